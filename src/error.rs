@@ -1,0 +1,132 @@
+//! The library's one error type: every variant names the thing that is wrong and what was expected of it.
+
+use std::path::{Path, PathBuf};
+
+/// Shorthand used throughout the crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong between a model's source and its text.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a file or folder.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried: "read", "write", "create", ...
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's word.
+        source: std::io::Error,
+    },
+    /// There is no model where one was asked for.
+    #[error("there is no model at `{}`: {advice}", path.display())]
+    ModelMissing {
+        /// Where a model was expected.
+        path: PathBuf,
+        /// The command that gets one.
+        advice: String,
+    },
+    /// A file is not what its header, its manifest or its format says.
+    #[error("`{}` is damaged: {what}: expected {expected}, got {got}", file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// The tensor, field or range at fault.
+        what: String,
+        /// What a sound file holds there.
+        expected: String,
+        /// What this one holds.
+        got: String,
+    },
+    /// A chat template does not take the conversation.
+    #[error("`{}`{}: {message}", file.display(), line.map_or_else(String::new, |line| format!(", line {line}")))]
+    Template {
+        /// The template's file.
+        file: PathBuf,
+        /// The line at which it stopped, where known.
+        line: Option<usize>,
+        /// What it said.
+        message: String,
+    },
+    /// A sound file asks for something that this version does not do.
+    #[error("{what} `{got}` is not supported; supported: {supported}")]
+    Unsupported {
+        /// The kind of thing: "architecture", "tensor dtype", ...
+        what: String,
+        /// The one asked for.
+        got: String,
+        /// Those that would work.
+        supported: String,
+    },
+    /// A value given by the caller lies outside what can be done.
+    #[error("{name}: expected {expected}, got {got}")]
+    InvalidArgument {
+        /// The flag, field or parameter.
+        name: String,
+        /// The values that would work.
+        expected: String,
+        /// The value given.
+        got: String,
+    },
+    /// The conversation no longer fits in the context.
+    #[error(
+        "the prompt has {tokens} tokens and the context holds {context}: \
+         shorten it or raise --ctx-size (this model was trained for {trained})"
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens that the context holds.
+        context: usize,
+        /// Context the model was trained for.
+        trained: usize,
+    },
+    /// No adapter answers to the name or number given.
+    #[error("no device `{asked}`; {available}")]
+    NoSuchDevice {
+        /// The value of --device.
+        asked: String,
+        /// The devices there are, in words.
+        available: String,
+    },
+    /// The GPU or its driver refused or failed.
+    #[error("{device}: {message}")]
+    Device {
+        /// The adapter's name.
+        device: String,
+        /// What it said.
+        message: String,
+    },
+    /// The caller asked for a stop (Ctrl-C) before the work was done.
+    #[error("stopped before {0} was done; nothing was kept")]
+    Stopped(&'static str),
+}
+
+impl Error {
+    /// An [`Error::Io`] for `path`, to be used with `map_err`.
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.as_ref().to_path_buf();
+        move |source| Error::Io { action, path, source }
+    }
+
+    /// An [`Error::Damaged`] for `file`.
+    pub fn damaged(
+        file: impl AsRef<Path>,
+        what: impl Into<String>,
+        expected: impl ToString,
+        got: impl ToString,
+    ) -> Error {
+        Error::Damaged {
+            file: file.as_ref().to_path_buf(),
+            what: what.into(),
+            expected: expected.to_string(),
+            got: got.to_string(),
+        }
+    }
+
+    /// An [`Error::InvalidArgument`] for `name`.
+    pub fn argument(name: impl Into<String>, expected: impl ToString, got: impl ToString) -> Error {
+        Error::InvalidArgument { name: name.into(), expected: expected.to_string(), got: got.to_string() }
+    }
+}
