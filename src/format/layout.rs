@@ -1,0 +1,130 @@
+//! Which tensor lies in which file, under which name, dtype and shape: the one list that writer and reader share.
+
+use safetensors::Dtype;
+
+use crate::precision::SLICES;
+use crate::shape::{LlamaShape, Site};
+
+/// File of slice `slice`; the base's also holds scales and norms.
+pub fn slice_file(slice: usize) -> String {
+    if slice == 0 { "base.safetensors".to_string() } else { format!("slice-{slice}.safetensors") }
+}
+
+/// One tensor of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Name in the file.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Slowest dimension first.
+    pub shape: Vec<usize>,
+}
+
+impl TensorSpec {
+    /// Bytes of the tensor's data.
+    pub fn bytes(&self) -> u64 {
+        self.shape.iter().product::<usize>() as u64 * self.dtype.bitsize() as u64 / 8
+    }
+}
+
+/// One weight matrix that is stored in slices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlicedSpec {
+    /// Stem of its tensors' names.
+    pub name: String,
+    /// Output dimension.
+    pub rows: u32,
+    /// Input dimension.
+    pub input: u32,
+}
+
+impl SlicedSpec {
+    /// The tensor of slice `slice`.
+    pub fn slice(&self, slice: usize) -> TensorSpec {
+        let words = self.input as usize / super::codes::WEIGHTS_PER_WORD;
+        TensorSpec {
+            name: format!("{}.slice{slice}", self.name),
+            dtype: Dtype::U32,
+            shape: vec![self.rows as usize, words],
+        }
+    }
+
+    /// The tensor of the ranges.
+    pub fn scales(&self, group: u32) -> TensorSpec {
+        TensorSpec {
+            name: format!("{}.scales", self.name),
+            dtype: Dtype::F16,
+            shape: vec![self.rows as usize, (self.input / group) as usize, 2],
+        }
+    }
+}
+
+/// The embedding, [V, D].
+pub fn embed(shape: &LlamaShape) -> SlicedSpec {
+    SlicedSpec { name: "embed".into(), rows: shape.vocab, input: shape.model_dim }
+}
+
+/// The head, [V, D], of a model whose head is not its embedding.
+pub fn head(shape: &LlamaShape) -> Option<SlicedSpec> {
+    (!shape.tied_head).then(|| SlicedSpec { name: "head".into(), ..embed(shape) })
+}
+
+/// The stacked weight of a site.
+pub fn site(shape: &LlamaShape, layer: u32, site: Site) -> SlicedSpec {
+    let (rows, input) = site.dims(shape);
+    SlicedSpec { name: format!("layers.{layer}.{}", site.name()), rows, input }
+}
+
+/// Every sliced matrix, in the order of the files.
+pub fn sliced(shape: &LlamaShape) -> Vec<SlicedSpec> {
+    let layers = (0..shape.layers).flat_map(|layer| Site::ALL.map(|s| site(shape, layer, s)));
+    [embed(shape)].into_iter().chain(layers).chain(head(shape)).collect()
+}
+
+/// Name of the RMSNorm weight before a layer's attention.
+pub fn input_norm(layer: u32) -> String {
+    format!("layers.{layer}.input_norm")
+}
+
+/// Name of the RMSNorm weight before a layer's feed-forward.
+pub fn ffn_norm(layer: u32) -> String {
+    format!("layers.{layer}.ffn_norm")
+}
+
+/// Name of the RMSNorm weight before the head.
+pub const FINAL_NORM: &str = "final_norm";
+
+/// Every RMSNorm weight, `[D]` f32 each.
+pub fn norms(shape: &LlamaShape) -> Vec<TensorSpec> {
+    let names = (0..shape.layers).flat_map(|l| [input_norm(l), ffn_norm(l)]).chain([FINAL_NORM.to_string()]);
+    names.map(|name| TensorSpec { name, dtype: Dtype::F32, shape: vec![shape.model_dim as usize] }).collect()
+}
+
+/// The tensors of the file of `slice`, in file order.
+pub fn file_tensors(shape: &LlamaShape, group: u32, slice: usize) -> Vec<TensorSpec> {
+    let sliced = sliced(shape);
+    if slice > 0 {
+        return sliced.iter().map(|s| s.slice(slice)).collect();
+    }
+    sliced.iter().flat_map(|s| [s.slice(0), s.scales(group)]).chain(norms(shape)).collect()
+}
+
+/// Bytes of tensor data in all files.
+pub fn total_bytes(shape: &LlamaShape, group: u32) -> u64 {
+    (0..SLICES).flat_map(|slice| file_tensors(shape, group, slice)).map(|t| t.bytes()).sum()
+}
+
+/// What a group size must be for this shape, if `group` is not that: (expected, got).
+pub fn group_fault(shape: &LlamaShape, group: u32) -> Option<(String, String)> {
+    if group < 64 || !group.is_multiple_of(64) {
+        return Some(("a multiple of 64".into(), group.to_string()));
+    }
+    let misfit = sliced(shape).into_iter().find(|s| !s.input.is_multiple_of(group));
+    misfit.map(|s| (format!("a divisor of every input dimension, of {} ({}) too", s.input, s.name), group.to_string()))
+}
+
+/// The largest of 128 and 64 that divides every input dimension: smaller groups cost more bits.
+pub fn default_group(shape: &LlamaShape) -> u32 {
+    if group_fault(shape, 128).is_none() { 128 } else { 64 }
+}

@@ -1,0 +1,78 @@
+//! `edge-run.json`: what the model is, how it was cut, and the hash of every other file.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::precision::{SLICE_BITS, SLICES};
+use crate::shape::LlamaShape;
+
+/// The manifest of a model folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`FORMAT_VERSION`](super::FORMAT_VERSION) of the writer.
+    pub format_version: u32,
+    /// Where the weights came from.
+    pub source: ModelSource,
+    /// Always "llama" in this version.
+    pub architecture: String,
+    /// Dimensions and constants.
+    pub shape: LlamaShape,
+    /// How the weights were cut.
+    pub quantization: Quantization,
+    /// Every other file of the folder, by name.
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+/// Where the weights came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSource {
+    /// The model's name, as its source gives it or the source's file name.
+    pub name: String,
+    /// "gguf" or "huggingface".
+    pub format: String,
+    /// Dtypes of the source's tensors, "Q4_1" and so on, sorted.
+    pub dtypes: Vec<String>,
+    /// The licence that the source states, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+}
+
+/// How the weights were cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quantization {
+    /// Slices of every weight.
+    pub slices: u32,
+    /// Bits of one slice.
+    pub slice_bits: u32,
+    /// G: consecutive weights of a row that share one (lo, step).
+    pub group_size: u32,
+}
+
+impl Quantization {
+    /// The one cut of this version, in groups of `group_size`.
+    pub fn new(group_size: u32) -> Quantization {
+        Quantization { slices: SLICES as u32, slice_bits: SLICE_BITS, group_size }
+    }
+
+    /// Bits of `lo` and `step` for each weight.
+    pub fn overhead_bits(&self) -> f32 {
+        32.0 / self.group_size as f32
+    }
+}
+
+/// Size and hash of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Length in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the whole file, in hexadecimal.
+    pub sha256: String,
+    /// SHA-256 of a safetensors file's header (its length field and its JSON), checked at every load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header_sha256: Option<String>,
+}

@@ -1,0 +1,270 @@
+//! Opens a model folder: every size, name, dtype, shape and offset is checked before a byte is used.
+
+use std::collections::HashMap;
+use std::ops::{ControlFlow, Range};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use super::hash::{sha256, sha256_of_file};
+use super::layout::{self, TensorSpec};
+use super::manifest::{FileEntry, Manifest, Quantization};
+use super::mapped::{MappedTensor, map_file};
+use super::summary::FolderSummary;
+use super::{ARCHITECTURE, FORMAT_VERSION, MANIFEST_FILE};
+use crate::error::{Error, Result};
+use crate::precision::SLICES;
+use crate::shape::LlamaShape;
+
+/// Bytes of the field before a safetensors header, which holds the header's length.
+const LENGTH_BYTES: usize = 8;
+
+/// A model folder, opened: its manifest read, its tensors mapped, all of it checked except the tensors' data.
+#[derive(Debug)]
+pub struct ModelFolder {
+    dir: PathBuf,
+    manifest: Manifest,
+    files: Vec<SliceFile>,
+}
+
+/// What [`ModelFolder::verify`] read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct VerifyReport {
+    /// Files hashed.
+    pub files: usize,
+    /// Bytes hashed.
+    pub bytes: u64,
+}
+
+impl ModelFolder {
+    /// Opens the folder `dir`. Fails where there is none, where it is of another version, and where anything but the
+    /// tensors' data differs from what the manifest says.
+    pub fn open(dir: &Path) -> Result<ModelFolder> {
+        let manifest = read_manifest(dir)?;
+        for (name, entry) in &manifest.files {
+            check_size(dir, name, entry)?;
+        }
+        let files = (0..SLICES).map(|slice| SliceFile::open(dir, &manifest, slice)).collect::<Result<_>>()?;
+        Ok(ModelFolder { dir: dir.to_path_buf(), manifest, files })
+    }
+
+    /// Opens the folder `dir` and hashes every file of it; `on_bytes` is told the bytes done and those of all files,
+    /// and may break off, which is [`Error::Stopped`].
+    pub fn verify(dir: &Path, on_bytes: &mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> Result<VerifyReport> {
+        let folder = ModelFolder::open(dir)?;
+        let files = &folder.manifest.files;
+        let total = files.values().map(|entry| entry.bytes).sum();
+        let mut done = 0;
+        for (name, entry) in files {
+            let path = dir.join(name);
+            let hash = sha256_of_file(&path, &mut |piece| {
+                done += piece;
+                on_bytes(done, total)
+            })?;
+            let hash = hash.ok_or(Error::Stopped("verify"))?;
+            if hash != entry.sha256 {
+                return Err(Error::damaged(path, "SHA-256", &entry.sha256, hash));
+            }
+        }
+        Ok(VerifyReport { files: files.len(), bytes: done })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Dimensions and constants of the model.
+    pub fn shape(&self) -> &LlamaShape {
+        &self.manifest.shape
+    }
+
+    /// G
+    pub fn group_size(&self) -> u32 {
+        self.manifest.quantization.group_size
+    }
+
+    /// Sizes and origin, for people.
+    pub fn summary(&self) -> FolderSummary {
+        FolderSummary::of(&self.manifest)
+    }
+
+    /// The tensor `name` of the file of `slice`, one of [`layout::file_tensors`]; panics where `slice` is no slice.
+    pub fn tensor(&self, slice: usize, name: &str) -> Result<MappedTensor> {
+        let file = &self.files[slice];
+        let range = file.tensors.get(name).ok_or_else(|| Error::damaged(&file.path, name, "a tensor", "none"))?;
+        Ok(MappedTensor::new(file.map.clone(), range.clone()))
+    }
+
+    /// The text of the file `name`, its hash checked; `None` where the manifest lists no such file.
+    pub fn read_text(&self, name: &str) -> Result<Option<String>> {
+        let Some(entry) = self.manifest.files.get(name) else { return Ok(None) };
+        let path = self.dir.join(name);
+        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let hash = sha256(&bytes);
+        if hash != entry.sha256 {
+            return Err(Error::damaged(path, "SHA-256", &entry.sha256, hash));
+        }
+        let text = String::from_utf8(bytes);
+        text.map(Some).map_err(|fault| Error::damaged(path, "text", "UTF-8", fault.utf8_error()))
+    }
+}
+
+/// The file of one slice, mapped.
+#[derive(Debug)]
+struct SliceFile {
+    path: PathBuf,
+    map: Arc<Mmap>,
+    tensors: HashMap<String, Range<usize>>,
+}
+
+impl SliceFile {
+    fn open(dir: &Path, manifest: &Manifest, slice: usize) -> Result<SliceFile> {
+        let name = layout::slice_file(slice);
+        let path = dir.join(&name);
+        let entry =
+            manifest.files.get(&name).ok_or_else(|| Error::damaged(dir.join(MANIFEST_FILE), "files", &name, "none"))?;
+        let map = map_file(&path)?;
+        let header = header(&path, &map, entry)?;
+        let metadata: Metadata = serde_json::from_slice(&header[LENGTH_BYTES..])
+            .map_err(|fault| Error::damaged(&path, "header", "a safetensors header", fault))?;
+        let end = header.len() + metadata.data_len();
+        if end != map.len() {
+            return Err(Error::damaged(&path, "length", format!("{end} bytes"), format!("{} bytes", map.len())));
+        }
+        let specs = layout::file_tensors(&manifest.shape, manifest.quantization.group_size, slice);
+        let tensors = tensors(&path, header.len(), &metadata, &specs)?;
+        Ok(SliceFile { path, map: Arc::new(map), tensors })
+    }
+}
+
+/// A copy of the file's length field and header, once its hash is found right.
+fn header(path: &Path, map: &[u8], entry: &FileEntry) -> Result<Vec<u8>> {
+    let short = |wanted: String| Error::damaged(path, "header", wanted, format!("a file of {} bytes", map.len()));
+    let (length, _) = map.split_first_chunk::<LENGTH_BYTES>().ok_or_else(|| short("8 bytes of length".into()))?;
+    let length = u64::from_le_bytes(*length);
+    let end = usize::try_from(length).ok().and_then(|length| length.checked_add(LENGTH_BYTES));
+    let header = end.and_then(|end| map.get(..end)).ok_or_else(|| short(format!("{length} bytes")))?.to_vec();
+    let hash = sha256(&header);
+    let expected = entry.header_sha256.as_deref().unwrap_or("a hash in the manifest");
+    if hash != expected {
+        return Err(Error::damaged(path, "SHA-256 of the header", expected, hash));
+    }
+    Ok(header)
+}
+
+/// The ranges in the file of the tensors of `specs`, which must be those of `metadata`, each as specified.
+fn tensors(
+    path: &Path,
+    data_start: usize,
+    metadata: &Metadata,
+    specs: &[TensorSpec],
+) -> Result<HashMap<String, Range<usize>>> {
+    let mut found = metadata.tensors();
+    let mut ranges = HashMap::with_capacity(specs.len());
+    for spec in specs {
+        let described = |info: &TensorInfo| format!("{} {:?}", info.dtype, info.shape);
+        let expected = || format!("{} {:?}", spec.dtype, spec.shape);
+        let info = found.remove(&spec.name).ok_or_else(|| Error::damaged(path, &spec.name, expected(), "no tensor"))?;
+        if info.dtype != spec.dtype || info.shape != spec.shape {
+            return Err(Error::damaged(path, &spec.name, expected(), described(info)));
+        }
+        // `Metadata` has checked that offsets ascend and agree with the shapes, and the caller where the last one ends.
+        let (start, end) = info.data_offsets;
+        ranges.insert(spec.name.clone(), data_start + start..data_start + end);
+    }
+    match found.keys().min() {
+        Some(extra) => Err(Error::damaged(path, extra, "no such tensor", "one")),
+        None => Ok(ranges),
+    }
+}
+
+fn check_size(dir: &Path, name: &str, entry: &FileEntry) -> Result<()> {
+    let path = dir.join(name);
+    let expected = || format!("{} bytes", entry.bytes);
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_file() && found.len() == entry.bytes => Ok(()),
+        Ok(found) if found.is_file() => {
+            Err(Error::damaged(path, "length", expected(), format!("{} bytes", found.len())))
+        }
+        Ok(_) => Err(Error::damaged(path, "length", expected(), "no regular file")),
+        Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::damaged(path, "length", expected(), "no file"))
+        }
+        Err(fault) => Err(Error::io("read", path)(fault)),
+    }
+}
+
+fn read_manifest(dir: &Path) -> Result<Manifest> {
+    let path = dir.join(MANIFEST_FILE);
+    let bytes = std::fs::read(&path).map_err(|fault| match fault.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Error::ModelMissing {
+            path: dir.to_path_buf(),
+            advice: format!("`edge-run quantize SRC -o {}` makes one", dir.display()),
+        },
+        _ => Error::io("read", &path)(fault),
+    })?;
+    parse_manifest(&path, &bytes)
+}
+
+/// The manifest in `bytes`, its fields found possible and supported.
+fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest> {
+    /// What every version's manifest has, read first because another version may have other fields.
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        format_version: u32,
+    }
+
+    let damaged = |fault: serde_json::Error| Error::damaged(path, "JSON", "a model's manifest", fault);
+    let Versioned { format_version } = serde_json::from_slice(bytes).map_err(damaged)?;
+    supported("model folder version", format_version, FORMAT_VERSION)?;
+    let manifest: Manifest = serde_json::from_slice(bytes).map_err(damaged)?;
+    let Quantization { slices, slice_bits, group_size } = manifest.quantization;
+    let only = Quantization::new(group_size);
+    supported("architecture", &manifest.architecture, ARCHITECTURE)?;
+    supported("number of slices", slices, only.slices)?;
+    supported("number of bits of a slice", slice_bits, only.slice_bits)?;
+    if let Some((field, expected, got)) = manifest.shape.fault() {
+        return Err(Error::damaged(path, format!("shape.{field}"), expected, got));
+    }
+    if let Some((expected, got)) = layout::group_fault(&manifest.shape, group_size) {
+        return Err(Error::damaged(path, "quantization.group_size", expected, got));
+    }
+    match manifest.files.keys().find(|name| !is_plain_name(name)) {
+        Some(name) => Err(Error::damaged(path, "files", "names of files in the folder", format!("`{name}`"))),
+        None => Ok(manifest),
+    }
+}
+
+fn supported(what: &str, got: impl ToString, supported: impl ToString) -> Result<()> {
+    let (got, supported) = (got.to_string(), supported.to_string());
+    if got == supported { Ok(()) } else { Err(Error::Unsupported { what: what.to_string(), got, supported }) }
+}
+
+/// Whether `name` names a file right in the folder, on every operating system: a manifest must not point out of it.
+fn is_plain_name(name: &str) -> bool {
+    let one_part = matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
+    one_part && !name.contains(['/', '\\', ':'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_leave_the_folder_are_not_plain() {
+        for name in ["", ".", "..", "../x", "/x", "a/b", "a/", "a\\b", "C:x"] {
+            assert!(!is_plain_name(name), "{name:?}");
+        }
+        for name in ["base.safetensors", "tokenizer.json", ".hidden", "a..b"] {
+            assert!(is_plain_name(name), "{name:?}");
+        }
+    }
+}
