@@ -1,0 +1,118 @@
+// y[t, first_row + r] (+)= sum over k of W[r, k] * x[t, k] for many tokens, W read at each token's depth.
+// An invocation works on four rows and a tile of eight tokens; invocations side by side differ in rows, so that they
+// read the same x. Depths that occur in the tile are gone through one after the other; a tile of one depth takes one go.
+#import sliced
+
+struct Params {
+    tokens: u32,
+    rows: u32,
+    // Chunks of 64 weights in a row.
+    chunks: u32,
+    // Chunks of 64 weights in a quantization group.
+    group_chunks: u32,
+    // Row of y that this dispatch's first row belongs to, and rows of y.
+    first_row: u32,
+    y_rows: u32,
+    // 1: add to y; 0: overwrite it.
+    accumulate: u32,
+}
+
+const TILE: u32 = 8u;
+override WORKGROUP: u32 = 64u;
+
+var<immediate> params: Params;
+@group(0) @binding(5) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> depths: array<u32>;
+@group(0) @binding(7) var<storage, read_write> y: array<f32>;
+
+// One vec4 of four rows for each token of the tile.
+struct Tile {
+    t0: vec4<f32>, t1: vec4<f32>, t2: vec4<f32>, t3: vec4<f32>,
+    t4: vec4<f32>, t5: vec4<f32>, t6: vec4<f32>, t7: vec4<f32>,
+}
+
+// weight = code * bin.x + bin.y, for the four neighbours of a word.
+fn weights(code: vec4<f32>, bin: vec2<f32>) -> vec4<f32> {
+    return code * bin.x + vec4<f32>(bin.y);
+}
+
+// The products of four rows with the tile's tokens at `depth`; first[t] is where token t's x begins.
+fn products(rows: vec4<u32>, first: array<u32, TILE>, depth: u32) -> Tile {
+    var sums = Tile();
+    for (var chunk = 0u; chunk < params.chunks; chunk++) {
+        let at = rows * params.chunks + chunk;
+        let chunk0 = load_chunk(at.x, depth);
+        let chunk1 = load_chunk(at.y, depth);
+        let chunk2 = load_chunk(at.z, depth);
+        let chunk3 = load_chunk(at.w, depth);
+        let bin0 = bin(at.x, params.group_chunks, depth);
+        let bin1 = bin(at.y, params.group_chunks, depth);
+        let bin2 = bin(at.z, params.group_chunks, depth);
+        let bin3 = bin(at.w, params.group_chunks, depth);
+        for (var i = 0u; i < 4u; i++) {
+            let codes0 = codes(chunk0, i, depth);
+            let codes1 = codes(chunk1, i, depth);
+            let codes2 = codes(chunk2, i, depth);
+            let codes3 = codes(chunk3, i, depth);
+            for (var word = 0u; word < 4u; word++) {
+                let w = mat4x4<f32>(
+                    weights(codes0[word], bin0),
+                    weights(codes1[word], bin1),
+                    weights(codes2[word], bin2),
+                    weights(codes3[word], bin3),
+                );
+                let k = chunk * 16u + word * 4u + i;
+                sums.t0 += x[first[0] + k] * w;
+                sums.t1 += x[first[1] + k] * w;
+                sums.t2 += x[first[2] + k] * w;
+                sums.t3 += x[first[3] + k] * w;
+                sums.t4 += x[first[4] + k] * w;
+                sums.t5 += x[first[5] + k] * w;
+                sums.t6 += x[first[6] + k] * w;
+                sums.t7 += x[first[7] + k] * w;
+            }
+        }
+    }
+    return sums;
+}
+
+fn store(token: u32, depth: u32, row: u32, sums: vec4<f32>) {
+    if token >= params.tokens || depths[token] != depth {
+        return;
+    }
+    for (var r = 0u; r < min(4u, params.rows - row); r++) {
+        let to = token * params.y_rows + params.first_row + row + r;
+        y[to] = sums[r] + select(0.0, y[to], params.accumulate == 1u);
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let row = (workgroup.x * WORKGROUP + local) * 4u;
+    if row >= params.rows {
+        return;
+    }
+    // Rows and tokens past the end read the last one and write nothing.
+    let rows = min(vec4<u32>(row, row + 1u, row + 2u, row + 3u), vec4<u32>(params.rows - 1u));
+    let token = workgroup.y * TILE;
+    var first: array<u32, TILE>;
+    var present = 0u;
+    for (var t = 0u; t < TILE; t++) {
+        let source = min(token + t, params.tokens - 1u);
+        first[t] = source * params.chunks * 16u;
+        present |= 1u << depths[source];
+    }
+    for (var depth = 1u; depth <= 4u; depth++) {
+        if (present & (1u << depth)) != 0u {
+            let sums = products(rows, first, depth);
+            store(token, depth, row, sums.t0);
+            store(token + 1u, depth, row, sums.t1);
+            store(token + 2u, depth, row, sums.t2);
+            store(token + 3u, depth, row, sums.t3);
+            store(token + 4u, depth, row, sums.t4);
+            store(token + 5u, depth, row, sums.t5);
+            store(token + 6u, depth, row, sums.t6);
+            store(token + 7u, depth, row, sums.t7);
+        }
+    }
+}

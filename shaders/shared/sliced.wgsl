@@ -1,0 +1,64 @@
+// A weight in slices: bindings 0 to 4 of every kernel that reads one, and 64 neighbours of a row as numbers.
+// The format is told in src/format/codes.rs.
+
+@group(0) @binding(0) var<storage, read> base_slice: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> first_slice: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> second_slice: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> third_slice: array<vec4<u32>>;
+// Of each group: lo and step, two f16.
+@group(0) @binding(4) var<storage, read> scales: array<u32>;
+
+const LOW_PAIRS: vec4<u32> = vec4<u32>(0x03030303u);
+
+// One vec4<u32> of each slice: 64 weights of one row. Slices that are not read are zero.
+struct Chunk {
+    base_slice: vec4<u32>,
+    first_slice: vec4<u32>,
+    second_slice: vec4<u32>,
+    third_slice: vec4<u32>,
+}
+
+// Chunk `at` of the weight, counted over all rows.
+fn load_chunk(at: u32, depth: u32) -> Chunk {
+    var chunk = Chunk(base_slice[at], vec4<u32>(), vec4<u32>(), vec4<u32>());
+    if depth > 1u {
+        chunk.first_slice = first_slice[at];
+    }
+    if depth > 2u {
+        chunk.second_slice = second_slice[at];
+    }
+    if depth > 3u {
+        chunk.third_slice = third_slice[at];
+    }
+    return chunk;
+}
+
+// The codes of four neighbours from each of the chunk's four words: column c holds those of weights
+// 16c + 4i to 16c + 4i + 3, as eight-bit codes whose unread low bits are zero.
+fn codes(chunk: Chunk, i: u32, depth: u32) -> mat4x4<f32> {
+    let shift = vec4<u32>(2u * i);
+    var bytes = ((chunk.base_slice >> shift) & LOW_PAIRS) << vec4<u32>(6u);
+    if depth > 1u {
+        bytes |= ((chunk.first_slice >> shift) & LOW_PAIRS) << vec4<u32>(4u);
+    }
+    if depth > 2u {
+        bytes |= ((chunk.second_slice >> shift) & LOW_PAIRS) << vec4<u32>(2u);
+    }
+    if depth > 3u {
+        bytes |= (chunk.third_slice >> shift) & LOW_PAIRS;
+    }
+    return mat4x4<f32>(
+        vec4<f32>(unpack4xU8(bytes.x)),
+        vec4<f32>(unpack4xU8(bytes.y)),
+        vec4<f32>(unpack4xU8(bytes.z)),
+        vec4<f32>(unpack4xU8(bytes.w)),
+    );
+}
+
+// Of the group that chunk `at` lies in: the width of the finest bin, and the middle of the bin that an all-zero code
+// names at `depth`; weight = code * x + y. Rows are whole numbers of groups, so groups count on over all rows.
+fn bin(at: u32, group_chunks: u32, depth: u32) -> vec2<f32> {
+    let lo_step = unpack2x16float(scales[at / group_chunks]);
+    let finest = lo_step.y / 64.0;
+    return vec2<f32>(finest, lo_step.x + finest * 0.5 * f32(1u << (8u - 2u * depth)));
+}

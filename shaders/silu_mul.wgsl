@@ -1,0 +1,26 @@
+// y[t, k] = silu(gate_up[t, k]) * gate_up[t, F + k]; gate_up: [T, 2F], y: [T, F].
+
+struct Params {
+    tokens: u32,
+    // vec4s of F.
+    row_vec4s: u32,
+}
+
+override WORKGROUP: u32 = 64u;
+
+var<immediate> params: Params;
+@group(0) @binding(0) var<storage, read> gate_up: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(global_invocation_id) global: vec3<u32>) {
+    let token = global.x / params.row_vec4s;
+    let k = global.x % params.row_vec4s;
+    if token >= params.tokens {
+        return;
+    }
+    let row = token * params.row_vec4s * 2u;
+    let gate = gate_up[row + k];
+    let up = gate_up[row + params.row_vec4s + k];
+    y[global.x] = gate / (vec4<f32>(1.0) + exp(-gate)) * up;
+}

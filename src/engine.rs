@@ -1,0 +1,62 @@
+//! What every engine does: own buffers, and execute recordings over them.
+
+use crate::error::Result;
+use crate::format::MappedTensor;
+use crate::recording::{Buffer, Prepared, Recording, Span};
+
+/// A device as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct DeviceInfo {
+    /// Number for `--device`; the CPU engine has none.
+    pub index: Option<usize>,
+    /// The adapter's or processor's name.
+    pub name: String,
+    /// "discrete GPU", "integrated GPU", "software renderer", "processor", ...
+    pub kind: String,
+    /// "Vulkan", "Metal", "DX12" or "CPU".
+    pub backend: String,
+    /// Driver and version, where known.
+    pub driver: String,
+    /// Features that matter here, by name, each with whether the device has it.
+    pub features: Vec<(String, bool)>,
+}
+
+/// What recordings need to know of the device to choose how a kernel is launched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traits {
+    /// Whether shaders run on processor cores, where invocations side by side are vector lanes of one thread.
+    pub software: bool,
+    /// The longest range that one binding may have, in bytes.
+    pub binding_bytes: u64,
+}
+
+/// A device with memory of its own that executes recordings.
+pub trait Engine: Send {
+    /// The device.
+    fn info(&self) -> &DeviceInfo;
+
+    /// What recordings need to know of the device.
+    fn traits(&self) -> Traits;
+
+    /// A new buffer of zeros. Fails where the device has no room.
+    fn create(&mut self, label: &str, bytes: u64) -> Result<Buffer>;
+
+    /// A new buffer that holds the tensor's bytes and is never written. Fails where the device has no room.
+    fn load(&mut self, label: &str, tensor: &MappedTensor) -> Result<Buffer>;
+
+    /// Ends a buffer; recordings that name it must not run again.
+    fn destroy(&mut self, buffer: Buffer);
+
+    /// Writes to a buffer, before any later run and after all earlier ones; panics where the lengths differ.
+    fn write(&mut self, to: Span, bytes: &[u8]);
+
+    /// Makes a recording ready to run any number of times.
+    fn prepare(&mut self, recording: Recording) -> Result<Prepared>;
+
+    /// Runs the commands in order and returns the bytes of each read-back, in order. Without read-backs it may return
+    /// before the device is done.
+    fn run(&mut self, prepared: &mut Prepared) -> Result<Vec<Vec<u8>>>;
+
+    /// Bytes of all buffers that are alive, transients and staging included.
+    fn allocated_bytes(&self) -> u64;
+}

@@ -1,0 +1,96 @@
+//! Causal grouped-query attention over the cache.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
+
+use super::params;
+use super::sliced::dot;
+use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
+use crate::shape::LlamaShape;
+
+params! {
+    /// H
+    heads: u32,
+    /// K
+    kv_heads: u32,
+    /// A
+    head_dim: u32,
+    /// C
+    context: u32,
+}
+
+/// `shaders/attention.wgsl`; bindings: q [T, H, A], positions [T], keys [K, C, A] f16, values [K, C, A] f16, y [T, H, A].
+pub static KERNEL: Kernel = Kernel {
+    name: "attention",
+    wgsl: include_str!("../../shaders/attention.wgsl"),
+    params: Params::FIELDS,
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
+    reference: attention,
+};
+
+/// The buffers of the kernel, in binding order.
+#[derive(Debug, Clone, Copy)]
+pub struct Buffers {
+    /// [T, H, A] f32
+    pub q: Span,
+    /// [T] u32, each below C
+    pub positions: Span,
+    /// [K, C, A] f16
+    pub keys: Span,
+    /// [K, C, A] f16
+    pub values: Span,
+    /// [T, H, A] f32
+    pub y: Span,
+}
+
+/// Records the attention of `tokens` tokens, each over the positions up to its own.
+pub fn record(recording: &mut Recording, shape: &LlamaShape, tokens: u32, context: u32, buffers: Buffers) {
+    let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
+    let params = Params { heads, kv_heads, head_dim, context };
+    let Buffers { q, positions, keys, values, y } = buffers;
+    recording.dispatch(Dispatch {
+        kernel: &KERNEL,
+        constants: vec![],
+        params: bytemuck::bytes_of(&params).to_vec(),
+        bindings: vec![q, positions, keys, values, y],
+        workgroups: [heads, tokens, 1],
+    });
+}
+
+fn attention(args: &mut Arguments<'_>) {
+    let p: Params = args.params();
+    let (heads, dim, context) = (p.heads as usize, p.head_dim as usize, p.context as usize);
+    let (q, positions): (&[f32], &[u32]) = (args.read(0), args.read(1));
+    let (keys, values): (&[f16], &[f16]) = (args.read(2), args.read(3));
+    let tokens = args.workgroups[1] as usize;
+    let y: &mut [f32] = args.write(4);
+    y[..tokens * heads * dim].par_chunks_exact_mut(dim).enumerate().for_each(|(at, y)| {
+        let (token, head) = (at / heads, at % heads);
+        let length = positions[token] as usize + 1;
+        let cache = head / (heads / p.kv_heads as usize) * context * dim;
+        attend(&q[at * dim..][..dim], &keys[cache..][..length * dim], &values[cache..][..length * dim], y);
+    });
+}
+
+/// y = softmax(q . keys / sqrt(A)) . values over all rows of keys and values.
+fn attend(q: &[f32], keys: &[f16], values: &[f16], y: &mut [f32]) {
+    let dim = q.len();
+    let scale = 1.0 / (dim as f32).sqrt();
+    let mut row = vec![0f32; dim];
+    let mut score = |key: &[f16]| {
+        key.convert_to_f32_slice(&mut row);
+        dot(q, &row) * scale
+    };
+    let mut weights: Vec<f32> = keys.chunks_exact(dim).map(&mut score).collect();
+    let highest = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    weights.iter_mut().for_each(|w| *w = (*w - highest).exp());
+    let total: f32 = weights.iter().sum();
+    y.fill(0.0);
+    for (value, weight) in values.chunks_exact(dim).zip(&weights) {
+        value.convert_to_f32_slice(&mut row);
+        for (y, value) in y.iter_mut().zip(&row) {
+            *y += weight / total * value;
+        }
+    }
+}

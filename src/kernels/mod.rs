@@ -1,0 +1,56 @@
+//! One module a shader: its parameters, its bindings, how it is launched, and the plain loops that say what it means.
+//!
+//! `kernels/x.rs` belongs to `shaders/x.wgsl`. Shapes use the letters of [`crate::shape`].
+
+pub mod attention;
+pub mod embed_sliced;
+pub mod matmul_sliced;
+pub mod matvec_sliced;
+pub mod rms_norm;
+pub mod rope_cache;
+pub mod silu_mul;
+pub mod sliced;
+pub mod token_nll;
+
+mod shaders;
+
+pub use shaders::{BASELINE, module};
+
+use crate::recording::Kernel;
+
+/// Every kernel there is.
+pub const ALL: [&Kernel; 8] = [
+    &attention::KERNEL,
+    &embed_sliced::KERNEL,
+    &matmul_sliced::KERNEL,
+    &matvec_sliced::KERNEL,
+    &rms_norm::KERNEL,
+    &rope_cache::KERNEL,
+    &silu_mul::KERNEL,
+    &token_nll::KERNEL,
+];
+
+/// Invocations of a workgroup, for kernels that have no reason for another number.
+pub(crate) const WORKGROUP: u32 = 64;
+
+/// Declares a kernel's `Params`: the Rust side of the shader's struct of the same name, and its field table.
+macro_rules! params {
+    ($($(#[$doc:meta])* $field:ident: $ty:ty,)*) => {
+        /// The shader's `Params`.
+        #[repr(C)]
+        #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+        pub struct Params {
+            $($(#[$doc])* pub $field: $ty,)*
+        }
+
+        impl Params {
+            /// Where each field lies.
+            pub const FIELDS: &'static [$crate::recording::ParamField] = &[$($crate::recording::ParamField {
+                name: stringify!($field),
+                offset: std::mem::offset_of!(Params, $field),
+                bytes: std::mem::size_of::<$ty>(),
+            }),*];
+        }
+    };
+}
+pub(crate) use params;

@@ -1,0 +1,46 @@
+//! RMSNorm (Zhang and Sennrich, arXiv 1910.07467).
+
+use super::{WORKGROUP, params};
+use crate::recording::{Access, Arguments, Buffer, Dispatch, Kernel, Recording, Span};
+
+params! {
+    /// vec4s in a row.
+    row_vec4s: u32,
+    /// Added to the mean square.
+    eps: f32,
+}
+
+/// `shaders/rms_norm.wgsl`; bindings: x [T, D], weight [D], y [T, D].
+pub static KERNEL: Kernel = Kernel {
+    name: "rms_norm",
+    wgsl: include_str!("../../shaders/rms_norm.wgsl"),
+    params: Params::FIELDS,
+    bindings: &[Access::Read, Access::Read, Access::Write],
+    reference: rms_norm,
+};
+
+/// Records y = rms_norm(x) * weight for `tokens` rows of the weight's length.
+pub fn record(recording: &mut Recording, tokens: u32, eps: f32, x: Span, weight: Buffer, y: Span) {
+    let params = Params { row_vec4s: (weight.bytes() / 16) as u32, eps };
+    recording.dispatch(Dispatch {
+        kernel: &KERNEL,
+        constants: vec![("WORKGROUP", WORKGROUP)],
+        params: bytemuck::bytes_of(&params).to_vec(),
+        bindings: vec![x, weight.all(), y],
+        workgroups: [tokens, 1, 1],
+    });
+}
+
+fn rms_norm(args: &mut Arguments<'_>) {
+    let p: Params = args.params();
+    let row = p.row_vec4s as usize * 4;
+    let (x, weight): (&[f32], &[f32]) = (args.read(0), args.read(1));
+    let y: &mut [f32] = args.write(2);
+    for (x, y) in x.chunks_exact(row).zip(y.chunks_exact_mut(row)).take(args.workgroups[0] as usize) {
+        let mean_square = x.iter().map(|x| x * x).sum::<f32>() / row as f32;
+        let scale = 1.0 / (mean_square + p.eps).sqrt();
+        for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
+            *y = x * scale * weight;
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Rotary position embedding of queries and keys, and the store of keys and values into the cache.
+
+use half::f16;
+
+use super::{WORKGROUP, params};
+use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
+use crate::shape::LlamaShape;
+
+params! {
+    /// T
+    tokens: u32,
+    /// H
+    heads: u32,
+    /// K
+    kv_heads: u32,
+    /// A
+    head_dim: u32,
+    /// C
+    context: u32,
+}
+
+/// `shaders/rope_cache.wgsl`; bindings: qkv [T, (H + 2K) * A], positions [T], turns [C, A/2, 2], q [T, H, A],
+/// keys [K, C, A] f16, values [K, C, A] f16.
+pub static KERNEL: Kernel = Kernel {
+    name: "rope_cache",
+    wgsl: include_str!("../../shaders/rope_cache.wgsl"),
+    params: Params::FIELDS,
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write, Access::Write],
+    reference: rope_cache,
+};
+
+/// The buffers of the kernel, in binding order.
+#[derive(Debug, Clone, Copy)]
+pub struct Buffers {
+    /// [T, (H + 2K) * A] f32
+    pub qkv: Span,
+    /// [T] u32, each below C
+    pub positions: Span,
+    /// [C, A/2, 2] f32: cosine and sine of every turn
+    pub turns: Span,
+    /// [T, H, A] f32
+    pub q: Span,
+    /// [K, C, A] f16
+    pub keys: Span,
+    /// [K, C, A] f16
+    pub values: Span,
+}
+
+/// Records the rotation of `tokens` tokens and the store of their keys and values.
+pub fn record(recording: &mut Recording, shape: &LlamaShape, tokens: u32, context: u32, buffers: Buffers) {
+    let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
+    let params = Params { tokens, heads, kv_heads, head_dim, context };
+    let Buffers { qkv, positions, turns, q, keys, values } = buffers;
+    recording.dispatch(Dispatch {
+        kernel: &KERNEL,
+        constants: vec![("WORKGROUP", WORKGROUP)],
+        params: bytemuck::bytes_of(&params).to_vec(),
+        bindings: vec![qkv, positions, turns, q, keys, values],
+        workgroups: [(tokens * (heads + 2 * kv_heads) * head_dim / 4).div_ceil(WORKGROUP), 1, 1],
+    });
+}
+
+/// Cosine and sine of the turn of each pair at each position: [C, A/2, 2].
+pub fn turns(shape: &LlamaShape, context: u32) -> Vec<[f32; 2]> {
+    let frequencies = shape.rope.frequencies(shape.head_dim);
+    let angles = (0..context).flat_map(|p| frequencies.iter().map(move |f| f64::from(p) * f64::from(*f)));
+    angles.map(|angle| [angle.cos() as f32, angle.sin() as f32]).collect()
+}
+
+fn rope_cache(args: &mut Arguments<'_>) {
+    let p: Params = args.params();
+    let (heads, kv_heads) = (p.heads as usize, p.kv_heads as usize);
+    let (dim, half, context) = (p.head_dim as usize, p.head_dim as usize / 2, p.context as usize);
+    let (qkv, positions, turns): (&[f32], &[u32], &[[f32; 2]]) = (args.read(0), args.read(1), args.read(2));
+    let (q, keys, values): (&mut [f32], &mut [f16], &mut [f16]) = (args.write(3), args.write(4), args.write(5));
+    let slots = heads + 2 * kv_heads;
+    for (token, row) in qkv.chunks_exact(slots * dim).enumerate().take(p.tokens as usize) {
+        let position = positions[token] as usize;
+        let turned = |from: &[f32], at: usize| {
+            let (i, sign) = (at % half, if at < half { -1.0 } else { 1.0 });
+            let [cos, sin] = turns[position * half + i];
+            from[at] * cos + sign * from[(at + half) % dim] * sin
+        };
+        for (slot, from) in row.chunks_exact(dim).enumerate() {
+            let cached = |kv_head: usize| (kv_head * context + position) * dim;
+            for at in 0..dim {
+                if slot < heads {
+                    q[(token * heads + slot) * dim + at] = turned(from, at);
+                } else if slot < heads + kv_heads {
+                    keys[cached(slot - heads) + at] = f16::from_f32(turned(from, at));
+                } else {
+                    values[cached(slot - heads - kv_heads) + at] = f16::from_f32(from[at]);
+                }
+            }
+        }
+    }
+}

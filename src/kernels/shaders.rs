@@ -1,0 +1,29 @@
+//! From a kernel's WGSL, with its imports, to a module.
+
+use naga::valid::Capabilities;
+
+use crate::recording::Kernel;
+
+/// What every shader may rely on; adapters that lack it are not used.
+pub const BASELINE: Capabilities = Capabilities::IMMEDIATES.union(Capabilities::SHADER_FLOAT16_IN_FLOAT32);
+
+/// Pieces that shaders import by a line `#import NAME`.
+const SHARED: [(&str, &str); 1] = [("sliced", include_str!("../../shaders/shared/sliced.wgsl"))];
+
+/// The kernel's shader, imports resolved; fails with the compiler's message, which shows the line.
+pub fn module(kernel: &Kernel) -> Result<naga::Module, String> {
+    let text = with_imports(kernel.wgsl)?;
+    naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string_with_path(&text, kernel.name))
+}
+
+/// The text with each import line replaced by the piece it names.
+fn with_imports(wgsl: &str) -> Result<String, String> {
+    let line = |line: &str| match line.strip_prefix("#import ") {
+        None => Ok(format!("{line}\n")),
+        Some(name) => {
+            let piece = SHARED.iter().find(|(piece, _)| *piece == name.trim());
+            piece.map(|(_, text)| text.to_string()).ok_or_else(|| format!("no shared piece `{name}`"))
+        }
+    };
+    wgsl.lines().map(line).collect()
+}

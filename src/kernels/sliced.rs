@@ -1,0 +1,204 @@
+//! Weights in slices as kernels bind them, and their products with activations.
+
+use std::ops::Range;
+
+use half::f16;
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+use super::{matmul_sliced, matvec_sliced};
+use crate::engine::Traits;
+use crate::format::codes::WEIGHTS_PER_WORD;
+use crate::precision::SLICES;
+use crate::recording::{Access, Arguments, Buffer, Recording, Span};
+
+/// Weights that the shaders take at once: one vec4<u32> of each slice.
+pub const CHUNK: u32 = 64;
+/// Tokens up to which a product runs as one product a token.
+const MATVEC_TOKENS: u32 = 4;
+/// Rows that a part of a weight is a multiple of, so that its ranges begin where bindings may.
+const PART_ROWS: u32 = 64;
+
+/// A weight [rows, input] in slices, on an engine.
+#[derive(Debug, Clone, Copy)]
+pub struct SlicedWeight {
+    /// Slice buffers, [rows, input / 16] u32 each; a slice that is not there is the base again, and is not read.
+    pub slices: [Buffer; SLICES],
+    /// (lo, step) of each group, [rows, input / group] pairs of f16.
+    pub scales: Buffer,
+    /// Output dimension.
+    pub rows: u32,
+    /// Input dimension, a multiple of the group.
+    pub input: u32,
+    /// G
+    pub group: u32,
+}
+
+/// What a product does with what its output holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Writes over it.
+    Overwrite,
+    /// Adds to it.
+    Add,
+}
+
+/// y[t, r] (+)= sum over k of W[r, k] * x[t, k], with W read at the depth of token t.
+#[derive(Debug, Clone, Copy)]
+pub struct Product<'a> {
+    /// W
+    pub weight: &'a SlicedWeight,
+    /// [T, input] f32
+    pub x: Span,
+    /// Slices to read, [T] u32 in 1..=4.
+    pub depths: Span,
+    /// [T, rows] f32
+    pub y: Span,
+    /// T
+    pub tokens: u32,
+    /// What becomes of y's contents.
+    pub output: Output,
+}
+
+impl Product<'_> {
+    /// Records the product by the kernel that suits the number of tokens.
+    pub fn record(&self, recording: &mut Recording, traits: Traits) {
+        if self.tokens <= MATVEC_TOKENS {
+            matvec_sliced::record(recording, traits, self);
+        } else {
+            matmul_sliced::record(recording, traits, self);
+        }
+    }
+}
+
+impl SlicedWeight {
+    /// Chunks of a row.
+    pub fn chunks(&self) -> u32 {
+        self.input / CHUNK
+    }
+
+    /// Chunks of a group.
+    pub fn group_chunks(&self) -> u32 {
+        self.group / CHUNK
+    }
+
+    /// The rows in parts whose every range fits a binding of the device.
+    pub fn parts(&self, traits: Traits) -> Vec<Range<u32>> {
+        let row_bytes = u64::from((self.input / 4).max(self.input / self.group * 4));
+        let most = (traits.binding_bytes / row_bytes).min(u64::from(self.rows)) as u32;
+        let step = if most < self.rows { (most / PART_ROWS).max(1) * PART_ROWS } else { self.rows };
+        (0..self.rows).step_by(step as usize).map(|first| first..(first + step).min(self.rows)).collect()
+    }
+
+    /// Bindings 0 to 4 of a kernel that reads the rows.
+    pub fn bindings(&self, rows: &Range<u32>) -> Vec<Span> {
+        let span = |buffer: Buffer, row_bytes: u32| {
+            let row_bytes = u64::from(row_bytes);
+            buffer.span(u64::from(rows.start) * row_bytes, rows.len() as u64 * row_bytes)
+        };
+        let slices = self.slices.iter().map(|slice| span(*slice, self.input / 4));
+        slices.chain([span(self.scales, self.input / self.group * 4)]).collect()
+    }
+}
+
+/// Bindings of a kernel that multiplies: slices 0 to 3, scales, x, depths, y.
+pub(super) const PRODUCT_BINDINGS: &[Access] =
+    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
+
+/// What both product kernels' parameters say.
+pub(super) struct ProductShape {
+    pub rows: usize,
+    pub input: usize,
+    pub group: usize,
+    pub tokens: usize,
+    pub first_row: usize,
+    pub y_rows: usize,
+    pub output: Output,
+}
+
+/// The products of [`Product`], row by row: a row is dequantized once for each depth that a token asks for.
+pub(super) fn reference(args: &mut Arguments<'_>, shape: &ProductShape) {
+    let rows = Rows::bound(args, shape.input, shape.group);
+    let (x, depths): (&[f32], &[u32]) = (args.read(5), args.read(6));
+    let y: &mut [f32] = args.write(7);
+    let depths: Vec<usize> = depths[..shape.tokens].iter().map(|d| *d as usize).collect();
+
+    let mut by_row = vec![0f32; shape.rows * shape.tokens];
+    let block = shape.rows.div_ceil(8 * rayon::current_num_threads()).max(1);
+    by_row.par_chunks_mut(block * shape.tokens).enumerate().for_each(|(at, block_out)| {
+        let mut weights = vec![0f32; shape.input];
+        for (r, out) in block_out.chunks_exact_mut(shape.tokens).enumerate() {
+            for depth in (1..=SLICES).filter(|depth| depths.contains(depth)) {
+                rows.dequantize(at * block + r, depth, &mut weights);
+                for (t, out) in out.iter_mut().enumerate().filter(|(t, _)| depths[*t] == depth) {
+                    *out = dot(&weights, &x[t * shape.input..][..shape.input]);
+                }
+            }
+        }
+    });
+    for t in 0..shape.tokens {
+        let y = &mut y[t * shape.y_rows + shape.first_row..][..shape.rows];
+        for (r, y) in y.iter_mut().enumerate() {
+            let product = by_row[r * shape.tokens + t];
+            *y = if shape.output == Output::Add { *y + product } else { product };
+        }
+    }
+}
+
+/// The rows of a weight as bindings 0 to 4 hold them.
+pub(super) struct Rows<'a> {
+    slices: [&'a [u32]; SLICES],
+    scales: &'a [[f16; 2]],
+    input: usize,
+    group: usize,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn bound(args: &Arguments<'a>, input: usize, group: usize) -> Rows<'a> {
+        Rows { slices: std::array::from_fn(|e| args.read(e)), scales: args.read(4), input, group }
+    }
+
+    /// Writes the row's weights at `depth` to `out`, [input].
+    pub(super) fn dequantize(&self, row: usize, depth: usize, out: &mut [f32]) {
+        let words = self.group / WEIGHTS_PER_WORD;
+        let groups = self.input / self.group;
+        for (g, out) in out.chunks_exact_mut(self.group).enumerate() {
+            let at = row * groups + g;
+            let [lo, step] = self.scales[at].map(f16::to_f32);
+            let finest = step / 64.0;
+            let middle = lo + finest * 0.5 * (1u32 << (8 - 2 * depth)) as f32;
+            let slices = self.slices.map(|slice| &slice[at * words..][..words]);
+            dequantize_group(slices, depth, finest, middle, out);
+        }
+    }
+}
+
+/// weight = code8 * finest + middle, with the bits below `depth` zero in code8.
+#[multiversion(targets = "simd")]
+fn dequantize_group(slices: [&[u32]; SLICES], depth: usize, finest: f32, middle: f32, out: &mut [f32]) {
+    const PAIRS: u32 = 0x0303_0303;
+    for (w, out) in out.chunks_exact_mut(WEIGHTS_PER_WORD).enumerate() {
+        let word: [u32; SLICES] = std::array::from_fn(|e| if e < depth { slices[e][w] } else { 0 });
+        for (i, out) in out.chunks_exact_mut(4).enumerate() {
+            let pairs = word.map(|word| word >> (2 * i) & PAIRS);
+            let codes = pairs[0] << 6 | pairs[1] << 4 | pairs[2] << 2 | pairs[3];
+            for (out, code) in out.iter_mut().zip(codes.to_le_bytes()) {
+                *out = f32::from(code) * finest + middle;
+            }
+        }
+    }
+}
+
+/// The inner product, in sixteen sums that stand for the lanes of a vector.
+#[multiversion(targets = "simd")]
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0f32; 16];
+    let (a, b) = (a.chunks_exact(16), b.chunks_exact(16));
+    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a.zip(b) {
+        for lane in 0..16 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    sums.iter().sum::<f32>() + rest
+}
