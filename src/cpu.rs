@@ -1,0 +1,176 @@
+//! The engine that runs recordings on the processor, by the kernels' references: the oracle of the tests, and the
+//! device of last resort.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::engine::{DeviceInfo, Engine, Traits};
+use crate::error::Result;
+use crate::format::MappedTensor;
+use crate::recording::{Access, Arguments, Bound, Buffer, Command, Dispatch, Prepared, Recording, Span};
+
+/// The processor as a device.
+pub fn device() -> DeviceInfo {
+    DeviceInfo {
+        index: None,
+        name: "processor".to_string(),
+        kind: format!("{} threads", rayon::current_num_threads()),
+        backend: "CPU".to_string(),
+        driver: std::env::consts::ARCH.to_string(),
+        features: Vec::new(),
+    }
+}
+
+/// Opens the CPU engine.
+pub fn open() -> Box<dyn Engine> {
+    Box::new(CpuEngine { info: device(), buffers: HashMap::new(), owned_bytes: Arc::default(), mapped_bytes: 0 })
+}
+
+struct CpuEngine {
+    info: DeviceInfo,
+    buffers: HashMap<Buffer, Memory>,
+    /// Bytes of all [`Memory::Owned`], transients included.
+    owned_bytes: Arc<AtomicU64>,
+    mapped_bytes: u64,
+}
+
+/// What stands behind a buffer.
+enum Memory {
+    Owned(Owned),
+    /// A file's pages, read where they lie.
+    Mapped(MappedTensor),
+}
+
+/// Memory of this process, in words so that it is aligned for every element type; counted while it lives.
+struct Owned {
+    words: Vec<u32>,
+    counter: Arc<AtomicU64>,
+}
+
+impl Owned {
+    fn zeros(bytes: u64, counter: &Arc<AtomicU64>) -> Owned {
+        counter.fetch_add(bytes, Ordering::Relaxed);
+        Owned { words: vec![0; bytes.div_ceil(4) as usize], counter: counter.clone() }
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(self.words.len() as u64 * 4, Ordering::Relaxed);
+    }
+}
+
+impl Memory {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Memory::Owned(owned) => bytemuck::cast_slice(&owned.words),
+            Memory::Mapped(tensor) => tensor.bytes(),
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Memory::Owned(owned) => bytemuck::cast_slice_mut(&mut owned.words),
+            Memory::Mapped(_) => panic!("a loaded tensor is never written"),
+        }
+    }
+}
+
+/// The recording, and the transients while it does not run.
+struct CpuPrepared {
+    recording: Recording,
+    transients: Vec<(Buffer, Memory)>,
+}
+
+impl Engine for CpuEngine {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn traits(&self) -> Traits {
+        Traits { software: true, binding_bytes: u64::MAX }
+    }
+
+    fn create(&mut self, _label: &str, bytes: u64) -> Result<Buffer> {
+        let buffer = Buffer::new(bytes);
+        self.buffers.insert(buffer, Memory::Owned(Owned::zeros(bytes, &self.owned_bytes)));
+        Ok(buffer)
+    }
+
+    fn load(&mut self, _label: &str, tensor: &MappedTensor) -> Result<Buffer> {
+        let buffer = Buffer::new(tensor.bytes().len() as u64);
+        self.mapped_bytes += buffer.bytes();
+        self.buffers.insert(buffer, Memory::Mapped(tensor.clone()));
+        Ok(buffer)
+    }
+
+    fn destroy(&mut self, buffer: Buffer) {
+        if let Some(Memory::Mapped(_)) = self.buffers.remove(&buffer) {
+            self.mapped_bytes -= buffer.bytes();
+        }
+    }
+
+    fn write(&mut self, to: Span, bytes: &[u8]) {
+        let memory = self.buffers.get_mut(&to.buffer).expect("a buffer of this engine");
+        memory.bytes_mut()[range(to)].copy_from_slice(bytes);
+    }
+
+    fn prepare(&mut self, recording: Recording) -> Result<Prepared> {
+        let zeros = |buffer: &Buffer| (*buffer, Memory::Owned(Owned::zeros(buffer.bytes(), &self.owned_bytes)));
+        let transients = recording.transients().iter().map(zeros).collect();
+        Ok(Prepared(Box::new(CpuPrepared { recording, transients })))
+    }
+
+    fn run(&mut self, prepared: &mut Prepared) -> Result<Vec<Vec<u8>>> {
+        let prepared: &mut CpuPrepared = prepared.0.downcast_mut().expect("prepared by this engine");
+        let mut results = Vec::new();
+        self.buffers.extend(prepared.transients.drain(..));
+        for command in prepared.recording.commands() {
+            match command {
+                Command::Dispatch(dispatch) => self.dispatch(dispatch),
+                Command::Copy { from, to } => {
+                    let bytes = self.buffers[&from.buffer].bytes()[range(*from)].to_vec();
+                    self.write(*to, &bytes);
+                }
+                Command::ReadBack(from) => results.push(self.buffers[&from.buffer].bytes()[range(*from)].to_vec()),
+            }
+        }
+        let taken = prepared.recording.transients().iter().filter_map(|b| self.buffers.remove_entry(b));
+        prepared.transients.extend(taken);
+        Ok(results)
+    }
+
+    fn allocated_bytes(&self) -> u64 {
+        self.owned_bytes.load(Ordering::Relaxed) + self.mapped_bytes
+    }
+}
+
+impl CpuEngine {
+    fn dispatch(&mut self, dispatch: &Dispatch) {
+        let spans = dispatch.bindings.iter().zip(dispatch.kernel.bindings);
+        // Written buffers leave the table for the call, so that they can be borrowed beside those that are read.
+        let mut written: Vec<(Buffer, Memory)> = spans
+            .clone()
+            .filter(|(_, access)| **access == Access::Write)
+            .map(|(span, _)| self.buffers.remove_entry(&span.buffer).expect("a buffer of this engine"))
+            .collect();
+        let mut writes = written.iter_mut();
+        let bindings = spans.map(|(span, access)| match access {
+            Access::Read => Bound::Read(&self.buffers[&span.buffer].bytes()[range(*span)]),
+            Access::Write => {
+                let (_, memory) = writes.next().expect("one entry for each written binding");
+                Bound::Write(&mut memory.bytes_mut()[range(*span)])
+            }
+        });
+        let bindings = bindings.collect();
+        let mut arguments = Arguments { params: &dispatch.params, workgroups: dispatch.workgroups, bindings };
+        (dispatch.kernel.reference)(&mut arguments);
+        drop(arguments);
+        self.buffers.extend(written);
+    }
+}
+
+fn range(span: Span) -> std::ops::Range<usize> {
+    span.offset as usize..(span.offset + span.bytes) as usize
+}

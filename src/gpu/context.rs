@@ -1,0 +1,151 @@
+//! Adapters, and the device that is opened on one.
+
+use std::sync::{Arc, Mutex};
+
+use wgpu::{Adapter, Backend, Backends, DeviceType, DownlevelFlags, Features, InstanceDescriptor};
+
+use crate::engine::{DeviceInfo, Traits};
+use crate::error::{Error, Result};
+
+/// Features without which an adapter is not used.
+const REQUIRED: Features = Features::IMMEDIATES;
+/// Storage buffers that a kernel binds at most.
+const STORAGE_BUFFERS: u32 = 8;
+/// Features that make a difference and are reported.
+const REPORTED: [(&str, Features); 5] = [
+    ("immediates", Features::IMMEDIATES),
+    ("f16", Features::SHADER_F16),
+    ("subgroups", Features::SUBGROUP),
+    ("timestamps", Features::TIMESTAMP_QUERY),
+    ("coop-matrix", Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+];
+
+/// Choices at the opening of a device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GpuOptions {
+    /// Compile shaders with bounds checks and loop limits, slower, for hunting faults.
+    pub checks: bool,
+}
+
+/// An open device and its faults.
+pub(super) struct Context {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub info: DeviceInfo,
+    pub traits: Traits,
+    pub options: GpuOptions,
+    faults: Arc<Mutex<Option<String>>>,
+}
+
+/// GPUs and software renderers, in the order of their numbers.
+pub fn devices() -> Vec<DeviceInfo> {
+    adapters().iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect()
+}
+
+fn adapters() -> Vec<Adapter> {
+    let backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
+    let descriptor = InstanceDescriptor { backends, ..InstanceDescriptor::new_without_display_handle() };
+    pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
+}
+
+fn describe(index: usize, adapter: &Adapter) -> DeviceInfo {
+    let info = adapter.get_info();
+    let kind = match info.device_type {
+        DeviceType::DiscreteGpu => "discrete GPU",
+        DeviceType::IntegratedGpu => "integrated GPU",
+        DeviceType::VirtualGpu => "virtual GPU",
+        DeviceType::Cpu => SOFTWARE_KIND,
+        DeviceType::Other => "other",
+    };
+    let backend = match info.backend {
+        Backend::Vulkan => "Vulkan",
+        Backend::Metal => "Metal",
+        Backend::Dx12 => "DX12",
+        _ => "other",
+    };
+    let features = adapter.features();
+    DeviceInfo {
+        index: Some(index),
+        name: info.name,
+        kind: kind.to_string(),
+        backend: backend.to_string(),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+        features: REPORTED.iter().map(|(name, feature)| (name.to_string(), features.contains(*feature))).collect(),
+    }
+}
+
+/// [`DeviceInfo::kind`] of a software renderer.
+const SOFTWARE_KIND: &str = "software renderer";
+
+impl Context {
+    /// Opens the adapter with all its limits.
+    pub fn open(index: usize, options: GpuOptions) -> Result<Context> {
+        let adapters = adapters();
+        let adapter = adapters.get(index).ok_or_else(|| Error::NoSuchDevice {
+            asked: index.to_string(),
+            available: format!("there are {} GPUs", adapters.len()),
+        })?;
+        let info = describe(index, adapter);
+        let refused = |message: String| Error::Device { device: info.name.clone(), message };
+        let (features, limits) = (adapter.features(), adapter.limits());
+        if !features.contains(REQUIRED) {
+            return Err(refused(format!("lacks the features {:?}", REQUIRED - features)));
+        }
+        // Packed f16 in f32 shaders: the ranges and the cache.
+        if !adapter.get_downlevel_capabilities().flags.contains(DownlevelFlags::SHADER_F16_IN_F32) {
+            return Err(refused("cannot unpack f16 in shaders".to_string()));
+        }
+        if limits.max_storage_buffers_per_shader_stage < STORAGE_BUFFERS {
+            let most = limits.max_storage_buffers_per_shader_stage;
+            return Err(refused(format!("binds {most} storage buffers at once; {STORAGE_BUFFERS} are needed")));
+        }
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("edge-run"),
+            required_features: REQUIRED,
+            required_limits: limits.clone(),
+            ..Default::default()
+        };
+        let opened = pollster::block_on(adapter.request_device(&descriptor));
+        let (device, queue) = opened.map_err(|e| refused(e.to_string()))?;
+        let faults = record_faults(&device);
+        let traits =
+            Traits { software: info.kind == SOFTWARE_KIND, binding_bytes: limits.max_storage_buffer_binding_size };
+        Ok(Context { device, queue, info, traits, options, faults })
+    }
+
+    /// The first fault that the driver reported since the last call, as an error; ok if there was none.
+    pub fn check(&self) -> Result<()> {
+        let fault = self.faults.lock().expect("no panic while held").take();
+        fault.map_or(Ok(()), |message| Err(self.fault(message)))
+    }
+
+    /// An error of this device.
+    pub fn fault(&self, message: impl Into<String>) -> Error {
+        Error::Device { device: self.info.name.clone(), message: message.into() }
+    }
+
+    /// Waits until all submitted work is done.
+    pub fn wait(&self) -> Result<()> {
+        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| self.fault(e.to_string()))?;
+        self.check()
+    }
+}
+
+/// Keeps the device's faults, where wgpu would panic.
+fn record_faults(device: &wgpu::Device) -> Arc<Mutex<Option<String>>> {
+    let faults: Arc<Mutex<Option<String>>> = Arc::default();
+    let keep = |faults: Arc<Mutex<Option<String>>>| {
+        move |message: String| {
+            faults.lock().expect("no panic while held").get_or_insert(message);
+        }
+    };
+    let uncaptured = keep(faults.clone());
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| uncaptured(error.to_string())));
+    let lost = keep(faults.clone());
+    device.set_device_lost_callback(move |reason, message| {
+        if reason != wgpu::DeviceLostReason::Destroyed {
+            lost(format!("the device was lost: {message}"));
+        }
+    });
+    faults
+}

@@ -1,0 +1,224 @@
+//! Executes recordings: one compute pass and one submit a run.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::context::Context;
+use super::pipelines::{Pipeline, Pipelines};
+use super::pool::{Loan, Pool};
+use crate::engine::{DeviceInfo, Engine, Traits};
+use crate::error::Result;
+use crate::format::MappedTensor;
+use crate::recording::{Buffer, Command, Prepared, Recording, Span};
+
+/// Bytes written since the last submit at which loading waits, so that the driver's staging copies stay few.
+const STAGING_BYTES: u64 = 32 << 20;
+
+pub(super) struct GpuEngine {
+    context: Context,
+    pipelines: Pipelines,
+    buffers: HashMap<Buffer, wgpu::Buffer>,
+    buffer_bytes: u64,
+    pool: Pool,
+    staged_bytes: u64,
+}
+
+/// One step of a run, resolved to wgpu's objects.
+enum Step {
+    Dispatch { pipeline: Arc<Pipeline>, group: wgpu::BindGroup, params: Vec<u8>, workgroups: [u32; 3] },
+    Copy { from: Place, to: Place, bytes: u64 },
+}
+
+/// A position in a buffer.
+struct Place {
+    buffer: wgpu::Buffer,
+    offset: u64,
+}
+
+struct GpuPrepared {
+    steps: Vec<Step>,
+    /// Where read-backs are copied to, each at the sum of the lengths before it.
+    read_back: Option<wgpu::Buffer>,
+    read_back_lengths: Vec<u64>,
+    /// Held so that no other recording gets them while this one may run.
+    _transients: Vec<Loan>,
+}
+
+impl GpuEngine {
+    pub fn new(context: Context) -> GpuEngine {
+        GpuEngine {
+            context,
+            pipelines: Pipelines::default(),
+            buffers: HashMap::new(),
+            buffer_bytes: 0,
+            pool: Pool::default(),
+            staged_bytes: 0,
+        }
+    }
+
+    fn bind(&self, pipeline: &Pipeline, spans: &[Span], transients: &HashMap<Buffer, wgpu::Buffer>) -> wgpu::BindGroup {
+        let find = |buffer: &Buffer| transients.get(buffer).or_else(|| self.buffers.get(buffer));
+        let entries: Vec<_> = spans
+            .iter()
+            .enumerate()
+            .map(|(binding, span)| wgpu::BindGroupEntry {
+                binding: binding as u32,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: find(&span.buffer).expect("a buffer of this engine"),
+                    offset: span.offset,
+                    size: wgpu::BufferSize::new(span.bytes),
+                }),
+            })
+            .collect();
+        let descriptor = wgpu::BindGroupDescriptor { label: None, layout: &pipeline.bindings, entries: &entries };
+        self.context.device.create_bind_group(&descriptor)
+    }
+
+    fn read_back_buffer(&self, bytes: u64) -> wgpu::Buffer {
+        self.context.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read back"),
+            size: bytes,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        })
+    }
+
+    fn encode(&self, steps: &[Step]) -> wgpu::CommandEncoder {
+        let mut encoder = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        // Copies end a pass; dispatches between two of them share one.
+        for steps in steps.chunk_by(|a, b| matches!((a, b), (Step::Dispatch { .. }, Step::Dispatch { .. }))) {
+            if let [Step::Copy { from, to, bytes }] = steps {
+                encoder.copy_buffer_to_buffer(&from.buffer, from.offset, &to.buffer, to.offset, *bytes);
+                continue;
+            }
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for step in steps {
+                let Step::Dispatch { pipeline, group, params, workgroups: [x, y, z] } = step else { continue };
+                pass.set_pipeline(&pipeline.compute);
+                pass.set_bind_group(0, group, &[]);
+                pass.set_immediates(0, params);
+                pass.dispatch_workgroups(*x, *y, *z);
+            }
+        }
+        encoder
+    }
+}
+
+impl Engine for GpuEngine {
+    fn info(&self) -> &DeviceInfo {
+        &self.context.info
+    }
+
+    fn traits(&self) -> Traits {
+        self.context.traits
+    }
+
+    fn create(&mut self, label: &str, bytes: u64) -> Result<Buffer> {
+        let most = self.context.device.limits().max_buffer_size;
+        if bytes > most {
+            return Err(self.context.fault(format!("{label} needs a buffer of {bytes} bytes; {most} is the most")));
+        }
+        let gpu_buffer = self.context.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: bytes.next_multiple_of(4),
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.context.check()?;
+        let buffer = Buffer::new(bytes);
+        self.buffers.insert(buffer, gpu_buffer);
+        self.buffer_bytes += bytes;
+        Ok(buffer)
+    }
+
+    fn load(&mut self, label: &str, tensor: &MappedTensor) -> Result<Buffer> {
+        let bytes = tensor.bytes();
+        let buffer = self.create(label, bytes.len() as u64)?;
+        for (at, piece) in bytes.chunks(STAGING_BYTES as usize).enumerate() {
+            self.write(buffer.span(at as u64 * STAGING_BYTES, piece.len() as u64), piece);
+            self.staged_bytes += piece.len() as u64;
+            if self.staged_bytes >= STAGING_BYTES {
+                self.context.queue.submit([]);
+                self.context.wait()?;
+                self.staged_bytes = 0;
+            }
+        }
+        Ok(buffer)
+    }
+
+    fn destroy(&mut self, buffer: Buffer) {
+        if self.buffers.remove(&buffer).is_some() {
+            self.buffer_bytes -= buffer.bytes();
+        }
+    }
+
+    fn write(&mut self, to: Span, bytes: &[u8]) {
+        assert_eq!(to.bytes, bytes.len() as u64, "a write fills its span");
+        self.context.queue.write_buffer(&self.buffers[&to.buffer], to.offset, bytes);
+    }
+
+    fn prepare(&mut self, recording: Recording) -> Result<Prepared> {
+        let lend = |b: &Buffer| Ok((*b, self.pool.lend(&self.context, b.bytes())?));
+        let loans: Vec<(Buffer, Loan)> = recording.transients().iter().map(lend).collect::<Result<_>>()?;
+        let transients: HashMap<Buffer, wgpu::Buffer> =
+            loans.iter().map(|(buffer, loan)| (*buffer, loan.buffer().clone())).collect();
+        let lengths: Vec<u64> = recording
+            .commands()
+            .iter()
+            .filter_map(|c| if let Command::ReadBack(span) = c { Some(span.bytes) } else { None })
+            .collect();
+        let read_back = (!lengths.is_empty()).then(|| self.read_back_buffer(lengths.iter().sum()));
+        let place = |span: &Span| Place {
+            buffer: transients.get(&span.buffer).unwrap_or_else(|| &self.buffers[&span.buffer]).clone(),
+            offset: span.offset,
+        };
+        let mut steps = Vec::with_capacity(recording.commands().len());
+        let mut read_back_offset = 0;
+        for command in recording.commands() {
+            steps.push(match command {
+                Command::Dispatch(dispatch) => {
+                    let pipeline = self.pipelines.get(&self.context, dispatch)?;
+                    let group = self.bind(&pipeline, &dispatch.bindings, &transients);
+                    let (params, workgroups) = (dispatch.params.clone(), dispatch.workgroups);
+                    Step::Dispatch { pipeline, group, params, workgroups }
+                }
+                Command::Copy { from, to } => Step::Copy { from: place(from), to: place(to), bytes: from.bytes },
+                Command::ReadBack(from) => {
+                    let buffer = read_back.clone().expect("made where there is a read-back");
+                    let to = Place { buffer, offset: read_back_offset };
+                    read_back_offset += from.bytes;
+                    Step::Copy { from: place(from), to, bytes: from.bytes }
+                }
+            });
+        }
+        self.context.check()?;
+        let transients = loans.into_iter().map(|(_, loan)| loan).collect();
+        Ok(Prepared(Box::new(GpuPrepared { steps, read_back, read_back_lengths: lengths, _transients: transients })))
+    }
+
+    fn run(&mut self, prepared: &mut Prepared) -> Result<Vec<Vec<u8>>> {
+        let prepared: &mut GpuPrepared = prepared.0.downcast_mut().expect("prepared by this engine");
+        let encoder = self.encode(&prepared.steps);
+        self.context.queue.submit([encoder.finish()]);
+        let Some(read_back) = &prepared.read_back else {
+            return self.context.check().map(|()| Vec::new());
+        };
+        read_back.map_async(wgpu::MapMode::Read, .., |_| ());
+        self.context.wait()?;
+        let mapped = read_back.get_mapped_range(..).map_err(|e| self.context.fault(e.to_string()))?;
+        let mut rest: &[u8] = &mapped;
+        let mut results = Vec::new();
+        for bytes in &prepared.read_back_lengths {
+            let (result, after) = rest.split_at(*bytes as usize);
+            results.push(result.to_vec());
+            rest = after;
+        }
+        drop(mapped);
+        read_back.unmap();
+        Ok(results)
+    }
+
+    fn allocated_bytes(&self) -> u64 {
+        self.buffer_bytes + self.pool.bytes()
+    }
+}
