@@ -1,0 +1,186 @@
+//! The forward pass of a LLaMA-family model, as a recording.
+//!
+//! Letters as in [`crate::shape`]; every activation is f32.
+
+use super::state::{Cache, Inputs, LayerCache};
+use super::weights::{LayerWeights, Weights};
+use crate::engine::Traits;
+use crate::kernels::sliced::{Output, Product};
+use crate::kernels::{attention, embed_sliced, rms_norm, rope_cache, silu_mul, token_nll};
+use crate::precision::Depth;
+use crate::recording::{Buffer, Recording, Span};
+use crate::shape::{LlamaShape, Site};
+
+/// Tokens whose logits exist at one time while a text is scored.
+const SCORED_TOKENS: u32 = 64;
+
+/// What a forward pass needs to be recorded.
+pub struct Llama<'a> {
+    /// Dimensions and constants.
+    pub shape: &'a LlamaShape,
+    /// The device's traits.
+    pub traits: Traits,
+    /// Weights on the engine.
+    pub weights: &'a Weights,
+    /// Keys and values of earlier steps.
+    pub cache: &'a Cache,
+    /// Ids, positions and depths of this step.
+    pub inputs: &'a Inputs,
+}
+
+/// Activations of a step.
+struct Activations {
+    /// The residual stream, [T, D].
+    x: Buffer,
+    /// Normalised x, [T, D].
+    normed: Buffer,
+    /// [T, (H + 2K) * A]
+    qkv: Buffer,
+    /// [T, H, A]
+    q: Buffer,
+    /// [T, H, A]
+    attended: Buffer,
+    /// [T, 2F]
+    gate_up: Buffer,
+    /// [T, F]
+    hidden: Buffer,
+}
+
+impl Llama<'_> {
+    /// A step that only fills the cache.
+    pub fn fill(&self, tokens: u32) -> Recording {
+        let mut r = Recording::new();
+        self.layers(&mut r, tokens);
+        r
+    }
+
+    /// A step that reads back the last token's logits, [V].
+    pub fn next_logits(&self, tokens: u32) -> Recording {
+        let mut r = Recording::new();
+        let a = self.layers(&mut r, tokens);
+        let logits = r.transient(u64::from(self.shape.vocab) * 4);
+        self.logits(&mut r, &a, tokens - 1, 1, logits.all());
+        r.read_back(logits.all());
+        r
+    }
+
+    /// A step that reads back the negative log-likelihood of each target, [T].
+    pub fn score(&self, tokens: u32) -> Recording {
+        let mut r = Recording::new();
+        let a = self.layers(&mut r, tokens);
+        let vocab = self.shape.vocab;
+        let logits = r.transient(u64::from(SCORED_TOKENS.min(tokens)) * u64::from(vocab) * 4);
+        let scores = r.transient(u64::from(tokens.next_multiple_of(SCORED_TOKENS)) * 4);
+        for first in (0..tokens).step_by(SCORED_TOKENS as usize) {
+            let part = SCORED_TOKENS.min(tokens - first);
+            let logits = logits.span(0, u64::from(part) * u64::from(vocab) * 4);
+            self.logits(&mut r, &a, first, part, logits);
+            let scores = scores.span(u64::from(first) * 4, u64::from(part) * 4);
+            token_nll::record(&mut r, vocab, logits, self.inputs.targets(first, part), scores);
+        }
+        r.read_back(scores.span(0, u64::from(tokens) * 4));
+        r
+    }
+
+    /// Embedding and all layers.
+    fn layers(&self, r: &mut Recording, tokens: u32) -> Activations {
+        let a = Activations::new(self.shape, r, tokens);
+        let ids = self.inputs.ids(tokens);
+        embed_sliced::record(r, self.traits, &self.weights.embed, Depth::FULL, ids, a.x.all());
+        for (at, (weights, cache)) in self.weights.layers.iter().zip(&self.cache.layers).enumerate() {
+            self.attention(r, &a, tokens, at as u32, weights, cache);
+            self.feed_forward(r, &a, tokens, at as u32, weights);
+        }
+        a
+    }
+
+    /// x += O attention(rope(Q n), rope(K n), V n) with n = norm(x).
+    fn attention(
+        &self,
+        r: &mut Recording,
+        a: &Activations,
+        tokens: u32,
+        layer: u32,
+        weights: &LayerWeights,
+        cache: &LayerCache,
+    ) {
+        let (shape, context) = (self.shape, self.cache.context);
+        let positions = self.inputs.positions(tokens);
+        rms_norm::record(r, tokens, shape.norm_eps, a.x.all(), weights.input_norm, a.normed.all());
+        self.product(r, tokens, (layer, Site::Qkv), weights, a.normed, a.qkv, Output::Overwrite);
+        let rotated = rope_cache::Buffers {
+            qkv: a.qkv.all(),
+            positions,
+            turns: self.cache.turns.all(),
+            q: a.q.all(),
+            keys: cache.keys.all(),
+            values: cache.values.all(),
+        };
+        rope_cache::record(r, shape, tokens, context, rotated);
+        let attended = attention::Buffers {
+            q: a.q.all(),
+            positions,
+            keys: cache.keys.all(),
+            values: cache.values.all(),
+            y: a.attended.all(),
+        };
+        attention::record(r, shape, tokens, context, attended);
+        self.product(r, tokens, (layer, Site::O), weights, a.attended, a.x, Output::Add);
+    }
+
+    /// x += Down (silu(Gate n) * Up n) with n = norm(x).
+    fn feed_forward(&self, r: &mut Recording, a: &Activations, tokens: u32, layer: u32, weights: &LayerWeights) {
+        let shape = self.shape;
+        rms_norm::record(r, tokens, shape.norm_eps, a.x.all(), weights.ffn_norm, a.normed.all());
+        self.product(r, tokens, (layer, Site::GateUp), weights, a.normed, a.gate_up, Output::Overwrite);
+        silu_mul::record(r, tokens, shape.ffn_dim, a.gate_up.all(), a.hidden.all());
+        self.product(r, tokens, (layer, Site::Down), weights, a.hidden, a.x, Output::Add);
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the six parts of a product, and where it is recorded")]
+    fn product(
+        &self,
+        r: &mut Recording,
+        tokens: u32,
+        (layer, site): (u32, Site),
+        weights: &LayerWeights,
+        x: Buffer,
+        y: Buffer,
+        output: Output,
+    ) {
+        let depths = self.inputs.depths(layer, site, tokens);
+        let product = Product { weight: weights.site(site), x: x.all(), depths, y: y.all(), tokens, output };
+        product.record(r, self.traits);
+    }
+
+    /// Logits of `count` tokens from `first` on, [count, V].
+    fn logits(&self, r: &mut Recording, a: &Activations, first: u32, count: u32, logits: Span) {
+        let row = u64::from(self.shape.model_dim) * 4;
+        let rows = |buffer: Buffer| buffer.span(u64::from(first) * row, u64::from(count) * row);
+        rms_norm::record(r, count, self.shape.norm_eps, rows(a.x), self.weights.final_norm, rows(a.normed));
+        let product = Product {
+            weight: &self.weights.head,
+            x: rows(a.normed),
+            depths: self.inputs.head_depths(count),
+            y: logits,
+            tokens: count,
+            output: Output::Overwrite,
+        };
+        product.record(r, self.traits);
+    }
+}
+
+impl Activations {
+    fn new(shape: &LlamaShape, r: &mut Recording, tokens: u32) -> Activations {
+        let mut rows = |width: u32| r.transient(u64::from(tokens) * u64::from(width) * 4);
+        Activations {
+            x: rows(shape.model_dim),
+            normed: rows(shape.model_dim),
+            qkv: rows(shape.q_dim() + 2 * shape.kv_dim()),
+            q: rows(shape.q_dim()),
+            attended: rows(shape.q_dim()),
+            gate_up: rows(2 * shape.ffn_dim),
+            hidden: rows(shape.ffn_dim),
+        }
+    }
+}

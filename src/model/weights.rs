@@ -1,0 +1,86 @@
+//! A model's weights on an engine.
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::format::ModelFolder;
+use crate::format::layout::{self, SlicedSpec};
+use crate::kernels::sliced::SlicedWeight;
+use crate::precision::SLICES;
+use crate::recording::Buffer;
+use crate::shape::Site;
+
+/// Every weight of a model.
+pub struct Weights {
+    /// [V, D]
+    pub embed: SlicedWeight,
+    /// [V, D]; the embedding where the head is tied.
+    pub head: SlicedWeight,
+    /// [D]
+    pub final_norm: Buffer,
+    /// First to last.
+    pub layers: Vec<LayerWeights>,
+}
+
+/// The weights of one layer.
+pub struct LayerWeights {
+    /// [D]
+    pub input_norm: Buffer,
+    /// [D]
+    pub ffn_norm: Buffer,
+    sites: [SlicedWeight; 4],
+}
+
+impl LayerWeights {
+    /// The stacked weight of a site.
+    pub fn site(&self, site: Site) -> &SlicedWeight {
+        &self.sites[site as usize]
+    }
+}
+
+/// Loads every slice of every weight; `on_bytes(done, total)` is told after each matrix.
+pub fn load(folder: &ModelFolder, engine: &mut dyn Engine, on_bytes: &mut dyn FnMut(u64, u64)) -> Result<Weights> {
+    let shape = folder.shape();
+    let total = layout::total_bytes(shape, folder.group_size());
+    let mut done = 0;
+    let mut sliced = |engine: &mut dyn Engine, spec: &SlicedSpec| {
+        let weight = load_sliced(folder, engine, spec)?;
+        done += weight.slices.iter().chain([&weight.scales]).map(|buffer| buffer.bytes()).sum::<u64>();
+        on_bytes(done, total);
+        Ok::<_, crate::error::Error>(weight)
+    };
+    let norm = |engine: &mut dyn Engine, name: &str| engine.load(name, &folder.tensor(0, name)?);
+
+    let embed = sliced(engine, &layout::embed(shape))?;
+    let mut layers = Vec::with_capacity(shape.layers as usize);
+    for layer in 0..shape.layers {
+        let [qkv, o, gate_up, down] = Site::ALL.map(|site| layout::site(shape, layer, site));
+        layers.push(LayerWeights {
+            input_norm: norm(engine, &layout::input_norm(layer))?,
+            ffn_norm: norm(engine, &layout::ffn_norm(layer))?,
+            sites: [sliced(engine, &qkv)?, sliced(engine, &o)?, sliced(engine, &gate_up)?, sliced(engine, &down)?],
+        });
+    }
+    let head = match layout::head(shape) {
+        Some(spec) => sliced(engine, &spec)?,
+        None => embed,
+    };
+    let final_norm = norm(engine, layout::FINAL_NORM)?;
+    Ok(Weights { embed, head, final_norm, layers })
+}
+
+fn load_sliced(folder: &ModelFolder, engine: &mut dyn Engine, spec: &SlicedSpec) -> Result<SlicedWeight> {
+    let group = folder.group_size();
+    let mut slices = Vec::with_capacity(SLICES);
+    for slice in 0..SLICES {
+        let name = spec.slice(slice).name;
+        slices.push(engine.load(&name, &folder.tensor(slice, &name)?)?);
+    }
+    let name = spec.scales(group).name;
+    Ok(SlicedWeight {
+        slices: slices.try_into().expect("one buffer for each slice"),
+        scales: engine.load(&name, &folder.tensor(0, &name)?)?,
+        rows: spec.rows,
+        input: spec.input,
+        group,
+    })
+}
