@@ -1,0 +1,13 @@
+//! The text side of a model: its tokenizer, its chat template, and the choice of the next token.
+
+mod detokenizer;
+mod generation;
+mod sampler;
+mod template;
+mod tokenizer;
+
+pub use detokenizer::Detokenizer;
+pub use generation::GenerationDefaults;
+pub use sampler::{Sampler, SamplerSettings};
+pub use template::{ChatTemplate, Message, Role};
+pub use tokenizer::{TextFiles, TextModel};
