@@ -1,0 +1,79 @@
+//! What a quantization will take, known before it starts.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::format::layout;
+use crate::precision::SLICES;
+use crate::shape::LlamaShape;
+
+/// Bytes of weights, as f32, that are read and cut at a time.
+pub const BLOCK_BYTES: u64 = 8 << 20;
+/// A name, a dtype, a shape and two offsets in a safetensors header, generously.
+const HEADER_BYTES_PER_TENSOR: u64 = 160;
+/// A token and its merges in tokenizer.json, generously; measured: 72 for a vocabulary of 49152.
+const TOKENIZER_FILE_BYTES_PER_TOKEN: u64 = 160;
+/// A token, its merges and its score in memory, as read and as JSON, generously; measured: about 1100 on the same one.
+const TOKENIZER_MEMORY_BYTES_PER_TOKEN: u64 = 1500;
+/// The program itself, its threads and the headers of files.
+const FIXED_MEMORY_BYTES: u64 = 48 << 20;
+
+/// What a quantization will take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Estimate {
+    /// Bytes of the model folder.
+    pub disk_bytes: u64,
+    /// Bytes of memory at the peak, the operating system's cache of files left out.
+    pub memory_bytes: u64,
+}
+
+/// What quantizing a model of this shape in groups of `group` will take.
+pub fn estimate(shape: &LlamaShape, group: u32) -> Estimate {
+    let tensors: usize = (0..SLICES).map(|slice| layout::file_tensors(shape, group, slice).len()).sum();
+    let vocab = u64::from(shape.vocab);
+    // A block is there as read, as f32, and cut to eight bits a weight; the reader of GGUF holds it twice more.
+    let blocks = 4 * block_bytes(shape);
+    Estimate {
+        disk_bytes: layout::total_bytes(shape, group)
+            + tensors as u64 * HEADER_BYTES_PER_TENSOR
+            + vocab * TOKENIZER_FILE_BYTES_PER_TOKEN,
+        memory_bytes: FIXED_MEMORY_BYTES + blocks + vocab * TOKENIZER_MEMORY_BYTES_PER_TOKEN,
+    }
+}
+
+/// Rows of `input` weights that are read and cut at a time, at least one.
+pub fn block_rows(input: u32) -> u32 {
+    (BLOCK_BYTES / 4 / u64::from(input)).max(1) as u32
+}
+
+/// Fails where the file system of `dir` has fewer than `needed_bytes` to give.
+pub fn check_space(dir: &Path, needed_bytes: u64) -> Result<()> {
+    // A parent that is not there yet will be made on the file system of the nearest one that is.
+    let existing = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("."));
+    // A file system that does not tell its free space is given the benefit of the doubt.
+    let Ok(free_bytes) = fs4::available_space(existing) else { return Ok(()) };
+    if free_bytes >= needed_bytes {
+        return Ok(());
+    }
+    let shortage =
+        format!("the model takes {} MB and {} MB are free", needed_bytes.div_ceil(1_000_000), free_bytes / 1_000_000);
+    Err(Error::io("write", dir)(std::io::Error::new(std::io::ErrorKind::StorageFull, shortage)))
+}
+
+fn block_bytes(shape: &LlamaShape) -> u64 {
+    BLOCK_BYTES.max(4 * u64::from(shape.ffn_dim.max(shape.model_dim).max(shape.q_dim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_without_the_room_is_refused_before_a_byte_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(check_space(dir.path(), 1).is_ok());
+        assert!(check_space(&dir.path().join("not/yet/there"), 1).is_ok());
+        let fault = check_space(dir.path(), u64::MAX).unwrap_err().to_string();
+        assert!(fault.contains("MB are free"), "{fault}");
+    }
+}

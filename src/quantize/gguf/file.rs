@@ -1,0 +1,235 @@
+//! The header of a GGUF file: metadata and the places of tensors.
+//!
+//! Follows the format's description in the ggml repository (docs/gguf.md). Read here and not by candle's parser because
+//! that one divides by an alignment of zero and does not name the tensor whose type it lacks.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::quantized::GgmlDType;
+
+use super::metadata::{Metadata, Value};
+use crate::error::{Error, Result};
+
+/// Alignment of tensor data where the metadata does not state one.
+const DEFAULT_ALIGNMENT: u64 = 32;
+/// The largest alignment that could be meant.
+const ALIGNMENT_MAX: u64 = 1 << 20;
+/// Dimensions that a tensor may have.
+const DIMENSIONS_MAX: u32 = 4;
+/// Arrays within arrays that are followed; no key has any, and each costs stack.
+const NESTING_MAX: u32 = 4;
+
+/// A GGUF file's header.
+#[derive(Debug)]
+pub struct GgufFile {
+    /// The key-value pairs.
+    pub metadata: Metadata,
+    /// The tensors by name.
+    pub tensors: HashMap<String, GgufTensor>,
+}
+
+/// Where a tensor lies and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GgufTensor {
+    /// Type of its blocks.
+    pub dtype: GgmlDType,
+    /// Slowest dimension first.
+    pub dims: Vec<usize>,
+    /// From the start of the file, in bytes.
+    pub offset: u64,
+}
+
+impl GgufTensor {
+    /// Bytes of a row of `input` weights, if they are whole blocks.
+    pub fn row_bytes(&self, input: usize) -> Option<usize> {
+        let blocks = input.is_multiple_of(self.dtype.block_size()).then(|| input / self.dtype.block_size());
+        blocks.map(|blocks| blocks * self.dtype.type_size())
+    }
+}
+
+/// Reads the header of the file at `path`, whose bytes are `bytes`. Every tensor lies within them.
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<GgufFile> {
+    let mut reader = Reader { path, bytes, at: 0 };
+    if reader.take(4, "magic")? != b"GGUF" {
+        return Err(reader.damaged("magic", "GGUF", "other bytes"));
+    }
+    let version = reader.u32("version")?;
+    if !(2..=3).contains(&version) {
+        // A file for big-endian machines has its version the wrong way round.
+        let got = if version.swap_bytes() <= 3 { "big-endian".to_string() } else { version.to_string() };
+        return Err(Error::Unsupported { what: "GGUF version".into(), got, supported: "2, 3".into() });
+    }
+    let (tensor_count, pair_count) = (reader.u64("tensor count")?, reader.u64("metadata count")?);
+    let mut values = HashMap::new();
+    for _ in 0..pair_count {
+        let key = reader.string("metadata key")?;
+        let kind = reader.u32(&key)?;
+        let value = reader.value(&key, kind, 0)?;
+        values.insert(key, value);
+    }
+    let metadata = Metadata::new(path, values);
+    let mut tensors = HashMap::new();
+    for _ in 0..tensor_count {
+        let name = reader.string("tensor name")?;
+        let tensor = reader.tensor(&name)?;
+        tensors.insert(name, tensor);
+    }
+    let alignment = metadata.u64("general.alignment")?.unwrap_or(DEFAULT_ALIGNMENT);
+    if !alignment.is_power_of_two() || alignment > ALIGNMENT_MAX {
+        return Err(reader.damaged("general.alignment", "a power of two", &alignment.to_string()));
+    }
+    let data_start = (reader.at as u64).next_multiple_of(alignment);
+    for (name, tensor) in &mut tensors {
+        place(path, bytes.len() as u64, data_start, name, tensor)?;
+    }
+    Ok(GgufFile { metadata, tensors })
+}
+
+/// Turns the tensor's offset in the data into one in the file, where it must end.
+fn place(path: &Path, file_bytes: u64, data_start: u64, name: &str, tensor: &mut GgufTensor) -> Result<()> {
+    let misfit =
+        |got: String| Error::damaged(path, name, format!("whole blocks within a file of {file_bytes} bytes"), got);
+    let described = || format!("{:?} {:?} at byte {} of the data", tensor.dtype, tensor.dims, tensor.offset);
+    let (&input, rows) = tensor.dims.split_last().ok_or_else(|| misfit("no dimensions".into()))?;
+    let row_bytes = tensor.row_bytes(input);
+    let bytes = rows.iter().try_fold(row_bytes.unwrap_or(usize::MAX), |bytes, dim| bytes.checked_mul(*dim));
+    let start = data_start.checked_add(tensor.offset);
+    let end = start.zip(bytes).and_then(|(start, bytes)| start.checked_add(bytes as u64));
+    match (start, end) {
+        (Some(start), Some(end)) if end <= file_bytes => {
+            tensor.offset = start;
+            Ok(())
+        }
+        _ => Err(misfit(described())),
+    }
+}
+
+/// A position in the file's bytes.
+struct Reader<'a> {
+    path: &'a Path,
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: u64, what: &str) -> Result<&'a [u8]> {
+        let end = usize::try_from(count).ok().and_then(|count| self.at.checked_add(count));
+        let taken = end.and_then(|end| self.bytes.get(self.at..end));
+        let taken = taken.ok_or_else(|| {
+            let left = format!("{} before the end of the file", self.bytes.len() - self.at);
+            self.damaged(what, &format!("{count} bytes"), &left)
+        })?;
+        self.at += taken.len();
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N]> {
+        Ok(self.take(N as u64, what)?.try_into().expect("as many bytes as asked for"))
+    }
+
+    fn u32(&mut self, what: &str) -> Result<u32> {
+        self.array(what).map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self, what: &str) -> Result<u64> {
+        self.array(what).map(u64::from_le_bytes)
+    }
+
+    fn string(&mut self, what: &str) -> Result<String> {
+        let length = self.u64(what)?;
+        // Some vocabularies hold tokens that are not UTF-8; what they stand for cannot be typed or shown either way.
+        Ok(String::from_utf8_lossy(self.take(length, what)?).into_owned())
+    }
+
+    fn value(&mut self, key: &str, kind: u32, nesting: u32) -> Result<Value> {
+        Ok(match kind {
+            0 => Value::Unsigned(self.array::<1>(key)?[0].into()),
+            1 => Value::Signed(i8::from_le_bytes(self.array(key)?).into()),
+            2 => Value::Unsigned(u16::from_le_bytes(self.array(key)?).into()),
+            3 => Value::Signed(i16::from_le_bytes(self.array(key)?).into()),
+            4 => Value::Unsigned(self.u32(key)?.into()),
+            5 => Value::Signed(i32::from_le_bytes(self.array(key)?).into()),
+            6 => Value::Float(f32::from_le_bytes(self.array(key)?).into()),
+            7 => Value::Bool(self.array::<1>(key)?[0] != 0),
+            8 => Value::Text(self.string(key)?),
+            9 => self.list(key, nesting)?,
+            10 => Value::Unsigned(self.u64(key)?),
+            11 => Value::Signed(i64::from_le_bytes(self.array(key)?)),
+            12 => Value::Float(f64::from_le_bytes(self.array(key)?)),
+            _ => return Err(self.damaged(key, "a value type up to 12", &kind.to_string())),
+        })
+    }
+
+    fn list(&mut self, key: &str, nesting: u32) -> Result<Value> {
+        if nesting >= NESTING_MAX {
+            return Err(self.damaged(key, &format!("arrays at most {NESTING_MAX} deep"), "deeper ones"));
+        }
+        let (kind, count) = (self.u32(key)?, self.u64(key)?);
+        // Grown as values come: a damaged count ends with the file, not with the memory.
+        let mut values = Vec::new();
+        for _ in 0..count {
+            values.push(self.value(key, kind, nesting + 1)?);
+        }
+        Ok(Value::List(values))
+    }
+
+    fn tensor(&mut self, name: &str) -> Result<GgufTensor> {
+        let dimensions = self.u32(name)?;
+        if dimensions > DIMENSIONS_MAX {
+            let expected = format!("at most {DIMENSIONS_MAX} dimensions");
+            return Err(self.damaged(name, &expected, &dimensions.to_string()));
+        }
+        let mut dims = Vec::new();
+        for _ in 0..dimensions {
+            let dim = self.u64(name)?;
+            let dim = usize::try_from(dim).map_err(|_| self.damaged(name, "dimensions", &dim.to_string()))?;
+            dims.push(dim);
+        }
+        // GGUF writes the fastest dimension first.
+        dims.reverse();
+        Ok(GgufTensor { dtype: dtype(name, self.u32(name)?)?, dims, offset: self.u64(name)? })
+    }
+
+    fn damaged(&self, what: &str, expected: &str, got: &str) -> Error {
+        Error::damaged(self.path, what, expected, got)
+    }
+}
+
+/// The block type with this number in ggml.
+fn dtype(tensor: &str, number: u32) -> Result<GgmlDType> {
+    use GgmlDType::*;
+    const TYPES: [(u32, GgmlDType); 13] = [
+        (0, F32),
+        (1, F16),
+        (2, Q4_0),
+        (3, Q4_1),
+        (6, Q5_0),
+        (7, Q5_1),
+        (8, Q8_0),
+        (10, Q2K),
+        (11, Q3K),
+        (12, Q4K),
+        (13, Q5K),
+        (14, Q6K),
+        (30, BF16),
+    ];
+    let found = TYPES.iter().find(|(known, _)| *known == number);
+    found.map(|(_, dtype)| *dtype).ok_or_else(|| Error::Unsupported {
+        what: format!("dtype of `{tensor}`"),
+        got: format!("ggml type {number}"),
+        supported: TYPES.map(|(_, dtype)| dtype_name(dtype)).join(", "),
+    })
+}
+
+/// The name that people know a block type by.
+pub fn dtype_name(dtype: GgmlDType) -> String {
+    match format!("{dtype:?}").as_str() {
+        // candle leaves the underscore out of these.
+        name if name.starts_with('Q') && name.ends_with('K') => format!("{}_K", &name[..name.len() - 1]),
+        name => name.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

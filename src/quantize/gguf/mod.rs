@@ -1,0 +1,183 @@
+//! Imports a GGUF file of a LLaMA-family model.
+
+mod file;
+mod metadata;
+mod pretokenizer;
+mod sentencepiece;
+mod shape;
+mod tokenizer;
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use candle_core::quantized::gguf_file::TensorInfo;
+
+use self::file::{GgufFile, GgufTensor, dtype_name};
+use self::shape::{EMBEDDING, HEAD, ROPE_FACTORS};
+use super::source::{Source, SourceTensor, TextAssets};
+use crate::error::{Error, Result};
+use crate::format::{ModelSource, map_file};
+use crate::shape::LlamaShape;
+
+/// An opened GGUF file.
+#[derive(Debug)]
+pub struct Gguf {
+    path: PathBuf,
+    file: File,
+    header: GgufFile,
+    shape: LlamaShape,
+    source: ModelSource,
+    tensors: HashMap<SourceTensor, GgufTensor>,
+}
+
+impl Gguf {
+    /// Opens the file at `path` and checks that it holds a whole LLaMA model.
+    pub fn open(path: &Path) -> Result<Gguf> {
+        // The map lives only while the header is read: rows are read through the file, so that the pages of a large one
+        // do not count as this process's memory.
+        let header = file::parse(path, &map_file(path)?)?;
+        let mut file = File::open(path).map_err(Error::io("read", path))?;
+        let factors = match header.tensors.get(ROPE_FACTORS) {
+            Some(tensor) => Some(dequantize(path, &mut file, ROPE_FACTORS, tensor)?),
+            None => None,
+        };
+        let shape = shape::read_shape(&header, factors)?;
+        let tensors = locate_all(path, &shape, &header)?;
+        let dtypes: BTreeSet<String> = tensors.values().map(|tensor| dtype_name(tensor.dtype)).collect();
+        let stem = || path.file_stem().map_or("unnamed".into(), |stem| stem.to_string_lossy().into_owned());
+        let source = ModelSource {
+            name: header.metadata.text("general.name")?.map_or_else(stem, String::from),
+            format: "gguf".into(),
+            dtypes: dtypes.into_iter().collect(),
+            licence: header.metadata.text("general.license")?.map(String::from),
+        };
+        Ok(Gguf { path: path.to_path_buf(), file, header, shape, source, tensors })
+    }
+
+    /// Rows of a tensor in the order of the file.
+    fn file_rows(&mut self, tensor: SourceTensor, rows: Range<u32>) -> Result<Vec<f32>> {
+        let (_, input) = tensor.dims(&self.shape);
+        let located = &self.tensors[&tensor];
+        let row_bytes = located.row_bytes(input as usize).expect("checked when the tensor was located");
+        let block = GgufTensor {
+            dtype: located.dtype,
+            dims: vec![rows.len(), input as usize],
+            offset: located.offset + u64::from(rows.start) * row_bytes as u64,
+        };
+        dequantize(&self.path, &mut self.file, &name(tensor), &block)
+    }
+}
+
+impl Source for Gguf {
+    fn shape(&self) -> &LlamaShape {
+        &self.shape
+    }
+
+    fn model_source(&self) -> &ModelSource {
+        &self.source
+    }
+
+    fn text(&self) -> Result<TextAssets> {
+        tokenizer::read(&self.header.metadata, self.shape.vocab)
+    }
+
+    fn rows(&mut self, tensor: SourceTensor, rows: Range<u32>, out: &mut Vec<f32>) -> Result<()> {
+        let (all, input) = tensor.dims(&self.shape);
+        assert!(rows.end <= all, "rows {rows:?} of {all}");
+        if !matches!(tensor, SourceTensor::Query(_) | SourceTensor::Key(_)) {
+            *out = self.file_rows(tensor, rows)?;
+            return Ok(());
+        }
+        let head_dim = self.shape.head_dim;
+        // Whole heads are read, as their rows are in another order.
+        let heads = rows.start / head_dim * head_dim..rows.end.next_multiple_of(head_dim);
+        let first = heads.start;
+        let read = self.file_rows(tensor, heads)?;
+        out.clear();
+        for row in rows {
+            let at = (interleaved_row(row, head_dim) - first) as usize * input as usize;
+            out.extend_from_slice(&read[at..at + input as usize]);
+        }
+        Ok(())
+    }
+
+    fn locate(&self, tensor: SourceTensor) -> (PathBuf, String) {
+        (self.path.clone(), name(tensor))
+    }
+}
+
+/// The row of a GGUF file that is row `row` of a Hugging Face checkpoint, in the query and key weights.
+///
+/// llama.cpp rotates neighbours of a head where Hugging Face rotates halves, so its converter permutes the rows by
+/// reshape(heads, 2, A/2, D).swapaxes(1, 2): row `i + A/2 * c` of a head becomes `2 * i + c`.
+fn interleaved_row(row: u32, head_dim: u32) -> u32 {
+    let (head, within) = (row / head_dim, row % head_dim);
+    let half = head_dim / 2;
+    head * head_dim + 2 * (within % half) + within / half
+}
+
+/// The numbers of a tensor, read from its place in the file.
+fn dequantize(path: &Path, file: &mut File, name: &str, tensor: &GgufTensor) -> Result<Vec<f32>> {
+    let info = TensorInfo { ggml_dtype: tensor.dtype, shape: tensor.dims.clone().into(), offset: tensor.offset };
+    let mut read = || info.read(file, 0, &Device::Cpu)?.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>();
+    read().map_err(|fault: candle_core::Error| Error::damaged(path, name, dtype_name(tensor.dtype), fault))
+}
+
+fn locate_all(path: &Path, shape: &LlamaShape, header: &GgufFile) -> Result<HashMap<SourceTensor, GgufTensor>> {
+    let mut tensors = HashMap::new();
+    let mut needed = BTreeSet::from([ROPE_FACTORS.to_string()]);
+    for tensor in SourceTensor::all(shape) {
+        let name = name(tensor);
+        let dims = tensor.stated_dims(shape);
+        let found = header.tensors.get(&name);
+        let found = found.ok_or_else(|| Error::damaged(path, &name, format!("{dims:?}"), "no tensor"))?;
+        if found.dims != dims {
+            return Err(Error::damaged(path, name, format!("{dims:?}"), format!("{:?}", found.dims)));
+        }
+        tensors.insert(tensor, found.clone());
+        needed.insert(name);
+    }
+    match header.tensors.keys().find(|name| !needed.contains(*name)) {
+        // A tensor that is left out, a bias say, would silently make another model.
+        Some(name) => Err(Error::Unsupported {
+            what: "tensor".into(),
+            got: name.clone(),
+            supported: "those of a LLaMA model without biases".into(),
+        }),
+        None => Ok(tensors),
+    }
+}
+
+/// The name of a tensor in GGUF files.
+fn name(tensor: SourceTensor) -> String {
+    use SourceTensor::*;
+    let (layer, part) = match tensor {
+        Embed => return EMBEDDING.into(),
+        Head => return HEAD.into(),
+        FinalNorm => return "output_norm.weight".into(),
+        Query(l) => (l, "attn_q"),
+        Key(l) => (l, "attn_k"),
+        Value(l) => (l, "attn_v"),
+        Output(l) => (l, "attn_output"),
+        Gate(l) => (l, "ffn_gate"),
+        Up(l) => (l, "ffn_up"),
+        Down(l) => (l, "ffn_down"),
+        InputNorm(l) => (l, "attn_norm"),
+        FfnNorm(l) => (l, "ffn_norm"),
+    };
+    format!("blk.{layer}.{part}.weight")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_of_a_head_are_interleaved_in_the_file() {
+        let rows: Vec<u32> = (0..16).map(|row| interleaved_row(row, 8)).collect();
+        assert_eq!(rows, [0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15]);
+    }
+}

@@ -1,0 +1,223 @@
+//! From a checkpoint to a model folder: reads weights a few rows at a time, cuts them into slices, writes them.
+
+mod estimate;
+mod gguf;
+mod huggingface;
+mod slices;
+mod source;
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::format::layout::{self, SlicedSpec};
+use crate::format::{CHAT_TEMPLATE_FILE, FolderWriter, GENERATION_FILE, Manifest, TOKENIZER_FILE};
+use crate::precision::SLICES;
+use crate::shape::{LlamaShape, Site};
+
+pub use estimate::{Estimate, estimate};
+use estimate::{block_rows, check_space};
+use slices::SlicedRows;
+pub use source::{Source, SourceTensor, TextAssets, open};
+
+/// Where the model folder goes and how its weights are cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The folder to make.
+    pub out: PathBuf,
+    /// G; `None` takes [`layout::default_group`].
+    pub group_size: Option<u32>,
+    /// Whether a model that is at `out` already gives way to the new one.
+    pub replace: bool,
+}
+
+/// How far a quantization has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress<'a> {
+    /// What is being done.
+    pub stage: Stage,
+    /// The tensor, or at the end "hashes".
+    pub name: &'a str,
+    /// Weights, or bytes, done in this stage.
+    pub done: u64,
+    /// Weights, or bytes, of this stage.
+    pub total: u64,
+}
+
+/// A stage of a quantization.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Weights are read, cut and written.
+    Weights,
+    /// The files' bytes are hashed.
+    Hashes,
+}
+
+/// A quantization that is done.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Report {
+    /// The model folder.
+    pub dir: PathBuf,
+    /// G
+    pub group_size: u32,
+    /// Weights cut, embedding and head included.
+    pub params: u64,
+    /// Bytes of the folder's files, the manifest left out.
+    pub bytes: u64,
+    /// Time taken, in seconds.
+    pub seconds: f64,
+}
+
+/// Makes the model folder of a checkpoint. `on_progress` is called for every few million weights and may break off,
+/// which is [`Error::Stopped`]; then, as after any error, nothing is left behind.
+pub fn quantize(
+    source: &mut dyn Source,
+    options: &Options,
+    on_progress: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
+) -> Result<Report> {
+    let begin = Instant::now();
+    let shape = source.shape().clone();
+    let group = group_size(&shape, options.group_size)?;
+    check_space(&options.out, estimate(&shape, group).disk_bytes)?;
+    let mut writer = FolderWriter::create(&options.out, &shape, group, options.replace)?;
+    write_text(&mut writer, &source.text()?)?;
+    let params = shape.linear_params() + shape.embedding_params();
+    let mut cutter = Cutter { source, writer, group, params, done: 0, on_progress };
+    cutter.matrices(&shape)?;
+    cutter.norms(&shape)?;
+    let Cutter { source, writer, on_progress, .. } = cutter;
+    let model_source = source.model_source().clone();
+    let manifest = writer.finish(model_source, &mut |done, total| {
+        on_progress(&Progress { stage: Stage::Hashes, name: "hashes", done, total })
+    })?;
+    Ok(report(options, &manifest, params, begin))
+}
+
+/// The group size asked for, or the default one, if it fits.
+fn group_size(shape: &LlamaShape, asked: Option<u32>) -> Result<u32> {
+    let group = asked.unwrap_or_else(|| layout::default_group(shape));
+    match layout::group_fault(shape, group) {
+        Some((expected, got)) => Err(Error::argument("--group-size", expected, got)),
+        None => Ok(group),
+    }
+}
+
+fn write_text(writer: &mut FolderWriter, text: &TextAssets) -> Result<()> {
+    writer.add_text(TOKENIZER_FILE, &text.tokenizer)?;
+    writer.add_text(GENERATION_FILE, &text.generation_config)?;
+    match &text.chat_template {
+        Some(template) => writer.add_text(CHAT_TEMPLATE_FILE, template),
+        None => Ok(()),
+    }
+}
+
+fn report(options: &Options, manifest: &Manifest, params: u64, begin: Instant) -> Report {
+    Report {
+        dir: options.out.clone(),
+        group_size: manifest.quantization.group_size,
+        params,
+        bytes: manifest.files.values().map(|file| file.bytes).sum(),
+        seconds: begin.elapsed().as_secs_f64(),
+    }
+}
+
+/// The sliced matrices of a shape, each with the tensors whose rows are stacked in it.
+fn stacks(shape: &LlamaShape) -> Vec<(SlicedSpec, Vec<SourceTensor>)> {
+    let sites = (0..shape.layers)
+        .flat_map(|l| Site::ALL.map(|site| (layout::site(shape, l, site), SourceTensor::of_site(l, site))));
+    let head = layout::head(shape).map(|head| (head, vec![SourceTensor::Head]));
+    [(layout::embed(shape), vec![SourceTensor::Embed])].into_iter().chain(sites).chain(head).collect()
+}
+
+/// A quantization in the middle of its weights.
+struct Cutter<'a> {
+    source: &'a mut dyn Source,
+    writer: FolderWriter,
+    group: u32,
+    /// Weights in all.
+    params: u64,
+    /// Weights cut.
+    done: u64,
+    on_progress: &'a mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
+}
+
+impl Cutter<'_> {
+    fn matrices(&mut self, shape: &LlamaShape) -> Result<()> {
+        let mut weights = Vec::new();
+        let mut sliced = SlicedRows::default();
+        for (spec, tensors) in stacks(shape) {
+            let mut row = 0;
+            for tensor in tensors {
+                let (rows, _) = tensor.dims(shape);
+                for first in (0..rows).step_by(block_rows(spec.input) as usize) {
+                    let last = rows.min(first + block_rows(spec.input));
+                    self.source.rows(tensor, first..last, &mut weights)?;
+                    self.cut(tensor, first, &weights, spec.input, &mut sliced)?;
+                    self.write(&spec, row, &sliced)?;
+                    row += last - first;
+                    self.done += weights.len() as u64;
+                    self.tell(&spec.name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn norms(&mut self, shape: &LlamaShape) -> Result<()> {
+        let layers = (0..shape.layers).flat_map(|l| {
+            [(layout::input_norm(l), SourceTensor::InputNorm(l)), (layout::ffn_norm(l), SourceTensor::FfnNorm(l))]
+        });
+        let mut weights = Vec::new();
+        for (name, tensor) in layers.chain([(layout::FINAL_NORM.to_string(), SourceTensor::FinalNorm)]) {
+            self.source.rows(tensor, 0..1, &mut weights)?;
+            if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
+                return Err(self.unfit(tensor, "finite weights", weight.to_string()));
+            }
+            self.writer.write(0, &name, 0, bytemuck::cast_slice(&weights))?;
+        }
+        Ok(())
+    }
+
+    fn cut(
+        &self,
+        tensor: SourceTensor,
+        first_row: u32,
+        weights: &[f32],
+        input: u32,
+        sliced: &mut SlicedRows,
+    ) -> Result<()> {
+        sliced.cut(weights, input as usize, self.group as usize).map_err(|fault| {
+            let got = format!("{} in row {}", fault.weight, first_row as usize + fault.row);
+            self.unfit(tensor, "finite weights, groups of them no wider than f16's range", got)
+        })
+    }
+
+    fn write(&mut self, spec: &SlicedSpec, row: u32, sliced: &SlicedRows) -> Result<()> {
+        let row = u64::from(row);
+        for (slice, words) in sliced.slices.iter().enumerate() {
+            let tensor = spec.slice(slice);
+            let row_bytes = tensor.bytes() / u64::from(spec.rows);
+            self.writer.write(slice, &tensor.name, row * row_bytes, bytemuck::cast_slice(words))?;
+        }
+        let scales = spec.scales(self.group);
+        let row_bytes = scales.bytes() / u64::from(spec.rows);
+        self.writer.write(0, &scales.name, row * row_bytes, bytemuck::cast_slice(&sliced.scales))
+    }
+
+    fn tell(&mut self, name: &str) -> Result<()> {
+        let progress = Progress { stage: Stage::Weights, name, done: self.done, total: self.params };
+        if (self.on_progress)(&progress).is_break() { Err(Error::Stopped("quantize")) } else { Ok(()) }
+    }
+
+    fn unfit(&self, tensor: SourceTensor, expected: &str, got: String) -> Error {
+        let (file, name) = self.source.locate(tensor);
+        Error::damaged(file, name, expected, got)
+    }
+}
+
+// The files are little-endian, and slices are written as they lie in memory.
+#[cfg(target_endian = "big")]
+compile_error!("model folders are little-endian; this target is not");
+
+const _: () = assert!(SLICES == 4, "rows are cut into four slices at once");
