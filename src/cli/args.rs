@@ -1,0 +1,272 @@
+//! The command line as it is written, checked word by word; what the words mean together is decided in `settings`.
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::exit;
+use crate::power::PowerMode;
+
+/// Runs a language model, reading 2, 4, 6 or 8 bits of each weight.
+///
+/// The answer goes to standard output as it is written, everything else to standard error. Without a prompt on the
+/// command line, it is read from standard input.
+#[derive(Debug, Parser)]
+#[command(
+    name = "edge-run",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    after_help = exit::help()
+)]
+pub struct Cli {
+    /// What to do other than answer a prompt.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The prompt and how to answer it.
+    #[command(flatten)]
+    pub generate: GenerateArgs,
+}
+
+/// Arguments of the main command.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// What to ask; for a prompt that is the name of a command, use -p
+    #[arg(value_name = "PROMPT")]
+    pub prompt: Option<String>,
+    /// What to ask
+    #[arg(short = 'p', long = "prompt", value_name = "PROMPT", allow_hyphen_values = true)]
+    pub prompt_flag: Option<String>,
+    /// File with what to ask; the line break at its end is left out
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
+    /// Message that sets the assistant up, before the prompt
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// Take the prompt as it is, without the model's chat template
+    #[arg(long)]
+    pub raw: bool,
+    /// The model and what it runs on.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Tokens to write at most; -1 for no end but the model's or the context's
+    #[arg(
+        short = 'n',
+        long = "n-predict",
+        value_name = "N",
+        default_value = "-1",
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i64).range(-1..=i64::from(u32::MAX))
+    )]
+    pub n_predict: i64,
+    /// Context in tokens; 0 for what the model was trained for [default: 4096, or that if it is less]
+    #[arg(short = 'c', long = "ctx-size", value_name = "N")]
+    pub ctx_size: Option<u32>,
+    /// Bits to read of each weight; stands above --power-mode
+    #[arg(long, value_parser = bits_parser())]
+    pub bits: Option<u32>,
+    /// Energy to spend: 4, 6 or 8 bits of each weight [default: high]
+    #[arg(long, value_name = "MODE")]
+    pub power_mode: Option<PowerMode>,
+    /// Write one JSON object a line: each token, then a summary
+    #[arg(long)]
+    pub json: bool,
+    /// Tell about device, model, memory and plan
+    #[arg(short = 'v', long)]
+    pub verbose: bool,
+    /// Sampling; last, because its heading counts for all that follows.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+/// Which model, on which device.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// Model folder, as `edge-run quantize` makes it [default: see `edge-run paths`]
+    #[arg(short = 'm', long = "model", value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// What to run on: cpu, gpu, or number or part of the name of a device of `edge-run devices`
+    #[arg(long, value_name = "cpu|gpu|INDEX|NAME")]
+    pub device: Option<String>,
+    /// Compile shaders with bounds checks and loop limits: slower, for hunting faults
+    #[arg(long)]
+    pub gpu_checks: bool,
+}
+
+/// How the next token is chosen. Without a flag, the model's own recommendation counts, then what llama.cpp does.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SamplingArgs {
+    /// Temperature; 0 for the likeliest token always [default: the model's, or 0.8]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub temp: Option<f32>,
+    /// Draw from the K likeliest tokens; 0 for all [default: the model's, or 40]
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Draw from the likeliest tokens that together have this probability [default: the model's, or 0.95]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub top_p: Option<f32>,
+    /// Draw from tokens with at least this part of the likeliest one's probability [default: 0.05]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub min_p: Option<f32>,
+    /// Make the last 64 tokens less likely; 1 for not at all [default: 1]
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    pub repeat_penalty: Option<f32>,
+    /// Seed of the draws; -1 for a random one
+    #[arg(
+        short = 's',
+        long,
+        value_name = "SEED",
+        default_value = "-1",
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i64).range(-1..=i64::from(u32::MAX))
+    )]
+    pub seed: i64,
+}
+
+/// What to do other than answer a prompt.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a model folder of a Hugging Face folder or a GGUF file
+    Quantize(QuantizeArgs),
+    /// Show what a model folder holds
+    Inspect(InspectArgs),
+    /// Check every hash and shape of a model folder
+    Verify(VerifyArgs),
+    /// List the devices that a model can run on
+    Devices(DevicesArgs),
+    /// Measure perplexity on a text, over windows of tokens side by side
+    Eval(EvalArgs),
+    /// Print where models lie, for scripts
+    Paths(PathsArgs),
+}
+
+/// Arguments of `quantize`.
+#[derive(Debug, Args)]
+pub struct QuantizeArgs {
+    /// Hugging Face folder or GGUF file
+    #[arg(value_name = "SRC")]
+    pub source: PathBuf,
+    /// Model folder to make
+    #[arg(short = 'o', long = "output", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Weights that share one range, a multiple of 64 [default: 128, or 64 where 128 does not divide]
+    #[arg(long, value_name = "N")]
+    pub group_size: Option<u32>,
+    /// Replace a model that is there already
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Model folder
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Model folder
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// Arguments of `devices`.
+#[derive(Debug, Args)]
+pub struct DevicesArgs {
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Text to predict, in UTF-8
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
+    /// The model and what it runs on.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Tokens of a window; each predicts its tokens from the second on
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..))]
+    pub window: u32,
+    /// Windows to measure [default: all whole ones]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub windows: Option<u32>,
+    /// Bits to read of each weight; several, with commas between, are measured one after the other
+    #[arg(long, value_delimiter = ',', default_value = "8", value_parser = bits_parser())]
+    pub bits: Vec<u32>,
+    /// Write one JSON object a line, one for each number of bits
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `paths`.
+#[derive(Debug, Args)]
+pub struct PathsArgs {
+    /// Print only this one, and nothing but it
+    #[arg(value_enum)]
+    pub which: Option<Place>,
+}
+
+/// A path that the program knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Place {
+    /// The folder of models
+    Models,
+    /// The model that runs without -m
+    DefaultModel,
+}
+
+fn bits_parser() -> impl TypedValueParser<Value = u32> {
+    PossibleValuesParser::new(["2", "4", "6", "8"]).map(|bits| bits.parse().expect("possible values are numbers"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("edge-run").chain(line.split(' ')))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_names_of_llama_cpp_are_understood() {
+        let line =
+            "-m dir -p Hi -n 5 -c 512 --temp 0 --top-k 1 --top-p 0.5 --min-p 0 --repeat-penalty 1.1 -s 7 --bits 4";
+        let cli = parse(line).unwrap().generate;
+        assert_eq!((cli.prompt_flag.as_deref(), cli.n_predict, cli.ctx_size), (Some("Hi"), 5, Some(512)));
+        assert_eq!((cli.sampling.seed, cli.bits, cli.sampling.top_k), (7, Some(4), Some(1)));
+        let cli = parse("-n -1 -s -1 --power-mode low Hi").unwrap().generate;
+        assert_eq!((cli.n_predict, cli.sampling.seed, cli.prompt.as_deref()), (-1, -1, Some("Hi")));
+    }
+
+    #[test]
+    fn a_prompt_that_names_a_command_is_reached_with_p() {
+        assert!(matches!(parse("devices").unwrap().command, Some(Command::Devices(_))));
+        let cli = parse("-p devices").unwrap();
+        assert!(cli.command.is_none() && cli.generate.prompt_flag.as_deref() == Some("devices"));
+    }
+
+    #[test]
+    fn several_bits_come_with_commas() {
+        let Some(Command::Eval(eval)) = parse("eval --text f --bits 2,4,8").unwrap().command else { panic!("no eval") };
+        assert_eq!(eval.bits, [2, 4, 8]);
+        assert!(parse("eval --text f --bits 2,3").is_err());
+    }
+}

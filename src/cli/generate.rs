@@ -1,0 +1,185 @@
+//! The main command: a prompt in, an answer out.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::args::GenerateArgs;
+use super::exit::Exit;
+use super::output::{TokenOutput, note};
+use super::{Done, load, progress, settings, stop};
+use crate::engine::DeviceInfo;
+use crate::error::{Error, Result};
+use crate::format::ModelFolder;
+use crate::model::Model;
+use crate::session::{Session, StopReason, Summary};
+use crate::text::{Message, Role, TextModel};
+
+/// The summary's line of JSON.
+#[derive(Serialize)]
+struct SummaryLine<'a> {
+    r#type: &'static str,
+    #[serde(flatten)]
+    summary: &'a Summary,
+    prompt_tokens_per_s: Option<f64>,
+    tokens_per_s: Option<f64>,
+    context: u32,
+    seed: u32,
+    plan: &'a str,
+    device: &'a DeviceInfo,
+}
+
+/// Answers the prompt.
+pub fn run(args: &GenerateArgs) -> Done {
+    // All that can be found wrong without touching the weights is found before they are read.
+    let prompt = settings::prompt(args)?;
+    let plan = settings::plan(args)?;
+    let folder = settings::open_model(&args.model)?;
+    let text = TextModel::open(&folder)?;
+    let mut sampling = settings::sampling(&args.sampling, text.defaults())?;
+    let seed = *sampling.seed.get_or_insert_with(rand::random);
+    let trained = folder.shape().max_context;
+    let context = settings::context(args.ctx_size, trained)?;
+    let ids = prompt_ids(args, &text, prompt)?;
+    if ids.len() > context as usize {
+        return Err(Error::PromptTooLong { tokens: ids.len(), context: context as usize, trained: trained as usize });
+    }
+    let begin = Instant::now();
+    let model = load::load(&args.model, &folder, context)?;
+    if args.verbose {
+        tell(&folder, &model, begin.elapsed().as_secs_f64());
+        note(format_args!("plan:   {} bits of each weight: {}; seed {seed}", plan.bits(), plan.reason));
+    }
+    let reason = plan.reason.clone();
+    let mut session = Session::new(model, text, sampling, plan)?;
+    stop::watch();
+    let mut output = TokenOutput::new(std::io::stdout().lock(), args.json);
+    let answer = session.generate(&ids, settings::max_new(args), &mut |token| {
+        let reader = output.token(token)?;
+        Ok(if stop::asked() { stop::flow() } else { reader })
+    });
+    let summary = answer.or_else(|error| output.end_line().and(Err(error)))?;
+    let (model, plan) = (session.model(), reason.as_str());
+    output.finish(&SummaryLine {
+        r#type: "summary",
+        summary: &summary,
+        prompt_tokens_per_s: rate(summary.prompt_tokens, summary.prompt_s),
+        tokens_per_s: rate(tokens_after_first(&summary), summary.generate_s),
+        context: model.context(),
+        seed,
+        plan,
+        device: model.device(),
+    })?;
+    if output.is_closed() {
+        return Ok(Exit::Done);
+    }
+    note(sentence(&summary, model.device()));
+    Ok(if stop::asked() { Exit::Stopped } else { Exit::Done })
+}
+
+/// The prompt as the model takes it: through the chat template, or as it is.
+fn prompt_ids(args: &GenerateArgs, text: &TextModel, prompt: String) -> Result<Vec<u32>> {
+    if args.raw {
+        return text.encode(&prompt, true);
+    }
+    if !text.has_chat_template() && args.system.is_some() {
+        return Err(Error::argument("--system", "a model with a chat template", "a model without one"));
+    }
+    let system = args.system.iter().map(|system| Message::new(Role::System, system));
+    let messages: Vec<Message> = system.chain([Message::new(Role::User, &prompt)]).collect();
+    match text.render_chat(&messages)? {
+        Some(chat) => text.encode(&chat, false),
+        None => {
+            note("note: this model has no chat template, so it goes on from the prompt as it is");
+            text.encode(&prompt, true)
+        }
+    }
+}
+
+/// Device, model and memory, for -v.
+fn tell(folder: &ModelFolder, model: &Model, load_s: f64) {
+    let DeviceInfo { name, kind, backend, driver, .. } = model.device();
+    let (source, shape) = (&folder.manifest().source, model.shape());
+    note(format_args!("device: {name}, {kind}, {backend} {driver}"));
+    note(format_args!(
+        "model:  {} ({}), {} layers of {}, {} weights and {} in embedding and head",
+        source.name,
+        folder.dir().display(),
+        shape.layers,
+        shape.model_dim,
+        shape.linear_params(),
+        shape.embedding_params()
+    ));
+    let memory = progress::bytes(model.allocated_bytes());
+    note(format_args!("memory: {memory}, context of {} tokens, loaded in {load_s:.2} s", model.context()));
+}
+
+/// The line at the end, for people.
+fn sentence(summary: &Summary, device: &DeviceInfo) -> String {
+    let at = |tokens, seconds| rate(tokens, seconds).map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
+    let stop = match summary.stop {
+        StopReason::EndOfTurn => "end of turn",
+        StopReason::Length => "length reached",
+        StopReason::ContextFull => "context full",
+        StopReason::Stopped => "stopped",
+    };
+    format!(
+        "[{} prompt tokens{}, {} generated{}, {:.1} bits of each weight, {} ({}), {stop}]",
+        summary.prompt_tokens,
+        at(summary.prompt_tokens, summary.prompt_s),
+        summary.generated_tokens,
+        at(tokens_after_first(summary), summary.generate_s),
+        summary.bits,
+        device.name,
+        device.backend
+    )
+}
+
+/// Tokens that took [`Summary::generate_s`]: the first came with the prompt, and the one that ended the turn counts.
+fn tokens_after_first(summary: &Summary) -> usize {
+    let ended = usize::from(summary.stop == StopReason::EndOfTurn);
+    (summary.generated_tokens + ended).saturating_sub(1)
+}
+
+/// Tokens a second, where there were both.
+fn rate(tokens: usize, seconds: f64) -> Option<f64> {
+    (tokens > 0 && seconds > 0.0).then(|| tokens as f64 / seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(stop: StopReason, generated_tokens: usize) -> Summary {
+        Summary { stop, prompt_tokens: 37, generated_tokens, prompt_s: 0.5, generate_s: 0.25, bits: 4.0 }
+    }
+
+    #[test]
+    fn only_tokens_after_the_first_make_the_rate() {
+        assert_eq!(tokens_after_first(&summary(StopReason::EndOfTurn, 7)), 7);
+        assert_eq!(tokens_after_first(&summary(StopReason::Length, 7)), 6);
+        assert_eq!(tokens_after_first(&summary(StopReason::Length, 0)), 0);
+        assert_eq!([rate(6, 0.25), rate(0, 1.0), rate(6, 0.0)], [Some(24.0), None, None]);
+    }
+
+    #[test]
+    fn the_last_line_says_it_all() {
+        let device = DeviceInfo {
+            index: Some(0),
+            name: "llvmpipe".into(),
+            kind: "software renderer".into(),
+            backend: "Vulkan".into(),
+            driver: String::new(),
+            features: Vec::new(),
+        };
+        assert_eq!(
+            sentence(&summary(StopReason::EndOfTurn, 7), &device),
+            "[37 prompt tokens at 74.0 tokens/s, 7 generated at 28.0 tokens/s, 4.0 bits of each weight, \
+             llvmpipe (Vulkan), end of turn]"
+        );
+        assert_eq!(
+            sentence(&summary(StopReason::Stopped, 0), &device),
+            "[37 prompt tokens at 74.0 tokens/s, 0 generated, 4.0 bits of each weight, llvmpipe (Vulkan), stopped]"
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! `edge-run inspect`: what a model folder holds, in numbers.
+
+use std::fmt::Write as _;
+
+use super::Done;
+use super::args::InspectArgs;
+use super::exit::Exit;
+use super::output::{print_json, print_line};
+use super::progress;
+use crate::format::{FolderSummary, ModelFolder};
+use crate::precision::Depth;
+
+/// Shows the folder's summary.
+pub fn run(args: &InspectArgs) -> Done {
+    let summary = ModelFolder::open(&args.dir)?.summary();
+    if args.json {
+        print_json(&summary)?
+    } else {
+        print_line(describe(&summary))?
+    }
+    Ok(Exit::Done)
+}
+
+/// The summary in lines of a name and its value.
+fn describe(summary: &FolderSummary) -> String {
+    let (shape, source) = (&summary.shape, &summary.source);
+    let licence = source.licence.as_deref().unwrap_or("not stated");
+    let mut lines = vec![
+        ("model", source.name.clone()),
+        ("source", format!("{}, {}", source.format, source.dtypes.join(", "))),
+        ("licence", licence.to_string()),
+        ("architecture", summary.architecture.clone()),
+        ("layers", shape.layers.to_string()),
+        ("dimensions", format!("model {}, feed-forward {}", shape.model_dim, shape.ffn_dim)),
+        ("heads", format!("{} of {}, {} for keys and values", shape.heads, shape.head_dim, shape.kv_heads)),
+        ("vocabulary", shape.vocab.to_string()),
+        ("context", format!("{} tokens", shape.max_context)),
+        ("weights", format!("{} in layers, {} in embedding and head", summary.linear_params, summary.embedding_params)),
+        ("group size", format!("{} weights share one range", summary.group_size)),
+    ];
+    for depth in &summary.depths {
+        let value = format!("{} read of each weight, {} with ranges", depth.bits, depth.bits_with_scales);
+        lines.push((["bits, 1 slice", "bits, 2 slices", "bits, 3 slices", "bits, 4 slices"][depth.slices - 1], value));
+    }
+    lines.push(("embedding", embedding(summary)));
+    lines.push(("files", files(summary)));
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let text = lines.iter().fold(String::new(), |mut text, (name, value)| {
+        let _ = writeln!(text, "{name:width$}  {value}");
+        text
+    });
+    text.trim_end().to_string()
+}
+
+/// What embedding and head are stored and read at.
+fn embedding(summary: &FolderSummary) -> String {
+    let head = if summary.shape.tied_head { "is the head too" } else { "and a head of its own" };
+    let bits = summary.embedding_bytes as f64 * 8.0 / summary.embedding_params as f64;
+    format!("{head}; stored and always read at {} bits, {bits} with ranges", Depth::FULL.bits())
+}
+
+/// Sizes on disk.
+fn files(summary: &FolderSummary) -> String {
+    let slices: Vec<String> = summary.slice_file_bytes.iter().map(|bytes| progress::bytes(*bytes)).collect();
+    let (base, residuals) = slices.split_first().expect("a model has a base");
+    let total = progress::bytes(summary.total_bytes);
+    format!("{total}: base {base}, residual slices {}", residuals.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{DepthBits, ModelSource};
+    use crate::shape::{LlamaShape, Rope, RopeScaling};
+
+    #[test]
+    fn a_summary_in_words() {
+        let shape = LlamaShape {
+            layers: 30,
+            model_dim: 576,
+            ffn_dim: 1536,
+            heads: 9,
+            kv_heads: 3,
+            head_dim: 64,
+            vocab: 49152,
+            max_context: 8192,
+            norm_eps: 1e-5,
+            tied_head: true,
+            rope: Rope { theta: 1e5, scaling: RopeScaling::None },
+        };
+        let summary = FolderSummary {
+            architecture: "llama".into(),
+            source: ModelSource {
+                name: "A model".into(),
+                format: "gguf".into(),
+                dtypes: vec!["F32".into(), "Q4_1".into()],
+                licence: Some("apache-2.0".into()),
+            },
+            group_size: 64,
+            slice_file_bytes: vec![50 << 20, 32 << 20, 32 << 20, 32 << 20],
+            total_bytes: 150 << 20,
+            linear_params: shape.linear_params(),
+            embedding_params: shape.embedding_params(),
+            embedding_bytes: shape.embedding_params() * 17 / 16,
+            depths: (1..=4)
+                .map(|d| DepthBits { slices: d, bits: 2.0 * d as f32, bits_with_scales: 2.0 * d as f32 + 0.5 })
+                .collect(),
+            shape,
+        };
+        insta::assert_snapshot!(describe(&summary), @r"
+        model           A model
+        source          gguf, F32, Q4_1
+        licence         apache-2.0
+        architecture    llama
+        layers          30
+        dimensions      model 576, feed-forward 1536
+        heads           9 of 64, 3 for keys and values
+        vocabulary      49152
+        context         8192 tokens
+        weights         106168320 in layers, 28311552 in embedding and head
+        group size      64 weights share one range
+        bits, 1 slice   2 read of each weight, 2.5 with ranges
+        bits, 2 slices  4 read of each weight, 4.5 with ranges
+        bits, 3 slices  6 read of each weight, 6.5 with ranges
+        bits, 4 slices  8 read of each weight, 8.5 with ranges
+        embedding       is the head too; stored and always read at 8 bits, 8.5 with ranges
+        files           150.00 MiB: base 50.00 MiB, residual slices 32.00 MiB, 32.00 MiB, 32.00 MiB
+        ");
+    }
+}

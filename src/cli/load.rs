@@ -1,0 +1,20 @@
+//! A model folder onto the device that was asked for.
+
+use super::args::ModelArgs;
+use super::devices;
+use super::progress::{self, Unit};
+use crate::error::Result;
+use crate::format::ModelFolder;
+use crate::model::Model;
+
+/// Opens the device and loads the model onto it, with a bar and a cache of `context` tokens.
+pub fn load(args: &ModelArgs, folder: &ModelFolder, context: u32) -> Result<Model> {
+    let engine = devices::open(args)?;
+    let bar = progress::bar("load", 0, Unit::Bytes);
+    let model = Model::load(folder, engine, context, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    model
+}

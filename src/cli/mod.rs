@@ -1,0 +1,60 @@
+//! The command line: from words to settings, from settings to work, from failures to exit codes.
+
+mod args;
+mod devices;
+mod eval;
+mod exit;
+mod generate;
+mod inspect;
+mod load;
+mod output;
+mod paths;
+mod progress;
+mod quantize;
+mod settings;
+mod stop;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use exit::Exit;
+
+pub use paths::{default_model_dir, models_dir};
+
+use crate::error::Result;
+
+/// What a command comes to.
+type Done = Result<Exit>;
+
+/// Runs the program on this process's command line.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => {
+            // Help and version are such answers too. Where nobody listens there is no one to tell.
+            let _ = answer.print();
+            let exit = if answer.use_stderr() { Exit::Usage } else { Exit::Done };
+            return ExitCode::from(exit.code());
+        }
+    };
+    let exit = run(&cli).unwrap_or_else(|error| {
+        output::note(format_args!("error: {}", exit::sentence(&error)));
+        Exit::after(&error)
+    });
+    ExitCode::from(exit.code())
+}
+
+fn run(cli: &Cli) -> Done {
+    match &cli.command {
+        None => generate::run(&cli.generate),
+        Some(Command::Quantize(args)) => quantize::run(args),
+        Some(Command::Inspect(args)) => inspect::run(args),
+        Some(Command::Verify(args)) => verify::run(args),
+        Some(Command::Devices(args)) => devices::run(args),
+        Some(Command::Eval(args)) => eval::run(args),
+        Some(Command::Paths(args)) => paths::run(args),
+    }
+}

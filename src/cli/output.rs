@@ -1,0 +1,161 @@
+//! Standard output, whose reader may go away at any time, and standard error, which must not fail the program.
+
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
+use std::ops::ControlFlow;
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::session::Generated;
+
+/// Writes a line to standard error. A standard error that is closed is no reason to stop.
+pub fn note(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Writes a line to standard output; a reader that has gone away wants no more of it, which is no failure.
+pub fn print_line(line: impl Display) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    open_or_closed(writeln!(stdout, "{line}").and_then(|()| stdout.flush())).map(|_| ())
+}
+
+/// Writes a value to standard output as one line of JSON.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    print_line(json(value))
+}
+
+/// Generated tokens on their way to a reader: as text, or as a JSON object a line.
+pub struct TokenOutput<W> {
+    to: W,
+    json: bool,
+    closed: bool,
+    in_line: bool,
+}
+
+/// A token's line of JSON.
+#[derive(Serialize)]
+struct TokenLine<'a> {
+    r#type: &'static str,
+    id: u32,
+    text: &'a str,
+    bits: f32,
+}
+
+impl<W: Write> TokenOutput<W> {
+    /// An output to `to`.
+    pub fn new(to: W, json: bool) -> TokenOutput<W> {
+        TokenOutput { to, json, closed: false, in_line: false }
+    }
+
+    /// Writes a token and flushes it; breaks where the reader has gone away.
+    pub fn token(&mut self, token: &Generated<'_>) -> Result<ControlFlow<()>> {
+        if self.json {
+            self.write(&json(&TokenLine { r#type: "token", id: token.id, text: token.text, bits: token.bits }))?;
+            self.write("\n")?;
+        } else if !token.text.is_empty() {
+            self.write(token.text)?;
+            self.in_line = !token.text.ends_with('\n');
+        }
+        Ok(if self.closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    /// Ends the last line of text; in JSON, writes `summary`.
+    pub fn finish(&mut self, summary: &impl Serialize) -> Result<()> {
+        if self.json { self.write(&(json(summary) + "\n")) } else { self.end_line() }
+    }
+
+    /// Ends a line of text that was begun.
+    pub fn end_line(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.in_line) { self.write("\n") } else { Ok(()) }
+    }
+
+    /// Whether the reader has gone away.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    fn write(&mut self, text: &str) -> Result<()> {
+        if !self.closed {
+            let written = self.to.write_all(text.as_bytes()).and_then(|()| self.to.flush());
+            self.closed = !open_or_closed(written)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the reader is still there; any other failure is one.
+fn open_or_closed(written: std::io::Result<()>) -> Result<bool> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::io("write", "standard output")(error)),
+    }
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("reports have string keys and no failing parts")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// A reader that takes some bytes and then is gone, or fails.
+    struct Pipe {
+        left: usize,
+        then: ErrorKind,
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.left);
+            self.left -= taken;
+            if taken == 0 { Err(self.then.into()) } else { Ok(taken) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn token(text: &str) -> Generated<'_> {
+        Generated { id: 7, text, bits: 4.0 }
+    }
+
+    #[test]
+    fn text_is_written_as_it_is_and_its_last_line_ended_once() {
+        for (tokens, expected) in [(&["Par", "", "is\n", "é"][..], "Paris\né\n"), (&["a\n"], "a\n"), (&[], "")] {
+            let mut bytes = Vec::new();
+            let mut output = TokenOutput::new(&mut bytes, false);
+            for text in tokens {
+                assert!(output.token(&token(text)).unwrap().is_continue());
+            }
+            output.finish(&"summary").unwrap();
+            assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn json_has_an_object_a_line() {
+        let mut bytes = Vec::new();
+        let mut output = TokenOutput::new(&mut bytes, true);
+        assert!(output.token(&token("\"\n")).unwrap().is_continue());
+        output.finish(&serde_json::json!({"type": "summary"})).unwrap();
+        let expected = "{\"type\":\"token\",\"id\":7,\"text\":\"\\\"\\n\",\"bits\":4.0}\n{\"type\":\"summary\"}\n";
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_ends_the_output_and_a_failure_is_told() {
+        let mut output = TokenOutput::new(Pipe { left: 2, then: ErrorKind::BrokenPipe }, false);
+        assert!(output.token(&token("ab")).unwrap().is_continue());
+        assert!(output.token(&token("cd")).unwrap().is_break());
+        assert!(output.is_closed());
+        output.finish(&"summary").unwrap();
+        let mut full = TokenOutput::new(Pipe { left: 0, then: ErrorKind::StorageFull }, false);
+        assert!(matches!(full.token(&token("ab")), Err(Error::Io { action: "write", .. })));
+    }
+}

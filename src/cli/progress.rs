@@ -1,0 +1,31 @@
+//! Progress bars, on standard error, and only where it is a terminal.
+
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+
+/// What a bar counts.
+#[derive(Debug, Clone, Copy)]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Weights of a model.
+    Weights,
+    /// Windows of a text.
+    Windows,
+}
+
+/// A bar that counts up to `total`.
+pub fn bar(what: &str, total: u64, unit: Unit) -> ProgressBar {
+    let count = match unit {
+        Unit::Bytes => "{bytes}/{total_bytes}",
+        Unit::Weights => "{human_pos}/{human_len} weights",
+        Unit::Windows => "{pos}/{len} windows",
+    };
+    let style = ProgressStyle::with_template(&format!("{{prefix}} [{{wide_bar}}] {count} {{eta}} {{msg}}"));
+    let style = style.expect("the template is sound").progress_chars("=> ");
+    ProgressBar::new(total).with_style(style).with_prefix(what.to_string())
+}
+
+/// A number of bytes for people.
+pub fn bytes(bytes: u64) -> String {
+    HumanBytes(bytes).to_string()
+}

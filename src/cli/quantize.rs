@@ -1,0 +1,80 @@
+//! `edge-run quantize`: a checkpoint in, a model folder out.
+
+use indicatif::ProgressBar;
+
+use super::Done;
+use super::args::QuantizeArgs;
+use super::exit::Exit;
+use super::output::note;
+use super::progress::{self, Unit};
+use super::stop;
+use crate::error::{Error, Result};
+use crate::format::layout;
+use crate::quantize::{self, Options, Progress, Stage};
+use crate::shape::LlamaShape;
+
+/// Makes the model folder, with an estimate before and a bar meanwhile.
+pub fn run(args: &QuantizeArgs) -> Done {
+    stop::watch();
+    let mut source = quantize::open(&args.source)?;
+    let group = group_size(source.shape(), args.group_size)?;
+    let estimate = quantize::estimate(source.shape(), group);
+    let (disk, memory) = (progress::bytes(estimate.disk_bytes), progress::bytes(estimate.memory_bytes));
+    note(format_args!("{}: will take {disk} of disk and about {memory} of memory", source.model_source().name));
+    let options = Options { out: args.out.clone(), group_size: Some(group), replace: args.force };
+    let mut bars = Bars::default();
+    let report = quantize::quantize(source.as_mut(), &options, &mut |progress| {
+        bars.show(progress);
+        stop::flow()
+    });
+    bars.clear();
+    let report = report?;
+    let size = progress::bytes(report.bytes);
+    note(format_args!(
+        "`{}`: {} weights in groups of {}, {size}, in {:.1} s",
+        report.dir.display(),
+        report.params,
+        report.group_size,
+        report.seconds
+    ));
+    Ok(Exit::Done)
+}
+
+/// The group size asked for, or the default one, if it fits: the estimate needs one that does.
+fn group_size(shape: &LlamaShape, asked: Option<u32>) -> Result<u32> {
+    let group = asked.unwrap_or_else(|| layout::default_group(shape));
+    match layout::group_fault(shape, group) {
+        Some((expected, got)) => Err(Error::argument("--group-size", expected, got)),
+        None => Ok(group),
+    }
+}
+
+/// One bar at a time, for the stage at hand.
+#[derive(Default)]
+struct Bars {
+    shown: Option<(Stage, ProgressBar)>,
+}
+
+impl Bars {
+    fn show(&mut self, progress: &Progress<'_>) {
+        if self.shown.as_ref().is_none_or(|(stage, _)| *stage != progress.stage) {
+            self.clear();
+            let (what, unit) = match progress.stage {
+                Stage::Weights => ("quantize", Unit::Weights),
+                Stage::Hashes => ("hash", Unit::Bytes),
+            };
+            self.shown = Some((progress.stage, progress::bar(what, progress.total, unit)));
+        }
+        if let Some((_, bar)) = &self.shown {
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+            bar.set_message(progress.name.to_string());
+        }
+    }
+
+    fn clear(&mut self) {
+        if let Some((_, bar)) = self.shown.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

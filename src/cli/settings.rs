@@ -1,0 +1,214 @@
+//! What the words of the command line mean together, with the defaults filled in.
+
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+
+use clap::CommandFactory;
+
+use super::args::{Cli, GenerateArgs, ModelArgs, SamplingArgs};
+use super::paths::{FETCH_COMMAND, default_model_dir};
+use crate::error::{Error, Result};
+use crate::format::{MANIFEST_FILE, ModelFolder};
+use crate::power::PowerMode;
+use crate::precision::PrecisionPlan;
+use crate::text::{GenerationDefaults, SamplerSettings};
+
+/// Context of a conversation where nothing else is asked for, in tokens: the cache of a large model for all that it was
+/// trained for would not fit on small devices.
+const DEFAULT_CONTEXT: u32 = 4096;
+
+/// The prompt, from the one place where it is.
+pub fn prompt(args: &GenerateArgs) -> Result<String> {
+    let given = [
+        args.prompt.as_ref().map(|_| "the prompt itself"),
+        args.prompt_flag.as_ref().map(|_| "--prompt"),
+        args.prompt_file.as_ref().map(|_| "--file"),
+    ];
+    let given: Vec<&str> = given.into_iter().flatten().collect();
+    if given.len() > 1 {
+        return Err(Error::argument("the prompt", "one source", given.join(" and ")));
+    }
+    let prompt = match args {
+        GenerateArgs { prompt: Some(prompt), .. } => not_a_command(prompt)?,
+        GenerateArgs { prompt_flag: Some(prompt), .. } => prompt.clone(),
+        GenerateArgs { prompt_file: Some(file), .. } => without_line_break(read_text("--file", file)?),
+        _ if std::io::stdin().is_terminal() => {
+            return Err(Error::argument(
+                "the prompt",
+                "text after the options, -p TEXT, -f FILE or standard input",
+                "none",
+            ));
+        }
+        _ => without_line_break(read_standard_input()?),
+    };
+    if prompt.is_empty() { Err(Error::argument("the prompt", "some text", "none")) } else { Ok(prompt) }
+}
+
+/// The text of `file`, which the flag `name` gave.
+pub fn read_text(name: &str, file: &Path) -> Result<String> {
+    let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
+    utf8(&format!("{name} `{}`", file.display()), bytes)
+}
+
+/// What is read of the weights, and why.
+pub fn plan(args: &GenerateArgs) -> Result<PrecisionPlan> {
+    match (args.bits, args.power_mode) {
+        (Some(bits), _) => PrecisionPlan::uniform(bits, format!("--bits {bits}")),
+        (None, Some(mode)) => Ok(mode.plan()),
+        // Nothing asks for thrift, so quality decides.
+        (None, None) => {
+            let plan = PowerMode::High.plan();
+            Ok(PrecisionPlan { reason: format!("{} (the default)", plan.reason), ..plan })
+        }
+    }
+}
+
+/// Tokens of context for a model that was trained for `trained`.
+pub fn context(asked: Option<u32>, trained: u32) -> Result<u32> {
+    match asked {
+        None => Ok(trained.min(DEFAULT_CONTEXT)),
+        Some(0) => Ok(trained),
+        Some(tokens) if tokens <= trained => Ok(tokens),
+        Some(tokens) => {
+            Err(Error::argument("--ctx-size", format!("at most {trained}, which this model was trained for"), tokens))
+        }
+    }
+}
+
+/// Tokens to generate at most.
+pub fn max_new(args: &GenerateArgs) -> Option<usize> {
+    usize::try_from(args.n_predict).ok()
+}
+
+/// The sampling asked for; else what the model's makers recommend; else what llama.cpp does.
+pub fn sampling(args: &SamplingArgs, model: &GenerationDefaults) -> Result<SamplerSettings> {
+    let plain = SamplerSettings::default();
+    let settings = SamplerSettings {
+        temperature: args.temp.or(model.temperature).unwrap_or(plain.temperature),
+        top_k: args.top_k.or(model.top_k).unwrap_or(plain.top_k),
+        top_p: args.top_p.or(model.top_p).unwrap_or(plain.top_p),
+        min_p: args.min_p.unwrap_or(plain.min_p),
+        repeat_penalty: args.repeat_penalty.unwrap_or(plain.repeat_penalty),
+        repeat_last_n: plain.repeat_last_n,
+        seed: u32::try_from(args.seed).ok(),
+    };
+    settings.check().map(|()| settings)
+}
+
+/// Opens the model asked for, or the default one.
+pub fn open_model(args: &ModelArgs) -> Result<ModelFolder> {
+    let Some(dir) = &args.model else {
+        let dir = default_model_dir()?;
+        let advice = format!("`{FETCH_COMMAND}` gets it; -m DIR names another");
+        return if dir.join(MANIFEST_FILE).exists() {
+            ModelFolder::open(&dir)
+        } else {
+            Err(Error::ModelMissing { path: dir, advice })
+        };
+    };
+    if is_source(dir) {
+        let advice =
+            format!("this is a source; `edge-run quantize {} -o DIR` makes a model folder of it", dir.display());
+        return Err(Error::ModelMissing { path: dir.clone(), advice });
+    }
+    ModelFolder::open(dir)
+}
+
+/// Whether the path is what `quantize` reads, rather than what it writes.
+fn is_source(path: &Path) -> bool {
+    path.is_file() || (path.join("config.json").is_file() && !path.join(MANIFEST_FILE).exists())
+}
+
+/// The positional prompt, unless it is a command that came after options: `-v devices` is hardly a question.
+fn not_a_command(prompt: &str) -> Result<String> {
+    if Cli::command().find_subcommand(prompt).is_some() {
+        let expected = format!("the command before its options, or -p {prompt} for a prompt");
+        return Err(Error::argument(format!("`{prompt}`"), expected, "options before it"));
+    }
+    Ok(prompt.to_string())
+}
+
+fn read_standard_input() -> Result<String> {
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).map_err(Error::io("read", "standard input"))?;
+    utf8("standard input", bytes)
+}
+
+fn utf8(name: &str, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|e| Error::argument(name, "UTF-8 text", e.utf8_error()))
+}
+
+/// Editors and `echo` end a text with a line break that is no part of the question.
+fn without_line_break(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn parse(words: &[&str]) -> GenerateArgs {
+        Cli::parse_from(std::iter::once(&"edge-run").chain(words)).generate
+    }
+
+    #[test]
+    fn a_prompt_comes_from_one_place() {
+        assert_eq!(prompt(&parse(&["Hi there"])).unwrap(), "Hi there");
+        assert_eq!(prompt(&parse(&["-p", "-dash"])).unwrap(), "-dash");
+        assert_eq!(prompt(&parse(&["-p", "devices"])).unwrap(), "devices");
+        for words in [&["a", "-p", "b"][..], &["a", "-f", "b"], &["-p", "a", "-f", "b"], &[""], &["-v", "devices"]] {
+            let error = prompt(&parse(words)).unwrap_err();
+            assert!(matches!(error, Error::InvalidArgument { .. }), "{words:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn one_line_break_at_the_end_is_left_out() {
+        let cases = [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a", "a"), ("\r", "\r"), ("", "")];
+        for (text, expected) in cases {
+            assert_eq!(without_line_break(text.into()), expected);
+        }
+    }
+
+    #[test]
+    fn bits_stand_above_the_power_mode() {
+        let plan_of = |words: &[&str]| plan(&parse(words)).unwrap();
+        assert_eq!(plan_of(&["--bits", "2", "--power-mode", "high", "x"]).bits(), 2.0);
+        assert_eq!(plan_of(&["--power-mode", "low", "x"]).bits(), 4.0);
+        assert_eq!(plan_of(&["x"]).reason, "power mode high (the default)");
+    }
+
+    #[test]
+    fn the_context_is_never_longer_than_the_training() {
+        assert_eq!([context(None, 8192).unwrap(), context(None, 2048).unwrap()], [4096, 2048]);
+        assert_eq!([context(Some(0), 8192).unwrap(), context(Some(100), 8192).unwrap()], [8192, 100]);
+        let message = context(Some(8193), 8192).unwrap_err().to_string();
+        assert_eq!(message, "--ctx-size: expected at most 8192, which this model was trained for, got 8193");
+    }
+
+    #[test]
+    fn a_flag_stands_above_the_model_and_the_model_above_the_default() {
+        let model = GenerationDefaults { temperature: Some(0.2), top_k: Some(10), ..Default::default() };
+        let settings = sampling(&parse(&["--temp", "0.5", "x"]).sampling, &model).unwrap();
+        assert_eq!((settings.temperature, settings.top_k, settings.top_p, settings.seed), (0.5, 10, 0.95, None));
+        assert!(sampling(&parse(&["--temp", "-1", "x"]).sampling, &model).is_err());
+    }
+
+    #[test]
+    fn a_source_in_the_place_of_a_model_is_told_from_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("model.gguf");
+        std::fs::write(&file, "GGUF").unwrap();
+        let args = ModelArgs { model: Some(file), device: None, gpu_checks: false };
+        let message = open_model(&args).err().unwrap().to_string();
+        assert!(message.contains("edge-run quantize"), "{message}");
+    }
+}

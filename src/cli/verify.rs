@@ -1,0 +1,25 @@
+//! `edge-run verify`: every hash and shape of a model folder.
+
+use super::Done;
+use super::args::VerifyArgs;
+use super::exit::Exit;
+use super::output::print_line;
+use super::progress::{self, Unit};
+use super::stop;
+use crate::format::ModelFolder;
+
+/// Checks the folder and says so.
+pub fn run(args: &VerifyArgs) -> Done {
+    stop::watch();
+    let bar = progress::bar("verify", 0, Unit::Bytes);
+    let report = ModelFolder::verify(&args.dir, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+        stop::flow()
+    });
+    bar.finish_and_clear();
+    let report = report?;
+    let (dir, size) = (args.dir.display(), progress::bytes(report.bytes));
+    print_line(format_args!("`{dir}` is sound: {} files, {size}", report.files))?;
+    Ok(Exit::Done)
+}

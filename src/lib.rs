@@ -1,0 +1,26 @@
+//! Runs LLaMA-family language models on portable GPUs, reading as many bits of each weight as the moment calls for.
+//!
+//! A model is cut once into a 2-bit base and three residual 2-bit slices ([`quantize`]); a [`Session`] reads one to
+//! four of them, and may change how many between any two tokens. See ARCHITECTURE.md for the way the parts fit.
+
+pub mod cli;
+pub mod cpu;
+pub mod engine;
+pub mod error;
+pub mod eval;
+pub mod format;
+pub mod gpu;
+pub mod kernels;
+pub mod model;
+pub mod power;
+pub mod precision;
+pub mod quantize;
+pub mod recording;
+pub mod session;
+pub mod shape;
+pub mod text;
+
+pub use error::{Error, Result};
+pub use model::Model;
+pub use precision::{Depth, PrecisionPlan};
+pub use session::Session;
