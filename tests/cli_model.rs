@@ -1,0 +1,208 @@
+//! The command line from outside, on a tiny random model and the CPU engine: what goes where, and how it ends.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use safetensors::Dtype;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A quantized tiny model in a folder that goes away with it.
+struct Tiny {
+    home: TempDir,
+    model: PathBuf,
+}
+
+impl Tiny {
+    fn new() -> Tiny {
+        Tiny::of(&common::TinyModel::new(common::tiny_shape(true), 7), None)
+    }
+
+    /// A model whose answer is longer than any pipe, and has no end of turn: it cannot end before someone reads it.
+    #[cfg(unix)]
+    fn endless() -> Tiny {
+        let shape = edge_run::shape::LlamaShape { max_context: 8192, ..common::tiny_shape(true) };
+        Tiny::of(&common::TinyModel::new(shape, 7), Some(r#"{"bos_token_id": 1, "eos_token_id": []}"#))
+    }
+
+    fn of(model: &common::TinyModel, generation: Option<&str>) -> Tiny {
+        let home = tempfile::tempdir().unwrap();
+        let (source, folder) = (home.path().join("source"), home.path().join("model"));
+        model.write_hf(&source, Dtype::F32, 1);
+        if let Some(generation) = generation {
+            std::fs::write(source.join("generation_config.json"), generation).unwrap();
+        }
+        common::quantize_tiny(&source, &folder).unwrap();
+        Tiny { home, model: folder }
+    }
+
+    /// The program on this model and the CPU engine.
+    fn run(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_edge-run"));
+        command.args(["--device", "cpu", "-m"]).arg(&self.model);
+        command
+    }
+
+    /// The program with a command that takes its options after its name.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_edge-run"));
+        command.args(words).current_dir(self.home.path());
+        command
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let file = self.home.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+}
+
+fn stdout(command: &mut Command) -> String {
+    String::from_utf8(command.assert().success().get_output().stdout.clone()).unwrap()
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn json_has_the_text_of_the_text_output_and_a_summary() {
+    let tiny = Tiny::new();
+    let args = ["-n", "12", "-s", "3", "--temp", "1.5", "--bits", "4", "hello"];
+    let text = stdout(tiny.run().args(args));
+    let all = lines(&stdout(tiny.run().arg("--json").args(args)));
+    let (summary, tokens) = all.split_last().unwrap();
+    assert!(tokens.iter().all(|token| token["type"] == "token" && token["bits"] == 4.0));
+    let joined: String = tokens.iter().map(|token| token["text"].as_str().unwrap()).collect();
+    assert_eq!(text.trim_end_matches('\n'), joined.trim_end_matches('\n'));
+    assert_eq!((&summary["type"], &summary["bits"], &summary["seed"]), (&"summary".into(), &4.0.into(), &3.into()));
+    assert_eq!(summary["generated_tokens"], tokens.len());
+    assert_eq!(summary["device"]["backend"], "CPU");
+}
+
+#[test]
+fn prompts_from_all_sources_are_one_prompt() {
+    let tiny = Tiny::new();
+    let file = tiny.write("prompt.txt", "hello there\n");
+    let args = ["-n", "8", "--temp", "0"];
+    let expected = stdout(tiny.run().args(args).arg("hello there"));
+    assert_eq!(stdout(tiny.run().args(args).args(["-p", "hello there"])), expected);
+    assert_eq!(stdout(tiny.run().args(args).arg("-f").arg(file)), expected);
+    assert_eq!(stdout(tiny.run().args(args).write_stdin("hello there\n")), expected);
+}
+
+#[test]
+fn a_prompt_that_does_not_fit_is_told_before_anything_is_written() {
+    let output = Tiny::new().run().args(["-c", "8", "a prompt of more than eight tokens"]).assert().code(6).stdout("");
+    let errors = String::from_utf8(output.get_output().stderr.clone()).unwrap();
+    assert!(errors.starts_with("error: the prompt has ") && errors.contains("the context holds 8"), "{errors}");
+}
+
+#[test]
+fn values_that_the_model_sets_bounds_to_are_checked() {
+    let tiny = Tiny::new();
+    for (args, word) in [(["-c", "257"], "at most 256"), (["--temp", "-1"], "--temp"), (["--top-p", "1.5"], "--top-p")]
+    {
+        let output = tiny.run().args(args).arg("hello").assert().code(2).stdout("");
+        let errors = String::from_utf8(output.get_output().stderr.clone()).unwrap();
+        assert!(errors.starts_with("error: ") && errors.contains(word), "{errors}");
+    }
+}
+
+#[test]
+fn a_device_that_is_not_there_is_told_with_what_there_is() {
+    let tiny = Tiny::new();
+    let mut command = tiny.command(&["--device", "abacus", "-m", "model", "hello"]);
+    let output = command.assert().code(7).stdout("");
+    let errors = String::from_utf8(output.get_output().stderr.clone()).unwrap();
+    // A driver may have said something before.
+    let last = errors.lines().last().unwrap();
+    assert!(last.starts_with("error: no device `abacus`; ") && last.contains("cpu ("), "{errors}");
+}
+
+#[test]
+fn eval_reports_each_number_of_bits_in_a_line() {
+    let tiny = Tiny::new();
+    let text = tiny.write("text.txt", &"the thin thing in the inn ".repeat(40));
+    let args =
+        ["eval", "-m", "model", "--device", "cpu", "--window", "32", "--windows", "2", "--bits", "2,8", "--json"];
+    let reports = lines(&stdout(tiny.command(&args).arg("--text").arg(&text)));
+    assert_eq!(reports.iter().map(|r| r["bits"].as_f64().unwrap()).collect::<Vec<_>>(), [2.0, 8.0]);
+    assert!(reports.iter().all(|r| r["tokens"] == 62 && r["perplexity"].as_f64().unwrap() > 1.0), "{reports:?}");
+    tiny.command(&["eval", "-m", "model", "--window", "257", "--text"]).arg(&text).assert().code(2);
+    tiny.command(&["eval", "-m", "model", "--window", "32", "--windows", "999", "--text"]).arg(&text).assert().code(2);
+}
+
+#[test]
+fn a_flipped_byte_is_found_by_verify() {
+    let tiny = Tiny::new();
+    assert!(stdout(&mut tiny.command(&["verify", "model"])).contains("is sound"));
+    let file = tiny.model.join("slice-2.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let output = tiny.command(&["verify", "model"]).assert().code(4).stdout("");
+    let errors = String::from_utf8(output.get_output().stderr.clone()).unwrap();
+    assert!(errors.contains("slice-2.safetensors` is damaged: SHA-256"), "{errors}");
+}
+
+#[test]
+fn quantize_leaves_a_model_alone_that_is_there_already() {
+    let tiny = Tiny::new();
+    tiny.command(&["quantize", "source", "-o", "model"]).assert().code(2).stdout("");
+    tiny.command(&["quantize", "source", "-o", "model", "--force"]).assert().success().stdout("");
+    tiny.command(&["quantize", "source", "-o", "other", "--group-size", "0"]).assert().code(2);
+    assert!(!tiny.home.path().join("other").exists());
+}
+
+#[test]
+fn inspect_shows_the_same_in_words_and_in_json() {
+    let tiny = Tiny::new();
+    let json: Value = serde_json::from_str(&stdout(&mut tiny.command(&["inspect", "model", "--json"]))).unwrap();
+    let words = stdout(&mut tiny.command(&["inspect", "model"]));
+    assert_eq!((&json["architecture"], &json["shape"]["model_dim"]), (&"llama".into(), &64.into()));
+    assert!(words.contains("architecture    llama") && words.contains("model 64"), "{words}");
+}
+
+/// Starts an endless answer, interferes after its first bytes, and gives the exit code and standard error.
+#[cfg(unix)]
+fn interrupted(model: &Path, interfere: impl FnOnce(u32, std::process::ChildStdout)) -> (Option<i32>, String) {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edge-run"));
+    command.args(["--device", "cpu", "--json", "--temp", "0", "-c", "0", "-p", "the", "-m"]).arg(model);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut reader = child.stdout.take().unwrap();
+    reader.read_exact(&mut [0; 8]).unwrap();
+    interfere(child.id(), reader);
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_away_ends_the_answer_quietly() {
+    let (code, errors) = interrupted(&Tiny::endless().model, |_, reader| drop(reader));
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_answer_with_its_summary() {
+    use std::io::Read;
+
+    let tiny = Tiny::endless();
+    let (code, errors) = interrupted(&tiny.model, |process, mut reader| {
+        let killed = std::process::Command::new("kill").args(["-INT", &process.to_string()]).status().unwrap();
+        assert!(killed.success());
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        let summary: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
+        assert_eq!((&summary["type"], &summary["stop"]), (&"summary".into(), &"stopped".into()));
+    });
+    assert_eq!(code, Some(130));
+    assert!(errors.contains("stopped]"), "{errors}");
+}

@@ -1,0 +1,162 @@
+//! The default model on both engines: against the reference's record, against each other, and on a question.
+
+#[path = "common/default_model.rs"]
+mod default_model;
+#[path = "common/gpu.rs"]
+mod gpu;
+
+use std::ops::ControlFlow;
+
+use default_model::{default_model, record, skipped};
+use edge_run::engine::Engine;
+use edge_run::gpu::GpuOptions;
+use edge_run::power::PowerMode;
+use edge_run::text::{Message, Role, SamplerSettings, TextModel};
+use edge_run::{Model, PrecisionPlan, Session, cpu};
+use serde_json::Value;
+
+/// Reading eight bits moves the default model's logits by 0.1 to 0.2 (root of the mean square over the vocabulary), and
+/// the reference's own choices hang on as little as 0.003 between the first and the second token. So at each step the
+/// reference's token must be ours, or within this of it; nearer than that, eight bits cannot tell.
+const TIE: f32 = 0.25;
+/// Tokens of a text that are followed.
+const FOLLOWED: usize = 20;
+/// Two engines differ by the order of their sums and the rounding of the cache to f16: measured 0.002 in a logit.
+const ENGINES_DIFFER: f32 = 0.05;
+const CONTEXT: u32 = 512;
+
+/// The CPU engine, and a GPU where there is one.
+fn engines() -> Vec<Box<dyn Engine>> {
+    // The lock is let go at once: these tests open an engine of their own.
+    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, GpuOptions::default()).expect("the first adapter opens"));
+    [cpu::open()].into_iter().chain(gpu).collect()
+}
+
+/// The default model on every engine, read at `bits`.
+fn models(bits: u32) -> Option<Vec<Model>> {
+    let folder = default_model().map_err(|reason| skipped(&reason)).ok()?;
+    let load = |engine| {
+        let mut model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).expect("the default model loads");
+        model.set_plan(&PrecisionPlan::uniform(bits, "test").expect("a whole number of slices"));
+        model
+    };
+    Some(engines().into_iter().map(load).collect())
+}
+
+fn golden() -> Option<Value> {
+    let record = record("golden.json").map_err(|reason| skipped(&reason)).ok()?;
+    Some(serde_json::from_slice(&record).expect("the record is JSON"))
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).expect("the record has ids")
+}
+
+fn top(logits: &[f32]) -> usize {
+    (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("there are logits")
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[test]
+fn logits_at_eight_bits_are_the_reference_s() {
+    let (Some(golden), Some(models)) = (golden(), models(8)) else { return };
+    let bytes = record("logits.safetensors").expect("it lies beside the rest of the record");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("the record is sound");
+    for mut model in models {
+        for (at, prompt) in golden["logit_prompts"].as_array().expect("a list").iter().enumerate() {
+            let reference = tensors.tensor(&format!("logits_{at}")).expect("logits for each prompt");
+            let reference: Vec<f32> = bytemuck::pod_collect_to_vec(reference.data());
+            let logits = model.next_logits(&ids(&prompt["ids"]), 0).expect("the prompt runs");
+            let (device, cosine) = (model.device().name.clone(), cosine(&logits, &reference));
+            assert!(cosine > 0.999, "{device}, prompt {at}: cosine {cosine}");
+            assert_eq!(top(&logits), top(&reference), "{device}, prompt {at}");
+        }
+    }
+}
+
+#[test]
+fn the_reference_s_greedy_text_is_followed_at_eight_bits() {
+    let (Some(golden), Some(models)) = (golden(), models(8)) else { return };
+    for mut model in models {
+        for entry in ["plain", "chat"].iter().flat_map(|list| golden[list].as_array().expect("a list")) {
+            let prompt = ids(&entry["prompt_ids"]);
+            let mut logits = model.next_logits(&prompt, 0).expect("the prompt runs");
+            for (at, id) in ids(&entry["new_ids"]).into_iter().take(FOLLOWED).enumerate() {
+                let (ours, theirs) = (logits[top(&logits)], logits[id as usize]);
+                let device = &model.device().name;
+                assert!(ours - theirs <= TIE, "{device}, {}, token {at}: {} short", entry["text"], ours - theirs);
+                logits = model.next_logits(&[id], (prompt.len() + at) as u32).expect("the token runs");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_text_that_is_not_the_model_s_is_not_followed() {
+    let Some(models) = models(8) else { return };
+    for mut model in models {
+        let logits = model.next_logits(&[504, 3575, 282, 4649, 314], 0).expect("the prompt runs");
+        let unlikely = (0..logits.len()).min_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("there are logits");
+        assert!(logits[top(&logits)] - logits[unlikely] > TIE);
+    }
+}
+
+#[test]
+fn engines_agree_at_every_depth() {
+    let Some(mut models) = models(8) else { return };
+    let tokens: Vec<u32> = (0..40).map(|i| 1000 + 37 * i).collect();
+    for bits in [2, 4, 6, 8] {
+        let logits: Vec<Vec<f32>> = models
+            .iter_mut()
+            .map(|model| {
+                model.set_plan(&PrecisionPlan::uniform(bits, "test").expect("a whole number of slices"));
+                model.next_logits(&tokens, 0).expect("the tokens run")
+            })
+            .collect();
+        for other in &logits[1..] {
+            let far = logits[0].iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(far < ENGINES_DIFFER, "{bits} bits: {far}");
+        }
+    }
+}
+
+#[test]
+fn the_default_model_knows_the_capital_of_france() {
+    for mode in [PowerMode::Low, PowerMode::High] {
+        let Some(models) = models(8) else { return };
+        for model in models {
+            let text = TextModel::open(&default_model().expect("it was there")).expect("a sound text side");
+            let question = Message::new(Role::User, "What is the capital of France?");
+            let chat = text.render_chat(&[question]).expect("a sound template").expect("a chat model");
+            let prompt = text.encode(&chat, false).expect("a sound tokenizer");
+            let device = model.device().name.clone();
+            let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
+            let mut session = Session::new(model, text, greedy, mode.plan()).expect("sound settings");
+            let mut answer = String::new();
+            let summary = session.generate(&prompt, Some(40), &mut |token| {
+                answer += token.text;
+                Ok(ControlFlow::Continue(()))
+            });
+            assert!(answer.contains("Paris"), "{device}, {mode:?}: {answer:?} ({summary:?})");
+        }
+    }
+}
+
+#[test]
+fn precision_changes_in_the_middle_of_a_conversation() {
+    let Some(models) = models(8) else { return };
+    for mut model in models {
+        let prompt: Vec<u32> = vec![504, 3575, 282, 4649, 314];
+        let steady = model.next_logits(&prompt, 0).expect("the prompt runs");
+        model.set_plan(&PrecisionPlan::uniform(4, "test").expect("two slices"));
+        let coarse = model.next_logits(&[7042], prompt.len() as u32).expect("the token runs");
+        model.set_plan(&PrecisionPlan::uniform(8, "test").expect("four slices"));
+        let fine = model.next_logits(&[7042], prompt.len() as u32).expect("the token runs");
+        assert_ne!(coarse, fine, "the depth is read from the plan");
+        assert_eq!(model.next_logits(&prompt, 0).expect("the prompt runs"), steady, "and leaves no trace");
+    }
+}

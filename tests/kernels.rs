@@ -1,0 +1,444 @@
+//! Every kernel on the GPU against its reference, over random problems, each with a control that must fail.
+
+#[path = "common/gpu.rs"]
+mod gpu;
+
+use edge_run::engine::{Engine, Traits};
+use edge_run::format::codes::Range;
+use edge_run::kernels::sliced::{Output, Product, SlicedWeight};
+use edge_run::kernels::{
+    attention, embed_sliced, matmul_sliced, matvec_sliced, rms_norm, rope_cache, silu_mul, token_nll,
+};
+use edge_run::precision::Depth;
+use edge_run::recording::{Buffer, Recording, Span};
+use edge_run::shape::{LlamaShape, Rope, RopeScaling};
+use edge_run::{cpu, format};
+use half::f16;
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// Half the distance between two f32 near 1, doubled for the order of the sums being free.
+const EPSILON: f32 = f32::EPSILON;
+/// Vulkan allows exp and inverseSqrt a few units in the last place; sums over a softmax pass that on unchanged.
+const TRANSCENDENTAL: f32 = 64.0 * EPSILON;
+/// A cache entry is rounded to f16, and the direction of the rounding is the driver's to choose.
+const F16_ROUNDING: f32 = 1.0 / 1024.0;
+
+/// Rounding error of a sum of `terms` products of size up to `size`: each of the roundings is at most EPSILON times a
+/// partial sum of about sqrt(terms) * size, and they add up like a random walk; 8 is the margin for unlucky walks.
+fn sum_tolerance(terms: u32, size: f32) -> f32 {
+    8.0 * EPSILON * terms as f32 * size
+}
+
+/// Records a computation over buffers that it fills from its own seed, and returns the range to compare.
+type Build<'a> = &'a dyn Fn(&mut dyn Engine, &mut Recording) -> Span;
+
+fn run(engine: &mut dyn Engine, build: Build<'_>) -> Vec<f32> {
+    let mut recording = Recording::new();
+    let output = build(engine, &mut recording);
+    recording.read_back(output);
+    let mut prepared = engine.prepare(recording).expect("the recording can be prepared");
+    let bytes = engine.run(&mut prepared).expect("the recording runs").remove(0);
+    bytemuck::pod_collect_to_vec(&bytes)
+}
+
+/// Compares two runs; an error names the first difference beyond `absolute + relative * |reference|`.
+fn compare(got: &[f32], reference: &[f32], absolute: f32, relative: f32) -> Result<(), String> {
+    assert_eq!(got.len(), reference.len());
+    let far = |(g, r): (&f32, &f32)| {
+        let distance = (g - r).abs();
+        distance.is_nan() || distance > absolute + relative * r.abs()
+    };
+    match got.iter().zip(reference).position(far) {
+        None => Ok(()),
+        Some(at) => Err(format!(
+            "[{at}]: {} instead of {} (tolerance {absolute} + {relative} relative)",
+            got[at], reference[at]
+        )),
+    }
+}
+
+/// Runs `build` on both engines and compares.
+fn check(build: Build<'_>, absolute: f32, relative: f32) -> Result<(), TestCaseError> {
+    let Some(mut gpu) = gpu::gpu() else { return Ok(()) };
+    let reference = run(cpu::open().as_mut(), build);
+    compare(&run(gpu.as_mut(), build), &reference, absolute, relative).map_err(TestCaseError::fail)
+}
+
+/// Asserts that `wrong` on the GPU is told from `build` on the CPU.
+fn must_differ(build: Build<'_>, wrong: Build<'_>, absolute: f32, relative: f32) {
+    let Some(mut gpu) = gpu::gpu() else { return };
+    let reference = run(cpu::open().as_mut(), build);
+    compare(&run(gpu.as_mut(), wrong), &reference, absolute, relative).expect_err("the control must fail");
+}
+
+fn upload<T: bytemuck::Pod>(engine: &mut dyn Engine, data: &[T]) -> Buffer {
+    let bytes: &[u8] = bytemuck::cast_slice(data);
+    let buffer = engine.create("test", bytes.len() as u64).expect("room for a test buffer");
+    engine.write(buffer.all(), bytes);
+    buffer
+}
+
+fn uniform(rng: &mut StdRng, count: u32) -> Vec<f32> {
+    (0..count).map(|_| rng.random_range(-1.0f32..1.0)).collect()
+}
+
+/// A weight with random codes, and ranges about [-1, 1].
+fn random_weight(engine: &mut dyn Engine, rng: &mut StdRng, rows: u32, input: u32, group: u32) -> SlicedWeight {
+    let words = (rows * input / 16) as usize;
+    let slices = std::array::from_fn(|_| {
+        let slice: Vec<u32> = (0..words).map(|_| rng.random()).collect();
+        upload(engine, &slice)
+    });
+    let range = |rng: &mut StdRng| {
+        let (lo, step) = (rng.random_range(-1.0f32..-0.5), rng.random_range(0.2f32..0.5));
+        [f16::from_f32(lo), f16::from_f32(step)]
+    };
+    let scales: Vec<[f16; 2]> = (0..rows * input / group).map(|_| range(rng)).collect();
+    let scales = upload(engine, bytemuck::cast_slice::<[f16; 2], f16>(&scales));
+    SlicedWeight { slices, scales, rows, input, group }
+}
+
+/// A product of a random weight, with a depth for each token.
+#[derive(Debug, Clone)]
+struct ProductProblem {
+    seed: u64,
+    rows: u32,
+    groups: u32,
+    group: u32,
+    depths: Vec<u32>,
+    add: bool,
+    software: bool,
+    /// Small enough that some weights are read in parts.
+    binding_bytes: u64,
+}
+
+fn product_problem(tokens: std::ops::Range<usize>) -> impl Strategy<Value = ProductProblem> {
+    let depths = prop_oneof![
+        prop::collection::vec(1u32..=4, tokens.clone()),
+        (1u32..=4, tokens).prop_map(|(depth, tokens)| vec![depth; tokens]),
+    ];
+    let sizes = (any::<u64>(), 1u32..300, 1u32..5, prop_oneof![Just(64u32), Just(128), Just(192)]);
+    let choices = (any::<bool>(), any::<bool>(), prop_oneof![Just(4096u64), Just(1 << 27)]);
+    (sizes, depths, choices).prop_map(|((seed, rows, groups, group), depths, (add, software, binding_bytes))| {
+        ProductProblem { seed, rows, groups, group, depths, add, software, binding_bytes }
+    })
+}
+
+type RecordProduct = fn(&mut Recording, Traits, &Product<'_>);
+
+impl ProductProblem {
+    fn input(&self) -> u32 {
+        self.groups * self.group
+    }
+
+    fn build(&self, record: RecordProduct) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
+        move |engine, recording| {
+            let rng = &mut StdRng::seed_from_u64(self.seed);
+            let tokens = self.depths.len() as u32;
+            let weight = random_weight(engine, rng, self.rows, self.input(), self.group);
+            let x = upload(engine, &uniform(rng, tokens * self.input()));
+            let y = upload(engine, &uniform(rng, tokens * self.rows));
+            let depths = upload(engine, &self.depths);
+            let output = if self.add { Output::Add } else { Output::Overwrite };
+            let product = Product { weight: &weight, x: x.all(), depths: depths.all(), y: y.all(), tokens, output };
+            record(recording, Traits { software: self.software, binding_bytes: self.binding_bytes }, &product);
+            y.all()
+        }
+    }
+
+    fn tolerance(&self) -> f32 {
+        // Weights lie within [-1, 1.5].
+        sum_tolerance(self.input(), 1.5)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn matvec_is_its_reference(problem in product_problem(1..5)) {
+        check(&problem.build(matvec_sliced::record), problem.tolerance(), 0.0)?;
+    }
+
+    #[test]
+    fn matmul_is_its_reference(problem in product_problem(1..40)) {
+        check(&problem.build(matmul_sliced::record), problem.tolerance(), 0.0)?;
+    }
+
+    #[test]
+    fn embedding_is_its_reference(seed: u64, rows in 1u32..500, groups in 1u32..4, depth in 0usize..4, tokens in 1u32..70) {
+        check(&embedding(seed, rows, groups * 64, Depth::ALL[depth], tokens), sum_tolerance(2, 1.5), 0.0)?;
+    }
+
+    #[test]
+    fn norm_is_its_reference(seed: u64, tokens in 1u32..20, vec4s in 1u32..200) {
+        check(&norm(seed, tokens, vec4s * 4, 1e-5), 0.0, sum_tolerance(4 * vec4s, 1.0) + TRANSCENDENTAL)?;
+    }
+
+    #[test]
+    fn rope_is_its_reference(problem in attention_problem()) {
+        for part in [Part::Q, Part::Keys, Part::Values] {
+            check(&problem.rope(part), 4.0 * EPSILON, if part == Part::Q { 0.0 } else { F16_ROUNDING })?;
+        }
+    }
+
+    #[test]
+    fn attention_is_its_reference(problem in attention_problem()) {
+        check(&problem.attention(), problem.tolerance(), 0.0)?;
+    }
+
+    #[test]
+    fn gate_is_its_reference(seed: u64, tokens in 1u32..20, vec4s in 1u32..200) {
+        check(&gate(seed, tokens, vec4s * 4), TRANSCENDENTAL, TRANSCENDENTAL)?;
+    }
+
+    #[test]
+    fn likelihood_is_its_reference(seed: u64, tokens in 1u32..10, vocab in 1u32..3000) {
+        check(&likelihood(seed, tokens, vocab, 0), sum_tolerance(64, 1.0), TRANSCENDENTAL)?;
+    }
+}
+
+#[test]
+fn a_wrong_depth_a_wrong_code_and_a_forgotten_sum_are_noticed() {
+    let depths = vec![2; 3];
+    let sound = ProductProblem {
+        seed: 1,
+        rows: 70,
+        groups: 3,
+        group: 64,
+        depths,
+        add: true,
+        software: true,
+        binding_bytes: 1 << 27,
+    };
+    for record in [matvec_sliced::record as RecordProduct, matmul_sliced::record] {
+        let must_notice = |wrong: &ProductProblem| {
+            must_differ(&sound.build(record), &wrong.build(record), sound.tolerance(), 0.0);
+        };
+        must_notice(&ProductProblem { depths: vec![2, 2, 3], ..sound.clone() });
+        must_notice(&ProductProblem { seed: 2, ..sound.clone() });
+        must_notice(&ProductProblem { add: false, ..sound.clone() });
+    }
+    let embed = |depth| embedding(3, 50, 128, depth, 9);
+    must_differ(&embed(Depth::ALL[3]), &embed(Depth::ALL[2]), sum_tolerance(2, 1.5), 0.0);
+}
+
+#[test]
+fn a_wrong_position_a_wrong_eps_and_a_wrong_target_are_noticed() {
+    let sound = AttentionProblem { seed: 5, tokens: 3, first: 9, kv_heads: 2, share: 2, head_dim: 16 };
+    let moved = AttentionProblem { first: 10, ..sound.clone() };
+    must_differ(&sound.attention(), &moved.attention(), sound.tolerance(), 0.0);
+    must_differ(&sound.rope(Part::Q), &moved.rope(Part::Q), 4.0 * EPSILON, 0.0);
+    must_differ(&sound.rope(Part::Keys), &moved.rope(Part::Keys), 4.0 * EPSILON, F16_ROUNDING);
+    must_differ(&norm(1, 4, 64, 1e-5), &norm(1, 4, 64, 1e-3), 0.0, sum_tolerance(64, 1.0) + TRANSCENDENTAL);
+    must_differ(&likelihood(1, 4, 300, 0), &likelihood(1, 4, 300, 1), sum_tolerance(64, 1.0), TRANSCENDENTAL);
+    must_differ(&gate(1, 4, 64), &gate(2, 4, 64), TRANSCENDENTAL, TRANSCENDENTAL);
+}
+
+/// The reference of the product against the number format itself, so that both engines cannot be wrong alike.
+#[test]
+fn the_product_is_what_the_format_says() {
+    let rng = &mut StdRng::seed_from_u64(7);
+    let (rows, input, group) = (5usize, 128usize, 64usize);
+    let weights = uniform(rng, (rows * input) as u32);
+    let x = uniform(rng, input as u32);
+    let ranges: Vec<Range> = weights.chunks(group).map(|g| Range::of(g).expect("finite")).collect();
+    let code = |at: usize| ranges[at / group].encode(weights[at]);
+    let words: Vec<[u32; 4]> =
+        (0..rows * input / 16).map(|w| format::codes::pack(&std::array::from_fn(|i| code(w * 16 + i)))).collect();
+    let mut engine = cpu::open();
+    let slices = std::array::from_fn(|e| upload(engine.as_mut(), &words.iter().map(|w| w[e]).collect::<Vec<_>>()));
+    let scales: Vec<f16> = ranges.iter().flat_map(|r| [r.lo, r.step]).collect();
+    let scales = upload(engine.as_mut(), &scales);
+    let weight = SlicedWeight { slices, scales, rows: rows as u32, input: input as u32, group: group as u32 };
+    for slices in 1..=4 {
+        let build = |engine: &mut dyn Engine, recording: &mut Recording| {
+            let (x, depths) = (upload(engine, &x), upload(engine, &[slices as u32]));
+            let y = upload(engine, &vec![0f32; rows]);
+            let (x, depths, output) = (x.all(), depths.all(), Output::Overwrite);
+            let product = Product { weight: &weight, x, depths, y: y.all(), tokens: 1, output };
+            product.record(recording, engine.traits());
+            y.all()
+        };
+        let expected: Vec<f32> = (0..rows)
+            .map(|r| {
+                (0..input).map(|k| ranges[(r * input + k) / group].decode(code(r * input + k), slices) * x[k]).sum()
+            })
+            .collect();
+        let got = run(engine.as_mut(), &build);
+        compare(&got, &expected, sum_tolerance(input as u32, 1.5), 0.0).unwrap();
+    }
+}
+
+fn embedding(
+    seed: u64,
+    rows: u32,
+    input: u32,
+    depth: Depth,
+    tokens: u32,
+) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
+    move |engine, recording| {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let weight = random_weight(engine, rng, rows, input, 64);
+        let ids: Vec<u32> = (0..tokens).map(|_| rng.random_range(0..rows)).collect();
+        let ids = upload(engine, &ids);
+        let y = upload(engine, &uniform(rng, tokens * input));
+        let traits = Traits { software: true, binding_bytes: 4096 };
+        embed_sliced::record(recording, traits, &weight, depth, ids.all(), y.all());
+        y.all()
+    }
+}
+
+fn norm(seed: u64, tokens: u32, width: u32, eps: f32) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
+    move |engine, recording| {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let x = upload(engine, &uniform(rng, tokens * width));
+        let weight = upload(engine, &uniform(rng, width));
+        let y = upload(engine, &vec![0f32; (tokens * width) as usize]);
+        rms_norm::record(recording, tokens, eps, x.all(), weight, y.all());
+        y.all()
+    }
+}
+
+fn gate(seed: u64, tokens: u32, width: u32) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
+    move |engine, recording| {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        // Far outside [-1, 1], where exp overflows to infinity and underflows to zero.
+        let inputs: Vec<f32> = uniform(rng, 2 * tokens * width).iter().map(|x| x * x * x * 100.0).collect();
+        let gate_up = upload(engine, &inputs);
+        let y = upload(engine, &vec![0f32; (tokens * width) as usize]);
+        silu_mul::record(recording, tokens, width, gate_up.all(), y.all());
+        y.all()
+    }
+}
+
+fn likelihood(seed: u64, tokens: u32, vocab: u32, shift: u32) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
+    move |engine, recording| {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let logits: Vec<f32> = uniform(rng, tokens * vocab).iter().map(|x| x * 30.0).collect();
+        let targets: Vec<u32> = (0..tokens).map(|_| (rng.random_range(0..vocab) + shift) % vocab).collect();
+        let (logits, targets) = (upload(engine, &logits), upload(engine, &targets));
+        let nll = upload(engine, &vec![0f32; tokens as usize]);
+        token_nll::record(recording, vocab, logits.all(), targets.all(), nll.all());
+        nll.all()
+    }
+}
+
+/// Tokens at positions `first` on, in a cache of CONTEXT tokens.
+#[derive(Debug, Clone)]
+struct AttentionProblem {
+    seed: u64,
+    tokens: u32,
+    first: u32,
+    kv_heads: u32,
+    share: u32,
+    head_dim: u32,
+}
+
+const CONTEXT: u32 = 160;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Part {
+    Q,
+    Keys,
+    Values,
+}
+
+fn attention_problem() -> impl Strategy<Value = AttentionProblem> {
+    let head_dim = prop_oneof![Just(8u32), Just(16), Just(64), Just(80), Just(128), Just(256)];
+    (any::<u64>(), 1u32..8, 0u32..150, 1u32..4, 1u32..4, head_dim).prop_map(
+        |(seed, tokens, first, kv_heads, share, head_dim)| AttentionProblem {
+            seed,
+            tokens,
+            first,
+            kv_heads,
+            share,
+            head_dim,
+        },
+    )
+}
+
+impl AttentionProblem {
+    fn shape(&self) -> LlamaShape {
+        LlamaShape {
+            layers: 1,
+            model_dim: 64,
+            ffn_dim: 64,
+            heads: self.kv_heads * self.share,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            vocab: 64,
+            max_context: CONTEXT,
+            norm_eps: 1e-5,
+            tied_head: true,
+            rope: Rope { theta: 1e4, scaling: RopeScaling::None },
+        }
+    }
+
+    fn positions(&self) -> Vec<u32> {
+        (self.first..self.first + self.tokens).collect()
+    }
+
+    /// The rotation; read back as f32 where the output is f16.
+    fn rope(&self, part: Part) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
+        move |engine, recording| {
+            let shape = self.shape();
+            let rng = &mut StdRng::seed_from_u64(self.seed);
+            let width = shape.q_dim() + 2 * shape.kv_dim();
+            let qkv = upload(engine, &uniform(rng, self.tokens * width));
+            let positions = upload(engine, &self.positions());
+            let turns = upload(engine, &rope_cache::turns(&shape, CONTEXT));
+            let q = upload(engine, &vec![0f32; (self.tokens * shape.q_dim()) as usize]);
+            let cache = vec![f16::ZERO; (shape.kv_dim() * CONTEXT) as usize];
+            let (keys, values) = (upload(engine, &cache), upload(engine, &cache));
+            let [q, keys, values] = [q.all(), keys.all(), values.all()];
+            let (qkv, positions, turns) = (qkv.all(), positions.all(), turns.all());
+            let buffers = rope_cache::Buffers { qkv, positions, turns, q, keys, values };
+            rope_cache::record(recording, &shape, self.tokens, CONTEXT, buffers);
+            match part {
+                Part::Q => q,
+                Part::Keys => widen(engine, recording, &shape, keys),
+                Part::Values => widen(engine, recording, &shape, values),
+            }
+        }
+    }
+
+    fn attention(&self) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
+        move |engine, recording| {
+            let shape = self.shape();
+            let rng = &mut StdRng::seed_from_u64(self.seed);
+            let halves = |rng: &mut StdRng| -> Vec<f16> {
+                uniform(rng, shape.kv_dim() * CONTEXT).into_iter().map(f16::from_f32).collect()
+            };
+            let (keys, values) = (upload(engine, &halves(rng)), upload(engine, &halves(rng)));
+            let q: Vec<f32> = uniform(rng, self.tokens * shape.q_dim()).iter().map(|q| q * 4.0).collect();
+            let (q, positions) = (upload(engine, &q), upload(engine, &self.positions()));
+            let y = upload(engine, &vec![0f32; (self.tokens * shape.q_dim()) as usize]);
+            let (q, positions, y) = (q.all(), positions.all(), y.all());
+            let buffers = attention::Buffers { q, positions, keys: keys.all(), values: values.all(), y };
+            attention::record(recording, &shape, self.tokens, CONTEXT, buffers);
+            y
+        }
+    }
+
+    fn tolerance(&self) -> f32 {
+        // A score of up to 4 sqrt(A) carries the rounding of its sum into the exponent.
+        let score = sum_tolerance(self.head_dim, 4.0) / (self.head_dim as f32).sqrt();
+        score + sum_tolerance(CONTEXT, 1.0 / 8.0) + TRANSCENDENTAL
+    }
+}
+
+/// A cache [K, C, A] f16 as f32, through the attention of one key: its value comes out as it is.
+fn widen(engine: &mut dyn Engine, recording: &mut Recording, shape: &LlamaShape, cache: Span) -> Span {
+    // A cache of K * C heads with one position each.
+    let heads = shape.kv_heads * CONTEXT;
+    let flat = LlamaShape { heads, kv_heads: heads, ..shape.clone() };
+    let q = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
+    let y = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
+    let positions = upload(engine, &[0u32]).all();
+    attention::record(recording, &flat, 1, 1, attention::Buffers { q, positions, keys: cache, values: cache, y });
+    y
+}
