@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::engine::{DeviceInfo, Engine, Traits};
+use crate::engine::{DeviceInfo, DeviceKind, Engine, Traits};
 use crate::error::Result;
 use crate::format::MappedTensor;
 use crate::recording::{Access, Arguments, Bound, Buffer, Command, Dispatch, Prepared, Recording, Span};
@@ -15,9 +15,9 @@ pub fn device() -> DeviceInfo {
     DeviceInfo {
         index: None,
         name: "processor".to_string(),
-        kind: format!("{} threads", rayon::current_num_threads()),
+        kind: DeviceKind::Processor,
         backend: "CPU".to_string(),
-        driver: std::env::consts::ARCH.to_string(),
+        driver: format!("{}, {} threads", std::env::consts::ARCH, rayon::current_num_threads()),
         features: Vec::new(),
     }
 }

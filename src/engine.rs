@@ -11,14 +11,45 @@ pub struct DeviceInfo {
     pub index: Option<usize>,
     /// The adapter's or processor's name.
     pub name: String,
-    /// "discrete GPU", "integrated GPU", "software renderer", "processor", ...
-    pub kind: String,
+    /// What sort of device it is.
+    pub kind: DeviceKind,
     /// "Vulkan", "Metal", "DX12" or "CPU".
     pub backend: String,
     /// Driver and version, where known.
     pub driver: String,
     /// Features that matter here, by name, each with whether the device has it.
     pub features: Vec<(String, bool)>,
+}
+
+/// Sorts of devices, the fastest as a rule first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    /// A GPU with memory of its own.
+    DiscreteGpu,
+    /// A GPU that shares the processor's memory.
+    IntegratedGpu,
+    /// A GPU, or a part of one, lent to a virtual machine.
+    VirtualGpu,
+    /// What the driver does not tell.
+    Other,
+    /// A driver that computes on the processor.
+    SoftwareRenderer,
+    /// The processor, with no driver between.
+    Processor,
+}
+
+impl std::fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            DeviceKind::DiscreteGpu => "discrete GPU",
+            DeviceKind::IntegratedGpu => "integrated GPU",
+            DeviceKind::VirtualGpu => "virtual GPU",
+            DeviceKind::Other => "other",
+            DeviceKind::SoftwareRenderer => "software renderer",
+            DeviceKind::Processor => "processor",
+        })
+    }
 }
 
 /// What recordings need to know of the device to choose how a kernel is launched.

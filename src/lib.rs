@@ -24,3 +24,8 @@ pub use error::{Error, Result};
 pub use model::Model;
 pub use precision::{Depth, PrecisionPlan};
 pub use session::Session;
+
+/// The README's example, compiled with the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

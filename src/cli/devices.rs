@@ -11,9 +11,6 @@ use crate::engine::{DeviceInfo, Engine};
 use crate::error::{Error, Result};
 use crate::gpu::{self, GpuOptions};
 
-/// [`DeviceInfo::kind`] of drivers that compute on the processor.
-const SOFTWARE: &str = "software renderer";
-
 /// A device that answers to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Choice {
@@ -55,7 +52,7 @@ pub fn open(args: &ModelArgs) -> Result<Box<dyn Engine>> {
 
 /// The device that `asked` means.
 fn choose(asked: Option<&str>, gpus: &[DeviceInfo], cpu: &DeviceInfo) -> Result<Choice> {
-    let best = gpus.iter().min_by_key(|gpu| rank(gpu)).and_then(|gpu| gpu.index).map(Choice::Gpu);
+    let best = gpus.iter().min_by_key(|gpu| gpu.kind).and_then(|gpu| gpu.index).map(Choice::Gpu);
     let Some(asked) = asked else { return Ok(best.unwrap_or(Choice::Cpu)) };
     let none = || Error::NoSuchDevice { asked: asked.to_string(), available: available(gpus, cpu) };
     if is_cpu(asked) {
@@ -84,16 +81,6 @@ fn choose(asked: Option<&str>, gpus: &[DeviceInfo], cpu: &DeviceInfo) -> Result<
 
 fn is_cpu(asked: &str) -> bool {
     asked.eq_ignore_ascii_case("cpu")
-}
-
-/// Better devices first; of equals the one that is listed first.
-fn rank(gpu: &DeviceInfo) -> u32 {
-    match gpu.kind.as_str() {
-        "discrete GPU" => 0,
-        "integrated GPU" => 1,
-        SOFTWARE => 3,
-        _ => 2,
-    }
 }
 
 /// What there is, in words.
@@ -136,7 +123,7 @@ fn row(device: &DeviceInfo) -> [String; 6] {
     [
         label(device),
         device.name.clone(),
-        device.kind.clone(),
+        device.kind.to_string(),
         device.backend.clone(),
         or_dash(&device.driver),
         or_dash(&features.join(", ")),
@@ -146,18 +133,20 @@ fn row(device: &DeviceInfo) -> [String; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::DeviceKind;
 
-    fn gpu(index: usize, name: &str, kind: &str) -> DeviceInfo {
-        let features = vec![("f16".to_string(), true), ("timestamps".to_string(), kind != SOFTWARE)];
+    fn gpu(index: usize, name: &str, kind: DeviceKind) -> DeviceInfo {
+        let features =
+            vec![("f16".to_string(), true), ("timestamps".to_string(), kind != DeviceKind::SoftwareRenderer)];
         let (backend, driver) = ("Vulkan".into(), "Mesa 25".into());
-        DeviceInfo { index: Some(index), name: name.into(), kind: kind.into(), backend, driver, features }
+        DeviceInfo { index: Some(index), name: name.into(), kind, backend, driver, features }
     }
 
     fn processor() -> DeviceInfo {
         DeviceInfo {
             index: None,
             name: "AMD EPYC".into(),
-            kind: "processor".into(),
+            kind: DeviceKind::Processor,
             backend: "CPU".into(),
             driver: String::new(),
             features: Vec::new(),
@@ -166,10 +155,10 @@ mod tests {
 
     fn machine() -> Vec<DeviceInfo> {
         vec![
-            gpu(0, "llvmpipe (LLVM 19)", SOFTWARE),
-            gpu(1, "AMD Radeon 780M", "integrated GPU"),
-            gpu(2, "NVIDIA RTX A", "discrete GPU"),
-            gpu(3, "NVIDIA RTX B", "discrete GPU"),
+            gpu(0, "llvmpipe (LLVM 19)", DeviceKind::SoftwareRenderer),
+            gpu(1, "AMD Radeon 780M", DeviceKind::IntegratedGpu),
+            gpu(2, "NVIDIA RTX A", DeviceKind::DiscreteGpu),
+            gpu(3, "NVIDIA RTX B", DeviceKind::DiscreteGpu),
         ]
     }
 
@@ -213,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_table_has_a_line_for_each() {
-        let devices = [gpu(0, "llvmpipe", SOFTWARE), processor()];
+        let devices = [gpu(0, "llvmpipe", DeviceKind::SoftwareRenderer), processor()];
         insta::assert_snapshot!(table(&devices), @r"
         device  name      kind               backend  driver   features
         0       llvmpipe  software renderer  Vulkan   Mesa 25  f16

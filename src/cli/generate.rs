@@ -167,7 +167,7 @@ mod tests {
         let device = DeviceInfo {
             index: Some(0),
             name: "llvmpipe".into(),
-            kind: "software renderer".into(),
+            kind: crate::engine::DeviceKind::SoftwareRenderer,
             backend: "Vulkan".into(),
             driver: String::new(),
             features: Vec::new(),

@@ -19,9 +19,9 @@ use half::f16;
 pub const WEIGHTS_PER_WORD: usize = 16;
 /// `step / UNIT` is the width of the finest bin.
 const UNIT: f32 = 64.0;
-/// Bins between the outermost weights and the ends of the range. Half a bin would read both exactly; three eighths still
-/// keep them inside when `lo` and `step` are rounded to f16, which moves an end by up to an eighth, and read the rest of
-/// the group a little finer.
+/// Bins between the outermost weights and the ends of the range. Half a bin would read both exactly; three eighths
+/// still keep them inside when `lo` and `step` are rounded to f16, which moves an end by up to an eighth, and read the
+/// rest of the group a little finer.
 const END_BINS: f32 = 0.375;
 /// The narrowest finest bin, for groups of equal weights: its step is still a normal f16.
 const BIN_MIN: f32 = 1e-6;
@@ -36,8 +36,8 @@ pub struct Range {
 }
 
 impl Range {
-    /// The f16 range with the smallest and the largest weight [`END_BINS`] inside its ends; `None` where a weight is not
-    /// finite or the range leaves f16's.
+    /// The f16 range with the smallest and the largest weight three eighths of a finest bin inside its ends; `None`
+    /// where a weight is not finite or the range leaves f16's.
     pub fn of(weights: &[f32]) -> Option<Range> {
         if !weights.iter().all(|w| w.is_finite()) {
             return None;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use wgpu::{Adapter, Backend, Backends, DeviceType, DownlevelFlags, Features, InstanceDescriptor};
 
-use crate::engine::{DeviceInfo, Traits};
+use crate::engine::{DeviceInfo, DeviceKind, Traits};
 use crate::error::{Error, Result};
 
 /// Features without which an adapter is not used.
@@ -51,11 +51,11 @@ fn adapters() -> Vec<Adapter> {
 fn describe(index: usize, adapter: &Adapter) -> DeviceInfo {
     let info = adapter.get_info();
     let kind = match info.device_type {
-        DeviceType::DiscreteGpu => "discrete GPU",
-        DeviceType::IntegratedGpu => "integrated GPU",
-        DeviceType::VirtualGpu => "virtual GPU",
-        DeviceType::Cpu => SOFTWARE_KIND,
-        DeviceType::Other => "other",
+        DeviceType::DiscreteGpu => DeviceKind::DiscreteGpu,
+        DeviceType::IntegratedGpu => DeviceKind::IntegratedGpu,
+        DeviceType::VirtualGpu => DeviceKind::VirtualGpu,
+        DeviceType::Cpu => DeviceKind::SoftwareRenderer,
+        DeviceType::Other => DeviceKind::Other,
     };
     let backend = match info.backend {
         Backend::Vulkan => "Vulkan",
@@ -67,15 +67,12 @@ fn describe(index: usize, adapter: &Adapter) -> DeviceInfo {
     DeviceInfo {
         index: Some(index),
         name: info.name,
-        kind: kind.to_string(),
+        kind,
         backend: backend.to_string(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
         features: REPORTED.iter().map(|(name, feature)| (name.to_string(), features.contains(*feature))).collect(),
     }
 }
-
-/// [`DeviceInfo::kind`] of a software renderer.
-const SOFTWARE_KIND: &str = "software renderer";
 
 impl Context {
     /// Opens the adapter with all its limits.
@@ -108,8 +105,8 @@ impl Context {
         let opened = pollster::block_on(adapter.request_device(&descriptor));
         let (device, queue) = opened.map_err(|e| refused(e.to_string()))?;
         let faults = record_faults(&device);
-        let traits =
-            Traits { software: info.kind == SOFTWARE_KIND, binding_bytes: limits.max_storage_buffer_binding_size };
+        let software = info.kind == DeviceKind::SoftwareRenderer;
+        let traits = Traits { software, binding_bytes: limits.max_storage_buffer_binding_size };
         Ok(Context { device, queue, info, traits, options, faults })
     }
 

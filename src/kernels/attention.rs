@@ -20,7 +20,8 @@ params! {
     context: u32,
 }
 
-/// `shaders/attention.wgsl`; bindings: q [T, H, A], positions [T], keys [K, C, A] f16, values [K, C, A] f16, y [T, H, A].
+/// `shaders/attention.wgsl`; bindings: q [T, H, A], positions `[T]`, keys [K, C, A] f16, values [K, C, A] f16,
+/// y [T, H, A].
 pub static KERNEL: Kernel = Kernel {
     name: "attention",
     wgsl: include_str!("../../shaders/attention.wgsl"),
@@ -34,7 +35,7 @@ pub static KERNEL: Kernel = Kernel {
 pub struct Buffers {
     /// [T, H, A] f32
     pub q: Span,
-    /// [T] u32, each below C
+    /// `[T]` u32, each below C
     pub positions: Span,
     /// [K, C, A] f16
     pub keys: Span,

@@ -21,7 +21,7 @@ params! {
     depth: u32,
 }
 
-/// `shaders/embed_sliced.wgsl`; bindings: slices 0 to 3, scales, ids [T], y [T, D].
+/// `shaders/embed_sliced.wgsl`; bindings: slices 0 to 3, scales, ids `[T]`, y [T, D].
 pub static KERNEL: Kernel = Kernel {
     name: "embed_sliced",
     wgsl: include_str!("../../shaders/embed_sliced.wgsl"),
@@ -30,7 +30,7 @@ pub static KERNEL: Kernel = Kernel {
     reference: embed_sliced,
 };
 
-/// Records y[t, :] = embedding[ids[t], :] at `depth`; an id outside the embedding leaves its row of y as it was.
+/// Records `y[t, :] = embedding[ids[t], :]` at `depth`; an id outside the embedding leaves its row of y as it was.
 pub fn record(recording: &mut Recording, traits: Traits, embedding: &SlicedWeight, depth: Depth, ids: Span, y: Span) {
     let tokens = (ids.bytes / 4) as u32;
     for rows in embedding.parts(traits) {

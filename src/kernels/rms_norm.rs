@@ -10,7 +10,7 @@ params! {
     eps: f32,
 }
 
-/// `shaders/rms_norm.wgsl`; bindings: x [T, D], weight [D], y [T, D].
+/// `shaders/rms_norm.wgsl`; bindings: x [T, D], weight `[D]`, y [T, D].
 pub static KERNEL: Kernel = Kernel {
     name: "rms_norm",
     wgsl: include_str!("../../shaders/rms_norm.wgsl"),

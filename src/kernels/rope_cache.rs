@@ -19,7 +19,7 @@ params! {
     context: u32,
 }
 
-/// `shaders/rope_cache.wgsl`; bindings: qkv [T, (H + 2K) * A], positions [T], turns [C, A/2, 2], q [T, H, A],
+/// `shaders/rope_cache.wgsl`; bindings: qkv [T, (H + 2K) * A], positions `[T]`, turns [C, A/2, 2], q [T, H, A],
 /// keys [K, C, A] f16, values [K, C, A] f16.
 pub static KERNEL: Kernel = Kernel {
     name: "rope_cache",
@@ -34,7 +34,7 @@ pub static KERNEL: Kernel = Kernel {
 pub struct Buffers {
     /// [T, (H + 2K) * A] f32
     pub qkv: Span,
-    /// [T] u32, each below C
+    /// `[T]` u32, each below C
     pub positions: Span,
     /// [C, A/2, 2] f32: cosine and sine of every turn
     pub turns: Span,

@@ -12,7 +12,7 @@ use crate::format::codes::WEIGHTS_PER_WORD;
 use crate::precision::SLICES;
 use crate::recording::{Access, Arguments, Buffer, Recording, Span};
 
-/// Weights that the shaders take at once: one vec4<u32> of each slice.
+/// Weights that the shaders take at once: one `vec4<u32>` of each slice.
 pub const CHUNK: u32 = 64;
 /// Tokens up to which a product runs as one product a token.
 const MATVEC_TOKENS: u32 = 4;
@@ -50,7 +50,7 @@ pub struct Product<'a> {
     pub weight: &'a SlicedWeight,
     /// [T, input] f32
     pub x: Span,
-    /// Slices to read, [T] u32 in 1..=4.
+    /// Slices to read, `[T]` u32 in 1..=4.
     pub depths: Span,
     /// [T, rows] f32
     pub y: Span,

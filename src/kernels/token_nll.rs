@@ -10,7 +10,7 @@ params! {
     vocab: u32,
 }
 
-/// `shaders/token_nll.wgsl`; bindings: logits [T, V], targets [T], nll [T].
+/// `shaders/token_nll.wgsl`; bindings: logits [T, V], targets `[T]`, nll `[T]`.
 pub static KERNEL: Kernel = Kernel {
     name: "token_nll",
     wgsl: include_str!("../../shaders/token_nll.wgsl"),
@@ -19,7 +19,7 @@ pub static KERNEL: Kernel = Kernel {
     reference: token_nll,
 };
 
-/// Records nll[t] = logsumexp(logits[t, :]) - logits[t, targets[t]], in nats, for as many tokens as `targets` holds.
+/// Records `nll[t] = logsumexp(logits[t, :]) - logits[t, targets[t]]`, in nats, for as many tokens as `targets` holds.
 pub fn record(recording: &mut Recording, vocab: u32, logits: Span, targets: Span, nll: Span) {
     let params = Params { vocab };
     recording.dispatch(Dispatch {

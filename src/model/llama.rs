@@ -54,7 +54,7 @@ impl Llama<'_> {
         r
     }
 
-    /// A step that reads back the last token's logits, [V].
+    /// A step that reads back the last token's logits, `[V]`.
     pub fn next_logits(&self, tokens: u32) -> Recording {
         let mut r = Recording::new();
         let a = self.layers(&mut r, tokens);
@@ -64,7 +64,7 @@ impl Llama<'_> {
         r
     }
 
-    /// A step that reads back the negative log-likelihood of each target, [T].
+    /// A step that reads back the negative log-likelihood of each target, `[T]`.
     pub fn score(&self, tokens: u32) -> Recording {
         let mut r = Recording::new();
         let a = self.layers(&mut r, tokens);

@@ -83,7 +83,7 @@ impl Model {
         self.plan = Some(plan.clone());
     }
 
-    /// Runs tokens at positions `position` on, filling the cache, and returns the logits of the one that follows, [V].
+    /// Runs tokens at positions `position` on, filling the cache, and returns the logits of what follows, `[V]`.
     ///
     /// Fails where a token is not in the vocabulary, where the positions leave the context, and where the device fails;
     /// the cache up to `position` is as it was. Panics without tokens or before the first [`Model::set_plan`].

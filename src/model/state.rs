@@ -67,12 +67,12 @@ impl Inputs {
         })
     }
 
-    /// Token ids of the step, [T].
+    /// Token ids of the step, `[T]`.
     pub fn ids(&self, tokens: u32) -> Span {
         self.ids.span(0, u64::from(tokens) * 4)
     }
 
-    /// Positions of the step's tokens, [T].
+    /// Positions of the step's tokens, `[T]`.
     pub fn positions(&self, tokens: u32) -> Span {
         self.positions.span(0, u64::from(tokens) * 4)
     }
@@ -82,12 +82,12 @@ impl Inputs {
         self.targets.span(u64::from(first) * 4, u64::from(tokens) * 4)
     }
 
-    /// Depths of the step's tokens at a site, [T].
+    /// Depths of the step's tokens at a site, `[T]`.
     pub fn depths(&self, layer: u32, site: Site, tokens: u32) -> Span {
         self.depth_row(layer * Site::ALL.len() as u32 + site as u32, tokens)
     }
 
-    /// Depths of the step's tokens at the head, [T].
+    /// Depths of the step's tokens at the head, `[T]`.
     pub fn head_depths(&self, tokens: u32) -> Span {
         self.depth_row(self.layers * Site::ALL.len() as u32, tokens)
     }

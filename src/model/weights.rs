@@ -15,7 +15,7 @@ pub struct Weights {
     pub embed: SlicedWeight,
     /// [V, D]; the embedding where the head is tied.
     pub head: SlicedWeight,
-    /// [D]
+    /// `[D]`
     pub final_norm: Buffer,
     /// First to last.
     pub layers: Vec<LayerWeights>,
@@ -23,9 +23,9 @@ pub struct Weights {
 
 /// The weights of one layer.
 pub struct LayerWeights {
-    /// [D]
+    /// `[D]`
     pub input_norm: Buffer,
-    /// [D]
+    /// `[D]`
     pub ffn_norm: Buffer,
     sites: [SlicedWeight; 4],
 }

@@ -124,14 +124,19 @@ impl Session {
                 break StopReason::EndOfTurn;
             }
             generated_tokens += 1;
-            let text = detokenizer.push(&self.text, id);
+            let full = self.history.len() == self.model.context() as usize;
+            let enough = max_new.is_some_and(|most| generated_tokens >= most);
+            let mut text = detokenizer.push(&self.text, id);
+            if full || enough {
+                text += &detokenizer.finish(&self.text);
+            }
             if on_token(&Generated { id, text: &text, bits: self.plan.bits() })?.is_break() {
                 break StopReason::Stopped;
             }
-            if self.history.len() == self.model.context() as usize {
+            if full {
                 break StopReason::ContextFull;
             }
-            if max_new.is_some_and(|most| generated_tokens >= most) {
+            if enough {
                 break StopReason::Length;
             }
             tally.add(self.plan.bits(), 1);
