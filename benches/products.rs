@@ -7,7 +7,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use edge_run::cpu;
 use edge_run::engine::Engine;
 use edge_run::gpu::{self, GpuOptions};
-use edge_run::kernels::sliced::{Output, Product, SlicedWeight};
+use edge_run::kernels::product::{Output, Product};
+use edge_run::kernels::sliced::SlicedWeight;
 use edge_run::precision::Depth;
 use edge_run::recording::{Buffer, Prepared, Recording};
 

@@ -1,29 +1,11 @@
-// y[t, first_row + r] (+)= sum over k of W[r, k] * x[t, k] for many tokens, W read at each token's depth.
+// The product of a sliced weight with many tokens at once.
 // An invocation works on four rows and a tile of eight tokens; invocations side by side differ in rows, so that they
 // read the same x. Depths that occur in the tile are gone through one after the other; a tile of one depth takes one go.
 #import sliced
-
-struct Params {
-    tokens: u32,
-    rows: u32,
-    // Chunks of 64 weights in a row.
-    chunks: u32,
-    // Chunks of 64 weights in a quantization group.
-    group_chunks: u32,
-    // Row of y that this dispatch's first row belongs to, and rows of y.
-    first_row: u32,
-    y_rows: u32,
-    // 1: add to y; 0: overwrite it.
-    accumulate: u32,
-}
+#import product
 
 const TILE: u32 = 8u;
 override WORKGROUP: u32 = 64u;
-
-var<immediate> params: Params;
-@group(0) @binding(5) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> depths: array<u32>;
-@group(0) @binding(7) var<storage, read_write> y: array<f32>;
 
 // One vec4 of four rows for each token of the tile.
 struct Tile {
@@ -76,13 +58,9 @@ fn products(rows: vec4<u32>, first: array<u32, TILE>, depth: u32) -> Tile {
     return sums;
 }
 
-fn store(token: u32, depth: u32, row: u32, sums: vec4<f32>) {
-    if token >= params.tokens || depths[token] != depth {
-        return;
-    }
-    for (var r = 0u; r < min(4u, params.rows - row); r++) {
-        let to = token * params.y_rows + params.first_row + row + r;
-        y[to] = sums[r] + select(0.0, y[to], params.accumulate == 1u);
+fn store_at(token: u32, depth: u32, row: u32, sums: vec4<f32>) {
+    if token < params.tokens && depths[token] == depth {
+        store(token, row, sums);
     }
 }
 
@@ -92,12 +70,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if row >= params.rows {
         return;
     }
-    // Rows and tokens past the end read the last one and write nothing.
-    let rows = min(vec4<u32>(row, row + 1u, row + 2u, row + 3u), vec4<u32>(params.rows - 1u));
+    let rows = four_rows(row);
     let token = workgroup.y * TILE;
     var first: array<u32, TILE>;
     var present = 0u;
     for (var t = 0u; t < TILE; t++) {
+        // Tokens past the end read the last one and write nothing.
         let source = min(token + t, params.tokens - 1u);
         first[t] = source * params.chunks * 16u;
         present |= 1u << depths[source];
@@ -105,14 +83,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var depth = 1u; depth <= 4u; depth++) {
         if (present & (1u << depth)) != 0u {
             let sums = products(rows, first, depth);
-            store(token, depth, row, sums.t0);
-            store(token + 1u, depth, row, sums.t1);
-            store(token + 2u, depth, row, sums.t2);
-            store(token + 3u, depth, row, sums.t3);
-            store(token + 4u, depth, row, sums.t4);
-            store(token + 5u, depth, row, sums.t5);
-            store(token + 6u, depth, row, sums.t6);
-            store(token + 7u, depth, row, sums.t7);
+            store_at(token, depth, row, sums.t0);
+            store_at(token + 1u, depth, row, sums.t1);
+            store_at(token + 2u, depth, row, sums.t2);
+            store_at(token + 3u, depth, row, sums.t3);
+            store_at(token + 4u, depth, row, sums.t4);
+            store_at(token + 5u, depth, row, sums.t5);
+            store_at(token + 6u, depth, row, sums.t6);
+            store_at(token + 7u, depth, row, sums.t7);
         }
     }
 }

@@ -1,27 +1,10 @@
-// y[t, first_row + r] (+)= sum over k of W[r, k] * x[t, k], with W read at the depth of token t.
+// The product of a sliced weight with few tokens, each on its own.
 // A team of LANES invocations works on four rows of one token, each on every LANES-th chunk of 64 weights.
 #import sliced
-
-struct Params {
-    rows: u32,
-    // Chunks of 64 weights in a row.
-    chunks: u32,
-    // Chunks of 64 weights in a quantization group.
-    group_chunks: u32,
-    // Row of y that this dispatch's first row belongs to, and rows of y.
-    first_row: u32,
-    y_rows: u32,
-    // 1: add to y; 0: overwrite it.
-    accumulate: u32,
-}
+#import product
 
 override WORKGROUP: u32 = 64u;
 override LANES: u32 = 32u;
-
-var<immediate> params: Params;
-@group(0) @binding(5) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> depths: array<u32>;
-@group(0) @binding(7) var<storage, read_write> y: array<f32>;
 
 var<workgroup> partial: array<vec4<f32>, WORKGROUP>;
 
@@ -36,8 +19,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let row = (workgroup.x * (WORKGROUP / LANES) + local / LANES) * 4u;
     let token = workgroup.y;
     let depth = depths[token];
-    // Rows past the end read the last one and write nothing.
-    let rows = min(vec4<u32>(row, row + 1u, row + 2u, row + 3u), vec4<u32>(params.rows - 1u));
+    let rows = four_rows(row);
     let x_row = token * params.chunks * 16u;
 
     var sums = vec4<f32>();
@@ -79,9 +61,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         sums = partial[local];
     }
     if lane == 0u {
-        for (var r = 0u; r < min(4u, max(params.rows, row) - row); r++) {
-            let to = token * params.y_rows + params.first_row + row + r;
-            y[to] = sums[r] + select(0.0, y[to], params.accumulate == 1u);
-        }
+        store(token, row, sums);
     }
 }

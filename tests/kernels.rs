@@ -5,7 +5,8 @@ mod gpu;
 
 use edge_run::engine::{Engine, Traits};
 use edge_run::format::codes::Range;
-use edge_run::kernels::sliced::{Output, Product, SlicedWeight};
+use edge_run::kernels::product::{Output, Product};
+use edge_run::kernels::sliced::SlicedWeight;
 use edge_run::kernels::{
     attention, embed_sliced, matmul_sliced, matvec_sliced, rms_norm, rope_cache, silu_mul, token_nll,
 };

@@ -22,7 +22,7 @@ const SIBLINGS: &[(&str, &str)] =
     &[("precision", "error"), ("text", "format"), ("kernels", "engine"), ("main", "cli"), ("main", "lib")];
 
 /// Files of `src/kernels` that are no kernel.
-const KERNEL_SUPPORT: &[&str] = &["mod", "shaders", "sliced"];
+const KERNEL_SUPPORT: &[&str] = &["mod", "product", "shaders", "sliced"];
 
 const RUST_LINES_MAX: usize = 400;
 const WGSL_LINES_MAX: usize = 260;

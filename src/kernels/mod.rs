@@ -6,6 +6,7 @@ pub mod attention;
 pub mod embed_sliced;
 pub mod matmul_sliced;
 pub mod matvec_sliced;
+pub mod product;
 pub mod rms_norm;
 pub mod rope_cache;
 pub mod silu_mul;

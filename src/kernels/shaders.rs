@@ -8,7 +8,10 @@ use crate::recording::Kernel;
 pub const BASELINE: Capabilities = Capabilities::IMMEDIATES.union(Capabilities::SHADER_FLOAT16_IN_FLOAT32);
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 1] = [("sliced", include_str!("../../shaders/shared/sliced.wgsl"))];
+const SHARED: [(&str, &str); 2] = [
+    ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
+    ("product", include_str!("../../shaders/shared/product.wgsl")),
+];
 
 /// The kernel's shader, imports resolved; fails with the compiler's message, which shows the line.
 pub fn module(kernel: &Kernel) -> Result<naga::Module, String> {

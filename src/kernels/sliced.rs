@@ -1,21 +1,17 @@
-//! Weights in slices as kernels bind them, and their products with activations.
+//! Weights in slices, as kernels bind them and as references read them.
 
 use std::ops::Range;
 
 use half::f16;
 use multiversion::multiversion;
-use rayon::prelude::*;
 
-use super::{matmul_sliced, matvec_sliced};
 use crate::engine::Traits;
 use crate::format::codes::WEIGHTS_PER_WORD;
 use crate::precision::SLICES;
-use crate::recording::{Access, Arguments, Buffer, Recording, Span};
+use crate::recording::{Arguments, Buffer, Span};
 
 /// Weights that the shaders take at once: one `vec4<u32>` of each slice.
 pub const CHUNK: u32 = 64;
-/// Tokens up to which a product runs as one product a token.
-const MATVEC_TOKENS: u32 = 4;
 /// Rows that a part of a weight is a multiple of, so that its ranges begin where bindings may.
 const PART_ROWS: u32 = 64;
 
@@ -32,43 +28,6 @@ pub struct SlicedWeight {
     pub input: u32,
     /// G
     pub group: u32,
-}
-
-/// What a product does with what its output holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
-    /// Writes over it.
-    Overwrite,
-    /// Adds to it.
-    Add,
-}
-
-/// y[t, r] (+)= sum over k of W[r, k] * x[t, k], with W read at the depth of token t.
-#[derive(Debug, Clone, Copy)]
-pub struct Product<'a> {
-    /// W
-    pub weight: &'a SlicedWeight,
-    /// [T, input] f32
-    pub x: Span,
-    /// Slices to read, `[T]` u32 in 1..=4.
-    pub depths: Span,
-    /// [T, rows] f32
-    pub y: Span,
-    /// T
-    pub tokens: u32,
-    /// What becomes of y's contents.
-    pub output: Output,
-}
-
-impl Product<'_> {
-    /// Records the product by the kernel that suits the number of tokens.
-    pub fn record(&self, recording: &mut Recording, traits: Traits) {
-        if self.tokens <= MATVEC_TOKENS {
-            matvec_sliced::record(recording, traits, self);
-        } else {
-            matmul_sliced::record(recording, traits, self);
-        }
-    }
 }
 
 impl SlicedWeight {
@@ -98,50 +57,6 @@ impl SlicedWeight {
         };
         let slices = self.slices.iter().map(|slice| span(*slice, self.input / 4));
         slices.chain([span(self.scales, self.input / self.group * 4)]).collect()
-    }
-}
-
-/// Bindings of a kernel that multiplies: slices 0 to 3, scales, x, depths, y.
-pub(super) const PRODUCT_BINDINGS: &[Access] =
-    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
-
-/// What both product kernels' parameters say.
-pub(super) struct ProductShape {
-    pub rows: usize,
-    pub input: usize,
-    pub group: usize,
-    pub tokens: usize,
-    pub first_row: usize,
-    pub y_rows: usize,
-    pub output: Output,
-}
-
-/// The products of [`Product`], row by row: a row is dequantized once for each depth that a token asks for.
-pub(super) fn reference(args: &mut Arguments<'_>, shape: &ProductShape) {
-    let rows = Rows::bound(args, shape.input, shape.group);
-    let (x, depths): (&[f32], &[u32]) = (args.read(5), args.read(6));
-    let y: &mut [f32] = args.write(7);
-    let depths: Vec<usize> = depths[..shape.tokens].iter().map(|d| *d as usize).collect();
-
-    let mut by_row = vec![0f32; shape.rows * shape.tokens];
-    let block = shape.rows.div_ceil(8 * rayon::current_num_threads()).max(1);
-    by_row.par_chunks_mut(block * shape.tokens).enumerate().for_each(|(at, block_out)| {
-        let mut weights = vec![0f32; shape.input];
-        for (r, out) in block_out.chunks_exact_mut(shape.tokens).enumerate() {
-            for depth in (1..=SLICES).filter(|depth| depths.contains(depth)) {
-                rows.dequantize(at * block + r, depth, &mut weights);
-                for (t, out) in out.iter_mut().enumerate().filter(|(t, _)| depths[*t] == depth) {
-                    *out = dot(&weights, &x[t * shape.input..][..shape.input]);
-                }
-            }
-        }
-    });
-    for t in 0..shape.tokens {
-        let y = &mut y[t * shape.y_rows + shape.first_row..][..shape.rows];
-        for (r, y) in y.iter_mut().enumerate() {
-            let product = by_row[r * shape.tokens + t];
-            *y = if shape.output == Output::Add { *y + product } else { product };
-        }
     }
 }
 

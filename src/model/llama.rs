@@ -5,7 +5,7 @@
 use super::state::{Cache, Inputs, LayerCache};
 use super::weights::{LayerWeights, Weights};
 use crate::engine::Traits;
-use crate::kernels::sliced::{Output, Product};
+use crate::kernels::product::{Output, Product};
 use crate::kernels::{attention, embed_sliced, rms_norm, rope_cache, silu_mul, token_nll};
 use crate::precision::Depth;
 use crate::recording::{Buffer, Recording, Span};

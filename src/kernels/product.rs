@@ -1,0 +1,134 @@
+//! Products of sliced weights with activations: what the kernels that compute them share.
+
+use rayon::prelude::*;
+
+use super::sliced::{CHUNK, Rows, SlicedWeight, dot};
+use super::{matmul_sliced, matvec_sliced, params};
+use crate::engine::Traits;
+use crate::precision::SLICES;
+use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
+
+/// Tokens up to which a product runs as one product a token.
+const MATVEC_TOKENS: u32 = 4;
+
+/// What a product does with what its output holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Writes over it.
+    Overwrite,
+    /// Adds to it.
+    Add,
+}
+
+/// y[t, r] (+)= sum over k of W[r, k] * x[t, k], with W read at the depth of token t.
+#[derive(Debug, Clone, Copy)]
+pub struct Product<'a> {
+    /// W
+    pub weight: &'a SlicedWeight,
+    /// [T, input] f32
+    pub x: Span,
+    /// Slices to read, `[T]` u32 in 1..=4.
+    pub depths: Span,
+    /// [T, rows] f32
+    pub y: Span,
+    /// T
+    pub tokens: u32,
+    /// What becomes of y's contents.
+    pub output: Output,
+}
+
+impl Product<'_> {
+    /// Records the product by the kernel that suits the number of tokens.
+    pub fn record(&self, recording: &mut Recording, traits: Traits) {
+        if self.tokens <= MATVEC_TOKENS {
+            matvec_sliced::record(recording, traits, self);
+        } else {
+            matmul_sliced::record(recording, traits, self);
+        }
+    }
+}
+
+params! {
+    /// T
+    tokens: u32,
+    /// Rows of this dispatch.
+    rows: u32,
+    /// Chunks of 64 weights in a row.
+    chunks: u32,
+    /// Chunks of 64 weights in a quantization group.
+    group_chunks: u32,
+    /// Row of y that the first row belongs to.
+    first_row: u32,
+    /// Rows of y.
+    y_rows: u32,
+    /// 1: add to y; 0: overwrite it.
+    accumulate: u32,
+}
+
+/// Bindings of the kernels: slices 0 to 3, scales, x, depths, y.
+pub(super) const BINDINGS: &[Access] =
+    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
+
+/// How a kernel is launched.
+pub(super) struct Launch {
+    pub kernel: &'static Kernel,
+    pub constants: Vec<(&'static str, u32)>,
+    /// Rows and tokens of one workgroup.
+    pub tile: [u32; 2],
+}
+
+/// Records the product, in parts where the weight is longer than a binding may be.
+pub(super) fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, launch: &Launch) {
+    let weight = product.weight;
+    for rows in weight.parts(traits) {
+        let params = Params {
+            tokens: product.tokens,
+            rows: rows.len() as u32,
+            chunks: weight.chunks(),
+            group_chunks: weight.group_chunks(),
+            first_row: rows.start,
+            y_rows: weight.rows,
+            accumulate: u32::from(product.output == Output::Add),
+        };
+        let mut bindings = weight.bindings(&rows);
+        bindings.extend([product.x, product.depths, product.y]);
+        recording.dispatch(Dispatch {
+            kernel: launch.kernel,
+            constants: launch.constants.clone(),
+            params: bytemuck::bytes_of(&params).to_vec(),
+            bindings,
+            workgroups: [params.rows.div_ceil(launch.tile[0]), params.tokens.div_ceil(launch.tile[1]), 1],
+        });
+    }
+}
+
+/// The product, row by row: a row is dequantized once for each depth that a token asks for.
+pub(super) fn reference(args: &mut Arguments<'_>) {
+    let p: Params = args.params();
+    let (tokens, row_count, input) = (p.tokens as usize, p.rows as usize, (p.chunks * CHUNK) as usize);
+    let rows = Rows::bound(args, input, (p.group_chunks * CHUNK) as usize);
+    let (x, depths): (&[f32], &[u32]) = (args.read(5), args.read(6));
+    let y: &mut [f32] = args.write(7);
+    let depths: Vec<usize> = depths[..tokens].iter().map(|d| *d as usize).collect();
+
+    let mut by_row = vec![0f32; row_count * tokens];
+    let block = row_count.div_ceil(8 * rayon::current_num_threads()).max(1);
+    by_row.par_chunks_mut(block * tokens).enumerate().for_each(|(at, block_out)| {
+        let mut weights = vec![0f32; input];
+        for (r, out) in block_out.chunks_exact_mut(tokens).enumerate() {
+            for depth in (1..=SLICES).filter(|depth| depths.contains(depth)) {
+                rows.dequantize(at * block + r, depth, &mut weights);
+                for (t, out) in out.iter_mut().enumerate().filter(|(t, _)| depths[*t] == depth) {
+                    *out = dot(&weights, &x[t * input..][..input]);
+                }
+            }
+        }
+    });
+    for t in 0..tokens {
+        let y = &mut y[t * p.y_rows as usize + p.first_row as usize..][..row_count];
+        for (r, y) in y.iter_mut().enumerate() {
+            let product = by_row[r * tokens + t];
+            *y = if p.accumulate == 1 { *y + product } else { product };
+        }
+    }
+}
