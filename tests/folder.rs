@@ -36,12 +36,17 @@ fn change_manifest(model: &Path, change: impl FnOnce(&mut Value)) {
 
 /// Changes the header of a safetensors file, and the manifest so that sizes and hashes agree with it again.
 fn change_header(model: &Path, file: &str, change: impl FnOnce(&mut Value)) {
+    change_padded_header(model, file, 0, change);
+}
+
+/// As [`change_header`], with `extra` spaces at the header's end.
+fn change_padded_header(model: &Path, file: &str, extra: usize, change: impl FnOnce(&mut Value)) {
     let bytes = fs::read(model.join(file)).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let mut json: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
     change(&mut json);
     let mut header = json.to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
+    header.resize(header.len().next_multiple_of(8) + extra, b' ');
     let header = [&(header.len() as u64).to_le_bytes(), header.as_slice()].concat();
     let hex = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>();
     let whole = [&header, &bytes[8 + length..]].concat();
@@ -160,6 +165,15 @@ fn tensors_must_be_those_of_the_layout() {
         let fault = damage(&model);
         assert!(fault.contains(file) && fault.contains(named), "{fault}");
     }
+}
+
+#[test]
+fn data_that_begins_between_words_is_refused() {
+    let (_dir, model) = sound(6);
+    change_padded_header(&model, "slice-1.safetensors", 8, |_| ());
+    ModelFolder::open(&model).expect("whole words of padding do no harm");
+    change_padded_header(&model, "slice-1.safetensors", 1, |_| ());
+    assert!(damage(&model).contains("multiple of 4"));
 }
 
 #[test]

@@ -29,6 +29,9 @@ pub struct ModelFolder {
     files: Vec<SliceFile>,
 }
 
+/// Data begins at multiples of this, so that it can be read where it lies.
+const WORD_BYTES: usize = 4;
+
 /// What [`ModelFolder::verify`] read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct VerifyReport {
@@ -178,6 +181,10 @@ fn tensors(
         }
         // `Metadata` has checked that offsets ascend and agree with the shapes, and the caller where the last one ends.
         let (start, end) = info.data_offsets;
+        if !(data_start + start).is_multiple_of(WORD_BYTES) {
+            let at = format!("byte {}", data_start + start);
+            return Err(Error::damaged(path, &spec.name, "data that begins at a multiple of 4", at));
+        }
         ranges.insert(spec.name.clone(), data_start + start..data_start + end);
     }
     match found.keys().min() {
