@@ -18,7 +18,12 @@ pub struct DeviceInfo {
     /// Driver and version, where known.
     pub driver: String,
     /// Features that matter here, by name, each with whether the device has it.
+    #[serde(serialize_with = "as_map")]
     pub features: Vec<(String, bool)>,
+}
+
+fn as_map<S: serde::Serializer>(features: &[(String, bool)], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_map(features.iter().map(|(name, has)| (name, has)))
 }
 
 /// Sorts of devices, the fastest as a rule first.
