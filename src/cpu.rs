@@ -129,10 +129,6 @@ impl Engine for CpuEngine {
         for command in prepared.recording.commands() {
             match command {
                 Command::Dispatch(dispatch) => self.dispatch(dispatch),
-                Command::Copy { from, to } => {
-                    let bytes = self.buffers[&from.buffer].bytes()[range(*from)].to_vec();
-                    self.write(*to, &bytes);
-                }
                 Command::ReadBack(from) => results.push(self.buffers[&from.buffer].bytes()[range(*from)].to_vec()),
             }
         }

@@ -12,8 +12,6 @@ pub const SLICE_BITS: u32 = 2;
 pub struct Depth(u8);
 
 impl Depth {
-    /// Only the base.
-    pub const BASE: Depth = Depth(1);
     /// Every slice.
     pub const FULL: Depth = Depth(SLICES as u8);
     /// Every depth there is, shallowest first.

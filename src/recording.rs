@@ -150,13 +150,6 @@ pub struct Dispatch {
 pub enum Command {
     /// Launch a kernel.
     Dispatch(Dispatch),
-    /// Copy a range to another of the same length.
-    Copy {
-        /// Source.
-        from: Span,
-        /// Destination.
-        to: Span,
-    },
     /// Hand a range back to the caller when all is done.
     ReadBack(Span),
 }
@@ -192,12 +185,6 @@ impl Recording {
             assert!(!twice, "{}: binding {at} is written and bound twice", kernel.name);
         }
         self.commands.push(Command::Dispatch(dispatch));
-    }
-
-    /// Appends a copy; panics where the lengths differ.
-    pub fn copy(&mut self, from: Span, to: Span) {
-        assert_eq!(from.bytes, to.bytes, "a copy keeps its length");
-        self.commands.push(Command::Copy { from, to });
     }
 
     /// Appends a read-back; the run returns the ranges in the order of these calls.

@@ -5,12 +5,11 @@ mod default_model;
 #[path = "common/gpu.rs"]
 mod gpu;
 
-use std::ops::ControlFlow;
-
 use default_model::{default_model, record, skipped};
 use edge_run::engine::Engine;
 use edge_run::gpu::GpuOptions;
 use edge_run::power::PowerMode;
+use edge_run::session::Next;
 use edge_run::text::{Message, Role, SamplerSettings, TextModel};
 use edge_run::{Model, PrecisionPlan, Session, cpu};
 use serde_json::Value;
@@ -139,7 +138,7 @@ fn the_default_model_knows_the_capital_of_france() {
             let mut answer = String::new();
             let summary = session.generate(&prompt, Some(40), &mut |token| {
                 answer += token.text;
-                Ok(ControlFlow::Continue(()))
+                Ok(Next::Go)
             });
             assert!(answer.contains("Paris"), "{device}, {mode:?}: {answer:?} ({summary:?})");
         }

@@ -12,7 +12,7 @@ use crate::engine::DeviceInfo;
 use crate::error::{Error, Result};
 use crate::format::ModelFolder;
 use crate::model::Model;
-use crate::session::{Session, StopReason, Summary};
+use crate::session::{Next, Session, StopReason, Summary};
 use crate::text::{Message, Role, TextModel};
 
 /// The summary's line of JSON.
@@ -55,8 +55,8 @@ pub fn run(args: &GenerateArgs) -> Done {
     stop::watch();
     let mut output = TokenOutput::new(std::io::stdout().lock(), args.json);
     let answer = session.generate(&ids, settings::max_new(args), &mut |token| {
-        let reader = output.token(token)?;
-        Ok(if stop::asked() { stop::flow() } else { reader })
+        output.token(token)?;
+        Ok(if stop::asked() || output.is_closed() { Next::Stop } else { Next::Go })
     });
     let summary = answer.or_else(|error| output.end_line().and(Err(error)))?;
     let (model, plan) = (session.model(), reason.as_str());

@@ -56,24 +56,6 @@ impl GpuEngine {
         }
     }
 
-    fn bind(&self, pipeline: &Pipeline, spans: &[Span], transients: &HashMap<Buffer, wgpu::Buffer>) -> wgpu::BindGroup {
-        let find = |buffer: &Buffer| transients.get(buffer).or_else(|| self.buffers.get(buffer));
-        let entries: Vec<_> = spans
-            .iter()
-            .enumerate()
-            .map(|(binding, span)| wgpu::BindGroupEntry {
-                binding: binding as u32,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: find(&span.buffer).expect("a buffer of this engine"),
-                    offset: span.offset,
-                    size: wgpu::BufferSize::new(span.bytes),
-                }),
-            })
-            .collect();
-        let descriptor = wgpu::BindGroupDescriptor { label: None, layout: &pipeline.bindings, entries: &entries };
-        self.context.device.create_bind_group(&descriptor)
-    }
-
     fn read_back_buffer(&self, bytes: u64) -> wgpu::Buffer {
         self.context.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
@@ -168,26 +150,23 @@ impl Engine for GpuEngine {
             .filter_map(|c| if let Command::ReadBack(span) = c { Some(span.bytes) } else { None })
             .collect();
         let read_back = (!lengths.is_empty()).then(|| self.read_back_buffer(lengths.iter().sum()));
-        let place = |span: &Span| Place {
-            buffer: transients.get(&span.buffer).unwrap_or_else(|| &self.buffers[&span.buffer]).clone(),
-            offset: span.offset,
-        };
+        let find = |buffer: &Buffer| transients.get(buffer).unwrap_or_else(|| &self.buffers[buffer]);
         let mut steps = Vec::with_capacity(recording.commands().len());
         let mut read_back_offset = 0;
         for command in recording.commands() {
             steps.push(match command {
                 Command::Dispatch(dispatch) => {
                     let pipeline = self.pipelines.get(&self.context, dispatch)?;
-                    let group = self.bind(&pipeline, &dispatch.bindings, &transients);
+                    let group = bind(&self.context, &pipeline, &dispatch.bindings, &find);
                     let (params, workgroups) = (dispatch.params.clone(), dispatch.workgroups);
                     Step::Dispatch { pipeline, group, params, workgroups }
                 }
-                Command::Copy { from, to } => Step::Copy { from: place(from), to: place(to), bytes: from.bytes },
                 Command::ReadBack(from) => {
                     let buffer = read_back.clone().expect("made where there is a read-back");
                     let to = Place { buffer, offset: read_back_offset };
                     read_back_offset += from.bytes;
-                    Step::Copy { from: place(from), to, bytes: from.bytes }
+                    let source = Place { buffer: find(&from.buffer).clone(), offset: from.offset };
+                    Step::Copy { from: source, to, bytes: from.bytes }
                 }
             });
         }
@@ -221,4 +200,24 @@ impl Engine for GpuEngine {
     fn allocated_bytes(&self) -> u64 {
         self.buffer_bytes + self.pool.bytes()
     }
+}
+
+/// The spans as the bindings of a pipeline, each in the buffer that `find` knows.
+fn bind<'a>(
+    context: &Context,
+    pipeline: &Pipeline,
+    spans: &[Span],
+    find: &dyn Fn(&Buffer) -> &'a wgpu::Buffer,
+) -> wgpu::BindGroup {
+    let entry = |(binding, span): (usize, &Span)| wgpu::BindGroupEntry {
+        binding: binding as u32,
+        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer: find(&span.buffer),
+            offset: span.offset,
+            size: wgpu::BufferSize::new(span.bytes),
+        }),
+    };
+    let entries: Vec<_> = spans.iter().enumerate().map(entry).collect();
+    let descriptor = wgpu::BindGroupDescriptor { label: None, layout: &pipeline.bindings, entries: &entries };
+    context.device.create_bind_group(&descriptor)
 }

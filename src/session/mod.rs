@@ -1,6 +1,5 @@
 //! A conversation with a model: prefill, decode, plan changes between tokens, stop conditions.
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
@@ -17,6 +16,17 @@ pub struct Generated<'a> {
     pub text: &'a str,
     /// Bits read of each weight for it.
     pub bits: f32,
+}
+
+/// What a caller wants after a token.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// The next token.
+    Go,
+    /// The next token, and from it on another precision; the context stays as it is.
+    Replan(PrecisionPlan),
+    /// No more tokens.
+    Stop,
 }
 
 /// Why a generation ended.
@@ -91,27 +101,28 @@ impl Session {
         &self.model
     }
 
-    /// Goes on with the prompt's tokens, then generates until a stop; `on_token` sees each token and may break off.
+    /// Goes on with the prompt's tokens, then generates until a stop; `on_token` sees each token and says what is next.
     ///
     /// A session may be prompted again and again: each prompt follows what was said before. Without `max_new` only the
     /// end of the turn and the end of the context stop it.
     ///
     /// Fails where the prompt is empty, where it does not fit what is left of the context, where `on_token` fails, and
-    /// where the device does; the tokens handed out before stand.
+    /// where the device does; the tokens handed out before stand, and the session can be prompted again.
     pub fn generate(
         &mut self,
         prompt: &[u32],
         max_new: Option<usize>,
-        on_token: &mut dyn FnMut(&Generated<'_>) -> Result<ControlFlow<()>>,
+        on_token: &mut dyn FnMut(&Generated<'_>) -> Result<Next>,
     ) -> Result<Summary> {
         if prompt.is_empty() {
             return Err(Error::argument("prompt", "at least one token", 0));
         }
         let start = Instant::now();
         let mut detokenizer = Detokenizer::continuing(&self.text, prompt);
-        let unheard: Vec<u32> = self.pending.take().into_iter().chain(prompt.iter().copied()).collect();
+        let unheard: Vec<u32> = self.pending.iter().chain(prompt).copied().collect();
         let mut tally = Tally::new(self.plan.bits(), unheard.len());
         let mut logits = self.run(&unheard)?;
+        self.pending = None;
         let prompt_s = start.elapsed().as_secs_f64();
         let mut generated_tokens = 0;
         let stop = loop {
@@ -130,8 +141,10 @@ impl Session {
             if full || enough {
                 text += &detokenizer.finish(&self.text);
             }
-            if on_token(&Generated { id, text: &text, bits: self.plan.bits() })?.is_break() {
-                break StopReason::Stopped;
+            match on_token(&Generated { id, text: &text, bits: self.plan.bits() })? {
+                Next::Go => (),
+                Next::Replan(plan) => self.set_plan(plan),
+                Next::Stop => break StopReason::Stopped,
             }
             if full {
                 break StopReason::ContextFull;
