@@ -7,7 +7,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use edge_run::cpu;
 use edge_run::engine::Engine;
 use edge_run::gpu::{self, GpuOptions};
-use edge_run::kernels::product::{Output, Product};
+use edge_run::kernels::gather_tokens;
+use edge_run::kernels::product::{Depths, Output, Product, in_tiles};
 use edge_run::kernels::sliced::SlicedWeight;
 use edge_run::precision::Depth;
 use edge_run::recording::{Buffer, Prepared, Recording};
@@ -29,12 +30,19 @@ fn filled(engine: &mut dyn Engine, words: u64) -> Buffer {
 fn prepare(engine: &mut dyn Engine, weight: &SlicedWeight, tokens: u32, depth: Depth) -> Prepared {
     let mut recording = Recording::new();
     let x = filled(engine, u64::from(tokens) * u64::from(weight.input)).all();
-    let depths = engine.create("depths", u64::from(tokens) * 4).expect("room for the bench").all();
-    engine.write(depths, bytemuck::cast_slice(&vec![depth.slices() as u32; tokens as usize]));
+    let depth = depth.slices() as u32;
+    let told = engine.create("depths", u64::from(tokens) * 4).expect("room for the bench").all();
+    let depths = if in_tiles(tokens) {
+        engine.write(told, bytemuck::cast_slice(&gather_tokens::uniform(0..tokens, depth)));
+        Depths::ByTile(told)
+    } else {
+        engine.write(told, bytemuck::cast_slice(&vec![depth; tokens as usize]));
+        Depths::ByToken(told)
+    };
     let y = recording.transient(u64::from(tokens) * u64::from(weight.rows) * 4);
     for _ in 0..REPEATS {
-        let product = Product { weight, x, depths, y: y.all(), tokens, output: Output::Overwrite };
-        product.record(&mut recording, engine.traits());
+        let product = Product { weight, x, y: y.all(), tokens, output: Output::Overwrite };
+        product.record(&mut recording, engine.traits(), depths);
     }
     recording.read_back(y.span(0, 4));
     engine.prepare(recording).expect("the bench can be prepared")

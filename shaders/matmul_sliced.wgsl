@@ -1,11 +1,15 @@
-// The product of a sliced weight with many tokens at once.
+// The product of a sliced weight with many tokens at once, taken in an order whose tiles have one depth each.
 // An invocation works on four rows and a tile of eight tokens; invocations side by side differ in rows, so that they
-// read the same x. Depths that occur in the tile are gone through one after the other; a tile of one depth takes one go.
+// read the same x.
 #import sliced
 #import product
 
 const TILE: u32 = 8u;
+const DEPTH_SHIFT: u32 = 16u;
 override WORKGROUP: u32 = 64u;
+
+// Depth in the high 16 bits, token in the low ones; an entry whose token is past the step's end is padding.
+@group(0) @binding(6) var<storage, read> order: array<u32>;
 
 // One vec4 of four rows for each token of the tile.
 struct Tile {
@@ -18,7 +22,7 @@ fn weights(code: vec4<f32>, bin: vec2<f32>) -> vec4<f32> {
     return code * bin.x + vec4<f32>(bin.y);
 }
 
-// The products of four rows with the tile's tokens at `depth`; first[t] is where token t's x begins.
+// The products of four rows with the tile's tokens at `depth`; first[t] is where the x of its entry t begins.
 fn products(rows: vec4<u32>, first: array<u32, TILE>, depth: u32) -> Tile {
     var sums = Tile();
     for (var chunk = 0u; chunk < params.chunks; chunk++) {
@@ -58,39 +62,38 @@ fn products(rows: vec4<u32>, first: array<u32, TILE>, depth: u32) -> Tile {
     return sums;
 }
 
-fn store_at(token: u32, depth: u32, row: u32, sums: vec4<f32>) {
-    if token < params.tokens && depths[token] == depth {
-        store(token, row, sums);
+fn token_of(entry: u32) -> u32 {
+    return entry & 0xffffu;
+}
+
+fn store_at(entry: u32, row: u32, sums: vec4<f32>) {
+    if token_of(entry) < params.tokens {
+        store(token_of(entry), row, sums);
     }
 }
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = (workgroup.x * WORKGROUP + local) * 4u;
-    if row >= params.rows {
+    let at = workgroup.y * TILE;
+    let head = order[at];
+    // Tiles are filled from the front, so that one without a first token has none.
+    if row >= params.rows || token_of(head) >= params.tokens {
         return;
     }
-    let rows = four_rows(row);
-    let token = workgroup.y * TILE;
     var first: array<u32, TILE>;
-    var present = 0u;
     for (var t = 0u; t < TILE; t++) {
-        // Tokens past the end read the last one and write nothing.
-        let source = min(token + t, params.tokens - 1u);
-        first[t] = source * params.chunks * 16u;
-        present |= 1u << depths[source];
+        // Entries that are no token of this step read the first one and write nothing.
+        let token = token_of(order[at + t]);
+        first[t] = select(token_of(head), token, token < params.tokens) * params.chunks * 16u;
     }
-    for (var depth = 1u; depth <= 4u; depth++) {
-        if (present & (1u << depth)) != 0u {
-            let sums = products(rows, first, depth);
-            store_at(token, depth, row, sums.t0);
-            store_at(token + 1u, depth, row, sums.t1);
-            store_at(token + 2u, depth, row, sums.t2);
-            store_at(token + 3u, depth, row, sums.t3);
-            store_at(token + 4u, depth, row, sums.t4);
-            store_at(token + 5u, depth, row, sums.t5);
-            store_at(token + 6u, depth, row, sums.t6);
-            store_at(token + 7u, depth, row, sums.t7);
-        }
-    }
+    let sums = products(four_rows(row), first, head >> DEPTH_SHIFT);
+    store_at(head, row, sums.t0);
+    store_at(order[at + 1u], row, sums.t1);
+    store_at(order[at + 2u], row, sums.t2);
+    store_at(order[at + 3u], row, sums.t3);
+    store_at(order[at + 4u], row, sums.t4);
+    store_at(order[at + 5u], row, sums.t5);
+    store_at(order[at + 6u], row, sums.t6);
+    store_at(order[at + 7u], row, sums.t7);
 }

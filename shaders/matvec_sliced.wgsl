@@ -6,6 +6,9 @@
 override WORKGROUP: u32 = 64u;
 override LANES: u32 = 32u;
 
+// Of each token.
+@group(0) @binding(6) var<storage, read> depths: array<u32>;
+
 var<workgroup> partial: array<vec4<f32>, WORKGROUP>;
 
 fn dot_codes(chunk: Chunk, i: u32, depth: u32, x_t: mat4x4<f32>) -> f32 {

@@ -1,5 +1,6 @@
-// nll[t] = log(sum over v of exp(logits[t, v])) - logits[t, targets[t]]; one workgroup a token.
-// logits: [T, V] f32.
+// scores[t, 0] = log(sum over v of exp(logits[t, v])) - logits[t, targets[t]], and scores[t, 1] = 1 where no logit is
+// greater than the target's, else 0; one workgroup a token.
+// logits: [T, V] f32; scores: [T, 2] f32.
 
 struct Params {
     vocab: u32,
@@ -7,12 +8,13 @@ struct Params {
 
 override WORKGROUP: u32 = 64u;
 
-const LOWEST: f32 = -3.4e38;
+/// The least f32 there is.
+const LOWEST: f32 = -0x1.fffffep+127;
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> logits: array<f32>;
 @group(0) @binding(1) var<storage, read> targets: array<u32>;
-@group(0) @binding(2) var<storage, read_write> nll: array<f32>;
+@group(0) @binding(2) var<storage, read_write> scores: array<f32>;
 
 var<workgroup> scratch: array<f32, WORKGROUP>;
 
@@ -46,6 +48,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         }
     }
     if local == 0u {
-        nll[workgroup.x] = log(scratch[0]) + highest - logits[row + targets[workgroup.x]];
+        let logit = logits[row + targets[workgroup.x]];
+        scores[2u * workgroup.x] = log(scratch[0]) + highest - logit;
+        scores[2u * workgroup.x + 1u] = select(0.0, 1.0, logit >= highest);
     }
 }

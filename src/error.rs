@@ -99,7 +99,7 @@ pub enum Error {
         message: String,
     },
     /// The caller asked for a stop (Ctrl-C) before the work was done.
-    #[error("stopped before {0} was done; nothing was kept")]
+    #[error("stopped before {0} was done")]
     Stopped(&'static str),
 }
 

@@ -3,6 +3,8 @@
 //! A model is cut once into a 2-bit base and three residual 2-bit slices ([`quantize`]); a [`Session`] reads one to
 //! four of them, and may change how many between any two tokens. See ARCHITECTURE.md for the way the parts fit.
 
+#[cfg(feature = "calibrate")]
+pub mod calibrate;
 pub mod cli;
 pub mod cpu;
 pub mod engine;
@@ -16,13 +18,14 @@ pub mod power;
 pub mod precision;
 pub mod quantize;
 pub mod recording;
+pub mod routing;
 pub mod session;
 pub mod shape;
 pub mod text;
 
 pub use error::{Error, Result};
 pub use model::Model;
-pub use precision::{Depth, PrecisionPlan};
+pub use precision::{Depth, Precision, PrecisionPlan};
 pub use session::Session;
 
 /// The README's example, compiled with the documentation's tests.

@@ -119,6 +119,12 @@ impl Site {
             Site::Down => (d, f),
         }
     }
+
+    /// Weights of the site.
+    pub fn weights(self, shape: &LlamaShape) -> u64 {
+        let (rows, input) = self.dims(shape);
+        u64::from(rows) * u64::from(input)
+    }
 }
 
 impl LlamaShape {
@@ -134,8 +140,7 @@ impl LlamaShape {
 
     /// Weights of the linears of all layers: what "bits" are averaged over.
     pub fn linear_params(&self) -> u64 {
-        let per_layer: u64 =
-            Site::ALL.iter().map(|s| s.dims(self)).map(|(rows, input)| u64::from(rows) * u64::from(input)).sum();
+        let per_layer: u64 = Site::ALL.iter().map(|site| site.weights(self)).sum();
         u64::from(self.layers) * per_layer
     }
 

@@ -60,7 +60,8 @@ fn the_version_is_printed() {
 #[test]
 fn words_that_mean_nothing_are_usage_errors() {
     for (args, words) in [
-        (&["--bits", "3", "Hi"][..], "[possible values: 2, 4, 6, 8]"),
+        (&["--bits", "9", "Hi"][..], "expected a number from 2 to 8"),
+        (&["--bits", "few", "Hi"], "'few' for '--bits <BITS>'"),
         (&["--power-mode", "turbo", "Hi"], "[possible values: low, balanced, high]"),
         (&["--nonsense", "Hi"], "--nonsense"),
         (&["-n", "many", "Hi"], "'many' for '--n-predict <N>'"),
@@ -68,9 +69,11 @@ fn words_that_mean_nothing_are_usage_errors() {
         (&["--temp", "warm", "Hi"], "'warm' for '--temp <T>'"),
         (&["--raw", "--system", "Be brief.", "Hi"], "cannot be used with"),
         (&["quantize", "x"], "--output <DIR>"),
-        (&["eval"], "--text <FILE>"),
+        (&["eval"], "<--text <FILE>|--task <FILE.jsonl>>"),
+        (&["eval", "--text", "x", "--task", "y"], "cannot be used with"),
         (&["eval", "--text", "x", "--window", "1"], "--window"),
-        (&["eval", "--text", "x", "--bits", "2,5"], "[possible values: 2, 4, 6, 8]"),
+        (&["eval", "--text", "x", "--bits", "2,9"], "numbers from 2 to 8 with commas between"),
+        (&["eval", "--text", "x", "--bits", "-4,8"], "'--bits <BITS>'"),
         (&["Hi", "there"], "'there'"),
     ] {
         run(args)

@@ -1,6 +1,10 @@
 //! The command line from outside, on a tiny random model and the CPU engine: what goes where, and how it ends.
 
 mod common;
+#[path = "common/pack.rs"]
+mod pack;
+#[path = "common/routed.rs"]
+mod routed;
 
 use std::path::{Path, PathBuf};
 
@@ -83,6 +87,28 @@ fn json_has_the_text_of_the_text_output_and_a_summary() {
 }
 
 #[test]
+fn any_number_of_bits_needs_routers_and_what_was_read_is_told() {
+    let tiny = Tiny::new();
+    let args = ["-n", "6", "--temp", "0", "--bits", "4.5", "hello"];
+    let output = tiny.run().args(args).assert().code(2).stdout("");
+    let errors = String::from_utf8(output.get_output().stderr.clone()).unwrap();
+    assert_eq!(errors, "error: --bits: expected 2, 4, 6 or 8 for a model without routers, got 4.5\n");
+
+    routed::add_routers(&tiny.model, 5);
+    let all = lines(&stdout(tiny.run().arg("--json").args(args)));
+    let (summary, tokens) = all.split_last().unwrap();
+    let bits: Vec<f64> = tokens.iter().map(|token| token["bits"].as_f64().unwrap()).collect();
+    assert!(bits.iter().all(|bits| (2.0..=8.0).contains(bits)) && bits.iter().any(|b| *b != bits[0]), "{bits:?}");
+    let sites: Vec<&String> = summary["bits_by_site"].as_object().unwrap().keys().collect();
+    assert_eq!((summary["plan"].as_str(), sites.len()), (Some("--bits 4.5"), 4));
+    assert!((2.0..8.0).contains(&summary["bits"].as_f64().unwrap()), "{summary}");
+    let words = tiny.run().arg("-v").args(args).assert().success();
+    let words = String::from_utf8(words.get_output().stderr.clone()).unwrap();
+    let told = format!("{:.2} bits of each weight", summary["bits"].as_f64().unwrap());
+    assert!(words.contains(&told) && words.contains("gate_up "), "{words}");
+}
+
+#[test]
 fn prompts_from_all_sources_are_one_prompt() {
     let tiny = Tiny::new();
     let file = tiny.write("prompt.txt", "hello there\n");
@@ -135,6 +161,92 @@ fn eval_reports_each_number_of_bits_in_a_line() {
     tiny.command(&["eval", "-m", "model", "--window", "32", "--windows", "999", "--text"]).arg(&text).assert().code(2);
 }
 
+/// `eval` on the tiny model and the CPU engine.
+fn eval(tiny: &Tiny, args: &[&str]) -> Command {
+    let mut command = tiny.command(&["eval", "-m", "model", "--device", "cpu"]);
+    command.args(args);
+    command
+}
+
+#[test]
+fn eval_plots_every_uniform_depth_of_a_model_without_routers() {
+    let tiny = Tiny::new();
+    tiny.write("text.txt", &"the thin thing in the inn ".repeat(40));
+    let args =
+        ["--text", "text.txt", "--window", "32", "--windows", "2", "--bits", "8", "--plot", "plot.svg", "--detail"];
+    let reports = lines(&stdout(eval(&tiny, &args).arg("--json")));
+    let column = |name: &str| reports.iter().map(|r| r[name].clone()).collect::<Vec<_>>();
+    assert_eq!(column("bits"), [8.0, 2.0, 4.0, 6.0]);
+    assert_eq!(column("bits_asked"), column("bits"));
+    assert!(column("depths").iter().all(|depths| depths == "uniform"));
+    assert!(column("type").iter().all(|name| name == "eval") && column("seed").iter().all(Value::is_null));
+    for report in &reports {
+        let (bits, detail) = (&report["bits"], &report["detail"]);
+        assert_eq!(detail["layers"].as_array().unwrap().len(), 2);
+        for site in ["qkv", "o", "gate_up", "down", "all"] {
+            assert_eq!((&detail["layers"][1][site], &detail["all"][site]), (bits, bits));
+        }
+    }
+    let svg = std::fs::read_to_string(tiny.home.path().join("plot.svg")).unwrap();
+    let drawing = roxmltree::Document::parse(&svg).unwrap();
+    let texts: Vec<&str> = drawing.descendants().filter_map(|node| node.text()).map(str::trim).collect();
+    assert!(texts.contains(&"uniform depth") && !texts.contains(&"routed"), "{texts:?}");
+    assert_eq!(drawing.descendants().filter(|node| node.has_tag_name("circle")).count(), 4);
+    let table = stdout(&mut eval(&tiny, &args));
+    assert_eq!(table.lines().filter(|line| line.starts_with("uniform ")).count(), 4, "{table}");
+    assert_eq!(table.lines().filter(|line| line.contains("gate_up")).count(), 4, "{table}");
+    eval(&tiny, &["--text", "text.txt", "--window", "32", "--plot", "nowhere/plot.svg"]).assert().code(1).stdout("");
+}
+
+#[test]
+fn eval_scores_both_kinds_of_tasks() {
+    let tiny = Tiny::new();
+    let line = r#"{"context": "the thin", "continuation": " inn"}"#;
+    tiny.write("lambada.jsonl", &[line; 3].join("\n"));
+    let args = ["--task", "lambada.jsonl", "--bits", "4,8", "--limit", "2"];
+    let reports = lines(&stdout(eval(&tiny, &args).arg("--json")));
+    for (report, bits) in reports.iter().zip([4.0, 8.0]) {
+        assert_eq!((&report["type"], &report["depths"]), (&"task".into(), &"uniform".into()));
+        assert_eq!(
+            (&report["examples"], &report["bits"], &report["bits_asked"]),
+            (&2.into(), &bits.into(), &bits.into())
+        );
+        let perplexity = report["mean_nll"].as_f64().unwrap().exp();
+        assert!((report["perplexity"].as_f64().unwrap() / perplexity - 1.0).abs() < 1e-9);
+        // The same example twice: the share is 0 or 1, and so without a spread.
+        assert_eq!(report["acc_stderr"], 0.0);
+        assert_eq!(report["device"]["backend"], "CPU");
+    }
+    let table = stdout(&mut eval(&tiny, &args));
+    assert!(table.starts_with("depths ") && table.lines().count() == 3 && table.contains("mean nll"), "{table}");
+    tiny.write("choice.jsonl", r#"{"query": "the", "choices": ["inn", "thing"], "gold": 0}"#);
+    let report = &lines(&stdout(&mut eval(&tiny, &["--task", "choice.jsonl", "--json"])))[0];
+    let (acc, norm) = (report["acc"].as_f64().unwrap(), report["acc_norm"].as_f64().unwrap());
+    assert!([0.0, 1.0].contains(&acc) && [0.0, 1.0].contains(&norm), "{report}");
+    assert!(report["acc_stderr"].is_null() && report["acc_norm_stderr"].is_null() && report.get("mean_nll").is_none());
+}
+
+#[test]
+fn eval_tells_what_it_cannot_do_by_flag_or_line() {
+    let tiny = Tiny::new();
+    tiny.write("text.txt", &"the thin thing in the inn ".repeat(40));
+    tiny.write("mixed.jsonl", "{\"context\": \"a\", \"continuation\": \"b\"}\n{\"query\": \"a\"}\n");
+    for (args, code, words) in [
+        (&["--text", "text.txt", "--window", "32", "--bits", "3.5"][..], 2, "--bits: expected 2, 4, 6 or 8, because"),
+        (
+            &["--text", "text.txt", "--window", "32", "--shuffle-gates"],
+            2,
+            "--shuffle-gates: expected a model with routers",
+        ),
+        (&["--task", "mixed.jsonl"], 4, "mixed.jsonl` is damaged: line 2, field `query`"),
+        (&["--task", "nowhere.jsonl"], 1, "cannot read `nowhere.jsonl`"),
+    ] {
+        let output = eval(&tiny, args).assert().code(code).stdout("");
+        let errors = String::from_utf8(output.get_output().stderr.clone()).unwrap();
+        assert!(errors.starts_with("error: ") && errors.contains(words), "{errors}");
+    }
+}
+
 #[test]
 fn a_flipped_byte_is_found_by_verify() {
     let tiny = Tiny::new();
@@ -164,6 +276,44 @@ fn inspect_shows_the_same_in_words_and_in_json() {
     let words = stdout(&mut tiny.command(&["inspect", "model"]));
     assert_eq!((&json["architecture"], &json["shape"]["model_dim"]), (&"llama".into(), &64.into()));
     assert!(words.contains("architecture    llama") && words.contains("model 64"), "{words}");
+}
+
+#[test]
+fn a_calibration_pack_brings_routers_or_is_refused() {
+    let tiny = Tiny::new();
+    let path = tiny.home.path().join("pack.safetensors");
+    pack::TestPack::of(&tiny.home.path().join("source"), &tiny.model, 7).write(&path).unwrap();
+    let quantize = |source: &str, pack: &str| {
+        tiny.command(&["quantize", source, "-o", "new", "--calibration", pack]).assert().stdout("")
+    };
+    quantize("source", "pack.safetensors").success();
+    tiny.command(&["verify", "new"]).assert().success();
+    let words = stdout(&mut tiny.command(&["inspect", "new"]));
+    assert!(words.contains("ranges          calibrated") && words.contains("routers         8, "), "{words}");
+    assert!(words.contains("; 2 to 8 bits on average, 4 rows"), "{words}");
+    let json: Value = serde_json::from_str(&stdout(&mut tiny.command(&["inspect", "new", "--json"]))).unwrap();
+    assert_eq!((&json["routing"]["routers"], &json["calibration"]["recipe"]["steps"]), (&8.into(), &7.into()));
+    let json: Value = serde_json::from_str(&stdout(&mut tiny.command(&["inspect", "model", "--json"]))).unwrap();
+    assert!(json["routing"].is_null() && json["calibration"].is_null());
+
+    std::fs::remove_dir_all(tiny.home.path().join("new")).unwrap();
+    common::tiny_hf_folder(&tiny.home.path().join("other"), 8, true);
+    tiny.write("notes.txt", "Not a pack.");
+    for (source, pack, code, words) in [
+        (
+            "other",
+            "pack.safetensors",
+            2,
+            "--calibration `pack.safetensors`: expected a pack for the weights of `other`",
+        ),
+        ("source", "notes.txt", 4, "`notes.txt` is damaged: header"),
+        ("source", "nowhere", 1, "cannot read `nowhere`"),
+    ] {
+        let output = quantize(source, pack).code(code).get_output().stderr.clone();
+        let errors = String::from_utf8(output).unwrap();
+        assert!(errors.lines().last().unwrap().contains(words), "{words}: {errors}");
+        assert!(!tiny.home.path().join("new").exists());
+    }
 }
 
 /// Starts an endless answer, interferes after its first bytes, and gives the exit code and standard error.

@@ -1,6 +1,8 @@
-//! Model folders that were damaged in every way a reader must notice.
+//! Model folders and calibration packs that were damaged in every way a reader must notice.
 
 mod common;
+#[path = "common/pack.rs"]
+mod pack;
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -8,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use common::{quantize_tiny, tiny_hf_folder};
 use edge_run::Error;
-use edge_run::format::{MANIFEST_FILE, ModelFolder};
+use edge_run::format::{MANIFEST_FILE, ModelFolder, Pack};
+use half::f16;
+use pack::{TestPack, quantize_with};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -21,6 +25,16 @@ fn sound(seed: u64) -> (tempfile::TempDir, PathBuf) {
     let model = dir.path().join("model");
     quantize_tiny(&dir.path().join("source"), &model).unwrap();
     (dir, model)
+}
+
+/// A sound folder with routers, the pack that they come from, and what holds them.
+fn routed(seed: u64) -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let (dir, plain) = sound(seed);
+    let (source, model, pack) =
+        (dir.path().join("source"), dir.path().join("routed"), dir.path().join("pack.safetensors"));
+    TestPack::of(&source, &plain, seed).write(&pack).unwrap();
+    quantize_with(&source, &model, &pack).unwrap();
+    (dir, model, pack)
 }
 
 fn go_on(_: u64, _: u64) -> ControlFlow<()> {
@@ -41,21 +55,27 @@ fn change_header(model: &Path, file: &str, change: impl FnOnce(&mut Value)) {
 
 /// As [`change_header`], with `extra` spaces at the header's end.
 fn change_padded_header(model: &Path, file: &str, extra: usize, change: impl FnOnce(&mut Value)) {
+    pack::change_header(&model.join(file), extra, change);
+    agree(model, file);
+}
+
+/// Makes size and hashes in the manifest those of a safetensors file.
+fn agree(model: &Path, file: &str) {
     let bytes = fs::read(model.join(file)).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let mut json: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
-    change(&mut json);
-    let mut header = json.to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8) + extra, b' ');
-    let header = [&(header.len() as u64).to_le_bytes(), header.as_slice()].concat();
     let hex = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>();
-    let whole = [&header, &bytes[8 + length..]].concat();
-    fs::write(model.join(file), &whole).unwrap();
-    change_manifest(model, |manifest| {
-        manifest["files"][file] = json!({
-            "bytes": whole.len(), "sha256": hex(&whole), "header_sha256": hex(&header),
-        });
-    });
+    let entry = json!({"bytes": bytes.len(), "sha256": hex(&bytes), "header_sha256": hex(&bytes[..8 + length])});
+    change_manifest(model, |manifest| manifest["files"][file] = entry);
+}
+
+/// Replaces the first bytes of a tensor of a safetensors file.
+fn change_data(path: &Path, tensor: &str, first: &[u8]) {
+    let mut bytes = fs::read(path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let json: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let at = 8 + length + json[tensor]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[at..at + first.len()].copy_from_slice(first);
+    fs::write(path, bytes).unwrap();
 }
 
 /// The error of opening the folder; it must be one that names a file and a thing in it.
@@ -179,10 +199,11 @@ fn data_that_begins_between_words_is_refused() {
 #[test]
 fn a_manifest_of_another_kind_is_refused_by_field() {
     type Change = fn(&mut Value);
-    let changes: [(&str, Change); 12] = [
-        ("model folder version `2`", |manifest| {
-            *manifest = json!({"format_version": 2, "of": "another time"});
+    let changes: [(&str, Change); 13] = [
+        ("model folder version `3`", |manifest| {
+            *manifest = json!({"format_version": 3, "of": "another time"});
         }),
+        ("model folder version `0`", |manifest| manifest["format_version"] = json!(0)),
         ("architecture `mamba`", |manifest| manifest["architecture"] = json!("mamba")),
         ("number of slices `3`", |manifest| manifest["quantization"]["slices"] = json!(3)),
         ("number of bits of a slice `4`", |manifest| manifest["quantization"]["slice_bits"] = json!(4)),
@@ -213,4 +234,187 @@ fn texts_are_read_where_the_manifest_lists_them() {
     assert_eq!(folder.read_text("chat_template.jinja").unwrap().as_deref(), Some(common::CHAT_TEMPLATE));
     assert_eq!(folder.read_text("README.md").unwrap(), None);
     assert!(folder.tensor(1, "embed.slice0").unwrap_err().to_string().contains("slice-1.safetensors"));
+}
+
+#[test]
+fn a_folder_with_routing_must_have_sound_routers() {
+    type Change = fn(&mut Value);
+    let changes: [(&str, Change); 7] = [
+        // A reader that knew no routers would take it.
+        ("format_version: expected 2", |manifest| manifest["format_version"] = json!(1)),
+        ("layers.0.down.router.b1", |manifest| drop(manifest.as_object_mut().unwrap().remove("routing"))),
+        ("routing: expected rising bits", |manifest| drop(manifest["routing"].as_array_mut().unwrap().pop())),
+        ("routing: expected rising bits", |manifest| manifest["routing"] = json!([])),
+        ("got 4 bits after 2 bits out of order", |manifest| manifest["routing"][1]["threshold"] = json!(9.0)),
+        ("invalid type: null", |manifest| manifest["routing"][1]["threshold"] = Value::Null),
+        ("unknown field `of`", |manifest| manifest["quantization"]["calibration"]["of"] = json!("old")),
+    ];
+    let (_dir, model, _) = routed(7);
+    let sound = fs::read(model.join(MANIFEST_FILE)).unwrap();
+    for (words, change) in changes {
+        change_manifest(&model, change);
+        let fault = damage(&model);
+        assert!(fault.contains(words), "{words}: {fault}");
+        fs::write(model.join(MANIFEST_FILE), &sound).unwrap();
+    }
+    ModelFolder::verify(&model, &mut go_on).unwrap();
+
+    let (_dir, plain) = self::sound(7);
+    change_manifest(&plain, |manifest| {
+        manifest["format_version"] = json!(2);
+        manifest["routing"] = serde_json::from_slice::<Value>(&sound).unwrap()["routing"].clone();
+    });
+    assert!(damage(&plain).contains("layers.0.qkv.router.w1: expected F16 [32, 64], got no tensor"));
+}
+
+#[test]
+fn a_router_that_is_not_finite_is_found_though_its_hash_is_right() {
+    let infinite = f16::NEG_INFINITY.to_le_bytes();
+    for (tensor, bytes) in [("layers.1.o.router.w1", &infinite[..]), ("layers.0.down.router.b2", &[0, 0, 0xc0, 0x7f])] {
+        let (_dir, model, _) = routed(8);
+        change_data(&model.join("base.safetensors"), tensor, bytes);
+        agree(&model, "base.safetensors");
+        let fault = damage(&model);
+        assert!(fault.contains(&format!("{tensor}: expected finite numbers")), "{fault}");
+        assert!(ModelFolder::verify(&model, &mut go_on).is_err());
+    }
+}
+
+/// The error of opening the pack; it must be one that names the file and a thing in it.
+fn pack_damage(path: &Path) -> String {
+    let fault = Pack::open(path).unwrap_err();
+    assert!(matches!(fault, Error::Damaged { .. } | Error::Unsupported { .. }), "{fault}");
+    assert!(fault.to_string().contains("pack.safetensors`"), "{fault}");
+    fault.to_string()
+}
+
+#[test]
+fn a_pack_is_read_as_it_was_written() {
+    let (dir, plain) = sound(9);
+    let written = TestPack::of(&dir.path().join("source"), &plain, 9);
+    let path = dir.path().join("new folder").join("pack.safetensors");
+    for _ in 0..2 {
+        written.write(&path).unwrap();
+        let pack = Pack::open(&path).unwrap();
+        assert_eq!((pack.info(), pack.path()), (&written.info, path.as_path()));
+        let specs = edge_run::format::layout::pack_tensors(&written.info.shape, written.info.group_size);
+        assert_eq!(specs.len(), written.tensors.len());
+        specs.iter().for_each(|spec| assert_eq!(pack.tensor(spec), written.tensors[&spec.name]));
+    }
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside the pack");
+}
+
+#[test]
+fn a_pack_that_would_not_be_read_is_not_written() {
+    let (dir, plain) = sound(10);
+    let path = dir.path().join("packs").join("pack.safetensors");
+    let sound = || TestPack::of(&dir.path().join("source"), &plain, 10);
+    sound().write(&path).unwrap();
+    let before = fs::read(&path).unwrap();
+    let mut faulty = [sound(), sound(), sound()];
+    faulty[0].set("layers.0.o.scales", 1, 0.0);
+    faulty[1].set("layers.1.down.router.w1", 5, f32::NAN);
+    faulty[2].info.group_size = 0;
+    let words = ["layers.0.o.scales: expected steps above zero", "layers.1.down.router.w1", "group_size"];
+    for (pack, words) in faulty.iter().zip(words) {
+        let fault = pack.write(&path).unwrap_err().to_string();
+        assert!(fault.contains(words) && fault.contains("pack.safetensors"), "{words}: {fault}");
+        assert!(fs::read(&path).unwrap() == before, "the pack that was there is gone");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "something is left beside the pack");
+    }
+}
+
+#[test]
+fn a_damaged_pack_is_refused_by_tensor_or_field() {
+    type Change = fn(&mut Value);
+    fn facts(header: &mut Value, change: impl FnOnce(&mut Value)) {
+        let text = &mut header["__metadata__"]["edge_run_calibration"];
+        let mut facts = serde_json::from_str(text.as_str().unwrap()).unwrap();
+        change(&mut facts);
+        *text = json!(facts.to_string());
+    }
+    let changes: [(&str, Change); 14] = [
+        ("metadata edge_run_calibration: expected the facts of a calibration pack, got none", |header| {
+            drop(header.as_object_mut().unwrap().remove("__metadata__"))
+        }),
+        ("metadata edge_run_calibration", |header| header["__metadata__"]["edge_run_calibration"] = json!("{")),
+        ("`2` is not supported; supported: 1", |h| {
+            facts(h, |facts| *facts = json!({"pack_version": 2, "of": "another time"}))
+        }),
+        ("missing field `recipe`", |h| facts(h, |facts| drop(facts.as_object_mut().unwrap().remove("recipe")))),
+        ("unknown field `colour`", |h| facts(h, |facts| facts["colour"] = json!("red"))),
+        ("edge_run_calibration.source_sha256: expected 64", |h| facts(h, |facts| facts["source_sha256"] = json!("é"))),
+        ("edge_run_calibration.group_size", |h| facts(h, |facts| facts["group_size"] = json!(0))),
+        ("edge_run_calibration.shape.heads", |h| facts(h, |facts| facts["shape"]["kv_heads"] = json!(0))),
+        ("edge_run_calibration.thresholds: expected rising bits", |h| {
+            facts(h, |facts| facts["thresholds"][0]["bits"] = json!(3.0))
+        }),
+        ("layers.1.qkv.scales: expected F16 [128, 1, 2], got BF16", |header| {
+            header["layers.1.qkv.scales"]["dtype"] = json!("BF16")
+        }),
+        ("layers.0.down.router.w1: expected F16 [32, 128], got F16 [128, 32]", |header| {
+            header["layers.0.down.router.w1"]["shape"] = json!([128, 32])
+        }),
+        ("layers.0.o.router.b2: expected F32 [3], got no tensor", |header| {
+            let header = header.as_object_mut().unwrap();
+            let tensor = header.remove("layers.0.o.router.b2").unwrap();
+            header.insert("layers.9.o.router.b2".into(), tensor);
+        }),
+        ("one.more: expected no such tensor", |header| {
+            let end = header.as_object().unwrap().values().filter_map(|t| t["data_offsets"][1].as_u64()).max();
+            header["one.more"] = json!({"dtype": "F16", "shape": [0], "data_offsets": [end, end]});
+        }),
+        ("header: expected a safetensors header", |header| {
+            header["layers.0.o.router.b2"]["data_offsets"] = json!([0, 1u64 << 40]);
+        }),
+    ];
+    let (_dir, _, path) = routed(11);
+    let sound = fs::read(&path).unwrap();
+    for (words, change) in changes {
+        pack::change_header(&path, 0, change);
+        let fault = pack_damage(&path);
+        assert!(fault.contains(words), "{words}: {fault}");
+        fs::write(&path, &sound).unwrap();
+    }
+    let (infinite, below) = (f16::INFINITY.to_le_bytes(), [f16::ONE, f16::NEG_ONE].map(f16::to_le_bytes));
+    for (tensor, bytes, words) in [
+        ("layers.0.qkv.scales", &infinite[..], "layers.0.qkv.scales: expected finite numbers"),
+        ("layers.1.gate_up.scales", below.as_flattened(), "layers.1.gate_up.scales: expected steps above zero, got -1"),
+        ("layers.1.gate_up.router.w2", &[0, 0, 0xc0, 0x7f], "layers.1.gate_up.router.w2: expected finite numbers"),
+    ] {
+        change_data(&path, tensor, bytes);
+        let fault = pack_damage(&path);
+        assert!(fault.contains(words), "{words}: {fault}");
+        fs::write(&path, &sound).unwrap();
+    }
+    Pack::open(&path).unwrap();
+}
+
+#[test]
+fn what_is_no_pack_at_all_is_refused_and_never_panics() {
+    let (dir, model, path) = routed(12);
+    let sound = fs::read(&path).unwrap();
+    for length in [1, 7, 8, 100, sound.len() / 2, sound.len() - 1] {
+        fs::write(&path, &sound[..length]).unwrap();
+        pack_damage(&path);
+    }
+    fs::write(&path, "GGUF and then something else").unwrap();
+    assert!(pack_damage(&path).contains("header"));
+    fs::copy(model.join("base.safetensors"), &path).unwrap();
+    assert!(pack_damage(&path).contains("facts of a calibration pack"));
+    for nothing in [dir.path().join("nowhere"), dir.path().to_path_buf()] {
+        let fault = Pack::open(&nothing).unwrap_err();
+        assert!(matches!(fault, Error::Io { .. }), "{fault}");
+    }
+
+    let mut random = StdRng::seed_from_u64(12);
+    println!("seed 12");
+    for _ in 0..300 {
+        let mut flipped = sound.clone();
+        let at = random.random_range(0..flipped.len().min(12_000));
+        flipped[at] ^= 1 << random.random_range(0..8);
+        fs::write(&path, &flipped).unwrap();
+        // A flipped bit of a number may leave a pack; its hash in a model's manifest is another then.
+        let _ = Pack::open(&path);
+    }
 }

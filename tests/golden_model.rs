@@ -36,10 +36,15 @@ fn models(bits: u32) -> Option<Vec<Model>> {
     let folder = default_model().map_err(|reason| skipped(&reason)).ok()?;
     let load = |engine| {
         let mut model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).expect("the default model loads");
-        model.set_plan(&PrecisionPlan::uniform(bits, "test").expect("a whole number of slices"));
+        set_bits(&mut model, bits);
         model
     };
     Some(engines().into_iter().map(load).collect())
+}
+
+fn set_bits(model: &mut Model, bits: u32) {
+    let plan = PrecisionPlan::for_bits(bits as f32, false, "test").expect("a whole number of slices");
+    model.set_plan(&plan).expect("a uniform plan");
 }
 
 fn golden() -> Option<Value> {
@@ -69,7 +74,7 @@ fn logits_at_eight_bits_are_the_reference_s() {
         for (at, prompt) in golden["logit_prompts"].as_array().expect("a list").iter().enumerate() {
             let reference = tensors.tensor(&format!("logits_{at}")).expect("logits for each prompt");
             let reference: Vec<f32> = bytemuck::pod_collect_to_vec(reference.data());
-            let logits = model.next_logits(&ids(&prompt["ids"]), 0).expect("the prompt runs");
+            let logits = model.next_logits(&ids(&prompt["ids"]), 0).expect("the prompt runs").logits;
             let (device, cosine) = (model.device().name.clone(), cosine(&logits, &reference));
             assert!(cosine > 0.999, "{device}, prompt {at}: cosine {cosine}");
             assert_eq!(top(&logits), top(&reference), "{device}, prompt {at}");
@@ -83,12 +88,12 @@ fn the_reference_s_greedy_text_is_followed_at_eight_bits() {
     for mut model in models {
         for entry in ["plain", "chat"].iter().flat_map(|list| golden[list].as_array().expect("a list")) {
             let prompt = ids(&entry["prompt_ids"]);
-            let mut logits = model.next_logits(&prompt, 0).expect("the prompt runs");
+            let mut logits = model.next_logits(&prompt, 0).expect("the prompt runs").logits;
             for (at, id) in ids(&entry["new_ids"]).into_iter().take(FOLLOWED).enumerate() {
                 let (ours, theirs) = (logits[top(&logits)], logits[id as usize]);
                 let device = &model.device().name;
                 assert!(ours - theirs <= TIE, "{device}, {}, token {at}: {} short", entry["text"], ours - theirs);
-                logits = model.next_logits(&[id], (prompt.len() + at) as u32).expect("the token runs");
+                logits = model.next_logits(&[id], (prompt.len() + at) as u32).expect("the token runs").logits;
             }
         }
     }
@@ -98,7 +103,7 @@ fn the_reference_s_greedy_text_is_followed_at_eight_bits() {
 fn a_text_that_is_not_the_model_s_is_not_followed() {
     let Some(models) = models(8) else { return };
     for mut model in models {
-        let logits = model.next_logits(&[504, 3575, 282, 4649, 314], 0).expect("the prompt runs");
+        let logits = model.next_logits(&[504, 3575, 282, 4649, 314], 0).expect("the prompt runs").logits;
         let unlikely = (0..logits.len()).min_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("there are logits");
         assert!(logits[top(&logits)] - logits[unlikely] > TIE);
     }
@@ -112,8 +117,8 @@ fn engines_agree_at_every_depth() {
         let logits: Vec<Vec<f32>> = models
             .iter_mut()
             .map(|model| {
-                model.set_plan(&PrecisionPlan::uniform(bits, "test").expect("a whole number of slices"));
-                model.next_logits(&tokens, 0).expect("the tokens run")
+                set_bits(model, bits);
+                model.next_logits(&tokens, 0).expect("the tokens run").logits
             })
             .collect();
         for other in &logits[1..] {
@@ -134,7 +139,7 @@ fn the_default_model_knows_the_capital_of_france() {
             let prompt = text.encode(&chat, false).expect("a sound tokenizer");
             let device = model.device().name.clone();
             let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
-            let mut session = Session::new(model, text, greedy, mode.plan()).expect("sound settings");
+            let mut session = Session::new(model, text, greedy, mode.plan(false)).expect("sound settings");
             let mut answer = String::new();
             let summary = session.generate(&prompt, Some(40), &mut |token| {
                 answer += token.text;
@@ -150,12 +155,12 @@ fn precision_changes_in_the_middle_of_a_conversation() {
     let Some(models) = models(8) else { return };
     for mut model in models {
         let prompt: Vec<u32> = vec![504, 3575, 282, 4649, 314];
-        let steady = model.next_logits(&prompt, 0).expect("the prompt runs");
-        model.set_plan(&PrecisionPlan::uniform(4, "test").expect("two slices"));
-        let coarse = model.next_logits(&[7042], prompt.len() as u32).expect("the token runs");
-        model.set_plan(&PrecisionPlan::uniform(8, "test").expect("four slices"));
-        let fine = model.next_logits(&[7042], prompt.len() as u32).expect("the token runs");
+        let steady = model.next_logits(&prompt, 0).expect("the prompt runs").logits;
+        set_bits(&mut model, 4);
+        let coarse = model.next_logits(&[7042], prompt.len() as u32).expect("the token runs").logits;
+        set_bits(&mut model, 8);
+        let fine = model.next_logits(&[7042], prompt.len() as u32).expect("the token runs").logits;
         assert_ne!(coarse, fine, "the depth is read from the plan");
-        assert_eq!(model.next_logits(&prompt, 0).expect("the prompt runs"), steady, "and leaves no trace");
+        assert_eq!(model.next_logits(&prompt, 0).expect("the prompt runs").logits, steady, "and leaves no trace");
     }
 }

@@ -5,11 +5,9 @@ mod gpu;
 
 use edge_run::engine::{Engine, Traits};
 use edge_run::format::codes::Range;
-use edge_run::kernels::product::{Output, Product};
+use edge_run::kernels::product::{Depths, Output, Product};
 use edge_run::kernels::sliced::SlicedWeight;
-use edge_run::kernels::{
-    attention, embed_sliced, matmul_sliced, matvec_sliced, rms_norm, rope_cache, silu_mul, token_nll,
-};
+use edge_run::kernels::{attention, embed_sliced, gather_tokens, rms_norm, rope_cache, silu_mul, token_nll};
 use edge_run::precision::Depth;
 use edge_run::recording::{Buffer, Recording, Span};
 use edge_run::shape::{LlamaShape, Rope, RopeScaling};
@@ -128,14 +126,19 @@ fn product_problem(tokens: std::ops::Range<usize>) -> impl Strategy<Value = Prod
     })
 }
 
-type RecordProduct = fn(&mut Recording, Traits, &Product<'_>);
+/// How a product's kernel is told the depths.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Matvec,
+    Matmul,
+}
 
 impl ProductProblem {
     fn input(&self) -> u32 {
         self.groups * self.group
     }
 
-    fn build(&self, record: RecordProduct) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
+    fn build(&self, kind: Kind) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
         move |engine, recording| {
             let rng = &mut StdRng::seed_from_u64(self.seed);
             let tokens = self.depths.len() as u32;
@@ -144,8 +147,17 @@ impl ProductProblem {
             let y = upload(engine, &uniform(rng, tokens * self.rows));
             let depths = upload(engine, &self.depths);
             let output = if self.add { Output::Add } else { Output::Overwrite };
-            let product = Product { weight: &weight, x: x.all(), depths: depths.all(), y: y.all(), tokens, output };
-            record(recording, Traits { software: self.software, binding_bytes: self.binding_bytes }, &product);
+            let product = Product { weight: &weight, x: x.all(), y: y.all(), tokens, output };
+            let depths = match kind {
+                Kind::Matvec => Depths::ByToken(depths.all()),
+                Kind::Matmul => {
+                    let order = recording.transient(u64::from(gather_tokens::entries(tokens)) * 4).all();
+                    gather_tokens::record(recording, tokens, depths.all(), order);
+                    Depths::ByTile(order)
+                }
+            };
+            let traits = Traits { software: self.software, binding_bytes: self.binding_bytes };
+            product.record(recording, traits, depths);
             y.all()
         }
     }
@@ -161,12 +173,12 @@ proptest! {
 
     #[test]
     fn matvec_is_its_reference(problem in product_problem(1..5)) {
-        check(&problem.build(matvec_sliced::record), problem.tolerance(), 0.0)?;
+        check(&problem.build(Kind::Matvec), problem.tolerance(), 0.0)?;
     }
 
     #[test]
     fn matmul_is_its_reference(problem in product_problem(1..40)) {
-        check(&problem.build(matmul_sliced::record), problem.tolerance(), 0.0)?;
+        check(&problem.build(Kind::Matmul), problem.tolerance(), 0.0)?;
     }
 
     #[test]
@@ -215,9 +227,9 @@ fn a_wrong_depth_a_wrong_code_and_a_forgotten_sum_are_noticed() {
         software: true,
         binding_bytes: 1 << 27,
     };
-    for record in [matvec_sliced::record as RecordProduct, matmul_sliced::record] {
+    for kind in [Kind::Matvec, Kind::Matmul] {
         let must_notice = |wrong: &ProductProblem| {
-            must_differ(&sound.build(record), &wrong.build(record), sound.tolerance(), 0.0);
+            must_differ(&sound.build(kind), &wrong.build(kind), sound.tolerance(), 0.0);
         };
         must_notice(&ProductProblem { depths: vec![2, 2, 3], ..sound.clone() });
         must_notice(&ProductProblem { seed: 2, ..sound.clone() });
@@ -237,6 +249,26 @@ fn a_wrong_position_a_wrong_eps_and_a_wrong_target_are_noticed() {
     must_differ(&norm(1, 4, 64, 1e-5), &norm(1, 4, 64, 1e-3), 0.0, sum_tolerance(64, 1.0) + TRANSCENDENTAL);
     must_differ(&likelihood(1, 4, 300, 0), &likelihood(1, 4, 300, 1), sum_tolerance(64, 1.0), TRANSCENDENTAL);
     must_differ(&gate(1, 4, 64), &gate(2, 4, 64), TRANSCENDENTAL, TRANSCENDENTAL);
+}
+
+/// The reference of the scores against hand-made logits.
+#[test]
+fn a_target_is_top_where_no_logit_is_greater() {
+    let build = |engine: &mut dyn Engine, recording: &mut Recording| {
+        let logits = [[1f32, 3.0, 3.0], [1.0, 3.0, 2.0], [1.0, 3.0, 2.0], [f32::MIN, f32::MIN, f32::MIN]].concat();
+        let (logits, targets) = (upload(engine, &logits), upload(engine, &[1u32, 1, 2, 0]));
+        let scores = upload(engine, &[0f32; 8]);
+        token_nll::record(recording, 3, logits.all(), targets.all(), scores.all());
+        scores.all()
+    };
+    let scores = run(cpu::open().as_mut(), &build);
+    let top: Vec<f32> = scores.iter().skip(1).step_by(2).copied().collect();
+    assert_eq!(top, [1.0, 1.0, 0.0, 1.0]);
+    let (sum, third) = (1f32.exp() + 2f32.exp() + 3f32.exp(), scores[4]);
+    assert!((third - (sum.ln() - 2.0)).abs() < 1e-6, "{scores:?}");
+    if let Some(mut gpu) = gpu::gpu() {
+        assert_eq!(run(gpu.as_mut(), &build).iter().skip(1).step_by(2).copied().collect::<Vec<_>>(), top);
+    }
 }
 
 /// The reference of the product against the number format itself, so that both engines cannot be wrong alike.
@@ -259,9 +291,9 @@ fn the_product_is_what_the_format_says() {
         let build = |engine: &mut dyn Engine, recording: &mut Recording| {
             let (x, depths) = (upload(engine, &x), upload(engine, &[slices as u32]));
             let y = upload(engine, &vec![0f32; rows]);
-            let (x, depths, output) = (x.all(), depths.all(), Output::Overwrite);
-            let product = Product { weight: &weight, x, depths, y: y.all(), tokens: 1, output };
-            product.record(recording, engine.traits());
+            let (x, output) = (x.all(), Output::Overwrite);
+            let product = Product { weight: &weight, x, y: y.all(), tokens: 1, output };
+            product.record(recording, engine.traits(), Depths::ByToken(depths.all()));
             y.all()
         };
         let expected: Vec<f32> = (0..rows)
@@ -319,12 +351,21 @@ fn gate(seed: u64, tokens: u32, width: u32) -> impl Fn(&mut dyn Engine, &mut Rec
 fn likelihood(seed: u64, tokens: u32, vocab: u32, shift: u32) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
     move |engine, recording| {
         let rng = &mut StdRng::seed_from_u64(seed);
-        let logits: Vec<f32> = uniform(rng, tokens * vocab).iter().map(|x| x * 30.0).collect();
+        let mut logits: Vec<f32> = uniform(rng, tokens * vocab).iter().map(|x| x * 30.0).collect();
         let targets: Vec<u32> = (0..tokens).map(|_| (rng.random_range(0..vocab) + shift) % vocab).collect();
+        // Of three targets in a row one is as it comes, one the likeliest, one the likeliest beside another.
+        for (t, row) in logits.chunks_exact_mut(vocab as usize).enumerate() {
+            let highest = row.iter().copied().fold(0.0, f32::max);
+            match t % 3 {
+                0 => continue,
+                1 => row[targets[t] as usize] = highest + 1.0,
+                _ => row[targets[t] as usize] = highest,
+            }
+        }
         let (logits, targets) = (upload(engine, &logits), upload(engine, &targets));
-        let nll = upload(engine, &vec![0f32; tokens as usize]);
-        token_nll::record(recording, vocab, logits.all(), targets.all(), nll.all());
-        nll.all()
+        let scores = upload(engine, &vec![0f32; tokens as usize * token_nll::WIDTH as usize]);
+        token_nll::record(recording, vocab, logits.all(), targets.all(), scores.all());
+        scores.all()
     }
 }
 

@@ -1,22 +1,26 @@
 //! From checkpoints in every format and dtype to model folders, through the public interface.
 
 mod common;
+#[path = "common/pack.rs"]
+mod pack;
 
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use common::{TinyModel, quantize_tiny, tiny_hf_folder, tiny_shape};
 use edge_run::Error;
 use edge_run::format::codes::{Range, WEIGHTS_PER_WORD, unpack};
-use edge_run::format::{ModelFolder, layout};
+use edge_run::format::{ModelFolder, Pack, layout};
 use edge_run::precision::SLICES;
-use edge_run::quantize::{Options, Stage, estimate, open, quantize};
+use edge_run::quantize::{Options, Report, Stage, estimate, open, quantize, weights_sha256};
 use edge_run::shape::{LlamaShape, RopeScaling};
 use half::f16;
+use pack::{TestPack, quantize_with};
 use safetensors::Dtype;
+use sha2::{Digest, Sha256};
 
 /// Files that depend on the weights, and on nothing else that differs between formats.
 const SLICE_FILES: [&str; SLICES] =
@@ -53,6 +57,14 @@ fn assert_rows(folder: &ModelFolder, name: &str, first: usize, input: usize, exp
     }
 }
 
+/// Asserts that the disk space told beforehand was enough.
+fn assert_estimate(source: &Path, report: &Report, calibration: Option<&Path>) {
+    let calibration = calibration.map(Path::to_path_buf);
+    let options = Options { out: report.dir.clone(), group_size: Some(64), calibration, replace: false };
+    let estimate = estimate(&*open(source).unwrap(), &options).unwrap();
+    assert!(report.bytes <= estimate.disk_bytes + 20_000, "the tiny tokenizer is all overhead");
+}
+
 /// What `dtype` makes of the weights.
 fn through(dtype: GgmlDType, dims: &[usize], weights: &[f32]) -> Vec<f32> {
     let tensor = Tensor::from_slice(weights, dims, &Device::Cpu).unwrap();
@@ -87,7 +99,7 @@ fn every_weight_is_where_the_layout_says_and_within_half_a_bin() {
     assert_eq!((report.group_size, folder.group_size()), (64, 64));
     assert_eq!(report.params, model.shape.linear_params() + model.shape.embedding_params());
     assert_eq!(report.bytes, folder.summary().total_bytes);
-    assert!(report.bytes <= estimate(&model.shape, 64).disk_bytes + 20_000, "the tiny tokenizer is all overhead");
+    assert_estimate(&dir.path().join("source"), &report, None);
     assert_rows(&folder, "embed", 0, 64, &model.tensors["model.embed_tokens.weight"].1);
     assert_rows(&folder, "head", 0, 64, &model.tensors["lm_head.weight"].1);
     for layer in 0..model.shape.layers {
@@ -167,8 +179,10 @@ fn every_block_type_of_gguf_is_read_as_candle_reads_it() {
 fn a_stopped_run_leaves_nothing_and_says_how_far_it_came() {
     let dir = tempfile::tempdir().unwrap();
     tiny_hf_folder(&dir.path().join("source"), 4, true);
-    let options = Options { out: dir.path().join("model"), group_size: None, replace: false };
-    for stop_at in [Stage::Weights, Stage::Hashes] {
+    let held = tempfile::tempdir().unwrap();
+    let pack = pack_for(&dir.path().join("source"), held.path(), |_| ());
+    let options = Options { out: dir.path().join("model"), group_size: None, calibration: Some(pack), replace: false };
+    for stop_at in [Stage::SourceHash, Stage::Weights, Stage::Hashes] {
         let mut source = open(&dir.path().join("source")).unwrap();
         let mut calls = Vec::new();
         let stopped = quantize(&mut *source, &options, &mut |progress| {
@@ -176,7 +190,7 @@ fn a_stopped_run_leaves_nothing_and_says_how_far_it_came() {
             calls.push(progress.stage);
             if progress.stage == stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        assert!(matches!(stopped, Err(Error::Stopped("quantize"))), "{stopped:?}");
+        assert!(matches!(stopped, Err(Error::Stopped(_))), "{stopped:?}");
         assert_eq!(calls.iter().filter(|stage| **stage == stop_at).count(), 1, "no call after the stop");
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["source"]);
@@ -194,7 +208,7 @@ fn an_output_folder_with_files_in_it_is_not_touched_unless_it_is_a_model_to_repl
     assert!(matches!(refused, Error::InvalidArgument { .. }), "{refused}");
 
     let replace = |out: &Path| {
-        let options = Options { out: out.to_path_buf(), group_size: None, replace: true };
+        let options = Options { out: out.to_path_buf(), group_size: None, calibration: None, replace: true };
         quantize(&mut *open(&source).unwrap(), &options, &mut |_| ControlFlow::Continue(()))
     };
     replace(&out).unwrap();
@@ -209,7 +223,8 @@ fn a_group_size_that_does_not_fit_is_refused_with_what_would() {
     let dir = tempfile::tempdir().unwrap();
     tiny_hf_folder(&dir.path().join("source"), 6, true);
     for (group, expected) in [(128, "(embed)"), (96, "a multiple of 64"), (0, "a multiple of 64")] {
-        let options = Options { out: dir.path().join("model"), group_size: Some(group), replace: false };
+        let options =
+            Options { out: dir.path().join("model"), group_size: Some(group), calibration: None, replace: false };
         let mut source = open(&dir.path().join("source")).unwrap();
         let fault = quantize(&mut *source, &options, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
         assert!(fault.starts_with("--group-size") && fault.contains(expected), "{fault}");
@@ -226,4 +241,174 @@ fn rotary_factors_of_a_gguf_file_go_into_the_shape() {
     quantize_tiny(&dir.path().join("x.gguf"), &dir.path().join("model")).unwrap();
     let folder = ModelFolder::open(&dir.path().join("model")).unwrap();
     assert_eq!(folder.shape().rope.scaling, RopeScaling::Factors { factors });
+}
+
+/// A pack for `source`, made in `dir` and changed before it is written.
+fn pack_for(source: &Path, dir: &Path, change: impl FnOnce(&mut TestPack)) -> PathBuf {
+    let plain = dir.join("plain");
+    if !plain.exists() {
+        quantize_tiny(source, &plain).unwrap();
+    }
+    let mut pack = TestPack::of(source, &plain, 21);
+    change(&mut pack);
+    let path = dir.join("pack.safetensors");
+    pack.write(&path).unwrap();
+    path
+}
+
+/// The data of a tensor of the base's file.
+fn base(folder: &ModelFolder, name: &str) -> Vec<u8> {
+    folder.tensor(0, name).unwrap().bytes().to_vec()
+}
+
+#[test]
+fn a_pack_with_the_ranges_of_the_weights_gives_the_same_slices_and_its_routers() {
+    for tied in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, out) = (dir.path().join("source"), dir.path().join("model"));
+        let shape = tiny_hf_folder(&source, 12, tied);
+        let path = pack_for(&source, dir.path(), |_| ());
+        let report = quantize_with(&source, &out, &path).unwrap();
+        assert_estimate(&source, &report, Some(&path));
+
+        let (plain, folder) = (ModelFolder::open(&dir.path().join("plain")).unwrap(), ModelFolder::open(&out).unwrap());
+        for file in &SLICE_FILES[1..] {
+            assert!(fs::read(plain.dir().join(file)).unwrap() == fs::read(out.join(file)).unwrap(), "{file}");
+        }
+        for spec in layout::file_tensors(&shape, 64, false, 0) {
+            assert!(base(&plain, &spec.name) == base(&folder, &spec.name), "{}", spec.name);
+        }
+        let pack = Pack::open(&path).unwrap();
+        for spec in layout::routers(&shape) {
+            assert!(base(&folder, &spec.name) == pack.tensor(&spec), "{}", spec.name);
+        }
+        assert_eq!(layout::routers(&shape).len(), 2 * 4 * 4);
+
+        let (old, new) = (plain.manifest(), folder.manifest());
+        assert_eq!((old.format_version, new.format_version), (1, 2));
+        assert!(plain.thresholds().is_none() && old.quantization.calibration.is_none());
+        assert_eq!(folder.thresholds(), Some(&pack.info().thresholds));
+        let calibration = new.quantization.calibration.as_ref().unwrap();
+        assert_eq!(calibration.recipe["steps"], 7);
+        assert_eq!(calibration.source_sha256, pack.info().source_sha256);
+        let pack_sha256: String = Sha256::digest(fs::read(&path).unwrap()).iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(calibration.pack_sha256, pack_sha256);
+        ModelFolder::verify(&out, &mut never).unwrap();
+    }
+}
+
+#[test]
+fn another_range_in_the_pack_changes_its_group_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, out) = (dir.path().join("source"), dir.path().join("model"));
+    tiny_hf_folder(&source, 13, true);
+    // Row 2 of [64, 128]: its second group of two, half as wide as its weights.
+    let (name, group) = ("layers.1.down", 2 * 2 + 1);
+    let path = pack_for(&source, dir.path(), |pack| {
+        pack.set(&format!("{name}.scales"), 2 * group, -0.125);
+        pack.set(&format!("{name}.scales"), 2 * group + 1, 0.0625);
+    });
+    quantize_with(&source, &out, &path).unwrap();
+    let (plain, folder) = (ModelFolder::open(&dir.path().join("plain")).unwrap(), ModelFolder::open(&out).unwrap());
+    let (before, after) = (dequantized(&plain, name), dequantized(&folder, name));
+    for (at, (before, after)) in before.iter().zip(&after).enumerate() {
+        if at / 64 == group {
+            // Weights beyond the range come back as its outermost bins' middles.
+            let (lo, bin) = (-0.125, 0.0625 / 64.0);
+            let expected = before.0.clamp(lo + bin / 2.0, lo + 255.5 * bin);
+            assert!((after.0 - expected).abs() <= before.1 + bin / 2.0, "weight {at}: {} for {expected}", after.0);
+        } else {
+            assert_eq!(before.0, after.0, "weight {at}");
+        }
+    }
+    let outside = before[64 * group..][..64].iter().filter(|(weight, _)| weight.abs() > 0.125).count();
+    assert!(outside > 10, "only {outside} weights are outside");
+    assert_eq!(dequantized(&plain, "layers.0.down"), dequantized(&folder, "layers.0.down"));
+}
+
+#[test]
+fn a_pack_for_another_model_is_refused_and_nothing_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, work) = (dir.path().join("source"), tempfile::tempdir().unwrap());
+    tiny_hf_folder(&source, 14, true);
+    let other = work.path().join("other");
+    tiny_hf_folder(&other, 15, true);
+    let path = pack_for(&other, work.path(), |_| ());
+    let hash = |source: &Path| weights_sha256(&mut *open(source).unwrap(), &mut |_| ControlFlow::Continue(()));
+    let (ours, theirs) = (hash(&source).unwrap(), hash(&other).unwrap());
+
+    let refused = |path: &Path, group_size, words: &[&str]| {
+        let calibration = Some(path.to_path_buf());
+        let options = Options { out: dir.path().join("model"), group_size, calibration, replace: false };
+        let fault = quantize(&mut *open(&source).unwrap(), &options, &mut |progress| {
+            assert_eq!(progress.stage, Stage::SourceHash, "weights are cut");
+            ControlFlow::Continue(())
+        });
+        let fault = fault.unwrap_err();
+        assert!(matches!(fault, Error::InvalidArgument { .. }), "{fault}");
+        for word in words {
+            assert!(fault.to_string().contains(word), "`{word}` is not in: {fault}");
+        }
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["source"]);
+    };
+    refused(&path, None, &["--calibration", "pack.safetensors", "`source`", "`other`", &ours[..12], &theirs[..12]]);
+    refused(&path, Some(128), &["--group-size", "expected 64", "pack.safetensors", "got 128"]);
+
+    let wide = work.path().join("wide");
+    let shape = LlamaShape { ffn_dim: 192, ..tiny_shape(true) };
+    TinyModel::new(shape, 16).write_hf(&wide, Dtype::F32, 1);
+    fs::remove_dir_all(work.path().join("plain")).unwrap();
+    let path = pack_for(&wide, work.path(), |_| ());
+    refused(&path, None, &["--calibration", "ffn_dim is 128", "`wide`, with 192"]);
+}
+
+#[test]
+fn the_hash_of_the_weights_depends_on_them_and_not_on_their_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for tied in [false, true] {
+        let mut model = TinyModel::new(tiny_shape(tied), 17);
+        model.write_hf(&path("f32"), Dtype::F32, 1);
+        model.write_hf(&path("bf16 in three"), Dtype::BF16, 3);
+        model.write_gguf(&path("f16.gguf"), GgmlDType::F16);
+        let hash = |name: &str| {
+            let (mut source, mut last) = (open(&path(name)).unwrap(), (0, 0));
+            let hash = weights_sha256(source.as_mut(), &mut |progress| {
+                assert!(progress.stage == Stage::SourceHash && !progress.name.is_empty() && progress.done > last.0);
+                last = (progress.done, progress.total);
+                ControlFlow::Continue(())
+            });
+            assert_eq!(last.0, last.1, "all of it");
+            hash.unwrap()
+        };
+        let first = hash("f32");
+        assert_eq!(first, plain_hash(&model));
+        assert_eq!(first, hash("bf16 in three"));
+        assert_eq!(first, hash("f16.gguf"));
+
+        let (_, weights) = model.tensors.get_mut("model.layers.1.post_attention_layernorm.weight").unwrap();
+        weights[3] += 1.0;
+        model.write_hf(&path("f32"), Dtype::F32, 1);
+        assert_ne!(first, hash("f32"));
+        // The untied model has a tensor more.
+        fs::remove_dir_all(path("bf16 in three")).unwrap();
+    }
+}
+
+/// The hash over all of a model's weights at once, in the order that is promised.
+fn plain_hash(model: &TinyModel) -> String {
+    let mut names = vec!["model.embed_tokens".to_string()];
+    for layer in 0..model.shape.layers {
+        let layer = |part: &str| format!("model.layers.{layer}.{part}");
+        names.extend(parts(&model.shape).iter().map(|(_, _, part)| layer(part)));
+        names.extend(["input_layernorm", "post_attention_layernorm"].map(layer));
+    }
+    names.push("model.norm".into());
+    if !model.shape.tied_head {
+        names.push("lm_head".into());
+    }
+    let weights = names.iter().flat_map(|name| &model.tensors[&format!("{name}.weight")].1);
+    let bytes: Vec<u8> = weights.flat_map(|weight| weight.to_le_bytes()).collect();
+    Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -15,7 +15,7 @@ const CONTEXT: u32 = 32;
 const PROMPT: [u32; 5] = [70, 80, 90, 100, 110];
 
 fn plan(bits: u32) -> PrecisionPlan {
-    PrecisionPlan::uniform(bits, "test").unwrap()
+    PrecisionPlan::for_bits(bits as f32, false, "test").unwrap()
 }
 
 /// Runs `test` on a session at `bits`, greedy, on every engine there is.

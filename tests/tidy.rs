@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// Module families by level, lowest first: a file may name modules of lower levels and of its own family.
 const LEVELS: &[&[&str]] = &[
-    &["error", "precision", "shape"],
+    &["error", "precision", "routing", "shape"],
     &["recording", "format", "power", "text"],
     &["engine", "kernels"],
     &["gpu", "cpu"],
@@ -18,8 +18,15 @@ const LEVELS: &[&[&str]] = &[
 ];
 
 /// (family, other family of its level that it may name all the same).
-const SIBLINGS: &[(&str, &str)] =
-    &[("precision", "error"), ("text", "format"), ("kernels", "engine"), ("main", "cli"), ("main", "lib")];
+const SIBLINGS: &[(&str, &str)] = &[
+    ("precision", "error"),
+    ("routing", "precision"),
+    ("text", "format"),
+    ("calibrate", "quantize"),
+    ("kernels", "engine"),
+    ("main", "cli"),
+    ("main", "lib"),
+];
 
 /// Files of `src/kernels` that are no kernel.
 const KERNEL_SUPPORT: &[&str] = &["mod", "product", "shaders", "sliced"];

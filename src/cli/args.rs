@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use super::exit;
 use crate::power::PowerMode;
+use crate::precision::BITS;
 
-/// Runs a language model, reading 2, 4, 6 or 8 bits of each weight.
+/// Runs a language model, reading 2 to 8 bits of each weight.
 ///
 /// The answer goes to standard output as it is written, everything else to standard error. Without a prompt on the
 /// command line, it is read from standard input.
@@ -63,10 +63,11 @@ pub struct GenerateArgs {
     /// Context in tokens; 0 for what the model was trained for [default: 4096, or that if it is less]
     #[arg(short = 'c', long = "ctx-size", value_name = "N")]
     pub ctx_size: Option<u32>,
-    /// Bits to read of each weight; stands above --power-mode
-    #[arg(long, value_parser = bits_parser())]
-    pub bits: Option<u32>,
-    /// Energy to spend: 4, 6 or 8 bits of each weight [default: high]
+    /// Bits to read of each weight, 2 to 8: any number, on average, for a model with routers, else 2, 4, 6 or 8; stands
+    /// above --power-mode
+    #[arg(long, value_parser = average_bits)]
+    pub bits: Option<f32>,
+    /// Energy to spend: 4, 6 or 8 bits of each weight, on average for a model with routers [default: high]
     #[arg(long, value_name = "MODE")]
     pub power_mode: Option<PowerMode>,
     /// Write one JSON object a line: each token, then a summary
@@ -130,13 +131,15 @@ pub struct SamplingArgs {
 pub enum Command {
     /// Make a model folder of a Hugging Face folder or a GGUF file
     Quantize(QuantizeArgs),
+    /// Train ranges and routers on text, for `quantize --calibration`
+    Calibrate(CalibrateArgs),
     /// Show what a model folder holds
     Inspect(InspectArgs),
     /// Check every hash and shape of a model folder
     Verify(VerifyArgs),
     /// List the devices that a model can run on
     Devices(DevicesArgs),
-    /// Measure perplexity on a text, over windows of tokens side by side
+    /// Measure perplexity on a text, or accuracy on a zero-shot task, at one or several numbers of bits
     Eval(EvalArgs),
     /// Print where models lie, for scripts
     Paths(PathsArgs),
@@ -151,10 +154,52 @@ pub struct QuantizeArgs {
     /// Model folder to make
     #[arg(short = 'o', long = "output", value_name = "DIR")]
     pub out: PathBuf,
+    /// Weights that share one range, a multiple of 64 [default: the pack's; without one 128, or 64 where 128 does
+    /// not divide]
+    #[arg(long, value_name = "N")]
+    pub group_size: Option<u32>,
+    /// Trained ranges and routers of this very model, from a calibration pack
+    #[arg(long, value_name = "PACK")]
+    pub calibration: Option<PathBuf>,
+    /// Replace a model that is there already
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Arguments of `calibrate`.
+#[derive(Debug, Args)]
+pub struct CalibrateArgs {
+    /// GGUF file, or folder as Hugging Face keeps models
+    #[arg(value_name = "SRC")]
+    pub source: PathBuf,
+    /// Text to train on, in UTF-8; never the text that you evaluate on
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    pub text: Vec<PathBuf>,
+    /// Pack to write
+    #[arg(short = 'o', long = "output", value_name = "PACK")]
+    pub out: PathBuf,
+    /// Steps of the optimizer
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    pub steps: usize,
+    /// Windows of a step
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    pub batch: usize,
+    /// Tokens of a window
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub seq: usize,
+    /// Seed of everything random
+    #[arg(short = 's', long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
     /// Weights that share one range, a multiple of 64 [default: 128, or 64 where 128 does not divide]
     #[arg(long, value_name = "N")]
     pub group_size: Option<u32>,
-    /// Replace a model that is there already
+    /// Device memory that the run may take; smaller parts of a batch are computed at once until it fits
+    #[arg(long, value_name = "SIZE", default_value = "8GiB")]
+    pub memory: bytesize::ByteSize,
+    /// Device to train on: `cpu`, `gpu`, a number or a part of a name from `edge-run devices` [default: the best GPU]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Replace a pack that is there already
     #[arg(long)]
     pub force: bool,
 }
@@ -188,23 +233,54 @@ pub struct DevicesArgs {
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("input").required(true).args(["text", "task"])))]
 pub struct EvalArgs {
     /// Text to predict, in UTF-8
     #[arg(long, value_name = "FILE")]
-    pub text: PathBuf,
+    pub text: Option<PathBuf>,
+    /// Examples of a zero-shot task, one JSON object a line: context and continuation, or query, choices and gold
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub task: Option<PathBuf>,
     /// The model and what it runs on.
     #[command(flatten)]
     pub model: ModelArgs,
     /// Tokens of a window; each predicts its tokens from the second on
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1024,
+        value_parser = clap::value_parser!(u32).range(2..),
+        conflicts_with = "task"
+    )]
     pub window: u32,
     /// Windows to measure [default: all whole ones]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "task")]
     pub windows: Option<u32>,
-    /// Bits to read of each weight; several, with commas between, are measured one after the other
-    #[arg(long, value_delimiter = ',', default_value = "8", value_parser = bits_parser())]
-    pub bits: Vec<u32>,
-    /// Write one JSON object a line, one for each number of bits
+    /// Examples to score, from the first on [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "text")]
+    pub limit: Option<u32>,
+    /// Bits to read of each weight, 2 to 8; several, with commas between, are measured one after the other
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "8",
+        allow_hyphen_values = true,
+        value_parser = average_bits
+    )]
+    pub bits: Vec<f32>,
+    /// Measure each number of bits also with the routers' choices dealt to other tokens
+    #[arg(long)]
+    pub shuffle_gates: bool,
+    /// Seed of the dealing
+    #[arg(short = 's', long, value_name = "SEED", default_value_t = 1)]
+    pub seed: u32,
+    /// Plot perplexity against bits: the numbers of bits given, these shuffled, and every uniform depth
+    #[arg(long, value_name = "FILE.svg", conflicts_with = "task")]
+    pub plot: Option<PathBuf>,
+    /// Tell the bits read at each site of each layer
+    #[arg(long)]
+    pub detail: bool,
+    /// Write one JSON object a line, one for each row of the table
     #[arg(long)]
     pub json: bool,
 }
@@ -226,8 +302,10 @@ pub enum Place {
     DefaultModel,
 }
 
-fn bits_parser() -> impl TypedValueParser<Value = u32> {
-    PossibleValuesParser::new(["2", "4", "6", "8"]).map(|bits| bits.parse().expect("possible values are numbers"))
+/// A number of bits that some model can read on average; whether this one can is for it to say.
+fn average_bits(text: &str) -> Result<f32, String> {
+    let bits = text.trim().parse().ok().filter(|bits| BITS.contains(bits));
+    bits.ok_or_else(|| "expected numbers from 2 to 8, such as 2.5".to_string())
 }
 
 #[cfg(test)]
@@ -251,7 +329,7 @@ mod tests {
             "-m dir -p Hi -n 5 -c 512 --temp 0 --top-k 1 --top-p 0.5 --min-p 0 --repeat-penalty 1.1 -s 7 --bits 4";
         let cli = parse(line).unwrap().generate;
         assert_eq!((cli.prompt_flag.as_deref(), cli.n_predict, cli.ctx_size), (Some("Hi"), 5, Some(512)));
-        assert_eq!((cli.sampling.seed, cli.bits, cli.sampling.top_k), (7, Some(4), Some(1)));
+        assert_eq!((cli.sampling.seed, cli.bits, cli.sampling.top_k), (7, Some(4.0), Some(1)));
         let cli = parse("-n -1 -s -1 --power-mode low Hi").unwrap().generate;
         assert_eq!((cli.n_predict, cli.sampling.seed, cli.prompt.as_deref()), (-1, -1, Some("Hi")));
     }
@@ -264,9 +342,39 @@ mod tests {
     }
 
     #[test]
+    fn any_bits_from_two_to_eight_are_understood() {
+        for (text, bits) in [("2", 2.0), ("3.5", 3.5), ("8.0", 8.0)] {
+            assert_eq!(parse(&format!("--bits {text} Hi")).unwrap().generate.bits, Some(bits));
+        }
+        for text in ["1.9", "8.1", "nan", "inf", "four", "-4"] {
+            assert!(parse(&format!("--bits {text} Hi")).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn several_bits_come_with_commas() {
-        let Some(Command::Eval(eval)) = parse("eval --text f --bits 2,4,8").unwrap().command else { panic!("no eval") };
-        assert_eq!(eval.bits, [2, 4, 8]);
-        assert!(parse("eval --text f --bits 2,3").is_err());
+        let Some(Command::Eval(eval)) = parse("eval --text f --bits 2.5,4,8").unwrap().command else {
+            panic!("no eval")
+        };
+        assert_eq!(eval.bits, [2.5, 4.0, 8.0]);
+        for bits in ["-1", "-4,8", "4,-4", "1.9", "8.1", "nan", "inf", "4,,8", "4;8", "four", ""] {
+            let error = parse(&format!("eval --text f --bits {bits}")).unwrap_err().to_string();
+            assert!(error.contains("--bits") && error.contains("numbers from 2 to 8"), "{bits}: {error}");
+        }
+    }
+
+    #[test]
+    fn eval_takes_a_text_or_a_task_and_what_goes_with_it() {
+        for line in [
+            "--text f --task g",
+            "--task g --window 8",
+            "--task g --windows 8",
+            "--task g --plot p.svg",
+            "--text f --limit 3",
+            "--json",
+        ] {
+            assert!(parse(&format!("eval {line}")).is_err(), "{line}");
+        }
+        assert!(parse("eval --task g --limit 3 --bits 2,8 --shuffle-gates --detail").is_ok());
     }
 }

@@ -50,6 +50,19 @@ pub fn open(args: &ModelArgs) -> Result<Box<dyn Engine>> {
     }
 }
 
+/// The device that `asked` means, and the list it is from. Without a request the best GPU, or the processor where there
+/// is none but in software.
+#[cfg(feature = "calibrate")]
+pub fn find(asked: Option<&str>) -> Result<(DeviceInfo, Vec<DeviceInfo>)> {
+    let gpus = if asked.is_some_and(is_cpu) { Vec::new() } else { gpu::devices() };
+    let chosen = match choose(asked, &gpus, &cpu::device())? {
+        Choice::Gpu(index) => gpus.iter().find(|gpu| gpu.index == Some(index)).cloned(),
+        Choice::Cpu => None,
+    };
+    let hard = |gpu: &DeviceInfo| asked.is_some() || gpu.kind != crate::engine::DeviceKind::SoftwareRenderer;
+    Ok((chosen.filter(hard).unwrap_or_else(cpu::device), gpus))
+}
+
 /// The device that `asked` means.
 fn choose(asked: Option<&str>, gpus: &[DeviceInfo], cpu: &DeviceInfo) -> Result<Choice> {
     let best = gpus.iter().min_by_key(|gpu| gpu.kind).and_then(|gpu| gpu.index).map(Choice::Gpu);

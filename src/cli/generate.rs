@@ -33,8 +33,8 @@ struct SummaryLine<'a> {
 pub fn run(args: &GenerateArgs) -> Done {
     // All that can be found wrong without touching the weights is found before they are read.
     let prompt = settings::prompt(args)?;
-    let plan = settings::plan(args)?;
     let folder = settings::open_model(&args.model)?;
+    let plan = settings::plan(args, folder.thresholds().is_some())?;
     let text = TextModel::open(&folder)?;
     let mut sampling = settings::sampling(&args.sampling, text.defaults())?;
     let seed = *sampling.seed.get_or_insert_with(rand::random);
@@ -72,6 +72,9 @@ pub fn run(args: &GenerateArgs) -> Done {
     })?;
     if output.is_closed() {
         return Ok(Exit::Done);
+    }
+    if args.verbose {
+        note(format_args!("bits:   {}", by_site(&summary)));
     }
     note(sentence(&summary, model.device()));
     Ok(if stop::asked() { Exit::Stopped } else { Exit::Done })
@@ -124,7 +127,7 @@ fn sentence(summary: &Summary, device: &DeviceInfo) -> String {
         StopReason::Stopped => "stopped",
     };
     format!(
-        "[{} prompt tokens{}, {} generated{}, {:.1} bits of each weight, {} ({}), {stop}]",
+        "[{} prompt tokens{}, {} generated{}, {:.2} bits of each weight, {} ({}), {stop}]",
         summary.prompt_tokens,
         at(summary.prompt_tokens, summary.prompt_s),
         summary.generated_tokens,
@@ -133,6 +136,11 @@ fn sentence(summary: &Summary, device: &DeviceInfo) -> String {
         device.name,
         device.backend
     )
+}
+
+/// Bits read at each kind of site, for -v.
+fn by_site(summary: &Summary) -> String {
+    summary.bits_by_site.map(|(site, bits)| format!("{site} {bits:.2}")).join(", ")
 }
 
 /// Tokens that took [`Summary::generate_s`]: the first came with the prompt, and the one that ended the turn counts.
@@ -151,7 +159,9 @@ mod tests {
     use super::*;
 
     fn summary(stop: StopReason, generated_tokens: usize) -> Summary {
-        Summary { stop, prompt_tokens: 37, generated_tokens, prompt_s: 0.5, generate_s: 0.25, bits: 4.0 }
+        let bits_by_site = [("qkv", 6.0), ("o", 2.5), ("gate_up", 4.0), ("down", 3.875)];
+        let (prompt_s, generate_s) = (0.5, 0.25);
+        Summary { stop, prompt_tokens: 37, generated_tokens, prompt_s, generate_s, bits: 3.996, bits_by_site }
     }
 
     #[test]
@@ -174,12 +184,15 @@ mod tests {
         };
         assert_eq!(
             sentence(&summary(StopReason::EndOfTurn, 7), &device),
-            "[37 prompt tokens at 74.0 tokens/s, 7 generated at 28.0 tokens/s, 4.0 bits of each weight, \
+            "[37 prompt tokens at 74.0 tokens/s, 7 generated at 28.0 tokens/s, 4.00 bits of each weight, \
              llvmpipe (Vulkan), end of turn]"
         );
         assert_eq!(
             sentence(&summary(StopReason::Stopped, 0), &device),
-            "[37 prompt tokens at 74.0 tokens/s, 0 generated, 4.0 bits of each weight, llvmpipe (Vulkan), stopped]"
+            "[37 prompt tokens at 74.0 tokens/s, 0 generated, 4.00 bits of each weight, llvmpipe (Vulkan), stopped]"
         );
+        assert_eq!(by_site(&summary(StopReason::Stopped, 0)), "qkv 6.00, o 2.50, gate_up 4.00, down 3.88");
+        let json = serde_json::to_value(summary(StopReason::Length, 7)).unwrap();
+        assert_eq!(json["bits_by_site"]["o"], 2.5);
     }
 }

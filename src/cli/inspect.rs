@@ -43,6 +43,8 @@ fn describe(summary: &FolderSummary) -> String {
         lines.push((["bits, 1 slice", "bits, 2 slices", "bits, 3 slices", "bits, 4 slices"][depth.slices - 1], value));
     }
     lines.push(("embedding", embedding(summary)));
+    lines.push(("ranges", ranges(summary)));
+    lines.push(("routers", routers(summary)));
     lines.push(("files", files(summary)));
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let text = lines.iter().fold(String::new(), |mut text, (name, value)| {
@@ -59,6 +61,22 @@ fn embedding(summary: &FolderSummary) -> String {
     format!("{head}; stored and always read at {} bits, {bits} with ranges", Depth::FULL.bits())
 }
 
+/// Where the ranges come from.
+fn ranges(summary: &FolderSummary) -> String {
+    match &summary.calibration {
+        Some(pack) => format!("calibrated, with the pack of SHA-256 {}", pack.pack_sha256),
+        None => "of the smallest and the largest weight of each group".into(),
+    }
+}
+
+/// The routers, if there are any.
+fn routers(summary: &FolderSummary) -> String {
+    let Some(routing) = &summary.routing else { return "none: every token reads the same slices".into() };
+    let (size, bits) = (progress::bytes(routing.bytes), routing.overhead_bits);
+    let (least, most, rows) = (routing.least_bits, routing.most_bits, routing.rows);
+    format!("{}, {size} ({bits:.2} bits a weight); {least} to {most} bits on average, {rows} rows", routing.routers)
+}
+
 /// Sizes on disk.
 fn files(summary: &FolderSummary) -> String {
     let slices: Vec<String> = summary.slice_file_bytes.iter().map(|bytes| progress::bytes(*bytes)).collect();
@@ -70,7 +88,7 @@ fn files(summary: &FolderSummary) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::{DepthBits, ModelSource};
+    use crate::format::{Calibration, DepthBits, ModelSource, RoutingSummary};
     use crate::shape::{LlamaShape, Rope, RopeScaling};
 
     #[test]
@@ -105,6 +123,8 @@ mod tests {
             depths: (1..=4)
                 .map(|d| DepthBits { slices: d, bits: 2.0 * d as f32, bits_with_scales: 2.0 * d as f32 + 0.5 })
                 .collect(),
+            calibration: None,
+            routing: None,
             shape,
         };
         insta::assert_snapshot!(describe(&summary), @r"
@@ -124,7 +144,26 @@ mod tests {
         bits, 3 slices  6 read of each weight, 6.5 with ranges
         bits, 4 slices  8 read of each weight, 8.5 with ranges
         embedding       is the head too; stored and always read at 8 bits, 8.5 with ranges
+        ranges          of the smallest and the largest weight of each group
+        routers         none: every token reads the same slices
         files           150.00 MiB: base 50.00 MiB, residual slices 32.00 MiB, 32.00 MiB, 32.00 MiB
         ");
+
+        let calibration = Calibration {
+            pack_sha256: "0123abcd".into(),
+            source_sha256: "4567".into(),
+            recipe: serde_json::Map::new(),
+        };
+        let routing = RoutingSummary {
+            routers: 120,
+            bytes: 6 << 20,
+            overhead_bits: 0.474,
+            least_bits: 2.0,
+            most_bits: 8.0,
+            rows: 13,
+        };
+        let calibrated = FolderSummary { calibration: Some(calibration), routing: Some(routing), ..summary };
+        assert_eq!(ranges(&calibrated), "calibrated, with the pack of SHA-256 0123abcd");
+        assert_eq!(routers(&calibrated), "120, 6.00 MiB (0.47 bits a weight); 2 to 8 bits on average, 13 rows");
     }
 }

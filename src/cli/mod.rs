@@ -1,6 +1,7 @@
 //! The command line: from words to settings, from settings to work, from failures to exit codes.
 
 mod args;
+mod calibrate;
 mod devices;
 mod eval;
 mod exit;
@@ -51,6 +52,7 @@ fn run(cli: &Cli) -> Done {
     match &cli.command {
         None => generate::run(&cli.generate),
         Some(Command::Quantize(args)) => quantize::run(args),
+        Some(Command::Calibrate(args)) => calibrate::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Verify(args)) => verify::run(args),
         Some(Command::Devices(args)) => devices::run(args),

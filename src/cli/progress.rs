@@ -11,6 +11,14 @@ pub enum Unit {
     Weights,
     /// Windows of a text.
     Windows,
+    /// Steps of a training.
+    #[cfg(feature = "calibrate")]
+    Steps,
+    /// Rows of a table.
+    #[cfg(feature = "calibrate")]
+    Rows,
+    /// Examples of a task.
+    Examples,
 }
 
 /// A bar that counts up to `total`.
@@ -19,6 +27,11 @@ pub fn bar(what: &str, total: u64, unit: Unit) -> ProgressBar {
         Unit::Bytes => "{bytes}/{total_bytes}",
         Unit::Weights => "{human_pos}/{human_len} weights",
         Unit::Windows => "{pos}/{len} windows",
+        #[cfg(feature = "calibrate")]
+        Unit::Steps => "{pos}/{len} steps",
+        #[cfg(feature = "calibrate")]
+        Unit::Rows => "{pos} rows",
+        Unit::Examples => "{human_pos}/{human_len} examples",
     };
     let style = ProgressStyle::with_template(&format!("{{prefix}} [{{wide_bar}}] {count} {{eta}} {{msg}}"));
     let style = style.expect("the template is sound").progress_chars("=> ");

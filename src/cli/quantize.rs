@@ -8,20 +8,21 @@ use super::exit::Exit;
 use super::output::note;
 use super::progress::{self, Unit};
 use super::stop;
-use crate::error::{Error, Result};
-use crate::format::layout;
 use crate::quantize::{self, Options, Progress, Stage};
-use crate::shape::LlamaShape;
 
 /// Makes the model folder, with an estimate before and a bar meanwhile.
 pub fn run(args: &QuantizeArgs) -> Done {
     stop::watch();
     let mut source = quantize::open(&args.source)?;
-    let group = group_size(source.shape(), args.group_size)?;
-    let estimate = quantize::estimate(source.shape(), group);
+    let options = Options {
+        out: args.out.clone(),
+        group_size: args.group_size,
+        calibration: args.calibration.clone(),
+        replace: args.force,
+    };
+    let estimate = quantize::estimate(source.as_ref(), &options)?;
     let (disk, memory) = (progress::bytes(estimate.disk_bytes), progress::bytes(estimate.memory_bytes));
     note(format_args!("{}: will take {disk} of disk and about {memory} of memory", source.model_source().name));
-    let options = Options { out: args.out.clone(), group_size: Some(group), replace: args.force };
     let mut bars = Bars::default();
     let report = quantize::quantize(source.as_mut(), &options, &mut |progress| {
         bars.show(progress);
@@ -40,15 +41,6 @@ pub fn run(args: &QuantizeArgs) -> Done {
     Ok(Exit::Done)
 }
 
-/// The group size asked for, or the default one, if it fits: the estimate needs one that does.
-fn group_size(shape: &LlamaShape, asked: Option<u32>) -> Result<u32> {
-    let group = asked.unwrap_or_else(|| layout::default_group(shape));
-    match layout::group_fault(shape, group) {
-        Some((expected, got)) => Err(Error::argument("--group-size", expected, got)),
-        None => Ok(group),
-    }
-}
-
 /// One bar at a time, for the stage at hand.
 #[derive(Default)]
 struct Bars {
@@ -60,6 +52,7 @@ impl Bars {
         if self.shown.as_ref().is_none_or(|(stage, _)| *stage != progress.stage) {
             self.clear();
             let (what, unit) = match progress.stage {
+                Stage::SourceHash => ("check", Unit::Weights),
                 Stage::Weights => ("quantize", Unit::Weights),
                 Stage::Hashes => ("hash", Unit::Bytes),
             };

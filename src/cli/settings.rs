@@ -50,14 +50,20 @@ pub fn read_text(name: &str, file: &Path) -> Result<String> {
     utf8(&format!("{name} `{}`", file.display()), bytes)
 }
 
-/// What is read of the weights, and why.
-pub fn plan(args: &GenerateArgs) -> Result<PrecisionPlan> {
+/// What is read of the weights of a model that `has_routers` or not, and why.
+pub fn plan(args: &GenerateArgs, has_routers: bool) -> Result<PrecisionPlan> {
     match (args.bits, args.power_mode) {
-        (Some(bits), _) => PrecisionPlan::uniform(bits, format!("--bits {bits}")),
-        (None, Some(mode)) => Ok(mode.plan()),
+        (Some(bits), _) => {
+            let plan = PrecisionPlan::for_bits(bits, has_routers, format!("--bits {bits}"));
+            plan.map_err(|error| match error {
+                Error::InvalidArgument { expected, got, .. } => Error::argument("--bits", expected, got),
+                other => other,
+            })
+        }
+        (None, Some(mode)) => Ok(mode.plan(has_routers)),
         // Nothing asks for thrift, so quality decides.
         (None, None) => {
-            let plan = PowerMode::High.plan();
+            let plan = PowerMode::High.plan(has_routers);
             Ok(PrecisionPlan { reason: format!("{} (the default)", plan.reason), ..plan })
         }
     }
@@ -154,6 +160,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::precision::{Depth, Precision};
 
     fn parse(words: &[&str]) -> GenerateArgs {
         Cli::parse_from(std::iter::once(&"edge-run").chain(words)).generate
@@ -180,10 +187,21 @@ mod tests {
 
     #[test]
     fn bits_stand_above_the_power_mode() {
-        let plan_of = |words: &[&str]| plan(&parse(words)).unwrap();
+        let plan_of = |words: &[&str]| plan(&parse(words), false).unwrap();
         assert_eq!(plan_of(&["--bits", "2", "--power-mode", "high", "x"]).bits(), 2.0);
         assert_eq!(plan_of(&["--power-mode", "low", "x"]).bits(), 4.0);
         assert_eq!(plan_of(&["x"]).reason, "power mode high (the default)");
+    }
+
+    #[test]
+    fn routers_serve_what_slices_alone_cannot() {
+        let plan_of = |words: &[&str], has_routers| plan(&parse(words), has_routers);
+        let message = plan_of(&["--bits", "3.5", "x"], false).unwrap_err().to_string();
+        assert_eq!(message, "--bits: expected 2, 4, 6 or 8 for a model without routers, got 3.5");
+        assert_eq!(plan_of(&["--bits", "3.5", "x"], true).unwrap().precision, Precision::Routed(3.5));
+        for (mode, routed) in [("low", Precision::Routed(4.0)), ("high", Precision::Uniform(Depth::FULL))] {
+            assert_eq!(plan_of(&["--power-mode", mode, "x"], true).unwrap().precision, routed);
+        }
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use safetensors::Dtype;
 
 use crate::precision::SLICES;
+use crate::routing::{HIDDEN, SCORES};
 use crate::shape::{LlamaShape, Site};
 
-/// File of slice `slice`; the base's also holds scales and norms.
+/// File of slice `slice`; the base's also holds scales, norms and routers.
 pub fn slice_file(slice: usize) -> String {
     if slice == 0 { "base.safetensors".to_string() } else { format!("slice-{slice}.safetensors") }
 }
@@ -78,7 +79,7 @@ pub fn site(shape: &LlamaShape, layer: u32, site: Site) -> SlicedSpec {
 
 /// Every sliced matrix, in the order of the files.
 pub fn sliced(shape: &LlamaShape) -> Vec<SlicedSpec> {
-    let layers = (0..shape.layers).flat_map(|layer| Site::ALL.map(|s| site(shape, layer, s)));
+    let layers = sites(shape).map(|(layer, s)| site(shape, layer, s));
     [embed(shape)].into_iter().chain(layers).chain(head(shape)).collect()
 }
 
@@ -101,18 +102,51 @@ pub fn norms(shape: &LlamaShape) -> Vec<TensorSpec> {
     names.map(|name| TensorSpec { name, dtype: Dtype::F32, shape: vec![shape.model_dim as usize] }).collect()
 }
 
-/// The tensors of the file of `slice`, in file order.
-pub fn file_tensors(shape: &LlamaShape, group: u32, slice: usize) -> Vec<TensorSpec> {
+/// The router of a site: w1, [HIDDEN, input]; b1, `[HIDDEN]`; w2, [SCORES, HIDDEN]; b2, `[SCORES]`.
+pub fn router(shape: &LlamaShape, layer: u32, site: Site) -> [TensorSpec; 4] {
+    let (_, input) = site.dims(shape);
+    let (hidden, scores) = (HIDDEN as usize, SCORES as usize);
+    let tensor = |part: &str, dtype, shape| {
+        let name = format!("layers.{layer}.{}.router.{part}", site.name());
+        TensorSpec { name, dtype, shape }
+    };
+    [
+        tensor("w1", Dtype::F16, vec![hidden, input as usize]),
+        tensor("b1", Dtype::F32, vec![hidden]),
+        tensor("w2", Dtype::F32, vec![scores, hidden]),
+        tensor("b2", Dtype::F32, vec![scores]),
+    ]
+}
+
+/// The routers of every site, in file order.
+pub fn routers(shape: &LlamaShape) -> Vec<TensorSpec> {
+    sites(shape).flat_map(|(layer, s)| router(shape, layer, s)).collect()
+}
+
+/// The tensors of a calibration pack, in file order: the ranges of every site, then the routers.
+pub fn pack_tensors(shape: &LlamaShape, group: u32) -> Vec<TensorSpec> {
+    let ranges = sites(shape).map(|(layer, s)| site(shape, layer, s).scales(group));
+    ranges.chain(routers(shape)).collect()
+}
+
+/// Every site of every layer, first to last.
+pub fn sites(shape: &LlamaShape) -> impl Iterator<Item = (u32, Site)> {
+    (0..shape.layers).flat_map(|layer| Site::ALL.map(|site| (layer, site)))
+}
+
+/// The tensors of the file of `slice`, in file order; `routed` models have routers.
+pub fn file_tensors(shape: &LlamaShape, group: u32, routed: bool, slice: usize) -> Vec<TensorSpec> {
     let sliced = sliced(shape);
     if slice > 0 {
         return sliced.iter().map(|s| s.slice(slice)).collect();
     }
-    sliced.iter().flat_map(|s| [s.slice(0), s.scales(group)]).chain(norms(shape)).collect()
+    let routers = if routed { routers(shape) } else { vec![] };
+    sliced.iter().flat_map(|s| [s.slice(0), s.scales(group)]).chain(norms(shape)).chain(routers).collect()
 }
 
 /// Bytes of tensor data in all files.
-pub fn total_bytes(shape: &LlamaShape, group: u32) -> u64 {
-    (0..SLICES).flat_map(|slice| file_tensors(shape, group, slice)).map(|t| t.bytes()).sum()
+pub fn total_bytes(shape: &LlamaShape, group: u32, routed: bool) -> u64 {
+    (0..SLICES).flat_map(|slice| file_tensors(shape, group, routed, slice)).map(|t| t.bytes()).sum()
 }
 
 /// What a group size must be for this shape, if `group` is not that: (expected, got).

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::precision::{SLICE_BITS, SLICES};
+use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
 
 /// The manifest of a model folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`FORMAT_VERSION`](super::FORMAT_VERSION) of the writer.
+    /// The oldest version of the format that has all that is in the folder.
     pub format_version: u32,
     /// Where the weights came from.
     pub source: ModelSource,
@@ -21,6 +23,9 @@ pub struct Manifest {
     pub shape: LlamaShape,
     /// How the weights were cut.
     pub quantization: Quantization,
+    /// The table from average bits to the routers' threshold, of a model that has routers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<Thresholds>,
     /// Every other file of the folder, by name.
     pub files: BTreeMap<String, FileEntry>,
 }
@@ -50,12 +55,33 @@ pub struct Quantization {
     pub slice_bits: u32,
     /// G: consecutive weights of a row that share one (lo, step).
     pub group_size: u32,
+    /// Where the ranges of the layers' weights and the routers come from; without it, each range is that of its
+    /// smallest and its largest weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+}
+
+/// The calibration pack that a model was cut with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// SHA-256 of the pack's file.
+    pub pack_sha256: String,
+    /// SHA-256 of the weights that the pack was made for and the model cut from.
+    pub source_sha256: String,
+    /// How the pack was made, for people.
+    pub recipe: Map<String, Value>,
+}
+
+/// The oldest version of the format that has what such a folder holds: routers and calibrated ranges are new in 2.
+pub(super) fn needed_version(cut: &Quantization, routing: Option<&Thresholds>) -> u32 {
+    if routing.is_some() || cut.calibration.is_some() { 2 } else { 1 }
 }
 
 impl Quantization {
-    /// The one cut of this version, in groups of `group_size`.
+    /// The one cut of this version, in groups of `group_size`, without calibration.
     pub fn new(group_size: u32) -> Quantization {
-        Quantization { slices: SLICES as u32, slice_bits: SLICE_BITS, group_size }
+        Quantization { slices: SLICES as u32, slice_bits: SLICE_BITS, group_size, calibration: None }
     }
 
     /// Bits of `lo` and `step` for each weight.

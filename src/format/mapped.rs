@@ -33,9 +33,9 @@ impl MappedTensor {
 #[allow(unsafe_code, reason = "a map is a view of memory that the operating system, not Rust, keeps unchanged")]
 pub fn map_file(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(Error::io("read", path))?;
-    // SAFETY: the bytes must not change while they are borrowed. Model folders are written aside and renamed into
-    // place, never changed where they are, so this crate does not touch a file that it mapped. Another program that
-    // writes to the file can make us read other numbers, which is harmless as no byte is trusted beyond the range
+    // SAFETY: the bytes must not change while they are borrowed. Model folders and packs are written aside and renamed
+    // into place, never changed where they are, so this crate does not touch a file that it mapped. Another program
+    // that writes to the file can make us read other numbers, which is harmless as no byte is trusted beyond the range
     // checks made on lengths kept outside the map; one that truncates it ends the process with SIGBUS, as with any map.
     unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))
 }

@@ -7,28 +7,43 @@
 //! | `NAME.slice0` to `.slice3` | U32 | [rows, input / 16] | codes of one slice, two bits a weight, [see `codes`](codes) |
 //! | `NAME.scales` | F16 | [rows, input / G, 2] | `lo` and `step` of each group |
 //! | `layers.N.input_norm`, `layers.N.ffn_norm`, `final_norm` | F32 | `[D]` | RMSNorm weights |
+//! | `layers.N.SITE.router.w1` | F16 | [32, input] | first layer of a site's [router](crate::routing) |
+//! | `layers.N.SITE.router.b1` | F32 | `[32]` | its bias |
+//! | `layers.N.SITE.router.w2` | F32 | [3, 32] | second layer |
+//! | `layers.N.SITE.router.b2` | F32 | `[3]` | its bias |
 //!
-//! with NAME one of `embed`, `head` (untied models) and `layers.N.qkv`, `.o`, `.gate_up`, `.down`. Slice 0, the scales
-//! and the norms are in `base.safetensors`; slice e in `slice-e.safetensors` and nothing else with it.
+//! with SITE one of `qkv`, `o`, `gate_up`, `down` and NAME one of `embed`, `head` (untied models) and `layers.N.SITE`.
+//! Slice 0, the scales, the norms and the routers are in `base.safetensors`; slice e in `slice-e.safetensors` and
+//! nothing else with it.
+//!
+//! A model has routers exactly where its manifest has `routing`, the table from average bits to their threshold. Such a
+//! folder is of version 2, as is one with calibrated ranges, so that a reader which knows neither refuses it by its
+//! version; any other is of version 1, as ever.
+//!
+//! A calibration [`Pack`] is one safetensors file: the scales of every site and the routers, under the names above, and
+//! its [`PackInfo`] as JSON under the key `edge_run_calibration` of `__metadata__`.
 
 pub mod codes;
+mod container;
 mod hash;
 pub mod layout;
 mod manifest;
 mod mapped;
+mod pack;
 mod place;
 mod reader;
 mod summary;
 mod writer;
 
-pub use manifest::{FileEntry, Manifest, ModelSource, Quantization};
+pub use manifest::{Calibration, FileEntry, Manifest, ModelSource, Quantization};
 pub use mapped::{MappedTensor, map_file};
+pub use pack::{PACK_VERSION, Pack, PackInfo};
 pub use reader::{ModelFolder, VerifyReport};
-pub use summary::{DepthBits, FolderSummary};
+pub use summary::{DepthBits, FolderSummary, RoutingSummary};
 pub use writer::FolderWriter;
 
-/// Version of the folder's format; a reader takes this one only.
-pub const FORMAT_VERSION: u32 = 1;
+/// Newest version of the folder's format; a reader takes it and those before.
+pub const FORMAT_VERSION: u32 = 2;
 /// The manifest's file name.
 pub const MANIFEST_FILE: &str = "edge-run.json";
 /// The tokenizer's file name.
@@ -37,5 +52,7 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 pub const CHAT_TEMPLATE_FILE: &str = "chat_template.jinja";
 /// File name of the default generation settings and the special token ids.
 pub const GENERATION_FILE: &str = "generation_config.json";
+/// What a sound table of thresholds is, for messages.
+const THRESHOLDS_RULE: &str = "rising bits from 2 to 8 with falling thresholds";
 /// The only architecture of this version.
 pub const ARCHITECTURE: &str = "llama";

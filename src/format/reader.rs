@@ -1,36 +1,28 @@
 //! Opens a model folder: every size, name, dtype, shape and offset is checked before a byte is used.
 
-use std::collections::HashMap;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
-use memmap2::Mmap;
-use safetensors::tensor::{Metadata, TensorInfo};
-
+use super::container::{Container, Tensors};
 use super::hash::{sha256, sha256_of_file};
-use super::layout::{self, TensorSpec};
-use super::manifest::{FileEntry, Manifest, Quantization};
-use super::mapped::{MappedTensor, map_file};
+use super::layout;
+use super::manifest::{FileEntry, Manifest, Quantization, needed_version};
+use super::mapped::MappedTensor;
 use super::summary::FolderSummary;
-use super::{ARCHITECTURE, FORMAT_VERSION, MANIFEST_FILE};
+use super::{ARCHITECTURE, FORMAT_VERSION, MANIFEST_FILE, THRESHOLDS_RULE};
 use crate::error::{Error, Result};
 use crate::precision::SLICES;
+use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
 
-/// Bytes of the field before a safetensors header, which holds the header's length.
-const LENGTH_BYTES: usize = 8;
-
-/// A model folder, opened: its manifest read, its tensors mapped, all of it checked except the tensors' data.
+/// A model folder, opened: its manifest read, its tensors mapped, all of it checked except the weights'
+/// data.
 #[derive(Debug)]
 pub struct ModelFolder {
     dir: PathBuf,
     manifest: Manifest,
-    files: Vec<SliceFile>,
+    files: Vec<Tensors>,
 }
-
-/// Data begins at multiples of this, so that it can be read where it lies.
-const WORD_BYTES: usize = 4;
 
 /// What [`ModelFolder::verify`] read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -43,13 +35,17 @@ pub struct VerifyReport {
 
 impl ModelFolder {
     /// Opens the folder `dir`. Fails where there is none, where it is of another version, and where anything but the
-    /// tensors' data differs from what the manifest says.
+    /// weights' data differs from what the manifest says. The routers are looked through: one that is not finite would
+    /// close every gate without a word.
     pub fn open(dir: &Path) -> Result<ModelFolder> {
         let manifest = read_manifest(dir)?;
         for (name, entry) in &manifest.files {
             check_size(dir, name, entry)?;
         }
-        let files = (0..SLICES).map(|slice| SliceFile::open(dir, &manifest, slice)).collect::<Result<_>>()?;
+        let files = (0..SLICES).map(|slice| open_slice(dir, &manifest, slice)).collect::<Result<Vec<_>>>()?;
+        if manifest.routing.is_some() {
+            files[0].check_finite(&layout::routers(&manifest.shape))?;
+        }
         Ok(ModelFolder { dir: dir.to_path_buf(), manifest, files })
     }
 
@@ -94,6 +90,11 @@ impl ModelFolder {
         self.manifest.quantization.group_size
     }
 
+    /// The table from average bits to the routers' threshold, of a model that has routers.
+    pub fn thresholds(&self) -> Option<&Thresholds> {
+        self.manifest.routing.as_ref()
+    }
+
     /// Sizes and origin, for people.
     pub fn summary(&self) -> FolderSummary {
         FolderSummary::of(&self.manifest)
@@ -101,9 +102,7 @@ impl ModelFolder {
 
     /// The tensor `name` of the file of `slice`, one of [`layout::file_tensors`]; panics where `slice` is no slice.
     pub fn tensor(&self, slice: usize, name: &str) -> Result<MappedTensor> {
-        let file = &self.files[slice];
-        let range = file.tensors.get(name).ok_or_else(|| Error::damaged(&file.path, name, "a tensor", "none"))?;
-        Ok(MappedTensor::new(file.map.clone(), range.clone()))
+        self.files[slice].tensor(name)
     }
 
     /// The text of the file `name`, its hash checked; `None` where the manifest lists no such file.
@@ -120,77 +119,19 @@ impl ModelFolder {
     }
 }
 
-/// The file of one slice, mapped.
-#[derive(Debug)]
-struct SliceFile {
-    path: PathBuf,
-    map: Arc<Mmap>,
-    tensors: HashMap<String, Range<usize>>,
-}
-
-impl SliceFile {
-    fn open(dir: &Path, manifest: &Manifest, slice: usize) -> Result<SliceFile> {
-        let name = layout::slice_file(slice);
-        let path = dir.join(&name);
-        let entry =
-            manifest.files.get(&name).ok_or_else(|| Error::damaged(dir.join(MANIFEST_FILE), "files", &name, "none"))?;
-        let map = map_file(&path)?;
-        let header = header(&path, &map, entry)?;
-        let metadata: Metadata = serde_json::from_slice(&header[LENGTH_BYTES..])
-            .map_err(|fault| Error::damaged(&path, "header", "a safetensors header", fault))?;
-        let end = header.len() + metadata.data_len();
-        if end != map.len() {
-            return Err(Error::damaged(&path, "length", format!("{end} bytes"), format!("{} bytes", map.len())));
-        }
-        let specs = layout::file_tensors(&manifest.shape, manifest.quantization.group_size, slice);
-        let tensors = tensors(&path, header.len(), &metadata, &specs)?;
-        Ok(SliceFile { path, map: Arc::new(map), tensors })
-    }
-}
-
-/// A copy of the file's length field and header, once its hash is found right.
-fn header(path: &Path, map: &[u8], entry: &FileEntry) -> Result<Vec<u8>> {
-    let short = |wanted: String| Error::damaged(path, "header", wanted, format!("a file of {} bytes", map.len()));
-    let (length, _) = map.split_first_chunk::<LENGTH_BYTES>().ok_or_else(|| short("8 bytes of length".into()))?;
-    let length = u64::from_le_bytes(*length);
-    let end = usize::try_from(length).ok().and_then(|length| length.checked_add(LENGTH_BYTES));
-    let header = end.and_then(|end| map.get(..end)).ok_or_else(|| short(format!("{length} bytes")))?.to_vec();
-    let hash = sha256(&header);
-    let expected = entry.header_sha256.as_deref().unwrap_or("a hash in the manifest");
-    if hash != expected {
-        return Err(Error::damaged(path, "SHA-256 of the header", expected, hash));
-    }
-    Ok(header)
-}
-
-/// The ranges in the file of the tensors of `specs`, which must be those of `metadata`, each as specified.
-fn tensors(
-    path: &Path,
-    data_start: usize,
-    metadata: &Metadata,
-    specs: &[TensorSpec],
-) -> Result<HashMap<String, Range<usize>>> {
-    let mut found = metadata.tensors();
-    let mut ranges = HashMap::with_capacity(specs.len());
-    for spec in specs {
-        let described = |info: &TensorInfo| format!("{} {:?}", info.dtype, info.shape);
-        let expected = || format!("{} {:?}", spec.dtype, spec.shape);
-        let info = found.remove(&spec.name).ok_or_else(|| Error::damaged(path, &spec.name, expected(), "no tensor"))?;
-        if info.dtype != spec.dtype || info.shape != spec.shape {
-            return Err(Error::damaged(path, &spec.name, expected(), described(info)));
-        }
-        // `Metadata` has checked that offsets ascend and agree with the shapes, and the caller where the last one ends.
-        let (start, end) = info.data_offsets;
-        if !(data_start + start).is_multiple_of(WORD_BYTES) {
-            let at = format!("byte {}", data_start + start);
-            return Err(Error::damaged(path, &spec.name, "data that begins at a multiple of 4", at));
-        }
-        ranges.insert(spec.name.clone(), data_start + start..data_start + end);
-    }
-    match found.keys().min() {
-        Some(extra) => Err(Error::damaged(path, extra, "no such tensor", "one")),
-        None => Ok(ranges),
-    }
+/// The tensors of the file of `slice`; its header must have the hash that the manifest states.
+fn open_slice(dir: &Path, manifest: &Manifest, slice: usize) -> Result<Tensors> {
+    let name = layout::slice_file(slice);
+    let path = dir.join(&name);
+    let entry =
+        manifest.files.get(&name).ok_or_else(|| Error::damaged(dir.join(MANIFEST_FILE), "files", &name, "none"))?;
+    let container = Container::open(&path, |header| {
+        let hash = sha256(header);
+        let expected = entry.header_sha256.as_deref().unwrap_or("a hash in the manifest");
+        if hash == expected { Ok(()) } else { Err(Error::damaged(&path, "SHA-256 of the header", expected, hash)) }
+    })?;
+    let (group, routed) = (manifest.quantization.group_size, manifest.routing.is_some());
+    container.tensors(&layout::file_tensors(&manifest.shape, group, routed, slice))
 }
 
 fn check_size(dir: &Path, name: &str, entry: &FileEntry) -> Result<()> {
@@ -231,9 +172,17 @@ fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest> {
 
     let damaged = |fault: serde_json::Error| Error::damaged(path, "JSON", "a model's manifest", fault);
     let Versioned { format_version } = serde_json::from_slice(bytes).map_err(damaged)?;
-    supported("model folder version", format_version, FORMAT_VERSION)?;
+    if !(1..=FORMAT_VERSION).contains(&format_version) {
+        let (what, got) = ("model folder version".into(), format_version.to_string());
+        return Err(Error::Unsupported { what, got, supported: format!("1 to {FORMAT_VERSION}") });
+    }
     let manifest: Manifest = serde_json::from_slice(bytes).map_err(damaged)?;
-    let Quantization { slices, slice_bits, group_size } = manifest.quantization;
+    let needed = needed_version(&manifest.quantization, manifest.routing.as_ref());
+    if format_version < needed {
+        let expected = format!("{needed}, as a folder with routers or calibrated ranges has");
+        return Err(Error::damaged(path, "format_version", expected, format_version));
+    }
+    let Quantization { slices, slice_bits, group_size, .. } = manifest.quantization;
     let only = Quantization::new(group_size);
     supported("architecture", &manifest.architecture, ARCHITECTURE)?;
     supported("number of slices", slices, only.slices)?;
@@ -243,6 +192,9 @@ fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest> {
     }
     if let Some((expected, got)) = layout::group_fault(&manifest.shape, group_size) {
         return Err(Error::damaged(path, "quantization.group_size", expected, got));
+    }
+    if let Some(fault) = manifest.routing.as_ref().and_then(Thresholds::fault) {
+        return Err(Error::damaged(path, "routing", THRESHOLDS_RULE, fault));
     }
     match manifest.files.keys().find(|name| !is_plain_name(name)) {
         Some(name) => Err(Error::damaged(path, "files", "names of files in the folder", format!("`{name}`"))),

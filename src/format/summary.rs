@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
-use super::layout;
-use super::manifest::{Manifest, ModelSource};
+use super::layout::{self, TensorSpec};
+use super::manifest::{Calibration, Manifest, ModelSource};
 use crate::precision::{Depth, SLICES};
+use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
 
 /// Sizes and origin of a model folder.
@@ -30,6 +31,27 @@ pub struct FolderSummary {
     pub embedding_bytes: u64,
     /// Bits of a weight of the linears at each depth, the shallowest first.
     pub depths: Vec<DepthBits>,
+    /// Where the ranges of the layers' weights come from, if not from the smallest and the largest of each group.
+    pub calibration: Option<Calibration>,
+    /// The routers, of a model that has them.
+    pub routing: Option<RoutingSummary>,
+}
+
+/// The routers of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct RoutingSummary {
+    /// Routers: one for each site of each layer.
+    pub routers: usize,
+    /// Bytes of them all, read for every token.
+    pub bytes: u64,
+    /// Bits of these bytes for each weight of the linears.
+    pub overhead_bits: f32,
+    /// Fewest average bits of the table.
+    pub least_bits: f32,
+    /// Most average bits of the table.
+    pub most_bits: f32,
+    /// Rows of the table.
+    pub rows: usize,
 }
 
 /// Bits read of a weight at one depth.
@@ -67,6 +89,23 @@ impl FolderSummary {
             embedding_params: shape.embedding_params(),
             embedding_bytes,
             depths: depths.to_vec(),
+            calibration: cut.calibration.clone(),
+            routing: manifest.routing.as_ref().map(|table| RoutingSummary::of(shape, table)),
+        }
+    }
+}
+
+impl RoutingSummary {
+    fn of(shape: &LlamaShape, table: &Thresholds) -> RoutingSummary {
+        let bytes = layout::routers(shape).iter().map(TensorSpec::bytes).sum();
+        let bits = || table.rows().iter().map(|row| row.bits);
+        RoutingSummary {
+            routers: layout::sites(shape).count(),
+            bytes,
+            overhead_bits: (bytes as f64 * 8.0 / shape.linear_params() as f64) as f32,
+            least_bits: bits().fold(f32::INFINITY, f32::min),
+            most_bits: bits().fold(0.0, f32::max),
+            rows: table.rows().len(),
         }
     }
 }

@@ -4,11 +4,13 @@
 
 pub mod attention;
 pub mod embed_sliced;
+pub mod gather_tokens;
 pub mod matmul_sliced;
 pub mod matvec_sliced;
 pub mod product;
 pub mod rms_norm;
 pub mod rope_cache;
+pub mod route;
 pub mod silu_mul;
 pub mod sliced;
 pub mod token_nll;
@@ -20,13 +22,15 @@ pub use shaders::{BASELINE, module};
 use crate::recording::Kernel;
 
 /// Every kernel there is.
-pub const ALL: [&Kernel; 8] = [
+pub const ALL: [&Kernel; 10] = [
     &attention::KERNEL,
     &embed_sliced::KERNEL,
+    &gather_tokens::KERNEL,
     &matmul_sliced::KERNEL,
     &matvec_sliced::KERNEL,
     &rms_norm::KERNEL,
     &rope_cache::KERNEL,
+    &route::KERNEL,
     &silu_mul::KERNEL,
     &token_nll::KERNEL,
 ];

@@ -8,7 +8,7 @@ use crate::engine::Traits;
 use crate::precision::SLICES;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
 
-/// Tokens up to which a product runs as one product a token.
+/// Tokens up to which a product is one product a token.
 const MATVEC_TOKENS: u32 = 4;
 
 /// What a product does with what its output holds.
@@ -20,6 +20,20 @@ pub enum Output {
     Add,
 }
 
+/// How a product is told the slices to read of each token; what it is told by decides the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depths {
+    /// The depth of each token, `[T]` u32 in 1..=4: one product a token.
+    ByToken(Span),
+    /// An order of the tokens in tiles of one depth, of u32 [entries](super::gather_tokens::entry).
+    ByTile(Span),
+}
+
+/// Whether a product of so many tokens is worth gathering them in tiles.
+pub fn in_tiles(tokens: u32) -> bool {
+    tokens > MATVEC_TOKENS
+}
+
 /// y[t, r] (+)= sum over k of W[r, k] * x[t, k], with W read at the depth of token t.
 #[derive(Debug, Clone, Copy)]
 pub struct Product<'a> {
@@ -27,8 +41,6 @@ pub struct Product<'a> {
     pub weight: &'a SlicedWeight,
     /// [T, input] f32
     pub x: Span,
-    /// Slices to read, `[T]` u32 in 1..=4.
-    pub depths: Span,
     /// [T, rows] f32
     pub y: Span,
     /// T
@@ -38,12 +50,11 @@ pub struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Records the product by the kernel that suits the number of tokens.
-    pub fn record(&self, recording: &mut Recording, traits: Traits) {
-        if self.tokens <= MATVEC_TOKENS {
-            matvec_sliced::record(recording, traits, self);
-        } else {
-            matmul_sliced::record(recording, traits, self);
+    /// Records the product at these depths.
+    pub fn record(&self, recording: &mut Recording, traits: Traits, depths: Depths) {
+        match depths {
+            Depths::ByToken(depths) => matvec_sliced::record(recording, traits, self, depths),
+            Depths::ByTile(order) => matmul_sliced::record(recording, traits, self, order),
         }
     }
 }
@@ -65,7 +76,7 @@ params! {
     accumulate: u32,
 }
 
-/// Bindings of the kernels: slices 0 to 3, scales, x, depths, y.
+/// Bindings of the kernels: slices 0 to 3, scales, x, depths or order, y.
 pub(super) const BINDINGS: &[Access] =
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
 
@@ -73,8 +84,12 @@ pub(super) const BINDINGS: &[Access] =
 pub(super) struct Launch {
     pub kernel: &'static Kernel,
     pub constants: Vec<(&'static str, u32)>,
-    /// Rows and tokens of one workgroup.
-    pub tile: [u32; 2],
+    /// Rows of one workgroup.
+    pub rows: u32,
+    /// Binding 6.
+    pub depths: Span,
+    /// Workgroups side by side over the tokens.
+    pub columns: u32,
 }
 
 /// Records the product, in parts where the weight is longer than a binding may be.
@@ -91,43 +106,45 @@ pub(super) fn record(recording: &mut Recording, traits: Traits, product: &Produc
             accumulate: u32::from(product.output == Output::Add),
         };
         let mut bindings = weight.bindings(&rows);
-        bindings.extend([product.x, product.depths, product.y]);
+        bindings.extend([product.x, launch.depths, product.y]);
         recording.dispatch(Dispatch {
             kernel: launch.kernel,
             constants: launch.constants.clone(),
             params: bytemuck::bytes_of(&params).to_vec(),
             bindings,
-            workgroups: [params.rows.div_ceil(launch.tile[0]), params.tokens.div_ceil(launch.tile[1]), 1],
+            workgroups: [params.rows.div_ceil(launch.rows), launch.columns, 1],
         });
     }
 }
 
-/// The product, row by row: a row is dequantized once for each depth that a token asks for.
-pub(super) fn reference(args: &mut Arguments<'_>) {
+/// The product of the tokens in `work`, each with its depth, row by row: a row is dequantized once for each depth that
+/// occurs. Tokens that are not in `work` leave their row of y as it was.
+pub(super) fn compute(args: &mut Arguments<'_>, work: &[(usize, usize)]) {
     let p: Params = args.params();
-    let (tokens, row_count, input) = (p.tokens as usize, p.rows as usize, (p.chunks * CHUNK) as usize);
+    let (row_count, input) = (p.rows as usize, (p.chunks * CHUNK) as usize);
     let rows = Rows::bound(args, input, (p.group_chunks * CHUNK) as usize);
-    let (x, depths): (&[f32], &[u32]) = (args.read(5), args.read(6));
+    let x: &[f32] = args.read(5);
     let y: &mut [f32] = args.write(7);
-    let depths: Vec<usize> = depths[..tokens].iter().map(|d| *d as usize).collect();
-
-    let mut by_row = vec![0f32; row_count * tokens];
+    if work.is_empty() {
+        return;
+    }
+    let mut by_row = vec![0f32; row_count * work.len()];
     let block = row_count.div_ceil(8 * rayon::current_num_threads()).max(1);
-    by_row.par_chunks_mut(block * tokens).enumerate().for_each(|(at, block_out)| {
+    by_row.par_chunks_mut(block * work.len()).enumerate().for_each(|(at, block_out)| {
         let mut weights = vec![0f32; input];
-        for (r, out) in block_out.chunks_exact_mut(tokens).enumerate() {
-            for depth in (1..=SLICES).filter(|depth| depths.contains(depth)) {
+        for (r, out) in block_out.chunks_exact_mut(work.len()).enumerate() {
+            for depth in (1..=SLICES).filter(|depth| work.iter().any(|(_, d)| d == depth)) {
                 rows.dequantize(at * block + r, depth, &mut weights);
-                for (t, out) in out.iter_mut().enumerate().filter(|(t, _)| depths[*t] == depth) {
+                for (out, (t, _)) in out.iter_mut().zip(work).filter(|(_, (_, d))| *d == depth) {
                     *out = dot(&weights, &x[t * input..][..input]);
                 }
             }
         }
     });
-    for t in 0..tokens {
+    for (at, (t, _)) in work.iter().enumerate() {
         let y = &mut y[t * p.y_rows as usize + p.first_row as usize..][..row_count];
         for (r, y) in y.iter_mut().enumerate() {
-            let product = by_row[r * tokens + t];
+            let product = by_row[r * work.len() + at];
             *y = if p.accumulate == 1 { *y + product } else { product };
         }
     }

@@ -1,4 +1,4 @@
-//! Negative log-likelihood of a token under its logits.
+//! Negative log-likelihood of a token under its logits, and whether it is the likeliest.
 
 use rayon::prelude::*;
 
@@ -10,7 +10,7 @@ params! {
     vocab: u32,
 }
 
-/// `shaders/token_nll.wgsl`; bindings: logits [T, V], targets `[T]`, nll `[T]`.
+/// `shaders/token_nll.wgsl`; bindings: logits [T, V], targets `[T]`, scores [T, 2].
 pub static KERNEL: Kernel = Kernel {
     name: "token_nll",
     wgsl: include_str!("../../shaders/token_nll.wgsl"),
@@ -19,14 +19,18 @@ pub static KERNEL: Kernel = Kernel {
     reference: token_nll,
 };
 
-/// Records `nll[t] = logsumexp(logits[t, :]) - logits[t, targets[t]]`, in nats, for as many tokens as `targets` holds.
-pub fn record(recording: &mut Recording, vocab: u32, logits: Span, targets: Span, nll: Span) {
+/// Floats that `record` writes for each token.
+pub const WIDTH: u64 = 2;
+
+/// Records `scores[t, 0] = logsumexp(logits[t, :]) - logits[t, targets[t]]`, in nats, and `scores[t, 1]` = 1 where no
+/// logit is greater than the target's, else 0, for as many tokens as `targets` holds.
+pub fn record(recording: &mut Recording, vocab: u32, logits: Span, targets: Span, scores: Span) {
     let params = Params { vocab };
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
         constants: vec![("WORKGROUP", WORKGROUP)],
         params: bytemuck::bytes_of(&params).to_vec(),
-        bindings: vec![logits, targets, nll],
+        bindings: vec![logits, targets, scores],
         workgroups: [(targets.bytes / 4) as u32, 1, 1],
     });
 }
@@ -34,11 +38,14 @@ pub fn record(recording: &mut Recording, vocab: u32, logits: Span, targets: Span
 fn token_nll(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let (logits, targets): (&[f32], &[u32]) = (args.read(0), args.read(1));
-    let nll: &mut [f32] = args.write(2);
-    let rows = logits.par_chunks_exact(p.vocab as usize).zip(targets.par_iter().zip(nll.par_iter_mut()));
-    rows.for_each(|(logits, (target, nll))| {
+    let scores: &mut [f32] = args.write(2);
+    let scores = scores.par_chunks_exact_mut(WIDTH as usize);
+    let rows = logits.par_chunks_exact(p.vocab as usize).zip(targets.par_iter().zip(scores));
+    rows.for_each(|(logits, (target, scores))| {
         let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let total: f32 = logits.iter().map(|logit| (logit - highest).exp()).sum();
-        *nll = total.ln() + highest - logits[*target as usize];
+        let logit = logits[*target as usize];
+        scores[0] = total.ln() + highest - logit;
+        scores[1] = f32::from(logit >= highest);
     });
 }

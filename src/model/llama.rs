@@ -5,8 +5,8 @@
 use super::state::{Cache, Inputs, LayerCache};
 use super::weights::{LayerWeights, Weights};
 use crate::engine::Traits;
-use crate::kernels::product::{Output, Product};
-use crate::kernels::{attention, embed_sliced, rms_norm, rope_cache, silu_mul, token_nll};
+use crate::kernels::product::{Depths, Output, Product, in_tiles};
+use crate::kernels::{attention, embed_sliced, gather_tokens, rms_norm, rope_cache, route, silu_mul, token_nll};
 use crate::precision::Depth;
 use crate::recording::{Buffer, Recording, Span};
 use crate::shape::{LlamaShape, Site};
@@ -26,6 +26,8 @@ pub struct Llama<'a> {
     pub cache: &'a Cache,
     /// Ids, positions and depths of this step.
     pub inputs: &'a Inputs,
+    /// Whether the routers choose the depths, which are otherwise there.
+    pub routed: bool,
 }
 
 /// Activations of a step.
@@ -44,13 +46,16 @@ struct Activations {
     gate_up: Buffer,
     /// [T, F]
     hidden: Buffer,
+    /// The tokens in tiles of one depth, where routed ones are multiplied in tiles.
+    order: Option<Buffer>,
 }
 
 impl Llama<'_> {
-    /// A step that only fills the cache.
+    /// A step that fills the cache. Like all steps, it reads back the depths of its tokens last.
     pub fn fill(&self, tokens: u32) -> Recording {
         let mut r = Recording::new();
         self.layers(&mut r, tokens);
+        r.read_back(self.inputs.all_depths(tokens));
         r
     }
 
@@ -61,30 +66,33 @@ impl Llama<'_> {
         let logits = r.transient(u64::from(self.shape.vocab) * 4);
         self.logits(&mut r, &a, tokens - 1, 1, logits.all());
         r.read_back(logits.all());
+        r.read_back(self.inputs.all_depths(tokens));
         r
     }
 
-    /// A step that reads back the negative log-likelihood of each target, `[T]`.
+    /// A step that reads back the scores of each target, [T, 2]: see [`token_nll`].
     pub fn score(&self, tokens: u32) -> Recording {
         let mut r = Recording::new();
         let a = self.layers(&mut r, tokens);
         let vocab = self.shape.vocab;
         let logits = r.transient(u64::from(SCORED_TOKENS.min(tokens)) * u64::from(vocab) * 4);
-        let scores = r.transient(u64::from(tokens.next_multiple_of(SCORED_TOKENS)) * 4);
+        let row = token_nll::WIDTH * 4;
+        let scores = r.transient(u64::from(tokens.next_multiple_of(SCORED_TOKENS)) * row);
         for first in (0..tokens).step_by(SCORED_TOKENS as usize) {
             let part = SCORED_TOKENS.min(tokens - first);
             let logits = logits.span(0, u64::from(part) * u64::from(vocab) * 4);
             self.logits(&mut r, &a, first, part, logits);
-            let scores = scores.span(u64::from(first) * 4, u64::from(part) * 4);
+            let scores = scores.span(u64::from(first) * row, u64::from(part) * row);
             token_nll::record(&mut r, vocab, logits, self.inputs.targets(first, part), scores);
         }
-        r.read_back(scores.span(0, u64::from(tokens) * 4));
+        r.read_back(scores.span(0, u64::from(tokens) * row));
+        r.read_back(self.inputs.all_depths(tokens));
         r
     }
 
     /// Embedding and all layers.
     fn layers(&self, r: &mut Recording, tokens: u32) -> Activations {
-        let a = Activations::new(self.shape, r, tokens);
+        let a = Activations::new(self.shape, r, tokens, self.routed);
         let ids = self.inputs.ids(tokens);
         embed_sliced::record(r, self.traits, &self.weights.embed, Depth::FULL, ids, a.x.all());
         for (at, (weights, cache)) in self.weights.layers.iter().zip(&self.cache.layers).enumerate() {
@@ -107,7 +115,7 @@ impl Llama<'_> {
         let (shape, context) = (self.shape, self.cache.context);
         let positions = self.inputs.positions(tokens);
         rms_norm::record(r, tokens, shape.norm_eps, a.x.all(), weights.input_norm, a.normed.all());
-        self.product(r, tokens, (layer, Site::Qkv), weights, a.normed, a.qkv, Output::Overwrite);
+        self.product(r, a, tokens, (layer, Site::Qkv), weights, a.normed, a.qkv, Output::Overwrite);
         let rotated = rope_cache::Buffers {
             qkv: a.qkv.all(),
             positions,
@@ -125,22 +133,24 @@ impl Llama<'_> {
             y: a.attended.all(),
         };
         attention::record(r, shape, tokens, context, attended);
-        self.product(r, tokens, (layer, Site::O), weights, a.attended, a.x, Output::Add);
+        self.product(r, a, tokens, (layer, Site::O), weights, a.attended, a.x, Output::Add);
     }
 
     /// x += Down (silu(Gate n) * Up n) with n = norm(x).
     fn feed_forward(&self, r: &mut Recording, a: &Activations, tokens: u32, layer: u32, weights: &LayerWeights) {
         let shape = self.shape;
         rms_norm::record(r, tokens, shape.norm_eps, a.x.all(), weights.ffn_norm, a.normed.all());
-        self.product(r, tokens, (layer, Site::GateUp), weights, a.normed, a.gate_up, Output::Overwrite);
+        self.product(r, a, tokens, (layer, Site::GateUp), weights, a.normed, a.gate_up, Output::Overwrite);
         silu_mul::record(r, tokens, shape.ffn_dim, a.gate_up.all(), a.hidden.all());
-        self.product(r, tokens, (layer, Site::Down), weights, a.hidden, a.x, Output::Add);
+        self.product(r, a, tokens, (layer, Site::Down), weights, a.hidden, a.x, Output::Add);
     }
 
+    /// The product at one site, after the site's router where depths are routed.
     #[allow(clippy::too_many_arguments, reason = "the six parts of a product, and where it is recorded")]
     fn product(
         &self,
         r: &mut Recording,
+        a: &Activations,
         tokens: u32,
         (layer, site): (u32, Site),
         weights: &LayerWeights,
@@ -148,9 +158,24 @@ impl Llama<'_> {
         y: Buffer,
         output: Output,
     ) {
-        let depths = self.inputs.depths(layer, site, tokens);
-        let product = Product { weight: weights.site(site), x: x.all(), depths, y: y.all(), tokens, output };
-        product.record(r, self.traits);
+        let at = layer * Site::ALL.len() as u32 + site as u32;
+        let by_token = self.inputs.depths(at, tokens);
+        if self.routed {
+            let router = weights.router(site).expect("a routed plan is refused without routers");
+            let (control, deal) = (self.inputs.control(), self.inputs.deal(tokens));
+            let inputs = route::Inputs { x: x.all(), control, site: at, deal };
+            route::record(r, self.traits, router, &inputs, by_token);
+        }
+        let depths = match a.order {
+            _ if !in_tiles(tokens) => Depths::ByToken(by_token),
+            None => Depths::ByTile(self.inputs.order(tokens)),
+            Some(order) => {
+                gather_tokens::record(r, tokens, by_token, order.all());
+                Depths::ByTile(order.all())
+            }
+        };
+        let product = Product { weight: weights.site(site), x: x.all(), y: y.all(), tokens, output };
+        product.record(r, self.traits, depths);
     }
 
     /// Logits of `count` tokens from `first` on, [count, V].
@@ -161,17 +186,23 @@ impl Llama<'_> {
         let product = Product {
             weight: &self.weights.head,
             x: rows(a.normed),
-            depths: self.inputs.head_depths(count),
             y: logits,
             tokens: count,
             output: Output::Overwrite,
         };
-        product.record(r, self.traits);
+        let depths = if in_tiles(count) {
+            Depths::ByTile(self.inputs.head_order(count))
+        } else {
+            Depths::ByToken(self.inputs.head_depths(count))
+        };
+        product.record(r, self.traits, depths);
     }
 }
 
 impl Activations {
-    fn new(shape: &LlamaShape, r: &mut Recording, tokens: u32) -> Activations {
+    fn new(shape: &LlamaShape, r: &mut Recording, tokens: u32, routed: bool) -> Activations {
+        let gathered = routed && in_tiles(tokens);
+        let order = gathered.then(|| r.transient(u64::from(gather_tokens::entries(tokens)) * 4));
         let mut rows = |width: u32| r.transient(u64::from(tokens) * u64::from(width) * 4);
         Activations {
             x: rows(shape.model_dim),
@@ -181,6 +212,7 @@ impl Activations {
             attended: rows(shape.q_dim()),
             gate_up: rows(2 * shape.ffn_dim),
             hidden: rows(shape.ffn_dim),
+            order,
         }
     }
 }

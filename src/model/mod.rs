@@ -1,18 +1,26 @@
 //! A model on an engine: weights, cache, and the steps that run tokens through them.
 
+mod bits_read;
 mod llama;
 mod state;
 mod weights;
 
 use std::collections::HashMap;
 
+use rand::SeedableRng;
+use rand::rngs::ChaCha12Rng;
+use rand::seq::SliceRandom;
+
 use crate::engine::{DeviceInfo, Engine};
 use crate::error::{Error, Result};
 use crate::format::ModelFolder;
-use crate::precision::PrecisionPlan;
-use crate::recording::Prepared;
+use crate::kernels::token_nll;
+use crate::precision::{Precision, PrecisionPlan};
+use crate::recording::{Prepared, Recording};
+use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
 
+pub use bits_read::{BitsRead, TokenDepths};
 pub use state::STEP_TOKENS;
 
 /// A model's weights and cache on an engine.
@@ -22,20 +30,51 @@ pub struct Model {
     weights: weights::Weights,
     cache: state::Cache,
     inputs: state::Inputs,
-    plan: Option<PrecisionPlan>,
-    prepared: HashMap<Step, Prepared>,
+    thresholds: Option<Thresholds>,
+    precision: Option<Precision>,
+    /// Where the depths that routers choose are dealt to other tokens.
+    dealer: Option<ChaCha12Rng>,
+    prepared: HashMap<Pass, Prepared>,
 }
 
-/// What a step is for, and its number of tokens.
+/// What [`Model::next_logits`] found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Logits of what follows the last token, `[V]`.
+    pub logits: Vec<f32>,
+    /// What was read for each token run.
+    pub depths: TokenDepths,
+}
+
+/// What [`Model::token_nll`] found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// Negative log-likelihood, in nats, of each token but the first.
+    pub nll: Vec<f32>,
+    /// Whether no token of the vocabulary was likelier than each of these.
+    pub top: Vec<bool>,
+    /// What was read for each token run, which is each but the last.
+    pub depths: TokenDepths,
+}
+
+/// All that a recording depends on, beside the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Step {
-    Fill(u32),
-    NextLogits(u32),
-    Score(u32),
+struct Pass {
+    kind: Kind,
+    tokens: u32,
+    routed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Fill,
+    NextLogits,
+    Score,
 }
 
 impl Model {
-    /// Loads every slice, and makes an empty cache of `context` tokens; `on_bytes(done, total)` follows the loading.
+    /// Loads every slice and the routers, where there are any, and makes an empty cache of `context` tokens;
+    /// `on_bytes(done, total)` follows the loading.
     ///
     /// Fails where `context` is 0 or more than the model was trained for, where a file is damaged, and where the device
     /// has no room.
@@ -52,7 +91,17 @@ impl Model {
         let weights = weights::load(folder, engine.as_mut(), on_bytes)?;
         let cache = state::Cache::new(&shape, engine.as_mut(), context)?;
         let inputs = state::Inputs::new(&shape, engine.as_mut())?;
-        Ok(Model { engine, shape, weights, cache, inputs, plan: None, prepared: HashMap::new() })
+        Ok(Model {
+            engine,
+            shape,
+            weights,
+            cache,
+            inputs,
+            thresholds: folder.thresholds().cloned(),
+            precision: None,
+            dealer: None,
+            prepared: HashMap::new(),
+        })
     }
 
     /// The device.
@@ -75,55 +124,89 @@ impl Model {
         self.engine.allocated_bytes()
     }
 
-    /// What is read of the weights from the next step on.
-    pub fn set_plan(&mut self, plan: &PrecisionPlan) {
-        if self.plan.as_ref().is_none_or(|old| old.depth != plan.depth) {
-            self.inputs.write_depths(self.engine.as_mut(), plan.depth);
-        }
-        self.plan = Some(plan.clone());
+    /// The routers' table from average bits to the threshold, where the model has routers.
+    pub fn thresholds(&self) -> Option<&Thresholds> {
+        self.thresholds.as_ref()
     }
 
-    /// Runs tokens at positions `position` on, filling the cache, and returns the logits of what follows, `[V]`.
+    /// Whether the model can follow a routed plan.
+    pub fn has_routers(&self) -> bool {
+        self.thresholds.is_some()
+    }
+
+    /// What is read of the weights from the next step on; the cache stays as it is.
+    ///
+    /// Fails where the plan is routed and the model has no routers; the plan before then stands.
+    pub fn set_plan(&mut self, plan: &PrecisionPlan) -> Result<()> {
+        match (plan.precision, &self.thresholds) {
+            (Precision::Uniform(depth), _) => self.inputs.write_depths(self.engine.as_mut(), depth),
+            (Precision::Routed(bits), Some(table)) => {
+                self.inputs.write_threshold(self.engine.as_mut(), table.threshold(bits));
+            }
+            (Precision::Routed(bits), None) => {
+                return Err(Error::argument("bits", "2, 4, 6 or 8 for a model without routers", bits));
+            }
+        }
+        self.precision = Some(plan.precision);
+        Ok(())
+    }
+
+    /// With a seed, every step deals the depths that its routers choose to its tokens in a random order: one
+    /// permutation a step, the same at all sites. Without one, each token keeps its own, as at first.
+    ///
+    /// What a token then reads says nothing about it, at the same cost: a control for what routing is worth.
+    pub fn deal_gates(&mut self, seed: Option<u64>) {
+        self.dealer = seed.map(ChaCha12Rng::seed_from_u64);
+        self.inputs.write_no_deal(self.engine.as_mut());
+    }
+
+    /// Runs tokens at positions `position` on, filling the cache, and returns the logits of what follows.
     ///
     /// Fails where a token is not in the vocabulary, where the positions leave the context, and where the device fails;
     /// the cache up to `position` is as it was. Panics without tokens or before the first [`Model::set_plan`].
-    pub fn next_logits(&mut self, ids: &[u32], position: u32) -> Result<Vec<f32>> {
+    pub fn next_logits(&mut self, ids: &[u32], position: u32) -> Result<Step> {
         self.check(ids, position)?;
+        let mut depths = Vec::new();
+        let mut logits = Vec::new();
         let last = (ids.len() - 1) / STEP_TOKENS as usize;
         for (at, ids) in ids.chunks(STEP_TOKENS as usize).enumerate() {
+            let kind = if at < last { Kind::Fill } else { Kind::NextLogits };
             self.inputs.write_tokens(self.engine.as_mut(), ids, position + at as u32 * STEP_TOKENS);
-            let tokens = ids.len() as u32;
-            if at < last {
-                self.run(Step::Fill(tokens))?;
-            } else {
-                let logits = self.run(Step::NextLogits(tokens))?;
-                return Ok(bytemuck::pod_collect_to_vec(&logits[0]));
+            let (results, read) = self.run(kind, ids.len() as u32)?;
+            depths.push(read);
+            if let Some(results) = results {
+                logits = results;
             }
         }
-        unreachable!("the last chunk returns")
+        Ok(Step { logits, depths: TokenDepths::concat(&depths) })
     }
 
-    /// Runs tokens from position 0 on and returns the negative log-likelihood, in nats, of each token but the first,
-    /// given those before it.
+    /// Runs tokens from position 0 on and scores each token but the first, given those before it.
     ///
-    /// Fails and panics as [`Model::next_logits`] does.
-    pub fn token_nll(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+    /// Fails and panics as [`Model::next_logits`] does, and panics with a single token, which has nothing to score.
+    pub fn token_nll(&mut self, ids: &[u32]) -> Result<Scores> {
         self.check(ids, 0)?;
-        let mut all = Vec::with_capacity(ids.len());
+        assert!(ids.len() > 1, "a score has a token before it");
+        let (mut nll, mut top) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
+        let mut depths = Vec::new();
         let (inputs, targets) = (&ids[..ids.len() - 1], &ids[1..]);
         let steps = inputs.chunks(STEP_TOKENS as usize).zip(targets.chunks(STEP_TOKENS as usize));
         for (at, (ids, targets)) in steps.enumerate() {
             self.inputs.write_tokens(self.engine.as_mut(), ids, at as u32 * STEP_TOKENS);
             self.inputs.write_targets(self.engine.as_mut(), targets);
-            let scores = self.run(Step::Score(ids.len() as u32))?;
-            all.extend(bytemuck::pod_collect_to_vec::<u8, f32>(&scores[0]));
+            let (scores, read) = self.run(Kind::Score, ids.len() as u32)?;
+            for score in scores.unwrap_or_default().chunks_exact(token_nll::WIDTH as usize) {
+                nll.push(score[0]);
+                top.push(score[1] != 0.0);
+            }
+            depths.push(read);
         }
-        Ok(all)
+        Ok(Scores { nll, top, depths: TokenDepths::concat(&depths) })
     }
 
     fn check(&self, ids: &[u32], position: u32) -> Result<()> {
         assert!(!ids.is_empty(), "a step has tokens");
-        assert!(self.plan.is_some(), "a plan is set before the first step");
+        assert!(self.precision.is_some(), "a plan is set before the first step");
         if let Some(id) = ids.iter().find(|id| **id >= self.shape.vocab) {
             return Err(Error::argument("token id", format!("below {}", self.shape.vocab), id));
         }
@@ -135,32 +218,43 @@ impl Model {
         Ok(())
     }
 
-    /// Runs a step, keeping what was prepared for it if its like will come again.
-    fn run(&mut self, step: Step) -> Result<Vec<Vec<u8>>> {
-        let mut prepared = match self.prepared.remove(&step) {
+    /// Runs a step, keeping what was prepared for it if its like will come again: its numbers, where it reads any back,
+    /// and its depths.
+    fn run(&mut self, kind: Kind, tokens: u32) -> Result<(Option<Vec<f32>>, TokenDepths)> {
+        let routed = matches!(self.precision, Some(Precision::Routed(_)));
+        if let (true, Some(dealer)) = (routed, &mut self.dealer) {
+            let mut deal: Vec<u32> = (0..tokens).collect();
+            deal.shuffle(dealer);
+            self.inputs.write_deal(self.engine.as_mut(), &deal);
+        }
+        let pass = Pass { kind, tokens, routed };
+        let mut prepared = match self.prepared.remove(&pass) {
             Some(prepared) => prepared,
-            None => self.engine.prepare(self.record(step))?,
+            None => self.engine.prepare(self.record(pass))?,
         };
         let results = self.engine.run(&mut prepared);
-        let (Step::Fill(tokens) | Step::NextLogits(tokens) | Step::Score(tokens)) = step;
         if tokens == 1 || tokens == STEP_TOKENS {
-            self.prepared.insert(step, prepared);
+            self.prepared.insert(pass, prepared);
         }
-        results
+        let mut results = results?;
+        let depths = results.pop().expect("every step reads back its depths, last");
+        let numbers = results.pop().map(|bytes| bytemuck::pod_collect_to_vec(&bytes));
+        Ok((numbers, self.inputs.token_depths(tokens, &depths)))
     }
 
-    fn record(&self, step: Step) -> crate::recording::Recording {
+    fn record(&self, pass: Pass) -> Recording {
         let llama = llama::Llama {
             shape: &self.shape,
             traits: self.engine.traits(),
             weights: &self.weights,
             cache: &self.cache,
             inputs: &self.inputs,
+            routed: pass.routed,
         };
-        match step {
-            Step::Fill(tokens) => llama.fill(tokens),
-            Step::NextLogits(tokens) => llama.next_logits(tokens),
-            Step::Score(tokens) => llama.score(tokens),
+        match pass.kind {
+            Kind::Fill => llama.fill(pass.tokens),
+            Kind::NextLogits => llama.next_logits(pass.tokens),
+            Kind::Score => llama.score(pass.tokens),
         }
     }
 }

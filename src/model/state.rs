@@ -1,9 +1,12 @@
-//! Buffers that outlive a step: the cache, and what the host tells the kernels of the step.
+//! Buffers that outlive a step: the cache, what the host tells the kernels of the step, and the depths they read.
 
+use super::bits_read::TokenDepths;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::kernels::rope_cache;
-use crate::precision::Depth;
+use crate::kernels::matmul_sliced::TILE_TOKENS;
+use crate::kernels::route::Control;
+use crate::kernels::{gather_tokens, rope_cache};
+use crate::precision::{Depth, SLICES};
 use crate::recording::{Buffer, Span};
 use crate::shape::{LlamaShape, Site};
 
@@ -43,28 +46,56 @@ impl Cache {
     }
 }
 
-/// What the host writes before a step.
+/// What the host tells the kernels of a step, and the depths that they read.
 pub struct Inputs {
     ids: Buffer,
     positions: Buffer,
     targets: Buffer,
-    /// [4 L + 1, STEP_TOKENS] u32: the depth of each token at each site, and at the head.
+    /// [4 L, T] u32, rows of [`depth_stride`] words: the depth of each token at each site. Written by the host for a
+    /// uniform plan, by the routers for a routed one.
     depths: Buffer,
-    layers: u32,
+    /// [STEP_TOKENS] u32: the step's tokens in tiles, for a uniform plan.
+    order: Buffer,
+    /// [STEP_TOKENS] u32 each: the head reads every slice of every token.
+    head_depths: Buffer,
+    head_order: Buffer,
+    /// [4 L] of [`Control`].
+    control: Buffer,
+    /// [STEP_TOKENS] u32: who gets the depth chosen for each token.
+    deal: Buffer,
+    sites: u32,
+}
+
+const _: () = assert!(STEP_TOKENS.is_multiple_of(TILE_TOKENS) && STEP_TOKENS <= gather_tokens::TOKENS);
+
+/// Words from one site's depths to the next one's: bindings begin at multiples of 256 bytes, and a step of few tokens
+/// should read back little.
+fn depth_stride(tokens: u32) -> u32 {
+    tokens.next_multiple_of(64)
 }
 
 impl Inputs {
     /// Buffers for steps of up to [`STEP_TOKENS`] tokens.
     pub fn new(shape: &LlamaShape, engine: &mut dyn Engine) -> Result<Inputs> {
         let row = u64::from(STEP_TOKENS) * 4;
-        let rows = u64::from(shape.layers) * Site::ALL.len() as u64 + 1;
-        Ok(Inputs {
+        let sites = shape.layers * Site::ALL.len() as u32;
+        let inputs = Inputs {
             ids: engine.create("ids", row)?,
             positions: engine.create("positions", row)?,
             targets: engine.create("targets", row)?,
-            depths: engine.create("depths", rows * row)?,
-            layers: shape.layers,
-        })
+            depths: engine.create("depths", u64::from(sites) * row)?,
+            order: engine.create("order", row)?,
+            head_depths: engine.create("head depths", row)?,
+            head_order: engine.create("head order", row)?,
+            control: engine.create("control", u64::from(sites) * size_of::<Control>() as u64)?,
+            deal: engine.create("deal", row)?,
+            sites,
+        };
+        let full = Depth::FULL.slices() as u32;
+        write_all(engine, inputs.head_depths, &[full; STEP_TOKENS as usize]);
+        write_all(engine, inputs.head_order, &gather_tokens::uniform(0..STEP_TOKENS, full));
+        inputs.write_no_deal(engine);
+        Ok(inputs)
     }
 
     /// Token ids of the step, `[T]`.
@@ -83,25 +114,68 @@ impl Inputs {
     }
 
     /// Depths of the step's tokens at a site, `[T]`.
-    pub fn depths(&self, layer: u32, site: Site, tokens: u32) -> Span {
-        self.depth_row(layer * Site::ALL.len() as u32 + site as u32, tokens)
+    pub fn depths(&self, site: u32, tokens: u32) -> Span {
+        self.depths.span(u64::from(site) * u64::from(depth_stride(tokens)) * 4, u64::from(tokens) * 4)
     }
 
-    /// Depths of the step's tokens at the head, `[T]`.
+    /// Depths of the step's tokens at all sites, for [`Inputs::token_depths`].
+    pub fn all_depths(&self, tokens: u32) -> Span {
+        self.depths.span(0, u64::from(self.sites) * u64::from(depth_stride(tokens)) * 4)
+    }
+
+    /// What [`Inputs::all_depths`] read back means.
+    pub fn token_depths(&self, tokens: u32, read_back: &[u8]) -> TokenDepths {
+        let words: Vec<u32> = bytemuck::pod_collect_to_vec(read_back);
+        let rows = words.chunks_exact(depth_stride(tokens) as usize);
+        let depths = rows.flat_map(|row| row[..tokens as usize].iter().map(|depth| *depth as u8)).collect();
+        TokenDepths::new(self.sites as usize / Site::ALL.len(), tokens as usize, depths)
+    }
+
+    /// The step's tokens in tiles, under a uniform plan; whole tiles, of which the step's tokens come first.
+    pub fn order(&self, tokens: u32) -> Span {
+        self.order.span(0, u64::from(tokens.next_multiple_of(TILE_TOKENS)) * 4)
+    }
+
+    /// Depths of tokens at the head, `[T]`.
     pub fn head_depths(&self, tokens: u32) -> Span {
-        self.depth_row(self.layers * Site::ALL.len() as u32, tokens)
+        self.head_depths.span(0, u64::from(tokens) * 4)
     }
 
-    fn depth_row(&self, row: u32, tokens: u32) -> Span {
-        self.depths.span(u64::from(row) * u64::from(STEP_TOKENS) * 4, u64::from(tokens) * 4)
+    /// Tokens in tiles at the head.
+    pub fn head_order(&self, tokens: u32) -> Span {
+        self.head_order.span(0, u64::from(tokens.next_multiple_of(TILE_TOKENS)) * 4)
     }
 
-    /// Sets every token's depth at every site; the head reads all slices.
+    /// A [`Control`] for each site.
+    pub fn control(&self) -> Span {
+        self.control.all()
+    }
+
+    /// Who gets the depth chosen for each of the step's tokens, `[T]`.
+    pub fn deal(&self, tokens: u32) -> Span {
+        self.deal.span(0, u64::from(tokens) * 4)
+    }
+
+    /// Sets every token's depth at every site.
     pub fn write_depths(&self, engine: &mut dyn Engine, depth: Depth) {
-        let words = (self.depths.bytes() / 4) as usize;
-        let mut depths = vec![depth.slices() as u32; words];
-        depths[words - STEP_TOKENS as usize..].fill(Depth::FULL.slices() as u32);
-        engine.write(self.depths.all(), bytemuck::cast_slice(&depths));
+        let depth = depth.slices() as u32;
+        write_all(engine, self.depths, &vec![depth; (self.depths.bytes() / 4) as usize]);
+        write_all(engine, self.order, &gather_tokens::uniform(0..STEP_TOKENS, depth));
+    }
+
+    /// Sets every router's threshold; all slices may be read.
+    pub fn write_threshold(&self, engine: &mut dyn Engine, threshold: f32) {
+        write_all(engine, self.control, &vec![Control { threshold, most: SLICES as u32 }; self.sites as usize]);
+    }
+
+    /// Writes who gets the depth chosen for each token of a step: a permutation of them.
+    pub fn write_deal(&self, engine: &mut dyn Engine, deal: &[u32]) {
+        engine.write(self.deal(deal.len() as u32), bytemuck::cast_slice(deal));
+    }
+
+    /// Lets every token have the depth that was chosen for it.
+    pub fn write_no_deal(&self, engine: &mut dyn Engine) {
+        self.write_deal(engine, &Vec::from_iter(0..STEP_TOKENS));
     }
 
     /// Writes the ids of a step, and its positions from `first` on.
@@ -116,4 +190,8 @@ impl Inputs {
     pub fn write_targets(&self, engine: &mut dyn Engine, targets: &[u32]) {
         engine.write(self.targets(0, targets.len() as u32), bytemuck::cast_slice(targets));
     }
+}
+
+fn write_all<T: bytemuck::Pod>(engine: &mut dyn Engine, buffer: Buffer, values: &[T]) {
+    engine.write(buffer.all(), bytemuck::cast_slice(values));
 }

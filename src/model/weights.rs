@@ -1,9 +1,10 @@
 //! A model's weights on an engine.
 
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::ModelFolder;
-use crate::format::layout::{self, SlicedSpec};
+use crate::format::layout::{self, SlicedSpec, TensorSpec};
+use crate::kernels::route::Router;
 use crate::kernels::sliced::SlicedWeight;
 use crate::precision::SLICES;
 use crate::recording::Buffer;
@@ -28,6 +29,7 @@ pub struct LayerWeights {
     /// `[D]`
     pub ffn_norm: Buffer,
     sites: [SlicedWeight; 4],
+    routers: Option<[Router; 4]>,
 }
 
 impl LayerWeights {
@@ -35,18 +37,25 @@ impl LayerWeights {
     pub fn site(&self, site: Site) -> &SlicedWeight {
         &self.sites[site as usize]
     }
+
+    /// The router of a site, of a model that has routers.
+    pub fn router(&self, site: Site) -> Option<&Router> {
+        self.routers.as_ref().map(|routers| &routers[site as usize])
+    }
 }
 
-/// Loads every slice of every weight; `on_bytes(done, total)` is told after each matrix.
+/// Loads every slice of every weight, and the routers where there are any; `on_bytes(done, total)` is told after each
+/// matrix.
 pub fn load(folder: &ModelFolder, engine: &mut dyn Engine, on_bytes: &mut dyn FnMut(u64, u64)) -> Result<Weights> {
     let shape = folder.shape();
-    let total = layout::total_bytes(shape, folder.group_size());
+    let routed = folder.thresholds().is_some();
+    let total = layout::total_bytes(shape, folder.group_size(), routed);
     let mut done = 0;
     let mut sliced = |engine: &mut dyn Engine, spec: &SlicedSpec| {
         let weight = load_sliced(folder, engine, spec)?;
         done += weight.slices.iter().chain([&weight.scales]).map(|buffer| buffer.bytes()).sum::<u64>();
         on_bytes(done, total);
-        Ok::<_, crate::error::Error>(weight)
+        Ok::<_, Error>(weight)
     };
     let norm = |engine: &mut dyn Engine, name: &str| engine.load(name, &folder.tensor(0, name)?);
 
@@ -58,6 +67,7 @@ pub fn load(folder: &ModelFolder, engine: &mut dyn Engine, on_bytes: &mut dyn Fn
             input_norm: norm(engine, &layout::input_norm(layer))?,
             ffn_norm: norm(engine, &layout::ffn_norm(layer))?,
             sites: [sliced(engine, &qkv)?, sliced(engine, &o)?, sliced(engine, &gate_up)?, sliced(engine, &down)?],
+            routers: if routed { Some(load_routers(folder, engine, layer)?) } else { None },
         });
     }
     let head = match layout::head(shape) {
@@ -83,4 +93,16 @@ fn load_sliced(folder: &ModelFolder, engine: &mut dyn Engine, spec: &SlicedSpec)
         input: spec.input,
         group,
     })
+}
+
+/// The routers of a layer's sites.
+fn load_routers(folder: &ModelFolder, engine: &mut dyn Engine, layer: u32) -> Result<[Router; 4]> {
+    let shape = folder.shape();
+    let mut router = |site: Site| {
+        let mut load = |spec: &TensorSpec| engine.load(&spec.name, &folder.tensor(0, &spec.name)?);
+        let [w1, b1, w2, b2] = layout::router(shape, layer, site);
+        let (w1, b1, w2, b2) = (load(&w1)?, load(&b1)?, load(&w2)?, load(&b2)?);
+        Ok::<_, Error>(Router { w1, b1, w2, b2, input: site.dims(shape).1 })
+    };
+    Ok([router(Site::Qkv)?, router(Site::O)?, router(Site::GateUp)?, router(Site::Down)?])
 }

@@ -1,6 +1,6 @@
 //! From the power mode to the precision that a session reads.
 
-use crate::precision::{Depth, PrecisionPlan};
+use crate::precision::PrecisionPlan;
 
 /// How much energy the user is willing to spend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -14,13 +14,13 @@ pub enum PowerMode {
 }
 
 impl PowerMode {
-    /// The plan of the mode.
-    pub fn plan(self) -> PrecisionPlan {
-        let (depth, name) = match self {
-            PowerMode::Low => (Depth::ALL[1], "low"),
-            PowerMode::Balanced => (Depth::ALL[2], "balanced"),
-            PowerMode::High => (Depth::ALL[3], "high"),
+    /// The plan of the mode, for a model that `has_routers` or not.
+    pub fn plan(self, has_routers: bool) -> PrecisionPlan {
+        let (bits, name) = match self {
+            PowerMode::Low => (4.0, "low"),
+            PowerMode::Balanced => (6.0, "balanced"),
+            PowerMode::High => (8.0, "high"),
         };
-        PrecisionPlan { depth, reason: format!("power mode {name}") }
+        PrecisionPlan::for_bits(bits, has_routers, format!("power mode {name}")).expect("whole slices")
     }
 }

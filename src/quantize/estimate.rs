@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use super::Options;
+use super::cut::Cut;
+use super::source::Source;
 use crate::error::{Error, Result};
 use crate::format::layout;
 use crate::precision::SLICES;
@@ -27,14 +30,22 @@ pub struct Estimate {
     pub memory_bytes: u64,
 }
 
-/// What quantizing a model of this shape in groups of `group` will take.
-pub fn estimate(shape: &LlamaShape, group: u32) -> Estimate {
-    let tensors: usize = (0..SLICES).map(|slice| layout::file_tensors(shape, group, slice).len()).sum();
+/// What quantizing a source with these options will take. Fails where the options do not fit the source, as far as that
+/// can be told without reading its weights.
+pub fn estimate(source: &dyn Source, options: &Options) -> Result<Estimate> {
+    let cut = Cut::choose(source, options)?;
+    Ok(estimate_of(source.shape(), &cut))
+}
+
+/// What cutting a model of this shape will take.
+pub fn estimate_of(shape: &LlamaShape, cut: &Cut) -> Estimate {
+    let (group, routed) = (cut.group, cut.pack.is_some());
+    let tensors: usize = (0..SLICES).map(|slice| layout::file_tensors(shape, group, routed, slice).len()).sum();
     let vocab = u64::from(shape.vocab);
     // A block is there as read, as f32, and cut to eight bits a weight; the reader of GGUF holds it twice more.
     let blocks = 4 * block_bytes(shape);
     Estimate {
-        disk_bytes: layout::total_bytes(shape, group)
+        disk_bytes: layout::total_bytes(shape, group, routed)
             + tensors as u64 * HEADER_BYTES_PER_TENSOR
             + vocab * TOKENIZER_FILE_BYTES_PER_TOKEN,
         memory_bytes: FIXED_MEMORY_BYTES + blocks + vocab * TOKENIZER_MEMORY_BYTES_PER_TOKEN,

@@ -1,15 +1,20 @@
 //! From a checkpoint to a model folder: reads weights a few rows at a time, cuts them into slices, writes them.
 
+mod cut;
 mod estimate;
 mod gguf;
 mod huggingface;
 mod slices;
 mod source;
+mod weights_hash;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use half::f16;
+
+use self::cut::Cut;
 use crate::error::{Error, Result};
 use crate::format::layout::{self, SlicedSpec};
 use crate::format::{CHAT_TEMPLATE_FILE, FolderWriter, GENERATION_FILE, Manifest, TOKENIZER_FILE};
@@ -17,17 +22,20 @@ use crate::precision::SLICES;
 use crate::shape::{LlamaShape, Site};
 
 pub use estimate::{Estimate, estimate};
-use estimate::{block_rows, check_space};
+use estimate::{block_rows, check_space, estimate_of};
 use slices::SlicedRows;
 pub use source::{Source, SourceTensor, TextAssets, open};
+pub use weights_hash::weights_sha256;
 
 /// Where the model folder goes and how its weights are cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// The folder to make.
     pub out: PathBuf,
-    /// G; `None` takes [`layout::default_group`].
+    /// G; `None` takes the calibration pack's, or [`layout::default_group`].
     pub group_size: Option<u32>,
+    /// A calibration pack of this very model, for the ranges of the layers' weights and the routers.
+    pub calibration: Option<PathBuf>,
     /// Whether a model that is at `out` already gives way to the new one.
     pub replace: bool,
 }
@@ -37,7 +45,7 @@ pub struct Options {
 pub struct Progress<'a> {
     /// What is being done.
     pub stage: Stage,
-    /// The tensor, or at the end "hashes".
+    /// The tensor, by its name in the source or in the model folder, or at the end "hashes".
     pub name: &'a str,
     /// Weights, or bytes, done in this stage.
     pub done: u64,
@@ -48,6 +56,8 @@ pub struct Progress<'a> {
 /// A stage of a quantization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// The source's weights are read and hashed, to see whether a calibration pack was made for them.
+    SourceHash,
     /// Weights are read, cut and written.
     Weights,
     /// The files' bytes are hashed.
@@ -70,7 +80,8 @@ pub struct Report {
 }
 
 /// Makes the model folder of a checkpoint. `on_progress` is called for every few million weights and may break off,
-/// which is [`Error::Stopped`]; then, as after any error, nothing is left behind.
+/// which is [`Error::Stopped`]; then, as after any error, nothing is left behind. A calibration pack that was made for
+/// other weights is refused before anything is written.
 pub fn quantize(
     source: &mut dyn Source,
     options: &Options,
@@ -78,29 +89,23 @@ pub fn quantize(
 ) -> Result<Report> {
     let begin = Instant::now();
     let shape = source.shape().clone();
-    let group = group_size(&shape, options.group_size)?;
-    check_space(&options.out, estimate(&shape, group).disk_bytes)?;
-    let mut writer = FolderWriter::create(&options.out, &shape, group, options.replace)?;
+    let cut = Cut::choose(source, options)?;
+    check_space(&options.out, estimate_of(&shape, &cut).disk_bytes)?;
+    cut.check_weights(source, on_progress)?;
+    let routing = cut.pack.as_ref().map(|pack| pack.info().thresholds.clone());
+    let mut writer = FolderWriter::create(&options.out, &shape, cut.quantization(), routing, options.replace)?;
     write_text(&mut writer, &source.text()?)?;
     let params = shape.linear_params() + shape.embedding_params();
-    let mut cutter = Cutter { source, writer, group, params, done: 0, on_progress };
+    let mut cutter = Cutter { source, writer, cut: &cut, params, done: 0, on_progress };
     cutter.matrices(&shape)?;
     cutter.norms(&shape)?;
+    cutter.routers(&shape)?;
     let Cutter { source, writer, on_progress, .. } = cutter;
     let model_source = source.model_source().clone();
     let manifest = writer.finish(model_source, &mut |done, total| {
         on_progress(&Progress { stage: Stage::Hashes, name: "hashes", done, total })
     })?;
     Ok(report(options, &manifest, params, begin))
-}
-
-/// The group size asked for, or the default one, if it fits.
-fn group_size(shape: &LlamaShape, asked: Option<u32>) -> Result<u32> {
-    let group = asked.unwrap_or_else(|| layout::default_group(shape));
-    match layout::group_fault(shape, group) {
-        Some((expected, got)) => Err(Error::argument("--group-size", expected, got)),
-        None => Ok(group),
-    }
 }
 
 fn write_text(writer: &mut FolderWriter, text: &TextAssets) -> Result<()> {
@@ -134,7 +139,7 @@ fn stacks(shape: &LlamaShape) -> Vec<(SlicedSpec, Vec<SourceTensor>)> {
 struct Cutter<'a> {
     source: &'a mut dyn Source,
     writer: FolderWriter,
-    group: u32,
+    cut: &'a Cut,
     /// Weights in all.
     params: u64,
     /// Weights cut.
@@ -147,13 +152,17 @@ impl Cutter<'_> {
         let mut weights = Vec::new();
         let mut sliced = SlicedRows::default();
         for (spec, tensors) in stacks(shape) {
+            let ranges = self.cut.pack.as_ref().and_then(|pack| pack.ranges(&spec));
+            let row_ranges = (spec.input / self.cut.group * 2) as usize;
             let mut row = 0;
             for tensor in tensors {
                 let (rows, _) = tensor.dims(shape);
                 for first in (0..rows).step_by(block_rows(spec.input) as usize) {
                     let last = rows.min(first + block_rows(spec.input));
                     self.source.rows(tensor, first..last, &mut weights)?;
-                    self.cut(tensor, first, &weights, spec.input, &mut sliced)?;
+                    let block = row as usize..(row + last - first) as usize;
+                    let ranges = ranges.map(|r| &r[block.start * row_ranges..block.end * row_ranges]);
+                    self.cut(tensor, first, &weights, spec.input, ranges, &mut sliced)?;
                     self.write(&spec, row, &sliced)?;
                     row += last - first;
                     self.done += weights.len() as u64;
@@ -179,15 +188,26 @@ impl Cutter<'_> {
         Ok(())
     }
 
+    fn routers(&mut self, shape: &LlamaShape) -> Result<()> {
+        let Some(pack) = &self.cut.pack else { return Ok(()) };
+        layout::routers(shape).iter().try_for_each(|spec| self.writer.write(0, &spec.name, 0, pack.tensor(spec)))
+    }
+
     fn cut(
         &self,
         tensor: SourceTensor,
         first_row: u32,
         weights: &[f32],
         input: u32,
+        ranges: Option<&[f16]>,
         sliced: &mut SlicedRows,
     ) -> Result<()> {
-        sliced.cut(weights, input as usize, self.group as usize).map_err(|fault| {
+        let group = self.cut.group as usize;
+        let cut = match ranges {
+            Some(ranges) => sliced.cut_in(weights, input as usize, group, ranges),
+            None => sliced.cut(weights, input as usize, group),
+        };
+        cut.map_err(|fault| {
             let got = format!("{} in row {}", fault.weight, first_row as usize + fault.row);
             self.unfit(tensor, "finite weights, groups of them no wider than f16's range", got)
         })
@@ -200,7 +220,7 @@ impl Cutter<'_> {
             let row_bytes = tensor.bytes() / u64::from(spec.rows);
             self.writer.write(slice, &tensor.name, row * row_bytes, bytemuck::cast_slice(words))?;
         }
-        let scales = spec.scales(self.group);
+        let scales = spec.scales(self.cut.group);
         let row_bytes = scales.bytes() / u64::from(spec.rows);
         self.writer.write(0, &scales.name, row * row_bytes, bytemuck::cast_slice(&sliced.scales))
     }

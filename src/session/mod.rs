@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{BitsRead, Model, Step};
 use crate::precision::PrecisionPlan;
+use crate::shape::Site;
 use crate::text::{Detokenizer, Sampler, SamplerSettings, TextModel};
 
 /// A token as it was generated.
@@ -14,7 +15,7 @@ pub struct Generated<'a> {
     pub id: u32,
     /// Text that became complete with it; empty in the middle of a character, and for special tokens.
     pub text: &'a str,
-    /// Bits read of each weight for it.
+    /// Bits read of each weight by the step that chose it, weighted by parameters.
     pub bits: f32,
 }
 
@@ -58,6 +59,16 @@ pub struct Summary {
     pub generate_s: f64,
     /// Bits read, weighted by parameters, over the tokens run.
     pub bits: f32,
+    /// The same for each kind of site, by its name.
+    #[serde(serialize_with = "as_map")]
+    pub bits_by_site: [(&'static str, f32); 4],
+}
+
+fn as_map<S: serde::Serializer>(
+    sites: &[(&'static str, f32); 4],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_map(sites.iter().copied())
 }
 
 /// A conversation: the tokens so far, with their keys and values in the model's cache.
@@ -73,17 +84,20 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session with an empty context. Fails where a setting of the sampler is out of its range.
+    /// A session with an empty context. Fails where a setting of the sampler is out of its range, and where the model
+    /// cannot follow the plan.
     pub fn new(mut model: Model, text: TextModel, sampler: SamplerSettings, plan: PrecisionPlan) -> Result<Session> {
         let sampler = Sampler::new(sampler)?;
-        model.set_plan(&plan);
+        model.set_plan(&plan)?;
         Ok(Session { model, text, sampler, plan, history: Vec::new(), pending: None })
     }
 
-    /// What is read of the weights from the next token on; the context stays as it is.
-    pub fn set_plan(&mut self, plan: PrecisionPlan) {
-        self.model.set_plan(&plan);
+    /// What is read of the weights from the next token on; the context stays as it is. Fails as [`Model::set_plan`]
+    /// does.
+    pub fn set_plan(&mut self, plan: PrecisionPlan) -> Result<()> {
+        self.model.set_plan(&plan)?;
         self.plan = plan;
+        Ok(())
     }
 
     /// What is read of the weights now.
@@ -106,8 +120,9 @@ impl Session {
     /// A session may be prompted again and again: each prompt follows what was said before. Without `max_new` only the
     /// end of the turn and the end of the context stop it.
     ///
-    /// Fails where the prompt is empty, where it does not fit what is left of the context, where `on_token` fails, and
-    /// where the device does; the tokens handed out before stand, and the session can be prompted again.
+    /// Fails where the prompt is empty, where it does not fit what is left of the context, where `on_token` fails or
+    /// asks for a plan that the model cannot follow, and where the device fails; the tokens handed out before stand,
+    /// and the session can be prompted again.
     pub fn generate(
         &mut self,
         prompt: &[u32],
@@ -120,8 +135,9 @@ impl Session {
         let start = Instant::now();
         let mut detokenizer = Detokenizer::continuing(&self.text, prompt);
         let unheard: Vec<u32> = self.pending.iter().chain(prompt).copied().collect();
-        let mut tally = Tally::new(self.plan.bits(), unheard.len());
-        let mut logits = self.run(&unheard)?;
+        let mut read = BitsRead::new(self.model.shape());
+        let mut step = self.run(&unheard)?;
+        read.add(&step.depths);
         self.pending = None;
         let prompt_s = start.elapsed().as_secs_f64();
         let mut generated_tokens = 0;
@@ -129,7 +145,7 @@ impl Session {
             if max_new.is_some_and(|most| generated_tokens >= most) {
                 break StopReason::Length;
             }
-            let id = self.sampler.sample(&logits, &self.history);
+            let id = self.sampler.sample(&step.logits, &self.history);
             self.pending = Some(id);
             if self.text.is_end(id) {
                 break StopReason::EndOfTurn;
@@ -141,9 +157,10 @@ impl Session {
             if full || enough {
                 text += &detokenizer.finish(&self.text);
             }
-            match on_token(&Generated { id, text: &text, bits: self.plan.bits() })? {
+            let bits = step.depths.token_bits(self.model.shape(), step.depths.tokens() - 1);
+            match on_token(&Generated { id, text: &text, bits })? {
                 Next::Go => (),
-                Next::Replan(plan) => self.set_plan(plan),
+                Next::Replan(plan) => self.set_plan(plan)?,
                 Next::Stop => break StopReason::Stopped,
             }
             if full {
@@ -152,40 +169,20 @@ impl Session {
             if enough {
                 break StopReason::Length;
             }
-            tally.add(self.plan.bits(), 1);
-            logits = self.run(&[id])?;
+            step = self.run(&[id])?;
+            read.add(&step.depths);
             self.pending = None;
         };
         let generate_s = start.elapsed().as_secs_f64() - prompt_s;
-        let (prompt_tokens, bits) = (prompt.len(), tally.mean());
-        Ok(Summary { stop, prompt_tokens, generated_tokens, prompt_s, generate_s, bits })
+        let bits_by_site = Site::ALL.map(|site| (site.name(), read.of_site(site)));
+        let (prompt_tokens, bits) = (prompt.len(), read.mean());
+        Ok(Summary { stop, prompt_tokens, generated_tokens, prompt_s, generate_s, bits, bits_by_site })
     }
 
     /// Runs tokens after those of the history; logits of the one that follows.
-    fn run(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        let logits = self.model.next_logits(ids, self.history.len() as u32)?;
+    fn run(&mut self, ids: &[u32]) -> Result<Step> {
+        let step = self.model.next_logits(ids, self.history.len() as u32)?;
         self.history.extend(ids);
-        Ok(logits)
-    }
-}
-
-/// Bits read, over the tokens run.
-struct Tally {
-    bits: f64,
-    tokens: usize,
-}
-
-impl Tally {
-    fn new(bits: f32, tokens: usize) -> Tally {
-        Tally { bits: f64::from(bits) * tokens as f64, tokens }
-    }
-
-    fn add(&mut self, bits: f32, tokens: usize) {
-        self.bits += f64::from(bits) * tokens as f64;
-        self.tokens += tokens;
-    }
-
-    fn mean(&self) -> f32 {
-        (self.bits / self.tokens as f64) as f32
+        Ok(step)
     }
 }

@@ -63,7 +63,7 @@ pub fn tiny_hf_folder(dir: &Path, seed: u64, tied: bool) -> LlamaShape {
 
 /// Quantizes the model at `source` to `out` in groups of 64.
 pub fn quantize_tiny(source: &Path, out: &Path) -> edge_run::Result<Report> {
-    let options = Options { out: out.to_path_buf(), group_size: Some(64), replace: false };
+    let options = Options { out: out.to_path_buf(), group_size: Some(64), calibration: None, replace: false };
     quantize(&mut *open(source)?, &options, &mut |_| ControlFlow::Continue(()))
 }
 

@@ -1,0 +1,303 @@
+//! Calibration: ranges and routers trained together, by distillation from the unquantized model.
+//!
+//! The weights stay as they are. What is trained is the range (`lo` and `step`) of every group and the router of every
+//! input site, on windows of ordinary text: each step draws a number of bits, gates open by the scores above the
+//! threshold that belongs to it, and the loss is the distance between the next-token distributions of the two models
+//! plus a penalty for reading more or fewer bits than drawn. One step in ten reads every slice. Afterwards a table from
+//! bits to thresholds is measured on windows that were held out, and all goes into a [pack](crate::format::Pack).
+
+mod checkpoint;
+mod device;
+mod memory;
+mod network;
+mod optimizer;
+mod pack;
+mod reduce;
+mod step;
+mod student;
+mod text;
+mod thresholds;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use burn::tensor::DType;
+pub use burn::tensor::Device;
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+
+use crate::error::{Error, Result};
+use crate::format::layout;
+use crate::quantize::{self, Source};
+use checkpoint::Run;
+pub use device::{cpu, gpu};
+pub use memory::Memory;
+use network::Network;
+use optimizer::{Optimizer, Rates};
+use step::{Batch, Params, Target};
+use student::SiteParams;
+use text::Windows;
+
+/// Learning rates at their highest.
+const RATES: Rates = Rates { ranges: 1e-3, routers: 2e-3 };
+/// Share of the steps that read every slice.
+const FULL_SHARE: f32 = 0.1;
+/// Fewest bits that a step draws, how many more, and how much rather few.
+const BITS_DRAWN: (f32, f32, f32) = (2.2, 4.3, 1.3);
+/// Bits at which the loss is told before and after.
+const BITS_JUDGED: [f32; 3] = [3.0, 4.0, 6.0];
+/// Weight of the squared distance between the bits drawn and those read.
+const BUDGET: f32 = 1.0;
+/// Steps between two checkpoints.
+const CHECKPOINT_STEPS: usize = 50;
+
+/// How the training threshold follows from the bits drawn: the routers learn to make it true.
+fn threshold_for(bits: f32) -> f32 {
+    5.0 - bits
+}
+
+/// What a calibration is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Text files to train on, UTF-8.
+    pub texts: Vec<PathBuf>,
+    /// Steps of the optimizer.
+    pub steps: usize,
+    /// Windows of a step.
+    pub batch: usize,
+    /// Tokens of a window.
+    pub seq: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// G; `None` takes [`layout::default_group`].
+    pub group_size: Option<u32>,
+    /// Bytes that the run may take on the device.
+    pub memory: u64,
+    /// The pack to write. A checkpoint lies beside it, with `.checkpoint` at its name's end, until the run is done.
+    pub out: PathBuf,
+}
+
+/// Where a run that writes its pack to `out` keeps its checkpoint.
+pub fn checkpoint_path(out: &Path) -> PathBuf {
+    let mut path = out.as_os_str().to_os_string();
+    path.push(".checkpoint");
+    path.into()
+}
+
+/// How far a calibration has come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Progress {
+    /// Weights are hashed or loaded: (done, total).
+    Weights(u64, u64),
+    /// What the run takes, before its first step.
+    Plan(Memory),
+    /// A step is done.
+    Step(StepLog),
+    /// Measurements of the table are done.
+    Table(usize),
+}
+
+/// A step, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepLog {
+    /// Steps done, this one included.
+    pub done: usize,
+    /// Mean KL divergence from the unquantized model, in nats a token.
+    pub kl: f32,
+    /// Average bits read.
+    pub bits: f32,
+    /// Average bits drawn; 8 for a step that reads every slice.
+    pub drawn: f32,
+}
+
+/// A calibration that is done.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Report {
+    /// The pack.
+    pub pack: PathBuf,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Steps of the run.
+    pub steps: usize,
+    /// Steps done before, which a checkpoint had kept.
+    pub resumed: usize,
+    /// Loss on text that was held out, before the first step: KL divergence from the unquantized model in nats a
+    /// token, plus the squared distance from the bits wanted, averaged over a few of these.
+    pub loss_before: f32,
+    /// The same after the last step.
+    pub loss_after: f32,
+    /// Time taken, in seconds.
+    pub seconds: f64,
+}
+
+/// Calibrates the model of `source` on `device` and writes its pack.
+///
+/// `on_progress` may break off: then a checkpoint is kept and the error is [`Error::Stopped`]; a later call with the
+/// same options goes on from it. Fails where the text has too few windows, where a window is longer than the model was
+/// trained for, where one window does not fit the memory, and where a file cannot be read or written.
+pub fn calibrate(
+    source: &mut dyn Source,
+    device: &Device,
+    options: &Options,
+    on_progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Report> {
+    let begin = Instant::now();
+    let shape = source.shape().clone();
+    let group = options.group_size.unwrap_or_else(|| layout::default_group(&shape));
+    if let Some((expected, got)) = layout::group_fault(&shape, group) {
+        return Err(Error::argument("--group-size", expected, got));
+    }
+    let windows = Windows::read(source, options)?;
+    let memory = Memory::plan(&shape, group, options)?;
+    flow(on_progress(Progress::Plan(memory)))?;
+    if let Some(folder) = options.out.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    }
+    let source_sha256 = quantize::weights_sha256(source, &mut |progress| {
+        on_progress(Progress::Weights(progress.done, progress.total))
+    })?;
+    let mut network = Network::load(source, device, options.seq, &mut |done, total| {
+        // Broken off at the first step.
+        let _ = on_progress(Progress::Weights(done, total));
+    })?;
+    network.product_dtype = product_dtype(device);
+
+    let mut trainer = Trainer::new(&network, device, &windows, memory.micro, group as usize, options, source_sha256);
+    let held_out = Batch { ids: windows.held_out(device), micro: memory.micro };
+    let loss_before = trainer.loss(&held_out);
+    let resumed = trainer.resume()?;
+    trainer.train(resumed, on_progress)?;
+    trainer.round_as_pack();
+    let loss_after = trainer.loss(&held_out);
+    let thresholds =
+        thresholds::measure(&network, &trainer.params, &held_out, &mut |rows| on_progress(Progress::Table(rows)))?;
+    let seconds = begin.elapsed().as_secs_f64();
+    let facts = pack::Facts { options, run: &trainer.run, loss_before, loss_after, seconds };
+    let bytes = pack::write(source, &trainer.params, thresholds, &facts)?;
+    trainer.forget_checkpoint();
+    Ok(Report { pack: options.out.clone(), bytes, steps: options.steps, resumed, loss_before, loss_after, seconds })
+}
+
+/// What matrix products are computed in: half the bytes where the device computes in f16.
+fn product_dtype(device: &Device) -> DType {
+    if *device != cpu() && device.supports_dtype(DType::F16) { DType::F16 } else { DType::F32 }
+}
+
+fn flow(flow: ControlFlow<()>) -> Result<()> {
+    if flow.is_break() { Err(Error::Stopped("calibrate")) } else { Ok(()) }
+}
+
+/// A training run.
+struct Trainer<'a> {
+    network: &'a Network,
+    device: &'a Device,
+    windows: &'a Windows,
+    micro: usize,
+    checkpoint: PathBuf,
+    run: Run,
+    params: Params,
+    optimizer: Optimizer,
+}
+
+impl<'a> Trainer<'a> {
+    fn new(
+        network: &'a Network,
+        device: &'a Device,
+        windows: &'a Windows,
+        micro: usize,
+        group: usize,
+        options: &Options,
+        source_sha256: String,
+    ) -> Trainer<'a> {
+        let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+        let mut site = |weight| SiteParams::new(weight, group, &mut rng);
+        let params = network.layers.iter().map(|layer| layer.sites.each_ref().map(&mut site)).collect();
+        Trainer {
+            network,
+            device,
+            windows,
+            micro,
+            checkpoint: checkpoint_path(&options.out),
+            run: Run {
+                source_sha256,
+                text_sha256: windows.sha256(),
+                group_size: group as u32,
+                steps: options.steps,
+                batch: options.batch,
+                seq: options.seq,
+                seed: options.seed,
+            },
+            params,
+            optimizer: Optimizer::new(network.layers.len(), options.steps, RATES),
+        }
+    }
+
+    /// Takes up an earlier session of this run, if there was one; the steps that it did.
+    fn resume(&mut self) -> Result<usize> {
+        if !self.checkpoint.exists() {
+            return Ok(0);
+        }
+        checkpoint::load(&self.checkpoint, &self.run, &mut self.params, &mut self.optimizer, self.device)
+    }
+
+    /// Does the steps after the first `done`.
+    fn train(&mut self, done: usize, on_progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<()> {
+        for at in done..self.run.steps {
+            // Every step has a stream of its own, so a run that was stopped draws what it would have drawn.
+            let mut rng = ChaCha8Rng::seed_from_u64(self.run.seed);
+            rng.set_stream(1 + at as u64);
+            let (target, drawn) = draw(&mut rng);
+            let ids = self.windows.draw(&mut rng, self.run.batch, self.device);
+            let batch = Batch { ids, micro: self.micro };
+            let outcome = step::step(self.network, &self.params, &batch, target);
+            self.optimizer.step(at, &mut self.params, outcome.gradients);
+            if !outcome.kl.is_finite() {
+                return Err(self.failed(format!("step {} has a loss of {}", at + 1, outcome.kl)));
+            }
+            let step = StepLog { done: at + 1, kl: outcome.kl, bits: outcome.bits, drawn };
+            let stopped = on_progress(Progress::Step(step)).is_break();
+            // At the end too: the table is still to be measured.
+            if stopped || (at + 1) % CHECKPOINT_STEPS == 0 || at + 1 == self.run.steps {
+                checkpoint::save(&self.checkpoint, &self.run, at + 1, &self.params, &self.optimizer)?;
+            }
+            if stopped {
+                return Err(Error::Stopped("calibrate"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The mean loss at [`BITS_JUDGED`].
+    fn loss(&self, batch: &Batch) -> f32 {
+        let target = |bits| Target { bits: Some(bits), threshold: threshold_for(bits), budget: BUDGET };
+        let losses = BITS_JUDGED.map(|bits| step::loss(self.network, &self.params, batch, target(bits)));
+        losses.iter().sum::<f32>() / losses.len() as f32
+    }
+
+    fn failed(&self, message: String) -> Error {
+        Error::Device { device: format!("{:?}", self.device), message }
+    }
+
+    /// Rounds the parameters as the pack will hold them, so that the table is measured on what will run.
+    fn round_as_pack(&mut self) {
+        self.params = std::mem::take(&mut self.params).into_iter().map(|sites| sites.map(pack::rounded)).collect();
+    }
+
+    /// The run is in its pack: the checkpoint has done its duty.
+    fn forget_checkpoint(&self) {
+        let _ = std::fs::remove_file(&self.checkpoint);
+    }
+}
+
+/// What a step asks for, and the bits it drew.
+fn draw(rng: &mut impl rand::Rng) -> (Target, f32) {
+    let full = rng.random::<f32>() < FULL_SHARE;
+    let (fewest, more, rather_few) = BITS_DRAWN;
+    let bits = fewest + more * rng.random::<f32>().powf(rather_few);
+    if full {
+        // Below every score.
+        return (Target { bits: None, threshold: -50.0, budget: 0.0 }, 8.0);
+    }
+    (Target { bits: Some(bits), threshold: threshold_for(bits), budget: BUDGET }, bits)
+}

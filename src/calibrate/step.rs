@@ -1,0 +1,204 @@
+//! One step of distillation: the loss of a batch, and its gradients, layer by layer.
+//!
+//! The forward pass keeps nothing but the input of each layer; the backward pass runs each layer once more, with a
+//! graph of its own. So memory holds one layer's graph, of `micro` windows, whatever the depth of the model.
+
+use burn::tensor::{Int, Tensor};
+
+use super::network::{Network, beside};
+use super::reduce::{log_softmax, sum_all};
+use super::student::{RoutedBlock, SiteParams};
+
+/// What the loss is multiplied with on its way back: products in f16 lose gradients below its smallest number, and the
+/// gradients of one token of thousands are small.
+const LOSS_SCALE: f32 = 64.0;
+/// Elements of logits that exist at one time.
+pub const LOGITS: usize = 1 << 25;
+
+/// The trained tensors of every layer and site.
+pub type Params = Vec<[SiteParams; 4]>;
+
+/// What a step asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Average bits wanted; `None` where every slice is read whatever that costs.
+    pub bits: Option<f32>,
+    /// Scores above this open their gates.
+    pub threshold: f32,
+    /// Weight of the squared distance from `bits`.
+    pub budget: f32,
+}
+
+/// What a step found.
+pub struct Outcome {
+    /// Mean over the tokens of KL(unquantized model, student), in nats.
+    pub kl: f32,
+    /// Average bits read, weighted by parameters.
+    pub bits: f32,
+    /// Gradients of kl + budget, as the parameters lie.
+    pub gradients: Params,
+}
+
+/// A batch, and how much of it is computed at once.
+pub struct Batch {
+    /// [B, T]
+    pub ids: Tensor<2, Int>,
+    /// Windows computed at once.
+    pub micro: usize,
+}
+
+impl Batch {
+    fn parts(&self) -> Vec<Tensor<2, Int>> {
+        self.ids.clone().split(self.micro, 0)
+    }
+
+    fn tokens(&self) -> usize {
+        let [windows, tokens] = self.ids.dims();
+        windows * tokens
+    }
+}
+
+/// The residual stream after the last layer of the unquantized model, of each part of the batch.
+fn teacher(network: &Network, batch: &Batch) -> Vec<Tensor<3>> {
+    let layers = |x| {
+        network.layers.iter().fold(x, |x, layer| {
+            network.block(layer, x, &mut |site, x| network.product(x, layer.sites[site as usize].clone()))
+        })
+    };
+    batch.parts().into_iter().map(|ids| layers(network.embed(ids))).collect()
+}
+
+/// The student's way through the layers, without gradients.
+pub struct Forward {
+    /// Input of each layer and, last, the output: [L + 1][parts], [B, T, D] each.
+    pub inputs: Vec<Vec<Tensor<3>>>,
+    /// Average bits read.
+    pub bits: f32,
+}
+
+/// Runs the student; `keep` the inputs of all layers, or only the output.
+pub fn forward(network: &Network, params: &Params, batch: &Batch, threshold: f32, keep: bool) -> Forward {
+    let mut inputs = vec![batch.parts().into_iter().map(|ids| network.embed(ids)).collect::<Vec<_>>()];
+    let mut bits: Vec<Tensor<1>> = Vec::new();
+    for (layer, params) in network.layers.iter().zip(params) {
+        let slices = std::array::from_fn(|site| params[site].slices(&layer.sites[site]));
+        let block = RoutedBlock { network, layer, params, slices: &slices, threshold };
+        let (outputs, read): (Vec<_>, Vec<_>) =
+            inputs.last().expect("the embedding").iter().map(|x| block.forward(x.clone())).unzip();
+        bits.extend(read);
+        if !keep {
+            inputs.clear();
+        }
+        inputs.push(outputs);
+    }
+    let bits: f32 = Tensor::cat(bits, 0).sum().into_scalar();
+    Forward { inputs, bits: bits / (batch.tokens() * network.layers.len()) as f32 }
+}
+
+/// The loss of a batch and its gradients.
+pub fn step(network: &Network, params: &Params, batch: &Batch, target: Target) -> Outcome {
+    let mut forward = forward(network, params, batch, target.threshold, true);
+    let outputs = forward.inputs.pop().expect("the output");
+    let (kl, mut upstream) = distance(network, outputs, teacher(network, batch), batch.tokens());
+
+    // d(budget) / d(sum of bits over tokens and layers)
+    let share = 1.0 / (batch.tokens() * network.layers.len()) as f32;
+    let per_bit = target.bits.map_or(0.0, |bits| 2.0 * target.budget * (forward.bits - bits) * share * LOSS_SCALE);
+
+    let mut gradients = Vec::with_capacity(params.len());
+    for (at, inputs) in forward.inputs.into_iter().enumerate().rev() {
+        let leaves = params[at].each_ref().map(SiteParams::leaves);
+        let (own, down) = backward(network, at, &leaves, inputs, upstream, target.threshold, per_bit);
+        gradients.push(own);
+        upstream = down;
+    }
+    gradients.reverse();
+    Outcome { kl, bits: forward.bits, gradients }
+}
+
+/// The loss of a batch: KL, and budget times the squared distance from the bits wanted.
+pub fn loss(network: &Network, params: &Params, batch: &Batch, target: Target) -> f32 {
+    let mut forward = forward(network, params, batch, target.threshold, false);
+    let outputs = forward.inputs.pop().expect("the output");
+    let (kl, _) = distance(network, outputs, teacher(network, batch), batch.tokens());
+    kl + target.bits.map_or(0.0, |bits| target.budget * (forward.bits - bits).powi(2))
+}
+
+/// The mean KL divergence between the two models' next tokens, and its gradients by the student's outputs.
+fn distance(
+    network: &Network,
+    student: Vec<Tensor<3>>,
+    teacher: Vec<Tensor<3>>,
+    tokens: usize,
+) -> (f32, Vec<Tensor<3>>) {
+    let rows = (LOGITS / network.shape.vocab as usize).max(1);
+    let mut total: Vec<Tensor<1>> = Vec::new();
+    let mut upstream = Vec::with_capacity(student.len());
+    for (student, teacher) in student.into_iter().zip(teacher) {
+        let dims = student.dims();
+        let flat = |x: Tensor<3>| x.reshape([dims[0] * dims[1], dims[2]]).split(rows, 0);
+        let parts = flat(student).into_iter().zip(flat(teacher)).map(|(student, teacher)| {
+            let student = student.autodiff().require_grad();
+            let reached = log_softmax(network.logits(student.clone()));
+            let wanted = beside(log_softmax(network.logits(teacher)), &reached);
+            let kl = sum_all(wanted.clone().exp() * (wanted - reached)).div_scalar(tokens as f32);
+            let mut gradients = kl.clone().mul_scalar(LOSS_SCALE).backward();
+            total.push(kl.without_autodiff());
+            student.grad_remove(&mut gradients).expect("the loss depends on the student")
+        });
+        upstream.push(Tensor::cat(parts.collect(), 0).reshape(dims));
+    }
+    (Tensor::cat(total, 0).sum().into_scalar(), upstream)
+}
+
+/// Gradients of one layer's parameters and of its inputs.
+fn backward(
+    network: &Network,
+    at: usize,
+    leaves: &[SiteParams; 4],
+    inputs: Vec<Tensor<3>>,
+    upstream: Vec<Tensor<3>>,
+    threshold: f32,
+    per_bit: f32,
+) -> ([SiteParams; 4], Vec<Tensor<3>>) {
+    let layer = &network.layers[at];
+    let slices: [Tensor<2>; 4] = std::array::from_fn(|site| leaves[site].slices(&layer.sites[site]));
+    // The weights' graph is walked once, after the gradients of all parts are summed at its end.
+    let ends = slices.each_ref().map(|slices| slices.clone().detach().require_grad());
+    let mut at_ends: [Option<Tensor<2>>; 4] = [const { None }; 4];
+    let mut of_routers: [[Option<Tensor<2>>; 6]; 4] = [const { [const { None }; 6] }; 4];
+    let mut down = Vec::with_capacity(inputs.len());
+    for (x, upstream) in inputs.into_iter().zip(upstream) {
+        let x = x.autodiff().require_grad();
+        let block = RoutedBlock { network, layer, params: leaves, slices: &ends, threshold };
+        let (y, bits) = block.forward(x.clone());
+        let loss = sum_all(y.clone() * beside(upstream, &y)) + bits.mul_scalar(per_bit);
+        let mut gradients = loss.backward();
+        for site in 0..4 {
+            add(&mut at_ends[site], ends[site].grad_remove(&mut gradients));
+            for (sum, leaf) in of_routers[site].iter_mut().zip(leaves[site].tensors()) {
+                add(sum, leaf.grad_remove(&mut gradients));
+            }
+        }
+        down.push(x.grad_remove(&mut gradients).expect("the output depends on the input"));
+    }
+    for site in 0..4 {
+        let end = beside(at_ends[site].take().expect("the output depends on the weight"), &slices[site]);
+        let mut gradients = sum_all(slices[site].clone() * end).backward();
+        of_routers[site][0] = leaves[site].lo.grad_remove(&mut gradients);
+        of_routers[site][1] = leaves[site].step.grad_remove(&mut gradients);
+    }
+    let whole = of_routers.map(|tensors| {
+        SiteParams::from_tensors(
+            tensors.map(|tensor| tensor.expect("the output depends on every parameter").div_scalar(LOSS_SCALE)),
+        )
+    });
+    (whole, down)
+}
+
+fn add(sum: &mut Option<Tensor<2>>, term: Option<Tensor<2>>) {
+    *sum = match (sum.take(), term) {
+        (Some(sum), Some(term)) => Some(sum + term),
+        (sum, term) => sum.or(term),
+    };
+}

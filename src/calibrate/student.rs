@@ -1,0 +1,165 @@
+//! What is trained: the ranges of every group and the routers, and a block that reads the weights through them.
+
+use burn::tensor::{Tensor, TensorData, activation};
+use rand::RngExt;
+
+use super::network::{Layer, Network, beside, unit_rms};
+use super::reduce::{spread, sum_all};
+use crate::precision::{SLICE_BITS, SLICES};
+use crate::routing::{EPS, HIDDEN, SCORES};
+use crate::shape::Site;
+
+/// Sharpness of the gates' gradient: that of sigmoid(score / this).
+const GATE_WIDTH: f32 = 0.5;
+
+/// The trained tensors of one site.
+#[derive(Debug, Clone)]
+pub struct SiteParams {
+    /// [rows, groups]
+    pub lo: Tensor<2>,
+    /// [rows, groups]
+    pub step: Tensor<2>,
+    /// [HIDDEN, input]
+    pub w1: Tensor<2>,
+    /// [1, HIDDEN]
+    pub b1: Tensor<2>,
+    /// [SCORES, HIDDEN]
+    pub w2: Tensor<2>,
+    /// [1, SCORES]
+    pub b2: Tensor<2>,
+}
+
+/// Names of a site's trained tensors, in the order of [`SiteParams::tensors`].
+pub const NAMES: [&str; 6] = ["lo", "step", "w1", "b1", "w2", "b2"];
+/// The first of these that belongs to the router.
+pub const FIRST_OF_ROUTER: usize = 2;
+
+impl SiteParams {
+    /// Ranges from the smallest to the largest weight of each group, and a router whose gates stand about half open.
+    pub fn new(weight: &Tensor<2>, group: usize, rng: &mut impl rand::Rng) -> SiteParams {
+        let [rows, input] = weight.dims();
+        let device = weight.device();
+        let grouped = weight.clone().reshape([rows, input / group, group]);
+        let lo: Tensor<2> = grouped.clone().min_dim(2).squeeze_dim(2);
+        let hi: Tensor<2> = grouped.max_dim(2).squeeze_dim(2);
+        let step = (hi - lo.clone()).mul_scalar(1.0001 / 4.0).clamp_min(1e-6);
+        let mut normal = |rows: u32, columns: usize, deviation: f32| {
+            let count = rows as usize * columns;
+            let values: Vec<f32> = (0..count).map(|_| deviation * standard_normal(rng)).collect();
+            Tensor::<2>::from_data(TensorData::new(values, [rows as usize, columns]), &device)
+        };
+        SiteParams {
+            w1: normal(HIDDEN, input, 1.0 / (input as f32).sqrt()),
+            b1: Tensor::zeros([1, HIDDEN as usize], &device),
+            w2: normal(SCORES, HIDDEN as usize, 0.1),
+            b2: Tensor::from_data([[1.0, 0.5, 0.5]], &device),
+            lo,
+            step,
+        }
+    }
+
+    /// The tensors, in the order of [`NAMES`].
+    pub fn tensors(&self) -> [&Tensor<2>; 6] {
+        [&self.lo, &self.step, &self.w1, &self.b1, &self.w2, &self.b2]
+    }
+
+    /// From tensors in the order of [`NAMES`].
+    pub fn from_tensors([lo, step, w1, b1, w2, b2]: [Tensor<2>; 6]) -> SiteParams {
+        SiteParams { lo, step, w1, b1, w2, b2 }
+    }
+
+    /// The same as leaves of a new graph.
+    pub fn leaves(&self) -> SiteParams {
+        SiteParams::from_tensors(self.tensors().map(|tensor| tensor.clone().autodiff().require_grad()))
+    }
+
+    /// The weight [rows, input] as its base and the corrections of its residual slices, side by side:
+    /// [W1, W2 - W1, W3 - W2, W4 - W3], [rows, SLICES * input].
+    pub fn slices(&self, weight: &Tensor<2>) -> Tensor<2> {
+        let [rows, input] = weight.dims();
+        let [_, groups] = self.lo.dims();
+        let spread = |t: &Tensor<2>| t.clone().unsqueeze_dim::<3>(2);
+        let (lo, step) = (spread(&self.lo), spread(&self.step));
+        let offset = beside(weight.clone(), &self.lo).reshape([rows, groups, input / groups]) - lo.clone();
+        let reads: Vec<Tensor<3>> = (0..SLICES as i32)
+            .map(|slice| {
+                let bin = step.clone().mul_scalar(0.25f32.powi(slice));
+                let code = floor(offset.clone() / bin.clone()).clamp(0.0, 4f32.powi(slice + 1) - 1.0);
+                code.add_scalar(0.5) * bin
+            })
+            .collect();
+        let corrections = (1..SLICES).map(|at| reads[at].clone() - reads[at - 1].clone());
+        let parts = [lo + reads[0].clone()].into_iter().chain(corrections);
+        Tensor::cat(parts.map(|part| part.reshape([rows, input])).collect(), 1)
+    }
+
+    /// The scores of the residual slices for the site's input [N, input], [N, SCORES]: they fall from left to right.
+    pub fn scores(&self, x: Tensor<2>) -> Tensor<2> {
+        // Biases as products, whose gradients are products too: sums over all tokens would be slow ones.
+        let ones = Tensor::ones([x.dims()[0], 1], &x.device());
+        let bias = |b: &Tensor<2>| beside(ones.clone(), b).matmul(b.clone());
+        let hidden = activation::silu(unit_rms(x, EPS).matmul(self.w1.clone().transpose()) + bias(&self.b1));
+        let o = hidden.matmul(self.w2.clone().transpose()) + bias(&self.b2);
+        let column = |at| o.clone().narrow(1, at, 1);
+        let first = column(0);
+        let second = first.clone() - activation::softplus(column(1), 1.0);
+        let third = second.clone() - activation::softplus(column(2), 1.0);
+        Tensor::cat(vec![first, second, third], 1)
+    }
+}
+
+/// A block that reads each token at the depth its routers choose.
+pub struct RoutedBlock<'a> {
+    /// The model.
+    pub network: &'a Network,
+    /// Its layer.
+    pub layer: &'a Layer,
+    /// Routers.
+    pub params: &'a [SiteParams; 4],
+    /// Weights as [`SiteParams::slices`] gives them.
+    pub slices: &'a [Tensor<2>; 4],
+    /// Scores above this open their gates.
+    pub threshold: f32,
+}
+
+impl RoutedBlock<'_> {
+    /// [B, T, D] to [B, T, D], and the bits read, summed over the tokens and weighted by the share that each site has
+    /// of the layer's parameters, `[1]`.
+    pub fn forward(&self, x: Tensor<3>) -> (Tensor<3>, Tensor<1>) {
+        let shape = &self.network.shape;
+        let all: f64 = Site::ALL.iter().map(|site| site.weights(shape) as f64).sum();
+        let mut bits: Option<Tensor<1>> = None;
+        let y = self.network.block(self.layer, x, &mut |site, x| {
+            let [tokens, input] = x.dims();
+            let gates = gates(self.params[site as usize].scores(x.clone()) - self.threshold);
+            let read = (sum_all(gates.clone()) + tokens as f32).mul_scalar(SLICE_BITS);
+            let read = read.mul_scalar((site.weights(shape) as f64 / all) as f32);
+            bits = Some(match bits.take() {
+                Some(bits) => bits + read,
+                None => read,
+            });
+            let gated = (0..SCORES as usize).map(|at| x.clone() * spread(gates.clone().narrow(1, at, 1), input));
+            let wide = Tensor::cat([x.clone()].into_iter().chain(gated).collect(), 1);
+            self.network.product(wide, self.slices[site as usize].clone())
+        });
+        (y, bits.expect("a block has sites"))
+    }
+}
+
+/// floor, with the gradient of the identity.
+fn floor(x: Tensor<3>) -> Tensor<3> {
+    x.clone() + (x.clone().floor() - x).detach()
+}
+
+/// 1 where x > 0, else 0, with the gradient of a sigmoid.
+fn gates(x: Tensor<2>) -> Tensor<2> {
+    let soft = activation::sigmoid(x.clone().div_scalar(GATE_WIDTH));
+    let open = x.greater_elem(0.0).float();
+    soft.clone() + (open - soft).detach()
+}
+
+/// A sample of the normal distribution, by Box and Muller.
+fn standard_normal(rng: &mut impl rand::Rng) -> f32 {
+    let (radius, turn): (f32, f32) = (1.0 - rng.random::<f32>(), rng.random());
+    (-2.0 * radius.ln()).sqrt() * (std::f32::consts::TAU * turn).cos()
+}

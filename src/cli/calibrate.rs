@@ -1,0 +1,148 @@
+//! `edge-run calibrate`: text in, a pack of ranges and routers out.
+
+use super::Done;
+use super::args::CalibrateArgs;
+
+/// Trains, with a bar, and writes the pack.
+#[cfg(feature = "calibrate")]
+pub fn run(args: &CalibrateArgs) -> Done {
+    training::run(args)
+}
+
+/// Says what this build lacks.
+#[cfg(not(feature = "calibrate"))]
+pub fn run(_args: &CalibrateArgs) -> Done {
+    Err(crate::error::Error::Unsupported {
+        what: "command".into(),
+        got: "calibrate".into(),
+        supported: "a build with `cargo build --release --features calibrate`".into(),
+    })
+}
+
+#[cfg(feature = "calibrate")]
+mod training {
+    use indicatif::ProgressBar;
+
+    use super::{CalibrateArgs, Done};
+    use crate::calibrate::{self, Memory, Options, Progress, StepLog};
+    use crate::cli::exit::Exit;
+    use crate::cli::output::note;
+    use crate::cli::progress::{self, Unit};
+    use crate::cli::{devices, stop};
+    use crate::engine::DeviceKind;
+    use crate::error::{Error, Result};
+    use crate::quantize;
+
+    /// Lines that a run leaves on a terminal's scroll, or in a log.
+    const LOG_LINES: usize = 10;
+
+    pub fn run(args: &CalibrateArgs) -> Done {
+        let options = options(args);
+        if options.out.exists() && !args.force {
+            let expected = "a path where nothing is, or --force";
+            return Err(Error::argument("--output", expected, options.out.display()));
+        }
+        stop::watch();
+        let mut source = quantize::open(&args.source)?;
+        let (device, name) = device(args)?;
+        note(format_args!("{}: calibration on {name}", source.model_source().name));
+        let mut bars = Bars { steps: options.steps, shown: None };
+        let report = calibrate::calibrate(source.as_mut(), &device, &options, &mut |progress| {
+            bars.show(progress);
+            stop::flow()
+        });
+        bars.clear();
+        let report = report.inspect_err(|error| {
+            let kept = calibrate::checkpoint_path(&options.out);
+            if matches!(error, Error::Stopped(_)) && kept.exists() {
+                note(format_args!("`{}` is kept: the same command goes on from it", kept.display()));
+            }
+        })?;
+        note(format_args!(
+            "`{}`: {}, {} steps in {:.0} s, loss {:.3} before and {:.3} after; \
+             `edge-run quantize {} --calibration {} -o DIR` applies it",
+            report.pack.display(),
+            progress::bytes(report.bytes),
+            report.steps - report.resumed,
+            report.seconds,
+            report.loss_before,
+            report.loss_after,
+            args.source.display(),
+            report.pack.display(),
+        ));
+        Ok(Exit::Done)
+    }
+
+    fn options(args: &CalibrateArgs) -> Options {
+        Options {
+            texts: args.text.clone(),
+            steps: args.steps,
+            batch: args.batch,
+            seq: args.seq,
+            seed: args.seed,
+            group_size: args.group_size,
+            memory: args.memory.as_u64(),
+            out: args.out.clone(),
+        }
+    }
+
+    fn device(args: &CalibrateArgs) -> Result<(calibrate::Device, String)> {
+        let (info, all) = devices::find(args.device.as_deref())?;
+        let device = if info.kind == DeviceKind::Processor { calibrate::cpu() } else { calibrate::gpu(&info, &all)? };
+        Ok((device, info.name))
+    }
+
+    /// One bar at a time, and a line now and then that stays.
+    struct Bars {
+        steps: usize,
+        shown: Option<(&'static str, ProgressBar)>,
+    }
+
+    impl Bars {
+        fn show(&mut self, progress: Progress) {
+            match progress {
+                Progress::Plan(memory) => note(plan(&memory)),
+                Progress::Weights(done, total) => self.bar("load", total, Unit::Weights).set_position(done),
+                Progress::Step(step) => {
+                    let steps = self.steps;
+                    let bar = self.bar("calibrate", steps as u64, Unit::Steps);
+                    bar.set_position(step.done as u64);
+                    bar.set_message(format!("KL {:.3}, {:.2} bits", step.kl, step.bits));
+                    if step.done.is_multiple_of((steps / LOG_LINES).max(1)) {
+                        bar.suspend(|| note(line(&step, steps)));
+                    }
+                }
+                Progress::Table(rows) => self.bar("thresholds", rows as u64, Unit::Rows).set_position(rows as u64),
+            }
+        }
+
+        fn bar(&mut self, what: &'static str, total: u64, unit: Unit) -> &ProgressBar {
+            if self.shown.as_ref().is_none_or(|(shown, _)| *shown != what) {
+                self.clear();
+            }
+            let (_, bar) = self.shown.get_or_insert_with(|| (what, progress::bar(what, total, unit)));
+            bar.set_length(total);
+            bar
+        }
+
+        fn clear(&mut self) {
+            if let Some((_, bar)) = self.shown.take() {
+                bar.finish_and_clear();
+            }
+        }
+    }
+
+    fn plan(memory: &Memory) -> String {
+        format!(
+            "will take about {} of the device's memory for weights and {} for the work, {} windows at once",
+            progress::bytes(memory.resident),
+            progress::bytes(memory.working),
+            memory.micro
+        )
+    }
+
+    fn line(step: &StepLog, steps: usize) -> String {
+        let StepLog { done, kl, bits, drawn } = step;
+        format!("step {done} of {steps}: KL {kl:.3} at {bits:.2} bits, {drawn:.2} wanted")
+    }
+}

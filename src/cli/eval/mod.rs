@@ -1,0 +1,254 @@
+//! `edge-run eval`: perplexity of a text or accuracy on a task, at one or several numbers of bits.
+
+mod table;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::args::EvalArgs;
+use super::exit::Exit;
+use super::output::{note, print_json, print_line};
+use super::progress::{self, Unit};
+use super::{Done, load, settings, stop};
+use crate::engine::DeviceInfo;
+use crate::error::{Error, Result};
+use crate::eval::{Curve, Depths, Detail, Report, Run, Task, TaskFile, TaskReport, perplexity, plot, runs, zero_shot};
+use crate::format::ModelFolder;
+use crate::model::{BitsRead, Model};
+use crate::text::TextModel;
+
+/// A report's line of JSON.
+#[derive(Serialize)]
+struct EvalLine<'a, R> {
+    r#type: &'static str,
+    depths: Depths,
+    /// Of the dealing, where there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u32>,
+    #[serde(flatten)]
+    report: &'a R,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a Detail>,
+    device: &'a DeviceInfo,
+}
+
+/// A report that a sweep collects.
+trait Row: Clone + Serialize {
+    /// What a line of JSON calls it.
+    const TYPE: &'static str;
+    fn header(&self) -> String;
+    fn row(&self, depths: Depths) -> String;
+    fn read(&self) -> &BitsRead;
+}
+
+/// Measures and prints, one run after the other.
+pub fn run(args: &EvalArgs) -> Done {
+    match (&args.text, &args.task) {
+        (Some(text), _) => run_text(args, text),
+        (None, Some(task)) => run_task(args, task),
+        (None, None) => unreachable!("the command line asks for one of them"),
+    }
+}
+
+fn run_text(args: &EvalArgs, text: &Path) -> Done {
+    let text = settings::read_text("--text", text)?;
+    let folder = settings::open_model(&args.model)?;
+    let trained = folder.shape().max_context;
+    if args.window > trained {
+        let expected = format!("at most {trained}, which this model was trained for");
+        return Err(Error::argument("--window", expected, args.window));
+    }
+    let ids = TextModel::open(&folder)?.encode(&text, false)?;
+    let window = args.window as usize;
+    let windows = windows(ids.len(), window, args.windows)?;
+    if let Some(file) = &args.plot {
+        check_folder_of(file)?;
+    }
+    let reports = sweep(args, &folder, args.window, (windows, Unit::Windows), &mut |model, run, show| {
+        perplexity(model, &ids, window, Some(windows), &run.plan, &mut |done, _, so_far| {
+            show(done, format!("perplexity {so_far:.2}"))
+        })
+    })?;
+    if let Some(file) = args.plot.as_ref().filter(|_| !reports.is_empty()) {
+        let title = format!("{}, {windows} windows of {window} tokens", folder.manifest().source.name);
+        let svg = plot(&title, &curves(&reports)).map_err(|e| Error::argument("--plot", "figures to draw", e))?;
+        std::fs::write(file, svg).map_err(Error::io("write", file))?;
+    }
+    Ok(ending())
+}
+
+fn run_task(args: &EvalArgs, path: &Path) -> Done {
+    let mut file = TaskFile::parse(path, &settings::read_text("--task", path)?)?;
+    if let Some(most) = args.limit {
+        file.limit(most as usize);
+    }
+    let folder = settings::open_model(&args.model)?;
+    let text = TextModel::open(&folder)?;
+    let task = Task::encode(&file, &text, folder.shape().max_context as usize)?;
+    let (context, examples) = (task.longest() as u32, task.examples());
+    sweep(args, &folder, context, (examples, Unit::Examples), &mut |model, run, show| {
+        zero_shot(model, &task, &run.plan, &mut |done, _, so_far| show(done, format!("accuracy {so_far:.4}")))
+    })?;
+    Ok(ending())
+}
+
+/// What a run shows of itself, and asks whether to go on: how much is done, and the figure so far.
+type Show<'a> = &'a mut dyn FnMut(usize, String) -> ControlFlow<()>;
+
+/// Loads the model, makes every run that the command line asks for, with a bar of `total`, and prints each report.
+fn sweep<R: Row>(
+    args: &EvalArgs,
+    folder: &ModelFolder,
+    context: u32,
+    (total, unit): (usize, Unit),
+    measure: &mut dyn FnMut(&mut Model, &Run, Show<'_>) -> Result<R>,
+) -> Result<Vec<(Run, R)>> {
+    let mut model = load::load(&args.model, folder, context)?;
+    let routed = model.has_routers();
+    let shuffled = args.shuffle_gates || (args.plot.is_some() && routed);
+    let runs = runs(&args.bits, routed, shuffled, args.plot.is_some())?;
+    stop::watch();
+    let mut reports: Vec<(Run, R)> = Vec::new();
+    for run in runs {
+        let seed = (run.depths == Depths::Shuffled).then_some(args.seed);
+        let measured = reports.iter().find(|(other, _)| run.same_as(other)).map(|(_, report)| report.clone());
+        let report = match measured {
+            Some(report) => report,
+            None => {
+                model.deal_gates(seed.map(u64::from));
+                let bar =
+                    progress::bar(&format!("{} bits, {}", run.plan.bits(), run.depths.name()), total as u64, unit);
+                bar.tick();
+                let report = measure(&mut model, &run, &mut |done, figure| {
+                    bar.set_position(done as u64);
+                    bar.set_message(figure);
+                    stop::flow()
+                });
+                bar.finish_and_clear();
+                if stop::asked() {
+                    note("stopped");
+                    break;
+                }
+                report?
+            }
+        };
+        // Dealing leaves the means as they are, and uniform depths have nothing to tell.
+        let telling = args.detail && (run.depths == Depths::Routed || !routed);
+        let detail = telling.then(|| Detail::of(report.read(), model.shape().layers as usize));
+        if args.json {
+            let (depths, detail, device) = (run.depths, detail.as_ref(), model.device());
+            print_json(&EvalLine { r#type: R::TYPE, depths, seed, report: &report, detail, device })?;
+        } else {
+            if reports.is_empty() {
+                print_line(report.header())?;
+            }
+            print_line(report.row(run.depths))?;
+            if let Some(detail) = &detail {
+                print_line(table::detail(detail))?;
+            }
+        }
+        reports.push((run, report));
+    }
+    Ok(reports)
+}
+
+fn ending() -> Exit {
+    if stop::asked() { Exit::Stopped } else { Exit::Done }
+}
+
+/// A curve for each way that depths can come about, empty where none did.
+fn curves(reports: &[(Run, Report)]) -> [Curve; 3] {
+    let curve = |depths: Depths, name: &str| {
+        let of = reports.iter().filter(|(run, _)| run.depths == depths);
+        let points: Vec<(f64, f64)> = of.map(|(_, report)| (f64::from(report.bits), report.perplexity)).collect();
+        Curve { name: name.to_string(), points }
+    };
+    [curve(Depths::Routed, "routed"), curve(Depths::Shuffled, "shuffled"), curve(Depths::Uniform, "uniform depth")]
+}
+
+/// Refuses a file that could not be written, before hours of measuring.
+fn check_folder_of(file: &Path) -> Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_folder = std::fs::metadata(folder).map_err(Error::io("find", folder))?.is_dir();
+    if is_folder && !file.is_dir() {
+        return Ok(());
+    }
+    Err(Error::argument("--plot", "a file in a folder that is there", file.display()))
+}
+
+/// Windows to measure: those asked for, or as many as there are.
+fn windows(tokens: usize, window: usize, asked: Option<u32>) -> Result<usize> {
+    let whole = tokens / window;
+    if whole == 0 {
+        return Err(Error::argument(
+            "--text",
+            format!("a window of {window} tokens or more"),
+            format!("{tokens} tokens"),
+        ));
+    }
+    match asked.map(|windows| windows as usize) {
+        None => Ok(whole),
+        Some(windows) if windows <= whole => Ok(windows),
+        Some(windows) => {
+            let expected = format!("at most {whole}, which the text has of {window} tokens");
+            Err(Error::argument("--windows", expected, windows))
+        }
+    }
+}
+
+impl Row for Report {
+    const TYPE: &'static str = "eval";
+
+    fn header(&self) -> String {
+        table::report_header()
+    }
+
+    fn row(&self, depths: Depths) -> String {
+        table::report_row(depths, self)
+    }
+
+    fn read(&self) -> &BitsRead {
+        &self.read
+    }
+}
+
+impl Row for TaskReport {
+    const TYPE: &'static str = "task";
+
+    fn header(&self) -> String {
+        table::task_header(self)
+    }
+
+    fn row(&self, depths: Depths) -> String {
+        table::task_row(depths, self)
+    }
+
+    fn read(&self) -> &BitsRead {
+        &self.read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_whole_and_no_more_than_there_are() {
+        assert_eq!([windows(2050, 1024, None).unwrap(), windows(2050, 1024, Some(1)).unwrap()], [2, 1]);
+        let error = |asked| windows(2050, 1024, asked).unwrap_err().to_string();
+        assert_eq!(error(Some(3)), "--windows: expected at most 2, which the text has of 1024 tokens, got 3");
+        let short = windows(10, 1024, None).unwrap_err().to_string();
+        assert_eq!(short, "--text: expected a window of 1024 tokens or more, got 10 tokens");
+    }
+
+    #[test]
+    fn a_plot_needs_a_folder_to_lie_in() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(check_folder_of(&dir.path().join("plot.svg")).is_ok());
+        assert!(check_folder_of(Path::new("plot.svg")).is_ok());
+        assert!(check_folder_of(dir.path()).is_err());
+        assert!(check_folder_of(&dir.path().join("nowhere/plot.svg")).is_err());
+    }
+}

@@ -1,0 +1,80 @@
+//! Perplexity of a text over windows that do not overlap.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::model::{BitsRead, Model};
+use crate::precision::PrecisionPlan;
+
+/// What [`perplexity`] found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// exp of the mean negative log-likelihood.
+    pub perplexity: f64,
+    /// Mean bits asked for.
+    pub bits_asked: f32,
+    /// Mean bits read of each weight, over the tokens run.
+    pub bits: f32,
+    /// Windows evaluated.
+    pub windows: usize,
+    /// Tokens of a window.
+    pub window: usize,
+    /// Tokens predicted.
+    pub tokens: usize,
+    /// Time, in seconds.
+    pub seconds: f64,
+    /// What was read, by layer and site.
+    #[serde(skip)]
+    pub read: BitsRead,
+}
+
+/// Perplexity of the first `windows` non-overlapping windows of `window` tokens (all whole windows where `None`), each
+/// predicting its tokens 2 to `window`.
+///
+/// `on_window(done, total, perplexity so far)` may break off, which is [`Error::Stopped`]. Fails where the text is
+/// shorter than what is asked for, where a window does not fit the model's context, and as [`Model::set_plan`] and
+/// [`Model::token_nll`] do.
+pub fn perplexity(
+    model: &mut Model,
+    ids: &[u32],
+    window: usize,
+    windows: Option<usize>,
+    plan: &PrecisionPlan,
+    on_window: &mut dyn FnMut(usize, usize, f64) -> ControlFlow<()>,
+) -> Result<Report> {
+    let context = model.context() as usize;
+    if !(2..=context).contains(&window) {
+        return Err(Error::argument("--window", format!("2 to {context} tokens"), window));
+    }
+    let whole = ids.len() / window;
+    let total = windows.unwrap_or(whole);
+    if total == 0 || total > whole {
+        let got = format!("{total} (the text has {} tokens: {whole} windows of {window})", ids.len());
+        return Err(Error::argument("--windows", "1 up to the whole windows of the text", got));
+    }
+    model.set_plan(plan)?;
+    let start = Instant::now();
+    let (mut nll, mut tokens, mut read) = (0f64, 0, BitsRead::new(model.shape()));
+    for (at, ids) in ids.chunks_exact(window).take(total).enumerate() {
+        let scores = model.token_nll(ids)?;
+        nll += scores.nll.iter().map(|nll| f64::from(*nll)).sum::<f64>();
+        tokens += scores.nll.len();
+        read.add(&scores.depths);
+        if on_window(at + 1, total, (nll / tokens as f64).exp()).is_break() {
+            return Err(Error::Stopped("eval"));
+        }
+    }
+    Ok(Report {
+        perplexity: (nll / tokens as f64).exp(),
+        bits_asked: plan.bits(),
+        bits: read.mean(),
+        windows: total,
+        window,
+        tokens,
+        seconds: start.elapsed().as_secs_f64(),
+        read,
+    })
+}

@@ -1,0 +1,174 @@
+//! The calibration pack: trained ranges and routers of one model, in one file.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use bytemuck::cast_slice;
+use half::f16;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::THRESHOLDS_RULE;
+use super::container::{Container, ContainerWriter, Tensors};
+use super::hash::sha256;
+use super::layout::{self, SlicedSpec, TensorSpec};
+use super::place::sync_dir;
+use crate::error::{Error, Result};
+use crate::routing::Thresholds;
+use crate::shape::LlamaShape;
+
+/// Version of the pack's format; a reader takes this one only.
+pub const PACK_VERSION: u32 = 1;
+/// The key of the facts in the file's `__metadata__`.
+const INFO_KEY: &str = "edge_run_calibration";
+
+/// What a pack says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackInfo {
+    /// [`PACK_VERSION`] of the writer.
+    pub pack_version: u32,
+    /// SHA-256 of the weights that the pack belongs to, in hexadecimal: all tensors as f32 in a fixed order.
+    pub source_sha256: String,
+    /// The model's name, as its source gives it.
+    pub source_name: String,
+    /// G
+    pub group_size: u32,
+    /// Dimensions and constants of the model.
+    pub shape: LlamaShape,
+    /// The table from average bits to the routers' threshold.
+    pub thresholds: Thresholds,
+    /// How the pack was made, for people: command, seed, steps, and what came of it.
+    pub recipe: Map<String, Value>,
+}
+
+/// A calibration pack, mapped and checked.
+#[derive(Debug)]
+pub struct Pack {
+    info: PackInfo,
+    tensors: Tensors,
+}
+
+impl Pack {
+    /// Opens the pack at `path`. Fails where it is none or of another version, where a tensor is missing, superfluous
+    /// or of another dtype or shape, where a number is not finite or a step is not positive, and where the table of
+    /// thresholds is no such table.
+    pub fn open(path: &Path) -> Result<Pack> {
+        let container = Container::open(path, |_| Ok(()))?;
+        let facts = container.fact(INFO_KEY);
+        let facts = facts.ok_or_else(|| Error::damaged(path, named(""), "the facts of a calibration pack", "none"))?;
+        let info = parse_info(path, facts)?;
+        let tensors = container.tensors(&layout::pack_tensors(&info.shape, info.group_size))?;
+        tensors.check_finite(&layout::pack_tensors(&info.shape, info.group_size))?;
+        check_steps(&tensors, &info)?;
+        Ok(Pack { info, tensors })
+    }
+
+    /// What the pack says of itself.
+    pub fn info(&self) -> &PackInfo {
+        &self.info
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        self.tensors.path()
+    }
+
+    /// SHA-256 of the file, in hexadecimal.
+    pub fn sha256(&self) -> String {
+        sha256(self.tensors.file_bytes())
+    }
+
+    /// The data of a tensor, little-endian and row-major, aligned for its numbers; panics where it is none of
+    /// [`layout::pack_tensors`].
+    pub fn tensor(&self, spec: &TensorSpec) -> &[u8] {
+        self.tensors.bytes(&spec.name).unwrap_or_else(|| panic!("{} is no tensor of a pack", spec.name))
+    }
+
+    /// `lo` and `step` of each group of a matrix, [rows, input / G, 2]; `None` for one that no pack has, the embedding
+    /// or the head. Panics where the model is of another shape than the pack.
+    pub fn ranges(&self, spec: &SlicedSpec) -> Option<&[f16]> {
+        let scales = spec.scales(self.info.group_size);
+        let bytes = self.tensors.bytes(&scales.name)?;
+        assert_eq!(bytes.len() as u64, scales.bytes(), "bytes of {}", scales.name);
+        Some(cast_slice(bytes))
+    }
+
+    /// Writes a pack to `path`, where it appears whole, in place of what was there, or not at all. `tensor_bytes` is
+    /// asked for the data of each of [`layout::pack_tensors`], in their order. Fails where the result is no pack that
+    /// [`Pack::open`] takes; panics where a tensor has not the bytes of its shape.
+    pub fn write(path: &Path, info: &PackInfo, tensor_bytes: &mut dyn FnMut(&TensorSpec) -> Vec<u8>) -> Result<()> {
+        let facts = serde_json::to_string(info).expect("facts have only text, numbers and maps");
+        parse_info(path, &facts)?;
+        let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+        let aside = tempfile::Builder::new().prefix(".pack.partial-").tempdir_in(parent);
+        let aside = aside.map_err(Error::io("create", parent))?;
+        // Of the same name, so that a fault names the pack.
+        let name = path.file_name().ok_or_else(|| Error::argument("pack", "the name of a file", path.display()))?;
+        let specs = layout::pack_tensors(&info.shape, info.group_size);
+        let facts = HashMap::from([(INFO_KEY.to_string(), facts)]);
+        let file = aside.path().join(name);
+        let mut writer = ContainerWriter::create(file.clone(), &specs, Some(facts))?;
+        for spec in &specs {
+            writer.write(&spec.name, 0, &tensor_bytes(spec))?;
+        }
+        writer.sync()?;
+        // Some systems do not rename a file that is open.
+        drop(writer);
+        Pack::open(&file)?;
+        std::fs::rename(&file, path).map_err(Error::io("create", path))?;
+        sync_dir(parent);
+        Ok(())
+    }
+}
+
+/// The name of a field in messages; of all the facts where it is empty.
+fn named(field: &str) -> String {
+    format!("metadata {INFO_KEY}{}{field}", if field.is_empty() { "" } else { "." })
+}
+
+/// The facts in `text`, found possible and supported.
+fn parse_info(path: &Path, text: &str) -> Result<PackInfo> {
+    /// What every version's facts have, read first because another version may have other fields.
+    #[derive(Deserialize)]
+    struct Versioned {
+        pack_version: u32,
+    }
+
+    let damaged = |fault: serde_json::Error| Error::damaged(path, named(""), "the facts of a calibration pack", fault);
+    let Versioned { pack_version } = serde_json::from_str(text).map_err(damaged)?;
+    if pack_version != PACK_VERSION {
+        let what = format!("version of the calibration pack `{}`,", path.display());
+        let (got, supported) = (pack_version.to_string(), PACK_VERSION.to_string());
+        return Err(Error::Unsupported { what, got, supported });
+    }
+    let info: PackInfo = serde_json::from_str(text).map_err(damaged)?;
+    let hash = &info.source_sha256;
+    if hash.len() != 64 || !hash.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+        return Err(Error::damaged(path, named("source_sha256"), "64 hexadecimal digits", hash));
+    }
+    if let Some((field, expected, got)) = info.shape.fault() {
+        return Err(Error::damaged(path, named(&format!("shape.{field}")), expected, got));
+    }
+    if let Some((expected, got)) = layout::group_fault(&info.shape, info.group_size) {
+        return Err(Error::damaged(path, named("group_size"), expected, got));
+    }
+    match info.thresholds.fault() {
+        Some(fault) => Err(Error::damaged(path, named("thresholds"), THRESHOLDS_RULE, fault)),
+        None => Ok(info),
+    }
+}
+
+/// A range whose step is not positive has no bins.
+fn check_steps(tensors: &Tensors, info: &PackInfo) -> Result<()> {
+    for (layer, site) in layout::sites(&info.shape) {
+        let name = layout::site(&info.shape, layer, site).scales(info.group_size).name;
+        let scales: &[f16] = cast_slice(tensors.bytes(&name).unwrap_or_default());
+        if let Some(at) = scales.chunks_exact(2).position(|range| range[1] <= f16::ZERO) {
+            let got = format!("{} in group {at}", scales[2 * at + 1]);
+            return Err(Error::damaged(tensors.path(), name, "steps above zero", got));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! The depth of each token at one site, by the site's router.
+//!
+//! The formula is told in [`crate::routing`].
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
+
+use super::params;
+use super::sliced::dot;
+use crate::engine::Traits;
+use crate::recording::{Access, Arguments, Buffer, Dispatch, Kernel, Recording, Span};
+use crate::routing::{EPS, HIDDEN, SCORES};
+
+params! {
+    /// Eights of numbers in a row of x.
+    row_eights: u32,
+    /// The site's entry in the control buffer.
+    site: u32,
+}
+
+/// `shaders/route.wgsl`; bindings: x [T, input], w1 [HIDDEN, input] f16, b1 `[HIDDEN]`, w2 [SCORES, HIDDEN],
+/// b2 `[SCORES]`, control [4 L] of [`Control`], deal `[T]` u32, depths `[T]` u32.
+pub static KERNEL: Kernel = Kernel {
+    name: "route",
+    wgsl: include_str!("../../shaders/route.wgsl"),
+    params: Params::FIELDS,
+    bindings: &[
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Write,
+    ],
+    reference: route,
+};
+
+/// A site's router, on an engine.
+#[derive(Debug, Clone, Copy)]
+pub struct Router {
+    /// [HIDDEN, input] f16
+    pub w1: Buffer,
+    /// `[HIDDEN]` f32
+    pub b1: Buffer,
+    /// [SCORES, HIDDEN] f32
+    pub w2: Buffer,
+    /// `[SCORES]` f32
+    pub b2: Buffer,
+    /// Input dimension of the site, a multiple of 8.
+    pub input: u32,
+}
+
+/// What the host says to a site's router.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Control {
+    /// Scores above this open their gates.
+    pub threshold: f32,
+    /// Slices that may be read, 1 to 4.
+    pub most: u32,
+}
+
+/// What is routed, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs {
+    /// The site's input, [T, input] f32.
+    pub x: Span,
+    /// A [`Control`] for each site.
+    pub control: Span,
+    /// The site's place in it.
+    pub site: u32,
+    /// The token that gets the depth chosen for each token, `[T]` u32: a permutation of the step's tokens.
+    pub deal: Span,
+}
+
+/// Records `depths[deal[t]] = depth(x[t])` for as many tokens as `depths` holds, `[T]` u32.
+pub fn record(recording: &mut Recording, traits: Traits, router: &Router, inputs: &Inputs, depths: Span) {
+    // On processor cores one invocation a unit: lanes that share x need no sum over lanes.
+    let lanes = if traits.software { 1 } else { 8 };
+    let params = Params { row_eights: router.input / 8, site: inputs.site };
+    let Inputs { x, control, deal, .. } = *inputs;
+    recording.dispatch(Dispatch {
+        kernel: &KERNEL,
+        constants: vec![("WORKGROUP", HIDDEN * lanes)],
+        params: bytemuck::bytes_of(&params).to_vec(),
+        bindings: vec![x, router.w1.all(), router.b1.all(), router.w2.all(), router.b2.all(), control, deal, depths],
+        workgroups: [(depths.bytes / 4) as u32, 1, 1],
+    });
+}
+
+fn route(args: &mut Arguments<'_>) {
+    let p: Params = args.params();
+    let input = p.row_eights as usize * 8;
+    let (x, w1): (&[f32], &[f16]) = (args.read(0), args.read(1));
+    let (b1, w2, b2): (&[f32], &[f32], &[f32]) = (args.read(2), args.read(3), args.read(4));
+    let (control, deal): (&[Control], &[u32]) = (args.read(5), args.read(6));
+    let depths: &mut [u32] = args.write(7);
+    let tokens = args.workgroups[0] as usize;
+    let Control { threshold, most } = control[p.site as usize];
+    let mut weights = vec![0f32; w1.len()];
+    w1.convert_to_f32_slice(&mut weights);
+    let depth = |x: &[f32]| {
+        let norm = 1.0 / (dot(x, x) / input as f32 + EPS).sqrt();
+        let units = weights.chunks_exact(input).zip(b1);
+        let h: Vec<f32> = units.map(|(w, b)| silu(dot(w, x) * norm + b)).collect();
+        let o: [f32; SCORES as usize] =
+            std::array::from_fn(|e| dot(&w2[e * HIDDEN as usize..][..HIDDEN as usize], &h) + b2[e]);
+        let s1 = o[0];
+        let s2 = s1 - softplus(o[1]);
+        let s3 = s2 - softplus(o[2]);
+        let open = [s1, s2, s3].into_iter().filter(|s| *s > threshold).count();
+        (1 + open as u32).clamp(1, most)
+    };
+    let chosen: Vec<u32> = x[..tokens * input].par_chunks_exact(input).map(depth).collect();
+    for (to, depth) in deal.iter().zip(chosen) {
+        depths[*to as usize] = depth;
+    }
+}
+
+/// log(1 + exp(v)), without overflow.
+fn softplus(v: f32) -> f32 {
+    v.max(0.0) + (-v.abs()).exp().ln_1p()
+}
+
+fn silu(v: f32) -> f32 {
+    v / (1.0 + (-v).exp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn softplus_is_exact_far_from_zero() {
+        for (v, expected) in [(0.0, std::f32::consts::LN_2), (200.0, 200.0), (-200.0, 0.0), (f32::MAX, f32::MAX)] {
+            assert_eq!(softplus(v), expected, "{v}");
+        }
+    }
+}

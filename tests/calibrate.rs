@@ -1,0 +1,147 @@
+//! Calibration from text to a routed model, on the CPU, with a tiny random model.
+#![cfg(feature = "calibrate")]
+
+mod common;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use common::tiny_hf_folder;
+use edge_run::calibrate::{Options, Progress, Report, StepLog, calibrate, cpu};
+use edge_run::format::{ModelFolder, Pack};
+use edge_run::{Error, quantize};
+
+/// A place to calibrate in: a tiny model's checkpoint and a text.
+struct Lab {
+    dir: tempfile::TempDir,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        fs::create_dir(&source).unwrap();
+        tiny_hf_folder(&source, 7, true);
+        let words: String = (0..6000u32).map(|i| ["on ", "a ", "day ", "the "][(i * i % 7 % 4) as usize]).collect();
+        fs::write(dir.path().join("text.txt"), words).unwrap();
+        Lab { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn options(&self, out: &str) -> Options {
+        Options {
+            texts: vec![self.path("text.txt")],
+            steps: 40,
+            batch: 2,
+            seq: 16,
+            seed: 3,
+            group_size: None,
+            memory: 4 << 30,
+            out: self.path(out),
+        }
+    }
+
+    /// Calibrates and returns the steps; `stop_after` breaks off.
+    fn run(&self, options: &Options, stop_after: Option<usize>) -> (Result<Report, Error>, Vec<StepLog>) {
+        let mut steps = Vec::new();
+        let mut source = quantize::open(&self.path("source")).unwrap();
+        let report = calibrate(source.as_mut(), &cpu(), options, &mut |progress| {
+            if let Progress::Step(step) = progress {
+                steps.push(step);
+                if stop_after == Some(step.done) {
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        (report, steps)
+    }
+}
+
+/// The pack without the facts that differ from run to run.
+fn tensors(path: &Path) -> Vec<u8> {
+    let bytes = fs::read(path).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[8 + header..].to_vec()
+}
+
+#[test]
+fn training_lowers_the_loss_and_its_pack_routes_a_model() {
+    let lab = Lab::new();
+    let (report, steps) = lab.run(&lab.options("a.pack"), None);
+    let report = report.unwrap();
+    assert!(steps.len() == 40 && report.resumed == 0);
+    assert!(report.loss_after < 0.8 * report.loss_before, "{report:?}");
+    assert!(steps.iter().all(|step| (2.0..=8.0).contains(&step.bits)), "{steps:?}");
+    assert!(!lab.path("a.pack.checkpoint").exists());
+
+    let pack = Pack::open(&lab.path("a.pack")).unwrap();
+    assert_eq!(pack.info().recipe["steps"], 40);
+    let mut source = quantize::open(&lab.path("source")).unwrap();
+    let options = quantize::Options {
+        out: lab.path("model"),
+        group_size: None,
+        replace: false,
+        calibration: Some(lab.path("a.pack")),
+    };
+    quantize::quantize(source.as_mut(), &options, &mut |_| ControlFlow::Continue(())).unwrap();
+    let folder = ModelFolder::open(&lab.path("model")).unwrap();
+    assert_eq!(folder.thresholds(), Some(&pack.info().thresholds));
+}
+
+#[test]
+fn a_run_that_was_stopped_ends_as_one_that_was_not() {
+    let lab = Lab::new();
+    let whole = lab.options("whole.pack");
+    lab.run(&whole, None).0.unwrap();
+
+    let halves = lab.options("halves.pack");
+    assert!(matches!(lab.run(&halves, Some(17)).0, Err(Error::Stopped(_))));
+    assert!(lab.path("halves.pack.checkpoint").exists() && !lab.path("halves.pack").exists());
+    let other = Options { seed: 4, ..halves.clone() };
+    let message = lab.run(&other, None).0.unwrap_err().to_string();
+    assert!(message.contains("halves.pack.checkpoint"), "{message}");
+    let (report, steps) = lab.run(&halves, None);
+    assert!(report.unwrap().resumed == 17 && steps[0].done == 18);
+    assert!(tensors(&lab.path("whole.pack")) == tensors(&lab.path("halves.pack")), "the packs differ");
+}
+
+#[test]
+fn a_batch_in_parts_has_the_gradients_of_the_whole() {
+    let lab = Lab::new();
+    let whole = Options { steps: 3, batch: 4, ..lab.options("whole.pack") };
+    let (_, at_once) = lab.run(&whole, None);
+    // The least memory that the message asks for holds one window at a time.
+    let starved = Options { memory: 1, out: lab.path("parts.pack"), ..whole };
+    let message = lab.run(&starved, None).0.unwrap_err().to_string();
+    let least = message.split("at least ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap();
+    let (report, in_parts) = lab.run(&Options { memory: least, ..starved }, None);
+    report.unwrap();
+    for (whole, parts) in at_once.iter().zip(&in_parts) {
+        // After the first step, rounding grows: the optimizer moves by the signs of small gradients too.
+        let slack = if whole.done == 1 { 1e-4 } else { 0.05 };
+        assert!((whole.kl - parts.kl).abs() < slack * whole.kl, "{whole:?} {parts:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_calibrated_is_told_before_anything_is_written() {
+    let lab = Lab::new();
+    let good = lab.options("x.pack");
+    let cases = [
+        (Options { batch: 100_000, ..good.clone() }, "--text"),
+        (Options { seq: 100_000, ..good.clone() }, "--seq"),
+        (Options { steps: 0, ..good.clone() }, "--steps"),
+        (Options { group_size: Some(96), ..good.clone() }, "--group-size"),
+        (Options { texts: vec![lab.path("none.txt")], ..good.clone() }, "none.txt"),
+    ];
+    for (options, named) in cases {
+        let message = lab.run(&options, None).0.unwrap_err().to_string();
+        assert!(message.contains(named), "{named}: {message}");
+    }
+    assert!(!lab.path("x.pack").exists() && !lab.path("x.pack.checkpoint").exists());
+}

@@ -1,0 +1,226 @@
+//! A tiny model with random routers on both engines: depths, thresholds, dealt gates, and plans that change.
+
+mod common;
+#[path = "common/gpu.rs"]
+mod gpu;
+#[path = "common/routed.rs"]
+mod routed;
+
+use std::path::Path;
+
+use edge_run::engine::Engine;
+use edge_run::format::ModelFolder;
+use edge_run::gpu::GpuOptions;
+use edge_run::model::{BitsRead, TokenDepths};
+use edge_run::session::Next;
+use edge_run::shape::Site;
+use edge_run::text::{SamplerSettings, TextModel};
+use edge_run::{Depth, Error, Model, PrecisionPlan, Session, cpu};
+
+/// More than a step holds, so that steps are joined.
+const TOKENS: u32 = 300;
+const CONTEXT: u32 = 320;
+/// Two engines differ by the order of their sums and the rounding of the cache to f16; tiny models' logits are below 10.
+const ENGINES_DIFFER: f32 = 0.02;
+
+fn ids(count: u32) -> Vec<u32> {
+    (0..count).map(|i| 3 + (i * i * 7 + i * 13) % 250).collect()
+}
+
+fn plan(bits: f32) -> PrecisionPlan {
+    PrecisionPlan::for_bits(bits, true, "test").unwrap()
+}
+
+fn folder(dir: &Path, routers: bool) -> ModelFolder {
+    let shape = edge_run::shape::LlamaShape { max_context: CONTEXT, ..common::tiny_shape(true) };
+    common::TinyModel::new(shape, 11).write_hf(&dir.join("source"), safetensors::Dtype::F32, 1);
+    let model = dir.join("model");
+    common::quantize_tiny(&dir.join("source"), &model).unwrap();
+    if routers {
+        routed::add_routers(&model, 5);
+    }
+    ModelFolder::open(&model).unwrap()
+}
+
+/// The tiny model on every engine there is, the CPU first.
+fn models() -> Vec<Model> {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path(), true);
+    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, GpuOptions { checks: true }).unwrap());
+    let engines: Vec<Box<dyn Engine>> = [cpu::open()].into_iter().chain(gpu).collect();
+    engines.into_iter().map(|engine| Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap()).collect()
+}
+
+fn places(model: &Model) -> Vec<(usize, Site)> {
+    (0..model.shape().layers as usize).flat_map(|layer| Site::ALL.map(|site| (layer, site))).collect()
+}
+
+fn mean_bits(model: &Model, depths: &TokenDepths) -> f32 {
+    let mut read = BitsRead::new(model.shape());
+    read.add(depths);
+    read.mean()
+}
+
+#[test]
+fn engines_route_alike_and_agree_where_they_do() {
+    let mut models = models();
+    for bits in [3.0, 4.5, 6.0] {
+        let mut scores: Vec<_> = models
+            .iter_mut()
+            .map(|model| {
+                model.set_plan(&plan(bits)).unwrap();
+                model.token_nll(&ids(TOKENS)).unwrap()
+            })
+            .collect();
+        let Some(gpu) = scores.pop().filter(|_| models.len() == 2) else { return };
+        let cpu = &scores[0];
+        let differs = |token: usize| {
+            places(&models[0])
+                .iter()
+                .filter(|(l, s)| cpu.depths.at(*l, *s)[token] != gpu.depths.at(*l, *s)[token])
+                .count()
+        };
+        let tokens = cpu.depths.tokens();
+        let far: usize = (0..tokens).map(differs).sum();
+        let all = tokens * places(&models[0]).len();
+        assert!(far * 1000 <= all * 5, "{bits} bits: {far} of {all} depths differ");
+        // A token that was read at another depth is seen by all after it.
+        let alike = (0..tokens).find(|token| differs(*token) > 0).unwrap_or(tokens);
+        assert!(alike > 50, "{bits} bits: only {alike} tokens alike");
+        for (at, (a, b)) in cpu.nll.iter().zip(&gpu.nll).enumerate().take(alike) {
+            assert!((a - b).abs() < ENGINES_DIFFER, "{bits} bits, token {at}: {a} and {b}");
+        }
+        println!("{bits} bits: {far} of {all} depths differ, the first {alike} tokens alike");
+    }
+}
+
+#[test]
+fn a_lower_threshold_reads_more_bits_and_every_depth_is_there() {
+    for mut model in models() {
+        let mut before = 2.0;
+        let mut seen = [false; 5];
+        for bits in [2.5, 4.0, 5.0, 6.0, 7.5] {
+            model.set_plan(&plan(bits)).unwrap();
+            let step = model.next_logits(&ids(TOKENS), 0).unwrap();
+            assert_eq!(step.depths.tokens(), TOKENS as usize);
+            let read = mean_bits(&model, &step.depths);
+            assert!(read > before, "{bits}: {read} after {before}");
+            before = read;
+            let depths = places(&model).into_iter().flat_map(|(l, s)| step.depths.at(l, s).to_vec());
+            depths.for_each(|depth| seen[usize::from(depth)] = true);
+        }
+        assert_eq!(seen, [false, true, true, true, true]);
+    }
+}
+
+#[test]
+fn routed_tokens_one_by_one_read_what_they_read_together() {
+    for mut model in models() {
+        model.set_plan(&plan(5.0)).unwrap();
+        let ids = ids(12);
+        let together = model.next_logits(&ids, 0).unwrap();
+        for (at, id) in ids.iter().enumerate() {
+            let alone = model.next_logits(&[*id], at as u32).unwrap();
+            for (layer, site) in places(&model) {
+                assert_eq!(
+                    alone.depths.at(layer, site)[0],
+                    together.depths.at(layer, site)[at],
+                    "{layer} {site:?} {at}"
+                );
+            }
+            if at + 1 == ids.len() {
+                let far = alone.logits.iter().zip(&together.logits).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(far < ENGINES_DIFFER, "{far}");
+            }
+        }
+    }
+}
+
+#[test]
+fn dealt_gates_are_others_of_the_same_number() {
+    for mut model in models() {
+        model.set_plan(&plan(5.0)).unwrap();
+        let ids = ids(100);
+        let first = |model: &mut Model| {
+            // The first site's input hangs on no depth, so that its router chooses the same whatever was dealt.
+            model.next_logits(&ids, 0).unwrap().depths.at(0, Site::Qkv).to_vec()
+        };
+        let own = first(&mut model);
+        model.deal_gates(Some(1));
+        let (dealt, again) = (first(&mut model), first(&mut model));
+        model.deal_gates(Some(1));
+        assert_eq!(first(&mut model), dealt, "a seed tells the permutations");
+        assert!(own != dealt && dealt != again, "every step deals anew");
+        let sorted = |mut depths: Vec<u8>| {
+            depths.sort_unstable();
+            depths
+        };
+        assert_eq!(sorted(dealt), sorted(own.clone()));
+        assert_eq!(sorted(again), sorted(own.clone()));
+        model.deal_gates(None);
+        assert_eq!(first(&mut model), own);
+    }
+}
+
+#[test]
+fn a_plan_that_changes_in_mid_conversation_keeps_the_cache() {
+    for mut model in models() {
+        let ids = ids(40);
+        let (prompt, next) = (&ids[..39], &ids[39..]);
+        let uniform = |depth| PrecisionPlan::uniform(depth, "test");
+        model.set_plan(&plan(4.0)).unwrap();
+        model.next_logits(prompt, 0).unwrap();
+        model.set_plan(&uniform(Depth::FULL)).unwrap();
+        let full = model.next_logits(next, 39).unwrap();
+        assert_eq!(mean_bits(&model, &full.depths), 8.0);
+        model.set_plan(&plan(4.0)).unwrap();
+        let coarse = model.next_logits(next, 39).unwrap();
+        assert_ne!(full.logits, coarse.logits);
+        model.set_plan(&uniform(Depth::FULL)).unwrap();
+        assert_eq!(model.next_logits(next, 39).unwrap().logits, full.logits, "the prompt's keys and values stand");
+        // A prompt that was run at other depths left others.
+        model.next_logits(prompt, 0).unwrap();
+        assert_ne!(model.next_logits(next, 39).unwrap().logits, full.logits);
+    }
+}
+
+#[test]
+fn a_session_reports_the_bits_that_were_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path(), true);
+    for model in models() {
+        let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
+        let mut session = Session::new(model, TextModel::open(&folder).unwrap(), greedy, plan(4.0)).unwrap();
+        let mut bits = Vec::new();
+        let summary = session.generate(&ids(20), Some(8), &mut |token| {
+            bits.push(token.bits);
+            Ok(if bits.len() == 4 { Next::Replan(PrecisionPlan::uniform(Depth::FULL, "test")) } else { Next::Go })
+        });
+        let summary = summary.unwrap();
+        assert!(bits.len() > 4, "the seed is one whose text goes on");
+        assert!(bits[..4].iter().all(|bits| (2.0..8.0).contains(bits)), "{bits:?}");
+        assert!(bits[..4].iter().any(|b| *b != bits[0]), "tokens differ: {bits:?}");
+        assert!(bits[4..].iter().all(|bits| *bits == 8.0), "{bits:?}");
+        let shape = session.model().shape();
+        let weighted = |site: Site| {
+            let (rows, input) = site.dims(shape);
+            f64::from(rows * input) * f64::from(summary.bits_by_site[site as usize].1)
+        };
+        let params: u64 = shape.linear_params() / u64::from(shape.layers);
+        let mean = Site::ALL.map(weighted).iter().sum::<f64>() / params as f64;
+        assert!((mean - f64::from(summary.bits)).abs() < 1e-5, "{mean} and {}", summary.bits);
+    }
+}
+
+#[test]
+fn a_routed_plan_is_refused_without_routers() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path(), false);
+    let mut model = Model::load(&folder, cpu::open(), CONTEXT, &mut |_, _| ()).unwrap();
+    assert!(!model.has_routers() && model.thresholds().is_none());
+    model.set_plan(&PrecisionPlan::uniform(Depth::ALL[1], "test")).unwrap();
+    let refused = model.set_plan(&plan(3.5));
+    assert!(matches!(&refused, Err(Error::InvalidArgument { name, .. }) if name == "bits"), "{refused:?}");
+    let step = model.next_logits(&ids(3), 0).unwrap();
+    assert_eq!(mean_bits(&model, &step.depths), 4.0, "the plan before stands");
+}

@@ -1,0 +1,204 @@
+//! The kernels that choose depths and order tokens by them, on both engines, each with a control that must fail.
+
+#[path = "common/gpu.rs"]
+mod gpu;
+
+use edge_run::cpu;
+use edge_run::engine::{Engine, Traits};
+use edge_run::kernels::gather_tokens::{self, PADDING, entry};
+use edge_run::kernels::matmul_sliced::TILE_TOKENS;
+use edge_run::kernels::route::{self, Control, Router};
+use edge_run::recording::{Buffer, Recording, Span};
+use edge_run::routing::{HIDDEN, SCORES};
+use half::f16;
+use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+/// Records a computation over buffers that it fills itself, and returns the range to read.
+type Build<'a> = &'a dyn Fn(&mut dyn Engine, &mut Recording) -> Span;
+
+fn run(engine: &mut dyn Engine, build: Build<'_>) -> Vec<u32> {
+    let mut recording = Recording::new();
+    let output = build(engine, &mut recording);
+    recording.read_back(output);
+    let mut prepared = engine.prepare(recording).expect("the recording can be prepared");
+    bytemuck::pod_collect_to_vec(&engine.run(&mut prepared).expect("the recording runs").remove(0))
+}
+
+fn upload<T: bytemuck::Pod>(engine: &mut dyn Engine, data: &[T]) -> Buffer {
+    let bytes: &[u8] = bytemuck::cast_slice(data);
+    let buffer = engine.create("test", bytes.len() as u64).expect("room for a test buffer");
+    engine.write(buffer.all(), bytes);
+    buffer
+}
+
+/// A random router over random tokens.
+#[derive(Debug, Clone)]
+struct RouteProblem {
+    seed: u64,
+    tokens: u32,
+    eights: u32,
+    threshold: f32,
+    most: u32,
+    software: bool,
+    /// Factor of x, which the norm takes out again.
+    loudness: f32,
+    /// Factor of the outputs: far out, softplus must neither overflow nor vanish.
+    spread: f32,
+    dealt: bool,
+}
+
+fn route_problem() -> impl Strategy<Value = RouteProblem> {
+    let sizes = (any::<u64>(), 1u32..40, 1u32..100, -2.0f32..2.0, 1u32..=4, any::<bool>());
+    let factors = (prop_oneof![Just(1.0f32), Just(1e-2), Just(1e3)], prop_oneof![Just(1.0f32), Just(300.0)]);
+    (sizes, factors, any::<bool>()).prop_map(|(sizes, (loudness, spread), dealt)| {
+        let (seed, tokens, eights, threshold, most, software) = sizes;
+        RouteProblem { seed, tokens, eights, threshold, most, software, loudness, spread, dealt }
+    })
+}
+
+impl RouteProblem {
+    /// The control buffer has three sites, of which the second is run: the others would open no gate.
+    fn build(&self) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
+        move |engine, recording| {
+            let rng = &mut StdRng::seed_from_u64(self.seed);
+            let input = self.eights * 8;
+            let uniform = |rng: &mut StdRng, count: u32, size: f32| -> Vec<f32> {
+                (0..count).map(|_| rng.random_range(-size..size)).collect()
+            };
+            let x = upload(engine, &uniform(rng, self.tokens * input, self.loudness)).all();
+            let unit = 3.0 / (input as f32).sqrt();
+            let w1: Vec<f16> = uniform(rng, HIDDEN * input, unit).into_iter().map(f16::from_f32).collect();
+            let router = Router {
+                w1: upload(engine, &w1),
+                b1: upload(engine, &uniform(rng, HIDDEN, 1.0)),
+                w2: upload(engine, &uniform(rng, SCORES * HIDDEN, self.spread)),
+                b2: upload(engine, &uniform(rng, SCORES, self.spread)),
+                input,
+            };
+            let closed = Control { threshold: f32::MAX, most: 4 };
+            let control = [closed, Control { threshold: self.threshold, most: self.most }, closed];
+            let control = upload(engine, &control).all();
+            let mut deal: Vec<u32> = (0..self.tokens).collect();
+            if self.dealt {
+                deal.shuffle(rng);
+            }
+            let deal = upload(engine, &deal).all();
+            let depths = upload(engine, &vec![0u32; self.tokens as usize]).all();
+            let traits = Traits { software: self.software, binding_bytes: 1 << 27 };
+            route::record(recording, traits, &router, &route::Inputs { x, control, site: 1, deal }, depths);
+            depths
+        }
+    }
+}
+
+fn differences(a: &[u32], b: &[u32]) -> usize {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).filter(|(a, b)| a != b).count()
+}
+
+fn sound() -> RouteProblem {
+    RouteProblem {
+        seed: 1,
+        tokens: 256,
+        eights: 72,
+        threshold: 0.0,
+        most: 4,
+        software: true,
+        loudness: 1.0,
+        spread: 1.0,
+        dealt: false,
+    }
+}
+
+fn gather(depths: &[u32]) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
+    move |engine, recording| {
+        let tokens = depths.len() as u32;
+        let order = upload(engine, &vec![0u32; gather_tokens::entries(tokens) as usize]).all();
+        gather_tokens::record(recording, tokens, upload(engine, depths).all(), order);
+        order
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn routers_are_their_reference(problem in route_problem()) {
+        let Some(mut gpu) = gpu::gpu() else { return Ok(()) };
+        let reference = run(cpu::open().as_mut(), &problem.build());
+        prop_assert!(reference.iter().all(|depth| (1..=problem.most).contains(depth)), "{reference:?}");
+        // A score within a rounding error of the threshold may fall on either side, so one token is let pass.
+        let far = differences(&run(gpu.as_mut(), &problem.build()), &reference);
+        prop_assert!(far <= 1, "{far} of {} tokens", problem.tokens);
+    }
+
+    #[test]
+    fn gathering_is_its_reference(depths in prop::collection::vec(1u32..=4, 1..=256)) {
+        let Some(mut gpu) = gpu::gpu() else { return Ok(()) };
+        prop_assert_eq!(run(gpu.as_mut(), &gather(&depths)), run(cpu::open().as_mut(), &gather(&depths)));
+    }
+
+    #[test]
+    fn an_order_has_every_token_once_in_tiles_of_one_depth(depths in prop::collection::vec(1u32..=4, 1..=256)) {
+        let order = run(cpu::open().as_mut(), &gather(&depths));
+        let mut tokens: Vec<u32> = order.iter().filter(|e| **e != PADDING).map(|e| e & 0xffff).collect();
+        tokens.sort_unstable();
+        prop_assert_eq!(tokens, Vec::from_iter(0..depths.len() as u32));
+        for tile in order.chunks(TILE_TOKENS as usize) {
+            let filled = tile.iter().take_while(|e| **e != PADDING).count();
+            prop_assert!(tile[filled..].iter().all(|e| *e == PADDING), "filled from the front: {:?}", tile);
+            let tile = &tile[..filled];
+            let sound = |e: &u32| *e == entry(e & 0xffff, depths[(e & 0xffff) as usize]) && e >> 16 == tile[0] >> 16;
+            prop_assert!(tile.iter().all(sound), "{:?}", tile);
+        }
+    }
+}
+
+#[test]
+fn engines_choose_the_same_depth_for_nearly_every_token() {
+    let Some(mut gpu) = gpu::gpu() else { return };
+    let (mut tokens, mut far, mut seen) = (0, 0, [0; 5]);
+    for seed in 0..8 {
+        let problem = RouteProblem { seed, software: seed % 2 == 0, threshold: seed as f32 * 0.5 - 2.0, ..sound() };
+        let reference = run(cpu::open().as_mut(), &problem.build());
+        far += differences(&run(gpu.as_mut(), &problem.build()), &reference);
+        tokens += reference.len();
+        reference.iter().for_each(|depth| seen[*depth as usize] += 1);
+    }
+    assert!(far * 1000 <= tokens * 5, "{far} of {tokens}");
+    assert!(seen[1..].iter().all(|count| count * 20 > tokens), "every depth comes often: {seen:?}");
+    println!("{far} of {tokens} depths differ; by depth: {seen:?}");
+}
+
+#[test]
+fn another_threshold_router_clamp_deal_and_order_are_noticed() {
+    let Some(mut gpu) = gpu::gpu() else { return };
+    let reference = run(cpu::open().as_mut(), &sound().build());
+    let wrong = [
+        RouteProblem { threshold: 0.3, ..sound() },
+        RouteProblem { seed: 2, ..sound() },
+        RouteProblem { most: 3, ..sound() },
+        RouteProblem { dealt: true, ..sound() },
+    ];
+    for wrong in wrong {
+        let far = differences(&run(gpu.as_mut(), &wrong.build()), &reference);
+        assert!(far * 1000 > reference.len() * 5, "{wrong:?}: {far}");
+    }
+    assert_ne!(run(gpu.as_mut(), &gather(&[1, 2, 3])), run(cpu::open().as_mut(), &gather(&[1, 3, 2])));
+}
+
+#[test]
+fn a_deal_moves_depths_and_changes_none() {
+    for engine in [Some(cpu::open()), gpu::gpu().map(|_| edge_run::gpu::open(0, Default::default()).unwrap())] {
+        let Some(mut engine) = engine else { continue };
+        let mut own = run(engine.as_mut(), &sound().build());
+        let mut dealt = run(engine.as_mut(), &RouteProblem { dealt: true, ..sound() }.build());
+        assert_ne!(own, dealt);
+        own.sort_unstable();
+        dealt.sort_unstable();
+        assert_eq!(own, dealt);
+    }
+}
