@@ -60,7 +60,7 @@ fn the_version_is_printed() {
 #[test]
 fn words_that_mean_nothing_are_usage_errors() {
     for (args, words) in [
-        (&["--bits", "9", "Hi"][..], "expected a number from 2 to 8"),
+        (&["--bits", "9", "Hi"][..], "expected numbers from 2 to 8"),
         (&["--bits", "few", "Hi"], "'few' for '--bits <BITS>'"),
         (&["--power-mode", "turbo", "Hi"], "[possible values: low, balanced, high]"),
         (&["--nonsense", "Hi"], "--nonsense"),
@@ -72,7 +72,7 @@ fn words_that_mean_nothing_are_usage_errors() {
         (&["eval"], "<--text <FILE>|--task <FILE.jsonl>>"),
         (&["eval", "--text", "x", "--task", "y"], "cannot be used with"),
         (&["eval", "--text", "x", "--window", "1"], "--window"),
-        (&["eval", "--text", "x", "--bits", "2,9"], "numbers from 2 to 8 with commas between"),
+        (&["eval", "--text", "x", "--bits", "2,9"], "numbers from 2 to 8"),
         (&["eval", "--text", "x", "--bits", "-4,8"], "'--bits <BITS>'"),
         (&["Hi", "there"], "'there'"),
     ] {

@@ -48,6 +48,7 @@ pub fn add_routers(dir: &Path, seed: u64) {
 
     let manifest = dir.join(MANIFEST_FILE);
     let mut json: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    json["format_version"] = json!(2);
     json["routing"] = json!([{"bits": 2.0, "threshold": 3.0}, {"bits": 8.0, "threshold": -3.0}]);
     json["files"][layout::slice_file(0)] =
         json!({"bytes": all.len(), "sha256": hash(&all), "header_sha256": hash(&all[..header])});
