@@ -105,10 +105,10 @@ fn sweep<R: Row>(
     (total, unit): (usize, Unit),
     measure: &mut dyn FnMut(&mut Model, &Run, Show<'_>) -> Result<R>,
 ) -> Result<Vec<(Run, R)>> {
-    let mut model = load::load(&args.model, folder, context)?;
-    let routed = model.has_routers();
+    let routed = folder.thresholds().is_some();
     let shuffled = args.shuffle_gates || (args.plot.is_some() && routed);
     let runs = runs(&args.bits, routed, shuffled, args.plot.is_some())?;
+    let mut model = load::load(&args.model, folder, context)?;
     stop::watch();
     let mut reports: Vec<(Run, R)> = Vec::new();
     for run in runs {
