@@ -60,7 +60,7 @@ impl Optimizer {
                     moved[name] = tensor;
                     states[name] = state;
                 }
-                *params = SiteParams::from_tensors(moved);
+                *params = SiteParams::from_tensors(moved).in_range();
             }
         }
     }

@@ -11,6 +11,8 @@ use crate::shape::Site;
 
 /// Sharpness of the gates' gradient: that of sigmoid(score / this).
 const GATE_WIDTH: f32 = 0.5;
+/// The smallest `step`: above the least normal number of f16, in which packs hold it.
+const STEP_MIN: f32 = 1e-4;
 
 /// The trained tensors of one site.
 #[derive(Debug, Clone)]
@@ -42,7 +44,7 @@ impl SiteParams {
         let grouped = weight.clone().reshape([rows, input / group, group]);
         let lo: Tensor<2> = grouped.clone().min_dim(2).squeeze_dim(2);
         let hi: Tensor<2> = grouped.max_dim(2).squeeze_dim(2);
-        let step = (hi - lo.clone()).mul_scalar(1.0001 / 4.0).clamp_min(1e-6);
+        let step = (hi - lo.clone()).mul_scalar(1.0001 / 4.0).clamp_min(STEP_MIN);
         let mut normal = |rows: u32, columns: usize, deviation: f32| {
             let count = rows as usize * columns;
             let values: Vec<f32> = (0..count).map(|_| deviation * standard_normal(rng)).collect();
@@ -66,6 +68,11 @@ impl SiteParams {
     /// From tensors in the order of [`NAMES`].
     pub fn from_tensors([lo, step, w1, b1, w2, b2]: [Tensor<2>; 6]) -> SiteParams {
         SiteParams { lo, step, w1, b1, w2, b2 }
+    }
+
+    /// The same with every `step` a width that the format knows: a gradient may push one below zero.
+    pub fn in_range(self) -> SiteParams {
+        SiteParams { step: self.step.clamp_min(STEP_MIN), ..self }
     }
 
     /// The same as leaves of a new graph.
