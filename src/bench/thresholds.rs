@@ -46,7 +46,11 @@ fn bisect(bits: f32, low: f32, high: f32, read: &mut dyn FnMut(f32) -> Result<f3
         if (got - bits).abs() < TOLERANCE {
             break;
         }
-        if got > bits { low = middle } else { high = middle }
+        if got > bits {
+            low = middle
+        } else {
+            high = middle
+        }
         middle = (low + high) / 2.0;
     }
     Ok(middle)

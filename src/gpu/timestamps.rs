@@ -23,7 +23,8 @@ pub(super) fn profile(context: &Context, launches: &[&Launch]) -> Result<Vec<Ker
     }
     let bytes = launches.len() as u64 * 2 * STAMP_BYTES;
     let buffer = |usage| {
-        let descriptor = wgpu::BufferDescriptor { label: Some("stamps"), size: bytes, usage, mapped_at_creation: false };
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some("stamps"), size: bytes, usage, mapped_at_creation: false };
         device.create_buffer(&descriptor)
     };
     let resolved = buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC);

@@ -80,11 +80,7 @@ impl LayerWeights {
 
 /// Loads every slice of every weight, and the routers where there are any; `on_bytes(done, total)` is told after each
 /// matrix.
-pub fn load(
-    source: &dyn WeightSource,
-    engine: &mut dyn Engine,
-    on_bytes: &mut dyn FnMut(u64, u64),
-) -> Result<Weights> {
+pub fn load(source: &dyn WeightSource, engine: &mut dyn Engine, on_bytes: &mut dyn FnMut(u64, u64)) -> Result<Weights> {
     let shape = source.shape();
     let routed = source.thresholds().is_some();
     let total = layout::total_bytes(shape, source.group_size(), routed);
