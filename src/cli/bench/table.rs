@@ -229,6 +229,11 @@ mod tests {
             share,
         };
         let rows = [row("matvec_sliced", 121, 900.0, 0.9), row("(gaps)", 400, 100.0, 0.1)];
-        insta::assert_snapshot!(lines(Format::Md, &rows), @"");
+        insta::assert_snapshot!(lines(Format::Md, &rows), @r"
+        |     test |   depths |     bits |        kernel | launches | total us |  mean us |    share |
+        | -------: | -------: | -------: | ------------: | -------: | -------: | -------: | -------: |
+        |    tg128 |  uniform |        4 | matvec_sliced |      121 |    900.0 |     7.44 |    90.0% |
+        |    tg128 |  uniform |        4 |        (gaps) |      400 |    100.0 |     0.25 |    10.0% |
+        ");
     }
 }
