@@ -50,6 +50,18 @@ impl Synthetic {
         Ok(Synthetic { shape, group, thresholds: table.expect("the table is sound"), seed, block })
     }
 
+    /// Of how many terms of order one the products with a weight are made, so that its own size follows.
+    ///
+    /// Rows of the embedding are the residual stream itself, and what all layers together add to it is of order one, as
+    /// GPT-2 begins its training: so tokens stay different from each other, and their depths with them.
+    fn terms(&self, scales: &str, input: u32) -> u32 {
+        match scales {
+            "embed.scales" => 1,
+            name if name.ends_with(".o.scales") || name.ends_with(".down.scales") => input * 2 * self.shape.layers,
+            _ => input,
+        }
+    }
+
     /// Writes random words all over the buffer.
     fn write_words(&self, engine: &mut dyn Engine, buffer: Buffer, random: &mut ChaCha12Rng) -> Result<()> {
         let piece_bytes = PIECE_WORDS as u64 * 4;
@@ -87,7 +99,8 @@ impl WeightSource for Synthetic {
         match (spec.dtype, &spec.shape[..]) {
             (Dtype::U32, _) => self.write_words(engine, buffer, random)?,
             (Dtype::F16, [_, groups, _]) => {
-                let scales = scales(count / 2, *groups as u32 * self.group, random);
+                let input = *groups as u32 * self.group;
+                let scales = scales(count / 2, self.terms(&spec.name, input), random);
                 engine.upload(buffer.all(), bytemuck::cast_slice(&scales))?;
             }
             (Dtype::F16, [_, input]) => {
@@ -95,7 +108,10 @@ impl WeightSource for Synthetic {
                 engine.upload(buffer.all(), bytemuck::cast_slice(&w1))?;
             }
             _ if spec.name.ends_with("norm") => {
-                engine.upload(buffer.all(), bytemuck::cast_slice(&vec![1f32; count]))?;
+                // A head that is the embedding has weights of order one, each of D.
+                let tied_head = spec.name == layout::FINAL_NORM && self.shape.tied_head;
+                let weight = if tied_head { 1.0 / (self.shape.model_dim as f32).sqrt() } else { 1.0 };
+                engine.upload(buffer.all(), bytemuck::cast_slice(&vec![weight; count]))?;
             }
             // The routers' small tensors, about as large as makes scores of order one.
             _ => {
@@ -107,10 +123,10 @@ impl WeightSource for Synthetic {
     }
 }
 
-/// Ranges under which uniform codes of `input` weights a row are weights with mean 0 and variance 1 / input, so that a
-/// product is about as large as what goes in: 4 step wide about 0, with step = sqrt(3 / input) / 2, up to a quarter.
-fn scales(groups: usize, input: u32, random: &mut ChaCha12Rng) -> Vec<[f16; 2]> {
-    let step = (3.0 / input as f32).sqrt() / 2.0;
+/// Ranges under which uniform codes are weights with mean 0 and variance 1 / terms: 4 step wide about 0, with
+/// step = sqrt(3 / terms) / 2, up to a quarter.
+fn scales(groups: usize, terms: u32, random: &mut ChaCha12Rng) -> Vec<[f16; 2]> {
+    let step = (3.0 / terms as f32).sqrt() / 2.0;
     let mut range = || {
         let step = f16::from_f32(step * random.random_range(0.75f32..1.25));
         [f16::from_f32(-2.0 * step.to_f32()), step]

@@ -91,6 +91,7 @@ fn print_rows(
 
 fn print_profiles(profiles: &[ProfileRow], args: &BenchArgs) -> Result<()> {
     let mut table = Table::new(args.output);
+    profiles.iter().for_each(|row| table.fit(row));
     if !profiles.is_empty() && args.output != args::Format::Json {
         print_line("")?;
     }

@@ -97,14 +97,27 @@ impl Row for ProfileRow {
 /// Rows of one kind on their way out.
 pub struct Table {
     format: Format,
-    /// Of the columns, as the first row set them; none before it.
+    /// Of the columns, in characters.
     widths: Vec<usize>,
+    /// Whether the header is out.
+    begun: bool,
 }
 
 impl Table {
     /// A table without rows.
     pub fn new(format: Format) -> Table {
-        Table { format, widths: Vec::new() }
+        Table { format, widths: Vec::new(), begun: false }
+    }
+
+    /// Makes the columns of a Markdown table as wide as the row needs them; the first row does so by itself.
+    pub fn fit(&mut self, row: &impl Row) {
+        /// Room for numbers that grow a little from row to row.
+        const LEAST: usize = 8;
+        let cells = row.cells();
+        self.widths.resize(cells.len(), LEAST);
+        for (width, (name, cell)) in self.widths.iter_mut().zip(cells) {
+            *width = name.len().max(cell.chars().count()).max(*width);
+        }
     }
 
     /// The row's line, below the header where it is the first.
@@ -117,19 +130,16 @@ impl Table {
     }
 
     fn markdown(&mut self, row: &impl Row) -> String {
-        /// Room for numbers that grow a little from row to row.
-        const LEAST: usize = 8;
-        let cells = row.cells();
-        let first = self.widths.is_empty();
-        if first {
-            self.widths = cells.iter().map(|(name, cell)| LEAST.max(name.len()).max(cell.chars().count())).collect();
+        if !self.begun {
+            self.fit(row);
         }
+        let cells = row.cells();
         let line = |cells: Vec<&str>| {
             let padded = cells.iter().zip(&self.widths).map(|(cell, width)| format!(" {cell:>width$} |"));
             padded.fold("|".to_string(), |line, cell| line + &cell)
         };
         let content = line(cells.iter().map(|(_, cell)| cell.as_str()).collect());
-        if !first {
+        if std::mem::replace(&mut self.begun, true) {
             return content;
         }
         let header = line(cells.iter().map(|(name, _)| *name).collect());
@@ -141,9 +151,7 @@ impl Table {
     fn csv(&mut self, row: &impl Row) -> String {
         let fields: Map<String, Value> = serde_json::from_str(&json(row)).expect("a row is an object");
         let content = fields.values().map(csv_field).collect::<Vec<_>>().join(",");
-        let first = self.widths.is_empty();
-        self.widths = vec![0; fields.len()];
-        if !first {
+        if std::mem::replace(&mut self.begun, true) {
             return content;
         }
         let names: Vec<&str> = fields.keys().map(String::as_str).collect();
@@ -201,6 +209,7 @@ mod tests {
 
     fn lines(format: Format, rows: &[impl Row]) -> String {
         let mut table = Table::new(format);
+        rows.iter().for_each(|row| table.fit(row));
         rows.iter().map(|row| table.row(row)).collect::<Vec<_>>().join("\n")
     }
 
