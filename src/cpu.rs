@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use crate::engine::{DeviceInfo, DeviceKind, Engine, Traits};
+use crate::engine::{DeviceInfo, DeviceKind, Engine, KernelTime, Traits};
 use crate::error::Result;
 use crate::format::MappedTensor;
 use crate::recording::{Access, Arguments, Bound, Buffer, Command, Dispatch, Prepared, Recording, Span};
@@ -116,6 +117,11 @@ impl Engine for CpuEngine {
         memory.bytes_mut()[range(to)].copy_from_slice(bytes);
     }
 
+    fn upload(&mut self, to: Span, bytes: &[u8]) -> Result<()> {
+        self.write(to, bytes);
+        Ok(())
+    }
+
     fn prepare(&mut self, recording: Recording) -> Result<Prepared> {
         let zeros = |buffer: &Buffer| (*buffer, Memory::Owned(Owned::zeros(buffer.bytes(), &self.owned_bytes)));
         let transients = recording.transients().iter().map(zeros).collect();
@@ -123,18 +129,25 @@ impl Engine for CpuEngine {
     }
 
     fn run(&mut self, prepared: &mut Prepared) -> Result<Vec<Vec<u8>>> {
-        let prepared: &mut CpuPrepared = prepared.0.downcast_mut().expect("prepared by this engine");
         let mut results = Vec::new();
-        self.buffers.extend(prepared.transients.drain(..));
-        for command in prepared.recording.commands() {
-            match command {
-                Command::Dispatch(dispatch) => self.dispatch(dispatch),
-                Command::ReadBack(from) => results.push(self.buffers[&from.buffer].bytes()[range(*from)].to_vec()),
-            }
-        }
-        let taken = prepared.recording.transients().iter().filter_map(|b| self.buffers.remove_entry(b));
-        prepared.transients.extend(taken);
+        self.execute(prepared, &mut |engine, command| match command {
+            Command::Dispatch(dispatch) => engine.dispatch(dispatch),
+            Command::ReadBack(from) => results.push(engine.buffers[&from.buffer].bytes()[range(*from)].to_vec()),
+        });
         Ok(results)
+    }
+
+    fn profile(&mut self, prepared: &mut Prepared) -> Result<Vec<KernelTime>> {
+        let mut times = Vec::new();
+        let first = Instant::now();
+        self.execute(prepared, &mut |engine, command| {
+            if let Command::Dispatch(dispatch) = command {
+                let start = first.elapsed();
+                engine.dispatch(dispatch);
+                times.push(KernelTime { kernel: dispatch.kernel.name, start, end: first.elapsed() });
+            }
+        });
+        Ok(times)
     }
 
     fn allocated_bytes(&self) -> u64 {
@@ -143,6 +156,17 @@ impl Engine for CpuEngine {
 }
 
 impl CpuEngine {
+    /// Takes the commands in order, with the transients among the buffers.
+    fn execute(&mut self, prepared: &mut Prepared, take: &mut dyn FnMut(&mut CpuEngine, &Command)) {
+        let prepared: &mut CpuPrepared = prepared.0.downcast_mut().expect("prepared by this engine");
+        self.buffers.extend(prepared.transients.drain(..));
+        for command in prepared.recording.commands() {
+            take(self, command);
+        }
+        let taken = prepared.recording.transients().iter().filter_map(|b| self.buffers.remove_entry(b));
+        prepared.transients.extend(taken);
+    }
+
     fn dispatch(&mut self, dispatch: &Dispatch) {
         let spans = dispatch.bindings.iter().zip(dispatch.kernel.bindings);
         // Written buffers leave the table for the call, so that they can be borrowed beside those that are read.

@@ -1,5 +1,7 @@
 //! What every engine does: own buffers, and execute recordings over them.
 
+use std::time::Duration;
+
 use crate::error::Result;
 use crate::format::MappedTensor;
 use crate::recording::{Buffer, Prepared, Recording, Span};
@@ -66,6 +68,17 @@ pub struct Traits {
     pub binding_bytes: u64,
 }
 
+/// When a dispatch of a profiled run began and ended, counted from the begin of the run's first one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelTime {
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// When it began.
+    pub start: Duration,
+    /// When it ended.
+    pub end: Duration,
+}
+
 /// A device with memory of its own that executes recordings.
 pub trait Engine: Send {
     /// The device.
@@ -86,12 +99,20 @@ pub trait Engine: Send {
     /// Writes to a buffer, before any later run and after all earlier ones; panics where the lengths differ.
     fn write(&mut self, to: Span, bytes: &[u8]);
 
+    /// Writes as [`Engine::write`] does, any number of bytes: waits for the device where too many are on their way.
+    fn upload(&mut self, to: Span, bytes: &[u8]) -> Result<()>;
+
     /// Makes a recording ready to run any number of times.
     fn prepare(&mut self, recording: Recording) -> Result<Prepared>;
 
     /// Runs the commands in order and returns the bytes of each read-back, in order. Without read-backs it may return
     /// before the device is done.
     fn run(&mut self, prepared: &mut Prepared) -> Result<Vec<Vec<u8>>>;
+
+    /// Runs the dispatches one by one, no two in one pass, and tells in order when each one ran; nothing is read back.
+    ///
+    /// Fails where the device has no timestamps.
+    fn profile(&mut self, prepared: &mut Prepared) -> Result<Vec<KernelTime>>;
 
     /// Bytes of all buffers that are alive, transients and staging included.
     fn allocated_bytes(&self) -> u64;

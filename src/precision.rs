@@ -45,7 +45,7 @@ impl Depth {
 pub enum Precision {
     /// Every token at every site reads the same slices.
     Uniform(Depth),
-    /// The model's routers choose, so that this many bits are read on average, more than 2 and fewer than 8.
+    /// The model's routers choose, so that this many bits are read on average.
     Routed(f32),
 }
 

@@ -47,7 +47,7 @@ fn help_of_the_main_command() {
 
 #[test]
 fn help_of_each_command() {
-    for command in ["quantize", "inspect", "verify", "devices", "eval", "paths"] {
+    for command in ["quantize", "inspect", "verify", "devices", "eval", "bench", "paths"] {
         insta::assert_snapshot!(format!("help_{command}"), help(&[command, "--help"]));
     }
 }

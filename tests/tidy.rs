@@ -13,7 +13,7 @@ const LEVELS: &[&[&str]] = &[
     &["residency"],
     &["model"],
     &["session"],
-    &["eval", "quantize", "calibrate"],
+    &["bench", "eval", "quantize", "calibrate"],
     &["cli", "server", "lib", "main"],
 ];
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use super::bench::BenchArgs;
 use super::exit;
 use crate::power::PowerMode;
 use crate::precision::BITS;
@@ -141,6 +142,8 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Measure perplexity on a text, or accuracy on a zero-shot task, at one or several numbers of bits
     Eval(EvalArgs),
+    /// Measure tokens a second of prompts and of generation, and what the device reads for them
+    Bench(BenchArgs),
     /// Print where models lie, for scripts
     Paths(PathsArgs),
 }
@@ -303,7 +306,7 @@ pub enum Place {
 }
 
 /// A number of bits that some model can read on average; whether this one can is for it to say.
-fn average_bits(text: &str) -> Result<f32, String> {
+pub fn average_bits(text: &str) -> Result<f32, String> {
     let bits = text.trim().parse().ok().filter(|bits| BITS.contains(bits));
     bits.ok_or_else(|| "expected numbers from 2 to 8, such as 2.5".to_string())
 }

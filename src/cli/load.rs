@@ -3,15 +3,20 @@
 use super::args::ModelArgs;
 use super::devices;
 use super::progress::{self, Unit};
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::ModelFolder;
-use crate::model::Model;
+use crate::model::{Model, WeightSource};
 
 /// Opens the device and loads the model onto it, with a bar and a cache of `context` tokens.
 pub fn load(args: &ModelArgs, folder: &ModelFolder, context: u32) -> Result<Model> {
-    let engine = devices::open(args)?;
+    load_onto(devices::open(args)?, folder, context)
+}
+
+/// Loads a model from wherever it comes, with a bar and a cache of `context` tokens.
+pub fn load_onto(engine: Box<dyn Engine>, source: &dyn WeightSource, context: u32) -> Result<Model> {
     let bar = progress::bar("load", 0, Unit::Bytes);
-    let model = Model::load(folder, engine, context, &mut |done, total| {
+    let model = Model::load(source, engine, context, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });

@@ -1,6 +1,7 @@
 //! The command line: from words to settings, from settings to work, from failures to exit codes.
 
 mod args;
+mod bench;
 mod calibrate;
 mod devices;
 mod eval;
@@ -57,6 +58,7 @@ fn run(cli: &Cli) -> Done {
         Some(Command::Verify(args)) => verify::run(args),
         Some(Command::Devices(args)) => devices::run(args),
         Some(Command::Eval(args)) => eval::run(args),
+        Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Paths(args)) => paths::run(args),
     }
 }

@@ -92,7 +92,8 @@ fn open_or_closed(written: std::io::Result<()>) -> Result<bool> {
     }
 }
 
-fn json(value: &impl Serialize) -> String {
+/// A value as one line of JSON.
+pub fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("reports have string keys and no failing parts")
 }
 

@@ -53,13 +53,7 @@ pub fn read_text(name: &str, file: &Path) -> Result<String> {
 /// What is read of the weights of a model that `has_routers` or not, and why.
 pub fn plan(args: &GenerateArgs, has_routers: bool) -> Result<PrecisionPlan> {
     match (args.bits, args.power_mode) {
-        (Some(bits), _) => {
-            let plan = PrecisionPlan::for_bits(bits, has_routers, format!("--bits {bits}"));
-            plan.map_err(|error| match error {
-                Error::InvalidArgument { expected, got, .. } => Error::argument("--bits", expected, got),
-                other => other,
-            })
-        }
+        (Some(bits), _) => plan_for_bits(bits, has_routers),
         (None, Some(mode)) => Ok(mode.plan(has_routers)),
         // Nothing asks for thrift, so quality decides.
         (None, None) => {
@@ -67,6 +61,15 @@ pub fn plan(args: &GenerateArgs, has_routers: bool) -> Result<PrecisionPlan> {
             Ok(PrecisionPlan { reason: format!("{} (the default)", plan.reason), ..plan })
         }
     }
+}
+
+/// The plan that --bits asks for, of a model that `has_routers` or not.
+pub fn plan_for_bits(bits: f32, has_routers: bool) -> Result<PrecisionPlan> {
+    let plan = PrecisionPlan::for_bits(bits, has_routers, format!("--bits {bits}"));
+    plan.map_err(|error| match error {
+        Error::InvalidArgument { expected, got, .. } => Error::argument("--bits", expected, got),
+        other => other,
+    })
 }
 
 /// Tokens of context for a model that was trained for `trained`.

@@ -96,10 +96,15 @@ pub fn ffn_norm(layer: u32) -> String {
 /// Name of the RMSNorm weight before the head.
 pub const FINAL_NORM: &str = "final_norm";
 
-/// Every RMSNorm weight, `[D]` f32 each.
+/// The RMSNorm weight of this name, `[D]` f32.
+pub fn norm(shape: &LlamaShape, name: impl Into<String>) -> TensorSpec {
+    TensorSpec { name: name.into(), dtype: Dtype::F32, shape: vec![shape.model_dim as usize] }
+}
+
+/// Every RMSNorm weight.
 pub fn norms(shape: &LlamaShape) -> Vec<TensorSpec> {
     let names = (0..shape.layers).flat_map(|l| [input_norm(l), ffn_norm(l)]).chain([FINAL_NORM.to_string()]);
-    names.map(|name| TensorSpec { name, dtype: Dtype::F32, shape: vec![shape.model_dim as usize] }).collect()
+    names.map(|name| norm(shape, name)).collect()
 }
 
 /// The router of a site: w1, [HIDDEN, input]; b1, `[HIDDEN]`; w2, [SCORES, HIDDEN]; b2, `[SCORES]`.

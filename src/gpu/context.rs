@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 
 /// Features without which an adapter is not used.
 const REQUIRED: Features = Features::IMMEDIATES;
+/// Features that are used where they are there.
+const OPTIONAL: Features = Features::TIMESTAMP_QUERY;
 /// Storage buffers that a kernel binds at most.
 const STORAGE_BUFFERS: u32 = 8;
 /// Features that make a difference and are reported.
@@ -98,7 +100,7 @@ impl Context {
         }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("edge-run"),
-            required_features: REQUIRED,
+            required_features: REQUIRED | (OPTIONAL & features),
             required_limits: limits.clone(),
             ..Default::default()
         };

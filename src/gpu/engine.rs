@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::context::Context;
 use super::pipelines::{Pipeline, Pipelines};
 use super::pool::{Loan, Pool};
-use crate::engine::{DeviceInfo, Engine, Traits};
+use super::timestamps;
+use crate::engine::{DeviceInfo, Engine, KernelTime, Traits};
 use crate::error::Result;
 use crate::format::MappedTensor;
 use crate::recording::{Buffer, Command, Prepared, Recording, Span};
@@ -25,8 +26,27 @@ pub(super) struct GpuEngine {
 
 /// One step of a run, resolved to wgpu's objects.
 enum Step {
-    Dispatch { pipeline: Arc<Pipeline>, group: wgpu::BindGroup, params: Vec<u8>, workgroups: [u32; 3] },
+    Dispatch(Launch),
     Copy { from: Place, to: Place, bytes: u64 },
+}
+
+/// A dispatch, resolved to wgpu's objects.
+pub(super) struct Launch {
+    pub kernel: &'static str,
+    pipeline: Arc<Pipeline>,
+    group: wgpu::BindGroup,
+    params: Vec<u8>,
+    workgroups: [u32; 3],
+}
+
+impl Launch {
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        let [x, y, z] = self.workgroups;
+        pass.set_pipeline(&self.pipeline.compute);
+        pass.set_bind_group(0, &self.group, &[]);
+        pass.set_immediates(0, &self.params);
+        pass.dispatch_workgroups(x, y, z);
+    }
 }
 
 /// A position in a buffer.
@@ -68,19 +88,13 @@ impl GpuEngine {
     fn encode(&self, steps: &[Step]) -> wgpu::CommandEncoder {
         let mut encoder = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         // Copies end a pass; dispatches between two of them share one.
-        for steps in steps.chunk_by(|a, b| matches!((a, b), (Step::Dispatch { .. }, Step::Dispatch { .. }))) {
+        for steps in steps.chunk_by(|a, b| matches!((a, b), (Step::Dispatch(_), Step::Dispatch(_)))) {
             if let [Step::Copy { from, to, bytes }] = steps {
                 encoder.copy_buffer_to_buffer(&from.buffer, from.offset, &to.buffer, to.offset, *bytes);
                 continue;
             }
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for step in steps {
-                let Step::Dispatch { pipeline, group, params, workgroups: [x, y, z] } = step else { continue };
-                pass.set_pipeline(&pipeline.compute);
-                pass.set_bind_group(0, group, &[]);
-                pass.set_immediates(0, params);
-                pass.dispatch_workgroups(*x, *y, *z);
-            }
+            launches(steps).for_each(|launch| launch.encode(&mut pass));
         }
         encoder
     }
@@ -116,15 +130,7 @@ impl Engine for GpuEngine {
     fn load(&mut self, label: &str, tensor: &MappedTensor) -> Result<Buffer> {
         let bytes = tensor.bytes();
         let buffer = self.create(label, bytes.len() as u64)?;
-        for (at, piece) in bytes.chunks(STAGING_BYTES as usize).enumerate() {
-            self.write(buffer.span(at as u64 * STAGING_BYTES, piece.len() as u64), piece);
-            self.staged_bytes += piece.len() as u64;
-            if self.staged_bytes >= STAGING_BYTES {
-                self.context.queue.submit([]);
-                self.context.wait()?;
-                self.staged_bytes = 0;
-            }
-        }
+        self.upload(buffer.all(), bytes)?;
         Ok(buffer)
     }
 
@@ -137,6 +143,19 @@ impl Engine for GpuEngine {
     fn write(&mut self, to: Span, bytes: &[u8]) {
         assert_eq!(to.bytes, bytes.len() as u64, "a write fills its span");
         self.context.queue.write_buffer(&self.buffers[&to.buffer], to.offset, bytes);
+    }
+
+    fn upload(&mut self, to: Span, bytes: &[u8]) -> Result<()> {
+        for (at, piece) in bytes.chunks(STAGING_BYTES as usize).enumerate() {
+            self.write(to.buffer.span(to.offset + at as u64 * STAGING_BYTES, piece.len() as u64), piece);
+            self.staged_bytes += piece.len() as u64;
+            if self.staged_bytes >= STAGING_BYTES {
+                self.context.queue.submit([]);
+                self.context.wait()?;
+                self.staged_bytes = 0;
+            }
+        }
+        Ok(())
     }
 
     fn prepare(&mut self, recording: Recording) -> Result<Prepared> {
@@ -158,8 +177,8 @@ impl Engine for GpuEngine {
                 Command::Dispatch(dispatch) => {
                     let pipeline = self.pipelines.get(&self.context, dispatch)?;
                     let group = bind(&self.context, &pipeline, &dispatch.bindings, &find);
-                    let (params, workgroups) = (dispatch.params.clone(), dispatch.workgroups);
-                    Step::Dispatch { pipeline, group, params, workgroups }
+                    let (kernel, workgroups) = (dispatch.kernel.name, dispatch.workgroups);
+                    Step::Dispatch(Launch { kernel, pipeline, group, params: dispatch.params.clone(), workgroups })
                 }
                 Command::ReadBack(from) => {
                     let buffer = read_back.clone().expect("made where there is a read-back");
@@ -197,9 +216,18 @@ impl Engine for GpuEngine {
         Ok(results)
     }
 
+    fn profile(&mut self, prepared: &mut Prepared) -> Result<Vec<KernelTime>> {
+        let prepared: &mut GpuPrepared = prepared.0.downcast_mut().expect("prepared by this engine");
+        timestamps::profile(&self.context, &launches(&prepared.steps).collect::<Vec<_>>())
+    }
+
     fn allocated_bytes(&self) -> u64 {
         self.buffer_bytes + self.pool.bytes()
     }
+}
+
+fn launches(steps: &[Step]) -> impl Iterator<Item = &Launch> {
+    steps.iter().filter_map(|step| if let Step::Dispatch(launch) = step { Some(launch) } else { None })
 }
 
 /// The spans as the bindings of a pipeline, each in the buffer that `find` knows.

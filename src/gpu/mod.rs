@@ -6,6 +6,7 @@ mod context;
 mod engine;
 mod pipelines;
 mod pool;
+mod timestamps;
 
 pub use context::{GpuOptions, devices};
 

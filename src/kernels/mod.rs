@@ -3,6 +3,7 @@
 //! `kernels/x.rs` belongs to `shaders/x.wgsl`. Shapes use the letters of [`crate::shape`].
 
 pub mod attention;
+pub mod copy;
 pub mod embed_sliced;
 pub mod gather_tokens;
 pub mod matmul_sliced;
@@ -22,8 +23,9 @@ pub use shaders::{BASELINE, module};
 use crate::recording::Kernel;
 
 /// Every kernel there is.
-pub const ALL: [&Kernel; 10] = [
+pub const ALL: [&Kernel; 11] = [
     &attention::KERNEL,
+    &copy::KERNEL,
     &embed_sliced::KERNEL,
     &gather_tokens::KERNEL,
     &matmul_sliced::KERNEL,

@@ -11,9 +11,8 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha12Rng;
 use rand::seq::SliceRandom;
 
-use crate::engine::{DeviceInfo, Engine};
+use crate::engine::{DeviceInfo, Engine, KernelTime};
 use crate::error::{Error, Result};
-use crate::format::ModelFolder;
 use crate::kernels::token_nll;
 use crate::precision::{Precision, PrecisionPlan};
 use crate::recording::{Prepared, Recording};
@@ -22,6 +21,7 @@ use crate::shape::LlamaShape;
 
 pub use bits_read::{BitsRead, TokenDepths};
 pub use state::STEP_TOKENS;
+pub use weights::WeightSource;
 
 /// A model's weights and cache on an engine.
 pub struct Model {
@@ -79,16 +79,16 @@ impl Model {
     /// Fails where `context` is 0 or more than the model was trained for, where a file is damaged, and where the device
     /// has no room.
     pub fn load(
-        folder: &ModelFolder,
+        source: &dyn WeightSource,
         mut engine: Box<dyn Engine>,
         context: u32,
         on_bytes: &mut dyn FnMut(u64, u64),
     ) -> Result<Model> {
-        let shape = folder.shape().clone();
+        let shape = source.shape().clone();
         if context == 0 || context > shape.max_context {
             return Err(Error::argument("--ctx-size", format!("1 to {}", shape.max_context), context));
         }
-        let weights = weights::load(folder, engine.as_mut(), on_bytes)?;
+        let weights = weights::load(source, engine.as_mut(), on_bytes)?;
         let cache = state::Cache::new(&shape, engine.as_mut(), context)?;
         let inputs = state::Inputs::new(&shape, engine.as_mut())?;
         Ok(Model {
@@ -97,7 +97,7 @@ impl Model {
             weights,
             cache,
             inputs,
-            thresholds: folder.thresholds().cloned(),
+            thresholds: source.thresholds().cloned(),
             precision: None,
             dealer: None,
             prepared: HashMap::new(),
@@ -114,6 +114,11 @@ impl Model {
         &self.shape
     }
 
+    /// G
+    pub fn group_size(&self) -> u32 {
+        self.weights.embed.group
+    }
+
     /// Tokens that the cache holds.
     pub fn context(&self) -> u32 {
         self.cache.context
@@ -127,6 +132,12 @@ impl Model {
     /// The routers' table from average bits to the threshold, where the model has routers.
     pub fn thresholds(&self) -> Option<&Thresholds> {
         self.thresholds.as_ref()
+    }
+
+    /// Puts another table in the place of the routers', for every later [`Model::set_plan`]; panics without routers.
+    pub fn set_thresholds(&mut self, table: Thresholds) {
+        assert!(self.has_routers(), "a table is for routers");
+        self.thresholds = Some(table);
     }
 
     /// Whether the model can follow a routed plan.
@@ -202,6 +213,19 @@ impl Model {
             depths.push(read);
         }
         Ok(Scores { nll, top, depths: TokenDepths::concat(&depths) })
+    }
+
+    /// Runs a step as [`Model::next_logits`] does and tells when each kernel ran.
+    ///
+    /// Fails as it does, and where the device cannot tell; panics as it does, and where it would take several steps.
+    pub fn profile(&mut self, ids: &[u32], position: u32) -> Result<Vec<KernelTime>> {
+        self.check(ids, position)?;
+        assert!(ids.len() <= STEP_TOKENS as usize, "one step is profiled");
+        self.inputs.write_tokens(self.engine.as_mut(), ids, position);
+        let routed = matches!(self.precision, Some(Precision::Routed(_)));
+        let recording = self.record(Pass { kind: Kind::NextLogits, tokens: ids.len() as u32, routed });
+        let mut prepared = self.engine.prepare(recording)?;
+        self.engine.profile(&mut prepared)
     }
 
     fn check(&self, ids: &[u32], position: u32) -> Result<()> {

@@ -8,7 +8,41 @@ use crate::kernels::route::Router;
 use crate::kernels::sliced::SlicedWeight;
 use crate::precision::SLICES;
 use crate::recording::Buffer;
-use crate::shape::Site;
+use crate::routing::Thresholds;
+use crate::shape::{LlamaShape, Site};
+
+/// Where a model's weights come from: a folder, or whatever else has tensors of its layout.
+pub trait WeightSource {
+    /// Dimensions and constants.
+    fn shape(&self) -> &LlamaShape;
+
+    /// G
+    fn group_size(&self) -> u32;
+
+    /// The routers' table, where there are routers.
+    fn thresholds(&self) -> Option<&Thresholds>;
+
+    /// The tensor that `spec` tells of, from the file of `slice`, in a new buffer of the engine.
+    fn load(&self, engine: &mut dyn Engine, slice: usize, spec: &TensorSpec) -> Result<Buffer>;
+}
+
+impl WeightSource for ModelFolder {
+    fn shape(&self) -> &LlamaShape {
+        self.shape()
+    }
+
+    fn group_size(&self) -> u32 {
+        self.group_size()
+    }
+
+    fn thresholds(&self) -> Option<&Thresholds> {
+        self.thresholds()
+    }
+
+    fn load(&self, engine: &mut dyn Engine, slice: usize, spec: &TensorSpec) -> Result<Buffer> {
+        engine.load(&spec.name, &self.tensor(slice, &spec.name)?)
+    }
+}
 
 /// Every weight of a model.
 pub struct Weights {
@@ -46,49 +80,47 @@ impl LayerWeights {
 
 /// Loads every slice of every weight, and the routers where there are any; `on_bytes(done, total)` is told after each
 /// matrix.
-pub fn load(folder: &ModelFolder, engine: &mut dyn Engine, on_bytes: &mut dyn FnMut(u64, u64)) -> Result<Weights> {
-    let shape = folder.shape();
-    let routed = folder.thresholds().is_some();
-    let total = layout::total_bytes(shape, folder.group_size(), routed);
+pub fn load(source: &dyn WeightSource, engine: &mut dyn Engine, on_bytes: &mut dyn FnMut(u64, u64)) -> Result<Weights> {
+    let shape = source.shape();
+    let routed = source.thresholds().is_some();
+    let total = layout::total_bytes(shape, source.group_size(), routed);
     let mut done = 0;
     let mut sliced = |engine: &mut dyn Engine, spec: &SlicedSpec| {
-        let weight = load_sliced(folder, engine, spec)?;
+        let weight = load_sliced(source, engine, spec)?;
         done += weight.slices.iter().chain([&weight.scales]).map(|buffer| buffer.bytes()).sum::<u64>();
         on_bytes(done, total);
         Ok::<_, Error>(weight)
     };
-    let norm = |engine: &mut dyn Engine, name: &str| engine.load(name, &folder.tensor(0, name)?);
+    let norm = |engine: &mut dyn Engine, name: String| source.load(engine, 0, &layout::norm(shape, name));
 
     let embed = sliced(engine, &layout::embed(shape))?;
     let mut layers = Vec::with_capacity(shape.layers as usize);
     for layer in 0..shape.layers {
         let [qkv, o, gate_up, down] = Site::ALL.map(|site| layout::site(shape, layer, site));
         layers.push(LayerWeights {
-            input_norm: norm(engine, &layout::input_norm(layer))?,
-            ffn_norm: norm(engine, &layout::ffn_norm(layer))?,
+            input_norm: norm(engine, layout::input_norm(layer))?,
+            ffn_norm: norm(engine, layout::ffn_norm(layer))?,
             sites: [sliced(engine, &qkv)?, sliced(engine, &o)?, sliced(engine, &gate_up)?, sliced(engine, &down)?],
-            routers: if routed { Some(load_routers(folder, engine, layer)?) } else { None },
+            routers: if routed { Some(load_routers(source, engine, layer)?) } else { None },
         });
     }
     let head = match layout::head(shape) {
         Some(spec) => sliced(engine, &spec)?,
         None => embed,
     };
-    let final_norm = norm(engine, layout::FINAL_NORM)?;
+    let final_norm = norm(engine, layout::FINAL_NORM.to_string())?;
     Ok(Weights { embed, head, final_norm, layers })
 }
 
-fn load_sliced(folder: &ModelFolder, engine: &mut dyn Engine, spec: &SlicedSpec) -> Result<SlicedWeight> {
-    let group = folder.group_size();
+fn load_sliced(source: &dyn WeightSource, engine: &mut dyn Engine, spec: &SlicedSpec) -> Result<SlicedWeight> {
+    let group = source.group_size();
     let mut slices = Vec::with_capacity(SLICES);
     for slice in 0..SLICES {
-        let name = spec.slice(slice).name;
-        slices.push(engine.load(&name, &folder.tensor(slice, &name)?)?);
+        slices.push(source.load(engine, slice, &spec.slice(slice))?);
     }
-    let name = spec.scales(group).name;
     Ok(SlicedWeight {
         slices: slices.try_into().expect("one buffer for each slice"),
-        scales: engine.load(&name, &folder.tensor(0, &name)?)?,
+        scales: source.load(engine, 0, &spec.scales(group))?,
         rows: spec.rows,
         input: spec.input,
         group,
@@ -96,10 +128,10 @@ fn load_sliced(folder: &ModelFolder, engine: &mut dyn Engine, spec: &SlicedSpec)
 }
 
 /// The routers of a layer's sites.
-fn load_routers(folder: &ModelFolder, engine: &mut dyn Engine, layer: u32) -> Result<[Router; 4]> {
-    let shape = folder.shape();
+fn load_routers(source: &dyn WeightSource, engine: &mut dyn Engine, layer: u32) -> Result<[Router; 4]> {
+    let shape = source.shape();
     let mut router = |site: Site| {
-        let mut load = |spec: &TensorSpec| engine.load(&spec.name, &folder.tensor(0, &spec.name)?);
+        let mut load = |spec: &TensorSpec| source.load(engine, 0, spec);
         let [w1, b1, w2, b2] = layout::router(shape, layer, site);
         let (w1, b1, w2, b2) = (load(&w1)?, load(&b1)?, load(&w2)?, load(&b2)?);
         Ok::<_, Error>(Router { w1, b1, w2, b2, input: site.dims(shape).1 })

@@ -1,0 +1,144 @@
+//! Tokens a second, of prompts and of generation.
+
+use std::fmt;
+use std::time::Instant;
+
+use rand::rngs::ChaCha12Rng;
+use rand::{RngExt, SeedableRng};
+
+use super::profile::Profile;
+use super::stats::Stats;
+use crate::error::{Error, Result};
+use crate::model::{BitsRead, Model, STEP_TOKENS, TokenDepths};
+
+/// Tokens generated before the first measurement, for caches and clocks.
+const WARM_UP_TOKENS: u32 = 16;
+
+/// How the tokens of a test come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TestKind {
+    /// All at once.
+    Prompt,
+    /// One after the other.
+    Generation,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Test {
+    /// How the tokens come.
+    pub kind: TestKind,
+    /// Tokens, 1 or more.
+    pub tokens: u32,
+    /// Tokens in the context before them.
+    pub depth: u32,
+}
+
+/// What a test found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// Tokens a second, over the repetitions.
+    pub tokens_per_second: Stats,
+    /// What was read of the weights in all repetitions.
+    pub read: BitsRead,
+}
+
+impl Test {
+    /// Tokens that are in the context when one of the test's runs, on average over them, itself included.
+    pub fn mean_context(&self) -> f64 {
+        f64::from(self.depth) + f64::from(self.tokens + 1) / 2.0
+    }
+
+    /// Runs `ids` behind the context.
+    fn run(&self, model: &mut Model, ids: &[u32]) -> Result<Vec<TokenDepths>> {
+        match self.kind {
+            TestKind::Prompt => Ok(vec![step(model, ids, self.depth)?]),
+            TestKind::Generation => ids.iter().zip(self.depth..).map(|(id, at)| step(model, &[*id], at)).collect(),
+        }
+    }
+
+    /// Tokens of a run that is not counted.
+    fn warm_up_tokens(&self) -> u32 {
+        match self.kind {
+            TestKind::Prompt => self.tokens,
+            TestKind::Generation => self.tokens.min(WARM_UP_TOKENS),
+        }
+    }
+}
+
+/// The test's name, as llama-bench writes it: `pp512`, `tg128 @ d4096`.
+impl fmt::Display for Test {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            TestKind::Prompt => "pp",
+            TestKind::Generation => "tg",
+        };
+        write!(f, "{kind}{}", self.tokens)?;
+        if self.depth > 0 { write!(f, " @ d{}", self.depth) } else { Ok(()) }
+    }
+}
+
+/// Puts `depth` random tokens into the context.
+pub fn fill(model: &mut Model, depth: u32) -> Result<()> {
+    let ids = random_ids(model, &mut ChaCha12Rng::seed_from_u64(0), depth);
+    if ids.is_empty() { Ok(()) } else { step(model, &ids, 0).map(|_| ()) }
+}
+
+/// Measures under the plan that is set, after a warm-up that is not counted.
+///
+/// Fails where the test leaves the model's context, and where the device fails or computes what is no number.
+pub fn measure(model: &mut Model, test: &Test, repetitions: u32) -> Result<Measured> {
+    let random = &mut ChaCha12Rng::seed_from_u64(1);
+    let ids = random_ids(model, random, test.warm_up_tokens());
+    test.run(model, &ids)?;
+    let (mut rates, mut read) = (Vec::new(), BitsRead::new(model.shape()));
+    for _ in 0..repetitions {
+        let ids = random_ids(model, random, test.tokens);
+        let start = Instant::now();
+        let steps = test.run(model, &ids)?;
+        rates.push(f64::from(test.tokens) / start.elapsed().as_secs_f64());
+        steps.iter().for_each(|depths| read.add(depths));
+    }
+    Ok(Measured { tokens_per_second: Stats::of(&rates), read })
+}
+
+/// Times every kernel of a step of the test, under the plan that is set: of the prompt's first step, or of one token.
+pub fn profile(model: &mut Model, test: &Test, repetitions: u32) -> Result<Profile> {
+    let tokens = match test.kind {
+        TestKind::Prompt => test.tokens.min(STEP_TOKENS),
+        TestKind::Generation => 1,
+    };
+    let ids = random_ids(model, &mut ChaCha12Rng::seed_from_u64(2), tokens);
+    model.profile(&ids, test.depth)?;
+    let runs = (0..repetitions).map(|_| model.profile(&ids, test.depth)).collect::<Result<Vec<_>>>()?;
+    Ok(Profile::of(&runs))
+}
+
+/// The one place where tokens are run.
+pub(super) fn step(model: &mut Model, ids: &[u32], position: u32) -> Result<TokenDepths> {
+    let step = model.next_logits(ids, position)?;
+    if !step.logits.iter().all(|logit| logit.is_finite()) {
+        let message = "computed logits that are no numbers".to_string();
+        return Err(Error::Device { device: model.device().name.clone(), message });
+    }
+    Ok(step.depths)
+}
+
+pub(super) fn random_ids(model: &Model, random: &mut ChaCha12Rng, count: u32) -> Vec<u32> {
+    let vocab = model.shape().vocab;
+    (0..count).map(|_| random.random_range(0..vocab)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_named_as_elsewhere() {
+        let test = |kind, tokens, depth| Test { kind, tokens, depth };
+        assert_eq!(test(TestKind::Prompt, 512, 0).to_string(), "pp512");
+        assert_eq!(test(TestKind::Generation, 128, 4096).to_string(), "tg128 @ d4096");
+        // Tokens 1 and 2 behind 10: 11 and 12 in the context.
+        assert_eq!(test(TestKind::Generation, 2, 10).mean_context(), 11.5);
+    }
+}

@@ -1,0 +1,222 @@
+//! Random models of any shape, made on the engine: speed without a download.
+
+use half::f16;
+use rand::rngs::ChaCha12Rng;
+use rand::{Rng, RngExt, SeedableRng};
+use safetensors::Dtype;
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::format::layout::{self, TensorSpec};
+use crate::model::WeightSource;
+use crate::precision::BITS;
+use crate::recording::Buffer;
+use crate::routing::{Threshold, Thresholds};
+use crate::shape::{LlamaShape, Rope, RopeScaling};
+
+/// Shapes with a name: D, F, L, H, K, V, and whether the head is the embedding.
+const NAMED: [(&str, [u32; 6], bool); 4] = [
+    ("llama2-7b", [4096, 11008, 32, 32, 32, 32000], false),
+    ("llama3-8b", [4096, 14336, 32, 32, 8, 128_256], false),
+    ("llama3.2-1b", [2048, 8192, 16, 32, 8, 128_256], true),
+    ("smollm2-135m", [576, 1536, 30, 9, 3, 49152], true),
+];
+/// Longest context of a synthetic model; only what is asked for is allocated.
+const MAX_CONTEXT: u32 = 1 << 17;
+/// Random words that all slices are cut from.
+const BLOCK_WORDS: usize = 2 << 20;
+/// Words written at once, from a random place in the block.
+const PIECE_WORDS: usize = 1 << 20;
+
+/// A model of random weights, and of random routers whose thresholds are still to be found.
+pub struct Synthetic {
+    shape: LlamaShape,
+    group: u32,
+    thresholds: Thresholds,
+    seed: u64,
+    block: Vec<u32>,
+}
+
+impl Synthetic {
+    /// The model of `shape`: a name such as `llama2-7b`, or dimensions as in `DxFxLxHxKxV`, whose head is the
+    /// embedding. The same seed makes the same weights.
+    pub fn parse(shape: &str, seed: u64) -> Result<Synthetic> {
+        let shape = parse_shape(shape)?;
+        let group = layout::default_group(&shape);
+        let row = |bits: f32, threshold| Threshold { bits, threshold };
+        let table = Thresholds::new(vec![row(*BITS.start(), 1.0), row(*BITS.end(), -1.0)]);
+        let mut random = ChaCha12Rng::seed_from_u64(seed);
+        let block = (0..BLOCK_WORDS).map(|_| random.next_u32()).collect();
+        Ok(Synthetic { shape, group, thresholds: table.expect("the table is sound"), seed, block })
+    }
+
+    /// Of how many terms of order one the products with a weight are made, so that its own size follows.
+    ///
+    /// Rows of the embedding are the residual stream itself, and what all layers together add to it is of order one, as
+    /// GPT-2 begins its training: so tokens stay different from each other, and their depths with them.
+    fn terms(&self, scales: &str, input: u32) -> u32 {
+        match scales {
+            "embed.scales" => 1,
+            name if name.ends_with(".o.scales") || name.ends_with(".down.scales") => input * 2 * self.shape.layers,
+            _ => input,
+        }
+    }
+
+    /// Writes random words all over the buffer.
+    fn write_words(&self, engine: &mut dyn Engine, buffer: Buffer, random: &mut ChaCha12Rng) -> Result<()> {
+        let piece_bytes = PIECE_WORDS as u64 * 4;
+        for offset in (0..buffer.bytes()).step_by(PIECE_WORDS * 4) {
+            let bytes = piece_bytes.min(buffer.bytes() - offset);
+            let from = random.random_range(0..=BLOCK_WORDS - PIECE_WORDS);
+            let words = &self.block[from..][..bytes as usize / 4];
+            engine.upload(buffer.span(offset, bytes), bytemuck::cast_slice(words))?;
+        }
+        Ok(())
+    }
+}
+
+impl WeightSource for Synthetic {
+    fn shape(&self) -> &LlamaShape {
+        &self.shape
+    }
+
+    fn group_size(&self) -> u32 {
+        self.group
+    }
+
+    fn thresholds(&self) -> Option<&Thresholds> {
+        Some(&self.thresholds)
+    }
+
+    fn load(&self, engine: &mut dyn Engine, _slice: usize, spec: &TensorSpec) -> Result<Buffer> {
+        let buffer = engine.create(&spec.name, spec.bytes())?;
+        // Seeded by the name (FNV-1a), so that a tensor does not depend on those before it.
+        let seed = spec.name.bytes().fold(self.seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let random = &mut ChaCha12Rng::seed_from_u64(seed);
+        let count: usize = spec.shape.iter().product();
+        match (spec.dtype, &spec.shape[..]) {
+            (Dtype::U32, _) => self.write_words(engine, buffer, random)?,
+            (Dtype::F16, [_, groups, _]) => {
+                let input = *groups as u32 * self.group;
+                let scales = scales(count / 2, self.terms(&spec.name, input), random);
+                engine.upload(buffer.all(), bytemuck::cast_slice(&scales))?;
+            }
+            (Dtype::F16, [_, input]) => {
+                let w1: Vec<f16> = uniform(count, *input, random).map(f16::from_f32).collect();
+                engine.upload(buffer.all(), bytemuck::cast_slice(&w1))?;
+            }
+            _ if spec.name.ends_with("norm") => {
+                // A head that is the embedding has weights of order one, each of D.
+                let tied_head = spec.name == layout::FINAL_NORM && self.shape.tied_head;
+                let weight = if tied_head { 1.0 / (self.shape.model_dim as f32).sqrt() } else { 1.0 };
+                engine.upload(buffer.all(), bytemuck::cast_slice(&vec![weight; count]))?;
+            }
+            // The routers' small tensors, about as large as makes scores of order one.
+            _ => {
+                let numbers: Vec<f32> = uniform(count, 12, random).collect();
+                engine.upload(buffer.all(), bytemuck::cast_slice(&numbers))?;
+            }
+        }
+        Ok(buffer)
+    }
+}
+
+/// Ranges under which uniform codes are weights with mean 0 and variance 1 / terms: 4 step wide about 0, with
+/// step = sqrt(3 / terms) / 2, up to a quarter.
+fn scales(groups: usize, terms: u32, random: &mut ChaCha12Rng) -> Vec<[f16; 2]> {
+    let step = (3.0 / terms as f32).sqrt() / 2.0;
+    let mut range = || {
+        let step = f16::from_f32(step * random.random_range(0.75f32..1.25));
+        [f16::from_f32(-2.0 * step.to_f32()), step]
+    };
+    (0..groups).map(|_| range()).collect()
+}
+
+/// Numbers with mean 0 and variance 1 / `input`.
+fn uniform(count: usize, input: usize, random: &mut ChaCha12Rng) -> impl Iterator<Item = f32> {
+    let most = (3.0 / input as f32).sqrt();
+    (0..count).map(move |_| random.random_range(-most..most))
+}
+
+fn parse_shape(text: &str) -> Result<LlamaShape> {
+    let named = NAMED.iter().find(|(name, ..)| *name == text);
+    let numbers = || -> Option<[u32; 6]> {
+        let numbers: Option<Vec<u32>> = text.split('x').map(|number| number.parse().ok()).collect();
+        numbers?.try_into().ok()
+    };
+    let names = NAMED.map(|(name, ..)| name).join(", ");
+    let unknown = || Error::argument("--synthetic", format!("{names}, or DxFxLxHxKxV in numbers"), text);
+    let (dims, tied_head) = match named {
+        Some((_, dims, tied)) => (*dims, *tied),
+        None => (numbers().ok_or_else(unknown)?, true),
+    };
+    let [model_dim, ffn_dim, layers, heads, kv_heads, vocab] = dims;
+    if heads == 0 || !model_dim.is_multiple_of(heads) {
+        let expected = format!("a number of heads H that divides D ({model_dim})");
+        return Err(Error::argument("--synthetic", expected, heads));
+    }
+    let shape = LlamaShape {
+        layers,
+        model_dim,
+        ffn_dim,
+        heads,
+        kv_heads,
+        head_dim: model_dim / heads,
+        vocab,
+        max_context: MAX_CONTEXT,
+        norm_eps: 1e-5,
+        tied_head,
+        rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
+    };
+    match shape.fault() {
+        None => Ok(shape),
+        Some((field, expected, got)) => Err(Error::argument(format!("--synthetic: {field}"), expected, got)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_have_names_or_numbers() {
+        let shape = parse_shape("llama2-7b").unwrap();
+        assert_eq!(shape.linear_params() + shape.embedding_params(), 6_738_149_376);
+        assert!(!shape.tied_head && shape.head_dim == 128);
+        let shape = parse_shape("smollm2-135m").unwrap();
+        assert_eq!(shape.linear_params() + shape.embedding_params(), 134_479_872);
+        let shape = parse_shape("64x128x2x4x2x300").unwrap();
+        assert_eq!((shape.layers, shape.head_dim, shape.kv_dim(), shape.vocab), (2, 16, 32, 300));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_shape_is_told() {
+        for (text, words) in [
+            ("llama9-9b", "DxFxLxHxKxV in numbers, got llama9-9b"),
+            ("64x128x2x4x2", "DxFxLxHxKxV in numbers"),
+            ("64x128x2x4x2x-1", "DxFxLxHxKxV in numbers"),
+            ("64x128x2x5x1x300", "a number of heads H that divides D (64), got 5"),
+            ("64x128x2x0x1x300", "H that divides D"),
+            ("64x128x2x4x3x300", "heads: expected a multiple of kv_heads"),
+            ("65x128x2x5x1x300", "model_dim: expected a multiple of 64"),
+            ("64x128x0x4x2x300", "layers: expected 1 to 1024"),
+        ] {
+            let message = parse_shape(text).unwrap_err().to_string();
+            assert!(message.starts_with("--synthetic: ") && message.contains(words), "{message}");
+        }
+    }
+
+    #[test]
+    fn weights_are_of_the_size_that_keeps_products_of_order_one() {
+        let random = &mut ChaCha12Rng::seed_from_u64(5);
+        let input = 4096;
+        for [lo, step] in scales(100, input, random) {
+            let (lo, width) = (lo.to_f32(), 4.0 * step.to_f32());
+            assert_eq!(lo, -width / 2.0);
+            let deviation = width / 12f32.sqrt() * (input as f32).sqrt();
+            assert!((0.74..1.26).contains(&deviation), "{deviation}");
+        }
+    }
+}
