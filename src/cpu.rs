@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::engine::{DeviceInfo, DeviceKind, Engine, Traits};
 use crate::error::Result;
 use crate::format::MappedTensor;
-use crate::recording::{Access, Arguments, Bound, Buffer, Command, Dispatch, Prepared, Recording, Span};
+use crate::recording::{Access, Arguments, Bound, Buffer, Command, Dispatch, Prepared, Recording, Span, Ticket};
 
 /// The processor as a device.
 pub fn device() -> DeviceInfo {
@@ -122,9 +122,13 @@ impl Engine for CpuEngine {
         Ok(Prepared(Box::new(CpuPrepared { recording, transients })))
     }
 
-    fn run(&mut self, prepared: &mut Prepared) -> Result<Vec<Vec<u8>>> {
+    fn overlaps(&self) -> bool {
+        false
+    }
+
+    fn submit(&mut self, prepared: &mut Prepared) -> Result<Ticket> {
         let prepared: &mut CpuPrepared = prepared.0.downcast_mut().expect("prepared by this engine");
-        let mut results = Vec::new();
+        let mut results: Vec<Vec<u8>> = Vec::new();
         self.buffers.extend(prepared.transients.drain(..));
         for command in prepared.recording.commands() {
             match command {
@@ -134,7 +138,11 @@ impl Engine for CpuEngine {
         }
         let taken = prepared.recording.transients().iter().filter_map(|b| self.buffers.remove_entry(b));
         prepared.transients.extend(taken);
-        Ok(results)
+        Ok(Ticket(Box::new(results)))
+    }
+
+    fn finish(&mut self, ticket: Ticket) -> Result<Vec<Vec<u8>>> {
+        Ok(*ticket.0.downcast().expect("a ticket of this engine"))
     }
 
     fn allocated_bytes(&self) -> u64 {

@@ -11,6 +11,8 @@ pub mod product;
 pub mod rms_norm;
 pub mod rope_cache;
 pub mod route;
+pub mod sample_peaks;
+pub mod sample_token;
 pub mod silu_mul;
 pub mod sliced;
 pub mod token_nll;
@@ -22,7 +24,7 @@ pub use shaders::{BASELINE, module};
 use crate::recording::Kernel;
 
 /// Every kernel there is.
-pub const ALL: [&Kernel; 10] = [
+pub const ALL: [&Kernel; 12] = [
     &attention::KERNEL,
     &embed_sliced::KERNEL,
     &gather_tokens::KERNEL,
@@ -31,6 +33,8 @@ pub const ALL: [&Kernel; 10] = [
     &rms_norm::KERNEL,
     &rope_cache::KERNEL,
     &route::KERNEL,
+    &sample_peaks::KERNEL,
+    &sample_token::KERNEL,
     &silu_mul::KERNEL,
     &token_nll::KERNEL,
 ];
