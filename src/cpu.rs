@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::engine::{DeviceInfo, DeviceKind, Engine, KernelTime, Traits};
 use crate::error::Result;
 use crate::format::MappedTensor;
-use crate::recording::{Access, Arguments, Bound, Buffer, Command, Dispatch, Prepared, Recording, Span};
+use crate::recording::{Access, Arguments, Bound, Buffer, Command, Dispatch, Prepared, Recording, Span, Ticket};
 
 /// The processor as a device.
 pub fn device() -> DeviceInfo {
@@ -128,13 +128,21 @@ impl Engine for CpuEngine {
         Ok(Prepared(Box::new(CpuPrepared { recording, transients })))
     }
 
-    fn run(&mut self, prepared: &mut Prepared) -> Result<Vec<Vec<u8>>> {
-        let mut results = Vec::new();
+    fn overlaps(&self) -> bool {
+        false
+    }
+
+    fn submit(&mut self, prepared: &mut Prepared) -> Result<Ticket> {
+        let mut results: Vec<Vec<u8>> = Vec::new();
         self.execute(prepared, &mut |engine, command| match command {
             Command::Dispatch(dispatch) => engine.dispatch(dispatch),
             Command::ReadBack(from) => results.push(engine.buffers[&from.buffer].bytes()[range(*from)].to_vec()),
         });
-        Ok(results)
+        Ok(Ticket(Box::new(results)))
+    }
+
+    fn finish(&mut self, ticket: Ticket) -> Result<Vec<Vec<u8>>> {
+        Ok(*ticket.0.downcast().expect("a ticket of this engine"))
     }
 
     fn profile(&mut self, prepared: &mut Prepared) -> Result<Vec<KernelTime>> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::format::MappedTensor;
-use crate::recording::{Buffer, Prepared, Recording, Span};
+use crate::recording::{Buffer, Prepared, Recording, Span, Ticket};
 
 /// A device as people see it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -105,9 +105,22 @@ pub trait Engine: Send {
     /// Makes a recording ready to run any number of times.
     fn prepare(&mut self, recording: Recording) -> Result<Prepared>;
 
-    /// Runs the commands in order and returns the bytes of each read-back, in order. Without read-backs it may return
-    /// before the device is done.
-    fn run(&mut self, prepared: &mut Prepared) -> Result<Vec<Vec<u8>>>;
+    /// Whether the device computes beside the host, on processors of its own, so that it pays to submit early.
+    fn overlaps(&self) -> bool;
+
+    /// Begins the commands, which take effect in order and after all that was submitted or written before; the same
+    /// recording may be under way more than once.
+    fn submit(&mut self, prepared: &mut Prepared) -> Result<Ticket>;
+
+    /// Waits for the commands of one submission and returns the bytes of each of its read-backs, in order. Without
+    /// read-backs it may return before the device is done.
+    fn finish(&mut self, ticket: Ticket) -> Result<Vec<Vec<u8>>>;
+
+    /// Submits and finishes.
+    fn run(&mut self, prepared: &mut Prepared) -> Result<Vec<Vec<u8>>> {
+        let ticket = self.submit(prepared)?;
+        self.finish(ticket)
+    }
 
     /// Runs the dispatches one by one, no two in one pass, and tells in order when each one ran; nothing is read back.
     ///

@@ -20,6 +20,7 @@ pub mod precision;
 pub mod quantize;
 pub mod recording;
 pub mod routing;
+pub mod sampling;
 pub mod session;
 pub mod shape;
 pub mod text;

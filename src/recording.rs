@@ -205,3 +205,6 @@ impl Recording {
 
 /// A recording made ready by an engine, which alone knows what is inside; dropping it returns its transients.
 pub struct Prepared(pub Box<dyn Any + Send>);
+
+/// A recording under way, whose results an engine hands out once; it may be dropped where they are not wanted.
+pub struct Ticket(pub Box<dyn Any + Send>);

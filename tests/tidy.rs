@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// Module families by level, lowest first: a file may name modules of lower levels and of its own family.
 const LEVELS: &[&[&str]] = &[
-    &["error", "precision", "routing", "shape"],
+    &["error", "precision", "routing", "sampling", "shape"],
     &["recording", "format", "power", "text"],
     &["engine", "kernels"],
     &["gpu", "cpu"],
@@ -21,6 +21,7 @@ const LEVELS: &[&[&str]] = &[
 const SIBLINGS: &[(&str, &str)] = &[
     ("precision", "error"),
     ("routing", "precision"),
+    ("sampling", "error"),
     ("text", "format"),
     ("calibrate", "quantize"),
     ("kernels", "engine"),

@@ -125,7 +125,16 @@ impl Context {
 
     /// Waits until all submitted work is done.
     pub fn wait(&self) -> Result<()> {
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| self.fault(e.to_string()))?;
+        self.poll(wgpu::PollType::wait_indefinitely())
+    }
+
+    /// Waits until one submission is done, and all before it.
+    pub fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
+        self.poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None })
+    }
+
+    fn poll(&self, until: wgpu::PollType) -> Result<()> {
+        self.device.poll(until).map_err(|e| self.fault(e.to_string()))?;
         self.check()
     }
 }

@@ -10,7 +10,7 @@ use super::timestamps;
 use crate::engine::{DeviceInfo, Engine, KernelTime, Traits};
 use crate::error::Result;
 use crate::format::MappedTensor;
-use crate::recording::{Buffer, Command, Prepared, Recording, Span};
+use crate::recording::{Buffer, Command, Prepared, Recording, Span, Ticket};
 
 /// Bytes written since the last submit at which loading waits, so that the driver's staging copies stay few.
 const STAGING_BYTES: u64 = 32 << 20;
@@ -21,13 +21,20 @@ pub(super) struct GpuEngine {
     buffers: HashMap<Buffer, wgpu::Buffer>,
     buffer_bytes: u64,
     pool: Pool,
+    /// Where read-backs go until the host has read them: a buffer for each run under way.
+    read_backs: Pool,
     staged_bytes: u64,
 }
 
 /// One step of a run, resolved to wgpu's objects.
 enum Step {
     Dispatch(Launch),
-    Copy { from: Place, to: Place, bytes: u64 },
+    /// To the run's read-back buffer.
+    ReadBack {
+        from: Place,
+        offset: u64,
+        bytes: u64,
+    },
 }
 
 /// A dispatch, resolved to wgpu's objects.
@@ -57,40 +64,50 @@ struct Place {
 
 struct GpuPrepared {
     steps: Vec<Step>,
-    /// Where read-backs are copied to, each at the sum of the lengths before it.
-    read_back: Option<wgpu::Buffer>,
+    /// Of the read-backs, each at the sum of the lengths before it.
     read_back_lengths: Vec<u64>,
     /// Held so that no other recording gets them while this one may run.
     _transients: Vec<Loan>,
 }
 
+/// A run under way, by its read-backs.
+struct GpuTicket {
+    /// Being mapped since the submission; none where nothing is read back.
+    read_back: Option<Mapping>,
+    lengths: Vec<u64>,
+    submission: wgpu::SubmissionIndex,
+}
+
+/// A read-back buffer that is mapped, or will be. It goes back unmapped.
+struct Mapping(Loan);
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        self.0.buffer().unmap();
+    }
+}
+
 impl GpuEngine {
     pub fn new(context: Context) -> GpuEngine {
+        let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         GpuEngine {
             context,
             pipelines: Pipelines::default(),
             buffers: HashMap::new(),
             buffer_bytes: 0,
-            pool: Pool::default(),
+            pool: Pool::new("transient", storage),
+            read_backs: Pool::new("read back", wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
             staged_bytes: 0,
         }
     }
 
-    fn read_back_buffer(&self, bytes: u64) -> wgpu::Buffer {
-        self.context.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("read back"),
-            size: bytes,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        })
-    }
-
-    fn encode(&self, steps: &[Step]) -> wgpu::CommandEncoder {
+    fn encode(&self, steps: &[Step], read_back: Option<&Mapping>) -> wgpu::CommandEncoder {
         let mut encoder = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         // Copies end a pass; dispatches between two of them share one.
         for steps in steps.chunk_by(|a, b| matches!((a, b), (Step::Dispatch(_), Step::Dispatch(_)))) {
-            if let [Step::Copy { from, to, bytes }] = steps {
-                encoder.copy_buffer_to_buffer(&from.buffer, from.offset, &to.buffer, to.offset, *bytes);
+            if let [Step::ReadBack { from, offset, bytes }] = steps {
+                let to = read_back.expect("a buffer where there is a read-back").0.buffer();
+                encoder.copy_buffer_to_buffer(&from.buffer, from.offset, to, *offset, *bytes);
                 continue;
             }
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -168,7 +185,6 @@ impl Engine for GpuEngine {
             .iter()
             .filter_map(|c| if let Command::ReadBack(span) = c { Some(span.bytes) } else { None })
             .collect();
-        let read_back = (!lengths.is_empty()).then(|| self.read_back_buffer(lengths.iter().sum()));
         let find = |buffer: &Buffer| transients.get(buffer).unwrap_or_else(|| &self.buffers[buffer]);
         let mut steps = Vec::with_capacity(recording.commands().len());
         let mut read_back_offset = 0;
@@ -181,38 +197,52 @@ impl Engine for GpuEngine {
                     Step::Dispatch(Launch { kernel, pipeline, group, params: dispatch.params.clone(), workgroups })
                 }
                 Command::ReadBack(from) => {
-                    let buffer = read_back.clone().expect("made where there is a read-back");
-                    let to = Place { buffer, offset: read_back_offset };
+                    let offset = read_back_offset;
                     read_back_offset += from.bytes;
                     let source = Place { buffer: find(&from.buffer).clone(), offset: from.offset };
-                    Step::Copy { from: source, to, bytes: from.bytes }
+                    Step::ReadBack { from: source, offset, bytes: from.bytes }
                 }
             });
         }
         self.context.check()?;
         let transients = loans.into_iter().map(|(_, loan)| loan).collect();
-        Ok(Prepared(Box::new(GpuPrepared { steps, read_back, read_back_lengths: lengths, _transients: transients })))
+        Ok(Prepared(Box::new(GpuPrepared { steps, read_back_lengths: lengths, _transients: transients })))
     }
 
-    fn run(&mut self, prepared: &mut Prepared) -> Result<Vec<Vec<u8>>> {
+    fn overlaps(&self) -> bool {
+        !self.context.traits.software
+    }
+
+    fn submit(&mut self, prepared: &mut Prepared) -> Result<Ticket> {
         let prepared: &mut GpuPrepared = prepared.0.downcast_mut().expect("prepared by this engine");
-        let encoder = self.encode(&prepared.steps);
-        self.context.queue.submit([encoder.finish()]);
-        let Some(read_back) = &prepared.read_back else {
+        let lengths = prepared.read_back_lengths.clone();
+        let read_back = match lengths.is_empty() {
+            true => None,
+            false => Some(Mapping(self.read_backs.lend(&self.context, lengths.iter().sum())?)),
+        };
+        let encoder = self.encode(&prepared.steps, read_back.as_ref());
+        let submission = self.context.queue.submit([encoder.finish()]);
+        if let Some(Mapping(loan)) = &read_back {
+            loan.buffer().map_async(wgpu::MapMode::Read, .., |_| ());
+        }
+        self.context.check()?;
+        Ok(Ticket(Box::new(GpuTicket { read_back, lengths, submission })))
+    }
+
+    fn finish(&mut self, ticket: Ticket) -> Result<Vec<Vec<u8>>> {
+        let GpuTicket { read_back, lengths, submission } = *ticket.0.downcast().expect("a ticket of this engine");
+        let Some(Mapping(loan)) = &read_back else {
             return self.context.check().map(|()| Vec::new());
         };
-        read_back.map_async(wgpu::MapMode::Read, .., |_| ());
-        self.context.wait()?;
-        let mapped = read_back.get_mapped_range(..).map_err(|e| self.context.fault(e.to_string()))?;
+        self.context.wait_for(submission)?;
+        let mapped = loan.buffer().get_mapped_range(..).map_err(|e| self.context.fault(e.to_string()))?;
         let mut rest: &[u8] = &mapped;
         let mut results = Vec::new();
-        for bytes in &prepared.read_back_lengths {
+        for bytes in &lengths {
             let (result, after) = rest.split_at(*bytes as usize);
             results.push(result.to_vec());
             rest = after;
         }
-        drop(mapped);
-        read_back.unmap();
         Ok(results)
     }
 
@@ -222,7 +252,7 @@ impl Engine for GpuEngine {
     }
 
     fn allocated_bytes(&self) -> u64 {
-        self.buffer_bytes + self.pool.bytes()
+        self.buffer_bytes + self.pool.bytes() + self.read_backs.bytes()
     }
 }
 

@@ -81,7 +81,8 @@ fn create_module(context: &Context, descriptor: wgpu::ShaderModuleDescriptor<'_>
     // SAFETY: the shaders are this crate's own. Every index in them is bounded by the parameters of the dispatch, which
     // `record` derives from the shapes that the bound buffers were made for; token ids and positions are checked
     // against the vocabulary and the context before they are written, depths against the number of slices, and deals
-    // are permutations. Routers write depths in range whatever they compute, and orders name tokens of the step.
+    // are permutations. Routers write depths in range whatever they compute, orders name tokens of the step, and a
+    // token that was chosen here is the place of a logit.
     unsafe {
         context.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
     }

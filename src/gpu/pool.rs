@@ -1,4 +1,4 @@
-//! Buffers for transients, kept for the next recording when one is done with them.
+//! Buffers of one kind, such as transients, kept for the next who needs one when one is done with them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -7,8 +7,10 @@ use super::context::Context;
 use crate::error::Result;
 
 /// Free buffers by size class.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Pool {
+    label: &'static str,
+    usage: wgpu::BufferUsages,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -26,6 +28,11 @@ pub(super) struct Loan {
 }
 
 impl Pool {
+    /// An empty pool of buffers of this usage.
+    pub fn new(label: &'static str, usage: wgpu::BufferUsages) -> Pool {
+        Pool { label, usage, shared: Arc::default() }
+    }
+
     /// A buffer of at least `bytes` bytes and undefined contents.
     pub fn lend(&self, context: &Context, bytes: u64) -> Result<Loan> {
         let class = size_class(bytes);
@@ -34,9 +41,9 @@ impl Pool {
             return Ok(Loan { buffer, pool: self.clone() });
         }
         let buffer = context.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("transient"),
+            label: Some(self.label),
             size: class,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            usage: self.usage,
             mapped_at_creation: false,
         });
         context.check()?;

@@ -12,6 +12,8 @@ pub mod product;
 pub mod rms_norm;
 pub mod rope_cache;
 pub mod route;
+pub mod sample_peaks;
+pub mod sample_token;
 pub mod silu_mul;
 pub mod sliced;
 pub mod token_nll;
@@ -23,7 +25,7 @@ pub use shaders::{BASELINE, module};
 use crate::recording::Kernel;
 
 /// Every kernel there is.
-pub const ALL: [&Kernel; 11] = [
+pub const ALL: [&Kernel; 13] = [
     &attention::KERNEL,
     &copy::KERNEL,
     &embed_sliced::KERNEL,
@@ -33,6 +35,8 @@ pub const ALL: [&Kernel; 11] = [
     &rms_norm::KERNEL,
     &rope_cache::KERNEL,
     &route::KERNEL,
+    &sample_peaks::KERNEL,
+    &sample_token::KERNEL,
     &silu_mul::KERNEL,
     &token_nll::KERNEL,
 ];

@@ -8,9 +8,12 @@ use crate::recording::Kernel;
 pub const BASELINE: Capabilities = Capabilities::IMMEDIATES.union(Capabilities::SHADER_FLOAT16_IN_FLOAT32);
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 2] = [
+const SHARED: [(&str, &str); 5] = [
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
     ("product", include_str!("../../shaders/shared/product.wgsl")),
+    ("sampling", include_str!("../../shaders/shared/sampling.wgsl")),
+    ("candidates", include_str!("../../shaders/shared/candidates.wgsl")),
+    ("descent", include_str!("../../shaders/shared/descent.wgsl")),
 ];
 
 /// The kernel's shader, imports resolved; fails with the compiler's message, which shows the line.

@@ -7,6 +7,7 @@ use super::weights::{LayerWeights, Weights};
 use crate::engine::Traits;
 use crate::kernels::product::{Depths, Output, Product, in_tiles};
 use crate::kernels::{attention, embed_sliced, gather_tokens, rms_norm, rope_cache, route, silu_mul, token_nll};
+use crate::kernels::{sample_peaks, sample_token};
 use crate::precision::Depth;
 use crate::recording::{Buffer, Recording, Span};
 use crate::shape::{LlamaShape, Site};
@@ -66,6 +67,21 @@ impl Llama<'_> {
         let logits = r.transient(u64::from(self.shape.vocab) * 4);
         self.logits(&mut r, &a, tokens - 1, 1, logits.all());
         r.read_back(logits.all());
+        r.read_back(self.inputs.all_depths(tokens));
+        r
+    }
+
+    /// A step that chooses the token after the last one, as [`Inputs::choice`] says, for the next step to run; it reads
+    /// back the token, `[1]`.
+    pub fn next_token(&self, tokens: u32) -> Recording {
+        let mut r = Recording::new();
+        let a = self.layers(&mut r, tokens);
+        let logits = r.transient(u64::from(self.shape.vocab) * 4).all();
+        self.logits(&mut r, &a, tokens - 1, 1, logits);
+        let (choice, positions) = (self.inputs.choice(), self.inputs.positions(tokens));
+        let inputs = sample_peaks::Inputs { choice, positions, history: self.inputs.history(), logits };
+        sample_token::record(&mut r, self.traits, inputs, self.inputs.ids(1));
+        r.read_back(self.inputs.ids(1));
         r.read_back(self.inputs.all_depths(tokens));
         r
     }

@@ -2,6 +2,7 @@
 
 mod bits_read;
 mod llama;
+mod next_token;
 mod state;
 mod weights;
 
@@ -15,11 +16,12 @@ use crate::engine::{DeviceInfo, Engine, KernelTime};
 use crate::error::{Error, Result};
 use crate::kernels::token_nll;
 use crate::precision::{Precision, PrecisionPlan};
-use crate::recording::{Prepared, Recording};
+use crate::recording::{Prepared, Recording, Ticket};
 use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
 
 pub use bits_read::{BitsRead, TokenDepths};
+pub use next_token::{Chosen, Flight};
 pub use state::STEP_TOKENS;
 pub use weights::WeightSource;
 
@@ -69,6 +71,7 @@ struct Pass {
 enum Kind {
     Fill,
     NextLogits,
+    NextToken,
     Score,
 }
 
@@ -90,7 +93,7 @@ impl Model {
         }
         let weights = weights::load(source, engine.as_mut(), on_bytes)?;
         let cache = state::Cache::new(&shape, engine.as_mut(), context)?;
-        let inputs = state::Inputs::new(&shape, engine.as_mut())?;
+        let inputs = state::Inputs::new(&shape, engine.as_mut(), context)?;
         Ok(Model {
             engine,
             shape,
@@ -242,9 +245,15 @@ impl Model {
         Ok(())
     }
 
-    /// Runs a step, keeping what was prepared for it if its like will come again: its numbers, where it reads any back,
-    /// and its depths.
+    /// Runs a step: its numbers, where it reads any back, and its depths.
     fn run(&mut self, kind: Kind, tokens: u32) -> Result<(Option<Vec<f32>>, TokenDepths)> {
+        let ticket = self.submit(kind, tokens)?;
+        let (numbers, depths) = self.results(tokens, ticket)?;
+        Ok((numbers.map(|bytes| bytemuck::pod_collect_to_vec(&bytes)), depths))
+    }
+
+    /// Begins a step, keeping what was prepared for it if its like will come again.
+    fn submit(&mut self, kind: Kind, tokens: u32) -> Result<Ticket> {
         let routed = matches!(self.precision, Some(Precision::Routed(_)));
         if let (true, Some(dealer)) = (routed, &mut self.dealer) {
             let mut deal: Vec<u32> = (0..tokens).collect();
@@ -256,14 +265,18 @@ impl Model {
             Some(prepared) => prepared,
             None => self.engine.prepare(self.record(pass))?,
         };
-        let results = self.engine.run(&mut prepared);
+        let ticket = self.engine.submit(&mut prepared);
         if tokens == 1 || tokens == STEP_TOKENS {
             self.prepared.insert(pass, prepared);
         }
-        let mut results = results?;
+        ticket
+    }
+
+    /// Waits for a step: what it reads back, if anything, and its depths.
+    fn results(&mut self, tokens: u32, ticket: Ticket) -> Result<(Option<Vec<u8>>, TokenDepths)> {
+        let mut results = self.engine.finish(ticket)?;
         let depths = results.pop().expect("every step reads back its depths, last");
-        let numbers = results.pop().map(|bytes| bytemuck::pod_collect_to_vec(&bytes));
-        Ok((numbers, self.inputs.token_depths(tokens, &depths)))
+        Ok((results.pop(), self.inputs.token_depths(tokens, &depths)))
     }
 
     fn record(&self, pass: Pass) -> Recording {
@@ -278,6 +291,7 @@ impl Model {
         match pass.kind {
             Kind::Fill => llama.fill(pass.tokens),
             Kind::NextLogits => llama.next_logits(pass.tokens),
+            Kind::NextToken => llama.next_token(pass.tokens),
             Kind::Score => llama.score(pass.tokens),
         }
     }

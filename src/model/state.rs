@@ -8,6 +8,7 @@ use crate::kernels::route::Control;
 use crate::kernels::{gather_tokens, rope_cache};
 use crate::precision::{Depth, SLICES};
 use crate::recording::{Buffer, Span};
+use crate::sampling::Choice;
 use crate::shape::{LlamaShape, Site};
 
 /// Tokens of one step at most; longer prompts are cut.
@@ -63,6 +64,10 @@ pub struct Inputs {
     control: Buffer,
     /// [STEP_TOKENS] u32: who gets the depth chosen for each token.
     deal: Buffer,
+    /// [C + 1] u32: the token of each position, and room for one chosen after the last.
+    history: Buffer,
+    /// One [`Choice`].
+    choice: Buffer,
     sites: u32,
 }
 
@@ -75,8 +80,8 @@ fn depth_stride(tokens: u32) -> u32 {
 }
 
 impl Inputs {
-    /// Buffers for steps of up to [`STEP_TOKENS`] tokens.
-    pub fn new(shape: &LlamaShape, engine: &mut dyn Engine) -> Result<Inputs> {
+    /// Buffers for steps of up to [`STEP_TOKENS`] tokens in a context of `context`.
+    pub fn new(shape: &LlamaShape, engine: &mut dyn Engine, context: u32) -> Result<Inputs> {
         let row = u64::from(STEP_TOKENS) * 4;
         let sites = shape.layers * Site::ALL.len() as u32;
         let inputs = Inputs {
@@ -89,6 +94,8 @@ impl Inputs {
             head_order: engine.create("head order", row)?,
             control: engine.create("control", u64::from(sites) * size_of::<Control>() as u64)?,
             deal: engine.create("deal", row)?,
+            history: engine.create("history", (u64::from(context) + 1) * 4)?,
+            choice: engine.create("choice", size_of::<Choice>() as u64)?,
             sites,
         };
         let full = Depth::FULL.slices() as u32;
@@ -156,6 +163,16 @@ impl Inputs {
         self.deal.span(0, u64::from(tokens) * 4)
     }
 
+    /// The token of each position, and of the one that follows.
+    pub fn history(&self) -> Span {
+        self.history.all()
+    }
+
+    /// How the token is chosen that follows the step.
+    pub fn choice(&self) -> Span {
+        self.choice.all()
+    }
+
     /// Sets every token's depth at every site.
     pub fn write_depths(&self, engine: &mut dyn Engine, depth: Depth) {
         let depth = depth.slices() as u32;
@@ -180,10 +197,21 @@ impl Inputs {
 
     /// Writes the ids of a step, and its positions from `first` on.
     pub fn write_tokens(&self, engine: &mut dyn Engine, ids: &[u32], first: u32) {
-        let tokens = ids.len() as u32;
+        let bytes: &[u8] = bytemuck::cast_slice(ids);
+        engine.write(self.ids(ids.len() as u32), bytes);
+        engine.write(self.history.span(u64::from(first) * 4, bytes.len() as u64), bytes);
+        self.write_positions(engine, first, ids.len() as u32);
+    }
+
+    /// Writes the positions of a step, whose ids are there.
+    pub fn write_positions(&self, engine: &mut dyn Engine, first: u32, tokens: u32) {
         let positions: Vec<u32> = (first..first + tokens).collect();
-        engine.write(self.ids(tokens), bytemuck::cast_slice(ids));
         engine.write(self.positions(tokens), bytemuck::cast_slice(&positions));
+    }
+
+    /// Writes how the token is chosen that follows the step.
+    pub fn write_choice(&self, engine: &mut dyn Engine, choice: &Choice) {
+        engine.write(self.choice(), bytemuck::bytes_of(choice));
     }
 
     /// Writes the tokens that follow those of a step.

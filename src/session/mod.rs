@@ -1,9 +1,11 @@
 //! A conversation with a model: prefill, decode, plan changes between tokens, stop conditions.
 
+mod ahead;
+
 use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::model::{BitsRead, Model, Step};
+use crate::model::{BitsRead, Model};
 use crate::precision::PrecisionPlan;
 use crate::shape::Site;
 use crate::text::{Detokenizer, Sampler, SamplerSettings, TextModel};
@@ -77,6 +79,8 @@ pub struct Session {
     text: TextModel,
     sampler: Sampler,
     plan: PrecisionPlan,
+    /// Whether steps are begun ahead.
+    runs_ahead: bool,
     /// Tokens that the model has run.
     history: Vec<u32>,
     /// The token sampled last, which the model has not run yet.
@@ -89,7 +93,8 @@ impl Session {
     pub fn new(mut model: Model, text: TextModel, sampler: SamplerSettings, plan: PrecisionPlan) -> Result<Session> {
         let sampler = Sampler::new(sampler)?;
         model.set_plan(&plan)?;
-        Ok(Session { model, text, sampler, plan, history: Vec::new(), pending: None })
+        let runs_ahead = model.overlaps();
+        Ok(Session { model, text, sampler, plan, runs_ahead, history: Vec::new(), pending: None })
     }
 
     /// What is read of the weights from the next token on; the context stays as it is. Fails as [`Model::set_plan`]
@@ -103,6 +108,13 @@ impl Session {
     /// What is read of the weights now.
     pub fn plan(&self) -> &PrecisionPlan {
         &self.plan
+    }
+
+    /// Whether the step that runs a token is begun before the token is read, which changes no token. At first it is so
+    /// where the device computes beside the host; elsewhere, and for an application that stops after most tokens, the
+    /// steps that are begun in vain cost more than it gains.
+    pub fn run_ahead(&mut self, ahead: bool) {
+        self.runs_ahead = ahead;
     }
 
     /// The text side.
@@ -134,31 +146,41 @@ impl Session {
         }
         let start = Instant::now();
         let mut detokenizer = Detokenizer::continuing(&self.text, prompt);
-        let unheard: Vec<u32> = self.pending.iter().chain(prompt).copied().collect();
+        let mut run: Vec<u32> = self.pending.iter().chain(prompt).copied().collect();
         let mut read = BitsRead::new(self.model.shape());
-        let mut step = self.run(&unheard)?;
-        read.add(&step.depths);
-        self.pending = None;
-        let prompt_s = start.elapsed().as_secs_f64();
-        let mut generated_tokens = 0;
+        let mut running = self.begin_tokens(&run)?;
+        let (mut prompt_s, mut generated_tokens) = (0.0, 0);
         let stop = loop {
-            if max_new.is_some_and(|most| generated_tokens >= most) {
+            let end = self.history.len() + run.len();
+            let full = end == self.model.context() as usize;
+            let enough = max_new.is_some_and(|most| generated_tokens + 1 >= most);
+            let ahead = if full || enough { None } else { self.begin_ahead(&running, end)? };
+            let before = running.before();
+            let step = self.finish(running)?;
+            self.history.append(&mut run);
+            self.pending = None;
+            read.add(&step.depths);
+            if generated_tokens == 0 {
+                prompt_s = start.elapsed().as_secs_f64();
+            }
+            if max_new == Some(0) {
+                self.sampler.rewind(before);
                 break StopReason::Length;
             }
-            let id = self.sampler.sample(&step.logits, &self.history);
-            self.pending = Some(id);
-            if self.text.is_end(id) {
+            self.pending = Some(step.id);
+            if self.text.is_end(step.id) {
+                self.give_up(ahead);
                 break StopReason::EndOfTurn;
             }
             generated_tokens += 1;
-            let full = self.history.len() == self.model.context() as usize;
-            let enough = max_new.is_some_and(|most| generated_tokens >= most);
-            let mut text = detokenizer.push(&self.text, id);
+            let mut text = detokenizer.push(&self.text, step.id);
             if full || enough {
                 text += &detokenizer.finish(&self.text);
             }
             let bits = step.depths.token_bits(self.model.shape(), step.depths.tokens() - 1);
-            match on_token(&Generated { id, text: &text, bits })? {
+            let next = on_token(&Generated { id: step.id, text: &text, bits });
+            let ahead = if matches!(next, Ok(Next::Go)) { ahead } else { self.give_up(ahead) };
+            match next? {
                 Next::Go => (),
                 Next::Replan(plan) => self.set_plan(plan)?,
                 Next::Stop => break StopReason::Stopped,
@@ -169,20 +191,15 @@ impl Session {
             if enough {
                 break StopReason::Length;
             }
-            step = self.run(&[id])?;
-            read.add(&step.depths);
-            self.pending = None;
+            run.push(step.id);
+            running = match ahead {
+                Some(ahead) => ahead,
+                None => self.begin_tokens(&run)?,
+            };
         };
         let generate_s = start.elapsed().as_secs_f64() - prompt_s;
         let bits_by_site = Site::ALL.map(|site| (site.name(), read.of_site(site)));
         let (prompt_tokens, bits) = (prompt.len(), read.mean());
         Ok(Summary { stop, prompt_tokens, generated_tokens, prompt_s, generate_s, bits, bits_by_site })
-    }
-
-    /// Runs tokens after those of the history; logits of the one that follows.
-    fn run(&mut self, ids: &[u32]) -> Result<Step> {
-        let step = self.model.next_logits(ids, self.history.len() as u32)?;
-        self.history.extend(ids);
-        Ok(step)
     }
 }

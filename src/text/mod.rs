@@ -8,6 +8,8 @@ mod tokenizer;
 
 pub use detokenizer::Detokenizer;
 pub use generation::GenerationDefaults;
-pub use sampler::{Sampler, SamplerSettings};
+pub use sampler::{DrawPosition, Sampler};
 pub use template::{ChatTemplate, Message, Role};
 pub use tokenizer::{TextFiles, TextModel};
+
+pub use crate::sampling::SamplerSettings;

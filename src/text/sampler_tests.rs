@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::Error;
 
 /// Nothing is left out and nothing bent: the softmax itself.
 fn plain(seed: u32) -> SamplerSettings {
@@ -58,8 +59,23 @@ fn the_random_numbers_are_chacha12_whatever_the_library() {
     ];
     let mut s = sampler(plain(0));
     for word in words {
-        assert_eq!(s.uniform(), (word >> 11) as f64 / (1u64 << 53) as f64);
+        assert_eq!(s.choice().uniform(), (word >> 11) as f64 / (1u64 << 53) as f64);
     }
+}
+
+#[test]
+fn a_rewound_sampler_draws_again() {
+    let mut s = sampler(plain(9));
+    s.choice();
+    let before = s.position();
+    let drawn = [s.choice(), s.choice(), s.choice()];
+    assert_ne!(drawn[0], drawn[1]);
+    s.rewind(before);
+    assert_eq!([s.choice(), s.choice(), s.choice()], drawn);
+    let mut greedy = sampler(SamplerSettings { temperature: 0.0, ..plain(9) });
+    let start = greedy.position();
+    greedy.choice();
+    assert_eq!(greedy.position(), start, "the likeliest token takes no random number");
 }
 
 #[test]

@@ -1,0 +1,74 @@
+//! Steps that choose the token after them, begun before the step before them is over.
+
+use super::state::STEP_TOKENS;
+use super::{Kind, Model, TokenDepths};
+use crate::error::Result;
+use crate::recording::Ticket;
+use crate::sampling::Choice;
+
+/// A step under way. One that is dropped runs all the same, and nobody is told what it chose.
+pub struct Flight {
+    ticket: Ticket,
+    /// Tokens of the last step.
+    tokens: u32,
+    /// Of the steps before it.
+    depths: Vec<TokenDepths>,
+}
+
+/// What a [`Flight`] found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chosen {
+    /// The token that follows.
+    pub id: u32,
+    /// What was read for each token run.
+    pub depths: TokenDepths,
+}
+
+impl Model {
+    /// Whether the device computes beside the host, so that it pays to begin a step early.
+    pub fn overlaps(&self) -> bool {
+        self.engine.overlaps()
+    }
+
+    /// Begins to run tokens at positions `position` on, filling the cache, and to choose the token that follows, after
+    /// these and all that were run at the positions before. At most the last [`STEP_TOKENS`] tokens still run when it
+    /// returns.
+    ///
+    /// Fails and panics as [`Model::next_logits`] does.
+    pub fn begin_tokens(&mut self, ids: &[u32], position: u32, choice: &Choice) -> Result<Flight> {
+        self.check(ids, position)?;
+        let mut depths = Vec::new();
+        let (filling, last) = ids.split_at((ids.len() - 1) / STEP_TOKENS as usize * STEP_TOKENS as usize);
+        for (at, ids) in filling.chunks(STEP_TOKENS as usize).enumerate() {
+            self.inputs.write_tokens(self.engine.as_mut(), ids, position + at as u32 * STEP_TOKENS);
+            depths.push(self.run(Kind::Fill, STEP_TOKENS)?.1);
+        }
+        self.inputs.write_tokens(self.engine.as_mut(), last, position + filling.len() as u32);
+        self.begin(last.len() as u32, depths, choice)
+    }
+
+    /// Begins to run the token that the step begun last chooses, at `position`, and to choose the one that follows. The
+    /// step before need not be over; it is one that chooses.
+    ///
+    /// Fails where the position leaves the context, and where the device fails.
+    pub fn begin_chosen(&mut self, position: u32, choice: &Choice) -> Result<Flight> {
+        // Every choice is in the vocabulary, so that any of them will do for the check.
+        self.check(&[0], position)?;
+        self.inputs.write_positions(self.engine.as_mut(), position, 1);
+        self.begin(1, Vec::new(), choice)
+    }
+
+    /// Waits for a step.
+    pub fn finish(&mut self, flight: Flight) -> Result<Chosen> {
+        let Flight { ticket, tokens, mut depths } = flight;
+        let (id, read) = self.results(tokens, ticket)?;
+        depths.push(read);
+        let id = bytemuck::pod_read_unaligned(&id.expect("the step reads back its choice"));
+        Ok(Chosen { id, depths: TokenDepths::concat(&depths) })
+    }
+
+    fn begin(&mut self, tokens: u32, depths: Vec<TokenDepths>, choice: &Choice) -> Result<Flight> {
+        self.inputs.write_choice(self.engine.as_mut(), choice);
+        Ok(Flight { ticket: self.submit(Kind::NextToken, tokens)?, tokens, depths })
+    }
+}

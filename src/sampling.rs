@@ -1,0 +1,216 @@
+//! The choice of a token from its logits and a random number: what the sampler and the kernels' references both do.
+//!
+//! The steps and their order are llama.cpp's: repetition penalty (Keskar et al., arXiv 1909.05858), top-k, top-p
+//! (Holtzman et al., arXiv 1904.09751), min-p (arXiv 2407.01082), temperature, draw. Top-p and min-p see the
+//! probabilities before the temperature.
+
+use std::cmp::Ordering;
+
+use crate::error::{Error, Result};
+
+/// How the next token is chosen. The defaults are llama.cpp's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplerSettings {
+    /// Divisor of the logits; 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Likeliest tokens that stay in the draw; 0 for all.
+    pub top_k: usize,
+    /// The likeliest tokens stay that together have this probability; 1 for all.
+    pub top_p: f32,
+    /// Tokens stay that have at least this part of the likeliest one's probability; 0 for all.
+    pub min_p: f32,
+    /// Divisor of the positive logits, and factor of the negative ones, of tokens seen lately; 1 for none.
+    pub repeat_penalty: f32,
+    /// Tokens that count as seen lately.
+    pub repeat_last_n: usize,
+    /// Makes the draws repeatable; a random seed where there is none.
+    pub seed: Option<u32>,
+}
+
+impl Default for SamplerSettings {
+    fn default() -> SamplerSettings {
+        SamplerSettings {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            repeat_penalty: 1.0,
+            repeat_last_n: 64,
+            seed: None,
+        }
+    }
+}
+
+impl SamplerSettings {
+    /// The first setting that no draw could follow, named as its flag.
+    pub fn check(&self) -> Result<()> {
+        let fault = |flag: &str, expected: &str, got: f32| Err(Error::argument(flag, expected, got));
+        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
+            return fault("--temp", "a number of 0 or more", self.temperature);
+        }
+        if !(0.0..=1.0).contains(&self.top_p) {
+            return fault("--top-p", "a number from 0 to 1", self.top_p);
+        }
+        if !(0.0..=1.0).contains(&self.min_p) {
+            return fault("--min-p", "a number from 0 to 1", self.min_p);
+        }
+        if !(self.repeat_penalty.is_finite() && self.repeat_penalty > 0.0) {
+            return fault("--repeat-penalty", "a number above 0", self.repeat_penalty);
+        }
+        Ok(())
+    }
+}
+
+/// All that one choice depends on, beside the logits and the tokens before it; the struct `Choice` of
+/// `shaders/shared/sampling.wgsl`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Choice {
+    /// [`SamplerSettings::temperature`].
+    pub temperature: f32,
+    /// [`SamplerSettings::top_k`].
+    pub top_k: u32,
+    /// [`SamplerSettings::top_p`].
+    pub top_p: f32,
+    /// Logarithm of [`SamplerSettings::min_p`].
+    pub min_p_ln: f32,
+    /// [`SamplerSettings::repeat_penalty`].
+    pub repeat_penalty: f32,
+    /// [`SamplerSettings::repeat_last_n`].
+    pub repeat_last_n: u32,
+    /// The random number's first 32 bits after the point.
+    pub draw_high: u32,
+    /// The 21 bits after these.
+    pub draw_low: u32,
+}
+
+/// Bits of a random number's [`Choice::draw_low`].
+const LOW_BITS: u32 = 21;
+
+impl Choice {
+    /// The choice by these settings with the random number `draw` / 2^53, below 1.
+    pub fn new(settings: &SamplerSettings, draw: u64) -> Choice {
+        assert!(draw >> 53 == 0, "a random number is below 1");
+        Choice {
+            // So that hardware without numbers below the normal ones divides by no zero.
+            temperature: match settings.temperature {
+                0.0 => 0.0,
+                temperature => temperature.max(f32::MIN_POSITIVE),
+            },
+            top_k: u32::try_from(settings.top_k).unwrap_or(0),
+            top_p: settings.top_p,
+            min_p_ln: settings.min_p.ln(),
+            repeat_penalty: settings.repeat_penalty,
+            repeat_last_n: u32::try_from(settings.repeat_last_n).unwrap_or(u32::MAX),
+            draw_high: (draw >> LOW_BITS) as u32,
+            draw_low: (draw & ((1 << LOW_BITS) - 1)) as u32,
+        }
+    }
+
+    /// The random number, in [0, 1).
+    pub fn uniform(&self) -> f64 {
+        let draw = u64::from(self.draw_high) << LOW_BITS | u64::from(self.draw_low);
+        draw as f64 * (0.5f64).powi(53)
+    }
+}
+
+/// A logit that sums and comparisons can work with: no number is never drawn, infinity is very likely.
+pub fn finite(logit: f32) -> f32 {
+    if logit.is_nan() { f32::NEG_INFINITY } else { logit.min(f32::MAX) }
+}
+
+/// Makes tokens of the last [`Choice::repeat_last_n`] of `history` less likely, each once however often it was seen.
+/// Logits are [`finite`] before and after; tokens without one are let pass.
+pub fn penalize(choice: &Choice, history: &[u32], logits: &mut [f32]) {
+    let penalty = choice.repeat_penalty;
+    if penalty == 1.0 {
+        return;
+    }
+    let mut seen = history[history.len().saturating_sub(choice.repeat_last_n as usize)..].to_vec();
+    seen.sort_unstable();
+    seen.dedup();
+    for id in seen {
+        if let Some(logit) = logits.get_mut(id as usize) {
+            *logit = finite(if *logit > 0.0 { *logit / penalty } else { *logit * penalty });
+        }
+    }
+}
+
+/// The token chosen of these logits, [`finite`] and penalized, one for each of the V tokens: token 0 where all are
+/// minus infinity. Panics where there are none.
+pub fn choose(choice: &Choice, logits: &[f32]) -> u32 {
+    let mut candidates: Vec<Candidate> = (0..).zip(logits).map(|(id, logit)| Candidate { id, logit: *logit }).collect();
+    let best = *candidates.iter().min_by(|a, b| likelier(a, b)).expect("a model has at least one token");
+    if choice.temperature == 0.0 || best.logit == f32::NEG_INFINITY {
+        return best.id;
+    }
+    keep_top_k(&mut candidates, choice.top_k as usize);
+    keep_nucleus(&mut candidates, choice.top_p, best.logit);
+    candidates.retain(|candidate| candidate.logit >= best.logit + choice.min_p_ln);
+    draw(&candidates, best.logit, choice.temperature, choice.uniform())
+}
+
+/// A token that may be drawn.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    id: u32,
+    logit: f32,
+}
+
+/// Likelier tokens first; of equally likely ones the lower id, so that the order is one and the same everywhere.
+fn likelier(a: &Candidate, b: &Candidate) -> Ordering {
+    b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
+}
+
+/// Probability of a candidate as a part of the likeliest one's.
+fn part(candidate: &Candidate, best: f32, temperature: f32) -> f64 {
+    ((f64::from(candidate.logit) - f64::from(best)) / f64::from(temperature)).exp()
+}
+
+fn keep_top_k(candidates: &mut Vec<Candidate>, k: usize) {
+    if k > 0 && k < candidates.len() {
+        candidates.select_nth_unstable_by(k - 1, likelier);
+        candidates.truncate(k);
+        candidates.sort_unstable_by(likelier);
+    }
+}
+
+/// Keeps the likeliest candidates that together reach `p`. A nucleus is small as a rule, so the candidates are sorted
+/// in growing pieces, and only as far as it reaches.
+fn keep_nucleus(candidates: &mut Vec<Candidate>, p: f32, best: f32) {
+    if p >= 1.0 {
+        return;
+    }
+    let enough = f64::from(p) * candidates.iter().map(|c| part(c, best, 1.0)).sum::<f64>();
+    let (mut from, mut piece, mut mass) = (0, 256, 0.0);
+    while from < candidates.len() {
+        let to = candidates.len().min(from + piece);
+        if to < candidates.len() {
+            candidates[from..].select_nth_unstable_by(to - from - 1, likelier);
+        }
+        candidates[from..to].sort_unstable_by(likelier);
+        for at in from..to {
+            mass += part(&candidates[at], best, 1.0);
+            if mass >= enough {
+                candidates.truncate(at + 1);
+                return;
+            }
+        }
+        (from, piece) = (to, piece * 4);
+    }
+}
+
+/// The candidate at `at` of the line on which each has a stretch as long as its probability; `at` in [0, 1).
+fn draw(candidates: &[Candidate], best: f32, temperature: f32, at: f64) -> u32 {
+    let weights = || candidates.iter().map(|c| (c.id, part(c, best, temperature)));
+    let mut left = at * weights().map(|(_, weight)| weight).sum::<f64>();
+    let mut chosen = candidates[0].id;
+    for (id, weight) in weights().filter(|(_, weight)| *weight > 0.0) {
+        chosen = id;
+        if left < weight {
+            break;
+        }
+        left -= weight;
+    }
+    chosen
+}

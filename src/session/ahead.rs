@@ -1,0 +1,68 @@
+//! Steps under way: the step whose token comes next, and the one begun ahead of it.
+//!
+//! The step that runs a token is begun before the host has read that token, so that the device does not wait for the
+//! host. It may turn out unwanted: then nothing of it counts. What it wrote to the cache lies beyond the history and is
+//! written again before it is read, and its random number is returned.
+
+use super::Session;
+use crate::error::Result;
+use crate::model::{Chosen, Flight};
+use crate::text::DrawPosition;
+
+/// A step under way.
+pub(super) struct Running {
+    flight: Flight,
+    before: DrawPosition,
+}
+
+impl Running {
+    /// Where the random numbers were before the step's.
+    pub fn before(&self) -> DrawPosition {
+        self.before
+    }
+}
+
+impl Session {
+    /// Begins to run tokens after those of the history.
+    pub(super) fn begin_tokens(&mut self, ids: &[u32]) -> Result<Running> {
+        let before = self.sampler.position();
+        let choice = self.sampler.choice();
+        let begun = self.model.begin_tokens(ids, self.history.len() as u32, &choice);
+        if begun.is_err() {
+            self.sampler.rewind(before);
+        }
+        Ok(Running { flight: begun?, before })
+    }
+
+    /// Begins to run the token that `running` will choose, at `position`, where steps are begun ahead. Where that
+    /// fails, `running` does not count either.
+    pub(super) fn begin_ahead(&mut self, running: &Running, position: usize) -> Result<Option<Running>> {
+        if !self.runs_ahead {
+            return Ok(None);
+        }
+        let before = self.sampler.position();
+        let choice = self.sampler.choice();
+        let begun = self.model.begin_chosen(position as u32, &choice);
+        if begun.is_err() {
+            self.sampler.rewind(running.before);
+        }
+        Ok(Some(Running { flight: begun?, before }))
+    }
+
+    /// Waits for a step. Where it fails, neither it nor what was begun ahead of it counts.
+    pub(super) fn finish(&mut self, running: Running) -> Result<Chosen> {
+        let chosen = self.model.finish(running.flight);
+        if chosen.is_err() {
+            self.sampler.rewind(running.before);
+        }
+        chosen
+    }
+
+    /// Drops what was begun ahead, if anything was; no step is ahead then.
+    pub(super) fn give_up(&mut self, ahead: Option<Running>) -> Option<Running> {
+        if let Some(ahead) = ahead {
+            self.sampler.rewind(ahead.before);
+        }
+        None
+    }
+}

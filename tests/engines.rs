@@ -1,0 +1,82 @@
+//! What every engine promises of runs that are under way.
+
+#[path = "common/gpu.rs"]
+mod gpu;
+
+use edge_run::cpu;
+use edge_run::engine::Engine;
+use edge_run::kernels::silu_mul;
+use edge_run::recording::{Buffer, Prepared, Recording};
+
+const WIDTH: u32 = 64;
+
+/// A recording of y = silu(gate) * up with all of gate and up one number, of which two words are read back.
+fn doubling(engine: &mut dyn Engine) -> (Buffer, Prepared) {
+    let gate_up = engine.create("gate_up", u64::from(WIDTH) * 8).unwrap();
+    let y = engine.create("y", u64::from(WIDTH) * 4).unwrap();
+    let mut recording = Recording::new();
+    silu_mul::record(&mut recording, 1, WIDTH, gate_up.all(), y.all());
+    recording.read_back(y.span(0, 4));
+    recording.read_back(gate_up.span(4, 4));
+    (gate_up, engine.prepare(recording).unwrap())
+}
+
+fn write(engine: &mut dyn Engine, buffer: Buffer, number: f32) {
+    engine.write(buffer.all(), bytemuck::cast_slice(&[number; 2 * WIDTH as usize]));
+}
+
+fn numbers(read: Vec<Vec<u8>>) -> [f32; 2] {
+    assert_eq!(read.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4]);
+    [0, 1].map(|at| bytemuck::pod_read_unaligned(&read[at]))
+}
+
+fn on_every_engine(test: impl Fn(&mut dyn Engine)) {
+    test(cpu::open().as_mut());
+    if let Some(mut gpu) = gpu::gpu() {
+        test(gpu.as_mut());
+    }
+}
+
+#[test]
+fn runs_under_way_see_what_was_written_before_them() {
+    on_every_engine(|engine| {
+        let (input, mut prepared) = doubling(engine);
+        let expected: Vec<[f32; 2]> = [50.0f32, 60.0, 70.0].map(|x| [x * x / (1.0 + (-x).exp()), x]).into();
+        let begin = |engine: &mut dyn Engine, prepared: &mut Prepared, number| {
+            write(engine, input, number);
+            engine.submit(prepared).unwrap()
+        };
+        let [first, second, third] = [50.0, 60.0, 70.0].map(|number| begin(engine, &mut prepared, number));
+        // A write after them all is seen by none of them; they may be finished in any order.
+        write(engine, input, 80.0);
+        let second = numbers(engine.finish(second).unwrap());
+        let third = numbers(engine.finish(third).unwrap());
+        let first = numbers(engine.finish(first).unwrap());
+        for (got, expected) in [first, second, third].iter().zip(&expected) {
+            assert_eq!(got[1], expected[1]);
+            assert!((got[0] - expected[0]).abs() < 1e-4 * expected[0], "{got:?} instead of {expected:?}");
+        }
+        assert_eq!(numbers(engine.run(&mut prepared).unwrap())[1], 80.0);
+    });
+}
+
+#[test]
+fn a_dropped_ticket_leaves_the_next_run_as_it_was() {
+    on_every_engine(|engine| {
+        let (input, mut prepared) = doubling(engine);
+        let mut allocated = 0;
+        for round in 0..20 {
+            write(engine, input, 10.0);
+            drop(engine.submit(&mut prepared).unwrap());
+            write(engine, input, 20.0 + round as f32);
+            let kept = engine.submit(&mut prepared).unwrap();
+            write(engine, input, 30.0);
+            drop(engine.submit(&mut prepared).unwrap());
+            assert_eq!(numbers(engine.finish(kept).unwrap())[1], 20.0 + round as f32);
+            if round == 1 {
+                allocated = engine.allocated_bytes();
+            }
+        }
+        assert_eq!(engine.allocated_bytes(), allocated, "read-back buffers are used again");
+    });
+}
