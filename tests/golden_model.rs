@@ -1,18 +1,25 @@
-//! The default model on both engines: against the reference's record, against each other, and on a question.
+//! The default model on both engines: uncalibrated against the reference's record, calibrated against each other and on
+//! a question.
 
 #[path = "common/default_model.rs"]
 mod default_model;
 #[path = "common/gpu.rs"]
 mod gpu;
+#[path = "common/uncalibrated.rs"]
+mod uncalibrated;
 
 use default_model::{default_model, record, skipped};
 use edge_run::engine::Engine;
+use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
+use edge_run::model::Step;
 use edge_run::power::PowerMode;
 use edge_run::session::Next;
+use edge_run::shape::Site;
 use edge_run::text::{Message, Role, SamplerSettings, TextModel};
 use edge_run::{Model, PrecisionPlan, Session, cpu};
 use serde_json::Value;
+use uncalibrated::uncalibrated_model;
 
 /// Reading eight bits moves the default model's logits by 0.1 to 0.2 (root of the mean square over the vocabulary), and
 /// the reference's own choices hang on as little as 0.003 between the first and the second token. So at each step the
@@ -34,12 +41,22 @@ fn engines() -> Vec<Box<dyn Engine>> {
 /// The default model on every engine, read at `bits`.
 fn models(bits: u32) -> Option<Vec<Model>> {
     let folder = default_model().map_err(|reason| skipped(&reason)).ok()?;
+    Some(load(&folder, bits))
+}
+
+/// The same without its calibration.
+fn uncalibrated_models(bits: u32) -> Option<Vec<Model>> {
+    let (_dir, folder) = uncalibrated_model().map_err(|reason| skipped(&reason)).ok()?;
+    Some(load(&folder, bits))
+}
+
+fn load(folder: &ModelFolder, bits: u32) -> Vec<Model> {
     let load = |engine| {
-        let mut model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).expect("the default model loads");
+        let mut model = Model::load(folder, engine, CONTEXT, &mut |_, _| ()).expect("the default model loads");
         set_bits(&mut model, bits);
         model
     };
-    Some(engines().into_iter().map(load).collect())
+    engines().into_iter().map(load).collect()
 }
 
 fn set_bits(model: &mut Model, bits: u32) {
@@ -67,7 +84,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 
 #[test]
 fn logits_at_eight_bits_are_the_reference_s() {
-    let (Some(golden), Some(models)) = (golden(), models(8)) else { return };
+    let (Some(golden), Some(models)) = (golden(), uncalibrated_models(8)) else { return };
     let bytes = record("logits.safetensors").expect("it lies beside the rest of the record");
     let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("the record is sound");
     for mut model in models {
@@ -84,7 +101,7 @@ fn logits_at_eight_bits_are_the_reference_s() {
 
 #[test]
 fn the_reference_s_greedy_text_is_followed_at_eight_bits() {
-    let (Some(golden), Some(models)) = (golden(), models(8)) else { return };
+    let (Some(golden), Some(models)) = (golden(), uncalibrated_models(8)) else { return };
     for mut model in models {
         for entry in ["plain", "chat"].iter().flat_map(|list| golden[list].as_array().expect("a list")) {
             let prompt = ids(&entry["prompt_ids"]);
@@ -124,6 +141,38 @@ fn engines_agree_at_every_depth() {
         for other in &logits[1..] {
             let far = logits[0].iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(far < ENGINES_DIFFER, "{bits} bits: {far}");
+        }
+    }
+}
+
+#[test]
+fn engines_choose_the_same_depths() {
+    let Some(mut models) = models(8) else { return };
+    if !models[0].has_routers() {
+        return skipped("the default model has no routers");
+    }
+    let text = TextModel::open(&default_model().expect("it was there")).expect("a sound text side");
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("it is there");
+    let tokens = &text.encode(&readme, false).expect("a sound tokenizer")[..256];
+    for bits in [2.5, 3.25, 4.0, 5.0] {
+        let plan = PrecisionPlan::for_bits(bits, true, "test").expect("bits in range");
+        let steps: Vec<Step> = models
+            .iter_mut()
+            .map(|model| {
+                model.set_plan(&plan).expect("a model with routers");
+                model.next_logits(tokens, 0).expect("the tokens run")
+            })
+            .collect();
+        let depths = |step: &Step| -> Vec<u8> {
+            let layers = 0..models[0].shape().layers as usize;
+            let sites = layers.flat_map(|layer| Site::ALL.map(|site| step.depths.at(layer, site).to_vec()));
+            sites.flatten().collect()
+        };
+        let first = depths(&steps[0]);
+        assert!([1, 2].iter().all(|depth| first.contains(depth)), "{bits} bits are routed");
+        for other in &steps[1..] {
+            let same = first.iter().zip(depths(other)).filter(|(a, b)| *a == b).count();
+            assert!(same as f64 >= 0.995 * first.len() as f64, "{bits} bits: {same} of {}", first.len());
         }
     }
 }
