@@ -271,7 +271,7 @@ impl<'a> Trainer<'a> {
     /// The mean loss at [`BITS_JUDGED`].
     fn loss(&self, batch: &Batch) -> f32 {
         let target = |bits| Target { bits: Some(bits), threshold: threshold_for(bits), budget: BUDGET };
-        let losses = BITS_JUDGED.map(|bits| step::loss(self.network, &self.params, batch, target(bits)));
+        let losses = step::losses(self.network, &self.params, batch, &BITS_JUDGED.map(target));
         losses.iter().sum::<f32>() / losses.len() as f32
     }
 

@@ -116,12 +116,20 @@ pub fn step(network: &Network, params: &Params, batch: &Batch, target: Target) -
     Outcome { kl, bits: forward.bits, gradients }
 }
 
-/// The loss of a batch: KL, and budget times the squared distance from the bits wanted.
-pub fn loss(network: &Network, params: &Params, batch: &Batch, target: Target) -> f32 {
-    let mut forward = forward(network, params, batch, target.threshold, false);
-    let outputs = forward.inputs.pop().expect("the output");
-    let (kl, _) = distance(network, outputs, teacher(network, batch), batch.tokens());
-    kl + target.bits.map_or(0.0, |bits| target.budget * (forward.bits - bits).powi(2))
+/// The loss of a batch under each target: KL, and budget times the squared distance from the bits wanted.
+pub fn losses(network: &Network, params: &Params, batch: &Batch, targets: &[Target]) -> Vec<f32> {
+    let teacher = teacher(network, batch);
+    let loss = |target: &Target| {
+        let mut forward = forward(network, params, batch, target.threshold, false);
+        let outputs = forward.inputs.pop().expect("the output").into_iter();
+        let parts = outputs.zip(&teacher).flat_map(|(student, teacher)| {
+            let pairs = parts(network, student).into_iter().zip(parts(network, teacher.clone()));
+            pairs.map(|(student, teacher)| divergence(network, student, teacher, batch.tokens()))
+        });
+        let kl: f32 = Tensor::cat(parts.collect(), 0).sum().into_scalar();
+        kl + target.bits.map_or(0.0, |bits| target.budget * (forward.bits - bits).powi(2))
+    };
+    targets.iter().map(loss).collect()
 }
 
 /// The mean KL divergence between the two models' next tokens, and its gradients by the student's outputs.
@@ -131,24 +139,34 @@ fn distance(
     teacher: Vec<Tensor<3>>,
     tokens: usize,
 ) -> (f32, Vec<Tensor<3>>) {
-    let rows = (LOGITS / network.shape.vocab as usize).max(1);
     let mut total: Vec<Tensor<1>> = Vec::new();
     let mut upstream = Vec::with_capacity(student.len());
     for (student, teacher) in student.into_iter().zip(teacher) {
         let dims = student.dims();
-        let flat = |x: Tensor<3>| x.reshape([dims[0] * dims[1], dims[2]]).split(rows, 0);
-        let parts = flat(student).into_iter().zip(flat(teacher)).map(|(student, teacher)| {
+        let pairs = parts(network, student).into_iter().zip(parts(network, teacher)).map(|(student, teacher)| {
             let student = student.autodiff().require_grad();
-            let reached = log_softmax(network.logits(student.clone()));
-            let wanted = beside(log_softmax(network.logits(teacher)), &reached);
-            let kl = sum_all(wanted.clone().exp() * (wanted - reached)).div_scalar(tokens as f32);
+            let kl = divergence(network, student.clone(), teacher, tokens);
             let mut gradients = kl.clone().mul_scalar(LOSS_SCALE).backward();
             total.push(kl.without_autodiff());
             student.grad_remove(&mut gradients).expect("the loss depends on the student")
         });
-        upstream.push(Tensor::cat(parts.collect(), 0).reshape(dims));
+        upstream.push(Tensor::cat(pairs.collect(), 0).reshape(dims));
     }
     (Tensor::cat(total, 0).sum().into_scalar(), upstream)
+}
+
+/// The tokens of [B, T, D] in parts whose logits may exist at one time, [N, D] each.
+fn parts(network: &Network, x: Tensor<3>) -> Vec<Tensor<2>> {
+    let [windows, tokens, dim] = x.dims();
+    let rows = (LOGITS / network.shape.vocab as usize).max(1);
+    x.reshape([windows * tokens, dim]).split(rows, 0)
+}
+
+/// The share that some of a batch's `tokens` tokens have in its mean KL divergence: [N, D] of both models, `[1]`.
+fn divergence(network: &Network, student: Tensor<2>, teacher: Tensor<2>, tokens: usize) -> Tensor<1> {
+    let reached = log_softmax(network.logits(student));
+    let wanted = beside(log_softmax(network.logits(teacher)), &reached);
+    sum_all(wanted.clone().exp() * (wanted - reached)).div_scalar(tokens as f32)
 }
 
 /// Gradients of one layer's parameters and of its inputs.
