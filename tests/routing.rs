@@ -11,7 +11,7 @@ use std::path::Path;
 use edge_run::engine::Engine;
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
-use edge_run::model::{BitsRead, TokenDepths};
+use edge_run::model::{BitsRead, STEP_TOKENS, TokenDepths};
 use edge_run::session::Next;
 use edge_run::shape::Site;
 use edge_run::text::{SamplerSettings, TextModel};
@@ -91,6 +91,31 @@ fn engines_route_alike_and_agree_where_they_do() {
             assert!((a - b).abs() < ENGINES_DIFFER, "{bits} bits, token {at}: {a} and {b}");
         }
         println!("{bits} bits: {far} of {all} depths differ, the first {alike} tokens alike");
+    }
+}
+
+#[test]
+fn shorter_steps_compute_the_same() {
+    for mut model in models() {
+        model.set_plan(&plan(4.5)).unwrap();
+        let whole = model.token_nll(&ids(TOKENS)).unwrap();
+        for tokens in [1, 7] {
+            model.set_step_tokens(tokens).unwrap();
+            let parts = model.token_nll(&ids(TOKENS)).unwrap();
+            assert_eq!(parts.depths.tokens(), whole.depths.tokens());
+            let alike = |token: usize| {
+                places(&model).iter().all(|(l, s)| whole.depths.at(*l, *s)[token] == parts.depths.at(*l, *s)[token])
+            };
+            let alike = (0..whole.depths.tokens()).find(|token| !alike(*token)).unwrap_or(whole.depths.tokens());
+            assert!(alike > 50, "steps of {tokens}: only {alike} tokens alike");
+            for (at, (a, b)) in whole.nll.iter().zip(&parts.nll).enumerate().take(alike) {
+                assert!((a - b).abs() < ENGINES_DIFFER, "steps of {tokens}, token {at}: {a} and {b}");
+            }
+        }
+        for tokens in [0, STEP_TOKENS + 1] {
+            let fault = model.set_step_tokens(tokens).unwrap_err().to_string();
+            assert!(fault.contains("--ubatch-size: expected 1 to 256"), "{fault}");
+        }
     }
 }
 

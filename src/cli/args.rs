@@ -94,6 +94,9 @@ pub struct ModelArgs {
     /// Compile shaders with bounds checks and loop limits: slower, for hunting faults
     #[arg(long)]
     pub gpu_checks: bool,
+    /// Most tokens of a prompt that are computed at once; 1 computes a prompt as generated tokens are [default: 256]
+    #[arg(long, value_name = "N")]
+    pub ubatch_size: Option<u32>,
 }
 
 /// How the next token is chosen. Without a flag, the model's own recommendation counts, then what llama.cpp does.

@@ -228,7 +228,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("model.gguf");
         std::fs::write(&file, "GGUF").unwrap();
-        let args = ModelArgs { model: Some(file), device: None, gpu_checks: false };
+        let args = ModelArgs { model: Some(file), device: None, gpu_checks: false, ubatch_size: None };
         let message = open_model(&args).err().unwrap().to_string();
         assert!(message.contains("edge-run quantize"), "{message}");
     }

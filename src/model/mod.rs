@@ -37,6 +37,8 @@ pub struct Model {
     /// Where the depths that routers choose are dealt to other tokens.
     dealer: Option<ChaCha12Rng>,
     prepared: HashMap<Pass, Prepared>,
+    /// Tokens of a step at most.
+    step_tokens: u32,
 }
 
 /// What [`Model::next_logits`] found.
@@ -104,6 +106,7 @@ impl Model {
             precision: None,
             dealer: None,
             prepared: HashMap::new(),
+            step_tokens: STEP_TOKENS,
         })
     }
 
@@ -148,6 +151,18 @@ impl Model {
         self.thresholds.is_some()
     }
 
+    /// How many tokens are computed at once, where there are more: [`STEP_TOKENS`] at first. Fewer make shorter steps and
+    /// slower prompts; with 1, a prompt is computed as generated tokens are.
+    ///
+    /// Fails where it is 0 or more than [`STEP_TOKENS`].
+    pub fn set_step_tokens(&mut self, tokens: u32) -> Result<()> {
+        if !(1..=STEP_TOKENS).contains(&tokens) {
+            return Err(Error::argument("--ubatch-size", format!("1 to {STEP_TOKENS}"), tokens));
+        }
+        self.step_tokens = tokens;
+        Ok(())
+    }
+
     /// What is read of the weights from the next step on; the cache stays as it is.
     ///
     /// Fails where the plan is routed and the model has no routers; the plan before then stands.
@@ -182,10 +197,11 @@ impl Model {
         self.check(ids, position)?;
         let mut depths = Vec::new();
         let mut logits = Vec::new();
-        let last = (ids.len() - 1) / STEP_TOKENS as usize;
-        for (at, ids) in ids.chunks(STEP_TOKENS as usize).enumerate() {
+        let step = self.step_tokens as usize;
+        let last = (ids.len() - 1) / step;
+        for (at, ids) in ids.chunks(step).enumerate() {
             let kind = if at < last { Kind::Fill } else { Kind::NextLogits };
-            self.inputs.write_tokens(self.engine.as_mut(), ids, position + at as u32 * STEP_TOKENS);
+            self.inputs.write_tokens(self.engine.as_mut(), ids, position + (at * step) as u32);
             let (results, read) = self.run(kind, ids.len() as u32)?;
             depths.push(read);
             if let Some(results) = results {
@@ -204,9 +220,10 @@ impl Model {
         let (mut nll, mut top) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         let mut depths = Vec::new();
         let (inputs, targets) = (&ids[..ids.len() - 1], &ids[1..]);
-        let steps = inputs.chunks(STEP_TOKENS as usize).zip(targets.chunks(STEP_TOKENS as usize));
+        let step = self.step_tokens as usize;
+        let steps = inputs.chunks(step).zip(targets.chunks(step));
         for (at, (ids, targets)) in steps.enumerate() {
-            self.inputs.write_tokens(self.engine.as_mut(), ids, at as u32 * STEP_TOKENS);
+            self.inputs.write_tokens(self.engine.as_mut(), ids, (at * step) as u32);
             self.inputs.write_targets(self.engine.as_mut(), targets);
             let (scores, read) = self.run(Kind::Score, ids.len() as u32)?;
             for score in scores.unwrap_or_default().chunks_exact(token_nll::WIDTH as usize) {
@@ -266,7 +283,7 @@ impl Model {
             None => self.engine.prepare(self.record(pass))?,
         };
         let ticket = self.engine.submit(&mut prepared);
-        if tokens == 1 || tokens == STEP_TOKENS {
+        if tokens == 1 || tokens == self.step_tokens {
             self.prepared.insert(pass, prepared);
         }
         ticket

@@ -1,6 +1,5 @@
 //! Steps that choose the token after them, begun before the step before them is over.
 
-use super::state::STEP_TOKENS;
 use super::{Kind, Model, TokenDepths};
 use crate::error::Result;
 use crate::recording::Ticket;
@@ -31,17 +30,18 @@ impl Model {
     }
 
     /// Begins to run tokens at positions `position` on, filling the cache, and to choose the token that follows, after
-    /// these and all that were run at the positions before. At most the last [`STEP_TOKENS`] tokens still run when it
-    /// returns.
+    /// these and all that were run at the positions before. At most the last step still runs when it returns:
+    /// see [`Model::set_step_tokens`].
     ///
     /// Fails and panics as [`Model::next_logits`] does.
     pub fn begin_tokens(&mut self, ids: &[u32], position: u32, choice: &Choice) -> Result<Flight> {
         self.check(ids, position)?;
         let mut depths = Vec::new();
-        let (filling, last) = ids.split_at((ids.len() - 1) / STEP_TOKENS as usize * STEP_TOKENS as usize);
-        for (at, ids) in filling.chunks(STEP_TOKENS as usize).enumerate() {
-            self.inputs.write_tokens(self.engine.as_mut(), ids, position + at as u32 * STEP_TOKENS);
-            depths.push(self.run(Kind::Fill, STEP_TOKENS)?.1);
+        let step = self.step_tokens as usize;
+        let (filling, last) = ids.split_at((ids.len() - 1) / step * step);
+        for (at, ids) in filling.chunks(step).enumerate() {
+            self.inputs.write_tokens(self.engine.as_mut(), ids, position + (at * step) as u32);
+            depths.push(self.run(Kind::Fill, self.step_tokens)?.1);
         }
         self.inputs.write_tokens(self.engine.as_mut(), last, position + filling.len() as u32);
         self.begin(last.len() as u32, depths, choice)

@@ -37,7 +37,7 @@ pub fn run(args: &BenchArgs) -> Done {
     }
     let copy_bandwidth = bench::copy_bandwidth(engine.as_mut())?;
     note(format_args!("{}: copies {:.1} GB/s", engine.info().name, copy_bandwidth / 1e9));
-    let mut model = load::load_onto(engine, source.as_ref(), context)?;
+    let mut model = load::load_onto(&args.model, engine, source.as_ref(), context)?;
     if args.synthetic.is_some() && plans.iter().any(|plan| matches!(plan.precision, Precision::Routed(_))) {
         bench::find_thresholds(&mut model, &args.bits)?;
     }
