@@ -158,7 +158,8 @@ fn a_copy_copies_and_has_a_bandwidth() {
         let before = engine.allocated_bytes();
         let bandwidth = copy_bandwidth(engine.as_mut()).unwrap();
         assert!(bandwidth.is_finite() && bandwidth > 0.0);
-        assert_eq!(engine.allocated_bytes(), before, "the buffers are given back");
+        // The least of all read-backs is kept for the next one.
+        assert!(engine.allocated_bytes() <= before + 256, "the buffers are given back");
     }
 }
 

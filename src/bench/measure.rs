@@ -10,6 +10,7 @@ use super::profile::Profile;
 use super::stats::Stats;
 use crate::error::{Error, Result};
 use crate::model::{BitsRead, Model, STEP_TOKENS, TokenDepths};
+use crate::text::{Sampler, SamplerSettings};
 
 /// Tokens generated before the first measurement, for caches and clocks.
 const WARM_UP_TOKENS: u32 = 16;
@@ -49,11 +50,11 @@ impl Test {
         f64::from(self.depth) + f64::from(self.tokens + 1) / 2.0
     }
 
-    /// Runs `ids` behind the context.
-    fn run(&self, model: &mut Model, ids: &[u32]) -> Result<Vec<TokenDepths>> {
+    /// Runs `ids` behind the context: all of a prompt, or the first of them and what is drawn after it.
+    fn run(&self, model: &mut Model, ids: &[u32], sampler: &mut Sampler) -> Result<Vec<TokenDepths>> {
         match self.kind {
             TestKind::Prompt => Ok(vec![step(model, ids, self.depth)?]),
-            TestKind::Generation => ids.iter().zip(self.depth..).map(|(id, at)| step(model, &[*id], at)).collect(),
+            TestKind::Generation => generate(model, ids, self.depth, sampler),
         }
     }
 
@@ -89,13 +90,15 @@ pub fn fill(model: &mut Model, depth: u32) -> Result<()> {
 /// Fails where the test leaves the model's context, and where the device fails or computes what is no number.
 pub fn measure(model: &mut Model, test: &Test, repetitions: u32) -> Result<Measured> {
     let random = &mut ChaCha12Rng::seed_from_u64(1);
+    let sampler = &mut Sampler::new(SamplerSettings { seed: Some(1), ..SamplerSettings::default() })?;
     let ids = random_ids(model, random, test.warm_up_tokens());
-    test.run(model, &ids)?;
+    step(model, &ids, test.depth)?;
+    test.run(model, &ids, sampler)?;
     let (mut rates, mut read) = (Vec::new(), BitsRead::new(model.shape()));
     for _ in 0..repetitions {
         let ids = random_ids(model, random, test.tokens);
         let start = Instant::now();
-        let steps = test.run(model, &ids)?;
+        let steps = test.run(model, &ids, sampler)?;
         rates.push(f64::from(test.tokens) / start.elapsed().as_secs_f64());
         steps.iter().for_each(|depths| read.add(depths));
     }
@@ -114,7 +117,26 @@ pub fn profile(model: &mut Model, test: &Test, repetitions: u32) -> Result<Profi
     Ok(Profile::of(&runs))
 }
 
-/// The one place where tokens are run.
+/// Generates as many tokens as there are `ids`, as a session does: drawn on the device, with the next step begun before
+/// a token is read where that pays. What was read for each of them.
+fn generate(model: &mut Model, ids: &[u32], position: u32, sampler: &mut Sampler) -> Result<Vec<TokenDepths>> {
+    let end = position + ids.len() as u32;
+    let mut depths = Vec::with_capacity(ids.len());
+    let mut running = model.begin_tokens(&ids[..1], position, &sampler.choice())?;
+    for next in position + 1..end {
+        let ahead = model.overlaps().then(|| model.begin_chosen(next, &sampler.choice())).transpose()?;
+        let chosen = model.finish(running)?;
+        depths.push(chosen.depths);
+        running = match ahead {
+            Some(ahead) => ahead,
+            None => model.begin_tokens(&[chosen.id], next, &sampler.choice())?,
+        };
+    }
+    depths.push(model.finish(running)?.depths);
+    Ok(depths)
+}
+
+/// Runs tokens at once.
 pub(super) fn step(model: &mut Model, ids: &[u32], position: u32) -> Result<TokenDepths> {
     let step = model.next_logits(ids, position)?;
     if !step.logits.iter().all(|logit| logit.is_finite()) {

@@ -151,8 +151,8 @@ impl Model {
         self.thresholds.is_some()
     }
 
-    /// How many tokens are computed at once, where there are more: [`STEP_TOKENS`] at first. Fewer make shorter steps and
-    /// slower prompts; with 1, a prompt is computed as generated tokens are.
+    /// How many tokens are computed at once where there are more; [`STEP_TOKENS`] at first. Fewer make shorter steps
+    /// and slower prompts; with 1, a prompt is computed as generated tokens are.
     ///
     /// Fails where it is 0 or more than [`STEP_TOKENS`].
     pub fn set_step_tokens(&mut self, tokens: u32) -> Result<()> {
