@@ -3,6 +3,8 @@
 //! `kernels/x.rs` belongs to `shaders/x.wgsl`. Shapes use the letters of [`crate::shape`].
 
 pub mod attention;
+pub mod attention_join;
+pub mod attention_split;
 pub mod copy;
 pub mod embed_sliced;
 pub mod gather_tokens;
@@ -25,8 +27,10 @@ pub use shaders::{BASELINE, module};
 use crate::recording::Kernel;
 
 /// Every kernel there is.
-pub const ALL: [&Kernel; 13] = [
+pub const ALL: [&Kernel; 15] = [
     &attention::KERNEL,
+    &attention_join::KERNEL,
+    &attention_split::KERNEL,
     &copy::KERNEL,
     &embed_sliced::KERNEL,
     &gather_tokens::KERNEL,

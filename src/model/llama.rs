@@ -29,6 +29,8 @@ pub struct Llama<'a> {
     pub inputs: &'a Inputs,
     /// Whether the routers choose the depths, which are otherwise there.
     pub routed: bool,
+    /// How far back the tokens look.
+    pub reach: attention::Reach,
 }
 
 /// Activations of a step.
@@ -148,7 +150,7 @@ impl Llama<'_> {
             values: cache.values.all(),
             y: a.attended.all(),
         };
-        attention::record(r, shape, tokens, context, attended);
+        attention::record(r, self.traits, shape, (tokens, self.reach), context, attended);
         self.product(r, a, tokens, (layer, Site::O), weights, a.attended, a.x, Output::Add);
     }
 
