@@ -15,7 +15,7 @@ use edge_run::recording::{Buffer, Prepared, Recording};
 
 /// (rows, input): the default model's gate and up, and a 7B model's.
 const SHAPES: [(u32, u32); 2] = [(3072, 576), (22016, 4096)];
-const TOKENS: [u32; 2] = [1, 64];
+const TOKENS: [u32; 3] = [1, 64, 512];
 const GROUP: u32 = 64;
 const REPEATS: u64 = 20;
 
@@ -32,7 +32,7 @@ fn prepare(engine: &mut dyn Engine, weight: &SlicedWeight, tokens: u32, depth: D
     let x = filled(engine, u64::from(tokens) * u64::from(weight.input)).all();
     let depth = depth.slices() as u32;
     let told = engine.create("depths", u64::from(tokens) * 4).expect("room for the bench").all();
-    let depths = if in_tiles(tokens) {
+    let depths = if in_tiles(engine.traits(), tokens) {
         engine.write(told, bytemuck::cast_slice(&gather_tokens::uniform(0..tokens, depth)));
         Depths::ByTile(told)
     } else {

@@ -6,7 +6,7 @@ mod gpu;
 use edge_run::engine::{Engine, Traits};
 use edge_run::format::codes::Range;
 use edge_run::kernels::attention::Reach;
-use edge_run::kernels::product::{Depths, Output, Product};
+use edge_run::kernels::product::{Depths, Output, Product, tile_tokens};
 use edge_run::kernels::sliced::SlicedWeight;
 use edge_run::kernels::{
     attention, attention_split, embed_sliced, gather_tokens, rms_norm, rope_cache, silu_mul, token_nll,
@@ -151,15 +151,16 @@ impl ProductProblem {
             let depths = upload(engine, &self.depths);
             let output = if self.add { Output::Add } else { Output::Overwrite };
             let product = Product { weight: &weight, x: x.all(), y: y.all(), tokens, output };
+            let traits = Traits { software: self.software, binding_bytes: self.binding_bytes };
             let depths = match kind {
                 Kind::Matvec => Depths::ByToken(depths.all()),
                 Kind::Matmul => {
-                    let order = recording.transient(u64::from(gather_tokens::entries(tokens)) * 4).all();
-                    gather_tokens::record(recording, tokens, depths.all(), order);
+                    let tile = tile_tokens(traits);
+                    let order = recording.transient(u64::from(gather_tokens::entries(tile, tokens)) * 4).all();
+                    gather_tokens::record(recording, tile, tokens, depths.all(), order);
                     Depths::ByTile(order)
                 }
             };
-            let traits = Traits { software: self.software, binding_bytes: self.binding_bytes };
             product.record(recording, traits, depths);
             y.all()
         }
@@ -181,6 +182,16 @@ proptest! {
 
     #[test]
     fn matmul_is_its_reference(problem in product_problem(1..40)) {
+        check(&problem.build(Kind::Matmul), problem.tolerance(), 0.0)?;
+    }
+
+    /// On GPUs; the rows and the tokens end at and about the edges of tiles.
+    #[test]
+    fn tiled_matmul_is_its_reference(
+        problem in product_problem(1..257),
+        rows in (1u32..5, 0u32..3).prop_map(|(tiles, about)| 64 * tiles + about - 1),
+    ) {
+        let problem = ProductProblem { rows, software: false, ..problem };
         check(&problem.build(Kind::Matmul), problem.tolerance(), 0.0)?;
     }
 
@@ -243,7 +254,8 @@ fn a_wrong_depth_a_wrong_code_and_a_forgotten_sum_are_noticed() {
         software: true,
         binding_bytes: 1 << 27,
     };
-    for kind in [Kind::Matvec, Kind::Matmul] {
+    for (kind, software) in [(Kind::Matvec, true), (Kind::Matmul, true), (Kind::Matmul, false)] {
+        let sound = ProductProblem { software, ..sound.clone() };
         let must_notice = |wrong: &ProductProblem| {
             must_differ(&sound.build(kind), &wrong.build(kind), sound.tolerance(), 0.0);
         };

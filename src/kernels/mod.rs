@@ -9,6 +9,7 @@ pub mod copy;
 pub mod embed_sliced;
 pub mod gather_tokens;
 pub mod matmul_sliced;
+pub mod matmul_tiled;
 pub mod matvec_sliced;
 pub mod product;
 pub mod rms_norm;
@@ -27,7 +28,7 @@ pub use shaders::{BASELINE, module};
 use crate::recording::Kernel;
 
 /// Every kernel there is.
-pub const ALL: [&Kernel; 15] = [
+pub const ALL: [&Kernel; 16] = [
     &attention::KERNEL,
     &attention_join::KERNEL,
     &attention_split::KERNEL,
@@ -35,6 +36,7 @@ pub const ALL: [&Kernel; 15] = [
     &embed_sliced::KERNEL,
     &gather_tokens::KERNEL,
     &matmul_sliced::KERNEL,
+    &matmul_tiled::KERNEL,
     &matvec_sliced::KERNEL,
     &rms_norm::KERNEL,
     &rope_cache::KERNEL,
