@@ -6,18 +6,10 @@
 // are loaded while the last ones are multiplied. 16 KiB of workgroup memory are what every adapter has.
 #import sliced
 #import product
+#import tiled
 
-const TILE: u32 = 64u;
-const WORKGROUP: u32 = 128u;
 // Fours of tokens, and of rows, in a tile.
 const QUADS: u32 = 16u;
-// Neighbours taken at a time, and fours of them.
-const DEEP: u32 = 32u;
-const DEEP_QUADS: u32 = 8u;
-const DEPTH_SHIFT: u32 = 16u;
-
-// Depth in the high 16 bits, token in the low ones; an entry whose token is past the step's end is padding.
-@group(0) @binding(6) var<storage, read> order: array<u32>;
 
 // [DEEP, QUADS]: four tokens, or four rows, each.
 var<workgroup> x_tile: array<vec4<f32>, DEEP * QUADS>;
@@ -27,33 +19,6 @@ var<workgroup> w_tile: array<vec4<f32>, DEEP * QUADS>;
 // the exclusive or has them write to different banks.
 fn place(k: u32, quad: u32) -> u32 {
     return k * QUADS + (quad ^ (k / 4u % DEEP_QUADS));
-}
-
-fn token_of(entry: u32) -> u32 {
-    return entry & 0xffffu;
-}
-
-// The codes of four neighbours in word `word` of chunk `at`.
-fn four_codes(at: u32, word: u32, shift: u32, depth: u32) -> vec4<f32> {
-    var bytes = ((base_slice[at][word] >> shift) & LOW_PAIRS.x) << 6u;
-    if depth > 1u {
-        bytes |= ((first_slice[at][word] >> shift) & LOW_PAIRS.x) << 4u;
-    }
-    if depth > 2u {
-        bytes |= ((second_slice[at][word] >> shift) & LOW_PAIRS.x) << 2u;
-    }
-    if depth > 3u {
-        bytes |= (third_slice[at][word] >> shift) & LOW_PAIRS.x;
-    }
-    return vec4<f32>(unpack4xU8(bytes));
-}
-
-fn four_weights(row: u32, deep: u32, depth: u32) -> vec4<f32> {
-    let chunk = deep / 16u;
-    let groups = params.chunks / params.group_chunks;
-    let range = bin_of_group(row * groups + chunk / params.group_chunks, depth);
-    let codes = four_codes(row * params.chunks + chunk, deep / 4u % 4u, deep % 4u * 2u, depth);
-    return codes * range.x + vec4<f32>(range.y);
 }
 
 // Four rows by four neighbours, the `deep`th four of each row.
@@ -84,13 +49,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let quad = local / DEEP_QUADS;
     let deep = local % DEEP_QUADS;
     let rows = four_rows(workgroup.x * TILE + quad * 4u);
-    let entry = first_entry + quad * 4u;
-    let tokens = vec4<u32>(
-        token_of(order[entry]), token_of(order[entry + 1u]), token_of(order[entry + 2u]), token_of(order[entry + 3u]),
-    );
-    // Entries that are no token of this step read the first one and write nothing.
-    let sound = select(vec4<u32>(token_of(head)), tokens, tokens < vec4<u32>(params.tokens));
-    let first = sound * params.chunks * 16u;
+    let first = four_tokens(first_entry + quad * 4u, head);
     // What it multiplies.
     let own_tokens = local % QUADS;
     let own_rows = local / QUADS * 2u;

@@ -113,6 +113,7 @@ struct ProductProblem {
     depths: Vec<u32>,
     add: bool,
     software: bool,
+    matrices: bool,
     /// Small enough that some weights are read in parts.
     binding_bytes: u64,
 }
@@ -125,7 +126,7 @@ fn product_problem(tokens: std::ops::Range<usize>) -> impl Strategy<Value = Prod
     let sizes = (any::<u64>(), 1u32..300, 1u32..5, prop_oneof![Just(64u32), Just(128), Just(192)]);
     let choices = (any::<bool>(), any::<bool>(), prop_oneof![Just(4096u64), Just(1 << 27)]);
     (sizes, depths, choices).prop_map(|((seed, rows, groups, group), depths, (add, software, binding_bytes))| {
-        ProductProblem { seed, rows, groups, group, depths, add, software, binding_bytes }
+        ProductProblem { seed, rows, groups, group, depths, add, software, matrices: false, binding_bytes }
     })
 }
 
@@ -151,7 +152,11 @@ impl ProductProblem {
             let depths = upload(engine, &self.depths);
             let output = if self.add { Output::Add } else { Output::Overwrite };
             let product = Product { weight: &weight, x: x.all(), y: y.all(), tokens, output };
-            let traits = Traits { software: self.software, binding_bytes: self.binding_bytes };
+            let traits = Traits {
+                software: self.software,
+                cooperative_matrix: self.matrices,
+                binding_bytes: self.binding_bytes,
+            };
             let depths = match kind {
                 Kind::Matvec => Depths::ByToken(depths.all()),
                 Kind::Matmul => {
@@ -169,6 +174,12 @@ impl ProductProblem {
     fn tolerance(&self) -> f32 {
         // Weights lie within [-1, 1.5].
         sum_tolerance(self.input(), 1.5)
+    }
+
+    /// Where a weight and an x are each rounded to f16, by at most half a unit in the last of eleven bits: the roundings
+    /// of a sum of products walk at random, and 8 is the margin.
+    fn f16_tolerance(&self) -> f32 {
+        8.0 / 1024.0 * 1.5 * (self.input() as f32).sqrt() + self.tolerance()
     }
 }
 
@@ -193,6 +204,10 @@ proptest! {
     ) {
         let problem = ProductProblem { rows, software: false, ..problem };
         check(&problem.build(Kind::Matmul), problem.tolerance(), 0.0)?;
+        if gpu::gpu().is_some_and(|gpu| gpu.traits().cooperative_matrix) {
+            let problem = ProductProblem { matrices: true, ..problem };
+            check(&problem.build(Kind::Matmul), problem.f16_tolerance(), 0.0)?;
+        }
     }
 
     #[test]
@@ -252,6 +267,7 @@ fn a_wrong_depth_a_wrong_code_and_a_forgotten_sum_are_noticed() {
         depths,
         add: true,
         software: true,
+        matrices: false,
         binding_bytes: 1 << 27,
     };
     for (kind, software) in [(Kind::Matvec, true), (Kind::Matmul, true), (Kind::Matmul, false)] {
@@ -362,7 +378,7 @@ fn embedding(
         let ids: Vec<u32> = (0..tokens).map(|_| rng.random_range(0..rows)).collect();
         let ids = upload(engine, &ids);
         let y = upload(engine, &uniform(rng, tokens * input));
-        let traits = Traits { software: true, binding_bytes: 4096 };
+        let traits = Traits { software: true, cooperative_matrix: false, binding_bytes: 4096 };
         embed_sliced::record(recording, traits, &weight, depth, ids.all(), y.all());
         y.all()
     }
@@ -519,7 +535,7 @@ impl AttentionProblem {
             let buffers = attention::Buffers { q, positions, keys: keys.all(), values: values.all(), y };
             match self.splits {
                 0 => {
-                    let traits = Traits { software: true, binding_bytes: 1 << 27 };
+                    let traits = Traits { software: true, cooperative_matrix: false, binding_bytes: 1 << 27 };
                     attention::record(recording, traits, &shape, (self.tokens, Reach::Any), self.context, buffers);
                 }
                 splits => {
@@ -546,7 +562,7 @@ fn widen(engine: &mut dyn Engine, recording: &mut Recording, shape: &LlamaShape,
     let y = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
     let positions = upload(engine, &[0u32]).all();
     let buffers = attention::Buffers { q, positions, keys: cache, values: cache, y };
-    let traits = Traits { software: true, binding_bytes: 1 << 27 };
+    let traits = Traits { software: true, cooperative_matrix: false, binding_bytes: 1 << 27 };
     attention::record(recording, traits, &flat, (1, Reach::Any), 1, buffers);
     y
 }

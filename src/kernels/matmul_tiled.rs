@@ -17,7 +17,7 @@ pub static KERNEL: Kernel = Kernel {
 /// Tokens of a workgroup: those of a tile, which has one depth. The shader's constant.
 pub const TILE_TOKENS: u32 = 64;
 /// Rows of a workgroup; the shader's constant.
-const TILE_ROWS: u32 = 64;
+pub(super) const TILE_ROWS: u32 = 64;
 
 /// Records the product as [`matmul_sliced`](super::matmul_sliced) does, with larger tiles.
 pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, order: Span) {

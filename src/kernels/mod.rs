@@ -8,6 +8,7 @@ pub mod attention_split;
 pub mod copy;
 pub mod embed_sliced;
 pub mod gather_tokens;
+pub mod matmul_matrix;
 pub mod matmul_sliced;
 pub mod matmul_tiled;
 pub mod matvec_sliced;
@@ -23,11 +24,11 @@ pub mod token_nll;
 
 mod shaders;
 
-pub use shaders::{BASELINE, module};
+pub use shaders::{BASELINE, MATRICES, module};
 
 use crate::recording::Kernel;
 
-/// Every kernel there is.
+/// Every kernel that every adapter can run: all but [`matmul_matrix`].
 pub const ALL: [&Kernel; 16] = [
     &attention::KERNEL,
     &attention_join::KERNEL,

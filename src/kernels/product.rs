@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::sliced::{CHUNK, Rows, SlicedWeight, dot};
-use super::{matmul_sliced, matmul_tiled, matvec_sliced, params};
+use super::{matmul_matrix, matmul_sliced, matmul_tiled, matvec_sliced, params};
 use crate::engine::Traits;
 use crate::precision::SLICES;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
@@ -26,7 +26,8 @@ pub enum Output {
 pub enum Depths {
     /// The depth of each token, `[T]` u32 in 1..=4: one product a token.
     ByToken(Span),
-    /// An order of the tokens in tiles of one depth, [`tile_tokens`] each, of u32 [entries](super::gather_tokens::entry).
+    /// An order of the tokens in tiles of one depth, [`tile_tokens`] each, of u32
+    /// [entries](super::gather_tokens::entry).
     ByTile(Span),
 }
 
@@ -61,6 +62,9 @@ impl Product<'_> {
         match depths {
             Depths::ByToken(depths) => matvec_sliced::record(recording, traits, self, depths),
             Depths::ByTile(order) if traits.software => matmul_sliced::record(recording, traits, self, order),
+            Depths::ByTile(order) if traits.cooperative_matrix => {
+                matmul_matrix::record(recording, traits, self, order);
+            }
             Depths::ByTile(order) => matmul_tiled::record(recording, traits, self, order),
         }
     }
