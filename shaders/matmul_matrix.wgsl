@@ -48,14 +48,14 @@ fn store_squares(local: u32, first_entry: u32, row: u32, column: u32) {
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let first_entry = workgroup.y * TILE;
+    let first_entry = workgroup.x * TILE;
     let head = order[first_entry];
     // Tiles are filled from the front, so that one without a first token has none.
     if (head & 0xffffu) >= params.tokens {
         return;
     }
     let depth = head >> DEPTH_SHIFT;
-    let first_row = workgroup.x * TILE;
+    let first_row = workgroup.y * TILE;
     // What this invocation loads.
     let quad = local / DEEP_QUADS * 4u;
     let deep = local % DEEP_QUADS;

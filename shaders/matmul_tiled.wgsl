@@ -38,7 +38,7 @@ fn inputs(first: vec4<u32>, deep: u32) -> mat4x4<f32> {
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let first_entry = workgroup.y * TILE;
+    let first_entry = workgroup.x * TILE;
     let head = order[first_entry];
     // Tiles are filled from the front, so that one without a first token has none.
     if token_of(head) >= params.tokens {
@@ -48,7 +48,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     // What this invocation loads.
     let quad = local / DEEP_QUADS;
     let deep = local % DEEP_QUADS;
-    let rows = four_rows(workgroup.x * TILE + quad * 4u);
+    let rows = four_rows(workgroup.y * TILE + quad * 4u);
     let first = four_tokens(first_entry + quad * 4u, head);
     // What it multiplies.
     let own_tokens = local % QUADS;
@@ -85,7 +85,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         }
     }
 
-    let row = workgroup.x * TILE + own_rows * 4u;
+    let row = workgroup.y * TILE + own_rows * 4u;
     for (var t = 0u; t < 4u; t++) {
         let token = token_of(order[first_entry + own_tokens * 4u + t]);
         if token < params.tokens {

@@ -134,7 +134,7 @@ impl Context {
             let most = limits.max_storage_buffers_per_shader_stage;
             return Err(refused(format!("binds {most} storage buffers at once; {STORAGE_BUFFERS} are needed")));
         }
-        let cooperative_matrix = options.cooperative_matrix && multiplies_matrices(&adapter);
+        let cooperative_matrix = options.cooperative_matrix && multiplies_matrices(adapter);
         let matrices = if cooperative_matrix { MATRICES } else { Features::empty() };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("edge-run"),

@@ -18,6 +18,7 @@ pub static KERNEL: Kernel = Kernel {
 /// Records the product as [`matmul_tiled`](super::matmul_tiled) does, in tiles of the same size.
 pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, order: Span) {
     let columns = (order.bytes / 4) as u32 / TILE_TOKENS;
-    let launch = Launch { kernel: &KERNEL, constants: vec![], rows: TILE_ROWS, depths: order, columns };
+    let launch =
+        Launch { kernel: &KERNEL, constants: vec![], rows: TILE_ROWS, depths: order, columns, columns_first: true };
     record_product(recording, traits, product, &launch);
 }

@@ -25,7 +25,14 @@ const TILE_ROWS: u32 = 4;
 pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, order: Span) {
     let constants = vec![("WORKGROUP", WORKGROUP)];
     let columns = (order.bytes / 4) as u32 / TILE_TOKENS;
-    let launch = Launch { kernel: &KERNEL, constants, rows: TILE_ROWS * WORKGROUP, depths: order, columns };
+    let launch = Launch {
+        kernel: &KERNEL,
+        constants,
+        rows: TILE_ROWS * WORKGROUP,
+        depths: order,
+        columns,
+        columns_first: false,
+    };
     record_product(recording, traits, product, &launch);
 }
 

@@ -22,6 +22,7 @@ pub(super) const TILE_ROWS: u32 = 64;
 /// Records the product as [`matmul_sliced`](super::matmul_sliced) does, with larger tiles.
 pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, order: Span) {
     let columns = (order.bytes / 4) as u32 / TILE_TOKENS;
-    let launch = Launch { kernel: &KERNEL, constants: vec![], rows: TILE_ROWS, depths: order, columns };
+    let launch =
+        Launch { kernel: &KERNEL, constants: vec![], rows: TILE_ROWS, depths: order, columns, columns_first: true };
     record_product(recording, traits, product, &launch);
 }

@@ -101,6 +101,8 @@ pub(super) struct Launch {
     pub depths: Span,
     /// Workgroups side by side over the tokens.
     pub columns: u32,
+    /// Whether workgroups that follow each other take the same rows, for the cache: then x counts the columns.
+    pub columns_first: bool,
 }
 
 /// Records the product, in parts where the weight is longer than a binding may be.
@@ -118,12 +120,14 @@ pub(super) fn record(recording: &mut Recording, traits: Traits, product: &Produc
         };
         let mut bindings = weight.bindings(&rows);
         bindings.extend([product.x, launch.depths, product.y]);
+        let row_tiles = params.rows.div_ceil(launch.rows);
+        let (x, y) = if launch.columns_first { (launch.columns, row_tiles) } else { (row_tiles, launch.columns) };
         recording.dispatch(Dispatch {
             kernel: launch.kernel,
             constants: launch.constants.clone(),
             params: bytemuck::bytes_of(&params).to_vec(),
             bindings,
-            workgroups: [params.rows.div_ceil(launch.rows), launch.columns, 1],
+            workgroups: [x, y, 1],
         });
     }
 }
