@@ -1,7 +1,8 @@
 //! Products of sliced weights with one token and with many, at every depth, on the processor and on the first GPU.
 //!
 //! Throughput is of the bytes of weights and ranges that the depth reads. On a GPU a measurement is one submit of
-//! [`REPEATS`] products and the wait for it, so that the wait is shared.
+//! [`REPEATS`] products and the wait for it, so that the wait is shared. Where the GPU has cooperative matrices, it is
+//! measured again with them.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use edge_run::cpu;
@@ -15,7 +16,7 @@ use edge_run::recording::{Buffer, Prepared, Recording};
 
 /// (rows, input): the default model's gate and up, and a 7B model's.
 const SHAPES: [(u32, u32); 2] = [(3072, 576), (22016, 4096)];
-const TOKENS: [u32; 2] = [1, 64];
+const TOKENS: [u32; 3] = [1, 64, 512];
 const GROUP: u32 = 64;
 const REPEATS: u64 = 20;
 
@@ -32,7 +33,7 @@ fn prepare(engine: &mut dyn Engine, weight: &SlicedWeight, tokens: u32, depth: D
     let x = filled(engine, u64::from(tokens) * u64::from(weight.input)).all();
     let depth = depth.slices() as u32;
     let told = engine.create("depths", u64::from(tokens) * 4).expect("room for the bench").all();
-    let depths = if in_tiles(tokens) {
+    let depths = if in_tiles(engine.traits(), tokens) {
         engine.write(told, bytemuck::cast_slice(&gather_tokens::uniform(0..tokens, depth)));
         Depths::ByTile(told)
     } else {
@@ -49,9 +50,14 @@ fn prepare(engine: &mut dyn Engine, weight: &SlicedWeight, tokens: u32, depth: D
 }
 
 fn products(criterion: &mut Criterion) {
-    let gpu = (!gpu::devices().is_empty()).then(|| gpu::open(0, GpuOptions::default()).expect("the GPU opens"));
-    for mut engine in [cpu::open()].into_iter().chain(gpu) {
-        let name = engine.info().name.replace('/', " ");
+    let there = !gpu::devices().is_empty();
+    let open = |options| there.then(|| gpu::open(0, options).expect("the GPU opens"));
+    let plain = open(GpuOptions::default());
+    let matrices = open(GpuOptions { cooperative_matrix: true, ..GpuOptions::default() });
+    let matrices = matrices.filter(|engine| engine.traits().cooperative_matrix);
+    for mut engine in [cpu::open()].into_iter().chain(plain).chain(matrices) {
+        let matrices = if engine.traits().cooperative_matrix { " by matrices" } else { "" };
+        let name = engine.info().name.replace('/', " ") + matrices;
         for (rows, input) in SHAPES {
             let words = u64::from(rows) * u64::from(input) / 16;
             let slices = std::array::from_fn(|_| filled(engine.as_mut(), words));

@@ -5,14 +5,15 @@ struct Params {
     tokens: u32,
     // Entries of `order`.
     entries: u32,
+    // Entries of a tile.
+    tile: u32,
 }
 
 // Tokens and entries at most.
-const TOKENS: u32 = 256u;
-const ENTRIES: u32 = 288u;
+const TOKENS: u32 = 512u;
+const ENTRIES: u32 = 704u;
 const PADDING: u32 = 0xffffffffu;
 const DEPTH_SHIFT: u32 = 16u;
-override TILE: u32 = 8u;
 override WORKGROUP: u32 = 64u;
 
 var<immediate> params: Params;
@@ -33,9 +34,9 @@ fn place(token: u32) -> u32 {
         counts += vec4<u32>(vec4<u32>(other) == vec4<u32>(1u, 2u, 3u, 4u));
         before += u32(other == depth && t < token);
     }
-    let tiles = (counts + TILE - 1u) / TILE;
+    let tiles = (counts + params.tile - 1u) / params.tile;
     let lesser = vec4<u32>(vec4<u32>(depth) > vec4<u32>(1u, 2u, 3u, 4u));
-    return dot(tiles, lesser) * TILE + before;
+    return dot(tiles, lesser) * params.tile + before;
 }
 
 @compute @workgroup_size(WORKGROUP)

@@ -90,7 +90,7 @@ impl Engine for CpuEngine {
     }
 
     fn traits(&self) -> Traits {
-        Traits { software: true, binding_bytes: u64::MAX }
+        Traits { software: true, cooperative_matrix: false, binding_bytes: u64::MAX }
     }
 
     fn create(&mut self, _label: &str, bytes: u64) -> Result<Buffer> {

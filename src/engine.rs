@@ -64,6 +64,8 @@ impl std::fmt::Display for DeviceKind {
 pub struct Traits {
     /// Whether shaders run on processor cores, where invocations side by side are vector lanes of one thread.
     pub software: bool,
+    /// Whether kernels may multiply by cooperative matrices of 16 by 16, f16 summed in f32.
+    pub cooperative_matrix: bool,
     /// The longest range that one binding may have, in bytes.
     pub binding_bytes: u64,
 }

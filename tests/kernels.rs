@@ -5,9 +5,12 @@ mod gpu;
 
 use edge_run::engine::{Engine, Traits};
 use edge_run::format::codes::Range;
-use edge_run::kernels::product::{Depths, Output, Product};
+use edge_run::kernels::attention::Reach;
+use edge_run::kernels::product::{Depths, Output, Product, tile_tokens};
 use edge_run::kernels::sliced::SlicedWeight;
-use edge_run::kernels::{attention, embed_sliced, gather_tokens, rms_norm, rope_cache, silu_mul, token_nll};
+use edge_run::kernels::{
+    attention, attention_split, embed_sliced, gather_tokens, rms_norm, rope_cache, silu_mul, token_nll,
+};
 use edge_run::precision::Depth;
 use edge_run::recording::{Buffer, Recording, Span};
 use edge_run::shape::{LlamaShape, Rope, RopeScaling};
@@ -110,6 +113,7 @@ struct ProductProblem {
     depths: Vec<u32>,
     add: bool,
     software: bool,
+    matrices: bool,
     /// Small enough that some weights are read in parts.
     binding_bytes: u64,
 }
@@ -122,7 +126,7 @@ fn product_problem(tokens: std::ops::Range<usize>) -> impl Strategy<Value = Prod
     let sizes = (any::<u64>(), 1u32..300, 1u32..5, prop_oneof![Just(64u32), Just(128), Just(192)]);
     let choices = (any::<bool>(), any::<bool>(), prop_oneof![Just(4096u64), Just(1 << 27)]);
     (sizes, depths, choices).prop_map(|((seed, rows, groups, group), depths, (add, software, binding_bytes))| {
-        ProductProblem { seed, rows, groups, group, depths, add, software, binding_bytes }
+        ProductProblem { seed, rows, groups, group, depths, add, software, matrices: false, binding_bytes }
     })
 }
 
@@ -148,15 +152,20 @@ impl ProductProblem {
             let depths = upload(engine, &self.depths);
             let output = if self.add { Output::Add } else { Output::Overwrite };
             let product = Product { weight: &weight, x: x.all(), y: y.all(), tokens, output };
+            let traits = Traits {
+                software: self.software,
+                cooperative_matrix: self.matrices,
+                binding_bytes: self.binding_bytes,
+            };
             let depths = match kind {
                 Kind::Matvec => Depths::ByToken(depths.all()),
                 Kind::Matmul => {
-                    let order = recording.transient(u64::from(gather_tokens::entries(tokens)) * 4).all();
-                    gather_tokens::record(recording, tokens, depths.all(), order);
+                    let tile = tile_tokens(traits);
+                    let order = recording.transient(u64::from(gather_tokens::entries(tile, tokens)) * 4).all();
+                    gather_tokens::record(recording, tile, tokens, depths.all(), order);
                     Depths::ByTile(order)
                 }
             };
-            let traits = Traits { software: self.software, binding_bytes: self.binding_bytes };
             product.record(recording, traits, depths);
             y.all()
         }
@@ -165,6 +174,12 @@ impl ProductProblem {
     fn tolerance(&self) -> f32 {
         // Weights lie within [-1, 1.5].
         sum_tolerance(self.input(), 1.5)
+    }
+
+    /// Where a weight and an x are each rounded to f16, by at most half a unit in the last of eleven bits: the roundings
+    /// of a sum of products walk at random, and 8 is the margin.
+    fn f16_tolerance(&self) -> f32 {
+        8.0 / 1024.0 * 1.5 * (self.input() as f32).sqrt() + self.tolerance()
     }
 }
 
@@ -179,6 +194,20 @@ proptest! {
     #[test]
     fn matmul_is_its_reference(problem in product_problem(1..40)) {
         check(&problem.build(Kind::Matmul), problem.tolerance(), 0.0)?;
+    }
+
+    /// On GPUs; the rows and the tokens end at and about the edges of tiles.
+    #[test]
+    fn tiled_matmul_is_its_reference(
+        problem in product_problem(1..257),
+        rows in (1u32..5, 0u32..3).prop_map(|(tiles, about)| 64 * tiles + about - 1),
+    ) {
+        let problem = ProductProblem { rows, software: false, ..problem };
+        check(&problem.build(Kind::Matmul), problem.tolerance(), 0.0)?;
+        if gpu::gpu().is_some_and(|gpu| gpu.traits().cooperative_matrix) {
+            let problem = ProductProblem { matrices: true, ..problem };
+            check(&problem.build(Kind::Matmul), problem.f16_tolerance(), 0.0)?;
+        }
     }
 
     #[test]
@@ -204,6 +233,19 @@ proptest! {
     }
 
     #[test]
+    fn split_attention_is_its_reference(problem in split_problem()) {
+        check(&problem.attention(), problem.tolerance(), 0.0)?;
+    }
+
+    /// On both engines, so that the references of the two kernels cannot be wrong alike.
+    #[test]
+    fn split_attention_is_attention(problem in split_problem()) {
+        let whole = run(cpu::open().as_mut(), &AttentionProblem { splits: 0, ..problem.clone() }.attention());
+        let split = run(cpu::open().as_mut(), &problem.attention());
+        compare(&split, &whole, problem.tolerance(), 0.0).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
     fn gate_is_its_reference(seed: u64, tokens in 1u32..20, vec4s in 1u32..200) {
         check(&gate(seed, tokens, vec4s * 4), TRANSCENDENTAL, TRANSCENDENTAL)?;
     }
@@ -225,9 +267,11 @@ fn a_wrong_depth_a_wrong_code_and_a_forgotten_sum_are_noticed() {
         depths,
         add: true,
         software: true,
+        matrices: false,
         binding_bytes: 1 << 27,
     };
-    for kind in [Kind::Matvec, Kind::Matmul] {
+    for (kind, software) in [(Kind::Matvec, true), (Kind::Matmul, true), (Kind::Matmul, false)] {
+        let sound = ProductProblem { software, ..sound.clone() };
         let must_notice = |wrong: &ProductProblem| {
             must_differ(&sound.build(kind), &wrong.build(kind), sound.tolerance(), 0.0);
         };
@@ -241,9 +285,24 @@ fn a_wrong_depth_a_wrong_code_and_a_forgotten_sum_are_noticed() {
 
 #[test]
 fn a_wrong_position_a_wrong_eps_and_a_wrong_target_are_noticed() {
-    let sound = AttentionProblem { seed: 5, tokens: 3, first: 9, kv_heads: 2, share: 2, head_dim: 16 };
+    let sound = AttentionProblem {
+        seed: 5,
+        tokens: 3,
+        first: 9,
+        kv_heads: 2,
+        share: 2,
+        head_dim: 16,
+        context: CONTEXT,
+        splits: 0,
+    };
     let moved = AttentionProblem { first: 10, ..sound.clone() };
     must_differ(&sound.attention(), &moved.attention(), sound.tolerance(), 0.0);
+    // One position more or less at the end of a long context, with what the kernels may differ by.
+    let long = AttentionProblem { first: 900, tokens: 1, context: 1024, splits: 5, ..sound.clone() };
+    for first in [899, 901] {
+        let moved = AttentionProblem { first, ..long.clone() };
+        must_differ(&long.attention(), &moved.attention(), long.tolerance(), 0.0);
+    }
     must_differ(&sound.rope(Part::Q), &moved.rope(Part::Q), 4.0 * EPSILON, 0.0);
     must_differ(&sound.rope(Part::Keys), &moved.rope(Part::Keys), 4.0 * EPSILON, F16_ROUNDING);
     must_differ(&norm(1, 4, 64, 1e-5), &norm(1, 4, 64, 1e-3), 0.0, sum_tolerance(64, 1.0) + TRANSCENDENTAL);
@@ -319,7 +378,7 @@ fn embedding(
         let ids: Vec<u32> = (0..tokens).map(|_| rng.random_range(0..rows)).collect();
         let ids = upload(engine, &ids);
         let y = upload(engine, &uniform(rng, tokens * input));
-        let traits = Traits { software: true, binding_bytes: 4096 };
+        let traits = Traits { software: true, cooperative_matrix: false, binding_bytes: 4096 };
         embed_sliced::record(recording, traits, &weight, depth, ids.all(), y.all());
         y.all()
     }
@@ -369,7 +428,7 @@ fn likelihood(seed: u64, tokens: u32, vocab: u32, shift: u32) -> impl Fn(&mut dy
     }
 }
 
-/// Tokens at positions `first` on, in a cache of CONTEXT tokens.
+/// Tokens at positions `first` on, in a cache of `context` tokens.
 #[derive(Debug, Clone)]
 struct AttentionProblem {
     seed: u64,
@@ -378,6 +437,9 @@ struct AttentionProblem {
     kv_heads: u32,
     share: u32,
     head_dim: u32,
+    context: u32,
+    /// Parts of the positions; 0: the kernel that takes them as one.
+    splits: u32,
 }
 
 const CONTEXT: u32 = 160;
@@ -399,8 +461,18 @@ fn attention_problem() -> impl Strategy<Value = AttentionProblem> {
             kv_heads,
             share,
             head_dim,
+            context: CONTEXT,
+            splits: 0,
         },
     )
+}
+
+/// Positions at and about the edges of blocks and splits, and splits that have none.
+fn split_problem() -> impl Strategy<Value = AttentionProblem> {
+    let edges = (0u32..16, 0u32..3).prop_map(|(block, about)| (64 * block + about).saturating_sub(1));
+    let first = prop_oneof![0u32..1000, edges];
+    (attention_problem(), first, prop_oneof![1u32..9, Just(16u32), Just(33)])
+        .prop_map(|(problem, first, splits)| AttentionProblem { first, context: 1024, splits, ..problem })
 }
 
 impl AttentionProblem {
@@ -413,7 +485,7 @@ impl AttentionProblem {
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
             vocab: 64,
-            max_context: CONTEXT,
+            max_context: self.context,
             norm_eps: 1e-5,
             tied_head: true,
             rope: Rope { theta: 1e4, scaling: RopeScaling::None },
@@ -453,7 +525,7 @@ impl AttentionProblem {
             let shape = self.shape();
             let rng = &mut StdRng::seed_from_u64(self.seed);
             let halves = |rng: &mut StdRng| -> Vec<f16> {
-                uniform(rng, shape.kv_dim() * CONTEXT).into_iter().map(f16::from_f32).collect()
+                uniform(rng, shape.kv_dim() * self.context).into_iter().map(f16::from_f32).collect()
             };
             let (keys, values) = (upload(engine, &halves(rng)), upload(engine, &halves(rng)));
             let q: Vec<f32> = uniform(rng, self.tokens * shape.q_dim()).iter().map(|q| q * 4.0).collect();
@@ -461,7 +533,15 @@ impl AttentionProblem {
             let y = upload(engine, &vec![0f32; (self.tokens * shape.q_dim()) as usize]);
             let (q, positions, y) = (q.all(), positions.all(), y.all());
             let buffers = attention::Buffers { q, positions, keys: keys.all(), values: values.all(), y };
-            attention::record(recording, &shape, self.tokens, CONTEXT, buffers);
+            match self.splits {
+                0 => {
+                    let traits = Traits { software: true, cooperative_matrix: false, binding_bytes: 1 << 27 };
+                    attention::record(recording, traits, &shape, (self.tokens, Reach::Any), self.context, buffers);
+                }
+                splits => {
+                    attention_split::record(recording, &shape, self.tokens, self.context, splits, buffers);
+                }
+            }
             y
         }
     }
@@ -469,7 +549,7 @@ impl AttentionProblem {
     fn tolerance(&self) -> f32 {
         // A score of up to 4 sqrt(A) carries the rounding of its sum into the exponent.
         let score = sum_tolerance(self.head_dim, 4.0) / (self.head_dim as f32).sqrt();
-        score + sum_tolerance(CONTEXT, 1.0 / 8.0) + TRANSCENDENTAL
+        score + sum_tolerance(self.context, 1.0 / 8.0) + TRANSCENDENTAL
     }
 }
 
@@ -481,6 +561,8 @@ fn widen(engine: &mut dyn Engine, recording: &mut Recording, shape: &LlamaShape,
     let q = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
     let y = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
     let positions = upload(engine, &[0u32]).all();
-    attention::record(recording, &flat, 1, 1, attention::Buffers { q, positions, keys: cache, values: cache, y });
+    let buffers = attention::Buffers { q, positions, keys: cache, values: cache, y };
+    let traits = Traits { software: true, cooperative_matrix: false, binding_bytes: 1 << 27 };
+    attention::record(recording, traits, &flat, (1, Reach::Any), 1, buffers);
     y
 }

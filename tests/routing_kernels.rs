@@ -6,7 +6,6 @@ mod gpu;
 use edge_run::cpu;
 use edge_run::engine::{Engine, Traits};
 use edge_run::kernels::gather_tokens::{self, PADDING, entry};
-use edge_run::kernels::matmul_sliced::TILE_TOKENS;
 use edge_run::kernels::route::{self, Control, Router};
 use edge_run::recording::{Buffer, Recording, Span};
 use edge_run::routing::{HIDDEN, SCORES};
@@ -87,7 +86,7 @@ impl RouteProblem {
             }
             let deal = upload(engine, &deal).all();
             let depths = upload(engine, &vec![0u32; self.tokens as usize]).all();
-            let traits = Traits { software: self.software, binding_bytes: 1 << 27 };
+            let traits = Traits { software: self.software, cooperative_matrix: false, binding_bytes: 1 << 27 };
             route::record(recording, traits, &router, &route::Inputs { x, control, site: 1, deal }, depths);
             depths
         }
@@ -113,13 +112,22 @@ fn sound() -> RouteProblem {
     }
 }
 
-fn gather(depths: &[u32]) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
+fn gather(tile: u32, depths: &[u32]) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
     move |engine, recording| {
         let tokens = depths.len() as u32;
-        let order = upload(engine, &vec![0u32; gather_tokens::entries(tokens) as usize]).all();
-        gather_tokens::record(recording, tokens, upload(engine, depths).all(), order);
+        let order = upload(engine, &vec![0u32; gather_tokens::entries(tile, tokens) as usize]).all();
+        gather_tokens::record(recording, tile, tokens, upload(engine, depths).all(), order);
         order
     }
+}
+
+/// Of as many tokens as there may be.
+fn depths() -> impl Strategy<Value = Vec<u32>> {
+    prop::collection::vec(1u32..=4, 1..=gather_tokens::TOKENS as usize)
+}
+
+fn tile() -> impl Strategy<Value = u32> {
+    prop_oneof![Just(8u32), Just(64)]
 }
 
 proptest! {
@@ -136,18 +144,18 @@ proptest! {
     }
 
     #[test]
-    fn gathering_is_its_reference(depths in prop::collection::vec(1u32..=4, 1..=256)) {
+    fn gathering_is_its_reference(depths in depths(), tile in tile()) {
         let Some(mut gpu) = gpu::gpu() else { return Ok(()) };
-        prop_assert_eq!(run(gpu.as_mut(), &gather(&depths)), run(cpu::open().as_mut(), &gather(&depths)));
+        prop_assert_eq!(run(gpu.as_mut(), &gather(tile, &depths)), run(cpu::open().as_mut(), &gather(tile, &depths)));
     }
 
     #[test]
-    fn an_order_has_every_token_once_in_tiles_of_one_depth(depths in prop::collection::vec(1u32..=4, 1..=256)) {
-        let order = run(cpu::open().as_mut(), &gather(&depths));
+    fn an_order_has_every_token_once_in_tiles_of_one_depth(depths in depths(), tile in tile()) {
+        let order = run(cpu::open().as_mut(), &gather(tile, &depths));
         let mut tokens: Vec<u32> = order.iter().filter(|e| **e != PADDING).map(|e| e & 0xffff).collect();
         tokens.sort_unstable();
         prop_assert_eq!(tokens, Vec::from_iter(0..depths.len() as u32));
-        for tile in order.chunks(TILE_TOKENS as usize) {
+        for tile in order.chunks(tile as usize) {
             let filled = tile.iter().take_while(|e| **e != PADDING).count();
             prop_assert!(tile[filled..].iter().all(|e| *e == PADDING), "filled from the front: {:?}", tile);
             let tile = &tile[..filled];
@@ -187,7 +195,7 @@ fn another_threshold_router_clamp_deal_and_order_are_noticed() {
         let far = differences(&run(gpu.as_mut(), &wrong.build()), &reference);
         assert!(far * 1000 > reference.len() * 5, "{wrong:?}: {far}");
     }
-    assert_ne!(run(gpu.as_mut(), &gather(&[1, 2, 3])), run(cpu::open().as_mut(), &gather(&[1, 3, 2])));
+    assert_ne!(run(gpu.as_mut(), &gather(8, &[1, 2, 3])), run(cpu::open().as_mut(), &gather(8, &[1, 3, 2])));
 }
 
 #[test]

@@ -6,10 +6,17 @@ use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, TypeInner};
 
-/// The kernel's module, validated under the capabilities that every adapter must have.
+/// Every kernel, and that which not every adapter can run.
+fn all() -> impl Iterator<Item = &'static Kernel> {
+    kernels::ALL.into_iter().chain([&kernels::matmul_matrix::KERNEL])
+}
+
+/// The kernel's module, validated under the capabilities that every adapter must have, or its own.
 fn checked(kernel: &Kernel) -> (Module, ModuleInfo) {
     let module = kernels::module(kernel).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
-    let mut validator = Validator::new(ValidationFlags::all(), kernels::BASELINE);
+    let matrices = kernel.name == kernels::matmul_matrix::KERNEL.name;
+    let more = if matrices { kernels::MATRICES } else { Capabilities::empty() };
+    let mut validator = Validator::new(ValidationFlags::all(), kernels::BASELINE | more);
     let info = validator.validate(&module).unwrap_or_else(|e| panic!("{}: {e:?}", kernel.name));
     (module, info)
 }
@@ -45,7 +52,7 @@ fn shader_bindings(module: &Module) -> Vec<Access> {
 
 #[test]
 fn parameters_lie_where_the_shader_reads_them() {
-    for kernel in kernels::ALL {
+    for kernel in all() {
         assert_eq!(rust_params(kernel), shader_params(&checked(kernel).0), "{}", kernel.name);
     }
 }
@@ -62,7 +69,7 @@ fn a_parameter_that_moved_is_noticed() {
 
 #[test]
 fn bindings_are_those_that_the_kernel_declares() {
-    for kernel in kernels::ALL {
+    for kernel in all() {
         assert_eq!(kernel.bindings, shader_bindings(&checked(kernel).0), "{}", kernel.name);
     }
 }
@@ -85,6 +92,20 @@ fn resolved(kernel: &Kernel) -> (Module, ModuleInfo) {
     let (module, info) = naga::back::pipeline_constants::process_overrides(&module, &info, entry, &constants)
         .unwrap_or_else(|e| panic!("{}: {e:?}", kernel.name));
     (module.into_owned(), info.into_owned())
+}
+
+/// Vulkan is the only back end with such matrices of this size.
+#[test]
+fn the_product_by_matrices_can_be_written_for_vulkan_and_needs_what_it_says() {
+    let kernel = &kernels::matmul_matrix::KERNEL;
+    let (module, info) = resolved(kernel);
+    let spirv = spv::write_vec(&module, &info, &spv::Options { lang_version: (1, 6), ..Default::default() }, None);
+    const MULTIPLY_ADD: u32 = 4459;
+    let words = spirv.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(words.iter().filter(|word| **word == 6 << 16 | MULTIPLY_ADD).count(), 4);
+
+    let module = kernels::module(kernel).unwrap();
+    assert!(Validator::new(ValidationFlags::all(), kernels::BASELINE).validate(&module).is_err());
 }
 
 #[test]

@@ -55,10 +55,15 @@ fn codes(chunk: Chunk, i: u32, depth: u32) -> mat4x4<f32> {
     );
 }
 
-// Of the group that chunk `at` lies in: the width of the finest bin, and the middle of the bin that an all-zero code
-// names at `depth`; weight = code * x + y. Rows are whole numbers of groups, so groups count on over all rows.
-fn bin(at: u32, group_chunks: u32, depth: u32) -> vec2<f32> {
-    let lo_step = unpack2x16float(scales[at / group_chunks]);
+// Of a group: the width of the finest bin, and the middle of the bin that an all-zero code names at `depth`;
+// weight = code * x + y.
+fn bin_of_group(group: u32, depth: u32) -> vec2<f32> {
+    let lo_step = unpack2x16float(scales[group]);
     let finest = lo_step.y / 64.0;
     return vec2<f32>(finest, lo_step.x + finest * 0.5 * f32(1u << (8u - 2u * depth)));
+}
+
+// The same of the group that chunk `at` lies in. Rows are whole numbers of groups, so groups count on over all rows.
+fn bin(at: u32, group_chunks: u32, depth: u32) -> vec2<f32> {
+    return bin_of_group(at / group_chunks, depth);
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use wgpu::{Adapter, Backend, Backends, DeviceType, DownlevelFlags, Features, InstanceDescriptor};
+use wgpu::{CooperativeMatrixProperties, CooperativeScalarType};
 
 use crate::engine::{DeviceInfo, DeviceKind, Traits};
 use crate::error::{Error, Result};
@@ -11,6 +12,10 @@ use crate::error::{Error, Result};
 const REQUIRED: Features = Features::IMMEDIATES;
 /// Features that are used where they are there.
 const OPTIONAL: Features = Features::TIMESTAMP_QUERY;
+/// What cooperative matrices need.
+const MATRICES: Features = Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(Features::SHADER_F16);
+/// Invocations of a subgroup that multiplies matrices; the shader's constant.
+const MATRIX_SUBGROUP: u32 = 32;
 /// Storage buffers that a kernel binds at most.
 const STORAGE_BUFFERS: u32 = 8;
 /// Features that make a difference and are reported.
@@ -27,6 +32,10 @@ const REPORTED: [(&str, Features); 5] = [
 pub struct GpuOptions {
     /// Compile shaders with bounds checks and loop limits, slower, for hunting faults.
     pub checks: bool,
+    /// Multiply by cooperative matrices in f16 where the adapter has them.
+    pub cooperative_matrix: bool,
+    /// Launch kernels as on a GPU where the device is a software renderer, slower, for testing them there.
+    pub as_hardware: bool,
 }
 
 /// An open device and its faults.
@@ -76,6 +85,33 @@ fn describe(index: usize, adapter: &Adapter) -> DeviceInfo {
     }
 }
 
+/// Whether the adapter has the matrices of `matmul_matrix`, and subgroups of the size that it takes for granted.
+fn multiplies_matrices(adapter: &Adapter) -> bool {
+    let fits = |m: &CooperativeMatrixProperties| {
+        [m.m_size, m.n_size, m.k_size] == [16; 3]
+            && m.ab_type == CooperativeScalarType::F16
+            && m.cr_type == CooperativeScalarType::F32
+    };
+    let info = adapter.get_info();
+    adapter.features().contains(MATRICES)
+        && [info.subgroup_min_size, info.subgroup_max_size] == [MATRIX_SUBGROUP; 2]
+        && adapter.cooperative_matrix_properties().iter().any(fits)
+}
+
+/// The token for wgpu's experimental features.
+fn experimental(wanted: bool) -> wgpu::ExperimentalFeatures {
+    if !wanted {
+        return wgpu::ExperimentalFeatures::disabled();
+    }
+    #[allow(unsafe_code, reason = "cooperative matrices are experimental in wgpu")]
+    // SAFETY: what is experimental is that validation is not complete. The one shader that uses matrices is this
+    // crate's own: whole subgroups load them from and store them to workgroup memory, at places that lie inside its
+    // arrays whatever the dispatch.
+    unsafe {
+        wgpu::ExperimentalFeatures::enabled()
+    }
+}
+
 impl Context {
     /// Opens the adapter with all its limits.
     pub fn open(index: usize, options: GpuOptions) -> Result<Context> {
@@ -98,17 +134,21 @@ impl Context {
             let most = limits.max_storage_buffers_per_shader_stage;
             return Err(refused(format!("binds {most} storage buffers at once; {STORAGE_BUFFERS} are needed")));
         }
+        let cooperative_matrix = options.cooperative_matrix && multiplies_matrices(adapter);
+        let matrices = if cooperative_matrix { MATRICES } else { Features::empty() };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("edge-run"),
-            required_features: REQUIRED | (OPTIONAL & features),
+            required_features: REQUIRED | (OPTIONAL & features) | matrices,
             required_limits: limits.clone(),
+            experimental_features: experimental(cooperative_matrix),
             ..Default::default()
         };
         let opened = pollster::block_on(adapter.request_device(&descriptor));
         let (device, queue) = opened.map_err(|e| refused(e.to_string()))?;
         let faults = record_faults(&device);
-        let software = info.kind == DeviceKind::SoftwareRenderer;
-        let traits = Traits { software, binding_bytes: limits.max_storage_buffer_binding_size };
+        let software = info.kind == DeviceKind::SoftwareRenderer && !options.as_hardware;
+        let binding_bytes = limits.max_storage_buffer_binding_size;
+        let traits = Traits { software, cooperative_matrix, binding_bytes };
         Ok(Context { device, queue, info, traits, options, faults })
     }
 

@@ -7,7 +7,7 @@ use super::context::Context;
 use super::pipelines::{Pipeline, Pipelines};
 use super::pool::{Loan, Pool};
 use super::timestamps;
-use crate::engine::{DeviceInfo, Engine, KernelTime, Traits};
+use crate::engine::{DeviceInfo, DeviceKind, Engine, KernelTime, Traits};
 use crate::error::Result;
 use crate::format::MappedTensor;
 use crate::recording::{Buffer, Command, Prepared, Recording, Span, Ticket};
@@ -210,7 +210,7 @@ impl Engine for GpuEngine {
     }
 
     fn overlaps(&self) -> bool {
-        !self.context.traits.software
+        self.context.info.kind != DeviceKind::SoftwareRenderer
     }
 
     fn submit(&mut self, prepared: &mut Prepared) -> Result<Ticket> {

@@ -4,8 +4,9 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-use super::params;
 use super::sliced::dot;
+use super::{attention_split, params};
+use crate::engine::Traits;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
 use crate::shape::LlamaShape;
 
@@ -45,8 +46,44 @@ pub struct Buffers {
     pub y: Span,
 }
 
-/// Records the attention of `tokens` tokens, each over the positions up to its own.
-pub fn record(recording: &mut Recording, shape: &LlamaShape, tokens: u32, context: u32, buffers: Buffers) {
+/// How far back a step's tokens look, where a recording depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// Any distance, and best at short ones.
+    Any,
+    /// Any distance, and best at long ones: a token's positions are shared among workgroups.
+    Long,
+}
+
+/// Positions from which on a step of one token looks far back.
+const LONG_POSITIONS: u32 = 512;
+
+impl Reach {
+    /// The reach that is best for tokens from `position` on.
+    pub fn of(tokens: u32, position: u32) -> Reach {
+        // Many tokens are work enough for all workgroups as they are.
+        if tokens == 1 && position >= LONG_POSITIONS { Reach::Long } else { Reach::Any }
+    }
+}
+
+/// Records the attention of `tokens` tokens, each over the positions up to its own, by the kernel that is best.
+pub fn record(
+    recording: &mut Recording,
+    traits: Traits,
+    shape: &LlamaShape,
+    (tokens, reach): (u32, Reach),
+    context: u32,
+    buffers: Buffers,
+) {
+    if traits.software {
+        return record_whole(recording, shape, tokens, context, buffers);
+    }
+    let splits = if reach == Reach::Long { attention_split::splits(shape, context) } else { 1 };
+    attention_split::record(recording, shape, tokens, context, splits, buffers);
+}
+
+/// Records the attention of `tokens` tokens by this kernel.
+fn record_whole(recording: &mut Recording, shape: &LlamaShape, tokens: u32, context: u32, buffers: Buffers) {
     let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
     let params = Params { heads, kv_heads, head_dim, context };
     let Buffers { q, positions, keys, values, y } = buffers;
@@ -74,8 +111,9 @@ fn attention(args: &mut Arguments<'_>) {
     });
 }
 
-/// y = softmax(q . keys / sqrt(A)) . values over all rows of keys and values.
-fn attend(q: &[f32], keys: &[f16], values: &[f16], y: &mut [f32]) {
+/// y = softmax(q . keys / sqrt(A)) . values over all rows of keys and values; the highest score, and the sum of
+/// exp(score - highest).
+pub(super) fn attend(q: &[f32], keys: &[f16], values: &[f16], y: &mut [f32]) -> [f32; 2] {
     let dim = q.len();
     let scale = 1.0 / (dim as f32).sqrt();
     let mut row = vec![0f32; dim];
@@ -94,4 +132,5 @@ fn attend(q: &[f32], keys: &[f16], values: &[f16], y: &mut [f32]) {
             *y += weight / total * value;
         }
     }
+    [highest, total]
 }

@@ -5,7 +5,6 @@
 
 use std::ops::Range;
 
-use super::matmul_sliced::TILE_TOKENS;
 use super::{WORKGROUP, params};
 use crate::precision::SLICES;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
@@ -15,6 +14,8 @@ params! {
     tokens: u32,
     /// Entries of the order.
     entries: u32,
+    /// Entries of a tile.
+    tile: u32,
 }
 
 /// `shaders/gather_tokens.wgsl`; bindings: depths `[T]` u32, order `[entries]` u32.
@@ -27,7 +28,9 @@ pub static KERNEL: Kernel = Kernel {
 };
 
 /// Tokens that can be gathered at most.
-pub const TOKENS: u32 = 256;
+pub const TOKENS: u32 = 512;
+/// The longest tile.
+const TILE_MAX: u32 = 64;
 /// An entry that no token has.
 pub const PADDING: u32 = u32::MAX;
 
@@ -48,20 +51,21 @@ pub fn uniform(tokens: Range<u32>, depth: u32) -> Vec<u32> {
     tokens.map(|token| entry(token, depth)).collect()
 }
 
-/// Entries that an order of `tokens` tokens has room for, whatever their depths: every depth may leave a tile unfilled.
-pub fn entries(tokens: u32) -> u32 {
-    let slack = SLICES as u32 * (TILE_TOKENS - 1);
-    (tokens + slack) / TILE_TOKENS * TILE_TOKENS
+/// Entries that an order of `tokens` tokens in tiles of `tile` has room for, whatever their depths: every depth may
+/// leave a tile unfilled.
+pub fn entries(tile: u32, tokens: u32) -> u32 {
+    let slack = SLICES as u32 * (tile - 1);
+    (tokens + slack) / tile * tile
 }
 
-/// Records the order of `tokens` tokens of the depths in `depths`, `[T]` u32 in 1..=4, into `order`, `[entries(T)]`.
-/// Panics beyond [`TOKENS`].
-pub fn record(recording: &mut Recording, tokens: u32, depths: Span, order: Span) {
-    assert!(tokens <= TOKENS, "{tokens} tokens are gathered at once");
-    let params = Params { tokens, entries: entries(tokens) };
+/// Records the order of `tokens` tokens of the depths in `depths`, `[T]` u32 in 1..=4, in tiles of `tile`, into
+/// `order`, `[entries(tile, T)]`. Panics beyond [`TOKENS`].
+pub fn record(recording: &mut Recording, tile: u32, tokens: u32, depths: Span, order: Span) {
+    assert!(tokens <= TOKENS && tile <= TILE_MAX, "{tokens} tokens are gathered at once, in tiles of {tile}");
+    let params = Params { tokens, entries: entries(tile, tokens), tile };
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
-        constants: vec![("WORKGROUP", WORKGROUP), ("TILE", TILE_TOKENS)],
+        constants: vec![("WORKGROUP", WORKGROUP)],
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![depths, order],
         workgroups: [1, 1, 1],
@@ -79,7 +83,7 @@ fn gather_tokens(args: &mut Arguments<'_>) {
             order[at] = entry(token, depth);
             at += 1;
         }
-        at = at.next_multiple_of(TILE_TOKENS as usize);
+        at = at.next_multiple_of(p.tile as usize);
     }
 }
 
@@ -90,17 +94,17 @@ mod tests {
     #[test]
     fn an_order_has_room_for_any_depths() {
         // The most tiles come of three depths with one token each and one depth with the rest.
-        for tokens in 4..=TOKENS {
-            let tiles = |tokens: u32| tokens.div_ceil(TILE_TOKENS);
-            assert!(entries(tokens) >= (3 * tiles(1) + tiles(tokens - 3)) * TILE_TOKENS, "{tokens}");
+        for (tile, tokens) in [8, 32, TILE_MAX].into_iter().flat_map(|tile| (4..=TOKENS).map(move |t| (tile, t))) {
+            let tiles = |tokens: u32| tokens.div_ceil(tile);
+            assert!(entries(tile, tokens) >= (3 * tiles(1) + tiles(tokens - 3)) * tile, "{tile} {tokens}");
         }
         // The shader's constant.
-        assert!(entries(TOKENS) <= 288);
+        assert_eq!(entries(TILE_MAX, TOKENS), 704);
     }
 
     #[test]
     fn padding_is_no_token() {
-        assert_eq!(parts(entry(255, 4)), (255, 4));
+        assert_eq!(parts(entry(511, 4)), (511, 4));
         assert!(parts(PADDING).0 >= TOKENS);
     }
 }

@@ -12,7 +12,7 @@ pub static KERNEL: Kernel = Kernel {
     wgsl: include_str!("../../shaders/matmul_sliced.wgsl"),
     params: Params::FIELDS,
     bindings: BINDINGS,
-    reference: matmul_sliced,
+    reference: by_order,
 };
 
 /// Tokens of an invocation: those of a tile, which has one depth.
@@ -25,18 +25,22 @@ const TILE_ROWS: u32 = 4;
 pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, order: Span) {
     let constants = vec![("WORKGROUP", WORKGROUP)];
     let columns = (order.bytes / 4) as u32 / TILE_TOKENS;
-    let launch = Launch { kernel: &KERNEL, constants, rows: TILE_ROWS * WORKGROUP, depths: order, columns };
+    let launch = Launch {
+        kernel: &KERNEL,
+        constants,
+        rows: TILE_ROWS * WORKGROUP,
+        depths: order,
+        columns,
+        columns_first: false,
+    };
     record_product(recording, traits, product, &launch);
 }
 
-fn matmul_sliced(args: &mut Arguments<'_>) {
+/// The product of the tokens in the order that binding 6 holds, each at the depth of its entry.
+pub(super) fn by_order(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let order: &[u32] = args.read(6);
-    let mut work = Vec::with_capacity(p.tokens as usize);
-    for tile in order.chunks_exact(TILE_TOKENS as usize) {
-        let (_, depth) = parts(tile[0]);
-        let tokens = tile.iter().map(|entry| parts(*entry).0).filter(|token| *token < p.tokens);
-        work.extend(tokens.map(|token| (token as usize, depth as usize)));
-    }
+    let work = order.iter().map(|entry| parts(*entry)).filter(|(token, _)| *token < p.tokens);
+    let work: Vec<(usize, usize)> = work.map(|(token, depth)| (token as usize, depth as usize)).collect();
     compute(args, &work);
 }

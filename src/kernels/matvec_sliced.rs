@@ -24,8 +24,14 @@ pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, 
     let lanes = if traits.software { 1 } else { 32 };
     let workgroup = if traits.software { 8 } else { WORKGROUP };
     let constants = vec![("WORKGROUP", workgroup), ("LANES", lanes)];
-    let launch =
-        Launch { kernel: &KERNEL, constants, rows: TEAM_ROWS * workgroup / lanes, depths, columns: product.tokens };
+    let launch = Launch {
+        kernel: &KERNEL,
+        constants,
+        rows: TEAM_ROWS * workgroup / lanes,
+        depths,
+        columns: product.tokens,
+        columns_first: false,
+    };
     record_product(recording, traits, product, &launch);
 }
 

@@ -3,10 +3,14 @@
 //! `kernels/x.rs` belongs to `shaders/x.wgsl`. Shapes use the letters of [`crate::shape`].
 
 pub mod attention;
+pub mod attention_join;
+pub mod attention_split;
 pub mod copy;
 pub mod embed_sliced;
 pub mod gather_tokens;
+pub mod matmul_matrix;
 pub mod matmul_sliced;
+pub mod matmul_tiled;
 pub mod matvec_sliced;
 pub mod product;
 pub mod rms_norm;
@@ -20,17 +24,20 @@ pub mod token_nll;
 
 mod shaders;
 
-pub use shaders::{BASELINE, module};
+pub use shaders::{BASELINE, MATRICES, module};
 
 use crate::recording::Kernel;
 
-/// Every kernel there is.
-pub const ALL: [&Kernel; 13] = [
+/// Every kernel that every adapter can run: all but [`matmul_matrix`].
+pub const ALL: [&Kernel; 16] = [
     &attention::KERNEL,
+    &attention_join::KERNEL,
+    &attention_split::KERNEL,
     &copy::KERNEL,
     &embed_sliced::KERNEL,
     &gather_tokens::KERNEL,
     &matmul_sliced::KERNEL,
+    &matmul_tiled::KERNEL,
     &matvec_sliced::KERNEL,
     &rms_norm::KERNEL,
     &rope_cache::KERNEL,

@@ -3,13 +3,14 @@
 use rayon::prelude::*;
 
 use super::sliced::{CHUNK, Rows, SlicedWeight, dot};
-use super::{matmul_sliced, matvec_sliced, params};
+use super::{matmul_matrix, matmul_sliced, matmul_tiled, matvec_sliced, params};
 use crate::engine::Traits;
 use crate::precision::SLICES;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
 
-/// Tokens up to which a product is one product a token.
+/// Tokens up to which a product is one product a token, on processor cores and on GPUs, whose tiles are larger.
 const MATVEC_TOKENS: u32 = 4;
+const MATVEC_TOKENS_GPU: u32 = 16;
 
 /// What a product does with what its output holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,13 +26,19 @@ pub enum Output {
 pub enum Depths {
     /// The depth of each token, `[T]` u32 in 1..=4: one product a token.
     ByToken(Span),
-    /// An order of the tokens in tiles of one depth, of u32 [entries](super::gather_tokens::entry).
+    /// An order of the tokens in tiles of one depth, [`tile_tokens`] each, of u32
+    /// [entries](super::gather_tokens::entry).
     ByTile(Span),
 }
 
 /// Whether a product of so many tokens is worth gathering them in tiles.
-pub fn in_tiles(tokens: u32) -> bool {
-    tokens > MATVEC_TOKENS
+pub fn in_tiles(traits: Traits, tokens: u32) -> bool {
+    tokens > if traits.software { MATVEC_TOKENS } else { MATVEC_TOKENS_GPU }
+}
+
+/// Tokens of a tile of one depth, for the products in tiles.
+pub fn tile_tokens(traits: Traits) -> u32 {
+    if traits.software { matmul_sliced::TILE_TOKENS } else { matmul_tiled::TILE_TOKENS }
 }
 
 /// y[t, r] (+)= sum over k of W[r, k] * x[t, k], with W read at the depth of token t.
@@ -54,7 +61,11 @@ impl Product<'_> {
     pub fn record(&self, recording: &mut Recording, traits: Traits, depths: Depths) {
         match depths {
             Depths::ByToken(depths) => matvec_sliced::record(recording, traits, self, depths),
-            Depths::ByTile(order) => matmul_sliced::record(recording, traits, self, order),
+            Depths::ByTile(order) if traits.software => matmul_sliced::record(recording, traits, self, order),
+            Depths::ByTile(order) if traits.cooperative_matrix => {
+                matmul_matrix::record(recording, traits, self, order);
+            }
+            Depths::ByTile(order) => matmul_tiled::record(recording, traits, self, order),
         }
     }
 }
@@ -90,6 +101,8 @@ pub(super) struct Launch {
     pub depths: Span,
     /// Workgroups side by side over the tokens.
     pub columns: u32,
+    /// Whether workgroups that follow each other take the same rows, for the cache: then x counts the columns.
+    pub columns_first: bool,
 }
 
 /// Records the product, in parts where the weight is longer than a binding may be.
@@ -107,12 +120,14 @@ pub(super) fn record(recording: &mut Recording, traits: Traits, product: &Produc
         };
         let mut bindings = weight.bindings(&rows);
         bindings.extend([product.x, launch.depths, product.y]);
+        let row_tiles = params.rows.div_ceil(launch.rows);
+        let (x, y) = if launch.columns_first { (launch.columns, row_tiles) } else { (row_tiles, launch.columns) };
         recording.dispatch(Dispatch {
             kernel: launch.kernel,
             constants: launch.constants.clone(),
             params: bytemuck::bytes_of(&params).to_vec(),
             bindings,
-            workgroups: [params.rows.div_ceil(launch.rows), launch.columns, 1],
+            workgroups: [x, y, 1],
         });
     }
 }

@@ -7,10 +7,14 @@ use crate::recording::Kernel;
 /// What every shader may rely on; adapters that lack it are not used.
 pub const BASELINE: Capabilities = Capabilities::IMMEDIATES.union(Capabilities::SHADER_FLOAT16_IN_FLOAT32);
 
+/// What [`matmul_matrix`](super::matmul_matrix) needs beyond.
+pub const MATRICES: Capabilities = Capabilities::SHADER_FLOAT16.union(Capabilities::COOPERATIVE_MATRIX);
+
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 5] = [
+const SHARED: [(&str, &str); 6] = [
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
     ("product", include_str!("../../shaders/shared/product.wgsl")),
+    ("tiled", include_str!("../../shaders/shared/tiled.wgsl")),
     ("sampling", include_str!("../../shaders/shared/sampling.wgsl")),
     ("candidates", include_str!("../../shaders/shared/candidates.wgsl")),
     ("descent", include_str!("../../shaders/shared/descent.wgsl")),

@@ -5,7 +5,7 @@
 use super::state::{Cache, Inputs, LayerCache};
 use super::weights::{LayerWeights, Weights};
 use crate::engine::Traits;
-use crate::kernels::product::{Depths, Output, Product, in_tiles};
+use crate::kernels::product::{Depths, Output, Product, in_tiles, tile_tokens};
 use crate::kernels::{attention, embed_sliced, gather_tokens, rms_norm, rope_cache, route, silu_mul, token_nll};
 use crate::kernels::{sample_peaks, sample_token};
 use crate::precision::Depth;
@@ -29,6 +29,8 @@ pub struct Llama<'a> {
     pub inputs: &'a Inputs,
     /// Whether the routers choose the depths, which are otherwise there.
     pub routed: bool,
+    /// How far back the tokens look.
+    pub reach: attention::Reach,
 }
 
 /// Activations of a step.
@@ -108,7 +110,7 @@ impl Llama<'_> {
 
     /// Embedding and all layers.
     fn layers(&self, r: &mut Recording, tokens: u32) -> Activations {
-        let a = Activations::new(self.shape, r, tokens, self.routed);
+        let a = Activations::new(self.shape, self.traits, r, tokens, self.routed);
         let ids = self.inputs.ids(tokens);
         embed_sliced::record(r, self.traits, &self.weights.embed, Depth::FULL, ids, a.x.all());
         for (at, (weights, cache)) in self.weights.layers.iter().zip(&self.cache.layers).enumerate() {
@@ -148,7 +150,7 @@ impl Llama<'_> {
             values: cache.values.all(),
             y: a.attended.all(),
         };
-        attention::record(r, shape, tokens, context, attended);
+        attention::record(r, self.traits, shape, (tokens, self.reach), context, attended);
         self.product(r, a, tokens, (layer, Site::O), weights, a.attended, a.x, Output::Add);
     }
 
@@ -183,10 +185,10 @@ impl Llama<'_> {
             route::record(r, self.traits, router, &inputs, by_token);
         }
         let depths = match a.order {
-            _ if !in_tiles(tokens) => Depths::ByToken(by_token),
+            _ if !in_tiles(self.traits, tokens) => Depths::ByToken(by_token),
             None => Depths::ByTile(self.inputs.order(tokens)),
             Some(order) => {
-                gather_tokens::record(r, tokens, by_token, order.all());
+                gather_tokens::record(r, tile_tokens(self.traits), tokens, by_token, order.all());
                 Depths::ByTile(order.all())
             }
         };
@@ -206,7 +208,7 @@ impl Llama<'_> {
             tokens: count,
             output: Output::Overwrite,
         };
-        let depths = if in_tiles(count) {
+        let depths = if in_tiles(self.traits, count) {
             Depths::ByTile(self.inputs.head_order(count))
         } else {
             Depths::ByToken(self.inputs.head_depths(count))
@@ -216,9 +218,9 @@ impl Llama<'_> {
 }
 
 impl Activations {
-    fn new(shape: &LlamaShape, r: &mut Recording, tokens: u32, routed: bool) -> Activations {
-        let gathered = routed && in_tiles(tokens);
-        let order = gathered.then(|| r.transient(u64::from(gather_tokens::entries(tokens)) * 4));
+    fn new(shape: &LlamaShape, traits: Traits, r: &mut Recording, tokens: u32, routed: bool) -> Activations {
+        let gathered = routed && in_tiles(traits, tokens);
+        let order = gathered.then(|| r.transient(u64::from(gather_tokens::entries(tile_tokens(traits), tokens)) * 4));
         let mut rows = |width: u32| r.transient(u64::from(tokens) * u64::from(width) * 4);
         Activations {
             x: rows(shape.model_dim),

@@ -14,6 +14,7 @@ use rand::seq::SliceRandom;
 
 use crate::engine::{DeviceInfo, Engine, KernelTime};
 use crate::error::{Error, Result};
+use crate::kernels::attention::Reach;
 use crate::kernels::token_nll;
 use crate::precision::{Precision, PrecisionPlan};
 use crate::recording::{Prepared, Recording, Ticket};
@@ -67,6 +68,7 @@ struct Pass {
     kind: Kind,
     tokens: u32,
     routed: bool,
+    reach: Reach,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -201,8 +203,9 @@ impl Model {
         let last = (ids.len() - 1) / step;
         for (at, ids) in ids.chunks(step).enumerate() {
             let kind = if at < last { Kind::Fill } else { Kind::NextLogits };
-            self.inputs.write_tokens(self.engine.as_mut(), ids, position + (at * step) as u32);
-            let (results, read) = self.run(kind, ids.len() as u32)?;
+            let position = position + (at * step) as u32;
+            self.inputs.write_tokens(self.engine.as_mut(), ids, position);
+            let (results, read) = self.run(kind, ids.len() as u32, position)?;
             depths.push(read);
             if let Some(results) = results {
                 logits = results;
@@ -223,9 +226,10 @@ impl Model {
         let step = self.step_tokens as usize;
         let steps = inputs.chunks(step).zip(targets.chunks(step));
         for (at, (ids, targets)) in steps.enumerate() {
-            self.inputs.write_tokens(self.engine.as_mut(), ids, (at * step) as u32);
+            let position = (at * step) as u32;
+            self.inputs.write_tokens(self.engine.as_mut(), ids, position);
             self.inputs.write_targets(self.engine.as_mut(), targets);
-            let (scores, read) = self.run(Kind::Score, ids.len() as u32)?;
+            let (scores, read) = self.run(Kind::Score, ids.len() as u32, position)?;
             for score in scores.unwrap_or_default().chunks_exact(token_nll::WIDTH as usize) {
                 nll.push(score[0]);
                 top.push(score[1] != 0.0);
@@ -243,7 +247,9 @@ impl Model {
         assert!(ids.len() <= STEP_TOKENS as usize, "one step is profiled");
         self.inputs.write_tokens(self.engine.as_mut(), ids, position);
         let routed = matches!(self.precision, Some(Precision::Routed(_)));
-        let recording = self.record(Pass { kind: Kind::NextLogits, tokens: ids.len() as u32, routed });
+        let tokens = ids.len() as u32;
+        let recording =
+            self.record(Pass { kind: Kind::NextLogits, tokens, routed, reach: self.reach(tokens, position) });
         let mut prepared = self.engine.prepare(recording)?;
         self.engine.profile(&mut prepared)
     }
@@ -262,22 +268,27 @@ impl Model {
         Ok(())
     }
 
-    /// Runs a step: its numbers, where it reads any back, and its depths.
-    fn run(&mut self, kind: Kind, tokens: u32) -> Result<(Option<Vec<f32>>, TokenDepths)> {
-        let ticket = self.submit(kind, tokens)?;
+    /// Runs a step at `position`: its numbers, where it reads any back, and its depths.
+    fn run(&mut self, kind: Kind, tokens: u32, position: u32) -> Result<(Option<Vec<f32>>, TokenDepths)> {
+        let ticket = self.submit(kind, tokens, position)?;
         let (numbers, depths) = self.results(tokens, ticket)?;
         Ok((numbers.map(|bytes| bytemuck::pod_collect_to_vec(&bytes)), depths))
     }
 
-    /// Begins a step, keeping what was prepared for it if its like will come again.
-    fn submit(&mut self, kind: Kind, tokens: u32) -> Result<Ticket> {
+    /// How far back the tokens of a step look, where the device has different kernels for it.
+    fn reach(&self, tokens: u32, position: u32) -> Reach {
+        if self.engine.traits().software { Reach::Any } else { Reach::of(tokens, position) }
+    }
+
+    /// Begins a step at `position`, keeping what was prepared for it if its like will come again.
+    fn submit(&mut self, kind: Kind, tokens: u32, position: u32) -> Result<Ticket> {
         let routed = matches!(self.precision, Some(Precision::Routed(_)));
         if let (true, Some(dealer)) = (routed, &mut self.dealer) {
             let mut deal: Vec<u32> = (0..tokens).collect();
             deal.shuffle(dealer);
             self.inputs.write_deal(self.engine.as_mut(), &deal);
         }
-        let pass = Pass { kind, tokens, routed };
+        let pass = Pass { kind, tokens, routed, reach: self.reach(tokens, position) };
         let mut prepared = match self.prepared.remove(&pass) {
             Some(prepared) => prepared,
             None => self.engine.prepare(self.record(pass))?,
@@ -304,6 +315,7 @@ impl Model {
             cache: &self.cache,
             inputs: &self.inputs,
             routed: pass.routed,
+            reach: pass.reach,
         };
         match pass.kind {
             Kind::Fill => llama.fill(pass.tokens),

@@ -40,11 +40,13 @@ impl Model {
         let step = self.step_tokens as usize;
         let (filling, last) = ids.split_at((ids.len() - 1) / step * step);
         for (at, ids) in filling.chunks(step).enumerate() {
-            self.inputs.write_tokens(self.engine.as_mut(), ids, position + (at * step) as u32);
-            depths.push(self.run(Kind::Fill, self.step_tokens)?.1);
+            let position = position + (at * step) as u32;
+            self.inputs.write_tokens(self.engine.as_mut(), ids, position);
+            depths.push(self.run(Kind::Fill, self.step_tokens, position)?.1);
         }
-        self.inputs.write_tokens(self.engine.as_mut(), last, position + filling.len() as u32);
-        self.begin(last.len() as u32, depths, choice)
+        let position = position + filling.len() as u32;
+        self.inputs.write_tokens(self.engine.as_mut(), last, position);
+        self.begin(last.len() as u32, position, depths, choice)
     }
 
     /// Begins to run the token that the step begun last chooses, at `position`, and to choose the one that follows. The
@@ -55,7 +57,7 @@ impl Model {
         // Every choice is in the vocabulary, so that any of them will do for the check.
         self.check(&[0], position)?;
         self.inputs.write_positions(self.engine.as_mut(), position, 1);
-        self.begin(1, Vec::new(), choice)
+        self.begin(1, position, Vec::new(), choice)
     }
 
     /// Waits for a step.
@@ -67,8 +69,8 @@ impl Model {
         Ok(Chosen { id, depths: TokenDepths::concat(&depths) })
     }
 
-    fn begin(&mut self, tokens: u32, depths: Vec<TokenDepths>, choice: &Choice) -> Result<Flight> {
+    fn begin(&mut self, tokens: u32, position: u32, depths: Vec<TokenDepths>, choice: &Choice) -> Result<Flight> {
         self.inputs.write_choice(self.engine.as_mut(), choice);
-        Ok(Flight { ticket: self.submit(Kind::NextToken, tokens)?, tokens, depths })
+        Ok(Flight { ticket: self.submit(Kind::NextToken, tokens, position)?, tokens, depths })
     }
 }

@@ -3,7 +3,7 @@
 use super::bits_read::TokenDepths;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::kernels::matmul_sliced::TILE_TOKENS;
+use crate::kernels::product::tile_tokens;
 use crate::kernels::route::Control;
 use crate::kernels::{gather_tokens, rope_cache};
 use crate::precision::{Depth, SLICES};
@@ -69,9 +69,11 @@ pub struct Inputs {
     /// One [`Choice`].
     choice: Buffer,
     sites: u32,
+    /// Tokens of a tile.
+    tile: u32,
 }
 
-const _: () = assert!(STEP_TOKENS.is_multiple_of(TILE_TOKENS) && STEP_TOKENS <= gather_tokens::TOKENS);
+const _: () = assert!(STEP_TOKENS <= gather_tokens::TOKENS);
 
 /// Words from one site's depths to the next one's: bindings begin at multiples of 256 bytes, and a step of few tokens
 /// should read back little.
@@ -97,7 +99,9 @@ impl Inputs {
             history: engine.create("history", (u64::from(context) + 1) * 4)?,
             choice: engine.create("choice", size_of::<Choice>() as u64)?,
             sites,
+            tile: tile_tokens(engine.traits()),
         };
+        assert!(STEP_TOKENS.is_multiple_of(inputs.tile), "steps are whole tiles");
         let full = Depth::FULL.slices() as u32;
         write_all(engine, inputs.head_depths, &[full; STEP_TOKENS as usize]);
         write_all(engine, inputs.head_order, &gather_tokens::uniform(0..STEP_TOKENS, full));
@@ -140,7 +144,7 @@ impl Inputs {
 
     /// The step's tokens in tiles, under a uniform plan; whole tiles, of which the step's tokens come first.
     pub fn order(&self, tokens: u32) -> Span {
-        self.order.span(0, u64::from(tokens.next_multiple_of(TILE_TOKENS)) * 4)
+        self.order.span(0, u64::from(tokens.next_multiple_of(self.tile)) * 4)
     }
 
     /// Depths of tokens at the head, `[T]`.
@@ -150,7 +154,7 @@ impl Inputs {
 
     /// Tokens in tiles at the head.
     pub fn head_order(&self, tokens: u32) -> Span {
-        self.head_order.span(0, u64::from(tokens.next_multiple_of(TILE_TOKENS)) * 4)
+        self.head_order.span(0, u64::from(tokens.next_multiple_of(self.tile)) * 4)
     }
 
     /// A [`Control`] for each site.

@@ -1,0 +1,80 @@
+//! Attention of one token at short and long contexts, by each kernel, on the first GPU: a 7B model's heads.
+//!
+//! Throughput is of the bytes of keys and values that are read. A measurement is one submit of [`REPEATS`] dispatches,
+//! each over a cache of its own, and the wait for it.
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use edge_run::engine::{Engine, Traits};
+use edge_run::gpu::{self, GpuOptions};
+use edge_run::kernels::attention::{self, Reach};
+use edge_run::recording::{Buffer, Prepared, Recording};
+use edge_run::shape::{LlamaShape, Rope, RopeScaling};
+
+const CONTEXT: u32 = 4096;
+const LENGTHS: [u32; 4] = [1, 128, 1024, 4096];
+const REPEATS: u64 = 4;
+
+fn shape() -> LlamaShape {
+    LlamaShape {
+        layers: 1,
+        model_dim: 4096,
+        ffn_dim: 11008,
+        heads: 32,
+        kv_heads: 32,
+        head_dim: 128,
+        vocab: 32000,
+        max_context: CONTEXT,
+        norm_eps: 1e-5,
+        tied_head: false,
+        rope: Rope { theta: 1e4, scaling: RopeScaling::None },
+    }
+}
+
+fn filled(engine: &mut dyn Engine, words: u64, word: u32) -> Buffer {
+    let buffer = engine.create("bench", words * 4).expect("room for the bench");
+    engine.write(buffer.all(), bytemuck::cast_slice(&vec![word; words as usize]));
+    buffer
+}
+
+fn prepare(engine: &mut dyn Engine, caches: &[[Buffer; 2]], traits: Traits, reach: Reach, length: u32) -> Prepared {
+    let shape = shape();
+    let mut recording = Recording::new();
+    let q = filled(engine, u64::from(shape.q_dim()), 0x3c00_0000).all();
+    let positions = filled(engine, 1, length - 1).all();
+    let y = recording.transient(u64::from(shape.q_dim()) * 4).all();
+    for [keys, values] in caches {
+        let buffers = attention::Buffers { q, positions, keys: keys.all(), values: values.all(), y };
+        attention::record(&mut recording, traits, &shape, (1, reach), CONTEXT, buffers);
+    }
+    recording.read_back(y);
+    engine.prepare(recording).expect("the bench can be prepared")
+}
+
+fn attentions(criterion: &mut Criterion) {
+    if gpu::devices().is_empty() {
+        return;
+    }
+    let mut engine = gpu::open(0, GpuOptions::default()).expect("the GPU opens");
+    let name = engine.info().name.replace('/', " ");
+    let words = u64::from(shape().kv_dim()) * u64::from(CONTEXT) / 2;
+    let cache = |_| [(); 2].map(|()| filled(engine.as_mut(), words, 0x3000_3000));
+    let caches: Vec<[Buffer; 2]> = (0..REPEATS).map(cache).collect();
+    let (whole, split) = (Traits { software: true, ..engine.traits() }, Traits { software: false, ..engine.traits() });
+    for length in LENGTHS {
+        let mut group = criterion.benchmark_group(format!("{name}, attention over {length}"));
+        group.sample_size(10);
+        group.throughput(Throughput::BytesDecimal(u64::from(shape().kv_dim() * length) * 4 * REPEATS));
+        for (kernel, traits, reach) in
+            [("whole", whole, Reach::Any), ("one split", split, Reach::Any), ("splits", split, Reach::Long)]
+        {
+            let mut prepared = prepare(engine.as_mut(), &caches, traits, reach, length);
+            group.bench_function(BenchmarkId::from_parameter(kernel), |b| {
+                b.iter(|| engine.run(&mut prepared).expect("the bench runs"));
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, attentions);
+criterion_main!(benches);

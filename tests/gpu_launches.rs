@@ -1,0 +1,79 @@
+//! A tiny model with its kernels launched as on a GPU, on a software renderer too, against the CPU.
+
+mod common;
+#[path = "common/gpu.rs"]
+mod gpu;
+#[path = "common/routed.rs"]
+mod routed;
+
+use edge_run::engine::Engine;
+use edge_run::format::ModelFolder;
+use edge_run::gpu::GpuOptions;
+use edge_run::{Model, PrecisionPlan, cpu};
+
+/// Long enough for attention in splits.
+const CONTEXT: u32 = 700;
+/// As in tests/routing.rs.
+const ENGINES_DIFFER: f32 = 0.02;
+
+fn ids(count: u32) -> Vec<u32> {
+    (0..count).map(|i| 3 + (i * i * 7 + i * 13) % 250).collect()
+}
+
+/// The CPU, and the GPU with its kernels launched as on a GPU.
+fn models() -> Option<[Model; 2]> {
+    drop(gpu::gpu()?);
+    let dir = tempfile::tempdir().unwrap();
+    let shape = edge_run::shape::LlamaShape { max_context: CONTEXT, ..common::tiny_shape(true) };
+    common::TinyModel::new(shape, 11).write_hf(&dir.path().join("source"), safetensors::Dtype::F32, 1);
+    let model = dir.path().join("model");
+    common::quantize_tiny(&dir.path().join("source"), &model).unwrap();
+    routed::add_routers(&model, 5);
+    let folder = ModelFolder::open(&model).unwrap();
+    let options = GpuOptions { checks: true, as_hardware: true, ..Default::default() };
+    let gpu = edge_run::gpu::open(0, options).unwrap();
+    assert!(!gpu.traits().software);
+    let load = |engine: Box<dyn Engine>| Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
+    Some([load(cpu::open()), load(gpu)])
+}
+
+fn assert_alike(what: &str, numbers: [Vec<f32>; 2]) {
+    assert_eq!(numbers[0].len(), numbers[1].len());
+    for (at, (a, b)) in numbers[0].iter().zip(&numbers[1]).enumerate() {
+        assert!((a - b).abs() < ENGINES_DIFFER, "{what}, {at}: {a} and {b}");
+    }
+}
+
+#[test]
+fn prompts_and_tokens_at_any_position_are_those_of_the_cpu() {
+    let Some(mut models) = models() else { return };
+    for bits in [2.0, 4.0, 8.0] {
+        let plan = PrecisionPlan::for_bits(bits, false, "test").unwrap();
+        models.iter_mut().for_each(|model| model.set_plan(&plan).unwrap());
+        // Lengths about the edges of tiles and steps; positions on both sides of where splits begin.
+        for (tokens, position) in [(1, 0), (17, 1), (64, 18), (65, 82), (300, 147), (64, 447), (1, 511), (1, 512)] {
+            let logits = models.each_mut().map(|model| model.next_logits(&ids(tokens), position).unwrap().logits);
+            assert_alike(&format!("{bits} bits, {tokens} at {position}"), logits);
+        }
+        let logits = models.each_mut().map(|model| model.next_logits(&[9], 513).unwrap().logits);
+        assert_alike(&format!("{bits} bits, at 513"), logits.clone());
+        let other = models[1].next_logits(&[8], 513).unwrap().logits;
+        assert!(other.iter().zip(&logits[0]).any(|(a, b)| (a - b).abs() > ENGINES_DIFFER), "another token is noticed");
+    }
+}
+
+#[test]
+fn routed_prompts_are_those_of_the_cpu_while_depths_agree() {
+    let Some(mut models) = models() else { return };
+    let plan = PrecisionPlan::for_bits(4.5, true, "test").unwrap();
+    models.iter_mut().for_each(|model| model.set_plan(&plan).unwrap());
+    let scores = models.each_mut().map(|model| model.token_nll(&ids(200)).unwrap());
+    let layers = models[0].shape().layers as usize;
+    let places: Vec<_> = (0..layers).flat_map(|layer| edge_run::shape::Site::ALL.map(|site| (layer, site))).collect();
+    let differs = |token: &usize| {
+        places.iter().any(|(l, s)| scores[0].depths.at(*l, *s)[*token] != scores[1].depths.at(*l, *s)[*token])
+    };
+    let alike = (0..scores[0].depths.tokens()).find(differs).unwrap_or(scores[0].depths.tokens());
+    assert!(alike > 50, "only {alike} tokens alike");
+    assert_alike("nll", scores.map(|scores| scores.nll[..alike].to_vec()));
+}
