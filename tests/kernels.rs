@@ -156,7 +156,7 @@ impl ProductProblem {
                     Depths::ByTile(order)
                 }
             };
-            let traits = Traits { software: self.software, binding_bytes: self.binding_bytes };
+            let traits = Traits { software: self.software, packed_dot: false, binding_bytes: self.binding_bytes };
             product.record(recording, traits, depths);
             y.all()
         }
@@ -319,7 +319,7 @@ fn embedding(
         let ids: Vec<u32> = (0..tokens).map(|_| rng.random_range(0..rows)).collect();
         let ids = upload(engine, &ids);
         let y = upload(engine, &uniform(rng, tokens * input));
-        let traits = Traits { software: true, binding_bytes: 4096 };
+        let traits = Traits { software: true, packed_dot: false, binding_bytes: 4096 };
         embed_sliced::record(recording, traits, &weight, depth, ids.all(), y.all());
         y.all()
     }

@@ -6,6 +6,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
 use super::exit;
+use crate::engine::Activations;
 use crate::power::PowerMode;
 use crate::precision::BITS;
 
@@ -94,6 +95,9 @@ pub struct ModelArgs {
     /// Compile shaders with bounds checks and loop limits: slower, for hunting faults
     #[arg(long)]
     pub gpu_checks: bool,
+    /// What goes into the products of a single token: int8 is faster on most GPUs, f32 elsewhere
+    #[arg(long, value_name = "auto|f32|int8", default_value = "auto")]
+    pub activations: Activations,
 }
 
 /// How the next token is chosen. Without a flag, the model's own recommendation counts, then what llama.cpp does.

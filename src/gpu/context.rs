@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use wgpu::{Adapter, Backend, Backends, DeviceType, DownlevelFlags, Features, InstanceDescriptor};
 
-use crate::engine::{DeviceInfo, DeviceKind, Traits};
+use crate::engine::{Activations, DeviceInfo, DeviceKind, Traits};
 use crate::error::{Error, Result};
 
 /// Features without which an adapter is not used.
@@ -27,6 +27,8 @@ const REPORTED: [(&str, Features); 5] = [
 pub struct GpuOptions {
     /// Compile shaders with bounds checks and loop limits, slower, for hunting faults.
     pub checks: bool,
+    /// What goes into the products of a single token.
+    pub activations: Activations,
 }
 
 /// An open device and its faults.
@@ -76,6 +78,12 @@ fn describe(index: usize, adapter: &Adapter) -> DeviceInfo {
     }
 }
 
+/// Whether products of int8s are faster than those of f32. Metal has no instruction for them, and drivers that compute
+/// on the processor gain nothing.
+fn packed_dot_is_faster(info: &DeviceInfo) -> bool {
+    info.kind != DeviceKind::SoftwareRenderer && info.backend != "Metal"
+}
+
 impl Context {
     /// Opens the adapter with all its limits.
     pub fn open(index: usize, options: GpuOptions) -> Result<Context> {
@@ -108,7 +116,8 @@ impl Context {
         let (device, queue) = opened.map_err(|e| refused(e.to_string()))?;
         let faults = record_faults(&device);
         let software = info.kind == DeviceKind::SoftwareRenderer;
-        let traits = Traits { software, binding_bytes: limits.max_storage_buffer_binding_size };
+        let packed_dot = options.activations.packed(packed_dot_is_faster(&info));
+        let traits = Traits { software, packed_dot, binding_bytes: limits.max_storage_buffer_binding_size };
         Ok(Context { device, queue, info, traits, options, faults })
     }
 

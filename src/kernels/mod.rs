@@ -7,6 +7,7 @@ pub mod copy;
 pub mod embed_sliced;
 pub mod gather_tokens;
 pub mod matmul_sliced;
+pub mod matvec_packed;
 pub mod matvec_sliced;
 pub mod product;
 pub mod rms_norm;
@@ -15,6 +16,7 @@ pub mod route;
 pub mod sample_peaks;
 pub mod sample_token;
 pub mod silu_mul;
+pub mod site_input;
 pub mod sliced;
 pub mod token_nll;
 
@@ -25,12 +27,13 @@ pub use shaders::{BASELINE, module};
 use crate::recording::Kernel;
 
 /// Every kernel there is.
-pub const ALL: [&Kernel; 13] = [
+pub const ALL: [&Kernel; 15] = [
     &attention::KERNEL,
     &copy::KERNEL,
     &embed_sliced::KERNEL,
     &gather_tokens::KERNEL,
     &matmul_sliced::KERNEL,
+    &matvec_packed::KERNEL,
     &matvec_sliced::KERNEL,
     &rms_norm::KERNEL,
     &rope_cache::KERNEL,
@@ -38,6 +41,7 @@ pub const ALL: [&Kernel; 13] = [
     &sample_peaks::KERNEL,
     &sample_token::KERNEL,
     &silu_mul::KERNEL,
+    &site_input::KERNEL,
     &token_nll::KERNEL,
 ];
 

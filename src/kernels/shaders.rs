@@ -8,9 +8,10 @@ use crate::recording::Kernel;
 pub const BASELINE: Capabilities = Capabilities::IMMEDIATES.union(Capabilities::SHADER_FLOAT16_IN_FLOAT32);
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 5] = [
+const SHARED: [(&str, &str); 6] = [
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
     ("product", include_str!("../../shaders/shared/product.wgsl")),
+    ("router", include_str!("../../shaders/shared/router.wgsl")),
     ("sampling", include_str!("../../shaders/shared/sampling.wgsl")),
     ("candidates", include_str!("../../shaders/shared/candidates.wgsl")),
     ("descent", include_str!("../../shaders/shared/descent.wgsl")),

@@ -1,6 +1,7 @@
 //! A model on an engine: weights, cache, and the steps that run tokens through them.
 
 mod bits_read;
+mod decode;
 mod llama;
 mod next_token;
 mod state;
