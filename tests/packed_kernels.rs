@@ -11,6 +11,7 @@ use edge_run::kernels::product::{Depths, Output, Product};
 use edge_run::kernels::route::{self, Control, Router};
 use edge_run::kernels::site_input::{self, Routing, Source};
 use edge_run::kernels::sliced::SlicedWeight;
+use edge_run::kernels::{rms_norm, silu_mul};
 use edge_run::recording::{Buffer, Recording, Span};
 use edge_run::routing::{HIDDEN, SCORES};
 use half::f16;
@@ -60,7 +61,10 @@ fn traits(software: bool, binding_bytes: u64) -> Traits {
 
 fn far(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| if a.is_nan() || b.is_nan() { f32::INFINITY } else { (a - b).abs() }).fold(0.0, f32::max)
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| if a.is_nan() || b.is_nan() { f32::INFINITY } else { (a - b).abs() })
+        .fold(0.0, f32::max)
 }
 
 /// A weight with random codes, and ranges about [-1, 1].
@@ -196,7 +200,8 @@ impl InputProblem {
         self.chunks * 64
     }
 
-    fn source(&self, engine: &mut dyn Engine, rng: &mut StdRng) -> Source {
+    fn source(&self, engine: &mut dyn Engine) -> Source {
+        let rng = &mut StdRng::seed_from_u64(!self.seed);
         match self.source {
             0 => Source::Plain,
             1 => Source::Norm { weight: upload(engine, &uniform(rng, self.input(), 1.0)), eps: 1e-5 },
@@ -211,7 +216,7 @@ impl InputProblem {
             // A chunk of zeros is packed as such.
             x[..64 * (self.seed % 2) as usize].fill(0.0);
             let x = upload(engine, &x).all();
-            let source = self.source(engine, rng);
+            let source = self.source(engine);
             let router = random_router(engine, rng, self.input());
             let control = [Control { threshold: 1.0, most: 4 }, Control { threshold: 0.25, most: 3 }];
             let control = upload(engine, &control).all();
@@ -275,6 +280,39 @@ proptest! {
         let Some(mut gpu) = gpu::gpu() else { return Ok(()) };
         let fault = fault(&problem.made(gpu.as_mut()), &problem.made(cpu::open().as_mut()));
         prop_assert!(fault.is_none(), "{fault:?}");
+    }
+
+    #[test]
+    fn a_site_input_is_the_norm_or_the_gate_in_int8(problem in input_problem()) {
+        let mut cpu = cpu::open();
+        let rng = &mut StdRng::seed_from_u64(problem.seed);
+        let input = problem.input();
+        let x = uniform(rng, 2 * input, problem.loudness);
+        let build = |engine: &mut dyn Engine, recording: &mut Recording| {
+            let source = problem.source(engine);
+            let buffer = upload(engine, &x);
+            let [ready, plain] = [site_input::bytes(input), u64::from(input) * 4].map(|bytes| recording.transient(bytes));
+            let row = buffer.span(0, u64::from(input) * 4);
+            site_input::record(recording, traits(true, 1 << 27), input, (buffer.all(), source), None, ready.all());
+            let plain = match source {
+                Source::Plain => row,
+                Source::Norm { weight, eps } => {
+                    rms_norm::record(recording, 1, eps, row, weight, plain.all());
+                    plain.all()
+                }
+                Source::Gate => {
+                    silu_mul::record(recording, 1, input, buffer.all(), plain.all());
+                    plain.all()
+                }
+            };
+            vec![ready.all(), plain]
+        };
+        let results = run(cpu.as_mut(), &build);
+        let (packed, plain) = (site_input::unpack(&results[0], input), floats(&results[1]));
+        for (chunk, (packed, plain)) in packed.chunks(64).zip(plain.chunks(64)).enumerate() {
+            let unit = plain.iter().fold(0f32, |peak, x| peak.max(x.abs())) / 127.0;
+            prop_assert!(far(packed, plain) <= unit * 0.51, "chunk {chunk}: {packed:?} instead of {plain:?}");
+        }
     }
 
     #[test]
@@ -342,8 +380,7 @@ fn a_product_chooses_the_depth_that_its_router_would() {
                 let routing = Routing { router: &router, control, site: 1 };
                 site_input::record(recording, traits, input, (x, Source::Plain), Some(routing), ready);
                 let output = Output::Overwrite;
-                let product =
-                    PackedProduct { weight: &weight, x: ready, y, output, depth, from: DepthFrom::Router };
+                let product = PackedProduct { weight: &weight, x: ready, y, output, depth, from: DepthFrom::Router };
                 matvec_packed::record(recording, traits, &product);
                 let again = PackedProduct { y: same, from: DepthFrom::Buffer, ..product };
                 matvec_packed::record(recording, traits, &again);

@@ -40,9 +40,7 @@ pub fn open(args: &ModelArgs) -> Result<Box<dyn Engine>> {
     // Asked for the CPU, even a broken driver must not get in the way.
     let gpus = if asked.is_some_and(is_cpu) { Vec::new() } else { gpu::devices() };
     match choose(asked, &gpus, &cpu::device())? {
-        Choice::Gpu(index) => {
-            gpu::open(index, GpuOptions { checks: args.gpu_checks, activations: args.activations })
-        }
+        Choice::Gpu(index) => gpu::open(index, GpuOptions { checks: args.gpu_checks, activations: args.activations }),
         Choice::Cpu => {
             if asked.is_none() {
                 note("note: there is no Vulkan, Metal or DX12 driver on this machine, so the CPU engine runs");

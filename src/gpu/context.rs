@@ -67,21 +67,23 @@ fn describe(index: usize, adapter: &Adapter) -> DeviceInfo {
         Backend::Dx12 => "DX12",
         _ => "other",
     };
-    let features = adapter.features();
+    let has = adapter.features();
+    let reported = REPORTED.iter().map(|(name, feature)| (name.to_string(), has.contains(*feature)));
+    let features = reported.chain([("int8".to_string(), packed_dot_is_faster(kind, info.backend))]).collect();
     DeviceInfo {
         index: Some(index),
         name: info.name,
         kind,
         backend: backend.to_string(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
-        features: REPORTED.iter().map(|(name, feature)| (name.to_string(), features.contains(*feature))).collect(),
+        features,
     }
 }
 
 /// Whether products of int8s are faster than those of f32. Metal has no instruction for them, and drivers that compute
 /// on the processor gain nothing.
-fn packed_dot_is_faster(info: &DeviceInfo) -> bool {
-    info.kind != DeviceKind::SoftwareRenderer && info.backend != "Metal"
+fn packed_dot_is_faster(kind: DeviceKind, backend: Backend) -> bool {
+    kind != DeviceKind::SoftwareRenderer && backend != Backend::Metal
 }
 
 impl Context {
@@ -116,7 +118,7 @@ impl Context {
         let (device, queue) = opened.map_err(|e| refused(e.to_string()))?;
         let faults = record_faults(&device);
         let software = info.kind == DeviceKind::SoftwareRenderer;
-        let packed_dot = options.activations.packed(packed_dot_is_faster(&info));
+        let packed_dot = options.activations.packed(packed_dot_is_faster(info.kind, adapter.get_info().backend));
         let traits = Traits { software, packed_dot, binding_bytes: limits.max_storage_buffer_binding_size };
         Ok(Context { device, queue, info, traits, options, faults })
     }

@@ -108,6 +108,11 @@ impl Model {
         })
     }
 
+    /// Whether the numbers that go into the products of a single token become int8s.
+    pub fn packs_activations(&self) -> bool {
+        self.engine.traits().packed_dot
+    }
+
     /// The device.
     pub fn device(&self) -> &DeviceInfo {
         self.engine.info()

@@ -21,7 +21,8 @@ pub fn gpu() -> Option<MutexGuard<'static, Box<dyn Engine>>> {
             writeln!(std::io::stderr(), "skipped: no GPU and no software renderer").expect("standard error is open");
             return None;
         }
-        let engine = gpu::open(0, GpuOptions { checks: true, ..GpuOptions::default() }).expect("the first adapter opens");
+        let engine =
+            gpu::open(0, GpuOptions { checks: true, ..GpuOptions::default() }).expect("the first adapter opens");
         println!("GPU tests run on {}", engine.info().name);
         Some(Mutex::new(engine))
     });
