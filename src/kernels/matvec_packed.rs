@@ -23,7 +23,7 @@ params! {
     routed: u32,
 }
 
-/// `shaders/matvec_packed.wgsl`; bindings: slices 0 to 3, scales, what [`site_input`](super::site_input) made, the depth
+/// `shaders/matvec_packed.wgsl`; bindings: slices 0 to 3, scales, what [`site_input`](super::site_input) made, depth
 /// `[1]` u32, y.
 pub static KERNEL: Kernel = Kernel {
     name: "matvec_packed",
