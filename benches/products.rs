@@ -1,15 +1,21 @@
-//! Products of sliced weights with one token and with many, at every depth, on the processor and on the first GPU.
+//! Products of sliced weights with one token and with many, at every depth, on the processor and on the first GPU; with
+//! one token also of int8 activations.
 //!
 //! Throughput is of the bytes of weights and ranges that the depth reads. On a GPU a measurement is one submit of
-//! [`REPEATS`] products and the wait for it, so that the wait is shared. Where the GPU has cooperative matrices, it is
-//! measured again with them.
+//! [`REPEATS`] products and the wait for it, so that the wait is shared; they go round over copies of the weight, so
+//! that the device's cache holds none of them. Where the GPU has cooperative matrices, it is measured again with them.
+//!
+//! For tuning, `EDGE_RUN_SHAPES=14336x4096,4096x14336` takes other shapes, and `EDGE_RUN_SPREAD=128,32,4` spreads the
+//! int8 products over workgroups of 128 invocations, teams of 32, and 4 rows a team, whatever `Spread::of` says.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use edge_run::cpu;
 use edge_run::engine::Engine;
 use edge_run::gpu::{self, GpuOptions};
 use edge_run::kernels::gather_tokens;
+use edge_run::kernels::matvec_packed::{self, DepthFrom, PackedProduct, Spread};
 use edge_run::kernels::product::{Depths, Output, Product, in_tiles};
+use edge_run::kernels::site_input;
 use edge_run::kernels::sliced::SlicedWeight;
 use edge_run::precision::Depth;
 use edge_run::recording::{Buffer, Prepared, Recording};
@@ -19,18 +25,36 @@ const SHAPES: [(u32, u32); 2] = [(3072, 576), (22016, 4096)];
 const TOKENS: [u32; 3] = [1, 64, 512];
 const GROUP: u32 = 64;
 const REPEATS: u64 = 20;
+/// Bytes of all copies of a weight on a GPU: more than the largest caches hold, at the first depth too.
+const COPIES_BYTES: u64 = 1 << 30;
 
 /// A buffer of numbers that differ; what they are does not matter for the time.
 fn filled(engine: &mut dyn Engine, words: u64) -> Buffer {
     let data: Vec<u32> = (0..words as u32).map(|i| i.wrapping_mul(0x9e37_79b9) & 0x3fff_3fff).collect();
     let buffer = engine.create("bench", words * 4).expect("room for the bench");
-    engine.write(buffer.all(), bytemuck::cast_slice(&data));
+    engine.upload(buffer.all(), bytemuck::cast_slice(&data)).expect("room for the bench");
     buffer
 }
 
-fn prepare(engine: &mut dyn Engine, weight: &SlicedWeight, tokens: u32, depth: Depth) -> Prepared {
+/// Copies of a weight.
+fn weights(engine: &mut dyn Engine, rows: u32, input: u32) -> Vec<SlicedWeight> {
+    let words = u64::from(rows) * u64::from(input) / 16;
+    let most = if engine.traits().software { 1 } else { REPEATS };
+    let copies = (COPIES_BYTES / (words * 16)).clamp(1, most);
+    let weight = |_| SlicedWeight {
+        slices: std::array::from_fn(|_| filled(engine, words)),
+        scales: filled(engine, u64::from(rows) * u64::from(input / GROUP)),
+        rows,
+        input,
+        group: GROUP,
+    };
+    (0..copies).map(weight).collect()
+}
+
+fn prepare(engine: &mut dyn Engine, weights: &[SlicedWeight], tokens: u32, depth: Depth) -> Prepared {
     let mut recording = Recording::new();
-    let x = filled(engine, u64::from(tokens) * u64::from(weight.input)).all();
+    let SlicedWeight { rows, input, .. } = weights[0];
+    let x = filled(engine, u64::from(tokens) * u64::from(input)).all();
     let depth = depth.slices() as u32;
     let told = engine.create("depths", u64::from(tokens) * 4).expect("room for the bench").all();
     let depths = if in_tiles(engine.traits(), tokens) {
@@ -40,13 +64,48 @@ fn prepare(engine: &mut dyn Engine, weight: &SlicedWeight, tokens: u32, depth: D
         engine.write(told, bytemuck::cast_slice(&vec![depth; tokens as usize]));
         Depths::ByToken(told)
     };
-    let y = recording.transient(u64::from(tokens) * u64::from(weight.rows) * 4);
-    for _ in 0..REPEATS {
+    let y = recording.transient(u64::from(tokens) * u64::from(rows) * 4);
+    for weight in weights.iter().cycle().take(REPEATS as usize) {
         let product = Product { weight, x, y: y.all(), tokens, output: Output::Overwrite };
         product.record(&mut recording, engine.traits(), depths);
     }
     recording.read_back(y.span(0, 4));
     engine.prepare(recording).expect("the bench can be prepared")
+}
+
+fn prepare_packed(engine: &mut dyn Engine, weights: &[SlicedWeight], depth: Depth) -> Prepared {
+    let mut recording = Recording::new();
+    let SlicedWeight { rows, input, .. } = weights[0];
+    let x = filled(engine, site_input::bytes(input) / 4).all();
+    let told = engine.create("depths", 4).expect("room for the bench").all();
+    engine.write(told, bytemuck::bytes_of(&(depth.slices() as u32)));
+    let y = recording.transient(u64::from(rows) * 4);
+    let (traits, output, from) = (engine.traits(), Output::Overwrite, DepthFrom::Buffer);
+    let spread = spread_asked().unwrap_or_else(|| Spread::of(traits, rows, weights[0].chunks()));
+    for weight in weights.iter().cycle().take(REPEATS as usize) {
+        let product = PackedProduct { weight, x, y: y.all(), output, depth: told, from };
+        matvec_packed::record_spread(&mut recording, traits, &product, spread);
+    }
+    recording.read_back(y.span(0, 4));
+    engine.prepare(recording).expect("the bench can be prepared")
+}
+
+fn number(word: &str) -> u32 {
+    word.parse().unwrap_or_else(|_| panic!("{word} is no number"))
+}
+
+/// WORKGROUP,LANES,ROWS
+fn spread_asked() -> Option<Spread> {
+    let asked = std::env::var("EDGE_RUN_SPREAD").ok()?;
+    let numbers: Vec<u32> = asked.split(',').map(number).collect();
+    let [workgroup, lanes, rows] = numbers[..] else { panic!("EDGE_RUN_SPREAD is three numbers, not {asked}") };
+    Some(Spread { workgroup, lanes, rows })
+}
+
+fn shapes() -> Vec<(u32, u32)> {
+    let Ok(asked) = std::env::var("EDGE_RUN_SHAPES") else { return SHAPES.to_vec() };
+    let shape = |word: &str| word.split_once('x').map(|(rows, input)| (number(rows), number(input)));
+    asked.split(',').map(|word| shape(word).unwrap_or_else(|| panic!("{word} is no shape"))).collect()
 }
 
 fn products(criterion: &mut Criterion) {
@@ -58,26 +117,28 @@ fn products(criterion: &mut Criterion) {
     for mut engine in [cpu::open()].into_iter().chain(plain).chain(matrices) {
         let matrices = if engine.traits().cooperative_matrix { " by matrices" } else { "" };
         let name = engine.info().name.replace('/', " ") + matrices;
-        for (rows, input) in SHAPES {
+        for (rows, input) in shapes() {
+            let weights = weights(engine.as_mut(), rows, input);
             let words = u64::from(rows) * u64::from(input) / 16;
-            let slices = std::array::from_fn(|_| filled(engine.as_mut(), words));
-            let scales = filled(engine.as_mut(), u64::from(rows) * u64::from(input / GROUP));
-            let weight = SlicedWeight { slices, scales, rows, input, group: GROUP };
-            for tokens in TOKENS {
-                let mut group = criterion.benchmark_group(format!("{name}, {rows}x{input}, {tokens} tokens"));
+            let bytes = |depth: Depth| depth.slices() as u64 * words * 4 + weights[0].scales.bytes();
+            for (tokens, packed) in TOKENS.map(|tokens| (tokens, false)).into_iter().chain([(1, true)]) {
+                let kind = if packed { ", int8" } else { "" };
+                let mut group = criterion.benchmark_group(format!("{name}, {rows}x{input}, {tokens} tokens{kind}"));
                 group.sample_size(10);
                 for depth in Depth::ALL {
-                    let bytes = depth.slices() as u64 * words * 4 + scales.bytes();
-                    group.throughput(Throughput::BytesDecimal(bytes * REPEATS));
-                    let mut prepared = prepare(engine.as_mut(), &weight, tokens, depth);
+                    group.throughput(Throughput::BytesDecimal(bytes(depth) * REPEATS));
+                    let mut prepared = match packed {
+                        true => prepare_packed(engine.as_mut(), &weights, depth),
+                        false => prepare(engine.as_mut(), &weights, tokens, depth),
+                    };
                     group.bench_function(BenchmarkId::new("depth", depth.slices()), |b| {
                         b.iter(|| engine.run(&mut prepared).expect("the bench runs"));
                     });
                 }
                 group.finish();
             }
-            for buffer in slices.into_iter().chain([scales]) {
-                engine.destroy(buffer);
+            for weight in weights {
+                weight.slices.into_iter().chain([weight.scales]).for_each(|buffer| engine.destroy(buffer));
             }
         }
     }

@@ -1,5 +1,6 @@
 // The depth of each token at one site, by the site's router; one workgroup a token. src/routing.rs tells the formula.
 // Invocations share the hidden units evenly; those of one unit lie side by side and take turns along its row.
+#import router
 
 struct Params {
     // Eights of numbers in a row of x, and so in a row of w1.
@@ -8,15 +9,7 @@ struct Params {
     site: u32,
 }
 
-struct Control {
-    threshold: f32,
-    // Slices that may be read here.
-    most: u32,
-}
-
 override WORKGROUP: u32 = 256u;
-const HIDDEN: u32 = 32u;
-const EPS: f32 = 1e-6;
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
@@ -36,23 +29,6 @@ var<workgroup> partial: array<vec2<f32>, WORKGROUP>;
 // What each hidden unit adds to the three outputs.
 var<workgroup> terms: array<vec3<f32>, HIDDEN>;
 
-// log(1 + exp(v)), with exp of nothing above zero: it does not overflow.
-fn softplus(v: f32) -> f32 {
-    return max(v, 0.0) + log(1.0 + exp(-abs(v)));
-}
-
-fn silu(v: f32) -> f32 {
-    return v / (1.0 + exp(-v));
-}
-
-// 1 + the number of scores above the threshold.
-fn depth_of(o: vec3<f32>, threshold: f32) -> u32 {
-    let s1 = o.x;
-    let s2 = s1 - softplus(o.y);
-    let s3 = s2 - softplus(o.z);
-    return 1u + u32(s1 > threshold) + u32(s2 > threshold) + u32(s3 > threshold);
-}
-
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let token = workgroup.x;
@@ -66,9 +42,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let low = x[(token * params.row_eights + k) * 2u];
         let high = x[(token * params.row_eights + k) * 2u + 1u];
         let w = w1[unit * params.row_eights + k];
-        let w_low = vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y));
-        let w_high = vec4<f32>(unpack2x16float(w.z), unpack2x16float(w.w));
-        sums += vec2<f32>(dot(low, w_low) + dot(high, w_high), dot(low, low) + dot(high, high));
+        sums += vec2<f32>(dot_eight(w, low, high), dot(low, low) + dot(high, high));
     }
     partial[local] = sums;
     for (var step = lanes / 2u; step > 0u; step /= 2u) {
@@ -90,6 +64,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     if local == 0u {
         let o = terms[0] + vec3<f32>(b2[0], b2[1], b2[2]);
-        depths[deal[token]] = clamp(depth_of(o, control[params.site].threshold), 1u, control[params.site].most);
+        depths[deal[token]] = depth_of(o, control[params.site]);
     }
 }

@@ -9,7 +9,7 @@ mod gpu;
 mod uncalibrated;
 
 use default_model::{default_model, record, skipped};
-use edge_run::engine::Engine;
+use edge_run::engine::{Activations, Engine};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
 use edge_run::model::Step;
@@ -29,12 +29,15 @@ const TIE: f32 = 0.25;
 const FOLLOWED: usize = 20;
 /// Two engines differ by the order of their sums and the rounding of the cache to f16: measured 0.002 in a logit.
 const ENGINES_DIFFER: f32 = 0.05;
+/// Engines are compared, of which the processor's has f32 activations.
+const F32: GpuOptions =
+    GpuOptions { checks: false, activations: Activations::F32, cooperative_matrix: false, as_hardware: false };
 const CONTEXT: u32 = 512;
 
 /// The CPU engine, and a GPU where there is one.
 fn engines() -> Vec<Box<dyn Engine>> {
     // The lock is let go at once: these tests open an engine of their own.
-    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, GpuOptions::default()).expect("the first adapter opens"));
+    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, F32).expect("the first adapter opens"));
     [cpu::open()].into_iter().chain(gpu).collect()
 }
 

@@ -8,7 +8,7 @@ mod routed;
 
 use std::path::Path;
 
-use edge_run::engine::Engine;
+use edge_run::engine::{Activations, Engine};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
 use edge_run::model::{BitsRead, STEP_TOKENS, TokenDepths};
@@ -46,7 +46,8 @@ fn folder(dir: &Path, routers: bool) -> ModelFolder {
 fn models() -> Vec<Model> {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path(), true);
-    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, GpuOptions { checks: true, ..Default::default() }).unwrap());
+    let options = GpuOptions { checks: true, activations: Activations::F32, ..Default::default() };
+    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, options).unwrap());
     let engines: Vec<Box<dyn Engine>> = [cpu::open()].into_iter().chain(gpu).collect();
     engines.into_iter().map(|engine| Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap()).collect()
 }

@@ -86,7 +86,12 @@ impl RouteProblem {
             }
             let deal = upload(engine, &deal).all();
             let depths = upload(engine, &vec![0u32; self.tokens as usize]).all();
-            let traits = Traits { software: self.software, cooperative_matrix: false, binding_bytes: 1 << 27 };
+            let traits = Traits {
+                software: self.software,
+                packed_dot: false,
+                cooperative_matrix: false,
+                binding_bytes: 1 << 27,
+            };
             route::record(recording, traits, &router, &route::Inputs { x, control, site: 1, deal }, depths);
             depths
         }

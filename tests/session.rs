@@ -4,13 +4,16 @@ mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
 
-use edge_run::engine::Engine;
+use edge_run::engine::{Activations, Engine};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
 use edge_run::session::{Next, StopReason};
 use edge_run::text::{SamplerSettings, TextModel};
 use edge_run::{Error, Model, PrecisionPlan, Session, cpu};
 
+/// Engines are compared, of which the processor's has f32 activations.
+const F32: GpuOptions =
+    GpuOptions { checks: false, activations: Activations::F32, cooperative_matrix: false, as_hardware: false };
 const CONTEXT: u32 = 32;
 const PROMPT: [u32; 5] = [70, 80, 90, 100, 110];
 
@@ -25,7 +28,7 @@ fn on_every_engine(bits: u32, test: impl Fn(&mut Session)) {
     common::tiny_hf_folder(&source, 11, true);
     common::quantize_tiny(&source, &out).unwrap();
     let folder = ModelFolder::open(&out).unwrap();
-    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, GpuOptions::default()).unwrap());
+    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, F32).unwrap());
     let engines: Vec<Box<dyn Engine>> = [cpu::open()].into_iter().chain(gpu).collect();
     for engine in engines {
         let model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();

@@ -7,7 +7,7 @@ mod gpu;
 #[path = "common/routed.rs"]
 mod routed;
 
-use edge_run::engine::Engine;
+use edge_run::engine::{Activations, Engine};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
 use edge_run::model::{BitsRead, Step};
@@ -128,9 +128,15 @@ fn folder(dir: &std::path::Path, routers: bool) -> ModelFolder {
     ModelFolder::open(&out).unwrap()
 }
 
-fn engines() -> Vec<fn() -> Box<dyn Engine>> {
-    let gpu = gpu::gpu().map(|_| (|| edge_run::gpu::open(0, GpuOptions::default()).unwrap()) as fn() -> _);
-    [cpu::open as fn() -> _].into_iter().chain(gpu).collect()
+fn open_gpu(activations: Activations) -> Box<dyn Engine> {
+    edge_run::gpu::open(0, GpuOptions { activations, ..GpuOptions::default() }).unwrap()
+}
+
+/// Every engine, with either activations.
+fn engines() -> Vec<impl Fn() -> Box<dyn Engine>> {
+    let gpu = gpu::gpu().map(|_| open_gpu as fn(_) -> _);
+    let opens = [cpu::open_with as fn(_) -> _].into_iter().chain(gpu);
+    opens.flat_map(|open| [Activations::F32, Activations::Int8].map(|a| move || open(a))).collect()
 }
 
 /// Both loops in the same conversations, one for each seed; the ends that were seen.

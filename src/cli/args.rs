@@ -6,6 +6,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
 use super::exit;
+use crate::engine::Activations;
 use crate::power::PowerMode;
 use crate::precision::BITS;
 
@@ -97,6 +98,12 @@ pub struct ModelArgs {
     /// Most tokens of a prompt that are computed at once; 1 computes a prompt as generated tokens are [default: 256]
     #[arg(long, value_name = "N")]
     pub ubatch_size: Option<u32>,
+    /// What goes into the products of a single token: int8 is faster on most GPUs, f32 elsewhere
+    #[arg(long, value_name = "auto|f32|int8", default_value = "auto")]
+    pub activations: Activations,
+    /// Multiply the tokens of a prompt by cooperative matrices, in f16, where the device has them
+    #[arg(long)]
+    pub cooperative_matrix: bool,
 }
 
 /// How the next token is chosen. Without a flag, the model's own recommendation counts, then what llama.cpp does.

@@ -40,12 +40,20 @@ pub fn open(args: &ModelArgs) -> Result<Box<dyn Engine>> {
     // Asked for the CPU, even a broken driver must not get in the way.
     let gpus = if asked.is_some_and(is_cpu) { Vec::new() } else { gpu::devices() };
     match choose(asked, &gpus, &cpu::device())? {
-        Choice::Gpu(index) => gpu::open(index, GpuOptions { checks: args.gpu_checks, ..GpuOptions::default() }),
+        Choice::Gpu(index) => {
+            let options = GpuOptions {
+                checks: args.gpu_checks,
+                activations: args.activations,
+                cooperative_matrix: args.cooperative_matrix,
+                ..GpuOptions::default()
+            };
+            gpu::open(index, options)
+        }
         Choice::Cpu => {
             if asked.is_none() {
                 note("note: there is no Vulkan, Metal or DX12 driver on this machine, so the CPU engine runs");
             }
-            Ok(cpu::open())
+            Ok(cpu::open_with(args.activations))
         }
     }
 }

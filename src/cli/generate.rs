@@ -103,7 +103,8 @@ fn prompt_ids(args: &GenerateArgs, text: &TextModel, prompt: String) -> Result<V
 fn tell(folder: &ModelFolder, model: &Model, load_s: f64) {
     let DeviceInfo { name, kind, backend, driver, .. } = model.device();
     let (source, shape) = (&folder.manifest().source, model.shape());
-    note(format_args!("device: {name}, {kind}, {backend} {driver}"));
+    let activations = if model.packs_activations() { "int8" } else { "f32" };
+    note(format_args!("device: {name}, {kind}, {backend} {driver}; {activations} activations for a single token"));
     note(format_args!(
         "model:  {} ({}), {} layers of {}, {} weights and {} in embedding and head",
         source.name,

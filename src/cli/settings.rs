@@ -163,6 +163,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::engine::Activations;
     use crate::precision::{Depth, Precision};
 
     fn parse(words: &[&str]) -> GenerateArgs {
@@ -228,7 +229,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("model.gguf");
         std::fs::write(&file, "GGUF").unwrap();
-        let args = ModelArgs { model: Some(file), device: None, gpu_checks: false, ubatch_size: None };
+        let args = ModelArgs {
+            model: Some(file),
+            device: None,
+            gpu_checks: false,
+            ubatch_size: None,
+            activations: Activations::Auto,
+            cooperative_matrix: false,
+        };
         let message = open_model(&args).err().unwrap().to_string();
         assert!(message.contains("edge-run quantize"), "{message}");
     }

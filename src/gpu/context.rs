@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use wgpu::{Adapter, Backend, Backends, DeviceType, DownlevelFlags, Features, InstanceDescriptor};
 use wgpu::{CooperativeMatrixProperties, CooperativeScalarType};
 
-use crate::engine::{DeviceInfo, DeviceKind, Traits};
+use crate::engine::{Activations, DeviceInfo, DeviceKind, Traits};
 use crate::error::{Error, Result};
 
 /// Features without which an adapter is not used.
@@ -36,6 +36,8 @@ pub struct GpuOptions {
     pub cooperative_matrix: bool,
     /// Launch kernels as on a GPU where the device is a software renderer, slower, for testing them there.
     pub as_hardware: bool,
+    /// What goes into the products of a single token.
+    pub activations: Activations,
 }
 
 /// An open device and its faults.
@@ -74,14 +76,16 @@ fn describe(index: usize, adapter: &Adapter) -> DeviceInfo {
         Backend::Dx12 => "DX12",
         _ => "other",
     };
-    let features = adapter.features();
+    let has = adapter.features();
+    let reported = REPORTED.iter().map(|(name, feature)| (name.to_string(), has.contains(*feature)));
+    let features = reported.chain([("int8".to_string(), packed_dot_is_faster(kind, info.backend))]).collect();
     DeviceInfo {
         index: Some(index),
         name: info.name,
         kind,
         backend: backend.to_string(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
-        features: REPORTED.iter().map(|(name, feature)| (name.to_string(), features.contains(*feature))).collect(),
+        features,
     }
 }
 
@@ -110,6 +114,12 @@ fn experimental(wanted: bool) -> wgpu::ExperimentalFeatures {
     unsafe {
         wgpu::ExperimentalFeatures::enabled()
     }
+}
+
+/// Whether products of int8s are faster than those of f32. Metal has no instruction for them, and drivers that compute
+/// on the processor gain nothing.
+fn packed_dot_is_faster(kind: DeviceKind, backend: Backend) -> bool {
+    kind != DeviceKind::SoftwareRenderer && backend != Backend::Metal
 }
 
 impl Context {
@@ -147,8 +157,9 @@ impl Context {
         let (device, queue) = opened.map_err(|e| refused(e.to_string()))?;
         let faults = record_faults(&device);
         let software = info.kind == DeviceKind::SoftwareRenderer && !options.as_hardware;
+        let packed_dot = options.activations.packed(packed_dot_is_faster(info.kind, adapter.get_info().backend));
         let binding_bytes = limits.max_storage_buffer_binding_size;
-        let traits = Traits { software, cooperative_matrix, binding_bytes };
+        let traits = Traits { software, packed_dot, cooperative_matrix, binding_bytes };
         Ok(Context { device, queue, info, traits, options, faults })
     }
 

@@ -11,6 +11,7 @@ pub mod gather_tokens;
 pub mod matmul_matrix;
 pub mod matmul_sliced;
 pub mod matmul_tiled;
+pub mod matvec_packed;
 pub mod matvec_sliced;
 pub mod product;
 pub mod rms_norm;
@@ -19,6 +20,7 @@ pub mod route;
 pub mod sample_peaks;
 pub mod sample_token;
 pub mod silu_mul;
+pub mod site_input;
 pub mod sliced;
 pub mod token_nll;
 
@@ -29,7 +31,7 @@ pub use shaders::{BASELINE, MATRICES, module};
 use crate::recording::Kernel;
 
 /// Every kernel that every adapter can run: all but [`matmul_matrix`].
-pub const ALL: [&Kernel; 16] = [
+pub const ALL: [&Kernel; 18] = [
     &attention::KERNEL,
     &attention_join::KERNEL,
     &attention_split::KERNEL,
@@ -38,6 +40,7 @@ pub const ALL: [&Kernel; 16] = [
     &gather_tokens::KERNEL,
     &matmul_sliced::KERNEL,
     &matmul_tiled::KERNEL,
+    &matvec_packed::KERNEL,
     &matvec_sliced::KERNEL,
     &rms_norm::KERNEL,
     &rope_cache::KERNEL,
@@ -45,6 +48,7 @@ pub const ALL: [&Kernel; 16] = [
     &sample_peaks::KERNEL,
     &sample_token::KERNEL,
     &silu_mul::KERNEL,
+    &site_input::KERNEL,
     &token_nll::KERNEL,
 ];
 

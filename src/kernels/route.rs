@@ -99,7 +99,6 @@ fn route(args: &mut Arguments<'_>) {
     let (control, deal): (&[Control], &[u32]) = (args.read(5), args.read(6));
     let depths: &mut [u32] = args.write(7);
     let tokens = args.workgroups[0] as usize;
-    let Control { threshold, most } = control[p.site as usize];
     let mut weights = vec![0f32; w1.len()];
     w1.convert_to_f32_slice(&mut weights);
     let depth = |x: &[f32]| {
@@ -108,11 +107,7 @@ fn route(args: &mut Arguments<'_>) {
         let h: Vec<f32> = units.map(|(w, b)| silu(dot(w, x) * norm + b)).collect();
         let o: [f32; SCORES as usize] =
             std::array::from_fn(|e| dot(&w2[e * HIDDEN as usize..][..HIDDEN as usize], &h) + b2[e]);
-        let s1 = o[0];
-        let s2 = s1 - softplus(o[1]);
-        let s3 = s2 - softplus(o[2]);
-        let open = [s1, s2, s3].into_iter().filter(|s| *s > threshold).count();
-        (1 + open as u32).clamp(1, most)
+        depth_of(o, control[p.site as usize])
     };
     let chosen: Vec<u32> = x[..tokens * input].par_chunks_exact(input).map(depth).collect();
     for (to, depth) in deal.iter().zip(chosen) {
@@ -120,12 +115,21 @@ fn route(args: &mut Arguments<'_>) {
     }
 }
 
+/// The depth by the router's outputs.
+pub(super) fn depth_of(o: [f32; SCORES as usize], Control { threshold, most }: Control) -> u32 {
+    let s1 = o[0];
+    let s2 = s1 - softplus(o[1]);
+    let s3 = s2 - softplus(o[2]);
+    let open = [s1, s2, s3].into_iter().filter(|s| *s > threshold).count();
+    (1 + open as u32).clamp(1, most)
+}
+
 /// log(1 + exp(v)), without overflow.
 fn softplus(v: f32) -> f32 {
     v.max(0.0) + (-v.abs()).exp().ln_1p()
 }
 
-fn silu(v: f32) -> f32 {
+pub(super) fn silu(v: f32) -> f32 {
     v / (1.0 + (-v).exp())
 }
 

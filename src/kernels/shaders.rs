@@ -11,9 +11,10 @@ pub const BASELINE: Capabilities = Capabilities::IMMEDIATES.union(Capabilities::
 pub const MATRICES: Capabilities = Capabilities::SHADER_FLOAT16.union(Capabilities::COOPERATIVE_MATRIX);
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 6] = [
+const SHARED: [(&str, &str); 7] = [
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
     ("product", include_str!("../../shaders/shared/product.wgsl")),
+    ("router", include_str!("../../shaders/shared/router.wgsl")),
     ("tiled", include_str!("../../shaders/shared/tiled.wgsl")),
     ("sampling", include_str!("../../shaders/shared/sampling.wgsl")),
     ("candidates", include_str!("../../shaders/shared/candidates.wgsl")),

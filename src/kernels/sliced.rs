@@ -6,7 +6,7 @@ use half::f16;
 use multiversion::multiversion;
 
 use crate::engine::Traits;
-use crate::format::codes::WEIGHTS_PER_WORD;
+use crate::format::codes::{WEIGHTS_PER_WORD, unpack};
 use crate::precision::SLICES;
 use crate::recording::{Arguments, Buffer, Span};
 
@@ -71,6 +71,26 @@ pub(super) struct Rows<'a> {
 impl<'a> Rows<'a> {
     pub(super) fn bound(args: &Arguments<'a>, input: usize, group: usize) -> Rows<'a> {
         Rows { slices: std::array::from_fn(|e| args.read(e)), scales: args.read(4), input, group }
+    }
+
+    /// The codes of the row's weights in a chunk, at `depth`.
+    pub(super) fn codes(&self, row: usize, chunk: usize, depth: usize) -> [u8; CHUNK as usize] {
+        let words = CHUNK as usize / WEIGHTS_PER_WORD;
+        let first = (row * self.input / CHUNK as usize + chunk) * words;
+        let mut codes = [0; CHUNK as usize];
+        for (word, codes) in codes.chunks_exact_mut(WEIGHTS_PER_WORD).enumerate() {
+            let slices = self.slices.map(|slice| slice[first + word]);
+            codes.copy_from_slice(&unpack(&slices[..depth]));
+        }
+        codes
+    }
+
+    /// The width of the bins that the row's weights in a chunk have at `depth`, and the middle of the lowest one.
+    pub(super) fn bin(&self, row: usize, chunk: usize, depth: usize) -> (f32, f32) {
+        let group = row * (self.input / self.group) + chunk * CHUNK as usize / self.group;
+        let [lo, step] = self.scales[group].map(f16::to_f32);
+        let bin = step / (1u32 << (2 * depth - 2)) as f32;
+        (bin, lo + 0.5 * bin)
     }
 
     /// Writes the row's weights at `depth` to `out`, [input].

@@ -1,6 +1,6 @@
 //! The forward pass of a LLaMA-family model, as a recording.
 //!
-//! Letters as in [`crate::shape`]; every activation is f32.
+//! Letters as in [`crate::shape`]; every activation is f32, but for what `decode.rs` has of a single token.
 
 use super::state::{Cache, Inputs, LayerCache};
 use super::weights::{LayerWeights, Weights};
@@ -65,9 +65,9 @@ impl Llama<'_> {
     /// A step that reads back the last token's logits, `[V]`.
     pub fn next_logits(&self, tokens: u32) -> Recording {
         let mut r = Recording::new();
-        let a = self.layers(&mut r, tokens);
+        let x = self.layers(&mut r, tokens);
         let logits = r.transient(u64::from(self.shape.vocab) * 4);
-        self.logits(&mut r, &a, tokens - 1, 1, logits.all());
+        self.logits(&mut r, x, tokens - 1, 1, logits.all());
         r.read_back(logits.all());
         r.read_back(self.inputs.all_depths(tokens));
         r
@@ -77,9 +77,9 @@ impl Llama<'_> {
     /// back the token, `[1]`.
     pub fn next_token(&self, tokens: u32) -> Recording {
         let mut r = Recording::new();
-        let a = self.layers(&mut r, tokens);
+        let x = self.layers(&mut r, tokens);
         let logits = r.transient(u64::from(self.shape.vocab) * 4).all();
-        self.logits(&mut r, &a, tokens - 1, 1, logits);
+        self.logits(&mut r, x, tokens - 1, 1, logits);
         let (choice, positions) = (self.inputs.choice(), self.inputs.positions(tokens));
         let inputs = sample_peaks::Inputs { choice, positions, history: self.inputs.history(), logits };
         sample_token::record(&mut r, self.traits, inputs, self.inputs.ids(1));
@@ -91,7 +91,7 @@ impl Llama<'_> {
     /// A step that reads back the scores of each target, [T, 2]: see [`token_nll`].
     pub fn score(&self, tokens: u32) -> Recording {
         let mut r = Recording::new();
-        let a = self.layers(&mut r, tokens);
+        let x = self.layers(&mut r, tokens);
         let vocab = self.shape.vocab;
         let logits = r.transient(u64::from(SCORED_TOKENS.min(tokens)) * u64::from(vocab) * 4);
         let row = token_nll::WIDTH * 4;
@@ -99,7 +99,7 @@ impl Llama<'_> {
         for first in (0..tokens).step_by(SCORED_TOKENS as usize) {
             let part = SCORED_TOKENS.min(tokens - first);
             let logits = logits.span(0, u64::from(part) * u64::from(vocab) * 4);
-            self.logits(&mut r, &a, first, part, logits);
+            self.logits(&mut r, x, first, part, logits);
             let scores = scores.span(u64::from(first) * row, u64::from(part) * row);
             token_nll::record(&mut r, vocab, logits, self.inputs.targets(first, part), scores);
         }
@@ -108,16 +108,26 @@ impl Llama<'_> {
         r
     }
 
-    /// Embedding and all layers.
-    fn layers(&self, r: &mut Recording, tokens: u32) -> Activations {
-        let a = Activations::new(self.shape, self.traits, r, tokens, self.routed);
+    /// Embedding and all layers; the residual stream, [T, D].
+    fn layers(&self, r: &mut Recording, tokens: u32) -> Buffer {
+        let x = r.transient(u64::from(tokens) * u64::from(self.shape.model_dim) * 4);
         let ids = self.inputs.ids(tokens);
-        embed_sliced::record(r, self.traits, &self.weights.embed, Depth::FULL, ids, a.x.all());
+        embed_sliced::record(r, self.traits, &self.weights.embed, Depth::FULL, ids, x.all());
+        if self.packs(tokens) {
+            self.decode_layers(r, x);
+            return x;
+        }
+        let a = Activations::new(self.shape, self.traits, r, tokens, self.routed, x);
         for (at, (weights, cache)) in self.weights.layers.iter().zip(&self.cache.layers).enumerate() {
             self.attention(r, &a, tokens, at as u32, weights, cache);
             self.feed_forward(r, &a, tokens, at as u32, weights);
         }
-        a
+        x
+    }
+
+    /// Whether the products of so many tokens are of int8s.
+    fn packs(&self, tokens: u32) -> bool {
+        tokens == 1 && self.traits.packed_dot
     }
 
     /// x += O attention(rope(Q n), rope(K n), V n) with n = norm(x).
@@ -196,18 +206,17 @@ impl Llama<'_> {
         product.record(r, self.traits, depths);
     }
 
-    /// Logits of `count` tokens from `first` on, [count, V].
-    fn logits(&self, r: &mut Recording, a: &Activations, first: u32, count: u32, logits: Span) {
+    /// Logits of `count` tokens from `first` on, [count, V], by the residual stream.
+    fn logits(&self, r: &mut Recording, x: Buffer, first: u32, count: u32, logits: Span) {
         let row = u64::from(self.shape.model_dim) * 4;
-        let rows = |buffer: Buffer| buffer.span(u64::from(first) * row, u64::from(count) * row);
-        rms_norm::record(r, count, self.shape.norm_eps, rows(a.x), self.weights.final_norm, rows(a.normed));
-        let product = Product {
-            weight: &self.weights.head,
-            x: rows(a.normed),
-            y: logits,
-            tokens: count,
-            output: Output::Overwrite,
-        };
+        let x = x.span(u64::from(first) * row, u64::from(count) * row);
+        if self.packs(count) {
+            return self.decode_logits(r, x, logits);
+        }
+        let normed = r.transient(x.bytes).all();
+        rms_norm::record(r, count, self.shape.norm_eps, x, self.weights.final_norm, normed);
+        let (weight, output) = (&self.weights.head, Output::Overwrite);
+        let product = Product { weight, x: normed, y: logits, tokens: count, output };
         let depths = if in_tiles(self.traits, count) {
             Depths::ByTile(self.inputs.head_order(count))
         } else {
@@ -218,12 +227,12 @@ impl Llama<'_> {
 }
 
 impl Activations {
-    fn new(shape: &LlamaShape, traits: Traits, r: &mut Recording, tokens: u32, routed: bool) -> Activations {
+    fn new(shape: &LlamaShape, traits: Traits, r: &mut Recording, tokens: u32, routed: bool, x: Buffer) -> Activations {
         let gathered = routed && in_tiles(traits, tokens);
         let order = gathered.then(|| r.transient(u64::from(gather_tokens::entries(tile_tokens(traits), tokens)) * 4));
         let mut rows = |width: u32| r.transient(u64::from(tokens) * u64::from(width) * 4);
         Activations {
-            x: rows(shape.model_dim),
+            x,
             normed: rows(shape.model_dim),
             qkv: rows(shape.q_dim() + 2 * shape.kv_dim()),
             q: rows(shape.q_dim()),

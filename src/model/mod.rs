@@ -1,6 +1,7 @@
 //! A model on an engine: weights, cache, and the steps that run tokens through them.
 
 mod bits_read;
+mod decode;
 mod llama;
 mod next_token;
 mod state;
@@ -110,6 +111,11 @@ impl Model {
             prepared: HashMap::new(),
             step_tokens: STEP_TOKENS,
         })
+    }
+
+    /// Whether the numbers that go into the products of a single token become int8s.
+    pub fn packs_activations(&self) -> bool {
+        self.engine.traits().packed_dot
     }
 
     /// The device.
