@@ -45,6 +45,8 @@ impl Tiny {
     /// The program on this model and the CPU engine.
     fn run(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_edge-run"));
+        // No configuration of this machine's user counts.
+        command.env("XDG_CONFIG_HOME", self.home.path()).env("APPDATA", self.home.path());
         command.args(["--device", "cpu", "-m"]).arg(&self.model);
         command
     }
