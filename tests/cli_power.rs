@@ -2,6 +2,8 @@
 //! model and the CPU engine.
 
 mod common;
+#[path = "common/default_model.rs"]
+mod default_model;
 #[path = "common/routed.rs"]
 mod routed;
 
@@ -206,6 +208,39 @@ fn bits_follow_a_trace_and_the_text_goes_on() {
         assert_eq!(joined.trim_end_matches('\n'), once.trim_end_matches('\n'));
         assert_ne!(output(&mut home.answer(&["-n", "120", "--bits", "8"])).0, once);
     }
+}
+
+#[test]
+fn the_default_model_follows_the_trace() {
+    let folder = match default_model::default_model() {
+        Ok(_) if cfg!(debug_assertions) => {
+            return default_model::skipped("a hundred tokens of the default model take optimized code");
+        }
+        Ok(folder) => folder,
+        Err(reason) => return default_model::skipped(&reason),
+    };
+    let routed = folder.thresholds().is_some();
+    let home = Home::new();
+    let model = folder.dir().to_str().unwrap();
+    let args = ["-m", model, "--device", "cpu", "--raw", "--temp", "0.8", "-s", "3", "-n", "96", "--json"];
+    let answer = |words: &[&str]| {
+        let words = [&args, words, &["Once upon a time, there was a lighthouse"]].concat();
+        lines(&output(&mut home.run(&words)).0)
+    };
+    let all = answer(&["--power-sim", "trace.jsonl"]);
+    let tokens = of_type(&all, "token");
+    let bits: Vec<f64> = tokens.iter().map(|token| token["bits"].as_f64().unwrap()).collect();
+    assert_eq!(bits.len(), 96);
+    assert!(bits[..20].iter().chain(&bits[60..90]).all(|bits| *bits == 8.0), "{bits:?}");
+    // Of single tokens routers read more or less than on average, but never nearly all.
+    let low = if routed { 2.0..6.0 } else { 4.0..4.1 };
+    assert!(bits[20..60].iter().chain(&bits[90..]).all(|bits| low.contains(bits)), "{bits:?}");
+    let mean = bits[20..60].iter().sum::<f64>() / 40.0;
+    assert!(!routed || (2.5..4.2).contains(&mean), "{mean}");
+    let ids = |all: &[Value]| of_type(all, "token").iter().map(|token| token["id"].clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&answer(&["--power-sim", "trace.jsonl"])), ids(&all));
+    let steady = ids(&answer(&["--bits", "8"]));
+    assert_eq!(steady[..20], ids(&all)[..20]);
 }
 
 #[test]

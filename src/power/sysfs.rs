@@ -30,7 +30,7 @@ impl PowerSource for SysfsSource {
     fn read(&mut self) -> Result<Reading> {
         let mut signals = Vec::new();
         let (supply, has_battery) = supply(&self.root.join("sys/class/power_supply"), &mut signals);
-        let saver = saver(&self.root.join("sys/firmware/acpi/platform_profile"), &mut signals);
+        let saver = saver(&self.root, &mut signals);
         let thermal = thermal(&self.root.join("sys/class/thermal"), &mut signals);
         let memory_pressure = memory_pressure(&self.root.join("proc/pressure/memory"), &mut signals);
         let state = PowerState { supply, saver, thermal, memory_pressure };
@@ -136,12 +136,17 @@ fn charge(batteries: &[Battery]) -> Option<f32> {
     (!known.is_empty()).then(|| charged / total)
 }
 
-/// Whether the firmware's profile is the saving one, which power-profiles-daemon and tuned set.
-fn saver(file: &Path, signals: &mut Vec<Signal>) -> bool {
-    let profile = text(file);
-    let value = profile.as_deref().map_or("unknown", |profile| profile);
-    signals.push(Signal::new("saver", value, file.display()));
-    profile.as_deref() == Some("low-power")
+/// Whether the firmware or the processor was told to save, as power-profiles-daemon, tuned and TLP tell them.
+fn saver(root: &Path, signals: &mut Vec<Signal>) -> bool {
+    let mut says = |file: &str, saving: &str| {
+        let file = root.join(file);
+        let profile = text(&file);
+        signals.push(Signal::new("saver", profile.as_deref().unwrap_or("unknown"), file.display()));
+        profile.as_deref() == Some(saving)
+    };
+    let firmware = says("sys/firmware/acpi/platform_profile", "low-power");
+    let processor = says("sys/devices/system/cpu/cpufreq/policy0/energy_performance_preference", "power");
+    firmware || processor
 }
 
 /// How hot the hottest zone is, by its own trip points.

@@ -42,7 +42,16 @@ fn a_desktop_is_on_ac_and_there_is_nothing_to_follow() {
     let reading = read(&tree(&[]));
     assert_eq!(reading.state, PowerState::AC);
     let told: Vec<(&str, &str)> = reading.signals.iter().map(|s| (s.name, s.value.as_str())).collect();
-    assert_eq!(told, [("supply", "no battery"), ("saver", "unknown"), ("thermal", "unknown"), ("memory", "unknown")]);
+    assert_eq!(
+        told,
+        [
+            ("supply", "no battery"),
+            ("saver", "unknown"),
+            ("saver", "unknown"),
+            ("thermal", "unknown"),
+            ("memory", "unknown")
+        ]
+    );
 }
 
 #[test]
@@ -129,10 +138,18 @@ fn files_that_cannot_be_read_leave_what_the_others_say() {
 }
 
 #[test]
-fn the_saving_profile_is_the_saver() {
-    for (profile, saver) in [("low-power", true), ("balanced", false), ("performance", false), ("", false)] {
-        let reading = read(&tree(&[("sys/firmware/acpi/platform_profile", profile)]));
-        assert_eq!((reading.state.saver, reading.follows), (saver, saver), "{profile}");
+fn a_profile_that_saves_is_the_saver() {
+    const FIRMWARE: &str = "sys/firmware/acpi/platform_profile";
+    const PROCESSOR: &str = "sys/devices/system/cpu/cpufreq/policy0/energy_performance_preference";
+    for (firmware, processor, saver) in [
+        ("low-power", "performance", true),
+        ("balanced", "power", true),
+        ("balanced", "balance_power", false),
+        ("performance", "performance", false),
+        ("", "", false),
+    ] {
+        let reading = read(&tree(&[(FIRMWARE, firmware), (PROCESSOR, processor)]));
+        assert_eq!((reading.state.saver, reading.follows), (saver, saver), "{firmware} {processor}");
     }
 }
 

@@ -36,6 +36,14 @@ pub fn policy(args: &PowerArgs) -> Result<(Policy, Option<PowerMode>)> {
     Ok((policy, mode))
 }
 
+/// Fails where the limits leave nothing to a model that `has_routers` or not, and names their flags.
+pub fn check_limits(policy: &Policy, has_routers: bool) -> Result<()> {
+    policy.check_limits(has_routers).map_err(|error| match error {
+        Error::InvalidArgument { expected, got, .. } => Error::argument("--min-bits and --max-bits", expected, got),
+        other => other,
+    })
+}
+
 /// What decides: a flag, a simulation, the configuration, or else the power state of a device that has one to follow.
 pub fn steering(args: &PowerArgs, configured: Option<PowerMode>, follows: bool) -> Steering {
     if let Some(bits) = args.bits {
@@ -108,10 +116,7 @@ impl Follower {
 
 fn feed(args: &PowerArgs, has_routers: bool, source: &mut dyn FnMut() -> Box<dyn PowerSource>) -> Result<Feed> {
     let (mut policy, configured) = policy(args)?;
-    policy.check_limits(has_routers).map_err(|error| match error {
-        Error::InvalidArgument { expected, got, .. } => Error::argument("--min-bits and --max-bits", expected, got),
-        other => other,
-    })?;
+    check_limits(&policy, has_routers)?;
     if let Some(bits) = args.bits {
         plan_for_bits(bits, has_routers)?;
     }

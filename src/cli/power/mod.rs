@@ -15,7 +15,7 @@ use super::exit::Exit;
 use super::output::{json, print_line_if_open};
 use super::{Done, stop};
 use crate::error::Result;
-use crate::power::{At, Decision, Governor, Policy, PowerState, Reading, Signal, system_source};
+use crate::power::{At, Decision, Governor, Policy, PowerState, Reading, Signal, Trace, system_source};
 use follow::{POLL, Steering};
 
 /// How often a wait looks whether it was stopped.
@@ -53,7 +53,7 @@ struct Deciders {
 /// Shows the power state and the decision.
 pub fn run(args: &PowerCommandArgs) -> Done {
     let (mut policy, configured) = follow::policy(&args.power)?;
-    policy.check_limits(true)?;
+    follow::check_limits(&policy, true)?;
     if let Some(file) = &args.power.power_sim {
         let trace = follow::trace(file, &mut policy)?;
         let steering = follow::steering(&args.power, configured, false);
@@ -77,11 +77,10 @@ pub fn run(args: &PowerCommandArgs) -> Done {
             }
             std::thread::sleep(STOP_CHECK);
         }
-        let before = (reading.state, deciders.decisions());
+        let before = (reading.state.words(), deciders.decisions());
         reading = source.read()?;
         deciders.observe(&reading.state, begin.elapsed());
-        let words_change = before != (reading.state, deciders.decisions());
-        if args.json || words_change {
+        if args.json || before != (reading.state.words(), deciders.decisions()) {
             open = show(&reading, &deciders, args.json)?;
         }
     }
@@ -89,7 +88,7 @@ pub fn run(args: &PowerCommandArgs) -> Done {
 }
 
 /// Shows each step of a trace, and each rise that comes when a dwell is over.
-fn replay(file: &Path, trace: &crate::power::Trace, mut deciders: Deciders, as_json: bool) -> Done {
+fn replay(file: &Path, trace: &Trace, mut deciders: Deciders, as_json: bool) -> Done {
     let steps = trace.steps();
     for (index, step) in steps.iter().enumerate() {
         let next = steps.get(index + 1);
