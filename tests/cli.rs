@@ -14,6 +14,7 @@ fn edge_run(home: &Path) -> Command {
         .env_remove("COLUMNS")
         .env("HOME", home)
         .env("XDG_DATA_HOME", home)
+        .env("XDG_CONFIG_HOME", home)
         .env("APPDATA", home)
         .env("USERPROFILE", home);
     command
@@ -47,7 +48,7 @@ fn help_of_the_main_command() {
 
 #[test]
 fn help_of_each_command() {
-    for command in ["quantize", "inspect", "verify", "devices", "eval", "bench", "paths"] {
+    for command in ["quantize", "inspect", "verify", "devices", "eval", "bench", "power", "paths"] {
         insta::assert_snapshot!(format!("help_{command}"), help(&[command, "--help"]));
     }
 }
@@ -62,7 +63,7 @@ fn words_that_mean_nothing_are_usage_errors() {
     for (args, words) in [
         (&["--bits", "9", "Hi"][..], "expected numbers from 2 to 8"),
         (&["--bits", "few", "Hi"], "'few' for '--bits <BITS>'"),
-        (&["--power-mode", "turbo", "Hi"], "[possible values: low, balanced, high]"),
+        (&["--power-mode", "turbo", "Hi"], "[possible values: auto, low, balanced, high]"),
         (&["--nonsense", "Hi"], "--nonsense"),
         (&["-n", "many", "Hi"], "'many' for '--n-predict <N>'"),
         (&["-n", "-2", "Hi"], "-2"),

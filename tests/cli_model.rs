@@ -45,7 +45,9 @@ impl Tiny {
     /// The program on this model and the CPU engine.
     fn run(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_edge-run"));
-        command.args(["--device", "cpu", "-m"]).arg(&self.model);
+        // Neither the configuration of this machine's user nor its battery counts.
+        command.env("XDG_CONFIG_HOME", self.home.path()).env("APPDATA", self.home.path());
+        command.args(["--device", "cpu", "--power-mode", "high", "-m"]).arg(&self.model);
         command
     }
 
@@ -323,7 +325,9 @@ fn interrupted(model: &Path, interfere: impl FnOnce(u32, std::process::ChildStdo
     use std::process::{Command, Stdio};
 
     let mut command = Command::new(env!("CARGO_BIN_EXE_edge-run"));
-    command.args(["--device", "cpu", "--json", "--temp", "0", "-c", "0", "-p", "the", "-m"]).arg(model);
+    command
+        .args(["--device", "cpu", "--power-mode", "high", "--json", "--temp", "0", "-c", "0", "-p", "the", "-m"])
+        .arg(model);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut reader = child.stdout.take().unwrap();
     reader.read_exact(&mut [0; 8]).unwrap();

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
 use super::exit;
+use super::power::{PowerArgs, PowerCommandArgs};
 use crate::engine::Activations;
-use crate::power::PowerMode;
 use crate::precision::BITS;
 
 /// Runs a language model, reading 2 to 8 bits of each weight.
@@ -65,13 +65,15 @@ pub struct GenerateArgs {
     /// Context in tokens; 0 for what the model was trained for [default: 4096, or that if it is less]
     #[arg(short = 'c', long = "ctx-size", value_name = "N")]
     pub ctx_size: Option<u32>,
-    /// Bits to read of each weight, 2 to 8: any number, on average, for a model with routers, else 2, 4, 6 or 8; stands
-    /// above --power-mode
-    #[arg(long, value_parser = average_bits)]
-    pub bits: Option<f32>,
-    /// Energy to spend: 4, 6 or 8 bits of each weight, on average for a model with routers [default: high]
-    #[arg(long, value_name = "MODE")]
-    pub power_mode: Option<PowerMode>,
+    /// How many bits of each weight are read.
+    #[command(flatten)]
+    pub power: PowerArgs,
+    /// Show by its colour how many bits each token took
+    #[arg(long, conflicts_with = "json")]
+    pub show_bits: bool,
+    /// Whether --show-bits uses colours; without them it uses marks
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
     /// Write one JSON object a line: each token, then a summary
     #[arg(long)]
     pub json: bool,
@@ -154,6 +156,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Measure tokens a second of prompts and of generation, and what the device reads for them
     Bench(BenchArgs),
+    /// Show the power state, where it was read, and how many bits it allows
+    Power(PowerCommandArgs),
     /// Print where models lie, for scripts
     Paths(PathsArgs),
 }
@@ -313,6 +317,8 @@ pub enum Place {
     Models,
     /// The model that runs without -m
     DefaultModel,
+    /// The configuration file that is read without --config
+    Config,
 }
 
 /// A number of bits that some model can read on average; whether this one can is for it to say.
@@ -342,7 +348,7 @@ mod tests {
             "-m dir -p Hi -n 5 -c 512 --temp 0 --top-k 1 --top-p 0.5 --min-p 0 --repeat-penalty 1.1 -s 7 --bits 4";
         let cli = parse(line).unwrap().generate;
         assert_eq!((cli.prompt_flag.as_deref(), cli.n_predict, cli.ctx_size), (Some("Hi"), 5, Some(512)));
-        assert_eq!((cli.sampling.seed, cli.bits, cli.sampling.top_k), (7, Some(4.0), Some(1)));
+        assert_eq!((cli.sampling.seed, cli.power.bits, cli.sampling.top_k), (7, Some(4.0), Some(1)));
         let cli = parse("-n -1 -s -1 --power-mode low Hi").unwrap().generate;
         assert_eq!((cli.n_predict, cli.sampling.seed, cli.prompt.as_deref()), (-1, -1, Some("Hi")));
     }
@@ -357,7 +363,7 @@ mod tests {
     #[test]
     fn any_bits_from_two_to_eight_are_understood() {
         for (text, bits) in [("2", 2.0), ("3.5", 3.5), ("8.0", 8.0)] {
-            assert_eq!(parse(&format!("--bits {text} Hi")).unwrap().generate.bits, Some(bits));
+            assert_eq!(parse(&format!("--bits {text} Hi")).unwrap().generate.power.bits, Some(bits));
         }
         for text in ["1.9", "8.1", "nan", "inf", "four", "-4"] {
             assert!(parse(&format!("--bits {text} Hi")).is_err(), "{text}");

@@ -1,5 +1,6 @@
 //! The main command: a prompt in, an answer out.
 
+use std::io::IsTerminal;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -7,6 +8,8 @@ use serde::Serialize;
 use super::args::GenerateArgs;
 use super::exit::Exit;
 use super::output::{TokenOutput, note};
+use super::power::Follower;
+use super::show_bits::BitsStyle;
 use super::{Done, load, progress, settings, stop};
 use crate::engine::DeviceInfo;
 use crate::error::{Error, Result};
@@ -26,6 +29,7 @@ struct SummaryLine<'a> {
     context: u32,
     seed: u32,
     plan: &'a str,
+    plan_changes: usize,
     device: &'a DeviceInfo,
 }
 
@@ -34,7 +38,8 @@ pub fn run(args: &GenerateArgs) -> Done {
     // All that can be found wrong without touching the weights is found before they are read.
     let prompt = settings::prompt(args)?;
     let folder = settings::open_model(&args.model)?;
-    let plan = settings::plan(args, folder.thresholds().is_some())?;
+    let has_routers = folder.thresholds().is_some();
+    let mut follower = Follower::start(&args.power, has_routers)?;
     let text = TextModel::open(&folder)?;
     let mut sampling = settings::sampling(&args.sampling, text.defaults())?;
     let seed = *sampling.seed.get_or_insert_with(rand::random);
@@ -46,20 +51,28 @@ pub fn run(args: &GenerateArgs) -> Done {
     }
     let begin = Instant::now();
     let model = load::load(&args.model, &folder, context)?;
+    let plan = follower.plan()?;
     if args.verbose {
         tell(&folder, &model, begin.elapsed().as_secs_f64());
         note(format_args!("plan:   {} bits of each weight: {}; seed {seed}", plan.bits(), plan.reason));
     }
-    let reason = plan.reason.clone();
     let mut session = Session::new(model, text, sampling, plan)?;
     stop::watch();
-    let mut output = TokenOutput::new(std::io::stdout().lock(), args.json);
+    let mut output = TokenOutput::new(std::io::stdout().lock(), args.json, bits_style(args));
+    let (mut tokens, mut plan_changes) = (0, 0);
     let answer = session.generate(&ids, settings::max_new(args), &mut |token| {
         output.token(token)?;
-        Ok(if stop::asked() || output.is_closed() { Next::Stop } else { Next::Go })
+        if stop::asked() || output.is_closed() {
+            return Ok(Next::Stop);
+        }
+        tokens += 1;
+        let Some(change) = follower.before(tokens) else { return Ok(Next::Go) };
+        plan_changes += 1;
+        output.change(tokens, &change)?;
+        Ok(Next::Replan(change.decision.plan(has_routers)?))
     });
     let summary = answer.or_else(|error| output.end_line().and(Err(error)))?;
-    let (model, plan) = (session.model(), reason.as_str());
+    let (model, plan) = (session.model(), follower.decision().reason.as_str());
     output.finish(&SummaryLine {
         r#type: "summary",
         summary: &summary,
@@ -68,6 +81,7 @@ pub fn run(args: &GenerateArgs) -> Done {
         context: model.context(),
         seed,
         plan,
+        plan_changes,
         device: model.device(),
     })?;
     if output.is_closed() {
@@ -97,6 +111,15 @@ fn prompt_ids(args: &GenerateArgs, text: &TextModel, prompt: String) -> Result<V
             text.encode(&prompt, true)
         }
     }
+}
+
+/// How the text shows the bits of each token, if it is to; with a legend.
+fn bits_style(args: &GenerateArgs) -> Option<BitsStyle> {
+    args.show_bits.then(|| {
+        let style = BitsStyle::choose(args.color, std::io::stdout().is_terminal(), &|name| std::env::var(name).ok());
+        note(style.legend());
+        style
+    })
 }
 
 /// Device, model and memory, for -v.

@@ -11,9 +11,11 @@ mod inspect;
 mod load;
 mod output;
 mod paths;
+mod power;
 mod progress;
 mod quantize;
 mod settings;
+mod show_bits;
 mod stop;
 mod verify;
 
@@ -24,7 +26,7 @@ use clap::Parser;
 use args::{Cli, Command};
 use exit::Exit;
 
-pub use paths::{default_model_dir, models_dir};
+pub use paths::{config_file, default_model_dir, models_dir};
 
 use crate::error::Result;
 
@@ -59,6 +61,7 @@ fn run(cli: &Cli) -> Done {
         Some(Command::Devices(args)) => devices::run(args),
         Some(Command::Eval(args)) => eval::run(args),
         Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Power(args)) => power::run(args),
         Some(Command::Paths(args)) => paths::run(args),
     }
 }

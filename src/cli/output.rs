@@ -1,11 +1,13 @@
 //! Standard output, whose reader may go away at any time, and standard error, which must not fail the program.
 
 use std::fmt::Display;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use serde::Serialize;
 
+use super::show_bits::BitsStyle;
 use crate::error::{Error, Result};
+use crate::power::{Change, Rule};
 use crate::session::Generated;
 
 /// Writes a line to standard error. A standard error that is closed is no reason to stop.
@@ -15,8 +17,13 @@ pub fn note(line: impl Display) {
 
 /// Writes a line to standard output; a reader that has gone away wants no more of it, which is no failure.
 pub fn print_line(line: impl Display) -> Result<()> {
+    print_line_if_open(line).map(|_| ())
+}
+
+/// As [`print_line`]; whether the reader is still there.
+pub fn print_line_if_open(line: impl Display) -> Result<bool> {
     let mut stdout = std::io::stdout().lock();
-    open_or_closed(writeln!(stdout, "{line}").and_then(|()| stdout.flush())).map(|_| ())
+    open_or_closed(writeln!(stdout, "{line}").and_then(|()| stdout.flush()))
 }
 
 /// Writes a value to standard output as one line of JSON.
@@ -28,8 +35,20 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 pub struct TokenOutput<W> {
     to: W,
     json: bool,
+    style: Option<BitsStyle>,
     closed: bool,
     in_line: bool,
+}
+
+/// A change of plan as a line of JSON.
+#[derive(Serialize)]
+struct PlanLine<'a> {
+    r#type: &'static str,
+    token: usize,
+    bits: f32,
+    was: f32,
+    rule: Rule,
+    reason: &'a str,
 }
 
 /// A token's line of JSON.
@@ -42,9 +61,9 @@ struct TokenLine<'a> {
 }
 
 impl<W: Write> TokenOutput<W> {
-    /// An output to `to`.
-    pub fn new(to: W, json: bool) -> TokenOutput<W> {
-        TokenOutput { to, json, closed: false, in_line: false }
+    /// An output to `to`, whose text shows the bits of each token in a style, if there is one.
+    pub fn new(to: W, json: bool, style: Option<BitsStyle>) -> TokenOutput<W> {
+        TokenOutput { to, json, style, closed: false, in_line: false }
     }
 
     /// Writes a token and flushes it.
@@ -53,8 +72,25 @@ impl<W: Write> TokenOutput<W> {
             self.write(&json(&TokenLine { r#type: "token", id: token.id, text: token.text, bits: token.bits }))?;
             self.write("\n")?;
         } else if !token.text.is_empty() {
-            self.write(token.text)?;
+            match self.style {
+                Some(style) => self.write(&style.paint(token.text, token.bits))?,
+                None => self.write(token.text)?,
+            }
             self.in_line = !token.text.ends_with('\n');
+        }
+        Ok(())
+    }
+
+    /// Tells that the bits change with the token `token`: on standard error, and in JSON also in its place.
+    pub fn change(&mut self, token: usize, change: &Change) -> Result<()> {
+        let Change { was, decision } = change;
+        // On a terminal that shows both, the line of text that was begun must not run into it.
+        let both = self.in_line && std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        let (before, reason) = (if both { "\n" } else { "" }, &decision.reason);
+        note(format_args!("{before}power: {reason} -> {:?} bits (was {was:?})", decision.bits));
+        if self.json {
+            let (bits, rule) = (decision.bits, decision.rule);
+            self.write(&(json(&PlanLine { r#type: "plan", token, bits, was: *was, rule, reason }) + "\n"))?;
         }
         Ok(())
     }
@@ -129,7 +165,7 @@ mod tests {
     fn text_is_written_as_it_is_and_its_last_line_ended_once() {
         for (tokens, expected) in [(&["Par", "", "is\n", "é"][..], "Paris\né\n"), (&["a\n"], "a\n"), (&[], "")] {
             let mut bytes = Vec::new();
-            let mut output = TokenOutput::new(&mut bytes, false);
+            let mut output = TokenOutput::new(&mut bytes, false, None);
             for text in tokens {
                 output.token(&token(text)).unwrap();
             }
@@ -142,7 +178,7 @@ mod tests {
     #[test]
     fn json_has_an_object_a_line() {
         let mut bytes = Vec::new();
-        let mut output = TokenOutput::new(&mut bytes, true);
+        let mut output = TokenOutput::new(&mut bytes, true, None);
         output.token(&token("\"\n")).unwrap();
         output.finish(&serde_json::json!({"type": "summary"})).unwrap();
         let expected = "{\"type\":\"token\",\"id\":7,\"text\":\"\\\"\\n\",\"bits\":4.0}\n{\"type\":\"summary\"}\n";
@@ -151,13 +187,13 @@ mod tests {
 
     #[test]
     fn a_reader_that_goes_away_ends_the_output_and_a_failure_is_told() {
-        let mut output = TokenOutput::new(Pipe { left: 2, then: ErrorKind::BrokenPipe }, false);
+        let mut output = TokenOutput::new(Pipe { left: 2, then: ErrorKind::BrokenPipe }, false, None);
         output.token(&token("ab")).unwrap();
         assert!(!output.is_closed());
         output.token(&token("cd")).unwrap();
         assert!(output.is_closed());
         output.finish(&"summary").unwrap();
-        let mut full = TokenOutput::new(Pipe { left: 0, then: ErrorKind::StorageFull }, false);
+        let mut full = TokenOutput::new(Pipe { left: 0, then: ErrorKind::StorageFull }, false, None);
         assert!(matches!(full.token(&token("ab")), Err(Error::Io { action: "write", .. })));
     }
 }

@@ -1,8 +1,9 @@
-//! Where models lie on this machine.
+//! Where models and the configuration lie on this machine.
 
 use std::path::PathBuf;
 
 use etcetera::BaseStrategy;
+use etcetera::base_strategy::choose_base_strategy;
 
 use super::Done;
 use super::args::{PathsArgs, Place};
@@ -18,9 +19,7 @@ const DEFAULT_MODEL: &str = "SmolLM2-135M-Instruct";
 
 /// The folder of models: `edge-run/models` in the user's data folder (`XDG_DATA_HOME`, or `%APPDATA%` on Windows).
 pub fn models_dir() -> Result<PathBuf> {
-    let strategy =
-        etcetera::choose_base_strategy().map_err(|e| Error::io("find", "the home folder")(std::io::Error::other(e)))?;
-    Ok(strategy.data_dir().join("edge-run").join("models"))
+    Ok(strategy()?.data_dir().join("edge-run").join("models"))
 }
 
 /// The folder of the model that runs where none is named.
@@ -28,14 +27,26 @@ pub fn default_model_dir() -> Result<PathBuf> {
     Ok(models_dir()?.join(DEFAULT_MODEL))
 }
 
+/// The configuration file that is read where none is named: `edge-run/edge-run.toml` in the user's configuration folder
+/// (`XDG_CONFIG_HOME`, or `%APPDATA%` on Windows).
+pub fn config_file() -> Result<PathBuf> {
+    Ok(strategy()?.config_dir().join("edge-run").join("edge-run.toml"))
+}
+
+fn strategy() -> Result<impl BaseStrategy> {
+    choose_base_strategy().map_err(|e| Error::io("find", "the home folder")(std::io::Error::other(e)))
+}
+
 /// Prints one path, or all with their names.
 pub fn run(args: &PathsArgs) -> Done {
     match args.which {
         Some(Place::Models) => print_line(models_dir()?.display())?,
         Some(Place::DefaultModel) => print_line(default_model_dir()?.display())?,
+        Some(Place::Config) => print_line(config_file()?.display())?,
         None => {
             print_line(format_args!("models         {}", models_dir()?.display()))?;
             print_line(format_args!("default-model  {}", default_model_dir()?.display()))?;
+            print_line(format_args!("config         {}", config_file()?.display()))?;
         }
     }
     Ok(Exit::Done)

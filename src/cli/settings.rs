@@ -9,7 +9,6 @@ use super::args::{Cli, GenerateArgs, ModelArgs, SamplingArgs};
 use super::paths::{FETCH_COMMAND, default_model_dir};
 use crate::error::{Error, Result};
 use crate::format::{MANIFEST_FILE, ModelFolder};
-use crate::power::PowerMode;
 use crate::precision::PrecisionPlan;
 use crate::text::{GenerationDefaults, SamplerSettings};
 
@@ -48,19 +47,6 @@ pub fn prompt(args: &GenerateArgs) -> Result<String> {
 pub fn read_text(name: &str, file: &Path) -> Result<String> {
     let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
     utf8(&format!("{name} `{}`", file.display()), bytes)
-}
-
-/// What is read of the weights of a model that `has_routers` or not, and why.
-pub fn plan(args: &GenerateArgs, has_routers: bool) -> Result<PrecisionPlan> {
-    match (args.bits, args.power_mode) {
-        (Some(bits), _) => plan_for_bits(bits, has_routers),
-        (None, Some(mode)) => Ok(mode.plan(has_routers)),
-        // Nothing asks for thrift, so quality decides.
-        (None, None) => {
-            let plan = PowerMode::High.plan(has_routers);
-            Ok(PrecisionPlan { reason: format!("{} (the default)", plan.reason), ..plan })
-        }
-    }
 }
 
 /// The plan that --bits asks for, of a model that `has_routers` or not.
@@ -164,7 +150,6 @@ mod tests {
 
     use super::*;
     use crate::engine::Activations;
-    use crate::precision::{Depth, Precision};
 
     fn parse(words: &[&str]) -> GenerateArgs {
         Cli::parse_from(std::iter::once(&"edge-run").chain(words)).generate
@@ -186,25 +171,6 @@ mod tests {
         let cases = [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a", "a"), ("\r", "\r"), ("", "")];
         for (text, expected) in cases {
             assert_eq!(without_line_break(text.into()), expected);
-        }
-    }
-
-    #[test]
-    fn bits_stand_above_the_power_mode() {
-        let plan_of = |words: &[&str]| plan(&parse(words), false).unwrap();
-        assert_eq!(plan_of(&["--bits", "2", "--power-mode", "high", "x"]).bits(), 2.0);
-        assert_eq!(plan_of(&["--power-mode", "low", "x"]).bits(), 4.0);
-        assert_eq!(plan_of(&["x"]).reason, "power mode high (the default)");
-    }
-
-    #[test]
-    fn routers_serve_what_slices_alone_cannot() {
-        let plan_of = |words: &[&str], has_routers| plan(&parse(words), has_routers);
-        let message = plan_of(&["--bits", "3.5", "x"], false).unwrap_err().to_string();
-        assert_eq!(message, "--bits: expected 2, 4, 6 or 8 for a model without routers, got 3.5");
-        assert_eq!(plan_of(&["--bits", "3.5", "x"], true).unwrap().precision, Precision::Routed(3.5));
-        for (mode, routed) in [("low", Precision::Routed(4.0)), ("high", Precision::Uniform(Depth::FULL))] {
-            assert_eq!(plan_of(&["--power-mode", mode, "x"], true).unwrap().precision, routed);
         }
     }
 

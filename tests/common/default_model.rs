@@ -17,6 +17,7 @@ pub fn default_model() -> Result<ModelFolder, String> {
 }
 
 /// A file of the reference's record, which is kept beside the repository; the reason where it is not there.
+#[allow(dead_code, reason = "not every test that has the model compares it with the record")]
 pub fn record(name: &str) -> Result<Vec<u8>, String> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden").join(name);
     std::fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))

@@ -1,0 +1,74 @@
+//! Fields of a table that a person wrote, read one by one, so that an error names the field.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// A table of a file, whose fields are taken out as they are read.
+pub struct Fields<'a> {
+    file: &'a Path,
+    /// Where in the file the table is: a line, or the table's name.
+    place: String,
+    /// Fields that are not yet read.
+    left: Map<String, Value>,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of `value`, which must be a table.
+    pub fn of(file: &'a Path, place: impl Into<String>, value: Value) -> Result<Fields<'a>> {
+        let place = place.into();
+        match value {
+            Value::Object(left) => Ok(Fields { file, place, left, known: Vec::new() }),
+            other => Err(Error::damaged(file, place, "a table of fields", other)),
+        }
+    }
+
+    /// The field, if it is there.
+    pub fn take(&mut self, name: &'static str) -> Option<Value> {
+        self.known.push(name);
+        self.left.shift_remove(name)
+    }
+
+    /// The number in `range`, if the field is there.
+    pub fn number(&mut self, name: &'static str, range: RangeInclusive<f32>) -> Result<Option<f32>> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let number = value.as_f64().map(|number| number as f32).filter(|number| range.contains(number));
+        match number {
+            Some(number) => Ok(Some(number)),
+            None => Err(self.wrong(name, format!("{} to {}", range.start(), range.end()), value)),
+        }
+    }
+
+    /// Yes or no, if the field is there.
+    pub fn flag(&mut self, name: &'static str) -> Result<Option<bool>> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        value.as_bool().map(Some).ok_or_else(|| self.wrong(name, "true or false", value))
+    }
+
+    /// One of `names`, if the field is there.
+    pub fn one_of<T: Copy>(&mut self, name: &'static str, names: &[(&str, T)]) -> Result<Option<T>> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let found = names.iter().find(|(text, _)| value.as_str() == Some(text)).map(|(_, item)| *item);
+        let expected = || names.iter().map(|(text, _)| format!("\"{text}\"")).collect::<Vec<_>>().join(", ");
+        found.map(Some).ok_or_else(|| self.wrong(name, expected(), value))
+    }
+
+    /// Fails where a field was not read.
+    pub fn end(self) -> Result<()> {
+        match self.left.iter().next() {
+            Some((name, _)) => {
+                Err(self.wrong(name, format!("only the fields {}", self.known.join(", ")), "this field"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The error for the field `name`.
+    pub fn wrong(&self, name: &str, expected: impl ToString, got: impl ToString) -> Error {
+        Error::damaged(self.file, format!("{}, field `{name}`", self.place), expected, got)
+    }
+}
