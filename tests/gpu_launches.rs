@@ -6,7 +6,7 @@ mod gpu;
 #[path = "common/routed.rs"]
 mod routed;
 
-use edge_run::engine::Engine;
+use edge_run::engine::{Activations, Engine};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
 use edge_run::{Model, PrecisionPlan, cpu};
@@ -30,7 +30,7 @@ fn models() -> Option<[Model; 2]> {
     common::quantize_tiny(&dir.path().join("source"), &model).unwrap();
     routed::add_routers(&model, 5);
     let folder = ModelFolder::open(&model).unwrap();
-    let options = GpuOptions { checks: true, as_hardware: true, ..Default::default() };
+    let options = GpuOptions { checks: true, as_hardware: true, activations: Activations::F32, ..Default::default() };
     let gpu = edge_run::gpu::open(0, options).unwrap();
     assert!(!gpu.traits().software);
     let load = |engine: Box<dyn Engine>| Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();

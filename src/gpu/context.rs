@@ -78,7 +78,7 @@ fn describe(index: usize, adapter: &Adapter) -> DeviceInfo {
     };
     let has = adapter.features();
     let reported = REPORTED.iter().map(|(name, feature)| (name.to_string(), has.contains(*feature)));
-    let features = reported.chain([("int8".to_string(), packed_dot_is_faster(kind, info.backend))]).collect();
+    let features = reported.chain([("int8".to_string(), packed_dot_is_faster(info.backend))]).collect();
     DeviceInfo {
         index: Some(index),
         name: info.name,
@@ -116,10 +116,9 @@ fn experimental(wanted: bool) -> wgpu::ExperimentalFeatures {
     }
 }
 
-/// Whether products of int8s are faster than those of f32. Metal has no instruction for them, and drivers that compute
-/// on the processor gain nothing.
-fn packed_dot_is_faster(kind: DeviceKind, backend: Backend) -> bool {
-    kind != DeviceKind::SoftwareRenderer && backend != Backend::Metal
+/// Whether products of int8s are faster than those of f32: Metal has no instruction for them.
+fn packed_dot_is_faster(backend: Backend) -> bool {
+    backend != Backend::Metal
 }
 
 impl Context {
@@ -157,7 +156,7 @@ impl Context {
         let (device, queue) = opened.map_err(|e| refused(e.to_string()))?;
         let faults = record_faults(&device);
         let software = info.kind == DeviceKind::SoftwareRenderer && !options.as_hardware;
-        let packed_dot = options.activations.packed(packed_dot_is_faster(info.kind, adapter.get_info().backend));
+        let packed_dot = options.activations.packed(packed_dot_is_faster(adapter.get_info().backend));
         let binding_bytes = limits.max_storage_buffer_binding_size;
         let traits = Traits { software, packed_dot, cooperative_matrix, binding_bytes };
         Ok(Context { device, queue, info, traits, options, faults })

@@ -86,7 +86,7 @@ impl Spread {
     pub fn of(traits: Traits, rows: u32, chunks: u32) -> Spread {
         if traits.software {
             // On processor cores lanes of a vector are best spent on rows: they then share the loads of x.
-            return Spread { workgroup: 8, lanes: 1, rows: 4 };
+            return Spread { workgroup: 16, lanes: 1, rows: 4 };
         }
         let lanes = match chunks {
             0..12 => 8,

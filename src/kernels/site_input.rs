@@ -59,7 +59,7 @@ pub static KERNEL: Kernel = Kernel {
 
 /// Invocations of a workgroup; sixteen work on a chunk.
 const WORKGROUP: u32 = 256;
-const SOFTWARE_WORKGROUP: u32 = 64;
+const SOFTWARE_WORKGROUP: u32 = 16;
 /// Invocations, and vec4s, of a chunk.
 const TEAM: u32 = CHUNK / 4;
 /// Chunks with no number greater than this become zeros.
