@@ -25,14 +25,14 @@ pub fn device() -> DeviceInfo {
 
 /// Opens the CPU engine.
 pub fn open() -> Box<dyn Engine> {
-    open_with(Activations::Auto)
+    open_with(Activations::F32)
 }
 
 /// Opens the CPU engine, for products of these; f32 is faster here.
 pub fn open_with(activations: Activations) -> Box<dyn Engine> {
     Box::new(CpuEngine {
         info: device(),
-        packed_dot: activations.packed(false),
+        packed_dot: activations == Activations::Int8,
         buffers: HashMap::new(),
         owned_bytes: Arc::default(),
         mapped_bytes: 0,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::MappedTensor;
 use crate::recording::{Buffer, Prepared, Recording, Span, Ticket};
 
@@ -60,39 +60,13 @@ impl std::fmt::Display for DeviceKind {
 }
 
 /// What the numbers that go into the products of a single token are; those of several tokens are f32 always.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Activations {
-    /// What is faster on the device, as far as that is known.
+    /// As they are computed
     #[default]
-    Auto,
-    /// As they are computed.
     F32,
-    /// Integers of eight bits with a scale for 64 of them.
+    /// Integers of eight bits, with a scale for 64 of them: less exact
     Int8,
-}
-
-impl std::str::FromStr for Activations {
-    type Err = Error;
-
-    fn from_str(word: &str) -> Result<Activations> {
-        match word {
-            "auto" => Ok(Activations::Auto),
-            "f32" => Ok(Activations::F32),
-            "int8" => Ok(Activations::Int8),
-            _ => Err(Error::argument("activations", "auto, f32 or int8", word)),
-        }
-    }
-}
-
-impl Activations {
-    /// Whether they are int8s on a device where these are faster, or not.
-    pub fn packed(self, faster: bool) -> bool {
-        match self {
-            Activations::Auto => faster,
-            Activations::F32 => false,
-            Activations::Int8 => true,
-        }
-    }
 }
 
 /// What recordings need to know of the device to choose how a kernel is launched.

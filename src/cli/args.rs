@@ -100,8 +100,8 @@ pub struct ModelArgs {
     /// Most tokens of a prompt that are computed at once; 1 computes a prompt as generated tokens are [default: 256]
     #[arg(long, value_name = "N")]
     pub ubatch_size: Option<u32>,
-    /// What goes into the products of a single token; auto: int8 on GPUs but Metal's, f32 on the CPU engine
-    #[arg(long, value_name = "auto|f32|int8", default_value = "auto")]
+    /// What goes into the products of a single token
+    #[arg(long, value_enum, default_value_t)]
     pub activations: Activations,
     /// Multiply the tokens of a prompt by cooperative matrices, in f16, where the device has them
     #[arg(long)]

@@ -200,7 +200,7 @@ mod tests {
             device: None,
             gpu_checks: false,
             ubatch_size: None,
-            activations: Activations::Auto,
+            activations: Activations::F32,
             cooperative_matrix: false,
         };
         let message = open_model(&args).err().unwrap().to_string();

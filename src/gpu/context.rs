@@ -77,8 +77,7 @@ fn describe(index: usize, adapter: &Adapter) -> DeviceInfo {
         _ => "other",
     };
     let has = adapter.features();
-    let reported = REPORTED.iter().map(|(name, feature)| (name.to_string(), has.contains(*feature)));
-    let features = reported.chain([("int8".to_string(), packed_dot_is_faster(info.backend))]).collect();
+    let features = REPORTED.iter().map(|(name, feature)| (name.to_string(), has.contains(*feature))).collect();
     DeviceInfo {
         index: Some(index),
         name: info.name,
@@ -116,11 +115,6 @@ fn experimental(wanted: bool) -> wgpu::ExperimentalFeatures {
     }
 }
 
-/// Whether products of int8s are faster than those of f32: Metal has no instruction for them.
-fn packed_dot_is_faster(backend: Backend) -> bool {
-    backend != Backend::Metal
-}
-
 impl Context {
     /// Opens the adapter with all its limits.
     pub fn open(index: usize, options: GpuOptions) -> Result<Context> {
@@ -156,7 +150,7 @@ impl Context {
         let (device, queue) = opened.map_err(|e| refused(e.to_string()))?;
         let faults = record_faults(&device);
         let software = info.kind == DeviceKind::SoftwareRenderer && !options.as_hardware;
-        let packed_dot = options.activations.packed(packed_dot_is_faster(adapter.get_info().backend));
+        let packed_dot = options.activations == Activations::Int8;
         let binding_bytes = limits.max_storage_buffer_binding_size;
         let traits = Traits { software, packed_dot, cooperative_matrix, binding_bytes };
         Ok(Context { device, queue, info, traits, options, faults })
