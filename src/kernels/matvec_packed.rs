@@ -51,14 +51,14 @@ pub enum DepthFrom {
     Router,
 }
 
-/// y[r] (+)= sum over k of W[r, k] * x[k] for one token.
+/// `y[r] (+)= sum over k of W[r, k] * x[k]` for one token.
 #[derive(Debug, Clone, Copy)]
 pub struct PackedProduct<'a> {
     /// W
     pub weight: &'a SlicedWeight,
     /// x, as [`site_input`](super::site_input) makes it.
     pub x: Span,
-    /// [rows] f32
+    /// `[rows]` f32
     pub y: Span,
     /// What becomes of y's contents.
     pub output: Output,

@@ -38,8 +38,9 @@ params! {
     eps: f32,
 }
 
-/// `shaders/site_input.wgsl`; bindings: x [input] or [2, input], weight [input], w1 [HIDDEN, input] f16, b1 `[HIDDEN]`,
-/// w2 [SCORES, HIDDEN], b2 `[SCORES]`, control [4 L] of [`Control`], the result. Those without use may be anything.
+/// `shaders/site_input.wgsl`; bindings: x `[input]` or [2, input], weight `[input]`, w1 [HIDDEN, input] f16,
+/// b1 `[HIDDEN]`, w2 [SCORES, HIDDEN], b2 `[SCORES]`, control [4 L] of [`Control`], the result. Those without use may
+/// be anything.
 pub static KERNEL: Kernel = Kernel {
     name: "site_input",
     wgsl: include_str!("../../shaders/site_input.wgsl"),
@@ -76,7 +77,7 @@ pub enum Source {
     Plain,
     /// `x / sqrt(mean(x^2) + eps) * weight`
     Norm {
-        /// [input] f32
+        /// `[input]` f32
         weight: Buffer,
         /// Added to the mean square.
         eps: f32,
