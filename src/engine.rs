@@ -59,7 +59,7 @@ impl std::fmt::Display for DeviceKind {
     }
 }
 
-/// What the numbers that go into the products of a single token are; those of several tokens are f32 always.
+/// What the numbers that go into the products of a single token are; those of several tokens are not asked for here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Activations {
     /// As they are computed

@@ -66,7 +66,8 @@ struct GpuPrepared {
     steps: Vec<Step>,
     /// Of the read-backs, each at the sum of the lengths before it.
     read_back_lengths: Vec<u64>,
-    /// Held so that no other recording gets them while this one may run.
+    /// They go back to the pool with the recording. A run that is still under way then comes first on the queue, before
+    /// whatever takes them next.
     _transients: Vec<Loan>,
 }
 

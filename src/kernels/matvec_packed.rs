@@ -2,13 +2,13 @@
 
 use rayon::prelude::*;
 
-use super::params;
 use super::product::Output;
 use super::route::depth_of;
 use super::site_input::Ready;
 use super::sliced::{CHUNK, Rows, SlicedWeight};
+use super::{bindings, params};
 use crate::engine::Traits;
-use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
+use crate::recording::{Arguments, Dispatch, Kernel, Recording, Span};
 
 params! {
     /// Rows of this dispatch.
@@ -29,16 +29,7 @@ pub static KERNEL: Kernel = Kernel {
     name: "matvec_packed",
     wgsl: include_str!("../../shaders/matvec_packed.wgsl"),
     params: Params::FIELDS,
-    bindings: &[
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Write,
-        Access::Write,
-    ],
+    bindings: &bindings::<8>(6),
     reference: matvec_packed,
 };
 

@@ -28,7 +28,7 @@ mod shaders;
 
 pub use shaders::{BASELINE, MATRICES, module};
 
-use crate::recording::Kernel;
+use crate::recording::{Access, Kernel};
 
 /// Every kernel that every adapter can run: all but [`matmul_matrix`].
 pub const ALL: [&Kernel; 18] = [
@@ -54,6 +54,17 @@ pub const ALL: [&Kernel; 18] = [
 
 /// Invocations of a workgroup, for kernels that have no reason for another number.
 pub(crate) const WORKGROUP: u32 = 64;
+
+/// The bindings of a kernel that reads the first `read` of N and writes the others.
+pub(crate) const fn bindings<const N: usize>(read: usize) -> [Access; N] {
+    let mut bindings = [Access::Write; N];
+    let mut at = 0;
+    while at < read {
+        bindings[at] = Access::Read;
+        at += 1;
+    }
+    bindings
+}
 
 /// Declares a kernel's `Params`: the Rust side of the shader's struct of the same name, and its field table.
 macro_rules! params {

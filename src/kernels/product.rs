@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::sliced::{CHUNK, Rows, SlicedWeight, dot};
-use super::{matmul_matrix, matmul_sliced, matmul_tiled, matvec_sliced, params};
+use super::{bindings, matmul_matrix, matmul_sliced, matmul_tiled, matvec_sliced, params};
 use crate::engine::Traits;
 use crate::precision::SLICES;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
@@ -88,8 +88,7 @@ params! {
 }
 
 /// Bindings of the kernels: slices 0 to 3, scales, x, depths or order, y.
-pub(super) const BINDINGS: &[Access] =
-    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
+pub(super) const BINDINGS: &[Access] = &bindings::<8>(7);
 
 /// How a kernel is launched.
 pub(super) struct Launch {

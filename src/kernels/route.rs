@@ -6,10 +6,10 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-use super::params;
 use super::sliced::dot;
+use super::{bindings, params};
 use crate::engine::Traits;
-use crate::recording::{Access, Arguments, Buffer, Dispatch, Kernel, Recording, Span};
+use crate::recording::{Arguments, Buffer, Dispatch, Kernel, Recording, Span};
 use crate::routing::{EPS, HIDDEN, SCORES};
 
 params! {
@@ -25,16 +25,7 @@ pub static KERNEL: Kernel = Kernel {
     name: "route",
     wgsl: include_str!("../../shaders/route.wgsl"),
     params: Params::FIELDS,
-    bindings: &[
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Write,
-    ],
+    bindings: &bindings::<8>(7),
     reference: route,
 };
 

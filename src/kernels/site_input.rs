@@ -16,11 +16,11 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::params;
 use super::route::{Control, Router, silu};
 use super::sliced::{CHUNK, dot};
+use super::{bindings, params};
 use crate::engine::Traits;
-use crate::recording::{Access, Arguments, Buffer, Dispatch, Kernel, Recording, Span};
+use crate::recording::{Arguments, Buffer, Dispatch, Kernel, Recording, Span};
 use crate::routing::{EPS, HIDDEN, SCORES};
 
 params! {
@@ -45,16 +45,7 @@ pub static KERNEL: Kernel = Kernel {
     name: "site_input",
     wgsl: include_str!("../../shaders/site_input.wgsl"),
     params: Params::FIELDS,
-    bindings: &[
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Write,
-    ],
+    bindings: &bindings::<8>(7),
     reference: site_input,
 };
 

@@ -252,11 +252,8 @@ impl Model {
         self.check(ids, position)?;
         assert!(ids.len() <= STEP_TOKENS as usize, "one step is profiled");
         self.inputs.write_tokens(self.engine.as_mut(), ids, position);
-        let routed = matches!(self.precision, Some(Precision::Routed(_)));
-        let tokens = ids.len() as u32;
-        let recording =
-            self.record(Pass { kind: Kind::NextLogits, tokens, routed, reach: self.reach(tokens, position) });
-        let mut prepared = self.engine.prepare(recording)?;
+        let pass = self.deal(Kind::NextLogits, ids.len() as u32, position);
+        let mut prepared = self.engine.prepare(self.record(pass))?;
         self.engine.profile(&mut prepared)
     }
 
@@ -281,20 +278,22 @@ impl Model {
         Ok((numbers.map(|bytes| bytemuck::pod_collect_to_vec(&bytes)), depths))
     }
 
-    /// How far back the tokens of a step look, where the device has different kernels for it.
-    fn reach(&self, tokens: u32, position: u32) -> Reach {
-        if self.engine.traits().software { Reach::Any } else { Reach::of(tokens, position) }
-    }
-
-    /// Begins a step at `position`, keeping what was prepared for it if its like will come again.
-    fn submit(&mut self, kind: Kind, tokens: u32, position: u32) -> Result<Ticket> {
+    /// What a step at `position` is recorded by, after its tokens' depths are dealt out, where they are.
+    fn deal(&mut self, kind: Kind, tokens: u32, position: u32) -> Pass {
         let routed = matches!(self.precision, Some(Precision::Routed(_)));
         if let (true, Some(dealer)) = (routed, &mut self.dealer) {
             let mut deal: Vec<u32> = (0..tokens).collect();
             deal.shuffle(dealer);
             self.inputs.write_deal(self.engine.as_mut(), &deal);
         }
-        let pass = Pass { kind, tokens, routed, reach: self.reach(tokens, position) };
+        // Processor cores have one kernel, however far back the tokens look.
+        let reach = if self.engine.traits().software { Reach::Any } else { Reach::of(tokens, position) };
+        Pass { kind, tokens, routed, reach }
+    }
+
+    /// Begins a step at `position`, keeping what was prepared for it if its like will come again.
+    fn submit(&mut self, kind: Kind, tokens: u32, position: u32) -> Result<Ticket> {
+        let pass = self.deal(kind, tokens, position);
         let mut prepared = match self.prepared.remove(&pass) {
             Some(prepared) => prepared,
             None => self.engine.prepare(self.record(pass))?,
