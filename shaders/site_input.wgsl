@@ -1,8 +1,8 @@
-// Makes the input of a site ready for `matvec_packed`, for one token: int8s with one scale for each chunk of 64, and
-// what the site's router needs to choose the depth. src/kernels/site_input.rs tells how the result lies.
+// Makes the input of a site ready for `matvec_packed`, for one token: pairs of int8s with one scale for each chunk of 64,
+// and what the site's router needs to choose the depth. src/kernels/site_input.rs tells how the result lies.
 //
 // Each workgroup sums over the whole input, so that none waits for another; then it computes one hidden unit of the
-// router, and packs its share of the chunks, each with a team of sixteen invocations.
+// router, and packs its share of the chunks, each with four invocations side by side in a subgroup.
 #import router
 
 struct Params {
@@ -27,8 +27,13 @@ const NORM: u32 = 1u;
 // silu(gate) * up, of x = [gate, up]
 const GATE: u32 = 2u;
 
-// Invocations for one chunk: each has four numbers, which become one word.
-const TEAM: u32 = 16u;
+// Invocations for one chunk: each makes one plane of it, of sixteen numbers.
+const TEAM: u32 = 4u;
+// vec4s of a chunk.
+const CHUNK_VEC4S: u32 = 16u;
+// The greatest int8; what it counts for, in the int8s of what it leaves.
+const PEAK: f32 = 127.0;
+const HIGH: i32 = 254;
 // Chunks with no number greater than this become zeros.
 const LEAST: f32 = 1e-30;
 
@@ -46,10 +51,16 @@ var<immediate> params: Params;
 @group(0) @binding(6) var<storage, read> control: array<Control>;
 @group(0) @binding(7) var<storage, read_write> ready: array<vec4<u32>>;
 
+// What each subgroup has.
 var<workgroup> partial: array<vec3<f32>, WORKGROUP>;
-var<workgroup> halfway: array<vec3<f32>, TEAM>;
-var<workgroup> peaks: array<f32, WORKGROUP>;
-var<workgroup> words: array<u32, WORKGROUP>;
+
+struct Place {
+    // Of the invocation in its subgroup, which `subgroups` and `size` tell of.
+    lane: u32,
+    subgroup: u32,
+    subgroups: u32,
+    size: u32,
+}
 
 // Four numbers of the input, of which the norm's factor, one for all, is left out.
 fn numbers(k: u32) -> vec4<f32> {
@@ -68,10 +79,10 @@ fn square(v: vec4<f32>) -> f32 {
 }
 
 // Over the input, without the norm's factor: its product with a row of w1, the sum of its squares, and that of x's.
-fn sum_up(local: u32, unit: u32) -> vec3<f32> {
+fn sum_up(place: Place, unit: u32) -> vec3<f32> {
     let row_eights = params.row_vec4s / 2u;
     var sums = vec3<f32>();
-    for (var k = local; k < row_eights; k += WORKGROUP) {
+    for (var k = place.subgroup * place.size + place.lane; k < row_eights; k += WORKGROUP) {
         let low = numbers(2u * k);
         let high = numbers(2u * k + 1u);
         if params.routed == 1u {
@@ -81,18 +92,14 @@ fn sum_up(local: u32, unit: u32) -> vec3<f32> {
             sums.z += square(x[2u * k]) + square(x[2u * k + 1u]);
         }
     }
-    partial[local] = sums;
-    workgroupBarrier();
-    if local < TEAM {
-        for (var other = local + TEAM; other < WORKGROUP; other += TEAM) {
-            sums += partial[other];
-        }
-        halfway[local] = sums;
+    sums = subgroupAdd(sums);
+    if place.lane == 0u {
+        partial[place.subgroup] = sums;
     }
     workgroupBarrier();
     var all = vec3<f32>();
-    for (var part = 0u; part < TEAM; part++) {
-        all += halfway[part];
+    for (var part = 0u; part < place.subgroups; part++) {
+        all += partial[part];
     }
     return all;
 }
@@ -109,60 +116,69 @@ fn tell_router(unit: u32, h: f32, at: u32) {
     }
 }
 
+// Packs the plane `lane` of a chunk, which `within` the input or writes nothing; the four invocations of a chunk come
+// here together.
+fn pack(chunk: u32, lane: u32, within: bool, factor: f32) {
+    let chunks = params.row_vec4s / CHUNK_VEC4S;
+    var own: array<vec4<f32>, 4>;
+    var peak = 0.0;
+    for (var c = 0u; c < 4u; c++) {
+        if within {
+            own[c] = numbers(chunk * CHUNK_VEC4S + 4u * c + lane);
+        }
+        let sizes = abs(own[c]);
+        peak = max(peak, max(max(sizes.x, sizes.y), max(sizes.z, sizes.w)));
+    }
+    peak = max(peak, subgroupShuffleXor(peak, 1u));
+    peak = max(peak, subgroupShuffleXor(peak, 2u));
+    let to_int = select(0.0, PEAK / peak, peak > LEAST);
+    var high: vec4<u32>;
+    var low: vec4<u32>;
+    var sum = 0;
+    for (var c = 0u; c < 4u; c++) {
+        let scaled = own[c] * to_int;
+        let ints = round(scaled);
+        high[c] = pack4xI8(vec4<i32>(ints));
+        low[c] = pack4xI8(vec4<i32>(round((scaled - ints) * f32(HIGH))));
+        sum += HIGH * dot4I8Packed(high[c], 0x01010101u) + dot4I8Packed(low[c], 0x01010101u);
+    }
+    sum += subgroupShuffleXor(sum, 1u);
+    sum += subgroupShuffleXor(sum, 2u);
+    if within {
+        ready[lane * chunks + chunk] = high;
+        ready[(4u + lane) * chunks + chunk] = low;
+        if lane == 0u {
+            let unit = select(0.0, peak * factor / (PEAK * f32(HIGH)), peak > LEAST);
+            ready[8u * chunks + chunk] = vec4<u32>(bitcast<u32>(unit), bitcast<u32>(unit * f32(sum)), 0u, 0u);
+        }
+    }
+}
+
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let chunks = params.row_vec4s / TEAM;
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(num_subgroups) subgroups: u32,
+    @builtin(subgroup_size) size: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let chunks = params.row_vec4s / CHUNK_VEC4S;
+    let place = Place(lane, subgroup, subgroups, size);
     var factor = 1.0;
     if params.source == NORM || params.routed == 1u {
-        let sums = sum_up(local, workgroup.x);
+        let sums = sum_up(place, workgroup.x);
         let count = f32(params.row_vec4s * 4u);
         if params.source == NORM {
             factor = inverseSqrt(sums.z / count + params.eps);
         }
-        if params.routed == 1u && local == 0u {
+        if params.routed == 1u && subgroup == 0u && lane == 0u {
             let norm = inverseSqrt(sums.y * factor * factor / count + EPS);
-            tell_router(workgroup.x, silu(sums.x * factor * norm + b1[workgroup.x]), chunks * 5u);
+            tell_router(workgroup.x, silu(sums.x * factor * norm + b1[workgroup.x]), chunks * 9u);
         }
     }
-
-    let lane = local % TEAM;
-    let first_lane = local - lane;
-    let teams = WORKGROUP / TEAM;
-    for (var first = workgroup.x * teams; first < chunks; first += params.groups * teams) {
-        let chunk = first + local / TEAM;
-        var own = vec4<f32>();
-        if chunk < chunks {
-            own = numbers(chunk * TEAM + lane);
-        }
-        let sizes = abs(own);
-        peaks[local] = max(max(sizes.x, sizes.y), max(sizes.z, sizes.w));
-        workgroupBarrier();
-        var peak = 0.0;
-        for (var other = 0u; other < TEAM; other++) {
-            peak = max(peak, peaks[first_lane + other]);
-        }
-        var to_int = 0.0;
-        if peak > LEAST {
-            to_int = 127.0 / peak;
-        }
-        words[local] = pack4xI8(vec4<i32>(round(own * to_int)));
-        workgroupBarrier();
-        // Plane `lane` has word `lane` of each sixteen weights, which a product needs together.
-        if chunk < chunks && lane < 4u {
-            ready[lane * chunks + chunk] = vec4<u32>(
-                words[first_lane + lane],
-                words[first_lane + lane + 4u],
-                words[first_lane + lane + 8u],
-                words[first_lane + lane + 12u],
-            );
-        }
-        if chunk < chunks && lane == 4u {
-            var sum = 0;
-            for (var other = 0u; other < TEAM; other++) {
-                sum += dot4I8Packed(words[first_lane + other], 0x01010101u);
-            }
-            let unit = select(0.0, peak * factor / 127.0, peak > LEAST);
-            ready[4u * chunks + chunk] = vec4<u32>(bitcast<u32>(unit), bitcast<u32>(unit * f32(sum)), 0u, 0u);
-        }
+    let team = (subgroup * size + lane) / TEAM;
+    for (var first = workgroup.x; first < chunks; first += params.groups * WORKGROUP / TEAM) {
+        let chunk = first + team * params.groups;
+        pack(chunk, lane % TEAM, chunk < chunks, factor);
     }
 }

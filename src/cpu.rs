@@ -102,7 +102,13 @@ impl Engine for CpuEngine {
     }
 
     fn traits(&self) -> Traits {
-        Traits { software: true, packed_dot: self.packed_dot, cooperative_matrix: false, binding_bytes: u64::MAX }
+        Traits {
+            software: true,
+            packed_dot: self.packed_dot,
+            subgroup: 1,
+            cooperative_matrix: false,
+            binding_bytes: u64::MAX,
+        }
     }
 
     fn create(&mut self, _label: &str, bytes: u64) -> Result<Buffer> {

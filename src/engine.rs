@@ -65,7 +65,7 @@ pub enum Activations {
     /// As they are computed
     #[default]
     F32,
-    /// Integers of eight bits, with a scale for 64 of them: less exact
+    /// Pairs of integers of eight bits, with a scale for 64 of them: as exact as fifteen bits are
     Int8,
 }
 
@@ -76,8 +76,10 @@ pub struct Traits {
     pub software: bool,
     /// Whether kernels may multiply by cooperative matrices of 16 by 16, f16 summed in f32.
     pub cooperative_matrix: bool,
-    /// Whether the numbers that go into the products of a single token become int8s.
+    /// Whether the numbers that go into the products of a single token become pairs of int8s.
     pub packed_dot: bool,
+    /// Invocations of a subgroup at least; 1 where kernels may not use subgroups.
+    pub subgroup: u32,
     /// The longest range that one binding may have, in bytes.
     pub binding_bytes: u64,
 }

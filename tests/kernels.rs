@@ -154,6 +154,7 @@ impl ProductProblem {
             let product = Product { weight: &weight, x: x.all(), y: y.all(), tokens, output };
             let traits = Traits {
                 packed_dot: false,
+                subgroup: 8,
                 software: self.software,
                 cooperative_matrix: self.matrices,
                 binding_bytes: self.binding_bytes,
@@ -379,7 +380,8 @@ fn embedding(
         let ids: Vec<u32> = (0..tokens).map(|_| rng.random_range(0..rows)).collect();
         let ids = upload(engine, &ids);
         let y = upload(engine, &uniform(rng, tokens * input));
-        let traits = Traits { software: true, packed_dot: false, cooperative_matrix: false, binding_bytes: 4096 };
+        let traits =
+            Traits { software: true, packed_dot: false, subgroup: 8, cooperative_matrix: false, binding_bytes: 4096 };
         embed_sliced::record(recording, traits, &weight, depth, ids.all(), y.all());
         y.all()
     }
@@ -536,8 +538,13 @@ impl AttentionProblem {
             let buffers = attention::Buffers { q, positions, keys: keys.all(), values: values.all(), y };
             match self.splits {
                 0 => {
-                    let traits =
-                        Traits { software: true, packed_dot: false, cooperative_matrix: false, binding_bytes: 1 << 27 };
+                    let traits = Traits {
+                        software: true,
+                        packed_dot: false,
+                        subgroup: 8,
+                        cooperative_matrix: false,
+                        binding_bytes: 1 << 27,
+                    };
                     attention::record(recording, traits, &shape, (self.tokens, Reach::Any), self.context, buffers);
                 }
                 splits => {
@@ -564,7 +571,8 @@ fn widen(engine: &mut dyn Engine, recording: &mut Recording, shape: &LlamaShape,
     let y = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
     let positions = upload(engine, &[0u32]).all();
     let buffers = attention::Buffers { q, positions, keys: cache, values: cache, y };
-    let traits = Traits { software: true, packed_dot: false, cooperative_matrix: false, binding_bytes: 1 << 27 };
+    let traits =
+        Traits { software: true, packed_dot: false, subgroup: 8, cooperative_matrix: false, binding_bytes: 1 << 27 };
     attention::record(recording, traits, &flat, (1, Reach::Any), 1, buffers);
     y
 }

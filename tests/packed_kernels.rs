@@ -20,6 +20,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 const EPSILON: f32 = f32::EPSILON;
+/// Low int8s that a high one counts for.
+const LOW_OF_HIGH: i32 = 254;
 /// As the device's exp and inverse root are rounded, and sums in another order.
 const ROUNDED: f32 = 1e-4;
 
@@ -56,7 +58,7 @@ fn floats(words: &[u32]) -> Vec<f32> {
 }
 
 fn traits(software: bool, binding_bytes: u64) -> Traits {
-    Traits { software, packed_dot: true, cooperative_matrix: false, binding_bytes }
+    Traits { software, packed_dot: true, subgroup: 8, cooperative_matrix: false, binding_bytes }
 }
 
 fn far(a: &[f32], b: &[f32]) -> f32 {
@@ -110,7 +112,7 @@ fn product_problem() -> impl Strategy<Value = ProductProblem> {
     let rows = prop_oneof![Just(1u32), Just(2), Just(4)];
     let spread = prop_oneof![
         (Just(1u32), rows.clone(), Just(8u32)),
-        (prop_oneof![Just(4u32), Just(8), Just(32), Just(64)], rows, prop_oneof![Just(64u32), Just(128)]),
+        (prop_oneof![Just(2u32), Just(4), Just(8)], rows, prop_oneof![Just(64u32), Just(128)]),
     ];
     let spread = spread.prop_map(|(lanes, rows, workgroup)| Spread { workgroup, lanes, rows });
     let binding_bytes = prop_oneof![Just(16384u64), Just(1 << 27)];
@@ -124,7 +126,7 @@ impl ProductProblem {
         self.groups * self.group
     }
 
-    /// The int8 product, or with `float` the f32 product of the same numbers.
+    /// The packed product, or with `float` the f32 product of the same numbers.
     fn build(&self, float: bool) -> impl Fn(&mut dyn Engine, &mut Recording) -> Vec<Span> {
         move |engine, recording| {
             let rng = &mut StdRng::seed_from_u64(self.seed);
@@ -187,8 +189,9 @@ fn input_problem() -> impl Strategy<Value = InputProblem> {
 /// What was made of an input.
 #[derive(Debug)]
 struct Made {
+    /// In low int8s.
     ints: Vec<i32>,
-    /// Of each chunk: what an int8 counts for, and the sum.
+    /// Of each chunk: what a low int8 counts for, and the sum.
     units: Vec<[f32; 2]>,
     /// Of the router.
     rest: Vec<f32>,
@@ -230,10 +233,14 @@ impl InputProblem {
     fn made(&self, engine: &mut dyn Engine) -> Made {
         let words = run(engine, &self.build()).remove(0);
         let chunks = self.chunks as usize;
-        let (ints, rest) = words.split_at(chunks * 16);
+        let (high, rest) = words.split_at(chunks * 16);
+        let (low, rest) = rest.split_at(chunks * 16);
+        let int8s = |words: &[u32]| -> Vec<i32> {
+            words.iter().flat_map(|word| word.to_le_bytes().map(|byte| i32::from(byte as i8))).collect()
+        };
         let (units, rest) = rest.split_at(chunks * 4);
         Made {
-            ints: ints.iter().flat_map(|word| word.to_le_bytes().map(|byte| i32::from(byte as i8))).collect(),
+            ints: int8s(high).iter().zip(int8s(low)).map(|(high, low)| LOW_OF_HIGH * high + low).collect(),
             units: units.chunks(4).map(|unit| [f32::from_bits(unit[0]), f32::from_bits(unit[1])]).collect(),
             rest: floats(&rest[..HIDDEN as usize * 4 + 4]),
             most: rest[HIDDEN as usize * 4 + 4],
@@ -241,16 +248,15 @@ impl InputProblem {
     }
 }
 
-/// What is wrong with `made`. An int8 near the middle between two may be rounded either way.
+/// What is wrong with `made`. Its numbers are as exact as the device's exp is, of some 32,000 low int8s at most.
 fn fault(made: &Made, reference: &Made) -> Option<String> {
-    let differ = made.ints.iter().zip(&reference.ints).filter(|(a, b)| a != b).count();
     let most = made.ints.iter().zip(&reference.ints).map(|(a, b)| (a - b).abs()).max()?;
-    if most > 1 || differ > 1 + made.ints.len() / 500 {
-        return Some(format!("{differ} of {} int8s differ, by up to {most}", made.ints.len()));
+    if most > 4 {
+        return Some(format!("numbers differ by up to {most}"));
     }
     for (at, (a, b)) in made.units.iter().zip(&reference.units).enumerate() {
-        let one_off = differ as f32 * b[0].abs();
-        if (a[0] - b[0]).abs() > ROUNDED * b[0].abs() || (a[1] - b[1]).abs() > ROUNDED * b[0].abs() * 127.0 + one_off {
+        let sum_off = (ROUNDED * 127.0 * LOW_OF_HIGH as f32 + 64.0 * most as f32) * b[0].abs();
+        if (a[0] - b[0]).abs() > ROUNDED * b[0].abs() || (a[1] - b[1]).abs() > sum_off {
             return Some(format!("chunk {at}: {a:?} instead of {b:?}"));
         }
     }
@@ -283,7 +289,7 @@ proptest! {
     }
 
     #[test]
-    fn a_site_input_is_the_norm_or_the_gate_in_int8(problem in input_problem()) {
+    fn a_site_input_is_the_norm_or_the_gate_in_pairs(problem in input_problem()) {
         let mut cpu = cpu::open();
         let rng = &mut StdRng::seed_from_u64(problem.seed);
         let input = problem.input();
@@ -310,19 +316,19 @@ proptest! {
         let results = run(cpu.as_mut(), &build);
         let (packed, plain) = (site_input::unpack(&results[0], input), floats(&results[1]));
         for (chunk, (packed, plain)) in packed.chunks(64).zip(plain.chunks(64)).enumerate() {
-            let unit = plain.iter().fold(0f32, |peak, x| peak.max(x.abs())) / 127.0;
-            prop_assert!(far(packed, plain) <= unit * 0.51, "chunk {chunk}: {packed:?} instead of {plain:?}");
+            let unit = plain.iter().fold(0f32, |peak, x| peak.max(x.abs())) / (127.0 * LOW_OF_HIGH as f32);
+            prop_assert!(far(packed, plain) <= unit * 0.6, "chunk {chunk}: {packed:?} instead of {plain:?}");
         }
     }
 
     #[test]
-    fn an_int8_is_within_half_a_unit(x in prop::collection::vec(-3.0f32..3.0, 128)) {
+    fn a_pair_is_within_half_a_low_unit(x in prop::collection::vec(-3.0f32..3.0, 128)) {
         let mut ready = vec![0u32; site_input::bytes(128) as usize / 4];
         site_input::pack(&x, 2.0, &mut ready);
         for (chunk, (x, packed)) in x.chunks(64).zip(site_input::unpack(&ready, 128).chunks(64)).enumerate() {
-            let unit = x.iter().fold(0f32, |peak, x| peak.max(x.abs())) * 2.0 / 127.0;
+            let unit = x.iter().fold(0f32, |peak, x| peak.max(x.abs())) * 2.0 / (127.0 * LOW_OF_HIGH as f32);
             for (x, packed) in x.iter().zip(packed) {
-                prop_assert!((2.0 * x - packed).abs() <= unit * 0.501, "chunk {chunk}: {x}, {packed}");
+                prop_assert!((2.0 * x - packed).abs() <= unit * 0.6, "chunk {chunk}: {x}, {packed}");
             }
         }
     }

@@ -89,6 +89,7 @@ impl RouteProblem {
             let traits = Traits {
                 software: self.software,
                 packed_dot: false,
+                subgroup: 8,
                 cooperative_matrix: false,
                 binding_bytes: 1 << 27,
             };

@@ -14,8 +14,11 @@ fn all() -> impl Iterator<Item = &'static Kernel> {
 /// The kernel's module, validated under the capabilities that every adapter must have, or its own.
 fn checked(kernel: &Kernel) -> (Module, ModuleInfo) {
     let module = kernels::module(kernel).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
-    let matrices = kernel.name == kernels::matmul_matrix::KERNEL.name;
-    let more = if matrices { kernels::MATRICES } else { Capabilities::empty() };
+    let more = match kernel.name {
+        "matmul_matrix" => kernels::MATRICES,
+        "site_input" | "matvec_packed" => kernels::SUBGROUPS,
+        _ => Capabilities::empty(),
+    };
     let mut validator = Validator::new(ValidationFlags::all(), kernels::BASELINE | more);
     let info = validator.validate(&module).unwrap_or_else(|e| panic!("{}: {e:?}", kernel.name));
     (module, info)

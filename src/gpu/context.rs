@@ -11,11 +11,13 @@ use crate::error::{Error, Result};
 /// Features without which an adapter is not used.
 const REQUIRED: Features = Features::IMMEDIATES;
 /// Features that are used where they are there.
-const OPTIONAL: Features = Features::TIMESTAMP_QUERY;
+const OPTIONAL: Features = Features::TIMESTAMP_QUERY.union(Features::SUBGROUP);
 /// What cooperative matrices need.
 const MATRICES: Features = Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(Features::SHADER_F16);
 /// Invocations of a subgroup that multiplies matrices; the shader's constant.
 const MATRIX_SUBGROUP: u32 = 32;
+/// Invocations of a subgroup that packs a chunk of activations.
+const LEAST_SUBGROUP: u32 = 4;
 /// Storage buffers that a kernel binds at most.
 const STORAGE_BUFFERS: u32 = 8;
 /// Features that make a difference and are reported.
@@ -151,8 +153,12 @@ impl Context {
         let faults = record_faults(&device);
         let software = info.kind == DeviceKind::SoftwareRenderer && !options.as_hardware;
         let packed_dot = options.activations == Activations::Int8;
+        let subgroup = if features.contains(Features::SUBGROUP) { adapter.get_info().subgroup_min_size } else { 1 };
+        if packed_dot && subgroup < LEAST_SUBGROUP {
+            return Err(refused(format!("--activations int8 needs subgroups of at least {LEAST_SUBGROUP}")));
+        }
         let binding_bytes = limits.max_storage_buffer_binding_size;
-        let traits = Traits { software, packed_dot, cooperative_matrix, binding_bytes };
+        let traits = Traits { software, packed_dot, subgroup, cooperative_matrix, binding_bytes };
         Ok(Context { device, queue, info, traits, options, faults })
     }
 

@@ -1,4 +1,4 @@
-//! Product of a sliced weight with one token whose numbers are int8s, at a depth that may be chosen on the spot.
+//! Product of a sliced weight with one token whose numbers are pairs of int8s, at a depth that may be chosen on the spot.
 
 use rayon::prelude::*;
 
@@ -64,8 +64,7 @@ pub struct PackedProduct<'a> {
 pub struct Spread {
     /// Invocations of a workgroup: a power of two.
     pub workgroup: u32,
-    /// Invocations that share rows, one after the other along them: a power of two, at most `workgroup`, and 1 or no
-    /// less than `rows`.
+    /// Invocations that share rows, one after the other along them: a power of two, at most a subgroup.
     pub lanes: u32,
     /// Rows that they share: 1, 2 or 4.
     pub rows: u32,
@@ -82,9 +81,9 @@ impl Spread {
         let lanes = match chunks {
             0..12 => 8,
             12..24 => 16,
-            24..160 => 32,
-            _ => 64,
+            _ => 32,
         };
+        let lanes = lanes.min(traits.subgroup);
         let invocations = rows * lanes;
         let (team_rows, workgroup) = match invocations {
             0..0x1_0000 => (1, 64),
@@ -148,7 +147,7 @@ fn matvec_packed(args: &mut Arguments<'_>) {
     y[p.first_row as usize..][..row_count].par_iter_mut().enumerate().for_each(|(row, y)| {
         let parts = x.iter().enumerate().map(|(chunk, (ints, (unit, sum)))| {
             let codes = rows.codes(row, chunk, slices);
-            let products = codes.iter().zip(ints).map(|(code, int)| i32::from(*code) * i32::from(*int));
+            let products = codes.iter().zip(ints).map(|(code, int)| i32::from(*code) * *int);
             let (bin, middle) = rows.bin(row, chunk, slices);
             bin * unit * products.sum::<i32>() as f32 + middle * sum
         });
@@ -161,14 +160,23 @@ fn matvec_packed(args: &mut Arguments<'_>) {
 mod tests {
     use super::*;
 
+    const ROWS: [u32; 8] = [1, 64, 576, 1536, 4096, 6144, 28672, 128_256];
+    const CHUNKS: [u32; 8] = [1, 9, 12, 24, 64, 172, 224, 512];
+
     #[test]
     fn every_shape_gets_a_spread_that_the_shader_can_do() {
-        let hard = Traits { software: false, packed_dot: true, cooperative_matrix: false, binding_bytes: 1 << 27 };
-        for rows in [1, 64, 576, 1536, 4096, 6144, 28672, 128_256] {
-            for chunks in [1, 9, 12, 24, 64, 172, 224, 512] {
-                let Spread { workgroup, lanes, rows: team_rows } = Spread::of(hard, rows, chunks);
+        for subgroup in [4, 8, 32, 64] {
+            let traits = Traits {
+                software: false,
+                packed_dot: true,
+                subgroup,
+                cooperative_matrix: false,
+                binding_bytes: 1 << 27,
+            };
+            for (rows, chunks) in ROWS.into_iter().flat_map(|rows| CHUNKS.map(|chunks| (rows, chunks))) {
+                let Spread { workgroup, lanes, rows: team_rows } = Spread::of(traits, rows, chunks);
                 assert!([workgroup, lanes, team_rows].iter().all(|n| n.is_power_of_two()));
-                assert!(lanes <= workgroup && team_rows <= lanes && team_rows <= 4 && workgroup <= 256);
+                assert!(lanes <= subgroup && team_rows <= 4 && workgroup <= 256);
                 assert!(rows.div_ceil(workgroup / lanes * team_rows) <= 65535, "{rows} rows of {chunks} chunks");
             }
         }

@@ -26,7 +26,7 @@ pub mod token_nll;
 
 mod shaders;
 
-pub use shaders::{BASELINE, MATRICES, module};
+pub use shaders::{BASELINE, MATRICES, SUBGROUPS, module};
 
 use crate::recording::{Access, Kernel};
 

@@ -10,6 +10,9 @@ pub const BASELINE: Capabilities = Capabilities::IMMEDIATES.union(Capabilities::
 /// What [`matmul_matrix`](super::matmul_matrix) needs beyond.
 pub const MATRICES: Capabilities = Capabilities::SHADER_FLOAT16.union(Capabilities::COOPERATIVE_MATRIX);
 
+/// What the kernels of packed activations need beyond.
+pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
+
 /// Pieces that shaders import by a line `#import NAME`.
 const SHARED: [(&str, &str); 7] = [
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),

@@ -1,11 +1,12 @@
-//! The input of a site, made ready for [`matvec_packed`](super::matvec_packed): one token's numbers as int8s, and what
-//! the site's router needs to choose the depth.
+//! The input of a site, made ready for [`matvec_packed`](super::matvec_packed): one token's numbers as pairs of int8s,
+//! and what the site's router needs to choose the depth.
 //!
 //! The result is one buffer of `vec4<u32>`s, for C chunks of 64 numbers:
 //!
 //! ```text
-//! [4, C]        int8s: component c of chunk n in plane i is four of them, numbers 64n + 16c + 4i to + 3
-//! [C]           what an int8 counts for, and the sum of the chunk's numbers (f32, f32, 0, 0)
+//! [4, C]        high int8s: component c of chunk n in plane i is four of them, numbers 64n + 16c + 4i to + 3
+//! [4, C]        low int8s in the same order, of what the high ones leave: one counts for 1/254 of a high one
+//! [C]           what a low int8 counts for, and the sum of the chunk's numbers (f32, f32, 0, 0)
 //! [HIDDEN]      what each hidden unit of the router adds to its three outputs (f32, f32, f32, 0)
 //! [2]           the router's b2 and the threshold (f32 each); the most slices that may be read (u32, 0, 0, 0)
 //! ```
@@ -49,11 +50,16 @@ pub static KERNEL: Kernel = Kernel {
     reference: site_input,
 };
 
-/// Invocations of a workgroup; sixteen work on a chunk.
+/// Invocations of a workgroup; four work on a chunk.
 const WORKGROUP: u32 = 256;
 const SOFTWARE_WORKGROUP: u32 = 16;
-/// Invocations, and vec4s, of a chunk.
-const TEAM: u32 = CHUNK / 4;
+/// Invocations of a chunk.
+const TEAM: u32 = 4;
+/// Planes of high int8s and of low ones.
+const PLANES: usize = 8;
+/// The greatest int8; what it counts for, in the int8s of what it leaves.
+const PEAK: f32 = 127.0;
+const HIGH: f32 = 254.0;
 /// Chunks with no number greater than this become zeros.
 const LEAST: f32 = 1e-30;
 /// Bytes of a vec4.
@@ -90,7 +96,7 @@ pub struct Routing<'a> {
 
 /// Bytes of what is made of `input` numbers, a multiple of 64.
 pub fn bytes(input: u32) -> u64 {
-    (u64::from(input / CHUNK) * 5 + u64::from(HIDDEN) + SAID) * VEC4
+    (u64::from(input / CHUNK) * (PLANES as u64 + 1) + u64::from(HIDDEN) + SAID) * VEC4
 }
 
 /// Records `ready = site_input(x)` for one token and a site of `input` numbers; `ready` has [`bytes`] bytes.
@@ -144,23 +150,24 @@ impl<'a> Ready<'a> {
         Ready { words, chunks }
     }
 
-    /// The int8s of a chunk.
-    pub(super) fn ints(&self, chunk: usize) -> [i8; CHUNK as usize] {
+    /// The numbers of a chunk, counted in low int8s.
+    pub(super) fn ints(&self, chunk: usize) -> [i32; CHUNK as usize] {
         std::array::from_fn(|at| {
-            let word = self.words[place(self.chunks, chunk, at / 4)];
-            word.to_le_bytes()[at % 4] as i8
+            let int8 = |words: &[u32]| words[place(self.chunks, chunk, at / 4)].to_le_bytes()[at % 4] as i8;
+            let (high, low) = (int8(self.words), int8(&self.words[low_plane(self.chunks)..]));
+            HIGH as i32 * i32::from(high) + i32::from(low)
         })
     }
 
-    /// What an int8 of a chunk counts for, and the sum of the chunk's numbers.
+    /// What a low int8 of a chunk counts for, and the sum of the chunk's numbers.
     pub(super) fn unit_and_sum(&self, chunk: usize) -> (f32, f32) {
-        let at = (4 * self.chunks + chunk) * 4;
+        let at = (PLANES * self.chunks + chunk) * 4;
         (f32::from_bits(self.words[at]), f32::from_bits(self.words[at + 1]))
     }
 
     /// The router's outputs, and what the host said.
     pub(super) fn outputs(&self) -> ([f32; SCORES as usize], Control) {
-        let numbers = |vec4: usize| &self.words[(5 * self.chunks + vec4) * 4..][..4];
+        let numbers = |vec4: usize| &self.words[((PLANES + 1) * self.chunks + vec4) * 4..][..4];
         let said = numbers(HIDDEN as usize);
         let outputs = std::array::from_fn(|e| {
             let terms = (0..HIDDEN as usize).map(|unit| f32::from_bits(numbers(unit)[e]));
@@ -170,23 +177,34 @@ impl<'a> Ready<'a> {
     }
 }
 
+/// Where the low int8s begin.
+fn low_plane(chunks: usize) -> usize {
+    PLANES / 2 * chunks * 4
+}
+
 /// Where word `word` of a chunk's sixteen lies.
 fn place(chunks: usize, chunk: usize, word: usize) -> usize {
     (word % 4 * chunks + chunk) * 4 + word / 4
 }
 
-/// `x * factor` as int8s, without a router: what the kernel writes.
+/// `x * factor` as pairs of int8s, without a router: what the kernel writes.
 pub fn pack(x: &[f32], factor: f32, ready: &mut [u32]) {
     let chunks = x.len() / CHUNK as usize;
     for (chunk, x) in x.chunks_exact(CHUNK as usize).enumerate() {
         let peak = x.iter().fold(0f32, |peak, x| peak.max(x.abs()));
-        let (to_int, unit) = if peak > LEAST { (127.0 / peak, peak * factor / 127.0) } else { (0.0, 0.0) };
-        let ints: Vec<i8> = x.iter().map(|x| (x * to_int).round_ties_even() as i8).collect();
-        for (word, ints) in ints.chunks_exact(4).enumerate() {
-            ready[place(chunks, chunk, word)] = u32::from_le_bytes(std::array::from_fn(|b| ints[b] as u8));
+        let (to_int, unit) = if peak > LEAST { (PEAK / peak, peak * factor / (PEAK * HIGH)) } else { (0.0, 0.0) };
+        let scaled = |x: &f32| (x * to_int, (x * to_int).round_ties_even());
+        let high: Vec<i8> = x.iter().map(|x| scaled(x).1 as i8).collect();
+        let left = |x: &f32| ((scaled(x).0 - scaled(x).1) * HIGH).round_ties_even() as i8;
+        let low: Vec<i8> = x.iter().map(left).collect();
+        for (at, ints) in [(0, &high), (low_plane(chunks), &low)] {
+            for (word, ints) in ints.chunks_exact(4).enumerate() {
+                ready[at + place(chunks, chunk, word)] = u32::from_le_bytes(std::array::from_fn(|b| ints[b] as u8));
+            }
         }
-        let sum: i32 = ints.iter().map(|int| i32::from(*int)).sum();
-        ready[(4 * chunks + chunk) * 4..][..4].copy_from_slice(&[unit.to_bits(), (unit * sum as f32).to_bits(), 0, 0]);
+        let sum: i32 = high.iter().zip(&low).map(|(high, low)| HIGH as i32 * i32::from(*high) + i32::from(*low)).sum();
+        let about = [unit.to_bits(), (unit * sum as f32).to_bits(), 0, 0];
+        ready[(PLANES * chunks + chunk) * 4..][..4].copy_from_slice(&about);
     }
 }
 
@@ -197,7 +215,7 @@ pub fn unpack(ready: &[u32], input: u32) -> Vec<f32> {
     (0..chunks)
         .flat_map(|chunk| {
             let (unit, _) = ready.unit_and_sum(chunk);
-            ready.ints(chunk).map(|int| f32::from(int) * unit)
+            ready.ints(chunk).map(|int| int as f32 * unit)
         })
         .collect()
 }
@@ -221,7 +239,7 @@ fn site_input(args: &mut Arguments<'_>) {
     };
     pack(&numbers, factor, ready);
     if p.routed == 1 {
-        tell_router(args, &p, &numbers, factor, &mut ready[5 * input / CHUNK as usize * 4..]);
+        tell_router(args, &p, &numbers, factor, &mut ready[(PLANES + 1) * input / CHUNK as usize * 4..]);
     }
 }
 
