@@ -81,7 +81,7 @@ fn prepare_packed(engine: &mut dyn Engine, weights: &[SlicedWeight], depth: Dept
     engine.write(told, bytemuck::bytes_of(&(depth.slices() as u32)));
     let y = recording.transient(u64::from(rows) * 4);
     let (traits, output, from) = (engine.traits(), Output::Overwrite, DepthFrom::Buffer);
-    let spread = spread_asked().unwrap_or_else(|| Spread::of(traits, rows, weights[0].chunks()));
+    let spread = spread_asked().unwrap_or_else(|| Spread::of(traits, weights[0].chunks()));
     for weight in weights.iter().cycle().take(REPEATS as usize) {
         let product = PackedProduct { weight, x, y: y.all(), output, depth: told, from };
         matvec_packed::record_spread(&mut recording, traits, &product, spread);

@@ -51,8 +51,8 @@ var<immediate> params: Params;
 @group(0) @binding(6) var<storage, read> control: array<Control>;
 @group(0) @binding(7) var<storage, read_write> ready: array<vec4<u32>>;
 
-// What each subgroup has.
-var<workgroup> partial: array<vec3<f32>, WORKGROUP>;
+// What each subgroup has; none is smaller than a chunk's team.
+var<workgroup> partial: array<vec3<f32>, WORKGROUP / TEAM>;
 
 struct Place {
     // Of the invocation in its subgroup, which `subgroups` and `size` tell of.

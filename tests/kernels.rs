@@ -155,6 +155,7 @@ impl ProductProblem {
             let traits = Traits {
                 packed_dot: false,
                 subgroup: 8,
+                workgroup: 256,
                 software: self.software,
                 cooperative_matrix: self.matrices,
                 binding_bytes: self.binding_bytes,
@@ -380,8 +381,14 @@ fn embedding(
         let ids: Vec<u32> = (0..tokens).map(|_| rng.random_range(0..rows)).collect();
         let ids = upload(engine, &ids);
         let y = upload(engine, &uniform(rng, tokens * input));
-        let traits =
-            Traits { software: true, packed_dot: false, subgroup: 8, cooperative_matrix: false, binding_bytes: 4096 };
+        let traits = Traits {
+            software: true,
+            packed_dot: false,
+            subgroup: 8,
+            workgroup: 256,
+            cooperative_matrix: false,
+            binding_bytes: 4096,
+        };
         embed_sliced::record(recording, traits, &weight, depth, ids.all(), y.all());
         y.all()
     }
@@ -542,6 +549,7 @@ impl AttentionProblem {
                         software: true,
                         packed_dot: false,
                         subgroup: 8,
+                        workgroup: 256,
                         cooperative_matrix: false,
                         binding_bytes: 1 << 27,
                     };
@@ -571,8 +579,14 @@ fn widen(engine: &mut dyn Engine, recording: &mut Recording, shape: &LlamaShape,
     let y = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
     let positions = upload(engine, &[0u32]).all();
     let buffers = attention::Buffers { q, positions, keys: cache, values: cache, y };
-    let traits =
-        Traits { software: true, packed_dot: false, subgroup: 8, cooperative_matrix: false, binding_bytes: 1 << 27 };
+    let traits = Traits {
+        software: true,
+        packed_dot: false,
+        subgroup: 8,
+        workgroup: 256,
+        cooperative_matrix: false,
+        binding_bytes: 1 << 27,
+    };
     attention::record(recording, traits, &flat, (1, Reach::Any), 1, buffers);
     y
 }

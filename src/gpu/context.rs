@@ -158,7 +158,8 @@ impl Context {
             return Err(refused(format!("--activations int8 needs subgroups of at least {LEAST_SUBGROUP}")));
         }
         let binding_bytes = limits.max_storage_buffer_binding_size;
-        let traits = Traits { software, packed_dot, subgroup, cooperative_matrix, binding_bytes };
+        let workgroup = limits.max_compute_invocations_per_workgroup;
+        let traits = Traits { software, packed_dot, subgroup, workgroup, cooperative_matrix, binding_bytes };
         Ok(Context { device, queue, info, traits, options, faults })
     }
 

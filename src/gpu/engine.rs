@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::context::Context;
 use super::pipelines::{Pipeline, Pipelines};
 use super::pool::{Loan, Pool};
@@ -14,6 +16,10 @@ use crate::recording::{Buffer, Command, Prepared, Recording, Span, Ticket};
 
 /// Bytes written since the last submit at which loading waits, so that the driver's staging copies stay few.
 const STAGING_BYTES: u64 = 32 << 20;
+
+/// Threads that make a run's command buffers at most, and the fewest steps that are worth one.
+const ENCODING_THREADS: usize = 4;
+const LEAST_SHARE: usize = 32;
 
 pub(super) struct GpuEngine {
     context: Context,
@@ -102,7 +108,15 @@ impl GpuEngine {
         }
     }
 
-    fn encode(&self, steps: &[Step], read_back: Option<&Mapping>) -> wgpu::CommandEncoder {
+    /// The steps as command buffers, in order. Where the device computes beside the host, threads share the work, which
+    /// else takes longer than a small model's step itself.
+    fn encode(&self, steps: &[Step], read_back: Option<&Mapping>) -> Vec<wgpu::CommandBuffer> {
+        let threads = if self.overlaps() { rayon::current_num_threads().min(ENCODING_THREADS) } else { 1 };
+        let share = steps.len().div_ceil(threads).max(LEAST_SHARE);
+        steps.par_chunks(share).map(|steps| self.encode_part(steps, read_back)).collect()
+    }
+
+    fn encode_part(&self, steps: &[Step], read_back: Option<&Mapping>) -> wgpu::CommandBuffer {
         let mut encoder = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         // Copies end a pass; dispatches between two of them share one.
         for steps in steps.chunk_by(|a, b| matches!((a, b), (Step::Dispatch(_), Step::Dispatch(_)))) {
@@ -114,7 +128,7 @@ impl GpuEngine {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             launches(steps).for_each(|launch| launch.encode(&mut pass));
         }
-        encoder
+        encoder.finish()
     }
 }
 
@@ -221,8 +235,7 @@ impl Engine for GpuEngine {
             true => None,
             false => Some(Mapping(self.read_backs.lend(&self.context, lengths.iter().sum())?)),
         };
-        let encoder = self.encode(&prepared.steps, read_back.as_ref());
-        let submission = self.context.queue.submit([encoder.finish()]);
+        let submission = self.context.queue.submit(self.encode(&prepared.steps, read_back.as_ref()));
         if let Some(Mapping(loan)) = &read_back {
             loan.buffer().map_async(wgpu::MapMode::Read, .., |_| ());
         }

@@ -71,9 +71,10 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// What suits a weight of so many rows and chunks. On GPUs, lanes enough for long rows to be in flight at once and
-    /// not so many that they idle on short ones; then as many rows for each team as still leave work for every core.
-    pub fn of(traits: Traits, rows: u32, chunks: u32) -> Spread {
+    /// What suits a weight of so many chunks. On GPUs, lanes enough for a row to be in flight at once and not so many
+    /// that they idle on short ones; one row a team, as more subgroups hide more of the memory's latency than shared
+    /// loads of x save.
+    pub fn of(traits: Traits, chunks: u32) -> Spread {
         if traits.software {
             // On processor cores lanes of a vector are best spent on rows: they then share the loads of x.
             return Spread { workgroup: 16, lanes: 1, rows: 4 };
@@ -83,20 +84,13 @@ impl Spread {
             12..24 => 16,
             _ => 32,
         };
-        let lanes = lanes.min(traits.subgroup);
-        let invocations = rows * lanes;
-        let (team_rows, workgroup) = match invocations {
-            0..0x1_0000 => (1, 64),
-            0x1_0000..0x4_0000 => (2, 128),
-            _ => (4, 128),
-        };
-        Spread { workgroup, lanes, rows: team_rows }
+        Spread { workgroup: 128, lanes: lanes.min(traits.subgroup), rows: 1 }
     }
 }
 
 /// Records the product; in parts where the weight is longer than a binding may be.
 pub fn record(recording: &mut Recording, traits: Traits, product: &PackedProduct<'_>) {
-    let spread = Spread::of(traits, product.weight.rows, product.weight.chunks());
+    let spread = Spread::of(traits, product.weight.chunks());
     record_spread(recording, traits, product, spread);
 }
 
@@ -174,7 +168,7 @@ mod tests {
                 binding_bytes: 1 << 27,
             };
             for (rows, chunks) in ROWS.into_iter().flat_map(|rows| CHUNKS.map(|chunks| (rows, chunks))) {
-                let Spread { workgroup, lanes, rows: team_rows } = Spread::of(traits, rows, chunks);
+                let Spread { workgroup, lanes, rows: team_rows } = Spread::of(traits, chunks);
                 assert!([workgroup, lanes, team_rows].iter().all(|n| n.is_power_of_two()));
                 assert!(lanes <= subgroup && team_rows <= 4 && workgroup <= 256);
                 assert!(rows.div_ceil(workgroup / lanes * team_rows) <= 65535, "{rows} rows of {chunks} chunks");

@@ -14,6 +14,8 @@
 //! the last two only where there is a router. Plane i holds what `(word >> 2i) & 0x03030303` of a slice's words is
 //! multiplied with, so a product reads whole `vec4`s, and invocations side by side read side by side.
 
+use std::ops::RangeInclusive;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -50,8 +52,8 @@ pub static KERNEL: Kernel = Kernel {
     reference: site_input,
 };
 
-/// Invocations of a workgroup; four work on a chunk.
-const WORKGROUP: u32 = 256;
+/// Invocations of a workgroup, of which four work on a chunk: the fewest and the most on a GPU.
+const WORKGROUPS: RangeInclusive<u32> = 256..=1024;
 const SOFTWARE_WORKGROUP: u32 = 16;
 /// Invocations of a chunk.
 const TEAM: u32 = 4;
@@ -99,6 +101,12 @@ pub fn bytes(input: u32) -> u64 {
     (u64::from(input / CHUNK) * (PLANES as u64 + 1) + u64::from(HIDDEN) + SAID) * VEC4
 }
 
+/// Invocations that sum an input up: eight numbers each, where a workgroup may have so many.
+fn workgroup(traits: Traits, input: u32) -> u32 {
+    let most = (*WORKGROUPS.end()).min(traits.workgroup);
+    (input / 8).next_power_of_two().clamp(*WORKGROUPS.start(), most.max(*WORKGROUPS.start()))
+}
+
 /// Records `ready = site_input(x)` for one token and a site of `input` numbers; `ready` has [`bytes`] bytes.
 pub fn record(
     recording: &mut Recording,
@@ -109,7 +117,7 @@ pub fn record(
     ready: Span,
 ) {
     assert_eq!(ready.bytes, bytes(input), "room for an input of {input}");
-    let workgroup = if traits.software { SOFTWARE_WORKGROUP } else { WORKGROUP };
+    let workgroup = if traits.software { SOFTWARE_WORKGROUP } else { workgroup(traits, input) };
     let shared = (input / CHUNK).div_ceil(workgroup / TEAM).min(HIDDEN);
     let (code, weight, eps) = match source {
         Source::Plain => (0, x, 0.0),
