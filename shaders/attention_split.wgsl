@@ -5,9 +5,9 @@
 // split's positions of exp(score - highest) * value, and peaks[t, h, s] is (highest, sum of exp(score - highest)), for
 // shaders/attention_join.wgsl; a split without positions has (LOWEST, 0).
 //
+// A team of LANES invocations reads a position, each of them eight neighbouring dimensions, so that the loads of a team
+// lie side by side. Each team has a running softmax of its own; they meet at the end.
 // q: [T, H, A] f32; keys, values: [K, C, A/8] vec4s of eight f16.
-
-#import attend
 
 struct Params {
     heads: u32,
@@ -17,6 +17,13 @@ struct Params {
     splits: u32,
 }
 
+override WORKGROUP: u32 = 128u;
+// A power of two; eight times it is no less than a head.
+override LANES: u32 = 16u;
+// Positions that a team takes at once.
+const EACH: u32 = 8u;
+const LOWEST: f32 = -3.4e38;
+
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> positions: array<u32>;
@@ -25,15 +32,19 @@ var<immediate> params: Params;
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> peaks: array<vec2<f32>>;
 
-// Where the token's head, and the invocation's eight dimensions, begin in the cache.
-var<private> cache: u32;
+// What each lane has of a position's score; rows are one longer, so that their columns lie in different banks.
+var<workgroup> parts: array<f32, WORKGROUP * EACH * (LANES + 1u) / LANES>;
+var<workgroup> scores: array<f32, WORKGROUP * EACH / LANES>;
+var<workgroup> team_peaks: array<vec2<f32>, WORKGROUP / LANES>;
+var<workgroup> low_sums: array<vec4<f32>, WORKGROUP>;
+var<workgroup> high_sums: array<vec4<f32>, WORKGROUP>;
 
-fn key_at(position: u32) -> vec4<u32> {
-    return keys[cache + position * (params.head_dim / 8u)];
+fn low_half(word: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(word.x), unpack2x16float(word.y));
 }
 
-fn value_at(position: u32) -> vec4<u32> {
-    return values[cache + position * (params.head_dim / 8u)];
+fn high_half(word: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(word.z), unpack2x16float(word.w));
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -41,13 +52,91 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let head = workgroup.x;
     let split = workgroup.y;
     let token = workgroup.z;
+    let teams = WORKGROUP / LANES;
+    let block = teams * EACH;
+    let lane = local % LANES;
+    let team = local / LANES;
     let words = params.head_dim / 8u;
+    let owns = lane < words;
     // Lanes past the head's end read its last word and count it for nothing.
-    let word = min(local % LANES, words - 1u);
+    let word = min(lane, words - 1u);
     let row = token * params.heads + head;
-    cache = head / (params.heads / params.kv_heads) * params.context * words + word;
-    let scale = select(0.0, inverseSqrt(f32(params.head_dim)), local % LANES < words);
-    let query = Query(q[(row * words + word) * 2u] * scale, q[(row * words + word) * 2u + 1u] * scale);
-    let span = stretch(positions[token] + 1u, split, params.splits);
-    attend(local, span, query, row * params.splits + split, params.splits == 1u);
+    let cache = head / (params.heads / params.kv_heads) * params.context * words + word;
+    let length = positions[token] + 1u;
+    let share = ((length + params.splits - 1u) / params.splits + block - 1u) / block * block;
+    let first = min(split * share, length);
+    let end = min(first + share, length);
+
+    let scale = select(0.0, inverseSqrt(f32(params.head_dim)), owns);
+    let query_low = q[(row * words + word) * 2u] * scale;
+    let query_high = q[(row * words + word) * 2u + 1u] * scale;
+    var highest = LOWEST;
+    var total = 0.0;
+    var low = vec4<f32>();
+    var high = vec4<f32>();
+    for (var at = first; at < end; at += block) {
+        for (var e = 0u; e < EACH; e++) {
+            let p = e * teams + team;
+            let key = keys[cache + min(at + p, end - 1u) * words];
+            parts[p * (LANES + 1u) + lane] = dot(query_low, low_half(key)) + dot(query_high, high_half(key));
+        }
+        workgroupBarrier();
+        for (var p = local; p < block; p += WORKGROUP) {
+            var score = 0.0;
+            for (var l = 0u; l < LANES; l++) {
+                score += parts[p * (LANES + 1u) + l];
+            }
+            scores[p] = select(LOWEST, score, at + p < end);
+        }
+        workgroupBarrier();
+        var higher = highest;
+        for (var e = 0u; e < EACH; e++) {
+            higher = max(higher, scores[e * teams + team]);
+        }
+        let shrink = exp(highest - higher);
+        highest = higher;
+        total *= shrink;
+        low *= shrink;
+        high *= shrink;
+        for (var e = 0u; e < EACH; e++) {
+            let p = e * teams + team;
+            let value = values[cache + min(at + p, end - 1u) * words];
+            let weight = select(0.0, exp(scores[p] - higher), at + p < end);
+            total += weight;
+            low += weight * low_half(value);
+            high += weight * high_half(value);
+        }
+    }
+
+    if lane == 0u {
+        team_peaks[team] = vec2<f32>(highest, total);
+    }
+    workgroupBarrier();
+    var best = LOWEST;
+    for (var t = 0u; t < teams; t++) {
+        best = max(best, team_peaks[t].x);
+    }
+    var sum = 0.0;
+    for (var t = 0u; t < teams; t++) {
+        sum += team_peaks[t].y * exp(team_peaks[t].x - best);
+    }
+    let shrink = exp(highest - best);
+    low_sums[local] = low * shrink;
+    high_sums[local] = high * shrink;
+    for (var half = WORKGROUP / 2u; half >= LANES; half /= 2u) {
+        workgroupBarrier();
+        if local < half {
+            low_sums[local] += low_sums[local + half];
+            high_sums[local] += high_sums[local + half];
+        }
+    }
+    let to = row * params.splits + split;
+    let share_of = select(1.0, 1.0 / sum, params.splits == 1u);
+    if team == 0u && owns {
+        y[(to * words + lane) * 2u] = low_sums[local] * share_of;
+        y[(to * words + lane) * 2u + 1u] = high_sums[local] * share_of;
+    }
+    if local == 0u {
+        peaks[to] = vec2<f32>(best, sum);
+    }
 }

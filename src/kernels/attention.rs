@@ -78,12 +78,8 @@ pub fn record(
     if traits.software {
         return record_whole(recording, shape, tokens, context, buffers);
     }
-    attention_split::record(recording, shape, tokens, context, splits(shape, reach, context), buffers);
-}
-
-/// Stretches that the positions before a token are cut into, of a cache of `context` positions.
-pub fn splits(shape: &LlamaShape, reach: Reach, context: u32) -> u32 {
-    if reach == Reach::Long { attention_split::splits(shape, context) } else { 1 }
+    let splits = if reach == Reach::Long { attention_split::splits(shape, context) } else { 1 };
+    attention_split::record(recording, shape, tokens, context, splits, buffers);
 }
 
 /// Records the attention of `tokens` tokens by this kernel.

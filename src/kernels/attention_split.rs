@@ -56,7 +56,7 @@ pub fn record(recording: &mut Recording, shape: &LlamaShape, tokens: u32, contex
     let sums = if splits == 1 { y } else { recording.transient(y.bytes * u64::from(splits)).all() };
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
-        constants: constants(head_dim),
+        constants: vec![("WORKGROUP", WORKGROUP), ("LANES", lanes(head_dim))],
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![q, positions, keys, values, sums, peaks],
         workgroups: [heads, splits, tokens],
@@ -64,11 +64,6 @@ pub fn record(recording: &mut Recording, shape: &LlamaShape, tokens: u32, contex
     if splits > 1 {
         attention_join::record(recording, head_dim, splits, sums, peaks, y);
     }
-}
-
-/// The constants of the kernels that split a token's positions.
-pub(super) fn constants(head_dim: u32) -> Vec<(&'static str, u32)> {
-    vec![("WORKGROUP", WORKGROUP), ("LANES", lanes(head_dim))]
 }
 
 /// Invocations that read a position together, eight dimensions each.
@@ -83,37 +78,19 @@ fn attention_split(args: &mut Arguments<'_>) {
     let (keys, values): (&[f16], &[f16]) = (args.read(2), args.read(3));
     let (splits, tokens) = (args.workgroups[1] as usize, args.workgroups[2] as usize);
     let (y, peaks): (&mut [f32], &mut [[f32; 2]]) = (args.write(4), args.write(5));
+    let block = (WORKGROUP / lanes(p.head_dim) * EACH) as usize;
     let parts = y[..tokens * heads * splits * dim].par_chunks_exact_mut(dim).zip(&mut peaks[..tokens * heads * splits]);
     parts.enumerate().for_each(|(at, (y, peak))| {
         let (token, head, split) = (at / splits / heads, at / splits % heads, at % splits);
+        let length = positions[token] as usize + 1;
+        let share = length.div_ceil(splits).next_multiple_of(block);
+        let (first, end) = ((split * share).min(length), ((split + 1) * share).min(length));
         let cache = head / (heads / p.kv_heads as usize) * context * dim;
-        let part = Split { split, splits, length: positions[token] as usize + 1 };
-        *peak = part.attend(&q[at / splits * dim..][..dim], &keys[cache..], &values[cache..], y);
-    });
-}
-
-/// One of the stretches that the positions before `length` are cut into.
-pub(super) struct Split {
-    pub split: usize,
-    pub splits: usize,
-    pub length: usize,
-}
-
-impl Split {
-    /// Attends to the stretch by the keys and values of a head, whose first ones are those of position 0. The average
-    /// of the values goes to `y`, or their weighted sum where there are more stretches; the result is the highest score
-    /// and the sum of weights.
-    pub fn attend(&self, q: &[f32], keys: &[f16], values: &[f16], y: &mut [f32]) -> [f32; 2] {
-        let dim = q.len();
-        let block = (WORKGROUP / lanes(dim as u32) * EACH) as usize;
-        let share = self.length.div_ceil(self.splits).next_multiple_of(block);
-        let (first, end) = ((self.split * share).min(self.length), ((self.split + 1) * share).min(self.length));
-        let rows = first * dim..end * dim;
-        let [highest, total] = attend(q, &keys[rows.clone()], &values[rows], y);
-        let peak = if first < end { [highest, total] } else { [LOWEST, 0.0] };
-        if self.splits > 1 {
+        let rows = cache + first * dim..cache + end * dim;
+        let [highest, total] = attend(&q[at / splits * dim..][..dim], &keys[rows.clone()], &values[rows], y);
+        *peak = if first < end { [highest, total] } else { [LOWEST, 0.0] };
+        if splits > 1 {
             y.iter_mut().for_each(|y| *y *= peak[1]);
         }
-        peak
-    }
+    });
 }

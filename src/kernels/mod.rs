@@ -5,7 +5,6 @@
 pub mod attention;
 pub mod attention_join;
 pub mod attention_split;
-pub mod attention_token;
 pub mod copy;
 pub mod embed_sliced;
 pub mod gather_tokens;
@@ -32,11 +31,10 @@ pub use shaders::{BASELINE, MATRICES, SUBGROUPS, module};
 use crate::recording::{Access, Kernel};
 
 /// Every kernel that every adapter can run: all but [`matmul_matrix`].
-pub const ALL: [&Kernel; 19] = [
+pub const ALL: [&Kernel; 18] = [
     &attention::KERNEL,
     &attention_join::KERNEL,
     &attention_split::KERNEL,
-    &attention_token::KERNEL,
     &copy::KERNEL,
     &embed_sliced::KERNEL,
     &gather_tokens::KERNEL,

@@ -76,7 +76,11 @@ fn rope_cache(args: &mut Arguments<'_>) {
     let slots = heads + 2 * kv_heads;
     for (token, row) in qkv.chunks_exact(slots * dim).enumerate().take(p.tokens as usize) {
         let position = positions[token] as usize;
-        let turned = |from: &[f32], at: usize| turned(from, &turns[position * half..][..half], at);
+        let turned = |from: &[f32], at: usize| {
+            let (i, sign) = (at % half, if at < half { -1.0 } else { 1.0 });
+            let [cos, sin] = turns[position * half + i];
+            from[at] * cos + sign * from[(at + half) % dim] * sin
+        };
         for (slot, from) in row.chunks_exact(dim).enumerate() {
             let cached = |kv_head: usize| (kv_head * context + position) * dim;
             for at in 0..dim {
@@ -90,11 +94,4 @@ fn rope_cache(args: &mut Arguments<'_>) {
             }
         }
     }
-}
-
-/// Dimension `at` of a head, [A], turned by a position's turns, [A/2].
-pub(super) fn turned(head: &[f32], turns: &[[f32; 2]], at: usize) -> f32 {
-    let half = turns.len();
-    let (sign, [cos, sin]) = (if at < half { -1.0 } else { 1.0 }, turns[at % half]);
-    head[at] * cos + sign * head[(at + half) % head.len()] * sin
 }

@@ -14,8 +14,7 @@ pub const MATRICES: Capabilities = Capabilities::SHADER_FLOAT16.union(Capabiliti
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 8] = [
-    ("attend", include_str!("../../shaders/shared/attend.wgsl")),
+const SHARED: [(&str, &str); 7] = [
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
     ("product", include_str!("../../shaders/shared/product.wgsl")),
     ("router", include_str!("../../shaders/shared/router.wgsl")),

@@ -1,15 +1,14 @@
 //! The layers for a single token with int8 activations: fewer and faster kernels than `llama.rs` has for many.
 //!
-//! A layer is nine dispatches, or ten on processor cores and with odd heads. Before each product `site_input` makes its
-//! input ready, be it normalised, gated or as it is, and computes the router's hidden units; the product itself chooses
-//! the depth.
+//! A layer is ten dispatches. Before each product `site_input` makes its input ready, be it normalised, gated or as it
+//! is, and computes the router's hidden units; the product itself chooses the depth.
 
 use super::llama::Llama;
 use super::weights::LayerWeights;
 use crate::kernels::matvec_packed::{self, DepthFrom, PackedProduct};
 use crate::kernels::product::Output;
 use crate::kernels::site_input::{self, Routing, Source};
-use crate::kernels::{attention, attention_token, rope_cache};
+use crate::kernels::{attention, rope_cache};
 use crate::recording::{Buffer, Recording, Span};
 use crate::shape::{LlamaShape, Site};
 
@@ -46,7 +45,7 @@ impl Llama<'_> {
     /// All layers, for the one token whose embedding is in `x`, [D].
     pub(super) fn decode_layers(&self, r: &mut Recording, x: Buffer) {
         let d = Decode::new(self.shape, r);
-        let (shape, positions) = (self.shape, self.inputs.positions(1));
+        let (shape, context, positions) = (self.shape, self.cache.context, self.inputs.positions(1));
         for (layer, (weights, cache)) in (0..).zip(self.weights.layers.iter().zip(&self.cache.layers)) {
             let norm = |weight: Buffer| Source::Norm { weight, eps: shape.norm_eps };
             let site = |r: &mut Recording, site, from, to, output| {
@@ -61,24 +60,19 @@ impl Llama<'_> {
                 keys: cache.keys.all(),
                 values: cache.values.all(),
             };
-            self.attend(r, rotated, d.attended.all());
+            rope_cache::record(r, shape, 1, context, rotated);
+            let attended = attention::Buffers {
+                q: d.q.all(),
+                positions,
+                keys: cache.keys.all(),
+                values: cache.values.all(),
+                y: d.attended.all(),
+            };
+            attention::record(r, self.traits, shape, (1, self.reach), context, attended);
             site(r, Site::O, (d.attended, Source::Plain), x, Output::Add);
             site(r, Site::GateUp, (x, norm(weights.ffn_norm)), d.gate_up, Output::Overwrite);
             site(r, Site::Down, (d.gate_up, Source::Gate), x, Output::Add);
         }
-    }
-
-    /// Rotation, store into the cache, and attention.
-    fn attend(&self, r: &mut Recording, rotated: rope_cache::Buffers, y: Span) {
-        let (shape, context) = (self.shape, self.cache.context);
-        if !self.traits.software && attention_token::suits(shape) {
-            let splits = attention::splits(shape, self.reach, context);
-            return attention_token::record(r, shape, context, splits, rotated, y);
-        }
-        rope_cache::record(r, shape, 1, context, rotated);
-        let rope_cache::Buffers { q, positions, keys, values, .. } = rotated;
-        let buffers = attention::Buffers { q, positions, keys, values, y };
-        attention::record(r, self.traits, shape, (1, self.reach), context, buffers);
     }
 
     /// The product at one site, at the depth that its router chooses or that is there.
