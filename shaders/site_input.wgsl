@@ -98,10 +98,10 @@ fn sum_up(place: Place, unit: u32) -> vec3<f32> {
     }
     workgroupBarrier();
     var all = vec3<f32>();
-    for (var part = 0u; part < place.subgroups; part++) {
+    for (var part = place.lane; part < place.subgroups; part += place.size) {
         all += partial[part];
     }
-    return all;
+    return subgroupAdd(all);
 }
 
 // What hidden unit `unit` adds to the router's outputs; the first one's workgroup also passes on the router's biases

@@ -1,4 +1,4 @@
-//! Product of a sliced weight with one token whose numbers are pairs of int8s, at a depth that may be chosen on the spot.
+//! Product of a sliced weight with one token of numbers that are pairs of int8s, at a depth that may be chosen here.
 
 use rayon::prelude::*;
 

@@ -101,10 +101,10 @@ pub fn bytes(input: u32) -> u64 {
     (u64::from(input / CHUNK) * (PLANES as u64 + 1) + u64::from(HIDDEN) + SAID) * VEC4
 }
 
-/// Invocations that sum an input up: eight numbers each, where a workgroup may have so many.
+/// Invocations that sum an input up: sixteen numbers each, where a workgroup may have so many.
 fn workgroup(traits: Traits, input: u32) -> u32 {
     let most = (*WORKGROUPS.end()).min(traits.workgroup);
-    (input / 8).next_power_of_two().clamp(*WORKGROUPS.start(), most.max(*WORKGROUPS.start()))
+    (input / 16).next_power_of_two().clamp(*WORKGROUPS.start(), most.max(*WORKGROUPS.start()))
 }
 
 /// Records `ready = site_input(x)` for one token and a site of `input` numbers; `ready` has [`bytes`] bytes.
@@ -118,7 +118,8 @@ pub fn record(
 ) {
     assert_eq!(ready.bytes, bytes(input), "room for an input of {input}");
     let workgroup = if traits.software { SOFTWARE_WORKGROUP } else { workgroup(traits, input) };
-    let shared = (input / CHUNK).div_ceil(workgroup / TEAM).min(HIDDEN);
+    // Few chunks a workgroup, as each one's are packed in turn; every workgroup sums up the whole input.
+    let shared = (input / CHUNK).div_ceil(if traits.software { workgroup / TEAM } else { 2 }).min(HIDDEN);
     let (code, weight, eps) = match source {
         Source::Plain => (0, x, 0.0),
         Source::Norm { weight, eps } => (1, weight.all(), eps),
