@@ -190,7 +190,8 @@ fn own_share(lane: u32, rows: vec4<u32>, slices: u32, first: Bases) -> vec4<f32>
 fn chosen_depth(place: u32, size: u32) -> u32 {
     let at = 9u * params.chunks;
     var sum = vec3<f32>();
-    for (var unit = place; unit < HIDDEN; unit += size) {
+    // A workgroup may have fewer invocations than a subgroup.
+    for (var unit = place; unit < HIDDEN; unit += min(size, WORKGROUP)) {
         sum += bitcast<vec3<f32>>(ready[at + unit].xyz);
     }
     let said = bitcast<vec4<f32>>(ready[at + HIDDEN]);
