@@ -116,51 +116,39 @@ fn tell_router(unit: u32, h: f32, at: u32) {
     }
 }
 
-// Four numbers as high int8s, the low ones of what these leave, and their sum in low ones.
-struct Packed {
-    high: u32,
-    low: u32,
-    sum: i32,
-}
-
-fn pack_four(own: vec4<f32>, to_int: f32) -> Packed {
-    let scaled = own * to_int;
-    let ints = round(scaled);
-    let high = pack4xI8(vec4<i32>(ints));
-    let low = pack4xI8(vec4<i32>(round((scaled - ints) * f32(HIGH))));
-    return Packed(high, low, HIGH * dot4I8Packed(high, 0x01010101u) + dot4I8Packed(low, 0x01010101u));
-}
-
-fn greatest(v: vec4<f32>) -> f32 {
-    let sizes = abs(v);
-    return max(max(sizes.x, sizes.y), max(sizes.z, sizes.w));
-}
-
-// Packs plane `lane` of a chunk, without the norm's factor, if it is `within` the input; the four invocations of a chunk
-// come here together.
-fn pack(chunk: u32, lane: u32, within: bool) {
+// Packs the plane `lane` of a chunk, which `within` the input or writes nothing; the four invocations of a chunk come
+// here together.
+fn pack(chunk: u32, lane: u32, within: bool, factor: f32) {
     let chunks = params.row_vec4s / CHUNK_VEC4S;
-    let first = min(chunk, chunks - 1u) * CHUNK_VEC4S + lane;
-    let a = numbers(first);
-    let b = numbers(first + 4u);
-    let c = numbers(first + 8u);
-    let d = numbers(first + 12u);
-    var peak = max(max(greatest(a), greatest(b)), max(greatest(c), greatest(d)));
+    var own: array<vec4<f32>, 4>;
+    var peak = 0.0;
+    for (var c = 0u; c < 4u; c++) {
+        if within {
+            own[c] = numbers(chunk * CHUNK_VEC4S + 4u * c + lane);
+        }
+        let sizes = abs(own[c]);
+        peak = max(peak, max(max(sizes.x, sizes.y), max(sizes.z, sizes.w)));
+    }
     peak = max(peak, subgroupShuffleXor(peak, 1u));
     peak = max(peak, subgroupShuffleXor(peak, 2u));
     let to_int = select(0.0, PEAK / peak, peak > LEAST);
-    let p = pack_four(a, to_int);
-    let q = pack_four(b, to_int);
-    let r = pack_four(c, to_int);
-    let s = pack_four(d, to_int);
-    var sum = p.sum + q.sum + r.sum + s.sum;
+    var high: vec4<u32>;
+    var low: vec4<u32>;
+    var sum = 0;
+    for (var c = 0u; c < 4u; c++) {
+        let scaled = own[c] * to_int;
+        let ints = round(scaled);
+        high[c] = pack4xI8(vec4<i32>(ints));
+        low[c] = pack4xI8(vec4<i32>(round((scaled - ints) * f32(HIGH))));
+        sum += HIGH * dot4I8Packed(high[c], 0x01010101u) + dot4I8Packed(low[c], 0x01010101u);
+    }
     sum += subgroupShuffleXor(sum, 1u);
     sum += subgroupShuffleXor(sum, 2u);
     if within {
-        ready[lane * chunks + chunk] = vec4<u32>(p.high, q.high, r.high, s.high);
-        ready[(4u + lane) * chunks + chunk] = vec4<u32>(p.low, q.low, r.low, s.low);
+        ready[lane * chunks + chunk] = high;
+        ready[(4u + lane) * chunks + chunk] = low;
         if lane == 0u {
-            let unit = select(0.0, peak / (PEAK * f32(HIGH)), peak > LEAST);
+            let unit = select(0.0, peak * factor / (PEAK * f32(HIGH)), peak > LEAST);
             ready[8u * chunks + chunk] = vec4<u32>(bitcast<u32>(unit), bitcast<u32>(unit * f32(sum)), 0u, 0u);
         }
     }
@@ -175,30 +163,22 @@ fn main(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let chunks = params.row_vec4s / CHUNK_VEC4S;
-    let team = (subgroup * size + lane) / TEAM;
-    let stride = params.groups * WORKGROUP / TEAM;
-    // The int8s do not depend on the norm's factor, so they are made while the sums are on their way.
-    for (var first = workgroup.x; first < chunks; first += stride) {
-        let chunk = first + team * params.groups;
-        pack(chunk, lane % TEAM, chunk < chunks);
-    }
-    if params.source != NORM && params.routed == 0u {
-        return;
-    }
-    let sums = sum_up(Place(lane, subgroup, subgroups, size), workgroup.x);
-    let count = f32(params.row_vec4s * 4u);
+    let place = Place(lane, subgroup, subgroups, size);
     var factor = 1.0;
-    if params.source == NORM {
-        factor = inverseSqrt(sums.z / count + params.eps);
-        for (var chunk = workgroup.x + team * params.groups; chunk < chunks; chunk += stride) {
-            if lane % TEAM == 0u {
-                let about = bitcast<vec2<f32>>(ready[8u * chunks + chunk].xy) * factor;
-                ready[8u * chunks + chunk] = vec4<u32>(bitcast<vec2<u32>>(about), 0u, 0u);
-            }
+    if params.source == NORM || params.routed == 1u {
+        let sums = sum_up(place, workgroup.x);
+        let count = f32(params.row_vec4s * 4u);
+        if params.source == NORM {
+            factor = inverseSqrt(sums.z / count + params.eps);
+        }
+        if params.routed == 1u && subgroup == 0u && lane == 0u {
+            let norm = inverseSqrt(sums.y * factor * factor / count + EPS);
+            tell_router(workgroup.x, silu(sums.x * factor * norm + b1[workgroup.x]), chunks * 9u);
         }
     }
-    if params.routed == 1u && subgroup == 0u && lane == 0u {
-        let norm = inverseSqrt(sums.y * factor * factor / count + EPS);
-        tell_router(workgroup.x, silu(sums.x * factor * norm + b1[workgroup.x]), chunks * 9u);
+    let team = (subgroup * size + lane) / TEAM;
+    for (var first = workgroup.x; first < chunks; first += params.groups * WORKGROUP / TEAM) {
+        let chunk = first + team * params.groups;
+        pack(chunk, lane % TEAM, chunk < chunks, factor);
     }
 }
