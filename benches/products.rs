@@ -111,8 +111,8 @@ fn shapes() -> Vec<(u32, u32)> {
 fn products(criterion: &mut Criterion) {
     let there = !gpu::devices().is_empty();
     let open = |options| there.then(|| gpu::open(0, options).expect("the GPU opens"));
-    let plain = open(GpuOptions::default());
-    let matrices = open(GpuOptions { cooperative_matrix: true, ..GpuOptions::default() });
+    let plain = open(GpuOptions { cooperative_matrix: false, ..GpuOptions::default() });
+    let matrices = open(GpuOptions::default());
     let matrices = matrices.filter(|engine| engine.traits().cooperative_matrix);
     for mut engine in [cpu::open()].into_iter().chain(plain).chain(matrices) {
         let matrices = if engine.traits().cooperative_matrix { " by matrices" } else { "" };

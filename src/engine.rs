@@ -62,8 +62,10 @@ impl std::fmt::Display for DeviceKind {
 /// What the numbers that go into the products of a single token are; those of several tokens are not asked for here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Activations {
-    /// As they are computed
+    /// int8 where the device is a GPU that has what it takes, else f32
     #[default]
+    Auto,
+    /// As they are computed
     F32,
     /// Pairs of integers of eight bits, with a scale for 64 of them: as exact as fifteen bits are
     Int8,

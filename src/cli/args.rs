@@ -97,15 +97,15 @@ pub struct ModelArgs {
     /// Compile shaders with bounds checks and loop limits: slower, for hunting faults
     #[arg(long)]
     pub gpu_checks: bool,
-    /// Most tokens of a prompt that are computed at once; 1 computes a prompt as generated tokens are [default: 256]
+    /// Most tokens of a prompt that are computed at once; 1 computes a prompt as generated tokens are [default: 512]
     #[arg(long, value_name = "N")]
     pub ubatch_size: Option<u32>,
     /// What goes into the products of a single token
     #[arg(long, value_enum, default_value_t)]
     pub activations: Activations,
-    /// Multiply the tokens of a prompt by cooperative matrices, in f16, where the device has them
+    /// Multiply the tokens of a prompt without cooperative matrices, which take them as f16, where the device has them
     #[arg(long)]
-    pub cooperative_matrix: bool,
+    pub no_cooperative_matrix: bool,
 }
 
 /// How the next token is chosen. Without a flag, the model's own recommendation counts, then what llama.cpp does.

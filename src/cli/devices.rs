@@ -44,7 +44,7 @@ pub fn open(args: &ModelArgs) -> Result<Box<dyn Engine>> {
             let options = GpuOptions {
                 checks: args.gpu_checks,
                 activations: args.activations,
-                cooperative_matrix: args.cooperative_matrix,
+                cooperative_matrix: !args.no_cooperative_matrix,
                 ..GpuOptions::default()
             };
             gpu::open(index, options)

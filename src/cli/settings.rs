@@ -200,8 +200,8 @@ mod tests {
             device: None,
             gpu_checks: false,
             ubatch_size: None,
-            activations: Activations::F32,
-            cooperative_matrix: false,
+            activations: Activations::Auto,
+            no_cooperative_matrix: false,
         };
         let message = open_model(&args).err().unwrap().to_string();
         assert!(message.contains("edge-run quantize"), "{message}");

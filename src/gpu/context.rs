@@ -30,7 +30,7 @@ const REPORTED: [(&str, Features); 5] = [
 ];
 
 /// Choices at the opening of a device.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GpuOptions {
     /// Compile shaders with bounds checks and loop limits, slower, for hunting faults.
     pub checks: bool,
@@ -40,6 +40,13 @@ pub struct GpuOptions {
     pub as_hardware: bool,
     /// What goes into the products of a single token.
     pub activations: Activations,
+}
+
+impl Default for GpuOptions {
+    fn default() -> GpuOptions {
+        let activations = Activations::default();
+        GpuOptions { checks: false, cooperative_matrix: true, as_hardware: false, activations }
+    }
 }
 
 /// An open device and its faults.
@@ -152,8 +159,11 @@ impl Context {
         let (device, queue) = opened.map_err(|e| refused(e.to_string()))?;
         let faults = record_faults(&device);
         let software = info.kind == DeviceKind::SoftwareRenderer && !options.as_hardware;
-        let packed_dot = options.activations == Activations::Int8;
         let subgroup = if features.contains(Features::SUBGROUP) { adapter.get_info().subgroup_min_size } else { 1 };
+        let packed_dot = match options.activations {
+            Activations::Auto => !software && subgroup >= LEAST_SUBGROUP,
+            asked => asked == Activations::Int8,
+        };
         if packed_dot && subgroup < LEAST_SUBGROUP {
             return Err(refused(format!("--activations int8 needs subgroups of at least {LEAST_SUBGROUP}")));
         }

@@ -21,8 +21,7 @@ pub fn gpu() -> Option<MutexGuard<'static, Box<dyn Engine>>> {
             writeln!(std::io::stderr(), "skipped: no GPU and no software renderer").expect("standard error is open");
             return None;
         }
-        let engine = gpu::open(0, GpuOptions { checks: true, cooperative_matrix: true, ..Default::default() })
-            .expect("the first adapter opens");
+        let engine = gpu::open(0, GpuOptions { checks: true, ..Default::default() }).expect("the first adapter opens");
         println!("GPU tests run on {}", engine.info().name);
         Some(Mutex::new(engine))
     });
