@@ -131,6 +131,14 @@ impl Engine for CpuEngine {
         }
     }
 
+    fn retiring_bytes(&mut self) -> Result<u64> {
+        Ok(0)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     fn write(&mut self, to: Span, bytes: &[u8]) {
         let memory = self.buffers.get_mut(&to.buffer).expect("a buffer of this engine");
         memory.bytes_mut()[range(to)].copy_from_slice(bytes);

@@ -113,8 +113,15 @@ pub trait Engine: Send {
     /// A new buffer that holds the tensor's bytes and is never written. Fails where the device has no room.
     fn load(&mut self, label: &str, tensor: &MappedTensor) -> Result<Buffer>;
 
-    /// Ends a buffer; recordings that name it must not run again.
+    /// Ends a buffer; recordings that name it must not run again, those under way may still read it. Until they are
+    /// done and nothing that was prepared names it, its bytes count as allocated.
     fn destroy(&mut self, buffer: Buffer);
+
+    /// Bytes of destroyed buffers whose memory the device has not let go of yet. Never waits.
+    fn retiring_bytes(&mut self) -> Result<u64>;
+
+    /// Waits until all that was submitted is done.
+    fn wait(&mut self) -> Result<()>;
 
     /// Writes to a buffer, before any later run and after all earlier ones; panics where the lengths differ.
     fn write(&mut self, to: Span, bytes: &[u8]);
@@ -147,6 +154,6 @@ pub trait Engine: Send {
     /// Fails where the device has no timestamps.
     fn profile(&mut self, prepared: &mut Prepared) -> Result<Vec<KernelTime>>;
 
-    /// Bytes of all buffers that are alive, transients and staging included.
+    /// Bytes of all buffers that are alive or retiring, transients and read-backs included.
     fn allocated_bytes(&self) -> u64;
 }

@@ -19,6 +19,7 @@ pub mod power;
 pub mod precision;
 pub mod quantize;
 pub mod recording;
+pub mod residency;
 pub mod routing;
 pub mod sampling;
 pub mod session;

@@ -29,6 +29,16 @@ impl Depth {
         Depth::ALL.into_iter().find(|depth| depth.bits() as f32 == bits)
     }
 
+    /// The shallowest depth that reads not less than `bits`, [`Depth::FULL`] where none does.
+    pub fn holding(bits: f32) -> Depth {
+        Depth::ALL.into_iter().find(|depth| depth.bits() as f32 >= bits).unwrap_or(Depth::FULL)
+    }
+
+    /// One slice more, where there is one.
+    pub fn deeper(self) -> Depth {
+        Depth::new(self.slices() + 1).unwrap_or(Depth::FULL)
+    }
+
     /// Slices read.
     pub fn slices(self) -> usize {
         usize::from(self.0)
@@ -64,6 +74,8 @@ impl Precision {
 pub struct PrecisionPlan {
     /// How depths come about.
     pub precision: Precision,
+    /// The most slices that may be read at any site, and so what is to be resident.
+    pub depth_max: Depth,
     /// The decision in words, for people.
     pub reason: String,
 }
@@ -71,7 +83,36 @@ pub struct PrecisionPlan {
 impl PrecisionPlan {
     /// The plan that reads `depth` of every token at every site.
     pub fn uniform(depth: Depth, reason: impl Into<String>) -> PrecisionPlan {
-        PrecisionPlan { precision: Precision::Uniform(depth), reason: reason.into() }
+        PrecisionPlan { precision: Precision::Uniform(depth), depth_max: depth, reason: reason.into() }
+    }
+
+    /// The plan by which routers read `bits` on average, in 2 to 8, whatever the number; any slice may be read.
+    pub fn routed(bits: f32, reason: impl Into<String>) -> PrecisionPlan {
+        PrecisionPlan { precision: Precision::Routed(bits), depth_max: Depth::FULL, reason: reason.into() }
+    }
+
+    /// The plan with no more than `most` slices read at any site: routers that ask for more get these, and read fewer
+    /// bits than the plan asks for.
+    pub fn at_most(mut self, most: Depth) -> PrecisionPlan {
+        self.depth_max = self.depth_max.min(most);
+        if let Precision::Uniform(depth) = self.precision {
+            self.precision = Precision::Uniform(depth.min(most));
+        }
+        self
+    }
+
+    /// The most slices that are read at any site.
+    pub fn deepest(&self) -> Depth {
+        match self.precision {
+            Precision::Uniform(depth) => depth.min(self.depth_max),
+            Precision::Routed(_) => self.depth_max,
+        }
+    }
+
+    /// Slices read of the embedding and the head, where slices come and go: one more than at the sites, because a
+    /// token's choice suffers most from them.
+    pub fn outer_depth(&self) -> Depth {
+        self.deepest().deeper()
     }
 
     /// The plan that reads `bits` of each weight on average, by the routers of a model that `has_routers`.
@@ -79,16 +120,15 @@ impl PrecisionPlan {
     /// Fails where `bits` is not in 2 to 8, and without routers where it is not a whole number of slices.
     pub fn for_bits(bits: f32, has_routers: bool, reason: impl Into<String>) -> Result<PrecisionPlan> {
         let whole = Depth::of_bits(bits);
-        let precision = match whole {
+        match whole {
             // Nothing is left to choose at the ends.
-            Some(depth) if !has_routers || depth == Depth::ALL[0] || depth == Depth::FULL => Precision::Uniform(depth),
-            _ if !BITS.contains(&bits) => return Err(Error::argument("bits", "2 to 8", bits)),
-            None if !has_routers => {
-                return Err(Error::argument("bits", "2, 4, 6 or 8 for a model without routers", bits));
+            Some(depth) if !has_routers || depth == Depth::ALL[0] || depth == Depth::FULL => {
+                Ok(PrecisionPlan::uniform(depth, reason))
             }
-            _ => Precision::Routed(bits),
-        };
-        Ok(PrecisionPlan { precision, reason: reason.into() })
+            _ if !BITS.contains(&bits) => Err(Error::argument("bits", "2 to 8", bits)),
+            None if !has_routers => Err(Error::argument("bits", "2, 4, 6 or 8 for a model without routers", bits)),
+            _ => Ok(PrecisionPlan::routed(bits, reason)),
+        }
     }
 
     /// Average bits that the plan asks for.
@@ -100,6 +140,17 @@ impl PrecisionPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plan_that_is_cut_reads_no_deeper() {
+        let depth = |slices| Depth::new(slices).unwrap();
+        assert_eq!([2.0, 3.3, 4.0, 4.1, 8.0].map(Depth::holding), [1, 2, 2, 3, 4].map(depth));
+        let cut = PrecisionPlan::for_bits(3.3, true, "test").unwrap().at_most(depth(2));
+        assert_eq!((cut.precision, cut.depth_max, cut.outer_depth()), (Precision::Routed(3.3), depth(2), depth(3)));
+        let cut = PrecisionPlan::for_bits(8.0, true, "test").unwrap().at_most(depth(3));
+        assert_eq!((cut.precision, cut.depth_max), (Precision::Uniform(depth(3)), depth(3)));
+        assert_eq!(PrecisionPlan::uniform(Depth::FULL, "test").outer_depth(), Depth::FULL);
+    }
 
     #[test]
     fn routers_serve_any_bits_between_the_ends() {

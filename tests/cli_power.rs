@@ -186,7 +186,9 @@ fn bits_follow_a_trace_and_the_text_goes_on() {
             let read = &bits[range];
             if asked == 8.0 || !has_routers { read.iter().all(|b| *b == asked) } else { read.iter().all(|b| *b < 8.0) }
         };
-        for (range, asked) in [(0..20, 8.0), (20..60, low), (60..90, 8.0), (90..120, critical)] {
+        // Slices land over some tokens.
+        assert!(bits[60..70].is_sorted(), "{bits:?}");
+        for (range, asked) in [(0..20, 8.0), (20..60, low), (70..90, 8.0), (90..120, critical)] {
             assert!(followed(range.clone(), asked), "{has_routers} {range:?} {asked}: {bits:?}");
         }
         let plans: Vec<(u64, f32)> = of_type(&all, "plan")
@@ -231,7 +233,17 @@ fn the_default_model_follows_the_trace() {
     let tokens = of_type(&all, "token");
     let bits: Vec<f64> = tokens.iter().map(|token| token["bits"].as_f64().unwrap()).collect();
     assert_eq!(bits.len(), 96);
-    assert!(bits[..20].iter().chain(&bits[60..90]).all(|bits| *bits == 8.0), "{bits:?}");
+    // Slices land over some tokens, four layers a token.
+    assert!(bits[60..72].is_sorted(), "{bits:?}");
+    assert!(bits[..20].iter().chain(&bits[72..90]).all(|bits| *bits == 8.0), "{bits:?}");
+    let memory = |at: usize| tokens[at]["device_bytes"].as_u64().unwrap();
+    let resident = |at: usize| tokens[at]["resident_bytes"].as_u64().unwrap();
+    let freed = resident(19) - resident(59);
+    assert!(freed > 0 && memory(19) - memory(59) == freed, "memory falls by the slices that were freed");
+    assert_eq!((memory(89), resident(89)), (memory(19), resident(19)));
+    let slices = &all.last().unwrap()["slices"];
+    assert_eq!(slices["read_bytes"], slices["loaded_bytes"]);
+    assert_eq!(slices["loaded_bytes"].as_u64().unwrap(), resident(19) + freed);
     // Of single tokens routers read more or less than on average, but never nearly all.
     let low = if routed { 2.0..6.0 } else { 4.0..4.1 };
     assert!(bits[20..60].iter().chain(&bits[90..]).all(|bits| low.contains(bits)), "{bits:?}");

@@ -6,7 +6,7 @@ use rand::rngs::ChaCha12Rng;
 use super::measure::{random_ids, step};
 use crate::error::Result;
 use crate::model::{BitsRead, Model};
-use crate::precision::{BITS, Precision, PrecisionPlan};
+use crate::precision::{BITS, PrecisionPlan};
 use crate::routing::{Threshold, Thresholds};
 
 /// How far the bits read on the measured tokens may lie from those asked for.
@@ -61,7 +61,7 @@ fn read(model: &mut Model, ids: &[u32], threshold: f32) -> Result<f32> {
     let row = |bits| Threshold { bits, threshold };
     let everywhere = Thresholds::new(vec![row(*BITS.start()), row(*BITS.end())]).expect("a table of one threshold");
     model.set_thresholds(everywhere);
-    model.set_plan(&PrecisionPlan { precision: Precision::Routed(*BITS.start()), reason: "one threshold".into() })?;
+    model.set_plan(&PrecisionPlan::routed(*BITS.start(), "one threshold"))?;
     let mut read = BitsRead::new(model.shape());
     read.add(&step(model, ids, 0)?);
     Ok(read.mean())

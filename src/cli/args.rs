@@ -6,9 +6,9 @@ use clap::{ArgGroup, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
 use super::exit;
-use super::power::{PowerArgs, PowerCommandArgs};
+use super::power::{PowerArgs, PowerCommandArgs, average_bits};
+use super::resident::ResidentArgs;
 use crate::engine::Activations;
-use crate::precision::BITS;
 
 /// Runs a language model, reading 2 to 8 bits of each weight.
 ///
@@ -68,6 +68,9 @@ pub struct GenerateArgs {
     /// How many bits of each weight are read.
     #[command(flatten)]
     pub power: PowerArgs,
+    /// What of the weights is in memory.
+    #[command(flatten)]
+    pub resident: ResidentArgs,
     /// Show by its colour how many bits each token took
     #[arg(long, conflicts_with = "json")]
     pub show_bits: bool,
@@ -319,12 +322,6 @@ pub enum Place {
     DefaultModel,
     /// The configuration file that is read without --config
     Config,
-}
-
-/// A number of bits that some model can read on average; whether this one can is for it to say.
-pub fn average_bits(text: &str) -> Result<f32, String> {
-    let bits = text.trim().parse().ok().filter(|bits| BITS.contains(bits));
-    bits.ok_or_else(|| "expected numbers from 2 to 8, such as 2.5".to_string())
 }
 
 #[cfg(test)]

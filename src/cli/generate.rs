@@ -10,7 +10,7 @@ use super::exit::Exit;
 use super::output::{TokenOutput, note};
 use super::power::Follower;
 use super::show_bits::BitsStyle;
-use super::{Done, load, progress, settings, stop};
+use super::{Done, load, progress, resident, settings, stop};
 use crate::engine::DeviceInfo;
 use crate::error::{Error, Result};
 use crate::format::ModelFolder;
@@ -50,18 +50,23 @@ pub fn run(args: &GenerateArgs) -> Done {
         return Err(Error::PromptTooLong { tokens: ids.len(), context: context as usize, trained: trained as usize });
     }
     let begin = Instant::now();
-    let model = load::load(&args.model, &folder, context)?;
+    let budget = args.resident.memory_budget.map(|size| size.as_u64());
+    let model = load::load_base(&args.model, &folder, context, budget)?;
     let plan = follower.plan()?;
     if args.verbose {
         tell(&folder, &model, begin.elapsed().as_secs_f64());
-        note(format_args!("plan:   {} bits of each weight: {}; seed {seed}", plan.bits(), plan.reason));
+        let (bits, outer) = (plan.bits(), plan.outer_depth().bits());
+        note(format_args!("plan:   {bits} bits of each weight, {outer} of embedding and head: {}", plan.reason));
+        note(format_args!("seed:   {seed}"));
     }
     let mut session = Session::new(model, text, sampling, plan)?;
+    warn(&resident::begin(&args.resident, &follower, &mut session)?);
     stop::watch();
     let mut output = TokenOutput::new(std::io::stdout().lock(), args.json, bits_style(args));
     let (mut tokens, mut plan_changes) = (0, 0);
     let answer = session.generate(&ids, settings::max_new(args), &mut |token| {
         output.token(token)?;
+        warn(token.faults);
         if stop::asked() || output.is_closed() {
             return Ok(Next::Stop);
         }
@@ -92,6 +97,10 @@ pub fn run(args: &GenerateArgs) -> Done {
     }
     note(sentence(&summary, model.device()));
     Ok(if stop::asked() { Exit::Stopped } else { Exit::Done })
+}
+
+fn warn(faults: &[String]) {
+    faults.iter().for_each(|words| note(resident::fault(words)));
 }
 
 /// The prompt as the model takes it: through the chat template, or as it is.
@@ -151,12 +160,13 @@ fn sentence(summary: &Summary, device: &DeviceInfo) -> String {
         StopReason::Stopped => "stopped",
     };
     format!(
-        "[{} prompt tokens{}, {} generated{}, {:.2} bits of each weight, {} ({}), {stop}]",
+        "[{} prompt tokens{}, {} generated{}, {:.2} bits of each weight, {}, {} ({}), {stop}]",
         summary.prompt_tokens,
         at(summary.prompt_tokens, summary.prompt_s),
         summary.generated_tokens,
         at(tokens_after_first(summary), summary.generate_s),
         summary.bits,
+        resident::words(summary.device_bytes, summary.slices),
         device.name,
         device.backend
     )
@@ -185,7 +195,18 @@ mod tests {
     fn summary(stop: StopReason, generated_tokens: usize) -> Summary {
         let bits_by_site = [("qkv", 6.0), ("o", 2.5), ("gate_up", 4.0), ("down", 3.875)];
         let (prompt_s, generate_s) = (0.5, 0.25);
-        Summary { stop, prompt_tokens: 37, generated_tokens, prompt_s, generate_s, bits: 3.996, bits_by_site }
+        let slices = Some(crate::residency::SliceReport { read_bytes: 10 << 20, ..Default::default() });
+        Summary {
+            stop,
+            prompt_tokens: 37,
+            generated_tokens,
+            prompt_s,
+            generate_s,
+            bits: 3.996,
+            bits_by_site,
+            device_bytes: 64 << 20,
+            slices,
+        }
     }
 
     #[test]
@@ -209,11 +230,12 @@ mod tests {
         assert_eq!(
             sentence(&summary(StopReason::EndOfTurn, 7), &device),
             "[37 prompt tokens at 74.0 tokens/s, 7 generated at 28.0 tokens/s, 4.00 bits of each weight, \
-             llvmpipe (Vulkan), end of turn]"
+             64.00 MiB of memory, 10.00 MiB read of slices, llvmpipe (Vulkan), end of turn]"
         );
         assert_eq!(
             sentence(&summary(StopReason::Stopped, 0), &device),
-            "[37 prompt tokens at 74.0 tokens/s, 0 generated, 4.00 bits of each weight, llvmpipe (Vulkan), stopped]"
+            "[37 prompt tokens at 74.0 tokens/s, 0 generated, 4.00 bits of each weight, \
+             64.00 MiB of memory, 10.00 MiB read of slices, llvmpipe (Vulkan), stopped]"
         );
         assert_eq!(by_site(&summary(StopReason::Stopped, 0)), "qkv 6.00, o 2.50, gate_up 4.00, down 3.88");
         let json = serde_json::to_value(summary(StopReason::Length, 7)).unwrap();

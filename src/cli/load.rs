@@ -13,10 +13,21 @@ pub fn load(args: &ModelArgs, folder: &ModelFolder, context: u32) -> Result<Mode
     load_onto(args, devices::open(args)?, folder, context)
 }
 
+/// Opens the device and loads the base onto it, with a bar and a cache of `context` tokens; slices come as they are
+/// wanted, within `budget_bytes` for all that the model takes.
+pub fn load_base(args: &ModelArgs, folder: &ModelFolder, context: u32, budget_bytes: Option<u64>) -> Result<Model> {
+    let engine = devices::open(args)?;
+    with_bar(args, |on_bytes| Model::load_base(folder, engine, context, budget_bytes, on_bytes))
+}
+
 /// Loads a model from wherever it comes, with a bar and a cache of `context` tokens.
 pub fn load_onto(args: &ModelArgs, engine: Box<dyn Engine>, source: &dyn WeightSource, context: u32) -> Result<Model> {
+    with_bar(args, |on_bytes| Model::load(source, engine, context, on_bytes))
+}
+
+fn with_bar(args: &ModelArgs, load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> Result<Model>) -> Result<Model> {
     let bar = progress::bar("load", 0, Unit::Bytes);
-    let model = Model::load(source, engine, context, &mut |done, total| {
+    let model = load(&mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });

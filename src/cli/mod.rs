@@ -14,6 +14,7 @@ mod paths;
 mod power;
 mod progress;
 mod quantize;
+mod resident;
 mod settings;
 mod show_bits;
 mod stop;

@@ -58,6 +58,9 @@ struct TokenLine<'a> {
     id: u32,
     text: &'a str,
     bits: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resident_bytes: Option<u64>,
+    device_bytes: u64,
 }
 
 impl<W: Write> TokenOutput<W> {
@@ -69,7 +72,9 @@ impl<W: Write> TokenOutput<W> {
     /// Writes a token and flushes it.
     pub fn token(&mut self, token: &Generated<'_>) -> Result<()> {
         if self.json {
-            self.write(&json(&TokenLine { r#type: "token", id: token.id, text: token.text, bits: token.bits }))?;
+            let Generated { id, text, bits, device_bytes, .. } = *token;
+            let resident_bytes = token.slices.map(|slices| slices.resident_bytes);
+            self.write(&json(&TokenLine { r#type: "token", id, text, bits, resident_bytes, device_bytes }))?;
             self.write("\n")?;
         } else if !token.text.is_empty() {
             match self.style {
@@ -158,7 +163,7 @@ mod tests {
     }
 
     fn token(text: &str) -> Generated<'_> {
-        Generated { id: 7, text, bits: 4.0 }
+        Generated { id: 7, text, bits: 4.0, device_bytes: 9, slices: None, faults: &[] }
     }
 
     #[test]
@@ -181,7 +186,8 @@ mod tests {
         let mut output = TokenOutput::new(&mut bytes, true, None);
         output.token(&token("\"\n")).unwrap();
         output.finish(&serde_json::json!({"type": "summary"})).unwrap();
-        let expected = "{\"type\":\"token\",\"id\":7,\"text\":\"\\\"\\n\",\"bits\":4.0}\n{\"type\":\"summary\"}\n";
+        let token = r#"{"type":"token","id":7,"text":"\"\n","bits":4.0,"device_bytes":9}"#;
+        let expected = format!("{token}\n{}\n", r#"{"type":"summary"}"#);
         assert_eq!(String::from_utf8(bytes).unwrap(), expected);
     }
 

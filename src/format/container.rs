@@ -81,6 +81,22 @@ impl Container {
     }
 }
 
+/// Where a tensor lies in its file, for reading it without a map: of a file that was cut short since, a read tells,
+/// where a map would end the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorPlace {
+    /// The file.
+    pub file: PathBuf,
+    /// The tensor's name.
+    pub name: String,
+    /// First byte in the file.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Length of the whole file in bytes, when it was opened.
+    pub file_bytes: u64,
+}
+
 /// The tensors of a mapped file.
 #[derive(Debug)]
 pub struct Tensors {
@@ -107,8 +123,23 @@ impl Tensors {
 
     /// The tensor `name`, sharing the map.
     pub fn tensor(&self, name: &str) -> Result<MappedTensor> {
-        let range = self.ranges.get(name).ok_or_else(|| Error::damaged(&self.path, name, "a tensor", "none"))?;
-        Ok(MappedTensor::new(self.map.clone(), range.clone()))
+        Ok(MappedTensor::new(self.map.clone(), self.range(name)?))
+    }
+
+    /// Where the tensor `name` lies.
+    pub fn place(&self, name: &str) -> Result<TensorPlace> {
+        let range = self.range(name)?;
+        Ok(TensorPlace {
+            file: self.path.clone(),
+            name: name.to_string(),
+            offset: range.start as u64,
+            bytes: range.len() as u64,
+            file_bytes: self.map.len() as u64,
+        })
+    }
+
+    fn range(&self, name: &str) -> Result<Range<usize>> {
+        self.ranges.get(name).cloned().ok_or_else(|| Error::damaged(&self.path, name, "a tensor", "none"))
     }
 
     /// Fails at the first number of these F16 and F32 tensors, which the file must have, that is not finite.

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Component, Path, PathBuf};
 
-use super::container::{Container, Tensors};
+use super::container::{Container, TensorPlace, Tensors};
 use super::hash::{sha256, sha256_of_file};
 use super::layout;
 use super::manifest::{FileEntry, Manifest, Quantization, needed_version};
@@ -103,6 +103,11 @@ impl ModelFolder {
     /// The tensor `name` of the file of `slice`, one of [`layout::file_tensors`]; panics where `slice` is no slice.
     pub fn tensor(&self, slice: usize, name: &str) -> Result<MappedTensor> {
         self.files[slice].tensor(name)
+    }
+
+    /// Where the tensor `name` of the file of `slice` lies; panics where `slice` is no slice.
+    pub fn place(&self, slice: usize, name: &str) -> Result<TensorPlace> {
+        self.files[slice].place(name)
     }
 
     /// The text of the file `name`, its hash checked; `None` where the manifest lists no such file.

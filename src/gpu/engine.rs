@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
@@ -26,6 +27,8 @@ pub(super) struct GpuEngine {
     pipelines: Pipelines,
     buffers: HashMap<Buffer, wgpu::Buffer>,
     buffer_bytes: u64,
+    /// Bytes of destroyed buffers that submitted work may still read.
+    retiring_bytes: Arc<AtomicU64>,
     pool: Pool,
     /// Where read-backs go until the host has read them: a buffer for each run under way.
     read_backs: Pool,
@@ -102,6 +105,7 @@ impl GpuEngine {
             pipelines: Pipelines::default(),
             buffers: HashMap::new(),
             buffer_bytes: 0,
+            retiring_bytes: Arc::default(),
             pool: Pool::new("transient", storage),
             read_backs: Pool::new("read back", wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
             staged_bytes: 0,
@@ -167,9 +171,27 @@ impl Engine for GpuEngine {
     }
 
     fn destroy(&mut self, buffer: Buffer) {
-        if self.buffers.remove(&buffer).is_some() {
-            self.buffer_bytes -= buffer.bytes();
+        if self.buffers.remove(&buffer).is_none() {
+            return;
         }
+        // wgpu keeps the memory until the submissions that use it are done, and frees it by itself.
+        let bytes = buffer.bytes();
+        self.buffer_bytes -= bytes;
+        self.retiring_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let retiring = Arc::clone(&self.retiring_bytes);
+        self.context.queue.on_submitted_work_done(move || {
+            retiring.fetch_sub(bytes, Ordering::Relaxed);
+        });
+    }
+
+    fn retiring_bytes(&mut self) -> Result<u64> {
+        self.context.device.poll(wgpu::PollType::Poll).map_err(|e| self.context.fault(e.to_string()))?;
+        self.context.check()?;
+        Ok(self.retiring_bytes.load(Ordering::Relaxed))
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        self.context.wait()
     }
 
     fn write(&mut self, to: Span, bytes: &[u8]) {
@@ -266,7 +288,8 @@ impl Engine for GpuEngine {
     }
 
     fn allocated_bytes(&self) -> u64 {
-        self.buffer_bytes + self.pool.bytes() + self.read_backs.bytes()
+        let retiring = self.retiring_bytes.load(Ordering::Relaxed);
+        self.buffer_bytes + retiring + self.pool.bytes() + self.read_backs.bytes()
     }
 }
 

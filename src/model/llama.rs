@@ -27,6 +27,8 @@ pub struct Llama<'a> {
     pub cache: &'a Cache,
     /// Ids, positions and depths of this step.
     pub inputs: &'a Inputs,
+    /// Slices read of the embedding.
+    pub embed_depth: Depth,
     /// Whether the routers choose the depths, which are otherwise there.
     pub routed: bool,
     /// How far back the tokens look.
@@ -112,7 +114,7 @@ impl Llama<'_> {
     fn layers(&self, r: &mut Recording, tokens: u32) -> Buffer {
         let x = r.transient(u64::from(tokens) * u64::from(self.shape.model_dim) * 4);
         let ids = self.inputs.ids(tokens);
-        embed_sliced::record(r, self.traits, &self.weights.embed, Depth::FULL, ids, x.all());
+        embed_sliced::record(r, self.traits, &self.weights.embed, self.embed_depth, ids, x.all());
         if self.packs(tokens) {
             self.decode_layers(r, x);
             return x;
@@ -196,7 +198,7 @@ impl Llama<'_> {
         }
         let depths = match a.order {
             _ if !in_tiles(self.traits, tokens) => Depths::ByToken(by_token),
-            None => Depths::ByTile(self.inputs.order(tokens)),
+            None => Depths::ByTile(self.inputs.order(layer, tokens)),
             Some(order) => {
                 gather_tokens::record(r, tile_tokens(self.traits), tokens, by_token, order.all());
                 Depths::ByTile(order.all())

@@ -4,6 +4,7 @@ mod bits_read;
 mod decode;
 mod llama;
 mod next_token;
+mod resident;
 mod state;
 mod weights;
 
@@ -17,8 +18,9 @@ use crate::engine::{DeviceInfo, Engine, KernelTime};
 use crate::error::{Error, Result};
 use crate::kernels::attention::Reach;
 use crate::kernels::token_nll;
-use crate::precision::{Precision, PrecisionPlan};
+use crate::precision::{Depth, Precision, PrecisionPlan, SLICES};
 use crate::recording::{Prepared, Recording, Ticket};
+use crate::residency::Residency;
 use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
 
@@ -35,7 +37,11 @@ pub struct Model {
     cache: state::Cache,
     inputs: state::Inputs,
     thresholds: Option<Thresholds>,
-    precision: Option<Precision>,
+    plan: Option<PrecisionPlan>,
+    /// The slices that come and go; without it, all are there.
+    residency: Option<Residency>,
+    /// What may be read now.
+    depths: resident::Depths,
     /// Where the depths that routers choose are dealt to other tokens.
     dealer: Option<ChaCha12Rng>,
     prepared: HashMap<Pass, Prepared>,
@@ -88,17 +94,29 @@ impl Model {
     /// has no room.
     pub fn load(
         source: &dyn WeightSource,
+        engine: Box<dyn Engine>,
+        context: u32,
+        on_bytes: &mut dyn FnMut(u64, u64),
+    ) -> Result<Model> {
+        Model::load_slices(source, engine, context, SLICES, on_bytes)
+    }
+
+    /// Loads as many slices of every weight, and all that is in no slice.
+    fn load_slices(
+        source: &dyn WeightSource,
         mut engine: Box<dyn Engine>,
         context: u32,
+        slices: usize,
         on_bytes: &mut dyn FnMut(u64, u64),
     ) -> Result<Model> {
         let shape = source.shape().clone();
         if context == 0 || context > shape.max_context {
             return Err(Error::argument("--ctx-size", format!("1 to {}", shape.max_context), context));
         }
-        let weights = weights::load(source, engine.as_mut(), on_bytes)?;
+        let weights = weights::load(source, engine.as_mut(), slices, on_bytes)?;
         let cache = state::Cache::new(&shape, engine.as_mut(), context)?;
         let inputs = state::Inputs::new(&shape, engine.as_mut(), context)?;
+        let depths = resident::Depths::all(shape.layers, Depth::FULL);
         Ok(Model {
             engine,
             shape,
@@ -106,7 +124,9 @@ impl Model {
             cache,
             inputs,
             thresholds: source.thresholds().cloned(),
-            precision: None,
+            plan: None,
+            residency: None,
+            depths,
             dealer: None,
             prepared: HashMap::new(),
             step_tokens: STEP_TOKENS,
@@ -175,16 +195,12 @@ impl Model {
     ///
     /// Fails where the plan is routed and the model has no routers; the plan before then stands.
     pub fn set_plan(&mut self, plan: &PrecisionPlan) -> Result<()> {
-        match (plan.precision, &self.thresholds) {
-            (Precision::Uniform(depth), _) => self.inputs.write_depths(self.engine.as_mut(), depth),
-            (Precision::Routed(bits), Some(table)) => {
-                self.inputs.write_threshold(self.engine.as_mut(), table.threshold(bits));
-            }
-            (Precision::Routed(bits), None) => {
-                return Err(Error::argument("bits", "2, 4, 6 or 8 for a model without routers", bits));
-            }
+        if let (Precision::Routed(bits), None) = (plan.precision, &self.thresholds) {
+            return Err(Error::argument("bits", "2, 4, 6 or 8 for a model without routers", bits));
         }
-        self.precision = Some(plan.precision);
+        self.plan = Some(plan.clone());
+        self.want();
+        self.write_plan();
         Ok(())
     }
 
@@ -259,7 +275,7 @@ impl Model {
 
     fn check(&self, ids: &[u32], position: u32) -> Result<()> {
         assert!(!ids.is_empty(), "a step has tokens");
-        assert!(self.precision.is_some(), "a plan is set before the first step");
+        assert!(self.plan.is_some(), "a plan is set before the first step");
         if let Some(id) = ids.iter().find(|id| **id >= self.shape.vocab) {
             return Err(Error::argument("token id", format!("below {}", self.shape.vocab), id));
         }
@@ -280,7 +296,8 @@ impl Model {
 
     /// What a step at `position` is recorded by, after its tokens' depths are dealt out, where they are.
     fn deal(&mut self, kind: Kind, tokens: u32, position: u32) -> Pass {
-        let routed = matches!(self.precision, Some(Precision::Routed(_)));
+        let routed = self.is_routed();
+        self.write_rows(tokens);
         if let (true, Some(dealer)) = (routed, &mut self.dealer) {
             let mut deal: Vec<u32> = (0..tokens).collect();
             deal.shuffle(dealer);
@@ -319,6 +336,7 @@ impl Model {
             weights: &self.weights,
             cache: &self.cache,
             inputs: &self.inputs,
+            embed_depth: self.depths.embed,
             routed: pass.routed,
             reach: pass.reach,
         };

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::kernels::product::tile_tokens;
 use crate::kernels::route::Control;
 use crate::kernels::{gather_tokens, rope_cache};
-use crate::precision::{Depth, SLICES};
+use crate::precision::Depth;
 use crate::recording::{Buffer, Span};
 use crate::sampling::Choice;
 use crate::shape::{LlamaShape, Site};
@@ -55,9 +55,10 @@ pub struct Inputs {
     /// [4 L, T] u32, rows of [`depth_stride`] words: the depth of each token at each site. Written by the host for a
     /// uniform plan, by the routers for a routed one.
     depths: Buffer,
-    /// [STEP_TOKENS] u32: the step's tokens in tiles, for a uniform plan.
+    /// [L, STEP_TOKENS] u32: the step's tokens in tiles, for a uniform plan, which can be as deep in each layer as its
+    /// slices are there.
     order: Buffer,
-    /// [STEP_TOKENS] u32 each: the head reads every slice of every token.
+    /// [STEP_TOKENS] u32 each: the depth of all tokens at the head.
     head_depths: Buffer,
     head_order: Buffer,
     /// [4 L] of [`Control`].
@@ -91,7 +92,7 @@ impl Inputs {
             positions: engine.create("positions", row)?,
             targets: engine.create("targets", row)?,
             depths: engine.create("depths", u64::from(sites) * row)?,
-            order: engine.create("order", row)?,
+            order: engine.create("order", u64::from(shape.layers) * row)?,
             head_depths: engine.create("head depths", row)?,
             head_order: engine.create("head order", row)?,
             control: engine.create("control", u64::from(sites) * size_of::<Control>() as u64)?,
@@ -102,9 +103,7 @@ impl Inputs {
             tile: tile_tokens(engine.traits()),
         };
         assert!(STEP_TOKENS.is_multiple_of(inputs.tile), "steps are whole tiles");
-        let full = Depth::FULL.slices() as u32;
-        write_all(engine, inputs.head_depths, &[full; STEP_TOKENS as usize]);
-        write_all(engine, inputs.head_order, &gather_tokens::uniform(0..STEP_TOKENS, full));
+        inputs.write_head_depth(engine, Depth::FULL);
         inputs.write_no_deal(engine);
         Ok(inputs)
     }
@@ -142,9 +141,10 @@ impl Inputs {
         TokenDepths::new(self.sites as usize / Site::ALL.len(), tokens as usize, depths)
     }
 
-    /// The step's tokens in tiles, under a uniform plan; whole tiles, of which the step's tokens come first.
-    pub fn order(&self, tokens: u32) -> Span {
-        self.order.span(0, u64::from(tokens.next_multiple_of(self.tile)) * 4)
+    /// The step's tokens in tiles in a layer, under a uniform plan; whole tiles, of which the step's tokens come first.
+    pub fn order(&self, layer: u32, tokens: u32) -> Span {
+        let row = u64::from(layer * STEP_TOKENS) * 4;
+        self.order.span(row, u64::from(tokens.next_multiple_of(self.tile)) * 4)
     }
 
     /// Depths of tokens at the head, `[T]`.
@@ -177,16 +177,36 @@ impl Inputs {
         self.choice.all()
     }
 
-    /// Sets every token's depth at every site.
-    pub fn write_depths(&self, engine: &mut dyn Engine, depth: Depth) {
-        let depth = depth.slices() as u32;
-        write_all(engine, self.depths, &vec![depth; (self.depths.bytes() / 4) as usize]);
-        write_all(engine, self.order, &gather_tokens::uniform(0..STEP_TOKENS, depth));
+    /// Sets the depth of every token at the sites of each layer, for steps of as many tokens as `tokens` or of another
+    /// number for which [`Inputs::same_rows`].
+    pub fn write_depths(&self, engine: &mut dyn Engine, layers: &[Depth], tokens: u32) {
+        let row = depth_stride(tokens) as usize * Site::ALL.len();
+        let depths: Vec<u32> = layers.iter().flat_map(|depth| vec![depth.slices() as u32; row]).collect();
+        engine.write(self.all_depths(tokens), bytemuck::cast_slice(&depths));
     }
 
-    /// Sets every router's threshold; all slices may be read.
-    pub fn write_threshold(&self, engine: &mut dyn Engine, threshold: f32) {
-        write_all(engine, self.control, &vec![Control { threshold, most: SLICES as u32 }; self.sites as usize]);
+    /// Whether the depths of steps of so many tokens lie at the same places.
+    pub fn same_rows(tokens: u32, others: u32) -> bool {
+        depth_stride(tokens) == depth_stride(others)
+    }
+
+    /// Sets the tiles of each layer to its depth.
+    pub fn write_orders(&self, engine: &mut dyn Engine, layers: &[Depth]) {
+        let order = |depth: &Depth| gather_tokens::uniform(0..STEP_TOKENS, depth.slices() as u32);
+        write_all(engine, self.order, &layers.iter().flat_map(order).collect::<Vec<u32>>());
+    }
+
+    /// Sets every router's threshold, and the most slices that may be read in each layer.
+    pub fn write_control(&self, engine: &mut dyn Engine, threshold: f32, layers: &[Depth]) {
+        let control = |depth: &Depth| [Control { threshold, most: depth.slices() as u32 }; Site::ALL.len()];
+        write_all(engine, self.control, &layers.iter().flat_map(control).collect::<Vec<Control>>());
+    }
+
+    /// Sets the depth of every token at the head.
+    pub fn write_head_depth(&self, engine: &mut dyn Engine, depth: Depth) {
+        let depth = depth.slices() as u32;
+        write_all(engine, self.head_depths, &[depth; STEP_TOKENS as usize]);
+        write_all(engine, self.head_order, &gather_tokens::uniform(0..STEP_TOKENS, depth));
     }
 
     /// Writes who gets the depth chosen for each token of a step: a permutation of them.

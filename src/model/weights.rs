@@ -78,16 +78,58 @@ impl LayerWeights {
     }
 }
 
-/// Loads every slice of every weight, and the routers where there are any; `on_bytes(done, total)` is told after each
-/// matrix.
-pub fn load(source: &dyn WeightSource, engine: &mut dyn Engine, on_bytes: &mut dyn FnMut(u64, u64)) -> Result<Weights> {
+impl Weights {
+    /// Puts a buffer in the place of slice `slice` of each matrix of a part, and returns what was there; without
+    /// buffers the base, which stands for a slice that is not there.
+    pub fn exchange(&mut self, part: Part, slice: usize, buffers: Option<&[Buffer]>) -> Vec<Buffer> {
+        let exchange = |(at, weight): (usize, &mut SlicedWeight)| {
+            let new = buffers.map_or(weight.slices[0], |buffers| buffers[at]);
+            std::mem::replace(&mut weight.slices[slice], new)
+        };
+        match part {
+            Part::Embed { tied } => {
+                let old = exchange((0, &mut self.embed));
+                if tied {
+                    self.head = self.embed;
+                }
+                vec![old]
+            }
+            Part::Head => vec![exchange((0, &mut self.head))],
+            Part::Layer(layer) => self.layers[layer].sites.iter_mut().enumerate().map(exchange).collect(),
+        }
+    }
+}
+
+/// Matrices whose slices come and go together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The embedding, which is the head too where that is `tied`.
+    Embed {
+        /// Whether it is.
+        tied: bool,
+    },
+    /// The head.
+    Head,
+    /// A layer's sites.
+    Layer(usize),
+}
+
+/// Loads the first `slices` slices of every weight, and routers where there are any; `on_bytes(done, total)` is told
+/// after each matrix.
+pub fn load(
+    source: &dyn WeightSource,
+    engine: &mut dyn Engine,
+    slices: usize,
+    on_bytes: &mut dyn FnMut(u64, u64),
+) -> Result<Weights> {
     let shape = source.shape();
-    let routed = source.thresholds().is_some();
-    let total = layout::total_bytes(shape, source.group_size(), routed);
+    let (group, routed) = (source.group_size(), source.thresholds().is_some());
+    let files = (0..slices).flat_map(|slice| layout::file_tensors(shape, group, routed, slice));
+    let total = files.map(|tensor| tensor.bytes()).sum();
     let mut done = 0;
     let mut sliced = |engine: &mut dyn Engine, spec: &SlicedSpec| {
-        let weight = load_sliced(source, engine, spec)?;
-        done += weight.slices.iter().chain([&weight.scales]).map(|buffer| buffer.bytes()).sum::<u64>();
+        let weight = load_sliced(source, engine, spec, slices)?;
+        done += weight.slices[..slices].iter().chain([&weight.scales]).map(|buffer| buffer.bytes()).sum::<u64>();
         on_bytes(done, total);
         Ok::<_, Error>(weight)
     };
@@ -112,12 +154,18 @@ pub fn load(source: &dyn WeightSource, engine: &mut dyn Engine, on_bytes: &mut d
     Ok(Weights { embed, head, final_norm, layers })
 }
 
-fn load_sliced(source: &dyn WeightSource, engine: &mut dyn Engine, spec: &SlicedSpec) -> Result<SlicedWeight> {
+fn load_sliced(
+    source: &dyn WeightSource,
+    engine: &mut dyn Engine,
+    spec: &SlicedSpec,
+    count: usize,
+) -> Result<SlicedWeight> {
     let group = source.group_size();
     let mut slices = Vec::with_capacity(SLICES);
-    for slice in 0..SLICES {
+    for slice in 0..count {
         slices.push(source.load(engine, slice, &spec.slice(slice))?);
     }
+    slices.resize(SLICES, slices[0]);
     Ok(SlicedWeight {
         slices: slices.try_into().expect("one buffer for each slice"),
         scales: source.load(engine, 0, &spec.scales(group))?,

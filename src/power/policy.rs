@@ -103,6 +103,9 @@ pub struct Decision {
     pub bits: f32,
     /// What decided.
     pub rule: Rule,
+    /// The most slices that may be read, where the bits are an average.
+    #[serde(skip)]
+    pub depth_max: Depth,
     /// Why, in words.
     pub reason: String,
     /// What the next decision has to know of this one.
@@ -113,7 +116,8 @@ pub struct Decision {
 impl Decision {
     /// The decision as a plan, for a model that `has_routers` or not, as it was made for.
     pub fn plan(&self, has_routers: bool) -> Result<PrecisionPlan> {
-        PrecisionPlan::for_bits(self.bits, has_routers, self.reason.clone())
+        let plan = PrecisionPlan::for_bits(self.bits, has_routers, self.reason.clone())?;
+        Ok(plan.at_most(self.depth_max))
     }
 }
 
@@ -179,7 +183,13 @@ impl Policy {
         } else if bits > most {
             reason += &format!(", at most {} bits", self.max_bits);
         }
-        Decision { bits: bits.max(least).min(most), rule, reason, held }
+        let bits = bits.max(least).min(most);
+        // Where memory is to be saved, too, one slice above the average is room enough for routers to choose.
+        let depth_max = match rule {
+            Rule::Flag | Rule::Ac => Depth::FULL,
+            _ => Depth::holding(bits).deeper(),
+        };
+        Decision { bits, rule, depth_max: depth_max.min(Depth::holding(self.max_bits)), reason, held }
     }
 
     /// The rung and the shortness of memory that count, by hysteresis: the worse at once, the better past a margin.

@@ -34,6 +34,16 @@ impl Session {
         Ok(Running { flight: begun?, before })
     }
 
+    /// Lets slices land while `running` runs. It is between the beginnings of two steps, whether or not the second one
+    /// is begun ahead, so that they land at the same tokens either way. Where that fails, `running` does not count.
+    pub(super) fn land_slices(&mut self, running: &Running) -> Result<()> {
+        let landed = self.model.advance(self.pace);
+        if landed.is_err() {
+            self.sampler.rewind(running.before);
+        }
+        landed
+    }
+
     /// Begins to run the token that `running` will choose, at `position`, where steps are begun ahead. Where that
     /// fails, `running` does not count either.
     pub(super) fn begin_ahead(&mut self, running: &Running, position: usize) -> Result<Option<Running>> {

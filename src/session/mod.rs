@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::error::{Error, Result};
 use crate::model::{BitsRead, Model};
 use crate::precision::PrecisionPlan;
+use crate::residency::{Pace, SliceReport};
 use crate::shape::Site;
 use crate::text::{Detokenizer, Sampler, SamplerSettings, TextModel};
 
@@ -19,6 +20,12 @@ pub struct Generated<'a> {
     pub text: &'a str,
     /// Bits read of each weight by the step that chose it, weighted by parameters.
     pub bits: f32,
+    /// Bytes that the model takes on the device.
+    pub device_bytes: u64,
+    /// Where the residual slices are, of a model in which they come and go.
+    pub slices: Option<SliceReport>,
+    /// Slices that could not be had since the token before, in words; they are tried again later.
+    pub faults: &'a [String],
 }
 
 /// What a caller wants after a token.
@@ -64,6 +71,11 @@ pub struct Summary {
     /// The same for each kind of site, by its name.
     #[serde(serialize_with = "as_map")]
     pub bits_by_site: [(&'static str, f32); 4],
+    /// Bytes that the model takes on the device, at the end.
+    pub device_bytes: u64,
+    /// Where the residual slices are at the end, and what was loaded and freed since the model was loaded, of a model
+    /// in which they come and go.
+    pub slices: Option<SliceReport>,
 }
 
 fn as_map<S: serde::Serializer>(
@@ -79,6 +91,7 @@ pub struct Session {
     text: TextModel,
     sampler: Sampler,
     plan: PrecisionPlan,
+    pace: Pace,
     /// Whether steps are begun ahead.
     runs_ahead: bool,
     /// Tokens that the model has run.
@@ -94,7 +107,8 @@ impl Session {
         let sampler = Sampler::new(sampler)?;
         model.set_plan(&plan)?;
         let runs_ahead = model.overlaps();
-        Ok(Session { model, text, sampler, plan, runs_ahead, history: Vec::new(), pending: None })
+        let pace = Pace::default();
+        Ok(Session { model, text, sampler, plan, pace, runs_ahead, history: Vec::new(), pending: None })
     }
 
     /// What is read of the weights from the next token on; the context stays as it is. Fails as [`Model::set_plan`]
@@ -103,6 +117,18 @@ impl Session {
         self.model.set_plan(&plan)?;
         self.plan = plan;
         Ok(())
+    }
+
+    /// How slices land from the next token on, of a model in which they come and go.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+
+    /// Waits until all slices are there that the plan may read, or no more can be had for now: which could not, in
+    /// words. Without this, a generation begins with what is there. Fails where the device fails.
+    pub fn settle(&mut self) -> Result<Vec<String>> {
+        self.model.settle()?;
+        Ok(self.model.take_faults())
     }
 
     /// What is read of the weights now.
@@ -154,6 +180,7 @@ impl Session {
             let end = self.history.len() + run.len();
             let full = end == self.model.context() as usize;
             let enough = max_new.is_some_and(|most| generated_tokens + 1 >= most);
+            self.land_slices(&running)?;
             let ahead = if full || enough { None } else { self.begin_ahead(&running, end)? };
             let before = running.before();
             let step = self.finish(running)?;
@@ -178,7 +205,9 @@ impl Session {
                 text += &detokenizer.finish(&self.text);
             }
             let bits = step.depths.token_bits(self.model.shape(), step.depths.tokens() - 1);
-            let next = on_token(&Generated { id: step.id, text: &text, bits });
+            let (device_bytes, slices) = (self.model.allocated_bytes(), self.model.slices());
+            let faults = &self.model.take_faults();
+            let next = on_token(&Generated { id: step.id, text: &text, bits, device_bytes, slices, faults });
             let ahead = if matches!(next, Ok(Next::Go)) { ahead } else { self.give_up(ahead) };
             match next? {
                 Next::Go => (),
@@ -198,8 +227,16 @@ impl Session {
             };
         };
         let generate_s = start.elapsed().as_secs_f64() - prompt_s;
-        let bits_by_site = Site::ALL.map(|site| (site.name(), read.of_site(site)));
-        let (prompt_tokens, bits) = (prompt.len(), read.mean());
-        Ok(Summary { stop, prompt_tokens, generated_tokens, prompt_s, generate_s, bits, bits_by_site })
+        Ok(Summary {
+            stop,
+            prompt_tokens: prompt.len(),
+            generated_tokens,
+            prompt_s,
+            generate_s,
+            bits: read.mean(),
+            bits_by_site: Site::ALL.map(|site| (site.name(), read.of_site(site))),
+            device_bytes: self.model.allocated_bytes(),
+            slices: self.model.slices(),
+        })
     }
 }

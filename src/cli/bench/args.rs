@@ -2,7 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::args::{ModelArgs, average_bits};
+use crate::cli::args::ModelArgs;
+use crate::cli::power::average_bits;
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::average_bits;
 use crate::power::PowerMode;
+use crate::precision::BITS;
 
 /// What says how many bits of each weight are read.
 #[derive(Debug, Clone, Args)]
@@ -30,6 +30,12 @@ pub struct PowerArgs {
     /// Power states in place of the device's own, one JSON object a line; power mode auto, if no other is asked for
     #[arg(long, value_name = "FILE.jsonl")]
     pub power_sim: Option<PathBuf>,
+}
+
+/// A number of bits that some model can read on average; whether this one can is for it to say.
+pub fn average_bits(text: &str) -> Result<f32, String> {
+    let bits = text.trim().parse().ok().filter(|bits| BITS.contains(bits));
+    bits.ok_or_else(|| "expected numbers from 2 to 8, such as 2.5".to_string())
 }
 
 /// Arguments of `power`.

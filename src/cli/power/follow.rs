@@ -103,6 +103,16 @@ impl Follower {
         self.decision().plan(self.has_routers)
     }
 
+    /// Whether the bits follow a device's own state, which nobody waits for.
+    pub fn is_live(&self) -> bool {
+        matches!(self.feed, Feed::Watched(..))
+    }
+
+    /// Whether the bits follow a trace by tokens, which does the same each time.
+    pub fn is_repeatable(&self) -> bool {
+        matches!(&self.feed, Feed::Simulated(_, trace) if trace.by_tokens())
+    }
+
     /// Before the token `token` is generated, the first being 0: what changes with it. It asks no operating system.
     pub fn before(&mut self, token: usize) -> Option<Change> {
         let time = self.begin.get_or_insert_with(Instant::now).elapsed();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-pub use args::{PowerArgs, PowerCommandArgs};
+pub use args::{PowerArgs, PowerCommandArgs, average_bits};
 pub use follow::Follower;
 
 use super::exit::Exit;

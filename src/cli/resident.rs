@@ -1,0 +1,44 @@
+//! What of the weights is in memory: the words of the command line that say it, and how an answer begins by them.
+
+use bytesize::ByteSize;
+use clap::Args;
+
+use super::power::Follower;
+use super::progress;
+use crate::error::Result;
+use crate::residency::{Pace, SliceReport};
+use crate::session::Session;
+
+/// Slices that land at each token of a trace by tokens, each of one layer, of the embedding or of the head.
+const UNITS_A_TOKEN: usize = 4;
+
+/// What of the weights is in memory.
+#[derive(Debug, Clone, Args)]
+pub struct ResidentArgs {
+    /// Device memory that the model may take in all, such as 512MiB: weights, context and work space; slices are then
+    /// only as deep as they fit
+    #[arg(long, value_name = "SIZE")]
+    pub memory_budget: Option<ByteSize>,
+    /// Begin to answer when the base is there; the slices that the bits call for come while it speaks, so that the same
+    /// seed may give another text [default: only where the device's power state is followed]
+    #[arg(long)]
+    pub progressive: bool,
+}
+
+/// Sets how slices land, and waits for them unless the answer begins without; what could not be had, in words.
+pub fn begin(args: &ResidentArgs, follower: &Follower, session: &mut Session) -> Result<Vec<String>> {
+    session.set_pace(if follower.is_repeatable() { Pace::Units(UNITS_A_TOKEN) } else { Pace::AsReady });
+    if args.progressive || follower.is_live() { Ok(Vec::new()) } else { session.settle() }
+}
+
+/// A slice that could not be had, for people.
+pub fn fault(words: &str) -> String {
+    format!("warning: {words}; the answer goes on with what is there, and it is tried again later")
+}
+
+/// Memory and slices for the line at the end.
+pub fn words(device_bytes: u64, slices: Option<SliceReport>) -> String {
+    let read =
+        slices.map_or(String::new(), |slices| format!(", {} read of slices", progress::bytes(slices.read_bytes)));
+    format!("{} of memory{read}", progress::bytes(device_bytes))
+}

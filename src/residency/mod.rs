@@ -1,0 +1,303 @@
+//! Elastic residency: residual slices come to the device and leave it while the model runs.
+//!
+//! [`Store`] decides, without I/O; [`Stream`] reads files on a thread of its own; [`Residency`] does what the store
+//! says with the stream and an engine, at token boundaries, on the model's thread. What the buffers are for is the
+//! model's matter.
+
+mod store;
+mod stream;
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+pub use store::{State, Store, Unit};
+pub use stream::{Delivery, RING_BYTES, Stream};
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::format::TensorPlace;
+use crate::precision::Depth;
+use crate::recording::Buffer;
+
+/// Units that are on their way at one time, where nobody waits for them: the next one is read while one is taken.
+const UNITS_AT_ONCE: usize = 2;
+/// Bytes handed to the device at one token boundary, where nobody waits for them, so that tokens go on.
+pub const BOUNDARY_BYTES: u64 = 16 << 20;
+
+/// A part of the model whose slices come and go together.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Its name, for messages.
+    pub name: String,
+    /// The tensors of slices 1 to 3, in the order in which their buffers are handed out.
+    pub slices: [Vec<TensorPlace>; 3],
+}
+
+/// How slices land.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pace {
+    /// As they come; a token boundary takes what is ready and waits for nothing.
+    #[default]
+    AsReady,
+    /// So many units at every token boundary, each waited for: the same plans at the same tokens then read the same
+    /// slices.
+    Units(usize),
+}
+
+/// What changed on the device.
+#[derive(Debug, Default)]
+pub struct Moves {
+    /// Units that can be read from here on, each with its buffers.
+    pub landed: Vec<(Unit, Vec<Buffer>)>,
+    /// Units that must not be read any more, and whose buffers are to be destroyed.
+    pub freed: Vec<Unit>,
+}
+
+/// Where the slices are, and what was done to get them there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct SliceReport {
+    /// Bytes of the residual slices that can be read.
+    pub resident_bytes: u64,
+    /// Units that landed, and their bytes.
+    pub loaded_units: u64,
+    /// Bytes of the units that landed.
+    pub loaded_bytes: u64,
+    /// Units that were freed.
+    pub freed_units: u64,
+    /// Bytes of the units that were freed.
+    pub freed_bytes: u64,
+    /// Bytes read from the slice files.
+    pub read_bytes: u64,
+    /// Failures that began a wait.
+    pub faults: u64,
+}
+
+/// A unit on its way.
+struct Arrival {
+    unit: Unit,
+    buffers: Vec<Buffer>,
+}
+
+/// The residual slices of a model on an engine.
+pub struct Residency {
+    store: Store,
+    parts: Vec<Part>,
+    stream: Stream,
+    /// By the numbers of their requests. Of a request that is not here, what still comes is dropped.
+    arrivals: HashMap<u64, Arrival>,
+    /// Freed units whose memory the device has not let go of.
+    retiring: Vec<Unit>,
+    /// Token boundaries so far.
+    now: u64,
+    report: SliceReport,
+    faults: Vec<String>,
+}
+
+impl Residency {
+    /// No slice is there and none is wanted; all together may take `budget_bytes`. Fails where no thread can be had.
+    pub fn new(parts: Vec<Part>, budget_bytes: Option<u64>) -> Result<Residency> {
+        let bytes = |part: &Part| part.slices[0].iter().map(|tensor| tensor.bytes).sum();
+        let unit_bytes: Vec<u64> = parts.iter().map(bytes).collect();
+        Ok(Residency {
+            store: Store::new(&unit_bytes, budget_bytes),
+            parts,
+            stream: Stream::start()?,
+            arrivals: HashMap::new(),
+            retiring: Vec::new(),
+            now: 0,
+            report: SliceReport::default(),
+            faults: Vec::new(),
+        })
+    }
+
+    /// Sets the depth that is to be resident of each part, in the order of the parts; what lies deeper is freed.
+    pub fn want(&mut self, depths: &[Depth]) -> Moves {
+        self.store.want(depths);
+        let freed = self.store.take_freed();
+        freed.iter().for_each(|unit| self.count_freed(*unit));
+        Moves { landed: Vec::new(), freed }
+    }
+
+    /// A token boundary: takes slices that came, and asks for the next ones.
+    ///
+    /// A slice that cannot be had is no failure here, but a word in [`Residency::take_faults`]; it is tried again.
+    /// Fails where the device fails.
+    pub fn advance(&mut self, engine: &mut dyn Engine, pace: Pace) -> Result<Moves> {
+        self.now += 1;
+        let mut moves = Moves::default();
+        match pace {
+            Pace::AsReady => {
+                self.retire(engine)?;
+                self.ask(engine);
+                let mut taken = 0;
+                while taken < BOUNDARY_BYTES
+                    && let Some(delivery) = self.stream.try_next()
+                {
+                    taken += self.take(engine, delivery, &mut moves);
+                    self.ask(engine);
+                }
+            }
+            Pace::Units(units) => {
+                self.wait_for_memory(engine)?;
+                for _ in 0..units {
+                    let Some(number) = self.ask_one(engine) else { break };
+                    while self.arrivals.contains_key(&number) {
+                        self.take_next(engine, &mut moves)?;
+                    }
+                }
+            }
+        }
+        Ok(moves)
+    }
+
+    /// Waits until all that is wanted is there, or until nothing more can be had for now.
+    ///
+    /// Fails where the device fails; else as [`Residency::advance`].
+    pub fn settle(&mut self, engine: &mut dyn Engine) -> Result<Moves> {
+        self.now += 1;
+        let mut moves = Moves::default();
+        self.wait_for_memory(engine)?;
+        loop {
+            self.ask(engine);
+            if self.arrivals.is_empty() {
+                return Ok(moves);
+            }
+            self.take_next(engine, &mut moves)?;
+            self.wait_for_memory(engine)?;
+        }
+    }
+
+    /// How many slices may be read of a part.
+    pub fn clamp(&self, part: usize) -> Depth {
+        self.store.clamp(part)
+    }
+
+    /// The depth that is to be resident of a part, within the budget.
+    pub fn wanted(&self, part: usize) -> Depth {
+        self.store.wanted(part)
+    }
+
+    /// Whether all that is wanted is there and nothing is on its way.
+    pub fn is_settled(&self) -> bool {
+        self.store.is_settled()
+    }
+
+    /// Where the slices are, and what was done so far.
+    pub fn report(&self) -> SliceReport {
+        let (resident_bytes, read_bytes) = (self.store.resident_bytes(), self.stream.read_bytes());
+        SliceReport { resident_bytes, read_bytes, ..self.report }
+    }
+
+    /// What could not be had since the last call, in words: one for each time that loading pauses for it.
+    pub fn take_faults(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.faults)
+    }
+
+    /// Asks for units until enough are on their way.
+    fn ask(&mut self, engine: &mut dyn Engine) {
+        while self.arrivals.len() < UNITS_AT_ONCE && self.ask_one(engine).is_some() {}
+    }
+
+    /// Asks for the next unit, if there is one and memory for it; the number of the request.
+    fn ask_one(&mut self, engine: &mut dyn Engine) -> Option<u64> {
+        let unit = self.store.next(self.now)?;
+        let tensors = self.parts[unit.part].slices[unit.slice - 1].clone();
+        let mut buffers = Vec::with_capacity(tensors.len());
+        for tensor in &tensors {
+            match engine.create(&tensor.name, tensor.bytes) {
+                Ok(buffer) => buffers.push(buffer),
+                Err(fault) => {
+                    buffers.into_iter().for_each(|buffer| engine.destroy(buffer));
+                    self.fail(unit, &fault);
+                    return None;
+                }
+            }
+        }
+        let number = self.stream.request(tensors);
+        self.arrivals.insert(number, Arrival { unit, buffers });
+        Some(number)
+    }
+
+    fn take_next(&mut self, engine: &mut dyn Engine, moves: &mut Moves) -> Result<()> {
+        let delivery = self.stream.next()?;
+        self.take(engine, delivery, moves);
+        Ok(())
+    }
+
+    /// Takes a delivery; the bytes handed to the device.
+    fn take(&mut self, engine: &mut dyn Engine, delivery: Delivery, moves: &mut Moves) -> u64 {
+        match delivery {
+            Delivery::Chunk { number, tensor, offset, bytes } => {
+                let length = bytes.len() as u64;
+                let to = self.arrivals.get(&number).map(|arrival| arrival.buffers[tensor].span(offset, length));
+                let uploaded = to.map(|to| engine.upload(to, &bytes));
+                self.stream.give_back(bytes);
+                if let Some(Err(fault)) = uploaded {
+                    self.drop_arrival(engine, number, &fault);
+                }
+                length
+            }
+            Delivery::Whole(number) => {
+                if let Some(arrival) = self.arrivals.remove(&number) {
+                    self.land(engine, arrival, moves);
+                }
+                0
+            }
+            Delivery::Failed(number, fault) => {
+                self.drop_arrival(engine, number, &fault);
+                0
+            }
+        }
+    }
+
+    fn land(&mut self, engine: &mut dyn Engine, Arrival { unit, buffers }: Arrival, moves: &mut Moves) {
+        self.report.loaded_units += 1;
+        self.report.loaded_bytes += self.store.unit_bytes(unit);
+        self.store.landed(unit);
+        let unwanted = self.store.take_freed();
+        if unwanted.is_empty() {
+            moves.landed.push((unit, buffers));
+            return;
+        }
+        // Nobody has seen it, so that nobody else can end its buffers.
+        buffers.into_iter().for_each(|buffer| engine.destroy(buffer));
+        unwanted.into_iter().for_each(|unit| self.count_freed(unit));
+    }
+
+    fn drop_arrival(&mut self, engine: &mut dyn Engine, number: u64, fault: &crate::error::Error) {
+        if let Some(Arrival { unit, buffers }) = self.arrivals.remove(&number) {
+            buffers.into_iter().for_each(|buffer| engine.destroy(buffer));
+            self.fail(unit, fault);
+        }
+    }
+
+    fn fail(&mut self, unit: Unit, fault: &crate::error::Error) {
+        if self.store.failed(unit, self.now) {
+            self.report.faults += 1;
+            self.faults.push(format!("slice {} of {}: {fault}", unit.slice, self.parts[unit.part].name));
+        }
+    }
+
+    fn count_freed(&mut self, unit: Unit) {
+        self.report.freed_units += 1;
+        self.report.freed_bytes += self.store.unit_bytes(unit);
+        self.retiring.push(unit);
+    }
+
+    /// Tells the store of memory that the device has let go of.
+    fn retire(&mut self, engine: &mut dyn Engine) -> Result<()> {
+        if !self.retiring.is_empty() && engine.retiring_bytes()? == 0 {
+            self.retiring.drain(..).for_each(|unit| self.store.retired(unit));
+        }
+        Ok(())
+    }
+
+    fn wait_for_memory(&mut self, engine: &mut dyn Engine) -> Result<()> {
+        if !self.retiring.is_empty() {
+            engine.wait()?;
+            self.retire(engine)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,242 @@
+//! Slices from their files to the model's thread: a thread that reads, and a ring of chunks between the two.
+//!
+//! Files are read at positions and never through a map: a file that is cut short or taken away while the model runs is
+//! then an error, where a map would end the process.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use crate::error::{Error, Result};
+use crate::format::TensorPlace;
+
+/// Bytes of a chunk at most, and chunks of the ring: all the memory that there is between file and device.
+const CHUNK_BYTES: u64 = 4 << 20;
+const CHUNKS: usize = 4;
+/// Bytes of the ring.
+pub const RING_BYTES: u64 = CHUNK_BYTES * CHUNKS as u64;
+
+/// Tensors to be read, in order, under a number that their deliveries carry.
+struct Request {
+    number: u64,
+    tensors: Vec<TensorPlace>,
+}
+
+/// What comes of a request.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Bytes of a tensor.
+    Chunk {
+        /// The request.
+        number: u64,
+        /// The tensor's place in the request.
+        tensor: usize,
+        /// Byte of the tensor that the chunk begins at.
+        offset: u64,
+        /// The chunk, to be given back by [`Stream::give_back`].
+        bytes: Vec<u8>,
+    },
+    /// All tensors of the request came.
+    Whole(u64),
+    /// No more comes of the request.
+    Failed(u64, Error),
+}
+
+/// A thread that reads tensors, until this is dropped.
+pub struct Stream {
+    /// Dropped first, with `empty`, which ends the thread.
+    requests: Option<Sender<Request>>,
+    empty: Option<Sender<Vec<u8>>>,
+    ready: Receiver<Delivery>,
+    read_bytes: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+    next: u64,
+}
+
+impl Stream {
+    /// Starts the thread. Fails where the system has none.
+    pub fn start() -> Result<Stream> {
+        let (requests, asked) = channel::<Request>();
+        let (empty, emptied) = channel();
+        let (deliver, ready) = channel();
+        let read_bytes = Arc::new(AtomicU64::new(0));
+        for _ in 0..CHUNKS {
+            // Filled when they are first read into: small models never need whole chunks.
+            empty.send(Vec::new()).expect("the other end is here");
+        }
+        let counter = Arc::clone(&read_bytes);
+        let work = move || {
+            for Request { number, tensors } in asked {
+                let last = match read(number, &tensors, &emptied, &deliver, &counter) {
+                    Ok(true) => Delivery::Whole(number),
+                    // Nobody is there any more.
+                    Ok(false) => return,
+                    Err(fault) => Delivery::Failed(number, fault),
+                };
+                if deliver.send(last).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("slices".into()).spawn(work);
+        let thread = thread.map_err(Error::io("start", "the thread that reads slices"))?;
+        let (requests, empty, thread) = (Some(requests), Some(empty), Some(thread));
+        Ok(Stream { requests, empty, ready, read_bytes, thread, next: 0 })
+    }
+
+    /// Asks for tensors; the number that their deliveries will carry.
+    pub fn request(&mut self, tensors: Vec<TensorPlace>) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        let requests = self.requests.as_ref().expect("there until this is dropped");
+        // A thread that has ended delivers nothing, which whoever waits is told.
+        let _ = requests.send(Request { number, tensors });
+        number
+    }
+
+    /// The next delivery, if there is one.
+    pub fn try_next(&mut self) -> Option<Delivery> {
+        self.ready.try_recv().ok()
+    }
+
+    /// Waits for the next delivery. Fails where the thread has ended.
+    pub fn next(&mut self) -> Result<Delivery> {
+        let gone = |_| Error::io("read from", "the thread that reads slices")(ErrorKind::BrokenPipe.into());
+        self.ready.recv().map_err(gone)
+    }
+
+    /// Gives a chunk back to be filled again.
+    pub fn give_back(&mut self, chunk: Vec<u8>) {
+        let empty = self.empty.as_ref().expect("there until this is dropped");
+        let _ = empty.send(chunk);
+    }
+
+    /// Bytes read from files so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        (self.requests, self.empty) = (None, None);
+        if let Some(thread) = self.thread.take() {
+            // A panic there has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Reads the tensors, chunk by chunk; whether anybody still wants them.
+fn read(
+    number: u64,
+    tensors: &[TensorPlace],
+    empty: &Receiver<Vec<u8>>,
+    deliver: &Sender<Delivery>,
+    counter: &AtomicU64,
+) -> Result<bool> {
+    for (tensor, place) in tensors.iter().enumerate() {
+        let mut file = open(place)?;
+        for offset in (0..place.bytes).step_by(CHUNK_BYTES as usize) {
+            let Ok(mut bytes) = empty.recv() else { return Ok(false) };
+            bytes.resize(CHUNK_BYTES.min(place.bytes - offset) as usize, 0);
+            if let Err(fault) = file.read_exact(&mut bytes) {
+                // The chunk is the ring's, whatever came of it.
+                let _ = deliver.send(Delivery::Chunk { number: u64::MAX, tensor, offset, bytes });
+                return Err(told(place, fault));
+            }
+            counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            if deliver.send(Delivery::Chunk { number, tensor, offset, bytes }).is_err() {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// The file at the begin of the tensor. It is opened anew for each, so that one that was replaced is found.
+fn open(place: &TensorPlace) -> Result<File> {
+    let failed = |fault| told(place, fault);
+    let mut file = File::open(&place.file).map_err(failed)?;
+    let found = file.metadata().map_err(failed)?;
+    if found.is_file() && found.len() != place.file_bytes {
+        let (expected, got) = (format!("{} bytes", place.file_bytes), format!("{} bytes", found.len()));
+        return Err(Error::damaged(&place.file, format!("{}, length of the file", place.name), expected, got));
+    }
+    file.seek(SeekFrom::Start(place.offset)).map_err(failed)?;
+    Ok(file)
+}
+
+/// A fault of a read as an error that names file and tensor.
+fn told(place: &TensorPlace, fault: std::io::Error) -> Error {
+    let expected = format!("{} bytes from byte {} on", place.bytes, place.offset);
+    Error::damaged(&place.file, &place.name, expected, fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn place(file: &Path, offset: u64, bytes: u64, file_bytes: u64) -> TensorPlace {
+        TensorPlace { file: file.to_path_buf(), name: "layers.0.o.slice1".into(), offset, bytes, file_bytes }
+    }
+
+    /// All that a request yields, tensors joined.
+    fn collect(stream: &mut Stream, tensors: &[TensorPlace]) -> Result<Vec<Vec<u8>>> {
+        let number = stream.request(tensors.to_vec());
+        let mut all = vec![Vec::new(); tensors.len()];
+        loop {
+            match stream.next()? {
+                Delivery::Chunk { number: of, tensor, offset, bytes } => {
+                    if of == number {
+                        assert_eq!(all[tensor].len() as u64, offset);
+                        all[tensor].extend(&bytes);
+                    }
+                    stream.give_back(bytes);
+                }
+                Delivery::Whole(of) if of == number => return Ok(all),
+                Delivery::Failed(of, fault) if of == number => return Err(fault),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn tensors_come_in_chunks_as_they_lie_in_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let bytes: Vec<u8> = (0..3 * CHUNK_BYTES / 2 + 100).map(|at| (at % 251) as u8).collect();
+        std::fs::write(file.path(), &bytes).unwrap();
+        let (long, whole) = (3 * CHUNK_BYTES / 2, bytes.len() as u64);
+        let mut stream = Stream::start().unwrap();
+        for _ in 0..3 {
+            let tensors = [place(file.path(), 100, long, whole), place(file.path(), 7, 13, whole)];
+            assert_eq!(collect(&mut stream, &tensors).unwrap(), [&bytes[100..], &bytes[7..20]]);
+        }
+        assert_eq!(stream.read_bytes(), 3 * (long + 13));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_and_the_next_request_is_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("slice-1.safetensors");
+        std::fs::write(&file, [1; 64]).unwrap();
+        let mut stream = Stream::start().unwrap();
+        // More often than there are chunks: none is lost by a failure.
+        for _ in 0..2 * CHUNKS {
+            let message = collect(&mut stream, &[place(&file, 32, 64, 64)]).unwrap_err().to_string();
+            assert!(message.contains("slice-1.safetensors") && message.contains("layers.0.o.slice1"), "{message}");
+        }
+        let message = collect(&mut stream, &[place(&file, 0, 64, 128)]).unwrap_err().to_string();
+        assert!(message.ends_with("length of the file: expected 128 bytes, got 64 bytes"), "{message}");
+        assert!(collect(&mut stream, &[place(dir.path(), 0, 8, 8)]).is_err(), "a folder is no file");
+        assert!(collect(&mut stream, &[place(&dir.path().join("gone"), 0, 8, 8)]).is_err());
+        assert_eq!(collect(&mut stream, &[place(&file, 0, 4, 64)]).unwrap(), [[1; 4]]);
+        // A request that nobody waits for does not keep the thread.
+        stream.request(vec![place(&file, 0, 64, 64); 40]);
+    }
+}

@@ -1,0 +1,96 @@
+//! An engine that refuses new buffers while it is told to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use edge_run::engine::{DeviceInfo, Engine, KernelTime, Traits};
+use edge_run::format::MappedTensor;
+use edge_run::recording::{Buffer, Prepared, Recording, Span, Ticket};
+use edge_run::{Error, Result};
+
+/// Says whether buffers are refused.
+#[derive(Clone, Default)]
+pub struct Refuses(Arc<AtomicBool>);
+
+impl Refuses {
+    pub fn set(&self, refuses: bool) {
+        self.0.store(refuses, Ordering::Relaxed);
+    }
+}
+
+/// The engine, and what makes it refuse.
+pub fn refusing(engine: Box<dyn Engine>) -> (Box<dyn Engine>, Refuses) {
+    let refuses = Refuses::default();
+    (Box::new(Refusing { engine, refuses: refuses.clone() }), refuses)
+}
+
+struct Refusing {
+    engine: Box<dyn Engine>,
+    refuses: Refuses,
+}
+
+impl Engine for Refusing {
+    fn info(&self) -> &DeviceInfo {
+        self.engine.info()
+    }
+
+    fn traits(&self) -> Traits {
+        self.engine.traits()
+    }
+
+    fn create(&mut self, label: &str, bytes: u64) -> Result<Buffer> {
+        if self.refuses.0.load(Ordering::Relaxed) {
+            let device = self.engine.info().name.clone();
+            return Err(Error::Device { device, message: format!("no room for {label}") });
+        }
+        self.engine.create(label, bytes)
+    }
+
+    fn load(&mut self, label: &str, tensor: &MappedTensor) -> Result<Buffer> {
+        self.engine.load(label, tensor)
+    }
+
+    fn destroy(&mut self, buffer: Buffer) {
+        self.engine.destroy(buffer);
+    }
+
+    fn retiring_bytes(&mut self) -> Result<u64> {
+        self.engine.retiring_bytes()
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        self.engine.wait()
+    }
+
+    fn write(&mut self, to: Span, bytes: &[u8]) {
+        self.engine.write(to, bytes);
+    }
+
+    fn upload(&mut self, to: Span, bytes: &[u8]) -> Result<()> {
+        self.engine.upload(to, bytes)
+    }
+
+    fn prepare(&mut self, recording: Recording) -> Result<Prepared> {
+        self.engine.prepare(recording)
+    }
+
+    fn overlaps(&self) -> bool {
+        self.engine.overlaps()
+    }
+
+    fn submit(&mut self, prepared: &mut Prepared) -> Result<Ticket> {
+        self.engine.submit(prepared)
+    }
+
+    fn finish(&mut self, ticket: Ticket) -> Result<Vec<Vec<u8>>> {
+        self.engine.finish(ticket)
+    }
+
+    fn profile(&mut self, prepared: &mut Prepared) -> Result<Vec<KernelTime>> {
+        self.engine.profile(prepared)
+    }
+
+    fn allocated_bytes(&self) -> u64 {
+        self.engine.allocated_bytes()
+    }
+}

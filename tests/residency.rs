@@ -1,0 +1,235 @@
+//! Slices that come and go while a tiny model speaks, on both engines: what is read and what is in memory, and what
+//! faults leave.
+
+mod common;
+#[path = "common/gpu.rs"]
+mod gpu;
+#[path = "common/refusing.rs"]
+mod refusing;
+
+use std::path::{Path, PathBuf};
+
+use edge_run::engine::{Activations, Engine};
+use edge_run::format::ModelFolder;
+use edge_run::gpu::GpuOptions;
+use edge_run::residency::{Pace, SliceReport};
+use edge_run::session::Next;
+use edge_run::text::{SamplerSettings, TextModel};
+use edge_run::{Model, PrecisionPlan, Session, cpu};
+use safetensors::Dtype;
+
+const CONTEXT: u32 = 128;
+const PROMPT: [u32; 5] = [70, 80, 90, 100, 110];
+
+/// A folder with a tiny model whose answers do not end.
+struct Home {
+    _dir: tempfile::TempDir,
+    model: PathBuf,
+}
+
+impl Home {
+    fn new() -> Home {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, model) = (dir.path().join("source"), dir.path().join("model"));
+        common::TinyModel::new(common::tiny_shape(false), 7).write_hf(&source, Dtype::F32, 1);
+        std::fs::write(source.join("generation_config.json"), r#"{"bos_token_id": 1, "eos_token_id": []}"#).unwrap();
+        common::quantize_tiny(&source, &model).unwrap();
+        Home { _dir: dir, model }
+    }
+
+    fn slice(&self, slice: usize) -> PathBuf {
+        self.model.join(format!("slice-{slice}.safetensors"))
+    }
+
+    /// A session with only the base there, at `bits`.
+    fn session(&self, engine: Box<dyn Engine>, bits: u32, budget: Option<u64>) -> edge_run::Result<Session> {
+        let folder = ModelFolder::open(&self.model).unwrap();
+        let model = Model::load_base(&folder, engine, CONTEXT, budget, &mut |_, _| ())?;
+        let mut session = Session::new(model, TextModel::open(&folder).unwrap(), greedy(), plan(bits))?;
+        session.set_pace(Pace::Units(1));
+        Ok(session)
+    }
+}
+
+fn greedy() -> SamplerSettings {
+    SamplerSettings { temperature: 0.0, ..SamplerSettings::default() }
+}
+
+fn plan(bits: u32) -> PrecisionPlan {
+    PrecisionPlan::for_bits(bits as f32, false, "test").unwrap()
+}
+
+fn engines() -> Vec<Box<dyn Engine>> {
+    let options = GpuOptions { activations: Activations::F32, ..GpuOptions::default() };
+    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, options).unwrap());
+    [cpu::open()].into_iter().chain(gpu).collect()
+}
+
+/// What a token tells.
+#[derive(Debug, Clone)]
+struct Told {
+    id: u32,
+    bits: f32,
+    device_bytes: u64,
+    slices: SliceReport,
+    faults: Vec<String>,
+}
+
+/// An answer of `count` tokens; before token n, `at(n)` may change the plan or the files.
+fn answer(session: &mut Session, count: usize, at: &mut dyn FnMut(usize) -> Option<PrecisionPlan>) -> Vec<Told> {
+    let mut told: Vec<Told> = Vec::new();
+    let summary = session.generate(&PROMPT, Some(count), &mut |token| {
+        let (id, bits, device_bytes) = (token.id, token.bits, token.device_bytes);
+        told.push(Told { id, bits, device_bytes, slices: token.slices.unwrap(), faults: token.faults.to_vec() });
+        Ok(at(told.len()).map_or(Next::Go, Next::Replan))
+    });
+    assert_eq!(summary.unwrap().generated_tokens, count);
+    told
+}
+
+fn ids(told: &[Told]) -> Vec<u32> {
+    told.iter().map(|told| told.id).collect()
+}
+
+#[test]
+fn slices_that_came_are_the_slices_of_a_model_loaded_whole() {
+    let home = Home::new();
+    for (streamed, whole) in engines().into_iter().zip(engines()) {
+        let mut session = home.session(streamed, 8, None).unwrap();
+        assert_eq!(session.settle().unwrap(), Vec::<String>::new());
+        let slices = session.model().slices().unwrap();
+        assert_eq!(slices.read_bytes, slices.loaded_bytes);
+        assert_eq!(slices.resident_bytes, slices.loaded_bytes);
+        let streamed = ids(&answer(&mut session, 12, &mut |_| None));
+
+        let folder = ModelFolder::open(&home.model).unwrap();
+        let model = Model::load(&folder, whole, CONTEXT, &mut |_, _| ()).unwrap();
+        let mut session = Session::new(model, TextModel::open(&folder).unwrap(), greedy(), plan(8)).unwrap();
+        let mut expected = Vec::new();
+        let push = &mut |token: &edge_run::session::Generated<'_>| {
+            expected.push(token.id);
+            Ok(Next::Go)
+        };
+        session.generate(&PROMPT, Some(12), push).unwrap();
+        assert_eq!(streamed, expected);
+    }
+}
+
+#[test]
+fn bits_rise_as_slices_land_and_fall_at_once_and_memory_with_them() {
+    let home = Home::new();
+    let run = |engine| {
+        let mut session = home.session(engine, 8, None).unwrap();
+        let plans = &mut |token: usize| match token {
+            30 => Some(plan(4)),
+            40 => Some(plan(8)),
+            _ => None,
+        };
+        answer(&mut session, 60, plans)
+    };
+    for (engine, again) in engines().into_iter().zip(engines()) {
+        let told = run(engine);
+        // The prompt and its first token are read with the base alone.
+        assert_eq!(told[0].bits, 2.0);
+        assert!(told[..30].is_sorted_by(|a, b| a.bits <= b.bits && a.slices.resident_bytes <= b.slices.resident_bytes));
+        let steps: Vec<f32> = told[..30].iter().map(|told| told.bits).collect();
+        assert!(steps.iter().any(|bits| *bits > 2.0 && *bits < 8.0), "layer by layer: {steps:?}");
+        assert_eq!(told[29].bits, 8.0);
+        assert!(told[30..33].iter().any(|told| told.bits == 4.0), "the fall is at once: {:?}", &told[29..33]);
+        // The base is not counted: two slices of three went from the sites, one from embedding and head.
+        let [high, low] = [&told[29], &told[38]].map(|told| told.slices.resident_bytes);
+        assert!(low < high * 6 / 10, "{low} of {high}");
+        let freed = told[38].slices.freed_bytes;
+        assert_eq!(high - low, freed);
+        // Memory falls by what was freed, and comes back.
+        assert_eq!(told[29].device_bytes - told[38].device_bytes, freed);
+        assert_eq!((told[59].bits, told[59].slices.resident_bytes), (8.0, high));
+        assert_eq!(told[59].device_bytes, told[29].device_bytes);
+        assert_eq!(told[59].slices.read_bytes, told[59].slices.loaded_bytes);
+        assert_eq!(told[59].slices.loaded_bytes, high + freed);
+        // Landings are at fixed tokens, so that it is the same each time.
+        assert_eq!(ids(&told), ids(&run(again)));
+    }
+}
+
+/// An answer at 8 bits with a slice file that is broken before it begins and mended before token 30.
+fn with_fault(home: &Home, engine: Box<dyn Engine>, break_it: &dyn Fn(&Path)) -> Vec<Told> {
+    let (file, sound) = (home.slice(2), std::fs::read(home.slice(2)).unwrap());
+    let mut session = home.session(engine, 8, None).unwrap();
+    break_it(&file);
+    let told = answer(&mut session, 90, &mut |token| {
+        if token == 30 {
+            let _ = std::fs::remove_dir_all(&file);
+            std::fs::write(&file, &sound).unwrap();
+        }
+        None
+    });
+    assert!(told[..30].iter().all(|told| told.bits <= 4.0), "nothing is read that is not there");
+    assert_eq!(told[89].bits, 8.0, "the next tries find it again");
+    told
+}
+
+#[test]
+fn a_slice_file_that_is_cut_gone_or_unreadable_leaves_the_answer_at_the_depth_it_has() {
+    let faults: [(&str, &dyn Fn(&Path)); 3] = [
+        ("cut", &|file| {
+            let length = std::fs::metadata(file).unwrap().len();
+            std::fs::OpenOptions::new().write(true).open(file).unwrap().set_len(length / 2).unwrap();
+        }),
+        ("gone", &|file| std::fs::remove_file(file).unwrap()),
+        ("a folder", &|file| {
+            std::fs::remove_file(file).unwrap();
+            std::fs::create_dir(file).unwrap();
+        }),
+    ];
+    for (name, break_it) in faults {
+        for engine in engines() {
+            let home = Home::new();
+            let told = with_fault(&home, engine, break_it);
+            let words: Vec<&String> = told.iter().flat_map(|told| &told.faults).collect();
+            assert!(!words.is_empty() && words.len() < 6, "{name}: a word for each try, and they grow rare: {words:?}");
+            assert!(words.iter().all(|words| words.contains("slice-2.safetensors")), "{name}: {words:?}");
+        }
+    }
+}
+
+#[test]
+fn a_device_that_refuses_memory_leaves_the_answer_at_the_depth_it_has() {
+    let home = Home::new();
+    for engine in engines() {
+        let (engine, refuses) = refusing::refusing(engine);
+        let mut session = home.session(engine, 8, None).unwrap();
+        refuses.set(true);
+        let told = answer(&mut session, 60, &mut |token| {
+            refuses.set(token < 20);
+            None
+        });
+        assert!(told[..20].iter().all(|told| told.bits == 2.0));
+        assert!(told[..20].iter().any(|told| told.faults.iter().any(|words| words.contains("no room"))));
+        assert_eq!(told[59].bits, 8.0);
+    }
+}
+
+#[test]
+fn a_budget_holds_all_that_the_model_takes() {
+    let home = Home::new();
+    for ((engine, tight), least) in engines().into_iter().zip(engines()).zip(engines()) {
+        let mut session = home.session(engine, 8, None).unwrap();
+        session.settle().unwrap();
+        let free = answer(&mut session, 10, &mut |_| None);
+        assert_eq!(free[9].bits, 8.0);
+        let message = home.session(least, 8, Some(1 << 16)).err().expect("too little").to_string();
+        assert!(message.starts_with("--memory-budget: expected at least "), "{message}");
+
+        // Between what the base takes and what all takes: some slices fit, and not all.
+        let words: Vec<&str> = message.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "MiB").unwrap();
+        let base: u64 = words[at - 1].parse::<u64>().unwrap() << 20;
+        let budget = base + free[9].slices.resident_bytes / 2;
+        let mut session = home.session(tight, 8, Some(budget)).unwrap();
+        session.settle().unwrap();
+        let told = answer(&mut session, 10, &mut |_| None);
+        assert!(told.iter().all(|told| told.device_bytes <= budget), "{budget}: {told:?}");
+        assert!(told[9].bits >= 4.0 && told[9].slices.resident_bytes <= free[9].slices.resident_bytes, "{told:?}");
+    }
+}
