@@ -152,6 +152,9 @@ fn bits_rise_as_slices_land_and_fall_at_once_and_memory_with_them() {
     }
 }
 
+/// What a fault is called, and how it is made of a sound file.
+type Fault<'a> = (&'a str, &'a dyn Fn(&Path));
+
 /// An answer at 8 bits with a slice file that is broken before it begins and mended before token 30.
 fn with_fault(home: &Home, engine: Box<dyn Engine>, break_it: &dyn Fn(&Path)) -> Vec<Told> {
     let (file, sound) = (home.slice(2), std::fs::read(home.slice(2)).unwrap());
@@ -171,7 +174,7 @@ fn with_fault(home: &Home, engine: Box<dyn Engine>, break_it: &dyn Fn(&Path)) ->
 
 #[test]
 fn a_slice_file_that_is_cut_gone_or_unreadable_leaves_the_answer_at_the_depth_it_has() {
-    let faults: [(&str, &dyn Fn(&Path)); 3] = [
+    let faults: [Fault<'_>; 3] = [
         ("cut", &|file| {
             let length = std::fs::metadata(file).unwrap().len();
             std::fs::OpenOptions::new().write(true).open(file).unwrap().set_len(length / 2).unwrap();

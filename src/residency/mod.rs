@@ -220,7 +220,7 @@ impl Residency {
     }
 
     fn take_next(&mut self, engine: &mut dyn Engine, moves: &mut Moves) -> Result<()> {
-        let delivery = self.stream.next()?;
+        let delivery = self.stream.wait_next()?;
         self.take(engine, delivery, moves);
         Ok(())
     }

@@ -103,7 +103,7 @@ impl Stream {
     }
 
     /// Waits for the next delivery. Fails where the thread has ended.
-    pub fn next(&mut self) -> Result<Delivery> {
+    pub fn wait_next(&mut self) -> Result<Delivery> {
         let gone = |_| Error::io("read from", "the thread that reads slices")(ErrorKind::BrokenPipe.into());
         self.ready.recv().map_err(gone)
     }
@@ -191,7 +191,7 @@ mod tests {
         let number = stream.request(tensors.to_vec());
         let mut all = vec![Vec::new(); tensors.len()];
         loop {
-            match stream.next()? {
+            match stream.wait_next()? {
                 Delivery::Chunk { number: of, tensor, offset, bytes } => {
                     if of == number {
                         assert_eq!(all[tensor].len() as u64, offset);
