@@ -25,7 +25,7 @@ fn model(engine: Box<dyn Engine>) -> Model {
 }
 
 fn plan(precision: Precision) -> PrecisionPlan {
-    PrecisionPlan { precision, depth_max: edge_run::Depth::FULL, reason: "test".into() }
+    PrecisionPlan { precision, depth_max: Depth::FULL, reason: "test".into() }
 }
 
 #[test]
