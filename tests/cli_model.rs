@@ -240,6 +240,11 @@ fn eval_tells_what_it_cannot_do_by_flag_or_line() {
             2,
             "--shuffle-gates: expected a model with routers",
         ),
+        (
+            &["--text", "text.txt", "--shuffle-gates", "--ubatch-size", "1"],
+            2,
+            "--shuffle-gates: expected an --ubatch-size of 2 or more",
+        ),
         (&["--task", "mixed.jsonl"], 4, "mixed.jsonl` is damaged: line 2, field `query`"),
         (&["--task", "nowhere.jsonl"], 1, "cannot read `nowhere.jsonl`"),
     ] {

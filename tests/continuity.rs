@@ -17,7 +17,7 @@ fn perplexity(model: &mut Model, ids: &[u32], bits: [f32; 2]) -> f64 {
         if at % (TOKENS / 2) == 0 {
             let bits = bits[at / (TOKENS / 2)];
             model.set_plan(&PrecisionPlan::for_bits(bits, model.has_routers(), "test").unwrap()).unwrap();
-            model.settle().unwrap();
+            model.settle(None).unwrap();
         }
         let logits = model.next_logits(&pair[..1], at as u32).unwrap().logits;
         let highest = logits.iter().copied().fold(f32::MIN, f32::max);

@@ -96,7 +96,7 @@ fn slices_that_came_are_the_slices_of_a_model_loaded_whole() {
     let home = Home::new();
     for (streamed, whole) in engines().into_iter().zip(engines()) {
         let mut session = home.session(streamed, 8, None).unwrap();
-        assert_eq!(session.settle().unwrap(), Vec::<String>::new());
+        assert_eq!(session.settle(None).unwrap(), Vec::<String>::new());
         let slices = session.model().slices().unwrap();
         assert_eq!(slices.read_bytes, slices.loaded_bytes);
         assert_eq!(slices.resident_bytes, slices.loaded_bytes);
@@ -112,6 +112,18 @@ fn slices_that_came_are_the_slices_of_a_model_loaded_whole() {
         };
         session.generate(&PROMPT, Some(12), push).unwrap();
         assert_eq!(streamed, expected);
+    }
+}
+
+#[test]
+fn without_patience_an_answer_begins_with_the_base() {
+    let home = Home::new();
+    for engine in engines() {
+        let mut session = home.session(engine, 8, None).unwrap();
+        session.settle(Some(std::time::Duration::ZERO)).unwrap();
+        assert_eq!(answer(&mut session, 1, &mut |_| None)[0].bits, 2.0);
+        session.settle(Some(std::time::Duration::MAX)).unwrap();
+        assert!(session.model().is_settled());
     }
 }
 
@@ -214,11 +226,30 @@ fn a_device_that_refuses_memory_leaves_the_answer_at_the_depth_it_has() {
 }
 
 #[test]
+fn a_device_that_is_lost_ends_the_answer_and_the_tokens_before_stand() {
+    let home = Home::new();
+    for engine in engines() {
+        let (engine, refuses) = refusing::refusing(engine);
+        let mut session = home.session(engine, 8, None).unwrap();
+        let mut tokens = 0;
+        let fault = session.generate(&PROMPT, Some(60), &mut |_| {
+            tokens += 1;
+            if tokens == 5 {
+                refuses.lose();
+            }
+            Ok(Next::Go)
+        });
+        assert!(fault.unwrap_err().to_string().contains("the device was lost"));
+        assert_eq!(tokens, 5);
+    }
+}
+
+#[test]
 fn a_budget_holds_all_that_the_model_takes() {
     let home = Home::new();
     for ((engine, tight), least) in engines().into_iter().zip(engines()).zip(engines()) {
         let mut session = home.session(engine, 8, None).unwrap();
-        session.settle().unwrap();
+        session.settle(None).unwrap();
         let free = answer(&mut session, 10, &mut |_| None);
         assert_eq!(free[9].bits, 8.0);
         let message = home.session(least, 8, Some(1 << 16)).err().expect("too little").to_string();
@@ -230,7 +261,7 @@ fn a_budget_holds_all_that_the_model_takes() {
         let base: u64 = words[at - 1].parse::<u64>().unwrap() << 20;
         let budget = base + free[9].slices.resident_bytes / 2;
         let mut session = home.session(tight, 8, Some(budget)).unwrap();
-        session.settle().unwrap();
+        session.settle(None).unwrap();
         let told = answer(&mut session, 10, &mut |_| None);
         assert!(told.iter().all(|told| told.device_bytes <= budget), "{budget}: {told:?}");
         assert!(told[9].bits >= 4.0 && told[9].slices.resident_bytes <= free[9].slices.resident_bytes, "{told:?}");

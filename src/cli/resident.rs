@@ -1,5 +1,7 @@
 //! What of the weights is in memory: the words of the command line that say it, and how an answer begins by them.
 
+use std::time::Duration;
+
 use bytesize::ByteSize;
 use clap::Args;
 
@@ -12,6 +14,10 @@ use crate::session::Session;
 /// Slices that land at each token of a trace by tokens, each of one layer, of the embedding or of the head.
 const UNITS_A_TOKEN: usize = 4;
 
+/// How long an answer waits for its slices where the device's own power state is followed. A short prompt of a small
+/// model is then not computed by the base alone, and a large model does not keep anybody waiting.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What of the weights is in memory.
 #[derive(Debug, Clone, Args)]
 pub struct ResidentArgs {
@@ -20,7 +26,7 @@ pub struct ResidentArgs {
     #[arg(long, value_name = "SIZE")]
     pub memory_budget: Option<ByteSize>,
     /// Begin to answer when the base is there; the slices that the bits call for come while it speaks, so that the same
-    /// seed may give another text [default: only where the device's power state is followed]
+    /// seed may give another text [default: after a second of waiting, where the device's power state is followed]
     #[arg(long)]
     pub progressive: bool,
 }
@@ -28,7 +34,10 @@ pub struct ResidentArgs {
 /// Sets how slices land, and waits for them unless the answer begins without; what could not be had, in words.
 pub fn begin(args: &ResidentArgs, follower: &Follower, session: &mut Session) -> Result<Vec<String>> {
     session.set_pace(if follower.is_repeatable() { Pace::Units(UNITS_A_TOKEN) } else { Pace::AsReady });
-    if args.progressive || follower.is_live() { Ok(Vec::new()) } else { session.settle() }
+    if args.progressive {
+        return Ok(Vec::new());
+    }
+    session.settle(follower.is_live().then_some(PATIENCE))
 }
 
 /// A slice that could not be had, for people.

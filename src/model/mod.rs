@@ -138,6 +138,11 @@ impl Model {
         self.engine.traits().packed_dot
     }
 
+    /// Whether the products of several tokens are made by cooperative matrices, in f16.
+    pub fn multiplies_matrices(&self) -> bool {
+        self.engine.traits().cooperative_matrix
+    }
+
     /// The device.
     pub fn device(&self) -> &DeviceInfo {
         self.engine.info()

@@ -1,5 +1,7 @@
 //! A model whose residual slices come and go: what is there, and so what may be read.
 
+use std::time::Duration;
+
 use super::state::Inputs;
 use super::weights::Part;
 use super::{Kind, Model, Pass};
@@ -116,11 +118,11 @@ impl Model {
         Ok(())
     }
 
-    /// Waits until all slices are there that the plan wants, or no more can be had for now. Fails as [`Model::advance`]
-    /// does.
-    pub fn settle(&mut self) -> Result<()> {
+    /// Waits until all slices are there that the plan wants, or no more can be had for now, or for as long as
+    /// `patience`. Fails as [`Model::advance`] does.
+    pub fn settle(&mut self, patience: Option<Duration>) -> Result<()> {
         let Some(residency) = &mut self.residency else { return Ok(()) };
-        let moves = residency.settle(self.engine.as_mut())?;
+        let moves = residency.settle(self.engine.as_mut(), patience)?;
         self.take(moves);
         Ok(())
     }

@@ -8,6 +8,7 @@ mod store;
 mod stream;
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -151,16 +152,17 @@ impl Residency {
         Ok(moves)
     }
 
-    /// Waits until all that is wanted is there, or until nothing more can be had for now.
+    /// Waits until all that is wanted is there, or until nothing more can be had for now, or for as long as `patience`.
     ///
     /// Fails where the device fails; else as [`Residency::advance`].
-    pub fn settle(&mut self, engine: &mut dyn Engine) -> Result<Moves> {
+    pub fn settle(&mut self, engine: &mut dyn Engine, patience: Option<Duration>) -> Result<Moves> {
+        let begin = Instant::now();
         self.now += 1;
         let mut moves = Moves::default();
         self.wait_for_memory(engine)?;
         loop {
             self.ask(engine);
-            if self.arrivals.is_empty() {
+            if self.arrivals.is_empty() || patience.is_some_and(|patience| begin.elapsed() >= patience) {
                 return Ok(moves);
             }
             self.take_next(engine, &mut moves)?;

@@ -2,7 +2,7 @@
 
 mod ahead;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::model::{BitsRead, Model};
@@ -124,10 +124,11 @@ impl Session {
         self.pace = pace;
     }
 
-    /// Waits until all slices are there that the plan may read, or no more can be had for now: which could not, in
-    /// words. Without this, a generation begins with what is there. Fails where the device fails.
-    pub fn settle(&mut self) -> Result<Vec<String>> {
-        self.model.settle()?;
+    /// Waits until all slices are there that the plan may read, or no more can be had for now, or for as long as
+    /// `patience`: which could not be had, in words. Without this, a generation begins with what is there. Fails where
+    /// the device fails.
+    pub fn settle(&mut self, patience: Option<Duration>) -> Result<Vec<String>> {
+        self.model.settle(patience)?;
         Ok(self.model.take_faults())
     }
 

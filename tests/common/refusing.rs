@@ -1,4 +1,4 @@
-//! An engine that refuses new buffers while it is told to.
+//! An engine that refuses new buffers, or is lost, while it is told to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,13 +8,22 @@ use edge_run::format::MappedTensor;
 use edge_run::recording::{Buffer, Prepared, Recording, Span, Ticket};
 use edge_run::{Error, Result};
 
-/// Says whether buffers are refused.
+/// Says what the engine does not do.
 #[derive(Clone, Default)]
-pub struct Refuses(Arc<AtomicBool>);
+pub struct Refuses {
+    buffers: Arc<AtomicBool>,
+    lost: Arc<AtomicBool>,
+}
 
 impl Refuses {
+    /// No new buffers.
     pub fn set(&self, refuses: bool) {
-        self.0.store(refuses, Ordering::Relaxed);
+        self.buffers.store(refuses, Ordering::Relaxed);
+    }
+
+    /// No results any more.
+    pub fn lose(&self) {
+        self.lost.store(true, Ordering::Relaxed);
     }
 }
 
@@ -29,6 +38,12 @@ struct Refusing {
     refuses: Refuses,
 }
 
+impl Refusing {
+    fn fault(&self, message: String) -> Error {
+        Error::Device { device: self.engine.info().name.clone(), message }
+    }
+}
+
 impl Engine for Refusing {
     fn info(&self) -> &DeviceInfo {
         self.engine.info()
@@ -39,9 +54,8 @@ impl Engine for Refusing {
     }
 
     fn create(&mut self, label: &str, bytes: u64) -> Result<Buffer> {
-        if self.refuses.0.load(Ordering::Relaxed) {
-            let device = self.engine.info().name.clone();
-            return Err(Error::Device { device, message: format!("no room for {label}") });
+        if self.refuses.buffers.load(Ordering::Relaxed) {
+            return Err(self.fault(format!("no room for {label}")));
         }
         self.engine.create(label, bytes)
     }
@@ -83,6 +97,9 @@ impl Engine for Refusing {
     }
 
     fn finish(&mut self, ticket: Ticket) -> Result<Vec<Vec<u8>>> {
+        if self.refuses.lost.load(Ordering::Relaxed) {
+            return Err(self.fault("the device was lost".to_string()));
+        }
         self.engine.finish(ticket)
     }
 

@@ -114,6 +114,8 @@ fn row(model: &Model, subject: &Subject, plan: &PrecisionPlan, test: &Test, meas
         device: device.name.clone(),
         backend: device.backend.clone(),
         driver: device.driver.clone(),
+        activations: if model.packs_activations() { "int8" } else { "f32" },
+        cooperative_matrix: model.multiplies_matrices(),
         depths: if routed { "routed" } else { "uniform" },
         bits_asked: plan.bits(),
         bits_read,

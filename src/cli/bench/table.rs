@@ -17,6 +17,10 @@ pub struct BenchRow {
     pub device: String,
     pub backend: String,
     pub driver: String,
+    /// "f32" or "int8": of a single token.
+    pub activations: &'static str,
+    /// Of several tokens.
+    pub cooperative_matrix: bool,
     /// "routed" or "uniform".
     pub depths: &'static str,
     pub bits_asked: f32,
@@ -182,6 +186,8 @@ mod tests {
             device: "A GPU".into(),
             backend: "Vulkan".into(),
             driver: "1.2".into(),
+            activations: "int8",
+            cooperative_matrix: false,
             depths: "routed",
             bits_asked: 3.4,
             bits_read: 3.4123,

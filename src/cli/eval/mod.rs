@@ -45,6 +45,9 @@ trait Row: Clone + Serialize {
 
 /// Measures and prints, one run after the other.
 pub fn run(args: &EvalArgs) -> Done {
+    if args.shuffle_gates && args.model.ubatch_size == Some(1) {
+        return Err(Error::argument("--shuffle-gates", "an --ubatch-size of 2 or more, so that tokens can change", 1));
+    }
     match (&args.text, &args.task) {
         (Some(text), _) => run_text(args, text),
         (None, Some(task)) => run_task(args, task),
