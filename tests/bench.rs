@@ -156,8 +156,10 @@ fn a_copy_copies_and_has_a_bandwidth() {
         drop(prepared);
         engine.destroy(x);
         engine.destroy(y);
+        engine.wait().unwrap();
         let before = engine.allocated_bytes();
         let bandwidth = copy_bandwidth(engine.as_mut()).unwrap();
+        engine.wait().unwrap();
         assert!(bandwidth.is_finite() && bandwidth > 0.0);
         // The least of all read-backs is kept for the next one.
         assert!(engine.allocated_bytes() <= before + 256, "the buffers are given back");

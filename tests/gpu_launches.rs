@@ -30,7 +30,8 @@ fn models() -> Option<[Model; 2]> {
     common::quantize_tiny(&dir.path().join("source"), &model).unwrap();
     routed::add_routers(&model, 5);
     let folder = ModelFolder::open(&model).unwrap();
-    let options = GpuOptions { checks: true, as_hardware: true, activations: Activations::F32, ..Default::default() };
+    let options =
+        GpuOptions { checks: true, cooperative_matrix: false, as_hardware: true, activations: Activations::F32 };
     let gpu = edge_run::gpu::open(0, options).unwrap();
     assert!(!gpu.traits().software);
     let load = |engine: Box<dyn Engine>| Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();

@@ -46,7 +46,8 @@ fn folder(dir: &Path, routers: bool) -> ModelFolder {
 fn models() -> Vec<Model> {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path(), true);
-    let options = GpuOptions { checks: true, activations: Activations::F32, ..Default::default() };
+    let options =
+        GpuOptions { checks: true, activations: Activations::F32, cooperative_matrix: false, ..Default::default() };
     let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, options).unwrap());
     let engines: Vec<Box<dyn Engine>> = [cpu::open()].into_iter().chain(gpu).collect();
     engines.into_iter().map(|engine| Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap()).collect()
