@@ -2,7 +2,7 @@
 //! one token also of int8 activations.
 //!
 //! Throughput is of the bytes of weights and ranges that the depth reads. On a GPU a measurement is one submit of
-//! [`REPEATS`] products and the wait for it, so that the wait is shared; they go round over copies of the weight, so
+//! [`REPEATS`] products and the wait for it, so that the wait is shared and the encoding of each is in it; they go round over copies of the weight, so
 //! that the device's cache holds none of them. Where the GPU has cooperative matrices, it is measured again with them.
 //!
 //! For tuning, `EDGE_RUN_SHAPES=14336x4096,4096x14336` takes other shapes, and `EDGE_RUN_SPREAD=128,32,4` spreads the
@@ -25,7 +25,8 @@ const SHAPES: [(u32, u32); 2] = [(3072, 576), (22016, 4096)];
 const TOKENS: [u32; 3] = [1, 64, 512];
 const GROUP: u32 = 64;
 const REPEATS: u64 = 200;
-/// Bytes of all copies of a weight on a GPU: more than the largest caches hold, at the first depth too.
+/// Copies of a weight on a GPU at most, and bytes of them all: more than the largest caches hold, at the first depth too.
+const COPIES: u64 = 20;
 const COPIES_BYTES: u64 = 1 << 30;
 
 /// A buffer of numbers that differ; what they are does not matter for the time.
@@ -39,8 +40,8 @@ fn filled(engine: &mut dyn Engine, words: u64) -> Buffer {
 /// Copies of a weight.
 fn weights(engine: &mut dyn Engine, rows: u32, input: u32) -> Vec<SlicedWeight> {
     let words = u64::from(rows) * u64::from(input) / 16;
-    let most = if engine.traits().software { 1 } else { REPEATS };
-    let copies = (COPIES_BYTES / (words * 16)).clamp(1, most.min(20));
+    let most = if engine.traits().software { 1 } else { COPIES };
+    let copies = (COPIES_BYTES / (words * 16)).clamp(1, most);
     let weight = |_| SlicedWeight {
         slices: std::array::from_fn(|_| filled(engine, words)),
         scales: filled(engine, u64::from(rows) * u64::from(input / GROUP)),

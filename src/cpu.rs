@@ -106,7 +106,6 @@ impl Engine for CpuEngine {
             software: true,
             packed_dot: self.packed_dot,
             subgroup: 1,
-            workgroup: 256,
             cooperative_matrix: false,
             binding_bytes: u64::MAX,
         }

@@ -82,8 +82,6 @@ pub struct Traits {
     pub packed_dot: bool,
     /// Invocations of a subgroup at least; 1 where kernels may not use subgroups.
     pub subgroup: u32,
-    /// Invocations of a workgroup at most.
-    pub workgroup: u32,
     /// The longest range that one binding may have, in bytes.
     pub binding_bytes: u64,
 }

@@ -22,6 +22,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 /// Half the distance between two f32 near 1, doubled for the order of the sums being free.
+/// A device of processor cores.
+const SOFTWARE: Traits =
+    Traits { software: true, packed_dot: false, subgroup: 8, cooperative_matrix: false, binding_bytes: 1 << 27 };
 const EPSILON: f32 = f32::EPSILON;
 /// Vulkan allows exp and inverseSqrt a few units in the last place; sums over a softmax pass that on unchanged.
 const TRANSCENDENTAL: f32 = 64.0 * EPSILON;
@@ -152,14 +155,8 @@ impl ProductProblem {
             let depths = upload(engine, &self.depths);
             let output = if self.add { Output::Add } else { Output::Overwrite };
             let product = Product { weight: &weight, x: x.all(), y: y.all(), tokens, output };
-            let traits = Traits {
-                packed_dot: false,
-                subgroup: 8,
-                workgroup: 256,
-                software: self.software,
-                cooperative_matrix: self.matrices,
-                binding_bytes: self.binding_bytes,
-            };
+            let (software, cooperative_matrix, binding_bytes) = (self.software, self.matrices, self.binding_bytes);
+            let traits = Traits { software, cooperative_matrix, binding_bytes, ..SOFTWARE };
             let depths = match kind {
                 Kind::Matvec => Depths::ByToken(depths.all()),
                 Kind::Matmul => {
@@ -381,14 +378,7 @@ fn embedding(
         let ids: Vec<u32> = (0..tokens).map(|_| rng.random_range(0..rows)).collect();
         let ids = upload(engine, &ids);
         let y = upload(engine, &uniform(rng, tokens * input));
-        let traits = Traits {
-            software: true,
-            packed_dot: false,
-            subgroup: 8,
-            workgroup: 256,
-            cooperative_matrix: false,
-            binding_bytes: 4096,
-        };
+        let traits = Traits { binding_bytes: 4096, ..SOFTWARE };
         embed_sliced::record(recording, traits, &weight, depth, ids.all(), y.all());
         y.all()
     }
@@ -545,15 +535,7 @@ impl AttentionProblem {
             let buffers = attention::Buffers { q, positions, keys: keys.all(), values: values.all(), y };
             match self.splits {
                 0 => {
-                    let traits = Traits {
-                        software: true,
-                        packed_dot: false,
-                        subgroup: 8,
-                        workgroup: 256,
-                        cooperative_matrix: false,
-                        binding_bytes: 1 << 27,
-                    };
-                    attention::record(recording, traits, &shape, (self.tokens, Reach::Any), self.context, buffers);
+                    attention::record(recording, SOFTWARE, &shape, (self.tokens, Reach::Any), self.context, buffers);
                 }
                 splits => {
                     attention_split::record(recording, &shape, self.tokens, self.context, splits, buffers);
@@ -579,14 +561,6 @@ fn widen(engine: &mut dyn Engine, recording: &mut Recording, shape: &LlamaShape,
     let y = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
     let positions = upload(engine, &[0u32]).all();
     let buffers = attention::Buffers { q, positions, keys: cache, values: cache, y };
-    let traits = Traits {
-        software: true,
-        packed_dot: false,
-        subgroup: 8,
-        workgroup: 256,
-        cooperative_matrix: false,
-        binding_bytes: 1 << 27,
-    };
-    attention::record(recording, traits, &flat, (1, Reach::Any), 1, buffers);
+    attention::record(recording, SOFTWARE, &flat, (1, Reach::Any), 1, buffers);
     y
 }

@@ -58,7 +58,7 @@ fn floats(words: &[u32]) -> Vec<f32> {
 }
 
 fn traits(software: bool, binding_bytes: u64) -> Traits {
-    Traits { software, packed_dot: true, subgroup: 8, workgroup: 256, cooperative_matrix: false, binding_bytes }
+    Traits { software, packed_dot: true, subgroup: 8, cooperative_matrix: false, binding_bytes }
 }
 
 fn far(a: &[f32], b: &[f32]) -> f32 {

@@ -90,7 +90,6 @@ impl RouteProblem {
                 software: self.software,
                 packed_dot: false,
                 subgroup: 8,
-                workgroup: 256,
                 cooperative_matrix: false,
                 binding_bytes: 1 << 27,
             };

@@ -7,6 +7,7 @@ use wgpu::{CooperativeMatrixProperties, CooperativeScalarType};
 
 use crate::engine::{Activations, DeviceInfo, DeviceKind, Traits};
 use crate::error::{Error, Result};
+use crate::kernels::site_input;
 
 /// Features without which an adapter is not used.
 const REQUIRED: Features = Features::IMMEDIATES;
@@ -16,8 +17,6 @@ const OPTIONAL: Features = Features::TIMESTAMP_QUERY.union(Features::SUBGROUP);
 const MATRICES: Features = Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(Features::SHADER_F16);
 /// Invocations of a subgroup that multiplies matrices; the shader's constant.
 const MATRIX_SUBGROUP: u32 = 32;
-/// Invocations of a subgroup that packs a chunk of activations.
-const LEAST_SUBGROUP: u32 = 4;
 /// Storage buffers that a kernel binds at most.
 const STORAGE_BUFFERS: u32 = 8;
 /// Features that make a difference and are reported.
@@ -161,15 +160,14 @@ impl Context {
         let software = info.kind == DeviceKind::SoftwareRenderer && !options.as_hardware;
         let subgroup = if features.contains(Features::SUBGROUP) { adapter.get_info().subgroup_min_size } else { 1 };
         let packed_dot = match options.activations {
-            Activations::Auto => !software && subgroup >= LEAST_SUBGROUP,
+            Activations::Auto => !software && subgroup >= site_input::TEAM,
             asked => asked == Activations::Int8,
         };
-        if packed_dot && subgroup < LEAST_SUBGROUP {
-            return Err(refused(format!("--activations int8 needs subgroups of at least {LEAST_SUBGROUP}")));
+        if packed_dot && subgroup < site_input::TEAM {
+            return Err(refused(format!("--activations int8 needs subgroups of at least {}", site_input::TEAM)));
         }
         let binding_bytes = limits.max_storage_buffer_binding_size;
-        let workgroup = limits.max_compute_invocations_per_workgroup;
-        let traits = Traits { software, packed_dot, subgroup, workgroup, cooperative_matrix, binding_bytes };
+        let traits = Traits { software, packed_dot, subgroup, cooperative_matrix, binding_bytes };
         Ok(Context { device, queue, info, traits, options, faults })
     }
 

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rayon::prelude::*;
-
 use super::context::Context;
 use super::pipelines::{Pipeline, Pipelines};
 use super::pool::{Loan, Pool};
@@ -17,10 +15,6 @@ use crate::recording::{Buffer, Command, Prepared, Recording, Span, Ticket};
 
 /// Bytes written since the last submit at which loading waits, so that the driver's staging copies stay few.
 const STAGING_BYTES: u64 = 32 << 20;
-
-/// Threads that make a run's command buffers at most, and the fewest steps that are worth one.
-const ENCODING_THREADS: usize = 4;
-const LEAST_SHARE: usize = 32;
 
 pub(super) struct GpuEngine {
     context: Context,
@@ -112,15 +106,7 @@ impl GpuEngine {
         }
     }
 
-    /// The steps as command buffers, in order. Where the device computes beside the host, threads share the work, which
-    /// else takes longer than a small model's step itself.
-    fn encode(&self, steps: &[Step], read_back: Option<&Mapping>) -> Vec<wgpu::CommandBuffer> {
-        let threads = if self.overlaps() { rayon::current_num_threads().min(ENCODING_THREADS) } else { 1 };
-        let share = steps.len().div_ceil(threads).max(LEAST_SHARE);
-        steps.par_chunks(share).map(|steps| self.encode_part(steps, read_back)).collect()
-    }
-
-    fn encode_part(&self, steps: &[Step], read_back: Option<&Mapping>) -> wgpu::CommandBuffer {
+    fn encode(&self, steps: &[Step], read_back: Option<&Mapping>) -> wgpu::CommandBuffer {
         let mut encoder = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         // Copies end a pass; dispatches between two of them share one.
         for steps in steps.chunk_by(|a, b| matches!((a, b), (Step::Dispatch(_), Step::Dispatch(_)))) {
@@ -257,7 +243,7 @@ impl Engine for GpuEngine {
             true => None,
             false => Some(Mapping(self.read_backs.lend(&self.context, lengths.iter().sum())?)),
         };
-        let submission = self.context.queue.submit(self.encode(&prepared.steps, read_back.as_ref()));
+        let submission = self.context.queue.submit([self.encode(&prepared.steps, read_back.as_ref())]);
         if let Some(Mapping(loan)) = &read_back {
             loan.buffer().map_async(wgpu::MapMode::Read, .., |_| ());
         }

@@ -164,7 +164,6 @@ mod tests {
                 software: false,
                 packed_dot: true,
                 subgroup,
-                workgroup: 256,
                 cooperative_matrix: false,
                 binding_bytes: 1 << 27,
             };

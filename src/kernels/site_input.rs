@@ -14,8 +14,6 @@
 //! the last two only where there is a router. Plane i holds what `(word >> 2i) & 0x03030303` of a slice's words is
 //! multiplied with, so a product reads whole `vec4`s, and invocations side by side read side by side.
 
-use std::ops::RangeInclusive;
-
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -52,11 +50,11 @@ pub static KERNEL: Kernel = Kernel {
     reference: site_input,
 };
 
-/// Invocations of a workgroup, of which four work on a chunk: the fewest and the most on a GPU.
-const WORKGROUPS: RangeInclusive<u32> = 256..=1024;
+/// Invocations of a workgroup; four work on a chunk.
+const WORKGROUP: u32 = 256;
 const SOFTWARE_WORKGROUP: u32 = 16;
-/// Invocations of a chunk.
-const TEAM: u32 = 4;
+/// Invocations of a chunk, which lie in one subgroup: no smaller subgroup will do.
+pub const TEAM: u32 = 4;
 /// Planes of high int8s and of low ones.
 const PLANES: usize = 8;
 /// The greatest int8; what it counts for, in the int8s of what it leaves.
@@ -101,12 +99,6 @@ pub fn bytes(input: u32) -> u64 {
     (u64::from(input / CHUNK) * (PLANES as u64 + 1) + u64::from(HIDDEN) + SAID) * VEC4
 }
 
-/// Invocations that sum an input up: sixteen numbers each, where a workgroup may have so many.
-fn workgroup(traits: Traits, input: u32) -> u32 {
-    let most = (*WORKGROUPS.end()).min(traits.workgroup);
-    (input / 16).next_power_of_two().clamp(*WORKGROUPS.start(), most.max(*WORKGROUPS.start()))
-}
-
 /// Records `ready = site_input(x)` for one token and a site of `input` numbers; `ready` has [`bytes`] bytes.
 pub fn record(
     recording: &mut Recording,
@@ -117,7 +109,7 @@ pub fn record(
     ready: Span,
 ) {
     assert_eq!(ready.bytes, bytes(input), "room for an input of {input}");
-    let workgroup = if traits.software { SOFTWARE_WORKGROUP } else { workgroup(traits, input) };
+    let workgroup = if traits.software { SOFTWARE_WORKGROUP } else { WORKGROUP };
     // Few chunks a workgroup, as each one's are packed in turn; every workgroup sums up the whole input.
     let shared = (input / CHUNK).div_ceil(if traits.software { workgroup / TEAM } else { 2 }).min(HIDDEN);
     let (code, weight, eps) = match source {

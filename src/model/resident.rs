@@ -87,7 +87,8 @@ impl Model {
         // The kinds of steps of a generation, held together as they are kept together.
         let mut steps = Vec::new();
         for tokens in [step, 1] {
-            for routed in [false, self.has_routers()] {
+            let plans: &[bool] = if self.has_routers() { &[false, true] } else { &[false] };
+            for &routed in plans {
                 for kind in [Kind::Fill, Kind::NextToken] {
                     let pass = Pass { kind, tokens, routed, reach: Reach::of(tokens, self.cache.context - 1) };
                     steps.push(self.engine.prepare(self.record(pass))?);

@@ -175,11 +175,6 @@ impl Residency {
         self.store.clamp(part)
     }
 
-    /// The depth that is to be resident of a part, within the budget.
-    pub fn wanted(&self, part: usize) -> Depth {
-        self.store.wanted(part)
-    }
-
     /// Whether all that is wanted is there and nothing is on its way.
     pub fn is_settled(&self) -> bool {
         self.store.is_settled()

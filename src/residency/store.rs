@@ -174,11 +174,6 @@ impl Store {
         (0..self.parts.len()).map(|part| self.clamp(part)).collect()
     }
 
-    /// The depth that is to be resident of a part, within the budget.
-    pub fn wanted(&self, part: usize) -> Depth {
-        self.parts[part].wanted
-    }
-
     /// Where a unit is.
     pub fn state(&self, unit: Unit) -> State {
         self.parts[unit.part].states[unit.slice - 1]
@@ -188,11 +183,6 @@ impl Store {
     pub fn is_settled(&self) -> bool {
         let still = self.units().all(|unit| matches!(self.state(unit), State::Absent | State::Resident));
         still && self.parts.iter().all(|part| part.resident() == part.wanted.slices())
-    }
-
-    /// Units in this state.
-    pub fn count(&self, state: State) -> usize {
-        self.units().filter(|unit| self.state(*unit) == state).count()
     }
 
     /// Bytes of the units that can be read.
