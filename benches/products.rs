@@ -5,17 +5,18 @@
 //! [`REPEATS`] products and the wait for it, so that the wait is shared and the encoding of each is in it; they go round over copies of the weight, so
 //! that the device's cache holds none of them. Where the GPU has cooperative matrices, it is measured again with them.
 //!
-//! For tuning, `EDGE_RUN_SHAPES=14336x4096,4096x14336` takes other shapes, and `EDGE_RUN_SPREAD=128,32,4` spreads the
-//! int8 products over workgroups of 128 invocations, teams of 32, and 4 rows a team, whatever `Spread::of` says.
+//! For tuning, `EDGE_RUN_SHAPES=14336x4096,4096x14336` takes other shapes, and `EDGE_RUN_SPREAD=1024,32,1,4` spreads the
+//! int8 products over workgroups of 1024 invocations, teams of 32, and four times a row a team, whatever `Spread::of`
+//! says.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use edge_run::cpu;
 use edge_run::engine::Engine;
 use edge_run::gpu::{self, GpuOptions};
 use edge_run::kernels::gather_tokens;
-use edge_run::kernels::matvec_packed::{self, DepthFrom, PackedProduct, Spread};
 use edge_run::kernels::product::{Depths, Output, Product, in_tiles};
-use edge_run::kernels::site_input;
+use edge_run::kernels::project::{Projection, Spread};
+use edge_run::kernels::project_logits;
 use edge_run::kernels::sliced::SlicedWeight;
 use edge_run::precision::Depth;
 use edge_run::recording::{Buffer, Prepared, Recording};
@@ -77,15 +78,16 @@ fn prepare(engine: &mut dyn Engine, weights: &[SlicedWeight], tokens: u32, depth
 fn prepare_packed(engine: &mut dyn Engine, weights: &[SlicedWeight], depth: Depth) -> Prepared {
     let mut recording = Recording::new();
     let SlicedWeight { rows, input, .. } = weights[0];
-    let x = filled(engine, site_input::bytes(input) / 4).all();
+    let x = filled(engine, u64::from(input)).all();
     let told = engine.create("depths", 4).expect("room for the bench").all();
     engine.write(told, bytemuck::bytes_of(&(depth.slices() as u32)));
     let y = recording.transient(u64::from(rows) * 4);
-    let (traits, output, from) = (engine.traits(), Output::Overwrite, DepthFrom::Buffer);
-    let spread = spread_asked().unwrap_or_else(|| Spread::of(traits, weights[0].chunks()));
+    let traits = engine.traits();
+    let spread = spread_asked().unwrap_or_else(|| Spread::of(traits, (rows, input), false));
     for weight in weights.iter().cycle().take(REPEATS as usize) {
-        let product = PackedProduct { weight, x, y: y.all(), output, depth: told, from };
-        matvec_packed::record_spread(&mut recording, traits, &product, spread);
+        let (depth, control) = (told, x);
+        let projection = Projection { weight, x, norm: None, depth, router: None, next: None, control, spread };
+        project_logits::record(&mut recording, traits, &projection, y.all());
     }
     recording.read_back(y.span(0, 4));
     engine.prepare(recording).expect("the bench can be prepared")
@@ -95,12 +97,12 @@ fn number(word: &str) -> u32 {
     word.parse().unwrap_or_else(|_| panic!("{word} is no number"))
 }
 
-/// WORKGROUP,LANES,ROWS
+/// WORKGROUP,LANES,ROWS,ROUNDS
 fn spread_asked() -> Option<Spread> {
     let asked = std::env::var("EDGE_RUN_SPREAD").ok()?;
     let numbers: Vec<u32> = asked.split(',').map(number).collect();
-    let [workgroup, lanes, rows] = numbers[..] else { panic!("EDGE_RUN_SPREAD is three numbers, not {asked}") };
-    Some(Spread { workgroup, lanes, rows })
+    let [workgroup, lanes, rows, rounds] = numbers[..] else { panic!("EDGE_RUN_SPREAD is four numbers, not {asked}") };
+    Some(Spread { workgroup, lanes, rows, rounds, subgroup: lanes.min(4) })
 }
 
 fn shapes() -> Vec<(u32, u32)> {

@@ -1,6 +1,10 @@
 // y[t, h, :] of the splits of shaders/attention_split.wgsl: their sums, brought to one highest score, by their total.
-// An invocation writes four neighbouring dimensions.
-// sums: [T, H, S, A] f32; peaks: [T, H, S]; y: [T, H, A] f32.
+// An invocation writes four neighbouring dimensions; the others of a workgroup only help to tell a router of them.
+// splits: [T, H, S, A] f32; peaks: [T, H, S]; y: [T, H, A] f32.
+#import router
+#import router_sums
+#import add_term
+#import tell
 
 struct Params {
     // vec4s of y.
@@ -8,21 +12,25 @@ struct Params {
     // vec4s of a head.
     head_vec4s: u32,
     splits: u32,
+    // 1: a router is told of y.
+    tells: u32,
 }
 
-override WORKGROUP: u32 = 64u;
+override WORKGROUP: u32 = 256u;
+// vec4s of a workgroup.
+const OWN: u32 = 32u;
 
 var<immediate> params: Params;
-@group(0) @binding(0) var<storage, read> sums: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read> splits: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> peaks: array<vec2<f32>>;
-@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
+// The site's, [HIDDEN, y] f16.
+@group(0) @binding(2) var<storage, read> w1: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> sums: array<atomic<u32>>;
 
-@compute @workgroup_size(WORKGROUP)
-fn main(@builtin(global_invocation_id) global: vec3<u32>) {
-    let at = global.x;
-    if at >= params.vec4s {
-        return;
-    }
+var<workgroup> told: array<vec4<f32>, OWN>;
+
+fn join(at: u32) -> vec4<f32> {
     let first = at / params.head_vec4s * params.splits;
     let column = at % params.head_vec4s;
     // The first split always has a position.
@@ -36,7 +44,25 @@ fn main(@builtin(global_invocation_id) global: vec3<u32>) {
         let peak = peaks[first + s];
         let weight = exp(peak.x - highest);
         total += weight * peak.y;
-        sum += weight * sums[(first + s) * params.head_vec4s + column];
+        sum += weight * splits[(first + s) * params.head_vec4s + column];
     }
-    y[at] = sum / total;
+    return sum / total;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let first = workgroup.x * OWN;
+    let eights = min(OWN, params.vec4s - first) / 2u;
+    var early: array<vec4<u32>, EARLY>;
+    if params.tells == 1u {
+        early = early_weights(local, params.vec4s / 2u, 4u * first, eights);
+    }
+    if local < OWN && first + local < params.vec4s {
+        let own = join(first + local);
+        y[first + local] = own;
+        told[local] = own;
+    }
+    if params.tells == 1u {
+        tell_router(local, params.vec4s / 2u, 4u * first, eights, early);
+    }
 }

@@ -107,6 +107,8 @@ impl Engine for CpuEngine {
             packed_dot: self.packed_dot,
             subgroup: 1,
             cooperative_matrix: false,
+            workgroup_invocations: u32::MAX,
+            workgroup_bytes: u32::MAX,
             binding_bytes: u64::MAX,
         }
     }
@@ -162,6 +164,7 @@ impl Engine for CpuEngine {
         let mut results: Vec<Vec<u8>> = Vec::new();
         self.execute(prepared, &mut |engine, command| match command {
             Command::Dispatch(dispatch) => engine.dispatch(dispatch),
+            Command::Clear(span) => engine.clear(*span),
             Command::ReadBack(from) => results.push(engine.buffers[&from.buffer].bytes()[range(*from)].to_vec()),
         });
         Ok(Ticket(Box::new(results)))
@@ -174,12 +177,14 @@ impl Engine for CpuEngine {
     fn profile(&mut self, prepared: &mut Prepared) -> Result<Vec<KernelTime>> {
         let mut times = Vec::new();
         let first = Instant::now();
-        self.execute(prepared, &mut |engine, command| {
-            if let Command::Dispatch(dispatch) = command {
+        self.execute(prepared, &mut |engine, command| match command {
+            Command::Dispatch(dispatch) => {
                 let start = first.elapsed();
                 engine.dispatch(dispatch);
                 times.push(KernelTime { kernel: dispatch.kernel.name, start, end: first.elapsed() });
             }
+            Command::Clear(span) => engine.clear(*span),
+            Command::ReadBack(_) => (),
         });
         Ok(times)
     }
@@ -199,6 +204,11 @@ impl CpuEngine {
         }
         let taken = prepared.recording.transients().iter().filter_map(|b| self.buffers.remove_entry(b));
         prepared.transients.extend(taken);
+    }
+
+    fn clear(&mut self, span: Span) {
+        let memory = self.buffers.get_mut(&span.buffer).expect("a buffer of this engine");
+        memory.bytes_mut()[range(span)].fill(0);
     }
 
     fn dispatch(&mut self, dispatch: &Dispatch) {

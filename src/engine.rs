@@ -82,6 +82,10 @@ pub struct Traits {
     pub packed_dot: bool,
     /// Invocations of a subgroup at least; 1 where kernels may not use subgroups.
     pub subgroup: u32,
+    /// Invocations that a workgroup may have.
+    pub workgroup_invocations: u32,
+    /// Bytes of memory that a workgroup may have.
+    pub workgroup_bytes: u32,
     /// The longest range that one binding may have, in bytes.
     pub binding_bytes: u64,
 }

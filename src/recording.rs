@@ -150,6 +150,8 @@ pub struct Dispatch {
 pub enum Command {
     /// Launch a kernel.
     Dispatch(Dispatch),
+    /// Fill a range with zeros.
+    Clear(Span),
     /// Hand a range back to the caller when all is done.
     ReadBack(Span),
 }
@@ -185,6 +187,11 @@ impl Recording {
             assert!(!twice, "{}: binding {at} is written and bound twice", kernel.name);
         }
         self.commands.push(Command::Dispatch(dispatch));
+    }
+
+    /// Appends the filling of a range with zeros.
+    pub fn clear(&mut self, span: Span) {
+        self.commands.push(Command::Clear(span));
     }
 
     /// Appends a read-back; the run returns the ranges in the order of these calls.

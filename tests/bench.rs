@@ -108,9 +108,9 @@ fn a_profile_has_every_kernel_and_takes_time() {
         }
         let profile = profile.unwrap();
         let of = |kernel| profile.kernels.iter().find(|share| share.kernel == kernel).map_or(0, |share| share.launches);
-        // Four sites in two layers, each with a router: a kernel of its own, or a part of the one that packs the input,
-        // as the head's is packed too.
-        assert_eq!(if model.packs_activations() { of("site_input") - 1 } else { of("route") }, 8);
+        // Four sites in two layers, each with a router: a kernel of its own, or a part of the projection.
+        let projections = ["project_qkv", "project_residual", "project_gate"].map(of).iter().sum();
+        assert_eq!(if model.packs_activations() { projections } else { of("route") }, 8);
         assert!(profile.kernels.iter().map(|share| share.total_us).sum::<f64>() > 0.0);
         let launches: usize = profile.kernels.iter().map(|share| share.launches).sum();
         assert_eq!(profile.gaps.launches, launches - 1);

@@ -23,8 +23,15 @@ use rand::{RngExt, SeedableRng};
 
 /// Half the distance between two f32 near 1, doubled for the order of the sums being free.
 /// A device of processor cores.
-const SOFTWARE: Traits =
-    Traits { software: true, packed_dot: false, subgroup: 8, cooperative_matrix: false, binding_bytes: 1 << 27 };
+const SOFTWARE: Traits = Traits {
+    software: true,
+    packed_dot: false,
+    workgroup_invocations: 256,
+    workgroup_bytes: 1 << 14,
+    subgroup: 8,
+    cooperative_matrix: false,
+    binding_bytes: 1 << 27,
+};
 const EPSILON: f32 = f32::EPSILON;
 /// Vulkan allows exp and inverseSqrt a few units in the last place; sums over a softmax pass that on unchanged.
 const TRANSCENDENTAL: f32 = 64.0 * EPSILON;
@@ -538,7 +545,7 @@ impl AttentionProblem {
                     attention::record(recording, SOFTWARE, &shape, (self.tokens, Reach::Any), self.context, buffers);
                 }
                 splits => {
-                    attention_split::record(recording, &shape, self.tokens, self.context, splits, buffers);
+                    attention_split::record(recording, &shape, self.tokens, self.context, splits, buffers, None);
                 }
             }
             y

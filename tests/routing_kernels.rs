@@ -89,6 +89,8 @@ impl RouteProblem {
             let traits = Traits {
                 software: self.software,
                 packed_dot: false,
+                workgroup_invocations: 256,
+                workgroup_bytes: 1 << 14,
                 subgroup: 8,
                 cooperative_matrix: false,
                 binding_bytes: 1 << 27,

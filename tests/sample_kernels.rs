@@ -42,8 +42,15 @@ struct Found {
 
 impl Chooser<'_> {
     fn new(engine: &mut dyn Engine, software: bool, vocab: u32) -> Chooser<'_> {
-        let traits =
-            Traits { software, packed_dot: false, subgroup: 8, cooperative_matrix: false, binding_bytes: 1 << 27 };
+        let traits = Traits {
+            software,
+            packed_dot: false,
+            workgroup_invocations: 256,
+            workgroup_bytes: 1 << 14,
+            subgroup: 8,
+            cooperative_matrix: false,
+            binding_bytes: 1 << 27,
+        };
         let mut create = |words: u32| engine.create("test", u64::from(words) * 4).expect("room for a test buffer");
         let (logits, history, choice) = (create(vocab), create(CONTEXT + 1), create(8));
         let (positions, id, peaks) = (create(TOKENS), create(1), create(blocks(vocab) * 3));

@@ -16,7 +16,7 @@ fn checked(kernel: &Kernel) -> (Module, ModuleInfo) {
     let module = kernels::module(kernel).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
     let more = match kernel.name {
         "matmul_matrix" => kernels::MATRICES,
-        "site_input" | "matvec_packed" => kernels::SUBGROUPS,
+        name if name.starts_with("project_") => kernels::SUBGROUPS,
         _ => Capabilities::empty(),
     };
     let mut validator = Validator::new(ValidationFlags::all(), kernels::BASELINE | more);

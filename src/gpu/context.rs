@@ -7,7 +7,7 @@ use wgpu::{CooperativeMatrixProperties, CooperativeScalarType};
 
 use crate::engine::{Activations, DeviceInfo, DeviceKind, Traits};
 use crate::error::{Error, Result};
-use crate::kernels::site_input;
+use crate::kernels::{packed, project};
 
 /// Features without which an adapter is not used.
 const REQUIRED: Features = Features::IMMEDIATES;
@@ -159,15 +159,26 @@ impl Context {
         let faults = record_faults(&device);
         let software = info.kind == DeviceKind::SoftwareRenderer && !options.as_hardware;
         let subgroup = if features.contains(Features::SUBGROUP) { adapter.get_info().subgroup_min_size } else { 1 };
+        let binds = limits.max_storage_buffers_per_shader_stage;
+        let packs = subgroup >= packed::TEAM && binds >= project::STORAGE_BUFFERS;
         let packed_dot = match options.activations {
-            Activations::Auto => !software && subgroup >= site_input::TEAM,
+            Activations::Auto => !software && packs,
             asked => asked == Activations::Int8,
         };
-        if packed_dot && subgroup < site_input::TEAM {
-            return Err(refused(format!("--activations int8 needs subgroups of at least {}", site_input::TEAM)));
+        if packed_dot && !packs {
+            let (team, needs) = (packed::TEAM, project::STORAGE_BUFFERS);
+            let message = format!("has subgroups of {subgroup} and binds {binds} storage buffers");
+            return Err(refused(format!("{message}; --activations int8 needs {team} and {needs}")));
         }
-        let binding_bytes = limits.max_storage_buffer_binding_size;
-        let traits = Traits { software, packed_dot, subgroup, cooperative_matrix, binding_bytes };
+        let traits = Traits {
+            software,
+            packed_dot,
+            subgroup,
+            cooperative_matrix,
+            workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            binding_bytes: limits.max_storage_buffer_binding_size,
+        };
         Ok(Context { device, queue, info, traits, options, faults })
     }
 

@@ -30,8 +30,13 @@ pub(super) struct GpuEngine {
 }
 
 /// One step of a run, resolved to wgpu's objects.
+#[derive(Clone)]
 enum Step {
     Dispatch(Launch),
+    Clear {
+        place: Place,
+        bytes: u64,
+    },
     /// To the run's read-back buffer.
     ReadBack {
         from: Place,
@@ -41,6 +46,7 @@ enum Step {
 }
 
 /// A dispatch, resolved to wgpu's objects.
+#[derive(Clone)]
 pub(super) struct Launch {
     pub kernel: &'static str,
     pipeline: Arc<Pipeline>,
@@ -60,6 +66,7 @@ impl Launch {
 }
 
 /// A position in a buffer.
+#[derive(Clone)]
 struct Place {
     buffer: wgpu::Buffer,
     offset: u64,
@@ -108,15 +115,19 @@ impl GpuEngine {
 
     fn encode(&self, steps: &[Step], read_back: Option<&Mapping>) -> wgpu::CommandBuffer {
         let mut encoder = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        // Copies end a pass; dispatches between two of them share one.
+        // All else ends a pass; dispatches between share one.
         for steps in steps.chunk_by(|a, b| matches!((a, b), (Step::Dispatch(_), Step::Dispatch(_)))) {
-            if let [Step::ReadBack { from, offset, bytes }] = steps {
-                let to = read_back.expect("a buffer where there is a read-back").0.buffer();
-                encoder.copy_buffer_to_buffer(&from.buffer, from.offset, to, *offset, *bytes);
-                continue;
+            match steps {
+                [Step::ReadBack { from, offset, bytes }] => {
+                    let to = read_back.expect("a buffer where there is a read-back").0.buffer();
+                    encoder.copy_buffer_to_buffer(&from.buffer, from.offset, to, *offset, *bytes);
+                }
+                [Step::Clear { place, bytes }] => encoder.clear_buffer(&place.buffer, place.offset, Some(*bytes)),
+                launched => {
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                    launches(launched).for_each(|launch| launch.encode(&mut pass));
+                }
             }
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            launches(steps).for_each(|launch| launch.encode(&mut pass));
         }
         encoder.finish()
     }
@@ -219,6 +230,10 @@ impl Engine for GpuEngine {
                     let (kernel, workgroups) = (dispatch.kernel.name, dispatch.workgroups);
                     Step::Dispatch(Launch { kernel, pipeline, group, params: dispatch.params.clone(), workgroups })
                 }
+                Command::Clear(span) => {
+                    let place = Place { buffer: find(&span.buffer).clone(), offset: span.offset };
+                    Step::Clear { place, bytes: span.bytes }
+                }
                 Command::ReadBack(from) => {
                     let offset = read_back_offset;
                     read_back_offset += from.bytes;
@@ -270,6 +285,8 @@ impl Engine for GpuEngine {
 
     fn profile(&mut self, prepared: &mut Prepared) -> Result<Vec<KernelTime>> {
         let prepared: &mut GpuPrepared = prepared.0.downcast_mut().expect("prepared by this engine");
+        let clears = prepared.steps.iter().filter(|step| matches!(step, Step::Clear { .. }));
+        self.context.queue.submit([self.encode(&clears.cloned().collect::<Vec<_>>(), None)]);
         timestamps::profile(&self.context, &launches(&prepared.steps).collect::<Vec<_>>())
     }
 

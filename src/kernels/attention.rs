@@ -4,6 +4,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
+use super::router_sums::RouterAt;
 use super::sliced::dot;
 use super::{attention_split, params};
 use crate::engine::Traits;
@@ -78,8 +79,23 @@ pub fn record(
     if traits.software {
         return record_whole(recording, shape, tokens, context, buffers);
     }
-    let splits = if reach == Reach::Long { attention_split::splits(shape, context) } else { 1 };
-    attention_split::record(recording, shape, tokens, context, splits, buffers);
+    attention_split::record(recording, shape, tokens, context, splits(shape, reach, context), buffers, None);
+}
+
+fn splits(shape: &LlamaShape, reach: Reach, context: u32) -> u32 {
+    if reach == Reach::Long { attention_split::splits(shape, context) } else { 1 }
+}
+
+/// Records the attention of one token by the kernels that tell a router of it.
+pub fn record_told(
+    recording: &mut Recording,
+    shape: &LlamaShape,
+    reach: Reach,
+    context: u32,
+    buffers: Buffers,
+    told: Option<RouterAt<'_>>,
+) {
+    attention_split::record(recording, shape, 1, context, splits(shape, reach, context), buffers, told);
 }
 
 /// Records the attention of `tokens` tokens by this kernel.

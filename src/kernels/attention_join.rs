@@ -1,7 +1,8 @@
 //! What the parts of a split attention come to together.
 
-use super::{WORKGROUP, params};
-use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
+use super::router_sums::tell;
+use super::{bindings, params};
+use crate::recording::{Arguments, Dispatch, Kernel, Recording, Span};
 
 params! {
     /// vec4s of y.
@@ -10,42 +11,61 @@ params! {
     head_vec4s: u32,
     /// S
     splits: u32,
+    /// 1: a router is told of y.
+    tells: u32,
 }
 
-/// `shaders/attention_join.wgsl`; bindings: sums [T, H, S, A], peaks [T, H, S, 2], y [T, H, A].
+/// `shaders/attention_join.wgsl`; bindings: splits [T, H, S, A], peaks [T, H, S, 2],
+/// w1 [HIDDEN, H * A] f16, y [T, H, A], [sums](super::router_sums).
 pub static KERNEL: Kernel = Kernel {
     name: "attention_join",
     wgsl: include_str!("../../shaders/attention_join.wgsl"),
     params: Params::FIELDS,
-    bindings: &[Access::Read, Access::Read, Access::Write],
+    bindings: &bindings::<5>(3),
     reference: attention_join,
 };
 
-/// Records what the `sums` and `peaks` of [`attention_split`](super::attention_split) come to.
-pub fn record(recording: &mut Recording, head_dim: u32, splits: u32, sums: Span, peaks: Span, y: Span) {
-    let params = Params { vec4s: (y.bytes / 16) as u32, head_vec4s: head_dim / 4, splits };
+const WORKGROUP: u32 = 256;
+/// vec4s of a workgroup; the shader's constant.
+const OWN: u32 = 32;
+
+/// Records what the `split_sums` and `peaks` of [`attention_split`](super::attention_split) come to, and where a
+/// router `tells` so, that it is told of it by its w1.
+pub fn record(
+    recording: &mut Recording,
+    head_dim: u32,
+    splits: u32,
+    (split_sums, peaks): (Span, Span),
+    y: Span,
+    (tells, [w1, told]): (bool, [Span; 2]),
+) {
+    let params = Params { vec4s: (y.bytes / 16) as u32, head_vec4s: head_dim / 4, splits, tells: u32::from(tells) };
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
         constants: vec![("WORKGROUP", WORKGROUP)],
         params: bytemuck::bytes_of(&params).to_vec(),
-        bindings: vec![sums, peaks, y],
-        workgroups: [params.vec4s.div_ceil(WORKGROUP), 1, 1],
+        bindings: vec![split_sums, peaks, w1, y, told],
+        workgroups: [params.vec4s.div_ceil(OWN), 1, 1],
     });
 }
 
 fn attention_join(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let (dim, splits) = (p.head_vec4s as usize * 4, p.splits as usize);
-    let (sums, peaks): (&[f32], &[[f32; 2]]) = (args.read(0), args.read(1));
-    let y: &mut [f32] = args.write(2);
-    let heads = sums.chunks_exact(dim * splits).zip(peaks.chunks_exact(splits));
-    for (y, (sums, peaks)) in y[..p.vec4s as usize * 4].chunks_exact_mut(dim).zip(heads) {
+    let (split_sums, peaks): (&[f32], &[[f32; 2]]) = (args.read(0), args.read(1));
+    let y: &mut [f32] = args.write(3);
+    let heads = split_sums.chunks_exact(dim * splits).zip(peaks.chunks_exact(splits));
+    for (y, (parts, peaks)) in y[..p.vec4s as usize * 4].chunks_exact_mut(dim).zip(heads) {
         let highest = peaks.iter().map(|peak| peak[0]).fold(f32::NEG_INFINITY, f32::max);
         let weights: Vec<f32> = peaks.iter().map(|peak| (peak[0] - highest).exp()).collect();
         let total: f32 = weights.iter().zip(peaks).map(|(weight, peak)| weight * peak[1]).sum();
         y.fill(0.0);
-        for (sums, weight) in sums.chunks_exact(dim).zip(&weights) {
-            y.iter_mut().zip(sums).for_each(|(y, sum)| *y += weight / total * sum);
+        for (part, weight) in parts.chunks_exact(dim).zip(&weights) {
+            y.iter_mut().zip(part).for_each(|(y, part)| *y += weight / total * part);
         }
+    }
+    if p.tells == 1 {
+        let w1 = args.read(2);
+        tell(args.write(4), w1, &y[..p.vec4s as usize * 4]);
     }
 }

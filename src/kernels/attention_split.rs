@@ -4,6 +4,7 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::attention::{Buffers, attend};
+use super::router_sums::{self, RouterAt, tell};
 use super::{attention_join, params};
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording};
 use crate::shape::LlamaShape;
@@ -19,15 +20,27 @@ params! {
     context: u32,
     /// S, the parts that the positions before each token are cut into.
     splits: u32,
+    /// 1: a router is told of y.
+    tells: u32,
 }
 
 /// `shaders/attention_split.wgsl`; bindings: q [T, H, A], positions `[T]`, keys [K, C, A] f16, values [K, C, A] f16,
-/// y [T, H, S, A], peaks [T, H, S, 2].
+/// y [T, H, S, A], peaks [T, H, S, 2], w1 [HIDDEN, H * A] f16,
+/// [sums](super::router_sums).
 pub static KERNEL: Kernel = Kernel {
     name: "attention_split",
     wgsl: include_str!("../../shaders/attention_split.wgsl"),
     params: Params::FIELDS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
+    bindings: &[
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Write,
+        Access::Write,
+        Access::Read,
+        Access::Write,
+    ],
     reference: attention_split,
 };
 
@@ -48,21 +61,35 @@ pub fn splits(shape: &LlamaShape, context: u32) -> u32 {
 }
 
 /// Records the attention of `tokens` tokens, each over the positions up to its own, cut into `splits` parts.
-pub fn record(recording: &mut Recording, shape: &LlamaShape, tokens: u32, context: u32, splits: u32, buffers: Buffers) {
+pub fn record(
+    recording: &mut Recording,
+    shape: &LlamaShape,
+    tokens: u32,
+    context: u32,
+    splits: u32,
+    buffers: Buffers,
+    told: Option<RouterAt<'_>>,
+) {
     let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
-    let params = Params { heads, kv_heads, head_dim, context, splits };
+    let tells = u32::from(told.is_some() && splits == 1);
+    let params = Params { heads, kv_heads, head_dim, context, splits, tells };
     let Buffers { q, positions, keys, values, y } = buffers;
     let peaks = recording.transient(u64::from(tokens * heads * splits) * 8).all();
     let sums = if splits == 1 { y } else { recording.transient(y.bytes * u64::from(splits)).all() };
+    let to = match told {
+        Some(told) => [told.router.w1.all(), told.sums],
+        // Not looked at.
+        None => [q, recording.transient(router_sums::BYTES).all()],
+    };
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
         constants: vec![("WORKGROUP", WORKGROUP), ("LANES", lanes(head_dim))],
         params: bytemuck::bytes_of(&params).to_vec(),
-        bindings: vec![q, positions, keys, values, sums, peaks],
+        bindings: vec![q, positions, keys, values, sums, peaks, to[0], to[1]],
         workgroups: [heads, splits, tokens],
     });
     if splits > 1 {
-        attention_join::record(recording, head_dim, splits, sums, peaks, y);
+        attention_join::record(recording, head_dim, splits, (sums, peaks), y, (told.is_some(), to));
     }
 }
 
@@ -93,4 +120,8 @@ fn attention_split(args: &mut Arguments<'_>) {
             y.iter_mut().for_each(|y| *y *= peak[1]);
         }
     });
+    if p.tells == 1 {
+        let w1 = args.read(6);
+        tell(args.write(7), w1, &y[..heads * dim]);
+    }
 }

@@ -11,17 +11,23 @@ pub mod gather_tokens;
 pub mod matmul_matrix;
 pub mod matmul_sliced;
 pub mod matmul_tiled;
-pub mod matvec_packed;
 pub mod matvec_sliced;
+pub mod packed;
 pub mod product;
+pub mod project;
+pub mod project_gate;
+pub mod project_logits;
+pub mod project_qkv;
+pub mod project_residual;
 pub mod rms_norm;
 pub mod rope_cache;
 pub mod route;
+pub mod router_sums;
 pub mod sample_peaks;
 pub mod sample_token;
 pub mod silu_mul;
-pub mod site_input;
 pub mod sliced;
+pub mod tell_router;
 pub mod token_nll;
 
 mod shaders;
@@ -31,7 +37,7 @@ pub use shaders::{BASELINE, MATRICES, SUBGROUPS, module};
 use crate::recording::{Access, Kernel};
 
 /// Every kernel that every adapter can run: all but [`matmul_matrix`].
-pub const ALL: [&Kernel; 18] = [
+pub const ALL: [&Kernel; 21] = [
     &attention::KERNEL,
     &attention_join::KERNEL,
     &attention_split::KERNEL,
@@ -40,15 +46,18 @@ pub const ALL: [&Kernel; 18] = [
     &gather_tokens::KERNEL,
     &matmul_sliced::KERNEL,
     &matmul_tiled::KERNEL,
-    &matvec_packed::KERNEL,
     &matvec_sliced::KERNEL,
+    &project_gate::KERNEL,
+    &project_logits::KERNEL,
+    &project_qkv::KERNEL,
+    &project_residual::KERNEL,
     &rms_norm::KERNEL,
     &rope_cache::KERNEL,
     &route::KERNEL,
     &sample_peaks::KERNEL,
     &sample_token::KERNEL,
     &silu_mul::KERNEL,
-    &site_input::KERNEL,
+    &tell_router::KERNEL,
     &token_nll::KERNEL,
 ];
 

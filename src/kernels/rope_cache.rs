@@ -69,28 +69,48 @@ pub fn turns(shape: &LlamaShape, context: u32) -> Vec<[f32; 2]> {
 
 fn rope_cache(args: &mut Arguments<'_>) {
     let p: Params = args.params();
-    let (heads, kv_heads) = (p.heads as usize, p.kv_heads as usize);
-    let (dim, half, context) = (p.head_dim as usize, p.head_dim as usize / 2, p.context as usize);
     let (qkv, positions, turns): (&[f32], &[u32], &[[f32; 2]]) = (args.read(0), args.read(1), args.read(2));
     let (q, keys, values): (&mut [f32], &mut [f16], &mut [f16]) = (args.write(3), args.write(4), args.write(5));
-    let slots = heads + 2 * kv_heads;
-    for (token, row) in qkv.chunks_exact(slots * dim).enumerate().take(p.tokens as usize) {
-        let position = positions[token] as usize;
-        let turned = |from: &[f32], at: usize| {
-            let (i, sign) = (at % half, if at < half { -1.0 } else { 1.0 });
-            let [cos, sin] = turns[position * half + i];
-            from[at] * cos + sign * from[(at + half) % dim] * sin
-        };
-        for (slot, from) in row.chunks_exact(dim).enumerate() {
-            let cached = |kv_head: usize| (kv_head * context + position) * dim;
-            for at in 0..dim {
-                if slot < heads {
-                    q[(token * heads + slot) * dim + at] = turned(from, at);
-                } else if slot < heads + kv_heads {
-                    keys[cached(slot - heads) + at] = f16::from_f32(turned(from, at));
-                } else {
-                    values[cached(slot - heads - kv_heads) + at] = f16::from_f32(from[at]);
-                }
+    let heads = [p.heads, p.kv_heads, p.head_dim, p.context].map(|n| n as usize);
+    let row = (heads[0] + 2 * heads[1]) * heads[2];
+    for (token, row) in qkv.chunks_exact(row).enumerate().take(p.tokens as usize) {
+        rotate(heads, (token, positions[token] as usize), turns, row, Rotated { q, keys, values });
+    }
+}
+
+/// Where rotated queries, keys and values go.
+pub(super) struct Rotated<'a> {
+    /// [T, H, A]
+    pub q: &'a mut [f32],
+    /// [K, C, A]
+    pub keys: &'a mut [f16],
+    /// [K, C, A]
+    pub values: &'a mut [f16],
+}
+
+/// Rotates and stores the `row` of a token of the step at a position: `[(H + 2K) * A]`; the first are H, K, A and C.
+pub(super) fn rotate(
+    [heads, kv_heads, dim, context]: [usize; 4],
+    (token, position): (usize, usize),
+    turns: &[[f32; 2]],
+    row: &[f32],
+    to: Rotated<'_>,
+) {
+    let half = dim / 2;
+    let turned = |from: &[f32], at: usize| {
+        let (i, sign) = (at % half, if at < half { -1.0 } else { 1.0 });
+        let [cos, sin] = turns[position * half + i];
+        from[at] * cos + sign * from[(at + half) % dim] * sin
+    };
+    for (slot, from) in row.chunks_exact(dim).enumerate() {
+        let cached = |kv_head: usize| (kv_head * context + position) * dim;
+        for at in 0..dim {
+            if slot < heads {
+                to.q[(token * heads + slot) * dim + at] = turned(from, at);
+            } else if slot < heads + kv_heads {
+                to.keys[cached(slot - heads) + at] = f16::from_f32(turned(from, at));
+            } else {
+                to.values[cached(slot - heads - kv_heads) + at] = f16::from_f32(from[at]);
             }
         }
     }

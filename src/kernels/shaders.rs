@@ -14,10 +14,17 @@ pub const MATRICES: Capabilities = Capabilities::SHADER_FLOAT16.union(Capabiliti
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 7] = [
+const SHARED: [(&str, &str); 14] = [
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
     ("product", include_str!("../../shaders/shared/product.wgsl")),
     ("router", include_str!("../../shaders/shared/router.wgsl")),
+    ("router_sums", include_str!("../../shaders/shared/router_sums.wgsl")),
+    ("add_term", include_str!("../../shaders/shared/add_term.wgsl")),
+    ("tell", include_str!("../../shaders/shared/tell.wgsl")),
+    ("tell_by_teams", include_str!("../../shaders/shared/tell_by_teams.wgsl")),
+    ("packed_dot", include_str!("../../shaders/shared/packed_dot.wgsl")),
+    ("packed_input", include_str!("../../shaders/shared/packed_input.wgsl")),
+    ("projection", include_str!("../../shaders/shared/projection.wgsl")),
     ("tiled", include_str!("../../shaders/shared/tiled.wgsl")),
     ("sampling", include_str!("../../shaders/shared/sampling.wgsl")),
     ("candidates", include_str!("../../shaders/shared/candidates.wgsl")),

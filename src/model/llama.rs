@@ -6,7 +6,9 @@ use super::state::{Cache, Inputs, LayerCache};
 use super::weights::{LayerWeights, Weights};
 use crate::engine::Traits;
 use crate::kernels::product::{Depths, Output, Product, in_tiles, tile_tokens};
-use crate::kernels::{attention, embed_sliced, gather_tokens, rms_norm, rope_cache, route, silu_mul, token_nll};
+use crate::kernels::{
+    attention, embed_sliced, gather_tokens, project, rms_norm, rope_cache, route, silu_mul, token_nll,
+};
 use crate::kernels::{sample_peaks, sample_token};
 use crate::precision::Depth;
 use crate::recording::{Buffer, Recording, Span};
@@ -129,7 +131,7 @@ impl Llama<'_> {
 
     /// Whether the products of so many tokens are of int8s.
     fn packs(&self, tokens: u32) -> bool {
-        tokens == 1 && self.traits.packed_dot
+        tokens == 1 && project::fits(self.traits, self.shape)
     }
 
     /// x += O attention(rope(Q n), rope(K n), V n) with n = norm(x).

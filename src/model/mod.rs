@@ -17,7 +17,7 @@ use rand::seq::SliceRandom;
 use crate::engine::{DeviceInfo, Engine, KernelTime};
 use crate::error::{Error, Result};
 use crate::kernels::attention::Reach;
-use crate::kernels::token_nll;
+use crate::kernels::{project, token_nll};
 use crate::precision::{Depth, Precision, PrecisionPlan, SLICES};
 use crate::recording::{Prepared, Recording, Ticket};
 use crate::residency::Residency;
@@ -135,7 +135,7 @@ impl Model {
 
     /// Whether the numbers that go into the products of a single token become int8s.
     pub fn packs_activations(&self) -> bool {
-        self.engine.traits().packed_dot
+        project::fits(self.engine.traits(), &self.shape)
     }
 
     /// Whether the products of several tokens are made by cooperative matrices, in f16.

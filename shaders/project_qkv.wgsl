@@ -1,0 +1,94 @@
+// The queries, keys and values of one token, rotated by its position: queries go to `q`, keys and values as f16 into the
+// cache. q: [H, A] f32, keys and values: [K, C, A/2] words of two f16.
+#import sliced
+#import router
+#import router_sums
+#import packed_dot
+#import packed_input
+#import projection
+
+@group(0) @binding(12) var<storage, read> positions: array<u32>;
+// [C, A/2] of (cos, sin), two to an entry.
+@group(0) @binding(13) var<storage, read> turns: array<vec4<f32>>;
+@group(0) @binding(14) var<storage, read_write> depth: array<u32>;
+@group(0) @binding(15) var<storage, read_write> q: array<vec2<f32>>;
+@group(0) @binding(16) var<storage, read_write> keys: array<u32>;
+@group(0) @binding(17) var<storage, read_write> values: array<u32>;
+
+// The products of the workgroup's rows.
+var<workgroup> outcome: array<f32, OWN_ROWS>;
+
+// Four rows that are rotated together: dimensions 2j, 2j + 1 and their partners half a head further on.
+struct Four {
+    // The head's place among queries, keys and values.
+    slot: u32,
+    j: u32,
+}
+
+fn four_of(workgroup: u32, at: u32) -> Four {
+    let four = workgroup * (OWN_ROWS / 4u) + at;
+    let quarter = params.head_dim / 4u;
+    return Four(four / quarter, four % quarter);
+}
+
+fn row_of(workgroup: u32, own: u32) -> u32 {
+    let four = four_of(workgroup, own / 4u);
+    return four.slot * params.head_dim + 2u * four.j + own % 2u + own / 2u % 2u * (params.head_dim / 2u);
+}
+
+// (a, b) turned by (cos, sin).
+fn turn(a: f32, b: f32, by: vec2<f32>) -> vec2<f32> {
+    return vec2<f32>(a * by.x - b * by.y, b * by.x + a * by.y);
+}
+
+struct Beside {
+    unused: u32,
+}
+
+fn ahead(team: Team) -> Beside {
+    return Beside();
+}
+
+fn finish(team: Team, sums: vec4<f32>, beside: Beside) {
+    if team.lane < ROWS {
+        outcome[team.own + team.lane] = sums[team.lane];
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(num_subgroups) subgroups: u32,
+    @builtin(subgroup_size) size: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let place = Place(lane, subgroup, subgroups, size);
+    let local = local_of(place);
+    let four = four_of(workgroup.x, min(local, OWN_ROWS / 4u - 1u));
+    let quarter = params.head_dim / 4u;
+    let position = positions[0];
+    let by = turns[position * quarter + four.j];
+    multiply(place, workgroup.x);
+    workgroupBarrier();
+    if local >= OWN_ROWS / 4u || four.slot >= params.heads + 2u * params.kv_heads {
+        return;
+    }
+    let low = vec2<f32>(outcome[4u * local], outcome[4u * local + 1u]);
+    let high = vec2<f32>(outcome[4u * local + 2u], outcome[4u * local + 3u]);
+    let first = turn(low.x, high.x, by.xy);
+    let second = turn(low.y, high.y, by.zw);
+    if four.slot < params.heads {
+        let to = four.slot * 2u * quarter + four.j;
+        q[to] = vec2<f32>(first.x, second.x);
+        q[to + quarter] = vec2<f32>(first.y, second.y);
+    } else if four.slot < params.heads + params.kv_heads {
+        let to = ((four.slot - params.heads) * params.context + position) * 2u * quarter + four.j;
+        keys[to] = pack2x16float(vec2<f32>(first.x, second.x));
+        keys[to + quarter] = pack2x16float(vec2<f32>(first.y, second.y));
+    } else {
+        let to = ((four.slot - params.heads - params.kv_heads) * params.context + position) * 2u * quarter + four.j;
+        values[to] = pack2x16float(low);
+        values[to + quarter] = pack2x16float(high);
+    }
+}

@@ -1,0 +1,72 @@
+// y += W x for one token: what attention and feed-forward add to the residual stream. The router of the site whose
+// input is the norm of y is told of it.
+#import sliced
+#import router
+#import router_sums
+#import add_term
+#import packed_dot
+#import packed_input
+#import projection
+#import tell_by_teams
+
+// The next site's: [HIDDEN, rows] f16, and [rows].
+@group(0) @binding(12) var<storage, read> w1: array<vec4<u32>>;
+@group(0) @binding(13) var<storage, read> next_norm: array<f32>;
+@group(0) @binding(14) var<storage, read_write> depth: array<u32>;
+@group(0) @binding(15) var<storage, read_write> sums: array<atomic<u32>>;
+@group(0) @binding(16) var<storage, read_write> y: array<f32>;
+
+override NUMBERS: u32 = OWN_ROWS;
+
+fn row_of(workgroup: u32, own: u32) -> u32 {
+    return workgroup * OWN_ROWS + own;
+}
+
+// What y was, and the next norm.
+struct Beside {
+    before: vec4<f32>,
+    weight: vec4<f32>,
+}
+
+fn ahead(team: Team) -> Beside {
+    var beside = Beside();
+    for (var r = 0u; r < ROWS; r++) {
+        beside.before[r] = y[team.rows[r]];
+        beside.weight[r] = next_norm[team.rows[r]];
+    }
+    return beside;
+}
+
+fn finish(team: Team, sums: vec4<f32>, beside: Beside) {
+    let after = beside.before + sums;
+    for (var r = 0u; r < ROWS; r++) {
+        if team.first + r < params.rows {
+            if team.lane == r {
+                y[team.first + r] = after[r];
+            }
+            if params.tells == 1u {
+                tell_number(team.at, team.lane, team.own + r, after[r] * beside.weight[r]);
+            }
+        }
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(num_subgroups) subgroups: u32,
+    @builtin(subgroup_size) size: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let place = Place(lane, subgroup, subgroups, size);
+    let local = local_of(place);
+    let first = row_of(workgroup.x, 0u);
+    if params.tells == 1u {
+        begin_telling(local, params.rows / 8u, first, min(NUMBERS, params.rows - first));
+    }
+    multiply(place, workgroup.x);
+    if params.tells == 1u {
+        end_telling(local);
+    }
+}

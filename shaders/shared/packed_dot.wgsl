@@ -1,0 +1,46 @@
+// A chunk of 64 weights times 64 numbers that are pairs of int8s: within a chunk all is whole numbers.
+// src/kernels/packed.rs tells how the pairs lie.
+
+// What a high int8 counts for, in low ones.
+const HIGH: i32 = 256;
+
+// 64 numbers: word c of plane i has those that belong to weights 16c + 4i to 16c + 4i + 3.
+struct Input {
+    high: array<vec4<u32>, 4>,
+    low: array<vec4<u32>, 4>,
+    // What a low int8 counts for, and the sum of the numbers.
+    unit: f32,
+    sum: f32,
+}
+
+fn dot_words(a: vec4<u32>, b: vec4<u32>) -> i32 {
+    return dot4I8Packed(a.x, b.x) + dot4I8Packed(a.y, b.y) + dot4I8Packed(a.z, b.z) + dot4I8Packed(a.w, b.w);
+}
+
+fn dot_planes(codes0: vec4<u32>, codes1: vec4<u32>, codes2: vec4<u32>, codes3: vec4<u32>, input: Input) -> i32 {
+    let high = dot_words(codes0, input.high[0]) + dot_words(codes1, input.high[1])
+        + dot_words(codes2, input.high[2]) + dot_words(codes3, input.high[3]);
+    let low = dot_words(codes0, input.low[0]) + dot_words(codes1, input.low[1])
+        + dot_words(codes2, input.low[2]) + dot_words(codes3, input.low[3]);
+    return HIGH * high + low;
+}
+
+fn pairs(v: vec4<u32>, i: u32) -> vec4<u32> {
+    return (v >> vec4<u32>(2u * i)) & LOW_PAIRS;
+}
+
+// The two-bit codes of a slice times the numbers.
+fn dot_slice(slice: vec4<u32>, input: Input) -> i32 {
+    return dot_planes(pairs(slice, 0u), pairs(slice, 1u), pairs(slice, 2u), pairs(slice, 3u), input);
+}
+
+// The four-bit codes of two slices times the numbers.
+fn dot_two_slices(high: vec4<u32>, low: vec4<u32>, input: Input) -> i32 {
+    let two = vec4<u32>(2u);
+    let four = vec4<u32>(4u);
+    let nibbles = vec4<u32>(0x0f0f0f0fu);
+    // Codes of planes 0 and 2, and of 1 and 3, in the low and the high half of each byte.
+    let even = ((high << two) & vec4<u32>(0xccccccccu)) | (low & vec4<u32>(0x33333333u));
+    let odd = (high & vec4<u32>(0xccccccccu)) | ((low >> two) & vec4<u32>(0x33333333u));
+    return dot_planes(even & nibbles, odd & nibbles, (even >> four) & nibbles, (odd >> four) & nibbles, input);
+}

@@ -1,0 +1,174 @@
+// What the products of one token share: each workgroup makes the site's input into pairs of int8s for itself, knows
+// the depth by what the router was told, and multiplies its rows. A kernel declares `depth`, says by `row_of` which rows are its workgroup's, by `ahead` what it will need beside their products, and by `finish` what
+// becomes of them.
+//
+// A team of LANES invocations of one subgroup works on ROWS rows at a time, each of the team on every LANES-th chunk of
+// 64 weights, and so on for ROUNDS rounds.
+
+struct Params {
+    // Of the weight, in this dispatch.
+    rows: u32,
+    // Row of y that this dispatch's first row belongs to.
+    first_row: u32,
+    // 1: the input is x / sqrt(mean(x^2) + eps) * norm; 0: it is x.
+    normed: u32,
+    // Added to the mean square by the norm.
+    eps: f32,
+    // 1: the router chooses the depth, and it is written; 0: it is read.
+    routed: u32,
+    // Its entry in `control`.
+    site: u32,
+    // 1: a router is told of what is made here.
+    tells: u32,
+    // Of the attention, where rows are queries, keys and values.
+    heads: u32,
+    kv_heads: u32,
+    head_dim: u32,
+    context: u32,
+}
+
+override WORKGROUP: u32 = 256u;
+// A power of two, no more than a subgroup has and no less than ROWS.
+override LANES: u32 = 32u;
+// 1, 2 or 4.
+override ROWS: u32 = 2u;
+// Rows that a team works on, in so many at a time.
+override ROUNDS: u32 = 1u;
+// Chunks of 64 weights in a row, and in a quantization group.
+override CHUNKS: u32 = 64u;
+override GROUP_CHUNKS: u32 = 1u;
+// Rows of a workgroup, a multiple of sixteen and no more than it has invocations; and those of a round.
+override OWN_ROWS: u32 = WORKGROUP / LANES * ROWS * ROUNDS;
+override ROUND_ROWS: u32 = WORKGROUP / LANES * ROWS;
+
+var<immediate> params: Params;
+@group(0) @binding(5) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> norm: array<vec4<f32>>;
+// Of the site's router, with w2 [3, HIDDEN].
+@group(0) @binding(7) var<storage, read> b1: array<f32>;
+@group(0) @binding(8) var<storage, read> w2: array<f32>;
+@group(0) @binding(9) var<storage, read> b2: array<f32>;
+@group(0) @binding(10) var<storage, read> control: array<Control>;
+// What the kernel before told the router.
+@group(0) @binding(11) var<storage, read> heard: array<u32>;
+
+fn load_input(chunk: u32) -> Input {
+    return Input(
+        array<vec4<u32>, 4>(
+            planes[chunk], planes[CHUNKS + chunk], planes[2u * CHUNKS + chunk], planes[3u * CHUNKS + chunk],
+        ),
+        array<vec4<u32>, 4>(
+            planes[4u * CHUNKS + chunk], planes[5u * CHUNKS + chunk],
+            planes[6u * CHUNKS + chunk], planes[7u * CHUNKS + chunk],
+        ),
+        about[chunk].x,
+        about[chunk].y,
+    );
+}
+
+// Chunk `at` of the weight, read so many slices deep, times the numbers: the codes' bits are taken four at a time.
+fn dot_chunk(at: u32, slices: u32, input: Input) -> i32 {
+    let base = base_slice[at];
+    if slices == 1u {
+        return dot_slice(base, input);
+    }
+    let upper = dot_two_slices(base, first_slice[at], input);
+    if slices == 2u {
+        return upper;
+    }
+    let second = second_slice[at];
+    if slices == 3u {
+        return 4 * upper + dot_slice(second, input);
+    }
+    return 16 * upper + dot_two_slices(second, third_slice[at], input);
+}
+
+// The part of a row's product that lies in one chunk.
+fn product(row: u32, chunk: u32, slices: u32, input: Input) -> f32 {
+    let lo_step = unpack2x16float(scales[row * (CHUNKS / GROUP_CHUNKS) + chunk / GROUP_CHUNKS]);
+    let bin = lo_step.y / f32(1u << (2u * slices - 2u));
+    let middle = lo_step.x + bin * 0.5;
+    return bin * input.unit * f32(dot_chunk(row * CHUNKS + chunk, slices, input)) + middle * input.sum;
+}
+
+fn products(rows: vec4<u32>, chunk: u32, slices: u32, input: Input) -> vec4<f32> {
+    var all = vec4<f32>(product(rows.x, chunk, slices, input), 0.0, 0.0, 0.0);
+    if ROWS > 1u {
+        all.y = product(rows.y, chunk, slices, input);
+    }
+    if ROWS > 2u {
+        all.z = product(rows.z, chunk, slices, input);
+        all.w = product(rows.w, chunk, slices, input);
+    }
+    return all;
+}
+
+// What the lanes of a team have, added up for each of them.
+fn sum_lanes(own: vec4<f32>) -> vec4<f32> {
+    var sums = own;
+    for (var other = LANES / 2u; other > 0u; other /= 2u) {
+        sums.x += subgroupShuffleXor(sums.x, other);
+        if ROWS > 1u {
+            sums.y += subgroupShuffleXor(sums.y, other);
+        }
+        if ROWS > 2u {
+            sums.z += subgroupShuffleXor(sums.z, other);
+            sums.w += subgroupShuffleXor(sums.w, other);
+        }
+    }
+    return sums;
+}
+
+// Where a team is in a round: which of its workgroup's rows it begins with, which of the weight's that is, and all it
+// reads, where rows past the end are the last one.
+struct Team {
+    at: u32,
+    lane: u32,
+    own: u32,
+    first: u32,
+    rows: vec4<u32>,
+}
+
+fn team_in(workgroup: u32, local: u32, round: u32) -> Team {
+    let at = local / LANES;
+    let own = round * ROUND_ROWS + at * ROWS;
+    let rows = vec4<u32>(
+        row_of(workgroup, own), row_of(workgroup, own + 1u), row_of(workgroup, own + 2u), row_of(workgroup, own + 3u),
+    );
+    return Team(at, local % LANES, own, rows.x, min(rows, vec4<u32>(params.rows - 1u)));
+}
+
+// The rows of an invocation's teams. Called with each depth as a constant, so that each gets loops of its own.
+fn multiply_rows(workgroup: u32, local: u32, slices: u32, factor: f32) {
+    for (var round = 0u; round < ROUNDS; round++) {
+        let team = team_in(workgroup, local, round);
+        let beside = ahead(team);
+        var sums = vec4<f32>();
+        for (var chunk = team.lane; chunk < CHUNKS; chunk += LANES) {
+            sums += products(team.rows, chunk, slices, load_input(chunk));
+        }
+        finish(team, sum_lanes(sums) * factor, beside);
+    }
+}
+
+// Multiplies the workgroup's rows.
+fn multiply(place: Place, workgroup: u32) {
+    let local = local_of(place);
+    let told_depth = depth[0];
+
+    let mean_squares = pack_input(place);
+    let factor = select(1.0, inverseSqrt(mean_squares.x + params.eps), params.normed == 1u);
+    var slices = told_depth;
+    if params.routed == 1u {
+        slices = chosen_depth(place, factor * inverseSqrt(mean_squares.y * factor * factor + EPS));
+        if workgroup == 0u && local == 0u {
+            depth[0] = slices;
+        }
+    }
+    switch slices {
+        case 1u: { multiply_rows(workgroup, local, 1u, factor); }
+        case 2u: { multiply_rows(workgroup, local, 2u, factor); }
+        case 3u: { multiply_rows(workgroup, local, 3u, factor); }
+        default: { multiply_rows(workgroup, local, 4u, factor); }
+    }
+}
