@@ -111,6 +111,7 @@ fn a_profile_has_every_kernel_and_takes_time() {
         // Four sites in two layers, each with a router: a kernel of its own, or a part of the projection.
         let projections = ["project_qkv", "project_residual", "project_gate"].map(of).iter().sum();
         assert_eq!(if model.packs_activations() { projections } else { of("route") }, 8);
+        assert_eq!(of("sample_token"), 1, "the step is one that generation runs");
         assert!(profile.kernels.iter().map(|share| share.total_us).sum::<f64>() > 0.0);
         let launches: usize = profile.kernels.iter().map(|share| share.launches).sum();
         assert_eq!(profile.gaps.launches, launches - 1);

@@ -15,6 +15,7 @@ fn edge_run(home: &Path) -> Command {
         .env("HOME", home)
         .env("XDG_DATA_HOME", home)
         .env("XDG_CONFIG_HOME", home)
+        .env("XDG_CACHE_HOME", home)
         .env("APPDATA", home)
         .env("USERPROFILE", home);
     command

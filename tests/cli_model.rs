@@ -47,6 +47,7 @@ impl Tiny {
         let mut command = Command::new(env!("CARGO_BIN_EXE_edge-run"));
         // Neither the configuration of this machine's user nor its battery counts.
         command.env("XDG_CONFIG_HOME", self.home.path()).env("APPDATA", self.home.path());
+        command.env("XDG_CACHE_HOME", self.home.path());
         command.args(["--device", "cpu", "--power-mode", "high", "-m"]).arg(&self.model);
         command
     }

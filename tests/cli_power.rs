@@ -54,7 +54,7 @@ impl Home {
     fn run(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_edge-run"));
         command.args(words).current_dir(self.0.path());
-        for name in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "APPDATA", "USERPROFILE"] {
+        for name in ["HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "APPDATA", "USERPROFILE"] {
             command.env(name, self.0.path());
         }
         for name in ["NO_COLOR", "COLORTERM", "WT_SESSION"] {

@@ -5,7 +5,7 @@ mod gpu;
 
 use edge_run::cpu;
 use edge_run::engine::Engine;
-use edge_run::kernels::silu_mul;
+use edge_run::kernels::{copy, silu_mul};
 use edge_run::recording::{Buffer, Prepared, Recording};
 
 const WIDTH: u32 = 64;
@@ -78,5 +78,24 @@ fn a_dropped_ticket_leaves_the_next_run_as_it_was() {
             }
         }
         assert_eq!(engine.allocated_bytes(), allocated, "read-back buffers are used again");
+    });
+}
+
+/// More steps than go into one submit of an engine that has timed none.
+#[test]
+fn a_long_recording_takes_effect_in_order() {
+    on_every_engine(|engine| {
+        let buffers: Vec<Buffer> = (0..131).map(|_| engine.create("test", 16).unwrap()).collect();
+        let mut recording = Recording::new();
+        for pair in buffers.windows(2) {
+            copy::record(&mut recording, pair[0].all(), pair[1].all());
+        }
+        recording.read_back(buffers[130].all());
+        let mut prepared = engine.prepare(recording).unwrap();
+        for number in [7u32, 8, 9] {
+            engine.write(buffers[0].all(), bytemuck::cast_slice(&[number; 4]));
+            let read: Vec<u32> = bytemuck::pod_collect_to_vec(&engine.run(&mut prepared).unwrap()[0]);
+            assert_eq!(read, [number; 4]);
+        }
     });
 }

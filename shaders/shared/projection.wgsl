@@ -154,11 +154,14 @@ fn multiply_rows(workgroup: u32, local: u32, slices: u32, factor: f32) {
 // Multiplies the workgroup's rows.
 fn multiply(place: Place, workgroup: u32) {
     let local = local_of(place);
-    let told_depth = depth[0];
+    // On its way while the input is packed.
+    var slices = 0u;
+    if params.routed == 0u {
+        slices = depth[0];
+    }
 
     let mean_squares = pack_input(place);
     let factor = select(1.0, inverseSqrt(mean_squares.x + params.eps), params.normed == 1u);
-    var slices = told_depth;
     if params.routed == 1u {
         slices = chosen_depth(place, factor * inverseSqrt(mean_squares.y * factor * factor + EPS));
         if workgroup == 0u && local == 0u {

@@ -107,13 +107,14 @@ pub fn measure(model: &mut Model, test: &Test, repetitions: u32) -> Result<Measu
 
 /// Times every kernel of a step of the test, under the plan that is set: of the prompt's first step, or of one token.
 pub fn profile(model: &mut Model, test: &Test, repetitions: u32) -> Result<Profile> {
-    let tokens = match test.kind {
-        TestKind::Prompt => test.tokens.min(STEP_TOKENS),
-        TestKind::Generation => 1,
+    let (tokens, choice) = match test.kind {
+        TestKind::Prompt => (test.tokens.min(STEP_TOKENS), None),
+        TestKind::Generation => (1, Some(Sampler::new(SamplerSettings::default())?.choice())),
     };
     let ids = random_ids(model, &mut ChaCha12Rng::seed_from_u64(2), tokens);
-    model.profile(&ids, test.depth)?;
-    let runs = (0..repetitions).map(|_| model.profile(&ids, test.depth)).collect::<Result<Vec<_>>>()?;
+    model.profile(&ids, test.depth, choice.as_ref())?;
+    let runs =
+        (0..repetitions).map(|_| model.profile(&ids, test.depth, choice.as_ref())).collect::<Result<Vec<_>>>()?;
     Ok(Profile::of(&runs))
 }
 

@@ -322,6 +322,8 @@ pub enum Place {
     DefaultModel,
     /// The configuration file that is read without --config
     Config,
+    /// The folder of pipelines that the GPU's driver has compiled
+    Pipelines,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::Done;
 use super::args::{DevicesArgs, ModelArgs};
 use super::exit::Exit;
 use super::output::{note, print_json, print_line};
+use super::paths::pipelines_dir;
 use crate::cpu;
 use crate::engine::{DeviceInfo, Engine};
 use crate::error::{Error, Result};
@@ -47,7 +48,7 @@ pub fn open(args: &ModelArgs) -> Result<Box<dyn Engine>> {
                 cooperative_matrix: !args.no_cooperative_matrix,
                 ..GpuOptions::default()
             };
-            gpu::open(index, options)
+            gpu::open_cached(index, options, &pipelines_dir()?)
         }
         Choice::Cpu => {
             if asked.is_none() {

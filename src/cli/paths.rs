@@ -1,4 +1,4 @@
-//! Where models and the configuration lie on this machine.
+//! Where models, the configuration and compiled pipelines lie on this machine.
 
 use std::path::PathBuf;
 
@@ -33,6 +33,12 @@ pub fn config_file() -> Result<PathBuf> {
     Ok(strategy()?.config_dir().join("edge-run").join("edge-run.toml"))
 }
 
+/// The folder of compiled pipelines: `edge-run/pipelines` in the user's cache folder (`XDG_CACHE_HOME`, or
+/// `%LOCALAPPDATA%` on Windows).
+pub fn pipelines_dir() -> Result<PathBuf> {
+    Ok(strategy()?.cache_dir().join("edge-run").join("pipelines"))
+}
+
 fn strategy() -> Result<impl BaseStrategy> {
     choose_base_strategy().map_err(|e| Error::io("find", "the home folder")(std::io::Error::other(e)))
 }
@@ -43,10 +49,12 @@ pub fn run(args: &PathsArgs) -> Done {
         Some(Place::Models) => print_line(models_dir()?.display())?,
         Some(Place::DefaultModel) => print_line(default_model_dir()?.display())?,
         Some(Place::Config) => print_line(config_file()?.display())?,
+        Some(Place::Pipelines) => print_line(pipelines_dir()?.display())?,
         None => {
             print_line(format_args!("models         {}", models_dir()?.display()))?;
             print_line(format_args!("default-model  {}", default_model_dir()?.display()))?;
             print_line(format_args!("config         {}", config_file()?.display()))?;
+            print_line(format_args!("pipelines      {}", pipelines_dir()?.display()))?;
         }
     }
     Ok(Exit::Done)

@@ -12,7 +12,7 @@ use crate::kernels::{packed, project};
 /// Features without which an adapter is not used.
 const REQUIRED: Features = Features::IMMEDIATES;
 /// Features that are used where they are there.
-const OPTIONAL: Features = Features::TIMESTAMP_QUERY.union(Features::SUBGROUP);
+const OPTIONAL: Features = Features::TIMESTAMP_QUERY.union(Features::SUBGROUP).union(Features::PIPELINE_CACHE);
 /// What cooperative matrices need.
 const MATRICES: Features = Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(Features::SHADER_F16);
 /// Invocations of a subgroup that multiplies matrices; the shader's constant.

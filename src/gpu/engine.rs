@@ -1,10 +1,14 @@
-//! Executes recordings: one compute pass and one submit a run.
+//! Executes recordings: one compute pass and one submit a run, or a few of them where it takes long.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
+use super::cache::PipelineCache;
 use super::context::Context;
+use super::pace::Pace;
 use super::pipelines::{Pipeline, Pipelines};
 use super::pool::{Loan, Pool};
 use super::timestamps;
@@ -24,6 +28,8 @@ pub(super) struct GpuEngine {
     /// Bytes of destroyed buffers that submitted work may still read.
     retiring_bytes: Arc<AtomicU64>,
     pool: Pool,
+    /// Of the run that ended last, for recordings that have not run.
+    pace: Pace,
     /// Where read-backs go until the host has read them: a buffer for each run under way.
     read_backs: Pool,
     staged_bytes: u64,
@@ -74,6 +80,8 @@ struct Place {
 
 struct GpuPrepared {
     steps: Vec<Step>,
+    /// Of its last run.
+    pace: Arc<Mutex<Option<Pace>>>,
     /// Of the read-backs, each at the sum of the lengths before it.
     read_back_lengths: Vec<u64>,
     /// They go back to the pool with the recording. A run that is still under way then comes first on the queue, before
@@ -87,6 +95,10 @@ struct GpuTicket {
     read_back: Option<Mapping>,
     lengths: Vec<u64>,
     submission: wgpu::SubmissionIndex,
+    /// When it was submitted, in how many steps, and where its pace is to be noted.
+    start: Instant,
+    steps: usize,
+    pace: Arc<Mutex<Option<Pace>>>,
 }
 
 /// A read-back buffer that is mapped, or will be. It goes back unmapped.
@@ -99,15 +111,19 @@ impl Drop for Mapping {
 }
 
 impl GpuEngine {
-    pub fn new(context: Context) -> GpuEngine {
+    /// An engine of the device; with a folder, one that keeps compiled pipelines there.
+    pub fn new(context: Context, cache: Option<&Path>) -> GpuEngine {
         let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let cache =
+            cache.and_then(|folder| PipelineCache::open(&context.device, &context.device.adapter_info(), folder));
         GpuEngine {
             context,
-            pipelines: Pipelines::default(),
+            pipelines: Pipelines::new(cache),
             buffers: HashMap::new(),
             buffer_bytes: 0,
             retiring_bytes: Arc::default(),
             pool: Pool::new("transient", storage),
+            pace: Pace::default(),
             read_backs: Pool::new("read back", wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
             staged_bytes: 0,
         }
@@ -244,7 +260,12 @@ impl Engine for GpuEngine {
         }
         self.context.check()?;
         let transients = loans.into_iter().map(|(_, loan)| loan).collect();
-        Ok(Prepared(Box::new(GpuPrepared { steps, read_back_lengths: lengths, _transients: transients })))
+        Ok(Prepared(Box::new(GpuPrepared {
+            steps,
+            pace: Arc::default(),
+            read_back_lengths: lengths,
+            _transients: transients,
+        })))
     }
 
     fn overlaps(&self) -> bool {
@@ -258,20 +279,30 @@ impl Engine for GpuEngine {
             true => None,
             false => Some(Mapping(self.read_backs.lend(&self.context, lengths.iter().sum())?)),
         };
-        let submission = self.context.queue.submit([self.encode(&prepared.steps, read_back.as_ref())]);
+        let start = Instant::now();
+        let pace = prepared.pace.lock().expect("no panic while held").unwrap_or(self.pace);
+        let mut submission = None;
+        for steps in prepared.steps.chunks(pace.steps()) {
+            submission = Some(self.context.queue.submit([self.encode(steps, read_back.as_ref())]));
+        }
+        let submission = submission.unwrap_or_else(|| self.context.queue.submit([]));
         if let Some(Mapping(loan)) = &read_back {
             loan.buffer().map_async(wgpu::MapMode::Read, .., |_| ());
         }
         self.context.check()?;
-        Ok(Ticket(Box::new(GpuTicket { read_back, lengths, submission })))
+        let (steps, pace) = (prepared.steps.len(), prepared.pace.clone());
+        Ok(Ticket(Box::new(GpuTicket { read_back, lengths, submission, start, steps, pace })))
     }
 
     fn finish(&mut self, ticket: Ticket) -> Result<Vec<Vec<u8>>> {
-        let GpuTicket { read_back, lengths, submission } = *ticket.0.downcast().expect("a ticket of this engine");
+        let GpuTicket { read_back, lengths, submission, start, steps, pace } =
+            *ticket.0.downcast().expect("a ticket of this engine");
         let Some(Mapping(loan)) = &read_back else {
             return self.context.check().map(|()| Vec::new());
         };
         self.context.wait_for(submission)?;
+        self.pace = Pace::of(steps, start.elapsed());
+        *pace.lock().expect("no panic while held") = Some(self.pace);
         let mapped = loan.buffer().get_mapped_range(..).map_err(|e| self.context.fault(e.to_string()))?;
         let mut rest: &[u8] = &mapped;
         let mut results = Vec::new();

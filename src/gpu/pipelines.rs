@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::cache::PipelineCache;
 use super::context::Context;
 use crate::error::Result;
 use crate::kernels;
@@ -17,13 +18,18 @@ pub(super) struct Pipeline {
 type Constants = Vec<(&'static str, u32)>;
 
 /// Every pipeline compiled so far.
-#[derive(Default)]
 pub(super) struct Pipelines {
+    cache: Option<PipelineCache>,
     modules: HashMap<&'static str, wgpu::ShaderModule>,
     pipelines: HashMap<(&'static str, Constants), Arc<Pipeline>>,
 }
 
 impl Pipelines {
+    /// No pipelines yet; with a cache, from which they are taken and in which they are kept at the end.
+    pub fn new(cache: Option<PipelineCache>) -> Pipelines {
+        Pipelines { cache, modules: HashMap::new(), pipelines: HashMap::new() }
+    }
+
     /// The pipeline of a dispatch, compiled if it is the first of its kind.
     pub fn get(&mut self, context: &Context, dispatch: &Dispatch) -> Result<Arc<Pipeline>> {
         let key = (dispatch.kernel.name, dispatch.constants.clone());
@@ -44,23 +50,24 @@ impl Pipelines {
             immediate_size: dispatch.params.len() as u32,
         });
         let constants: Vec<(&str, f64)> = dispatch.constants.iter().map(|(name, v)| (*name, f64::from(*v))).collect();
+        let module = self.module(context, kernel)?;
         let compute = context.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.name),
             layout: Some(&layout),
-            module: self.module(context, kernel)?,
+            module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &constants,
                 // Every kernel writes its workgroup memory before it reads it.
                 zero_initialize_workgroup_memory: false,
             },
-            cache: None,
+            cache: self.cache.as_ref().map(PipelineCache::get),
         });
         context.check()?;
         Ok(Pipeline { compute, bindings })
     }
 
-    fn module(&mut self, context: &Context, kernel: &'static Kernel) -> Result<&wgpu::ShaderModule> {
+    fn module(&mut self, context: &Context, kernel: &'static Kernel) -> Result<wgpu::ShaderModule> {
         if !self.modules.contains_key(kernel.name) {
             let module = kernels::module(kernel).map_err(|message| context.fault(message))?;
             let descriptor = wgpu::ShaderModuleDescriptor {
@@ -69,7 +76,16 @@ impl Pipelines {
             };
             self.modules.insert(kernel.name, create_module(context, descriptor));
         }
-        Ok(&self.modules[kernel.name])
+        Ok(self.modules[kernel.name].clone())
+    }
+}
+
+impl Drop for Pipelines {
+    fn drop(&mut self) {
+        if let Some(cache) = &self.cache {
+            // What could not be written is compiled again.
+            let _ = cache.keep();
+        }
     }
 }
 

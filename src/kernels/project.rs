@@ -121,7 +121,7 @@ impl Spread {
             (_, false) => (32, 1024, 1),
             (_, true) => (32, 512, 4),
         };
-        let workgroup = traits.workgroup_invocations.min(workgroup);
+        let workgroup = workgroup.min(1 << traits.workgroup_invocations.ilog2());
         let lanes = lanes.min(subgroup);
         let at_once = workgroup / lanes * team_rows;
         let rounds = rows.div_ceil(WORKGROUPS * at_once).clamp(1, workgroup / at_once);

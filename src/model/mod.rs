@@ -22,6 +22,7 @@ use crate::precision::{Depth, Precision, PrecisionPlan, SLICES};
 use crate::recording::{Prepared, Recording, Ticket};
 use crate::residency::Residency;
 use crate::routing::Thresholds;
+use crate::sampling::Choice;
 use crate::shape::LlamaShape;
 
 pub use bits_read::{BitsRead, TokenDepths};
@@ -266,14 +267,19 @@ impl Model {
         Ok(Scores { nll, top, depths: TokenDepths::concat(&depths) })
     }
 
-    /// Runs a step as [`Model::next_logits`] does and tells when each kernel ran.
+    /// Runs a step as [`Model::next_logits`] does, or with a choice as [`Model::begin_tokens`], and tells when each kernel
+    /// ran.
     ///
     /// Fails as it does, and where the device cannot tell; panics as it does, and where it would take several steps.
-    pub fn profile(&mut self, ids: &[u32], position: u32) -> Result<Vec<KernelTime>> {
+    pub fn profile(&mut self, ids: &[u32], position: u32, choice: Option<&Choice>) -> Result<Vec<KernelTime>> {
         self.check(ids, position)?;
         assert!(ids.len() <= STEP_TOKENS as usize, "one step is profiled");
         self.inputs.write_tokens(self.engine.as_mut(), ids, position);
-        let pass = self.deal(Kind::NextLogits, ids.len() as u32, position);
+        if let Some(choice) = choice {
+            self.inputs.write_choice(self.engine.as_mut(), choice);
+        }
+        let kind = if choice.is_some() { Kind::NextToken } else { Kind::NextLogits };
+        let pass = self.deal(kind, ids.len() as u32, position);
         let mut prepared = self.engine.prepare(self.record(pass))?;
         self.engine.profile(&mut prepared)
     }
