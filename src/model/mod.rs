@@ -267,8 +267,8 @@ impl Model {
         Ok(Scores { nll, top, depths: TokenDepths::concat(&depths) })
     }
 
-    /// Runs a step as [`Model::next_logits`] does, or with a choice as [`Model::begin_tokens`], and tells when each kernel
-    /// ran.
+    /// Runs a step as [`Model::next_logits`] does, or with a choice as [`Model::begin_tokens`], and tells when each
+    /// kernel ran.
     ///
     /// Fails as it does, and where the device cannot tell; panics as it does, and where it would take several steps.
     pub fn profile(&mut self, ids: &[u32], position: u32, choice: Option<&Choice>) -> Result<Vec<KernelTime>> {
