@@ -1,6 +1,6 @@
 // What the products of one token share: each workgroup makes the site's input into pairs of int8s for itself, knows
-// the depth by what the router was told, and multiplies its rows. A kernel declares `depth`, says by `row_of` which rows are its workgroup's, by `ahead` what it will need beside their products, and by `finish` what
-// becomes of them.
+// the depth by what the router was told, and multiplies its rows. A kernel declares `depth`, says by `row_of` which
+// rows are its workgroup's, by `ahead` what it will need beside their products, and by `finish` what becomes of them.
 //
 // A team of LANES invocations of one subgroup works on ROWS rows at a time, each of the team on every LANES-th chunk of
 // 64 weights, and so on for ROUNDS rounds.
