@@ -83,7 +83,7 @@ fn prepare_packed(engine: &mut dyn Engine, weights: &[SlicedWeight], depth: Dept
     engine.write(told, bytemuck::bytes_of(&(depth.slices() as u32)));
     let y = recording.transient(u64::from(rows) * 4);
     let traits = engine.traits();
-    let spread = spread_asked().unwrap_or_else(|| Spread::of(traits, (rows, input), false));
+    let spread = spread_asked(traits.subgroup).unwrap_or_else(|| Spread::of(traits, (rows, input), false));
     for weight in weights.iter().cycle().take(REPEATS as usize) {
         let (depth, control) = (told, x);
         let projection = Projection { weight, x, norm: None, depth, router: None, next: None, control, spread };
@@ -98,11 +98,11 @@ fn number(word: &str) -> u32 {
 }
 
 /// WORKGROUP,LANES,ROWS,ROUNDS
-fn spread_asked() -> Option<Spread> {
+fn spread_asked(subgroup: u32) -> Option<Spread> {
     let asked = std::env::var("EDGE_RUN_SPREAD").ok()?;
     let numbers: Vec<u32> = asked.split(',').map(number).collect();
     let [workgroup, lanes, rows, rounds] = numbers[..] else { panic!("EDGE_RUN_SPREAD is four numbers, not {asked}") };
-    Some(Spread { workgroup, lanes, rows, rounds, subgroup: lanes.min(4) })
+    Some(Spread { workgroup, lanes, rows, rounds, subgroup })
 }
 
 fn shapes() -> Vec<(u32, u32)> {

@@ -21,10 +21,6 @@ fn row_of(workgroup: u32, own: u32) -> u32 {
     return (workgroup * OWN_ROWS + own) / 2u + own % 2u * (params.rows / 2u);
 }
 
-struct Beside {
-    unused: u32,
-}
-
 fn ahead(team: Team) -> Beside {
     return Beside();
 }
@@ -45,20 +41,13 @@ fn finish(team: Team, sums: vec4<f32>, beside: Beside) {
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(subgroup_id) subgroup: u32,
-    @builtin(num_subgroups) subgroups: u32,
-    @builtin(subgroup_size) size: u32,
-    @builtin(subgroup_invocation_id) lane: u32,
-) {
-    let place = Place(lane, subgroup, subgroups, size);
+fn main(place: Place) {
     let local = local_of(place);
-    let first = row_of(workgroup.x, 0u);
+    let first = row_of(place.workgroup.x, 0u);
     if params.tells == 1u {
         begin_telling(local, params.rows / 16u, first, min(NUMBERS, params.rows / 2u - first));
     }
-    multiply(place, workgroup.x);
+    multiply(place);
     if params.tells == 1u {
         end_telling(local);
     }

@@ -13,10 +13,6 @@ fn row_of(workgroup: u32, own: u32) -> u32 {
     return workgroup * OWN_ROWS + own;
 }
 
-struct Beside {
-    unused: u32,
-}
-
 fn ahead(team: Team) -> Beside {
     return Beside();
 }
@@ -29,13 +25,6 @@ fn finish(team: Team, sums: vec4<f32>, beside: Beside) {
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(subgroup_id) subgroup: u32,
-    @builtin(num_subgroups) subgroups: u32,
-    @builtin(subgroup_size) size: u32,
-    @builtin(subgroup_invocation_id) lane: u32,
-) {
-    let place = Place(lane, subgroup, subgroups, size);
-    multiply(place, workgroup.x);
+fn main(place: Place) {
+    multiply(place);
 }

@@ -41,10 +41,6 @@ fn turn(a: f32, b: f32, by: vec2<f32>) -> vec2<f32> {
     return vec2<f32>(a * by.x - b * by.y, b * by.x + a * by.y);
 }
 
-struct Beside {
-    unused: u32,
-}
-
 fn ahead(team: Team) -> Beside {
     return Beside();
 }
@@ -56,20 +52,13 @@ fn finish(team: Team, sums: vec4<f32>, beside: Beside) {
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(subgroup_id) subgroup: u32,
-    @builtin(num_subgroups) subgroups: u32,
-    @builtin(subgroup_size) size: u32,
-    @builtin(subgroup_invocation_id) lane: u32,
-) {
-    let place = Place(lane, subgroup, subgroups, size);
+fn main(place: Place) {
     let local = local_of(place);
-    let four = four_of(workgroup.x, min(local, OWN_ROWS / 4u - 1u));
+    let four = four_of(place.workgroup.x, min(local, OWN_ROWS / 4u - 1u));
     let quarter = params.head_dim / 4u;
     let position = positions[0];
     let by = turns[position * quarter + four.j];
-    multiply(place, workgroup.x);
+    multiply(place);
     workgroupBarrier();
     if local >= OWN_ROWS / 4u || four.slot >= params.heads + 2u * params.kv_heads {
         return;

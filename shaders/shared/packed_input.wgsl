@@ -28,12 +28,13 @@ var<workgroup> unit_weights: array<vec4<f32>, HIDDEN>;
 var<workgroup> said: vec4<f32>;
 var<workgroup> most: u32;
 
-// Of an invocation in its subgroup, which `subgroups` and `size` tell of.
+// Where an invocation is.
 struct Place {
-    lane: u32,
-    subgroup: u32,
-    subgroups: u32,
-    size: u32,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_subgroups) subgroups: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_size) size: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
 }
 
 fn local_of(place: Place) -> u32 {

@@ -129,6 +129,13 @@ struct Team {
     rows: vec4<u32>,
 }
 
+// What a kernel needs of a team's rows beside their products, on its way while they are computed: what its output was,
+// and a factor.
+struct Beside {
+    before: vec4<f32>,
+    weight: vec4<f32>,
+}
+
 fn team_in(workgroup: u32, local: u32, round: u32) -> Team {
     let at = local / LANES;
     let own = round * ROUND_ROWS + at * ROWS;
@@ -152,7 +159,8 @@ fn multiply_rows(workgroup: u32, local: u32, slices: u32, factor: f32) {
 }
 
 // Multiplies the workgroup's rows.
-fn multiply(place: Place, workgroup: u32) {
+fn multiply(place: Place) {
+    let workgroup = place.workgroup.x;
     let local = local_of(place);
     // On its way while the input is packed.
     var slices = 0u;

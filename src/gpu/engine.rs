@@ -28,15 +28,14 @@ pub(super) struct GpuEngine {
     /// Bytes of destroyed buffers that submitted work may still read.
     retiring_bytes: Arc<AtomicU64>,
     pool: Pool,
-    /// Of the run that ended last, for recordings that have not run.
-    pace: Pace,
+    /// Of the slowest run so far, for recordings that have not run.
+    pace: Option<Pace>,
     /// Where read-backs go until the host has read them: a buffer for each run under way.
     read_backs: Pool,
     staged_bytes: u64,
 }
 
 /// One step of a run, resolved to wgpu's objects.
-#[derive(Clone)]
 enum Step {
     Dispatch(Launch),
     Clear {
@@ -52,7 +51,6 @@ enum Step {
 }
 
 /// A dispatch, resolved to wgpu's objects.
-#[derive(Clone)]
 pub(super) struct Launch {
     pub kernel: &'static str,
     pipeline: Arc<Pipeline>,
@@ -72,7 +70,6 @@ impl Launch {
 }
 
 /// A position in a buffer.
-#[derive(Clone)]
 struct Place {
     buffer: wgpu::Buffer,
     offset: u64,
@@ -123,7 +120,7 @@ impl GpuEngine {
             buffer_bytes: 0,
             retiring_bytes: Arc::default(),
             pool: Pool::new("transient", storage),
-            pace: Pace::default(),
+            pace: None,
             read_backs: Pool::new("read back", wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
             staged_bytes: 0,
         }
@@ -280,7 +277,7 @@ impl Engine for GpuEngine {
             false => Some(Mapping(self.read_backs.lend(&self.context, lengths.iter().sum())?)),
         };
         let start = Instant::now();
-        let pace = prepared.pace.lock().expect("no panic while held").unwrap_or(self.pace);
+        let pace = prepared.pace.lock().expect("no panic while held").or(self.pace).unwrap_or_default();
         let mut submission = None;
         for steps in prepared.steps.chunks(pace.steps()) {
             submission = Some(self.context.queue.submit([self.encode(steps, read_back.as_ref())]));
@@ -301,8 +298,9 @@ impl Engine for GpuEngine {
             return self.context.check().map(|()| Vec::new());
         };
         self.context.wait_for(submission)?;
-        self.pace = Pace::of(steps, start.elapsed());
-        *pace.lock().expect("no panic while held") = Some(self.pace);
+        let took = Some(Pace::of(steps, start.elapsed()));
+        self.pace = self.pace.max(took);
+        *pace.lock().expect("no panic while held") = took;
         let mapped = loan.buffer().get_mapped_range(..).map_err(|e| self.context.fault(e.to_string()))?;
         let mut rest: &[u8] = &mapped;
         let mut results = Vec::new();
@@ -316,8 +314,13 @@ impl Engine for GpuEngine {
 
     fn profile(&mut self, prepared: &mut Prepared) -> Result<Vec<KernelTime>> {
         let prepared: &mut GpuPrepared = prepared.0.downcast_mut().expect("prepared by this engine");
-        let clears = prepared.steps.iter().filter(|step| matches!(step, Step::Clear { .. }));
-        self.context.queue.submit([self.encode(&clears.cloned().collect::<Vec<_>>(), None)]);
+        let mut clears = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        for step in &prepared.steps {
+            if let Step::Clear { place, bytes } = step {
+                clears.clear_buffer(&place.buffer, place.offset, Some(*bytes));
+            }
+        }
+        self.context.queue.submit([clears.finish()]);
         timestamps::profile(&self.context, &launches(&prepared.steps).collect::<Vec<_>>())
     }
 

@@ -9,8 +9,8 @@ const STEP: Duration = Duration::from_millis(1);
 /// Steps of a submit at least.
 const LEAST: usize = 8;
 
-/// What the steps of recordings have taken.
-#[derive(Debug, Clone, Copy)]
+/// What a step of a recording takes; slower ones are greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Pace {
     step: Duration,
 }
@@ -45,5 +45,6 @@ mod tests {
         assert_eq!(Pace::of(400, Duration::from_secs(1)).steps(), 20);
         assert_eq!(Pace::of(400, Duration::from_secs(100)).steps(), LEAST);
         assert_eq!(Pace::of(0, Duration::ZERO).steps(), 50_000_000);
+        assert!(Pace::of(400, Duration::from_secs(1)) > Pace::of(400, Duration::from_millis(8)));
     }
 }

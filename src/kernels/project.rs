@@ -52,7 +52,7 @@ params! {
 /// Bindings that all four kernels begin with: slices 0 to 3, scales, x, norm, b1, w2, b2, control,
 /// sums.
 pub(super) const SHARED_BINDINGS: usize = 12;
-/// Storage buffers that a projection binds at most.
+/// Storage buffers that a projection binds at most, which is what [`project_qkv`](super::project_qkv) binds.
 pub const STORAGE_BUFFERS: u32 = 18;
 /// Workgroups up to which a team has rows for one round only: each packs the whole input.
 const WORKGROUPS: u32 = 128;

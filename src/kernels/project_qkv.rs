@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::bindings;
-use super::project::{self, Params, Projection, SHARED_BINDINGS};
+use super::project::{self, Params, Projection, SHARED_BINDINGS, STORAGE_BUFFERS};
 use super::rope_cache::{self, Rotated};
 use crate::recording::{Arguments, Kernel, Recording, Span};
 use crate::shape::LlamaShape;
@@ -14,7 +14,7 @@ pub static KERNEL: Kernel = Kernel {
     name: "project_qkv",
     wgsl: include_str!("../../shaders/project_qkv.wgsl"),
     params: Params::FIELDS,
-    bindings: &bindings::<18>(SHARED_BINDINGS + 2),
+    bindings: &bindings::<{ STORAGE_BUFFERS as usize }>(SHARED_BINDINGS + 2),
     reference: project_qkv,
 };
 
