@@ -1,13 +1,15 @@
 //! Products of sliced weights with one token and with many, at every depth, on the processor and on the first GPU; with
 //! one token also of int8 activations.
 //!
-//! Throughput is of the bytes of weights and ranges that the depth reads. On a GPU a measurement is one submit of
-//! [`REPEATS`] products and the wait for it, so that the wait is shared and the encoding of each is in it; they go round over copies of the weight, so
-//! that the device's cache holds none of them. Where the GPU has cooperative matrices, it is measured again with them.
+//! Throughput is of the bytes of weights and ranges that the depth reads. A run is [`REPEATS`] products in one submit,
+//! and on a GPU it is begun before the one before it has ended, as a session does with tokens; products go round over
+//! copies of the weight, so that the device's cache holds none of them. Where the GPU has cooperative matrices, it is measured again with them.
 //!
-//! For tuning, `EDGE_RUN_SHAPES=14336x4096,4096x14336` takes other shapes, and `EDGE_RUN_SPREAD=1024,32,1,4` spreads the
+//! `EDGE_RUN_DEVICE=gpu` or `cpu` measures there only. For tuning, `EDGE_RUN_SHAPES=14336x4096,4096x14336` takes other shapes, and `EDGE_RUN_SPREAD=1024,32,1,4` spreads the
 //! int8 products over workgroups of 1024 invocations, teams of 32, and four times a row a team, whatever `Spread::of`
 //! says.
+
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use edge_run::cpu;
@@ -93,6 +95,22 @@ fn prepare_packed(engine: &mut dyn Engine, weights: &[SlicedWeight], depth: Dept
     engine.prepare(recording).expect("the bench can be prepared")
 }
 
+/// How long runs take, each begun before the one before it is waited for, so that encoding costs nothing where the
+/// device computes beside the host.
+fn time(engine: &mut dyn Engine, prepared: &mut Prepared, runs: u64) -> edge_run::Result<Duration> {
+    let before = engine.submit(prepared)?;
+    let mut under_way = engine.submit(prepared)?;
+    engine.finish(before)?;
+    let start = Instant::now();
+    for _ in 1..runs {
+        let next = engine.submit(prepared)?;
+        engine.finish(under_way)?;
+        under_way = next;
+    }
+    engine.finish(under_way)?;
+    Ok(start.elapsed())
+}
+
 fn number(word: &str) -> u32 {
     word.parse().unwrap_or_else(|_| panic!("{word} is no number"))
 }
@@ -112,12 +130,14 @@ fn shapes() -> Vec<(u32, u32)> {
 }
 
 fn products(criterion: &mut Criterion) {
-    let there = !gpu::devices().is_empty();
+    let asked = std::env::var("EDGE_RUN_DEVICE").ok();
+    let wanted = |device: &str| asked.as_deref().is_none_or(|asked| asked == device);
+    let there = wanted("gpu") && !gpu::devices().is_empty();
     let open = |options| there.then(|| gpu::open(0, options).expect("the GPU opens"));
     let plain = open(GpuOptions { cooperative_matrix: false, ..GpuOptions::default() });
     let matrices = open(GpuOptions::default());
     let matrices = matrices.filter(|engine| engine.traits().cooperative_matrix);
-    for mut engine in [cpu::open()].into_iter().chain(plain).chain(matrices) {
+    for mut engine in wanted("cpu").then(cpu::open).into_iter().chain(plain).chain(matrices) {
         let matrices = if engine.traits().cooperative_matrix { " by matrices" } else { "" };
         let name = engine.info().name.replace('/', " ") + matrices;
         for (rows, input) in shapes() {
@@ -135,7 +155,7 @@ fn products(criterion: &mut Criterion) {
                         false => prepare(engine.as_mut(), &weights, tokens, depth),
                     };
                     group.bench_function(BenchmarkId::new("depth", depth.slices()), |b| {
-                        b.iter(|| engine.run(&mut prepared).expect("the bench runs"));
+                        b.iter_custom(|runs| time(engine.as_mut(), &mut prepared, runs).expect("the bench runs"));
                     });
                 }
                 group.finish();

@@ -34,13 +34,44 @@ fn dot_slice(slice: vec4<u32>, input: Input) -> i32 {
     return dot_planes(pairs(slice, 0u), pairs(slice, 1u), pairs(slice, 2u), pairs(slice, 3u), input);
 }
 
+// The bits of two slices side by side, four for each weight: those of planes 0 and 2 in the low and the high half of
+// each byte.
+fn weave_even(high: vec4<u32>, low: vec4<u32>) -> vec4<u32> {
+    return ((high << vec4<u32>(2u)) & vec4<u32>(0xccccccccu)) | (low & vec4<u32>(0x33333333u));
+}
+
+// And of planes 1 and 3.
+fn weave_odd(high: vec4<u32>, low: vec4<u32>) -> vec4<u32> {
+    return (high & vec4<u32>(0xccccccccu)) | ((low >> vec4<u32>(2u)) & vec4<u32>(0x33333333u));
+}
+
 // The four-bit codes of two slices times the numbers.
 fn dot_two_slices(high: vec4<u32>, low: vec4<u32>, input: Input) -> i32 {
-    let two = vec4<u32>(2u);
     let four = vec4<u32>(4u);
     let nibbles = vec4<u32>(0x0f0f0f0fu);
-    // Codes of planes 0 and 2, and of 1 and 3, in the low and the high half of each byte.
-    let even = ((high << two) & vec4<u32>(0xccccccccu)) | (low & vec4<u32>(0x33333333u));
-    let odd = (high & vec4<u32>(0xccccccccu)) | ((low >> two) & vec4<u32>(0x33333333u));
+    let even = weave_even(high, low);
+    let odd = weave_odd(high, low);
     return dot_planes(even & nibbles, odd & nibbles, (even >> four) & nibbles, (odd >> four) & nibbles, input);
+}
+
+// The eight-bit codes of four slices, less 128, times the numbers.
+fn dot_four_slices(
+    base: vec4<u32>, first: vec4<u32>, second: vec4<u32>, third: vec4<u32>, input: Input,
+) -> i32 {
+    let four = vec4<u32>(4u);
+    let low = vec4<u32>(0x0f0f0f0fu);
+    let high = vec4<u32>(0xf0f0f0f0u);
+    // A code with its highest bit turned over is the int8 that is 128 less.
+    let turned = base ^ vec4<u32>(0xaaaaaaaau);
+    let upper_even = weave_even(turned, first);
+    let upper_odd = weave_odd(turned, first);
+    let lower_even = weave_even(second, third);
+    let lower_odd = weave_odd(second, third);
+    return dot_planes(
+        ((upper_even << four) & high) | (lower_even & low),
+        ((upper_odd << four) & high) | (lower_odd & low),
+        (upper_even & high) | ((lower_even >> four) & low),
+        (upper_odd & high) | ((lower_odd >> four) & low),
+        input,
+    );
 }

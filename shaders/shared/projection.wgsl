@@ -66,29 +66,35 @@ fn load_input(chunk: u32) -> Input {
     );
 }
 
-// Chunk `at` of the weight, read so many slices deep, times the numbers: the codes' bits are taken four at a time.
+// Chunk `at` of the weight, read so many slices deep, times the numbers. Codes are of two bits at depth 1, of four at
+// depth 2, and of eight, less 128, at depths 3 and 4.
 fn dot_chunk(at: u32, slices: u32, input: Input) -> i32 {
     let base = base_slice[at];
     if slices == 1u {
         return dot_slice(base, input);
     }
-    let upper = dot_two_slices(base, first_slice[at], input);
+    let first = first_slice[at];
     if slices == 2u {
-        return upper;
+        return dot_two_slices(base, first, input);
     }
-    let second = second_slice[at];
-    if slices == 3u {
-        return 4 * upper + dot_slice(second, input);
+    var third: vec4<u32>;
+    if slices == 4u {
+        third = third_slice[at];
     }
-    return 16 * upper + dot_two_slices(second, third_slice[at], input);
+    return dot_four_slices(base, first, second_slice[at], third, input);
 }
 
 // The part of a row's product that lies in one chunk.
 fn product(row: u32, chunk: u32, slices: u32, input: Input) -> f32 {
     let lo_step = unpack2x16float(scales[row * (CHUNKS / GROUP_CHUNKS) + chunk / GROUP_CHUNKS]);
-    let bin = lo_step.y / f32(1u << (2u * slices - 2u));
-    let middle = lo_step.x + bin * 0.5;
-    return bin * input.unit * f32(dot_chunk(row * CHUNKS + chunk, slices, input)) + middle * input.sum;
+    // What one of a code counts for, and the weight whose code is zero: the middle of a bin.
+    var one = lo_step.y / f32(1u << (2u * slices - 2u));
+    var zero = lo_step.x + one * 0.5;
+    if slices > 2u {
+        one = lo_step.y / 64.0;
+        zero = lo_step.x + one * (128.0 + 0.5 * f32(1u << (8u - 2u * slices)));
+    }
+    return one * input.unit * f32(dot_chunk(row * CHUNKS + chunk, slices, input)) + zero * input.sum;
 }
 
 fn products(rows: vec4<u32>, chunk: u32, slices: u32, input: Input) -> vec4<f32> {
