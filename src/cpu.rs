@@ -32,7 +32,7 @@ pub fn open() -> Box<dyn Engine> {
 pub fn open_with(activations: Activations) -> Box<dyn Engine> {
     Box::new(CpuEngine {
         info: device(),
-        packed_dot: activations == Activations::Int8,
+        activations,
         buffers: HashMap::new(),
         owned_bytes: Arc::default(),
         mapped_bytes: 0,
@@ -41,7 +41,7 @@ pub fn open_with(activations: Activations) -> Box<dyn Engine> {
 
 struct CpuEngine {
     info: DeviceInfo,
-    packed_dot: bool,
+    activations: Activations,
     buffers: HashMap<Buffer, Memory>,
     /// Bytes of all [`Memory::Owned`], transients included.
     owned_bytes: Arc<AtomicU64>,
@@ -104,7 +104,8 @@ impl Engine for CpuEngine {
     fn traits(&self) -> Traits {
         Traits {
             software: true,
-            packed_dot: self.packed_dot,
+            packed_dot: self.activations == Activations::Int8,
+            activations: self.activations,
             subgroup: 1,
             cooperative_matrix: false,
             workgroup_invocations: u32::MAX,

@@ -62,7 +62,7 @@ impl std::fmt::Display for DeviceKind {
 /// What the numbers that go into the products of a single token are; those of several tokens are not asked for here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Activations {
-    /// int8 where the device is a GPU that has what it takes, else f32
+    /// What is faster by a trial of both, which is remembered; f32 where int8 cannot be and on processors
     #[default]
     Auto,
     /// As they are computed
@@ -78,8 +78,10 @@ pub struct Traits {
     pub software: bool,
     /// Whether kernels may multiply by cooperative matrices of 16 by 16, f16 summed in f32.
     pub cooperative_matrix: bool,
-    /// Whether the numbers that go into the products of a single token become pairs of int8s.
+    /// Whether kernels may multiply pairs of int8s.
     pub packed_dot: bool,
+    /// What the engine was opened for.
+    pub activations: Activations,
     /// Invocations of a subgroup at least; 1 where kernels may not use subgroups.
     pub subgroup: u32,
     /// Invocations that a workgroup may have.

@@ -3,7 +3,7 @@
 #[path = "common/gpu.rs"]
 mod gpu;
 
-use edge_run::engine::{Engine, Traits};
+use edge_run::engine::{Activations, Engine, Traits};
 use edge_run::format::codes::Range;
 use edge_run::kernels::attention::Reach;
 use edge_run::kernels::product::{Depths, Output, Product, tile_tokens};
@@ -26,6 +26,7 @@ use rand::{RngExt, SeedableRng};
 const SOFTWARE: Traits = Traits {
     software: true,
     packed_dot: false,
+    activations: Activations::Auto,
     workgroup_invocations: 256,
     workgroup_bytes: 1 << 14,
     subgroup: 8,

@@ -5,7 +5,7 @@
 mod gpu;
 
 use edge_run::cpu;
-use edge_run::engine::{Engine, Traits};
+use edge_run::engine::{Activations, Engine, Traits};
 use edge_run::kernels::attention::{self, Reach};
 use edge_run::kernels::packed::Packed;
 use edge_run::kernels::product::{Depths, Output, Product};
@@ -66,6 +66,7 @@ fn traits(binding_bytes: u64) -> Traits {
     Traits {
         software: true,
         packed_dot: true,
+        activations: Activations::Auto,
         subgroup: 8,
         cooperative_matrix: false,
         workgroup_invocations: 256,

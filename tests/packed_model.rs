@@ -133,3 +133,43 @@ fn routers_choose_by_int8_as_by_f32() {
         );
     }
 }
+
+#[test]
+fn activations_are_chosen_by_a_trial_that_a_file_remembers() {
+    if gpu::gpu().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, file) = (folder(dir.path()), dir.path().join("made/activations.json"));
+    let open: Open = |activations| {
+        edge_run::gpu::open(0, GpuOptions { activations, as_hardware: true, ..GpuOptions::default() }).unwrap()
+    };
+    let chosen = |activations| {
+        let mut model = load(&folder, open, activations);
+        model.choose_activations(Some(&file)).unwrap();
+        model
+    };
+    let trial = chosen(Activations::Auto).activations_trial().unwrap();
+    assert!(trial.f32_us > 0 && trial.int8_us > 0, "{trial:?}");
+    assert_eq!(chosen(Activations::Auto).activations_trial(), Some(trial), "it is remembered");
+
+    let plan = PrecisionPlan::for_bits(4.0, false, "test").unwrap();
+    for (asked, times) in [(Activations::Int8, [2_000_000, 1]), (Activations::F32, [1, 2_000_000])] {
+        let mut entries: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let entries = entries.as_array_mut().unwrap();
+        assert_eq!(entries.len(), 1, "one device and one model");
+        (entries[0]["f32_us"], entries[0]["int8_us"]) = (times[0].into(), times[1].into());
+        std::fs::write(&file, serde_json::to_vec(&entries).unwrap()).unwrap();
+        let mut model = chosen(Activations::Auto);
+        assert_eq!(model.packs_activations(), asked == Activations::Int8);
+        let mut forced = chosen(asked);
+        assert_eq!(forced.activations_trial(), None, "nothing to choose");
+        assert!(steps(&mut model, &plan, 0) == steps(&mut forced, &plan, 0), "{asked:?}");
+    }
+    // A trial of another driver says nothing, and stays.
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("\"driver\":\"", "\"driver\":\"another ")).unwrap();
+    assert_ne!(chosen(Activations::Auto).activations_trial().unwrap().int8_us, 2_000_000);
+    let entries: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(entries.as_array().unwrap().len(), 2);
+}

@@ -4,7 +4,7 @@
 mod gpu;
 
 use edge_run::cpu;
-use edge_run::engine::{Engine, Traits};
+use edge_run::engine::{Activations, Engine, Traits};
 use edge_run::kernels::gather_tokens::{self, PADDING, entry};
 use edge_run::kernels::route::{self, Control, Router};
 use edge_run::recording::{Buffer, Recording, Span};
@@ -89,6 +89,7 @@ impl RouteProblem {
             let traits = Traits {
                 software: self.software,
                 packed_dot: false,
+                activations: Activations::Auto,
                 workgroup_invocations: 256,
                 workgroup_bytes: 1 << 14,
                 subgroup: 8,

@@ -4,7 +4,7 @@
 mod gpu;
 
 use edge_run::cpu;
-use edge_run::engine::{Engine, Traits};
+use edge_run::engine::{Activations, Engine, Traits};
 use edge_run::kernels::sample_peaks::{self, Inputs, Peak, blocks};
 use edge_run::kernels::sample_token;
 use edge_run::recording::{Buffer, Prepared, Recording};
@@ -45,6 +45,7 @@ impl Chooser<'_> {
         let traits = Traits {
             software,
             packed_dot: false,
+            activations: Activations::Auto,
             workgroup_invocations: 256,
             workgroup_bytes: 1 << 14,
             subgroup: 8,

@@ -324,6 +324,8 @@ pub enum Place {
     Config,
     /// The folder of pipelines that the GPU's driver has compiled
     Pipelines,
+    /// The file of trials by which --activations auto chooses
+    Activations,
 }
 
 #[cfg(test)]

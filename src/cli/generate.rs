@@ -136,7 +136,12 @@ fn tell(folder: &ModelFolder, model: &Model, load_s: f64) {
     let DeviceInfo { name, kind, backend, driver, .. } = model.device();
     let (source, shape) = (&folder.manifest().source, model.shape());
     let activations = if model.packs_activations() { "int8" } else { "f32" };
-    note(format_args!("device: {name}, {kind}, {backend} {driver}; {activations} activations for a single token"));
+    let trial = model.activations_trial().map_or(String::new(), |trial| {
+        format!(" (a token took {} us in f32 and {} in int8)", trial.f32_us, trial.int8_us)
+    });
+    note(format_args!(
+        "device: {name}, {kind}, {backend} {driver}; {activations} activations for a single token{trial}"
+    ));
     note(format_args!(
         "model:  {} ({}), {} layers of {}, {} weights and {} in embedding and head",
         source.name,

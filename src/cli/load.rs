@@ -2,6 +2,7 @@
 
 use super::args::ModelArgs;
 use super::devices;
+use super::paths::activations_file;
 use super::progress::{self, Unit};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -33,6 +34,7 @@ fn with_bar(args: &ModelArgs, load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> Res
     });
     bar.finish_and_clear();
     let mut model = model?;
+    model.choose_activations(Some(&activations_file()?))?;
     if let Some(tokens) = args.ubatch_size {
         model.set_step_tokens(tokens)?;
     }

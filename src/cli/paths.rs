@@ -1,4 +1,4 @@
-//! Where models, the configuration and compiled pipelines lie on this machine.
+//! Where models, the configuration, compiled pipelines and trials lie on this machine.
 
 use std::path::PathBuf;
 
@@ -39,6 +39,11 @@ pub fn pipelines_dir() -> Result<PathBuf> {
     Ok(strategy()?.cache_dir().join("edge-run").join("pipelines"))
 }
 
+/// The file of trials of activations: `edge-run/activations.json` in the user's cache folder.
+pub fn activations_file() -> Result<PathBuf> {
+    Ok(strategy()?.cache_dir().join("edge-run").join("activations.json"))
+}
+
 fn strategy() -> Result<impl BaseStrategy> {
     choose_base_strategy().map_err(|e| Error::io("find", "the home folder")(std::io::Error::other(e)))
 }
@@ -50,11 +55,13 @@ pub fn run(args: &PathsArgs) -> Done {
         Some(Place::DefaultModel) => print_line(default_model_dir()?.display())?,
         Some(Place::Config) => print_line(config_file()?.display())?,
         Some(Place::Pipelines) => print_line(pipelines_dir()?.display())?,
+        Some(Place::Activations) => print_line(activations_file()?.display())?,
         None => {
             print_line(format_args!("models         {}", models_dir()?.display()))?;
             print_line(format_args!("default-model  {}", default_model_dir()?.display()))?;
             print_line(format_args!("config         {}", config_file()?.display()))?;
             print_line(format_args!("pipelines      {}", pipelines_dir()?.display()))?;
+            print_line(format_args!("activations    {}", activations_file()?.display()))?;
         }
     }
     Ok(Exit::Done)

@@ -161,18 +161,15 @@ impl Context {
         let subgroup = if features.contains(Features::SUBGROUP) { adapter.get_info().subgroup_min_size } else { 1 };
         let binds = limits.max_storage_buffers_per_shader_stage;
         let packs = subgroup >= packed::TEAM && binds >= project::STORAGE_BUFFERS;
-        let packed_dot = match options.activations {
-            Activations::Auto => !software && packs,
-            asked => asked == Activations::Int8,
-        };
-        if packed_dot && !packs {
+        if options.activations == Activations::Int8 && !packs {
             let (team, needs) = (packed::TEAM, project::STORAGE_BUFFERS);
             let message = format!("has subgroups of {subgroup} and binds {binds} storage buffers");
             return Err(refused(format!("{message}; --activations int8 needs {team} and {needs}")));
         }
         let traits = Traits {
             software,
-            packed_dot,
+            packed_dot: packs,
+            activations: options.activations,
             subgroup,
             cooperative_matrix,
             workgroup_invocations: limits.max_compute_invocations_per_workgroup,

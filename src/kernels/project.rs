@@ -56,6 +56,9 @@ pub(super) const SHARED_BINDINGS: usize = 12;
 pub const STORAGE_BUFFERS: u32 = 18;
 /// Workgroups up to which a team has rows for one round only: each packs the whole input.
 const WORKGROUPS: u32 = 128;
+/// Invocations of the smallest workgroup, where its memory leaves no choice, and the rows of one at least.
+const SMALLEST: u32 = 128;
+const LEAST_ROWS: u32 = 16;
 /// Bytes of a workgroup's memory for a chunk of the input, and for its router.
 const CHUNK_BYTES: u32 = 8 * 16 + 8;
 const ROUTER_BYTES: u32 = HIDDEN * 20 + 32;
@@ -121,11 +124,19 @@ impl Spread {
             (_, false) => (32, 1024, 1),
             (_, true) => (32, 512, 4),
         };
-        let workgroup = workgroup.min(1 << traits.workgroup_invocations.ilog2());
+        let largest = workgroup.min(1 << traits.workgroup_invocations.ilog2());
         let lanes = lanes.min(subgroup);
-        let at_once = workgroup / lanes * team_rows;
-        let rounds = rows.div_ceil(WORKGROUPS * at_once).clamp(1, workgroup / at_once);
-        Spread { workgroup, lanes, rows: team_rows, rounds, subgroup }
+        // Smaller ones with fewer rows where a workgroup's memory does not hold what all those rows take.
+        let sizes = std::iter::successors(Some(largest), |size| (*size > SMALLEST).then_some(size / 2));
+        let spreads = sizes.flat_map(|workgroup| {
+            let at_once = workgroup / lanes * team_rows;
+            let least = LEAST_ROWS.div_ceil(at_once);
+            let rounds = rows.div_ceil(WORKGROUPS * at_once).clamp(least, workgroup / at_once);
+            [rounds, least].map(|rounds| Spread { workgroup, lanes, rows: team_rows, rounds, subgroup })
+        });
+        let spreads: Vec<Spread> = spreads.collect();
+        let fits = |spread: &&Spread| spread.workgroup_bytes(input, pairs) <= traits.workgroup_bytes;
+        *spreads.iter().find(fits).unwrap_or(&spreads[0])
     }
 
     /// Bytes of memory that a workgroup needs for rows of `input` numbers, which with `pairs` make one of two.
@@ -149,11 +160,16 @@ impl Spread {
 
 /// Whether a model's projections can be computed by these kernels on the device.
 pub fn fits(traits: Traits, shape: &LlamaShape) -> bool {
-    let fits = |site: &Site| {
-        let (dims, pairs) = (site.dims(shape), *site == Site::GateUp);
-        Spread::of(traits, dims, pairs).workgroup_bytes(dims.1, pairs) <= traits.workgroup_bytes
+    traits.packed_dot && needed_bytes(traits, shape) <= traits.workgroup_bytes
+}
+
+/// Bytes of memory that a workgroup needs for the largest of a model's projections.
+pub fn needed_bytes(traits: Traits, shape: &LlamaShape) -> u32 {
+    let bytes = |site: Site| {
+        let (dims, pairs) = (site.dims(shape), site == Site::GateUp);
+        Spread::of(traits, dims, pairs).workgroup_bytes(dims.1, pairs)
     };
-    traits.packed_dot && Site::ALL.iter().all(fits)
+    Site::ALL.map(bytes).into_iter().max().expect("a layer has sites")
 }
 
 /// Records a product, or some rows of it, by a kernel that binds `more` besides.
@@ -260,6 +276,7 @@ fn chosen_depth(args: &Arguments<'_>, p: &Params, factor: f32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Activations;
     use crate::shape::{Rope, RopeScaling};
 
     const ROWS: [u32; 8] = [1, 64, 576, 1536, 4096, 6144, 28672, 128_256];
@@ -271,6 +288,7 @@ mod tests {
             let traits = Traits {
                 software,
                 packed_dot: true,
+                activations: Activations::Auto,
                 subgroup,
                 cooperative_matrix: false,
                 binding_bytes: 1 << 27,
@@ -290,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_7b_model_fits_the_32_kib_that_every_desktop_has_and_not_half_of_them() {
+    fn models_of_7b_and_8b_fit_the_32_kib_that_every_desktop_has_and_not_half_of_them() {
         let shape = LlamaShape {
             layers: 32,
             model_dim: 4096,
@@ -307,6 +325,7 @@ mod tests {
         let traits = |workgroup_bytes| Traits {
             software: false,
             packed_dot: true,
+            activations: Activations::Auto,
             subgroup: 32,
             cooperative_matrix: false,
             workgroup_invocations: 1024,
@@ -315,5 +334,9 @@ mod tests {
         };
         assert!(fits(traits(32 << 10), &shape));
         assert!(!fits(traits(16 << 10), &shape));
+        let larger = LlamaShape { ffn_dim: 14336, kv_heads: 8, vocab: 128_256, ..shape };
+        assert!(fits(traits(32 << 10), &larger));
+        let down = |bytes| Spread::of(traits(bytes), Site::Down.dims(&larger), false);
+        assert_eq!((down(32 << 10).workgroup, down(48 << 10).workgroup), (128, 1024));
     }
 }

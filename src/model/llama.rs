@@ -6,9 +6,7 @@ use super::state::{Cache, Inputs, LayerCache};
 use super::weights::{LayerWeights, Weights};
 use crate::engine::Traits;
 use crate::kernels::product::{Depths, Output, Product, in_tiles, tile_tokens};
-use crate::kernels::{
-    attention, embed_sliced, gather_tokens, project, rms_norm, rope_cache, route, silu_mul, token_nll,
-};
+use crate::kernels::{attention, embed_sliced, gather_tokens, rms_norm, rope_cache, route, silu_mul, token_nll};
 use crate::kernels::{sample_peaks, sample_token};
 use crate::precision::Depth;
 use crate::recording::{Buffer, Recording, Span};
@@ -33,6 +31,8 @@ pub struct Llama<'a> {
     pub embed_depth: Depth,
     /// Whether the routers choose the depths, which are otherwise there.
     pub routed: bool,
+    /// Whether the products of a single token are of int8s.
+    pub packs: bool,
     /// How far back the tokens look.
     pub reach: attention::Reach,
 }
@@ -131,7 +131,7 @@ impl Llama<'_> {
 
     /// Whether the products of so many tokens are of int8s.
     fn packs(&self, tokens: u32) -> bool {
-        tokens == 1 && project::fits(self.traits, self.shape)
+        tokens == 1 && self.packs
     }
 
     /// x += O attention(rope(Q n), rope(K n), V n) with n = norm(x).

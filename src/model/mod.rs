@@ -1,5 +1,6 @@
 //! A model on an engine: weights, cache, and the steps that run tokens through them.
 
+mod activations;
 mod bits_read;
 mod decode;
 mod llama;
@@ -17,7 +18,7 @@ use rand::seq::SliceRandom;
 use crate::engine::{DeviceInfo, Engine, KernelTime};
 use crate::error::{Error, Result};
 use crate::kernels::attention::Reach;
-use crate::kernels::{project, token_nll};
+use crate::kernels::token_nll;
 use crate::precision::{Depth, Precision, PrecisionPlan, SLICES};
 use crate::recording::{Prepared, Recording, Ticket};
 use crate::residency::Residency;
@@ -25,6 +26,7 @@ use crate::routing::Thresholds;
 use crate::sampling::Choice;
 use crate::shape::LlamaShape;
 
+pub use activations::Trial;
 pub use bits_read::{BitsRead, TokenDepths};
 pub use next_token::{Chosen, Flight};
 pub use state::STEP_TOKENS;
@@ -48,6 +50,10 @@ pub struct Model {
     prepared: HashMap<Pass, Prepared>,
     /// Tokens of a step at most.
     step_tokens: u32,
+    /// Whether the products of a single token are of int8s.
+    packs: bool,
+    /// By which that was chosen.
+    trial: Option<Trial>,
 }
 
 /// What [`Model::next_logits`] found.
@@ -91,8 +97,8 @@ impl Model {
     /// Loads every slice and the routers, where there are any, and makes an empty cache of `context` tokens;
     /// `on_bytes(done, total)` follows the loading.
     ///
-    /// Fails where `context` is 0 or more than the model was trained for, where a file is damaged, and where the device
-    /// has no room.
+    /// Fails where `context` is 0 or more than the model was trained for, where a file is damaged, where the device has
+    /// no room, and where it was opened for int8 activations and a workgroup's memory does not hold the model's inputs.
     pub fn load(
         source: &dyn WeightSource,
         engine: Box<dyn Engine>,
@@ -114,6 +120,7 @@ impl Model {
         if context == 0 || context > shape.max_context {
             return Err(Error::argument("--ctx-size", format!("1 to {}", shape.max_context), context));
         }
+        let packs = activations::untried(engine.traits(), &shape)?;
         let weights = weights::load(source, engine.as_mut(), slices, on_bytes)?;
         let cache = state::Cache::new(&shape, engine.as_mut(), context)?;
         let inputs = state::Inputs::new(&shape, engine.as_mut(), context)?;
@@ -131,12 +138,9 @@ impl Model {
             dealer: None,
             prepared: HashMap::new(),
             step_tokens: STEP_TOKENS,
+            packs,
+            trial: None,
         })
-    }
-
-    /// Whether the numbers that go into the products of a single token become int8s.
-    pub fn packs_activations(&self) -> bool {
-        project::fits(self.engine.traits(), &self.shape)
     }
 
     /// Whether the products of several tokens are made by cooperative matrices, in f16.
@@ -349,6 +353,7 @@ impl Model {
             inputs: &self.inputs,
             embed_depth: self.depths.embed,
             routed: pass.routed,
+            packs: self.packs,
             reach: pass.reach,
         };
         match pass.kind {

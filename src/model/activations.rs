@@ -1,0 +1,214 @@
+//! Whether the numbers that go into the products of a single token become int8s: by what the device is, or by a trial
+//! of both ways on the model itself, which a file remembers.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Kind, Model};
+use crate::engine::{Activations, DeviceInfo, Traits};
+use crate::error::{Error, Result};
+use crate::kernels::project;
+use crate::precision::{Depth, PrecisionPlan};
+use crate::sampling::{Choice, SamplerSettings};
+use crate::shape::LlamaShape;
+
+/// Runs of a trial that count, each way.
+const RUNS: usize = 5;
+/// Runs before them, in which the device compiles and wakes up.
+const WARM_UPS: usize = 2;
+/// How much faster f32 must be to be chosen, so that a near draw does not turn with the weather.
+const MARGIN: f64 = 1.05;
+
+/// Microseconds that a token took in a trial, at the depth of the base.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// With f32 activations.
+    pub f32_us: u64,
+    /// With int8 activations.
+    pub int8_us: u64,
+}
+
+/// A trial in its file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Entry {
+    #[serde(flatten)]
+    of: Subject,
+    #[serde(flatten)]
+    trial: Trial,
+}
+
+/// All that a trial depends on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Subject {
+    device: String,
+    backend: String,
+    driver: String,
+    /// Of this program.
+    version: String,
+    shape: String,
+    group: u32,
+}
+
+/// Whether a model's activations are packed where nothing was tried.
+///
+/// Fails where int8 was asked for and the model's inputs do not fit in a workgroup's memory.
+pub(super) fn untried(traits: Traits, shape: &LlamaShape) -> Result<bool> {
+    let fits = project::fits(traits, shape);
+    if traits.activations == Activations::Int8 && !fits {
+        let (needs, has) = (project::needed_bytes(traits, shape), traits.workgroup_bytes);
+        let expected = format!("auto or f32 on a device whose workgroups have {has} bytes: this model needs {needs}");
+        return Err(Error::argument("--activations", expected, "int8"));
+    }
+    Ok(match traits.activations {
+        Activations::F32 => false,
+        Activations::Auto => fits && !traits.software,
+        Activations::Int8 => fits,
+    })
+}
+
+impl Model {
+    /// Whether the numbers that go into the products of a single token become int8s.
+    pub fn packs_activations(&self) -> bool {
+        self.packs
+    }
+
+    /// Chooses f32 or int8 activations by which is faster here: by the trial that `file` remembers of such a device,
+    /// driver and model, or by one of now, which `file` remembers from then on. The trial takes as long as fourteen
+    /// tokens and the compilation of both ways' kernels. Nothing is tried where there is no choice: where the engine
+    /// was opened for one of them, where it has one only, and on processors, for which the kernels of int8s are not
+    /// made.
+    ///
+    /// To be called before the first step and the first [`Model::set_plan`]: the cache's first position is written.
+    /// Fails where the device fails. A file that cannot be read or written is as none.
+    pub fn choose_activations(&mut self, file: Option<&Path>) -> Result<()> {
+        let traits = self.engine.traits();
+        if traits.activations != Activations::Auto || !untried(traits, &self.shape)? {
+            return Ok(());
+        }
+        let of = self.subject();
+        let mut entries = file.map(read).unwrap_or_default();
+        let trial = match entries.iter().find(|known| known.of == of) {
+            Some(known) => known.trial,
+            None => {
+                let trial = self.try_activations()?;
+                entries.push(Entry { of, trial });
+                // Where it cannot be kept, the next start tries again.
+                let _ = file.map(|file| keep(file, &entries));
+                trial
+            }
+        };
+        self.set_packs(trial.packs());
+        self.trial = Some(trial);
+        Ok(())
+    }
+
+    /// The trial by which [`Model::choose_activations`] chose, where there was a choice.
+    pub fn activations_trial(&self) -> Option<Trial> {
+        self.trial
+    }
+
+    fn set_packs(&mut self, packs: bool) {
+        if packs != self.packs {
+            self.packs = packs;
+            self.prepared.clear();
+        }
+    }
+
+    /// Runs the first token both ways, in turns.
+    fn try_activations(&mut self) -> Result<Trial> {
+        self.set_plan(&PrecisionPlan::uniform(Depth::ALL[0], "a trial of activations"))?;
+        let mut ways = Vec::new();
+        for packs in [false, true] {
+            self.set_packs(packs);
+            self.inputs.write_tokens(self.engine.as_mut(), &[0], 0);
+            self.inputs.write_choice(self.engine.as_mut(), &Choice::new(&SamplerSettings::default(), 0));
+            let pass = self.deal(Kind::NextToken, 1, 0);
+            ways.push((self.engine.prepare(self.record(pass))?, Duration::MAX));
+        }
+        for run in 0..WARM_UPS + RUNS {
+            for (prepared, least) in &mut ways {
+                let start = Instant::now();
+                self.engine.run(prepared)?;
+                if run >= WARM_UPS {
+                    *least = start.elapsed().min(*least);
+                }
+            }
+        }
+        self.plan = None;
+        let [f32_us, int8_us] = [0, 1].map(|way: usize| ways[way].1.as_micros() as u64);
+        Ok(Trial { f32_us, int8_us })
+    }
+
+    fn subject(&self) -> Subject {
+        let DeviceInfo { name, backend, driver, .. } = self.engine.info();
+        let LlamaShape { layers, model_dim, ffn_dim, heads, kv_heads, head_dim, vocab, .. } = self.shape;
+        let dims = [layers, model_dim, ffn_dim, heads, kv_heads, head_dim, vocab];
+        Subject {
+            device: name.clone(),
+            backend: backend.clone(),
+            driver: driver.clone(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            shape: dims.map(|dim| dim.to_string()).join("x"),
+            group: self.group_size(),
+        }
+    }
+}
+
+impl Trial {
+    /// Whether int8s are to be taken.
+    fn packs(self) -> bool {
+        self.int8_us as f64 <= self.f32_us as f64 * MARGIN
+    }
+}
+
+/// The trials in a file; none where it is not there or is no such file.
+fn read(file: &Path) -> Vec<Entry> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// Writes the file whole or not at all.
+fn keep(file: &Path, entries: &[Entry]) -> std::io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut new = tempfile::NamedTempFile::new_in(folder)?;
+    std::io::Write::write_all(&mut new, &serde_json::to_vec_pretty(entries)?)?;
+    new.persist(file)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f32_is_chosen_for_a_clear_gain_only() {
+        for (f32_us, int8_us, packs) in [(200, 100, true), (100, 200, false), (100, 104, true), (100, 106, false)] {
+            assert_eq!(Trial { f32_us, int8_us }.packs(), packs, "{f32_us} and {int8_us}");
+        }
+    }
+
+    #[test]
+    fn trials_are_read_as_they_were_kept_and_a_spoilt_file_is_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("made/activations.json");
+        assert_eq!(read(&file), []);
+        let of = Subject {
+            device: "GPU".to_string(),
+            backend: "Vulkan".to_string(),
+            driver: "1".to_string(),
+            version: "0".to_string(),
+            shape: "1x2".to_string(),
+            group: 64,
+        };
+        let trial = Trial { f32_us: 150, int8_us: 125 };
+        let other = Subject { driver: "2".to_string(), ..of.clone() };
+        let entries = [of, other].map(|of| Entry { of, trial });
+        keep(&file, &entries).unwrap();
+        assert_eq!(read(&file), entries);
+        std::fs::write(&file, "[{").unwrap();
+        assert_eq!(read(&file), []);
+    }
+}
