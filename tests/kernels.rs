@@ -21,7 +21,6 @@ use proptest::test_runner::TestCaseError;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// Half the distance between two f32 near 1, doubled for the order of the sums being free.
 /// A device of processor cores.
 const SOFTWARE: Traits = Traits {
     software: true,
@@ -33,6 +32,7 @@ const SOFTWARE: Traits = Traits {
     cooperative_matrix: false,
     binding_bytes: 1 << 27,
 };
+/// Half the distance between two f32 near 1, doubled for the order of the sums being free.
 const EPSILON: f32 = f32::EPSILON;
 /// Vulkan allows exp and inverseSqrt a few units in the last place; sums over a softmax pass that on unchanged.
 const TRANSCENDENTAL: f32 = 64.0 * EPSILON;

@@ -1,9 +1,9 @@
 //! Product of a sliced weight with few tokens, each on its own.
 
 use super::WORKGROUP;
-use super::product::{BINDINGS, Launch, Params, Product, compute, record as record_product};
+use super::product::{BINDINGS, Launch, Params, Product, compute_tokens, record as record_product};
 use crate::engine::Traits;
-use crate::recording::{Arguments, Kernel, Recording, Span};
+use crate::recording::{Kernel, Recording, Span};
 
 /// `shaders/matvec_sliced.wgsl`; bindings: slices 0 to 3, scales, x, depths, y.
 pub static KERNEL: Kernel = Kernel {
@@ -11,7 +11,7 @@ pub static KERNEL: Kernel = Kernel {
     wgsl: include_str!("../../shaders/matvec_sliced.wgsl"),
     params: Params::FIELDS,
     bindings: BINDINGS,
-    reference: matvec_sliced,
+    reference: compute_tokens,
 };
 
 /// Rows that a team of invocations works on together.
@@ -20,7 +20,7 @@ const TEAM_ROWS: u32 = 4;
 /// Records the product with each token read at its depth in `depths`, `[T]` u32 in 1..=4; in parts where the weight is
 /// longer than a binding may be.
 pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, depths: Span) {
-    // On processor cores lanes of a vector are best spent on rows: they then share the loads of x.
+    // On processor cores lanes of a vector are best spent on rows.
     let lanes = if traits.software { 1 } else { 32 };
     let workgroup = if traits.software { 8 } else { WORKGROUP };
     let constants = vec![("WORKGROUP", workgroup), ("LANES", lanes)];
@@ -33,11 +33,4 @@ pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, 
         columns_first: false,
     };
     record_product(recording, traits, product, &launch);
-}
-
-fn matvec_sliced(args: &mut Arguments<'_>) {
-    let (p, depths): (Params, &[u32]) = (args.params(), args.read(6));
-    let work: Vec<(usize, usize)> =
-        depths[..p.tokens as usize].iter().map(|depth| *depth as usize).enumerate().collect();
-    compute(args, &work);
 }

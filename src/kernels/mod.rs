@@ -12,6 +12,7 @@ pub mod matmul_matrix;
 pub mod matmul_sliced;
 pub mod matmul_tiled;
 pub mod matvec_sliced;
+pub mod matvec_vector;
 pub mod packed;
 pub mod product;
 pub mod project;
@@ -37,7 +38,7 @@ pub use shaders::{BASELINE, MATRICES, SUBGROUPS, module};
 use crate::recording::{Access, Kernel};
 
 /// Every kernel that every adapter can run: all but [`matmul_matrix`].
-pub const ALL: [&Kernel; 21] = [
+pub const ALL: [&Kernel; 22] = [
     &attention::KERNEL,
     &attention_join::KERNEL,
     &attention_split::KERNEL,
@@ -47,6 +48,7 @@ pub const ALL: [&Kernel; 21] = [
     &matmul_sliced::KERNEL,
     &matmul_tiled::KERNEL,
     &matvec_sliced::KERNEL,
+    &matvec_vector::KERNEL,
     &project_gate::KERNEL,
     &project_logits::KERNEL,
     &project_qkv::KERNEL,

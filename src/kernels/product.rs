@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::sliced::{CHUNK, Rows, SlicedWeight, dot};
-use super::{bindings, matmul_matrix, matmul_sliced, matmul_tiled, matvec_sliced, params};
+use super::{bindings, matmul_matrix, matmul_sliced, matmul_tiled, matvec_sliced, matvec_vector, params};
 use crate::engine::Traits;
 use crate::precision::SLICES;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
@@ -60,6 +60,9 @@ impl Product<'_> {
     /// Records the product at these depths.
     pub fn record(&self, recording: &mut Recording, traits: Traits, depths: Depths) {
         match depths {
+            Depths::ByToken(depths) if matvec_vector::suits(traits) => {
+                matvec_vector::record(recording, traits, self, depths)
+            }
             Depths::ByToken(depths) => matvec_sliced::record(recording, traits, self, depths),
             Depths::ByTile(order) if traits.software => matmul_sliced::record(recording, traits, self, order),
             Depths::ByTile(order) if traits.cooperative_matrix => {
@@ -129,6 +132,13 @@ pub(super) fn record(recording: &mut Recording, traits: Traits, product: &Produc
             workgroups: [x, y, 1],
         });
     }
+}
+
+/// The product of each token, at its depth in binding 6: the reference of the kernels that are told depths by token.
+pub(super) fn compute_tokens(args: &mut Arguments<'_>) {
+    let (p, depths): (Params, &[u32]) = (args.params(), args.read(6));
+    let depths = depths[..p.tokens as usize].iter().map(|depth| *depth as usize);
+    compute(args, &depths.enumerate().collect::<Vec<_>>());
 }
 
 /// The product of the tokens in `work`, each with its depth, row by row: a row is dequantized once for each depth that

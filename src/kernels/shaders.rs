@@ -14,9 +14,10 @@ pub const MATRICES: Capabilities = Capabilities::SHADER_FLOAT16.union(Capabiliti
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 14] = [
+const SHARED: [(&str, &str); 15] = [
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
     ("product", include_str!("../../shaders/shared/product.wgsl")),
+    ("matvec", include_str!("../../shaders/shared/matvec.wgsl")),
     ("router", include_str!("../../shaders/shared/router.wgsl")),
     ("router_sums", include_str!("../../shaders/shared/router_sums.wgsl")),
     ("add_term", include_str!("../../shaders/shared/add_term.wgsl")),

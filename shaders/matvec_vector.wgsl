@@ -1,0 +1,42 @@
+// The product of a sliced weight with few tokens, each on its own, on processor cores whose vectors are subgroups of
+// eight. A load costs as much there as dozens of sums, as each lane loads for itself: so lanes take four rows each, and
+// share what they load of x.
+#import sliced
+#import product
+#import matvec
+
+const LANES: u32 = 8u;
+
+// Numbers that a lane holds for all: entries 4i to 4i + 3 of the chunk, of sixteen, lie at lanes `i` and `i + 4`.
+struct Shared {
+    low: vec4<f32>,
+    high: vec4<f32>,
+}
+
+fn numbers(own: Shared, i: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        subgroupShuffle(own.low, i), subgroupShuffle(own.low, i + 4u),
+        subgroupShuffle(own.high, i), subgroupShuffle(own.high, i + 4u),
+    );
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    let row = (workgroup.x * LANES + lane) * 4u;
+    let token = workgroup.y;
+    let depth = depths[token];
+    let rows = four_rows(row);
+    let x_row = token * params.chunks * 16u;
+
+    var sums = vec4<f32>();
+    for (var chunk = 0u; chunk < params.chunks; chunk++) {
+        let at = rows * params.chunks + chunk;
+        let chunks = load_chunks(at, depth);
+        let first = x_row + chunk * 16u + lane;
+        let own = Shared(x[first], x[first + LANES]);
+        let products = dot_plane(chunks, 0u, depth, numbers(own, 0u)) + dot_plane(chunks, 1u, depth, numbers(own, 1u))
+            + dot_plane(chunks, 2u, depth, numbers(own, 2u)) + dot_plane(chunks, 3u, depth, numbers(own, 3u));
+        sums += scaled(at, depth, products, subgroupAdd(dot(own.low + own.high, vec4<f32>(1.0))));
+    }
+    store(token, row, sums);
+}
