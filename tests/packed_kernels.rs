@@ -328,7 +328,7 @@ proptest! {
     fn a_pair_is_within_half_a_low_unit(x in prop::collection::vec(-3.0f32..3.0, 128)) {
         let packed = Packed::of(&x);
         for (chunk, (x, numbers)) in x.chunks(64).zip(packed.numbers().chunks(64)).enumerate() {
-            let unit = x.iter().fold(0f32, |peak, x| peak.max(x.abs())) / 32639.0;
+            let unit = x.iter().fold(0f32, |peak, x| peak.max(x.abs())) / 16319.0;
             for (x, number) in x.iter().zip(numbers) {
                 prop_assert!((x - number).abs() <= unit * 0.6, "chunk {}: {}, {}", chunk, x, number);
             }

@@ -170,14 +170,17 @@ fn multiply(place: Place) {
     let local = local_of(place);
     // On its way while the input is packed.
     var slices = 0u;
-    if params.routed == 0u {
+    var router: Heard;
+    if params.routed == 1u {
+        router = fetch_router(place);
+    } else {
         slices = depth[0];
     }
 
     let mean_squares = pack_input(place);
     let factor = select(1.0, inverseSqrt(mean_squares.x + params.eps), params.normed == 1u);
     if params.routed == 1u {
-        slices = chosen_depth(place, factor * inverseSqrt(mean_squares.y * factor * factor + EPS));
+        slices = chosen_depth(place, router, factor * inverseSqrt(mean_squares.y * factor * factor + EPS));
         if workgroup == 0u && local == 0u {
             depth[0] = slices;
         }

@@ -1,7 +1,6 @@
 // How a projection tells the next site's router of what its teams make, number by number. It declares `w1`,
 // [HIDDEN, input] f16 of the site, eight to an entry, and NUMBERS, how many numbers a workgroup makes.
 
-
 override TILE_WORDS: u32 = NUMBERS / 2u * HIDDEN;
 override TEAM_TERMS: u32 = WORKGROUP / LANES * HIDDEN;
 
@@ -11,9 +10,9 @@ var<workgroup> w1_tile: array<u32, TILE_WORDS>;
 var<workgroup> team_terms: array<f32, TEAM_TERMS>;
 
 // Fetches w1 of `count` numbers from `first` on, of rows of so many eights, and begins the terms. The last invocations
-// do it but those that fetch the router, as the first ones have most to pack.
+// do it, as the first ones may have more to pack.
 fn begin_telling(local: u32, row_eights: u32, first: u32, count: u32) {
-    for (var i = (2u * WORKGROUP - 1u - HIDDEN - local) % WORKGROUP; i < count / 8u * HIDDEN; i += WORKGROUP) {
+    for (var i = WORKGROUP - 1u - local; i < count / 8u * HIDDEN; i += WORKGROUP) {
         let unit = i % HIDDEN;
         let eight = i / HIDDEN;
         let words = w1[unit * row_eights + first / 8u + eight];

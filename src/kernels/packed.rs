@@ -1,7 +1,8 @@
 //! One token's numbers as pairs of int8s, as the projections' workgroups make them and as references read them.
 //!
-//! The numbers are taken in chunks of 64. Each becomes a whole number of sixteen bits, 32639 the greatest of the chunk:
-//! a high int8, of which one counts 256 low ones, and a low one. In a workgroup's memory, for C chunks of vec4s of u32:
+//! The numbers are taken in chunks of 64. Each becomes a whole number of sixteen bits, the greatest of the chunk one in
+//! 16319 to 32639: a high int8, of which one counts 256 low ones, and a low one. In a workgroup's memory, for C chunks
+//! of vec4s of u32:
 //!
 //! ```text
 //! [4, C]        high int8s: component c of chunk n in plane i is four of them, numbers 64n + 16c + 4i to + 3
@@ -13,12 +14,19 @@
 
 use super::sliced::CHUNK;
 
-/// Invocations of a chunk, which lie in one subgroup: no smaller subgroup will do.
+/// Invocations of a chunk at least, which lie in one subgroup: no smaller subgroup will do.
 pub const TEAM: u32 = 4;
-/// What the greatest number of a chunk becomes: 127 high int8s and 127 low ones.
-pub const PEAK: f32 = 32639.0;
-/// Chunks with no number greater than this become zeros.
-const LEAST: f32 = 1e-30;
+/// And at most: each has four of the chunk's numbers then.
+const LARGEST_TEAM: u32 = 16;
+/// Whole numbers are x times a power of two, times this: the greatest of a chunk becomes 32639 at most, which is 127
+/// high int8s and 127 low ones.
+const WHOLE: f32 = 32639.0 / 32768.0;
+/// Of that power: how far a chunk's greatest number is raised.
+const BITS: u32 = 14;
+/// The exponent of a chunk's greatest number, where f32 has it, counts for no less than this.
+const LEAST_EXPONENT: u32 = 15 << 23;
+/// Greater than any number that is finite but for the last few.
+const INFINITE: f32 = 3.4e38;
 
 /// Numbers as pairs of int8s.
 #[derive(Debug, Clone)]
@@ -35,7 +43,10 @@ impl Packed {
         let mut packed = Packed { ints: Vec::with_capacity(x.len()), units: Vec::new() };
         for x in x.chunks_exact(CHUNK as usize) {
             let peak = x.iter().fold(0f32, |peak, x| peak.max(x.abs()));
-            let (to_int, unit) = if peak > LEAST { (PEAK / peak, peak / PEAK) } else { (0.0, 0.0) };
+            let exponent = (peak.to_bits() & 0x7f80_0000).max(LEAST_EXPONENT);
+            let to_int = f32::from_bits(((254 + BITS) << 23) - exponent) * WHOLE;
+            // What is not finite stays so.
+            let unit = if peak > INFINITE { peak } else { f32::from_bits(exponent - (BITS << 23)) * (1.0 / WHOLE) };
             packed.ints.extend(x.iter().map(|x| (x * to_int).round_ties_even() as i32));
             packed.units.push(unit);
         }
@@ -47,4 +58,10 @@ impl Packed {
         let chunks = self.ints.chunks_exact(CHUNK as usize).zip(&self.units);
         chunks.flat_map(|(ints, unit)| ints.iter().map(move |int| *int as f32 * unit)).collect()
     }
+}
+
+/// Invocations that pack a chunk together: as many as find work in a workgroup, and fit in a subgroup.
+pub(super) fn team(workgroup: u32, subgroup: u32, chunks: u32) -> u32 {
+    let busy = |team: &u32| team * chunks <= workgroup && *team <= subgroup;
+    [LARGEST_TEAM, LARGEST_TEAM / 2].into_iter().find(busy).unwrap_or(TEAM)
 }

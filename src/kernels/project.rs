@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::packed::Packed;
+use super::packed::{self, Packed};
 use super::route::{Control, depth_of, silu};
 use super::router_sums::{RouterAt, unit_sums};
 use super::sliced::{CHUNK, Rows, SlicedWeight, dot};
@@ -59,9 +59,8 @@ const WORKGROUPS: u32 = 128;
 /// Invocations of the smallest workgroup, where its memory leaves no choice, and the rows of one at least.
 const SMALLEST: u32 = 128;
 const LEAST_ROWS: u32 = 16;
-/// Bytes of a workgroup's memory for a chunk of the input, and for its router.
+/// Bytes of a workgroup's memory for a chunk of the input.
 const CHUNK_BYTES: u32 = 8 * 16 + 8;
-const ROUTER_BYTES: u32 = HIDDEN * 20 + 32;
 
 /// The norm that makes an input of x: `x / sqrt(mean(x^2) + eps) * weight`
 #[derive(Debug, Clone, Copy)]
@@ -144,7 +143,7 @@ impl Spread {
         let numbers = self.workgroup_rows() / (1 + u32::from(pairs));
         let (subgroups, teams) = (self.workgroup / self.subgroup, self.workgroup / self.lanes);
         // The squares of each subgroup, w1 of the numbers in f16, and what each team tells.
-        input / CHUNK * CHUNK_BYTES + ROUTER_BYTES + subgroups * 8 + (numbers * 2 + teams * 4) * HIDDEN
+        input / CHUNK * CHUNK_BYTES + subgroups * 8 + (numbers * 2 + teams * 4) * HIDDEN
     }
 
     /// Workgroups of a product of so many rows.
@@ -208,9 +207,11 @@ pub(super) fn record(
             ("LANES", spread.lanes),
             ("ROWS", spread.rows),
             ("ROUNDS", spread.rounds),
+            ("TEAM", packed::team(spread.workgroup, spread.subgroup, weight.chunks())),
             ("CHUNKS", weight.chunks()),
             ("GROUP_CHUNKS", weight.group_chunks()),
             ("SUBGROUPS", spread.workgroup / spread.subgroup),
+            ("UNITS", HIDDEN.div_ceil(spread.subgroup)),
         ],
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings,
@@ -337,6 +338,6 @@ mod tests {
         let larger = LlamaShape { ffn_dim: 14336, kv_heads: 8, vocab: 128_256, ..shape };
         assert!(fits(traits(32 << 10), &larger));
         let down = |bytes| Spread::of(traits(bytes), Site::Down.dims(&larger), false);
-        assert_eq!((down(32 << 10).workgroup, down(48 << 10).workgroup), (128, 1024));
+        assert_eq!((down(32 << 10).workgroup, down(48 << 10).workgroup), (256, 1024));
     }
 }
