@@ -3,11 +3,12 @@
 //!
 //! Throughput is of the bytes of weights and ranges that the depth reads. A run is [`REPEATS`] products in one submit,
 //! and on a GPU it is begun before the one before it has ended, as a session does with tokens; products go round over
-//! copies of the weight, so that the device's cache holds none of them. Where the GPU has cooperative matrices, it is measured again with them.
+//! copies of the weight, so that the device's cache holds none of them. Where the GPU has cooperative matrices, it is
+//! measured again with them.
 //!
-//! `EDGE_RUN_DEVICE=gpu` or `cpu` measures there only. For tuning, `EDGE_RUN_SHAPES=14336x4096,4096x14336` takes other shapes, and `EDGE_RUN_SPREAD=1024,32,1,4` spreads the
-//! int8 products over workgroups of 1024 invocations, teams of 32, and four times a row a team, whatever `Spread::of`
-//! says.
+//! `EDGE_RUN_DEVICE=gpu` or `cpu` measures there only. For tuning, `EDGE_RUN_SHAPES=14336x4096,4096x14336` takes other
+//! shapes, and `EDGE_RUN_SPREAD=1024,32,1,4` spreads the int8 products over workgroups of 1024 invocations, teams of 32,
+//! and four times a row a team, whatever `Spread::of` says.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use edge_run::engine::Engine;
 use edge_run::gpu::{self, GpuOptions};
 use edge_run::kernels::gather_tokens;
 use edge_run::kernels::product::{Depths, Output, Product, in_tiles};
-use edge_run::kernels::project::{Projection, Spread};
+use edge_run::kernels::project::{Projection, Spread, Told};
 use edge_run::kernels::project_logits;
 use edge_run::kernels::sliced::SlicedWeight;
 use edge_run::precision::Depth;
@@ -85,7 +86,7 @@ fn prepare_packed(engine: &mut dyn Engine, weights: &[SlicedWeight], depth: Dept
     engine.write(told, bytemuck::bytes_of(&(depth.slices() as u32)));
     let y = recording.transient(u64::from(rows) * 4);
     let traits = engine.traits();
-    let spread = spread_asked(traits.subgroup).unwrap_or_else(|| Spread::of(traits, (rows, input), false));
+    let spread = spread_asked(traits.subgroup).unwrap_or_else(|| Spread::of(traits, (rows, input), Told::Nothing));
     for weight in weights.iter().cycle().take(REPEATS as usize) {
         let (depth, control) = (told, x);
         let projection = Projection { weight, x, norm: None, depth, router: None, next: None, control, spread };

@@ -7,12 +7,13 @@
 
 const LANES: u32 = 8u;
 
-// Numbers that a lane holds for all: entries 4i to 4i + 3 of the chunk, of sixteen, lie at lanes `i` and `i + 4`.
+// What a lane holds for all, of the sixteen entries of a chunk of x: entry `lane`, and `lane + 8`.
 struct Shared {
     low: vec4<f32>,
     high: vec4<f32>,
 }
 
+// Entries i, i + 4, i + 8 and i + 12.
 fn numbers(own: Shared, i: u32) -> mat4x4<f32> {
     return mat4x4<f32>(
         subgroupShuffle(own.low, i), subgroupShuffle(own.low, i + 4u),

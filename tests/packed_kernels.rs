@@ -9,7 +9,7 @@ use edge_run::engine::{Activations, Engine, Traits};
 use edge_run::kernels::attention::{self, Reach};
 use edge_run::kernels::packed::Packed;
 use edge_run::kernels::product::{Depths, Output, Product};
-use edge_run::kernels::project::{Norm, Projection, Spread};
+use edge_run::kernels::project::{Norm, Projection, Spread, Told};
 use edge_run::kernels::route::{self, Control, Router};
 use edge_run::kernels::router_sums::{self, RouterAt, unit_sums};
 use edge_run::kernels::sliced::SlicedWeight;
@@ -406,7 +406,7 @@ fn a_projection_chooses_the_depth_that_its_router_would() {
                     router: Some(router),
                     next: None,
                     control,
-                    spread: Spread::of(traits(1 << 27), (rows, input), false),
+                    spread: Spread::of(traits(1 << 27), (rows, input), Told::Rows),
                 };
                 project_logits::record(recording, traits(1 << 27), &projection, y);
                 let again = Projection { router: None, ..projection };

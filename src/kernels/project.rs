@@ -92,6 +92,28 @@ pub struct Projection<'a> {
     pub spread: Spread,
 }
 
+/// What a router may be told of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing.
+    Nothing,
+    /// Its rows.
+    Rows,
+    /// What pairs of its rows make.
+    Pairs,
+}
+
+impl Told {
+    /// What one may be told of the product at a site.
+    pub fn at(site: Site) -> Told {
+        match site {
+            Site::Qkv => Told::Nothing,
+            Site::O | Site::Down => Told::Rows,
+            Site::GateUp => Told::Pairs,
+        }
+    }
+}
+
 /// How the work on a product is spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spread {
@@ -109,17 +131,17 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// What suits a weight; with `pairs`, a team has rows in pairs.
-    pub fn of(traits: Traits, (rows, input): (u32, u32), pairs: bool) -> Spread {
+    /// What suits a weight; a team has rows in pairs where they make one number.
+    pub fn of(traits: Traits, (rows, input): (u32, u32), told: Told) -> Spread {
         let subgroup = traits.subgroup;
         if traits.software {
             return Spread { workgroup: 32, lanes: 4, rows: 4, rounds: 1, subgroup };
         }
         // Large workgroups for long rows, as each packs the whole input; lanes enough for a row to be in flight at once
         // and not so many that they idle on short ones.
-        let (lanes, workgroup, team_rows) = match (input / CHUNK, pairs) {
-            (0..12, _) => (8, 128, 1 + u32::from(pairs)),
-            (12..32, _) => (16, 256, 1 + u32::from(pairs)),
+        let (lanes, workgroup, team_rows) = match (input / CHUNK, told == Told::Pairs) {
+            (0..12, pairs) => (8, 128, 1 + u32::from(pairs)),
+            (12..32, pairs) => (16, 256, 1 + u32::from(pairs)),
             (_, false) => (32, 1024, 1),
             (_, true) => (32, 512, 4),
         };
@@ -134,16 +156,21 @@ impl Spread {
             [rounds, least].map(|rounds| Spread { workgroup, lanes, rows: team_rows, rounds, subgroup })
         });
         let spreads: Vec<Spread> = spreads.collect();
-        let fits = |spread: &&Spread| spread.workgroup_bytes(input, pairs) <= traits.workgroup_bytes;
-        *spreads.iter().find(fits).unwrap_or(&spreads[0])
+        let fits = |spread: &&Spread| spread.workgroup_bytes(input, told) <= traits.workgroup_bytes;
+        *spreads.iter().find(fits).unwrap_or(&spreads[spreads.len() - 1])
     }
 
-    /// Bytes of memory that a workgroup needs for rows of `input` numbers, which with `pairs` make one of two.
-    fn workgroup_bytes(self, input: u32, pairs: bool) -> u32 {
-        let numbers = self.workgroup_rows() / (1 + u32::from(pairs));
-        let (subgroups, teams) = (self.workgroup / self.subgroup, self.workgroup / self.lanes);
-        // The squares of each subgroup, w1 of the numbers in f16, and what each team tells.
-        input / CHUNK * CHUNK_BYTES + subgroups * 8 + (numbers * 2 + teams * 4) * HIDDEN
+    /// Bytes of memory that a workgroup needs for rows of `input` numbers.
+    fn workgroup_bytes(self, input: u32, told: Told) -> u32 {
+        let (rows, teams) = (self.workgroup_rows(), self.workgroup / self.lanes);
+        // w1 of the numbers in f16, and what each team tells; or the products.
+        let outcome = match told {
+            Told::Nothing => rows * 4,
+            Told::Rows => (rows * 2 + teams * 4) * HIDDEN,
+            Told::Pairs => (rows + teams * 4) * HIDDEN,
+        };
+        // And the squares of each subgroup.
+        input / CHUNK * CHUNK_BYTES + self.workgroup / self.subgroup * 8 + outcome
     }
 
     /// Workgroups of a product of so many rows.
@@ -162,11 +189,12 @@ pub fn fits(traits: Traits, shape: &LlamaShape) -> bool {
     traits.packed_dot && needed_bytes(traits, shape) <= traits.workgroup_bytes
 }
 
-/// Bytes of memory that a workgroup needs for the largest of a model's projections.
+/// Bytes of memory that a workgroup needs for the largest of a model's projections; the least there can be, where the
+/// device has less.
 pub fn needed_bytes(traits: Traits, shape: &LlamaShape) -> u32 {
     let bytes = |site: Site| {
-        let (dims, pairs) = (site.dims(shape), site == Site::GateUp);
-        Spread::of(traits, dims, pairs).workgroup_bytes(dims.1, pairs)
+        let (dims, told) = (site.dims(shape), Told::at(site));
+        Spread::of(traits, dims, told).workgroup_bytes(dims.1, told)
     };
     Site::ALL.map(bytes).into_iter().max().expect("a layer has sites")
 }
@@ -297,7 +325,8 @@ mod tests {
                 workgroup_bytes: 1 << 15,
             };
             for (rows, chunks) in ROWS.into_iter().flat_map(|rows| CHUNKS.map(|chunks| (rows, chunks))) {
-                let spread = Spread::of(traits, (rows, chunks * CHUNK), rows > 64);
+                let told = if rows > 64 { Told::Pairs } else { Told::Rows };
+                let spread = Spread::of(traits, (rows, chunks * CHUNK), told);
                 let Spread { workgroup, lanes, rows: team_rows, rounds, .. } = spread;
                 assert!([workgroup, lanes, team_rows].iter().all(|n| n.is_power_of_two()));
                 assert!(lanes <= subgroup && team_rows <= lanes.min(4) && (HIDDEN..=1024).contains(&workgroup));
@@ -337,7 +366,9 @@ mod tests {
         assert!(!fits(traits(16 << 10), &shape));
         let larger = LlamaShape { ffn_dim: 14336, kv_heads: 8, vocab: 128_256, ..shape };
         assert!(fits(traits(32 << 10), &larger));
-        let down = |bytes| Spread::of(traits(bytes), Site::Down.dims(&larger), false);
+        let down = |bytes| Spread::of(traits(bytes), Site::Down.dims(&larger), Told::Rows);
         assert_eq!((down(32 << 10).workgroup, down(48 << 10).workgroup), (256, 1024));
+        let head = Spread::of(traits(48 << 10), (128_256, 4096), Told::Nothing);
+        assert!(head.workgroups(128_256) <= WORKGROUPS, "the input is packed in one wave: {head:?}");
     }
 }

@@ -5,7 +5,7 @@
 
 use super::llama::Llama;
 use super::weights::LayerWeights;
-use crate::kernels::project::{Norm, Projection, Spread};
+use crate::kernels::project::{Norm, Projection, Spread, Told};
 use crate::kernels::router_sums::{self, RouterAt};
 use crate::kernels::{attention, project_gate, project_logits, project_qkv, project_residual, tell_router};
 use crate::recording::{Buffer, Recording, Span};
@@ -88,7 +88,7 @@ impl Llama<'_> {
     }
 
     fn spread(&self, site: Site) -> Spread {
-        Spread::of(self.traits, site.dims(self.shape), site == Site::GateUp)
+        Spread::of(self.traits, site.dims(self.shape), Told::at(site))
     }
 
     /// The product at a site, at the depth that its router chooses or that is there.
@@ -122,7 +122,7 @@ impl Llama<'_> {
             router: None,
             next: None,
             control: self.inputs.control(),
-            spread: Spread::of(self.traits, (weight.rows, weight.input), false),
+            spread: Spread::of(self.traits, (weight.rows, weight.input), Told::Nothing),
         };
         project_logits::record(r, self.traits, &projection, logits);
     }
