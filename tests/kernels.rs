@@ -124,6 +124,8 @@ struct ProductProblem {
     depths: Vec<u32>,
     add: bool,
     software: bool,
+    /// Whether processors are said to have vectors of eight, where the device has no smaller ones.
+    vectors: bool,
     matrices: bool,
     /// Small enough that some weights are read in parts.
     binding_bytes: u64,
@@ -135,10 +137,21 @@ fn product_problem(tokens: std::ops::Range<usize>) -> impl Strategy<Value = Prod
         (1u32..=4, tokens).prop_map(|(depth, tokens)| vec![depth; tokens]),
     ];
     let sizes = (any::<u64>(), 1u32..300, 1u32..5, prop_oneof![Just(64u32), Just(128), Just(192)]);
-    let choices = (any::<bool>(), any::<bool>(), prop_oneof![Just(4096u64), Just(1 << 27)]);
-    (sizes, depths, choices).prop_map(|((seed, rows, groups, group), depths, (add, software, binding_bytes))| {
-        ProductProblem { seed, rows, groups, group, depths, add, software, matrices: false, binding_bytes }
-    })
+    let choices = ([any::<bool>(), any::<bool>(), any::<bool>()], prop_oneof![Just(4096u64), Just(1 << 27)]);
+    (sizes, depths, choices).prop_map(
+        |((seed, rows, groups, group), depths, ([add, software, vectors], binding_bytes))| ProductProblem {
+            seed,
+            rows,
+            groups,
+            group,
+            depths,
+            add,
+            software,
+            vectors,
+            matrices: false,
+            binding_bytes,
+        },
+    )
 }
 
 /// How a product's kernel is told the depths.
@@ -164,7 +177,8 @@ impl ProductProblem {
             let output = if self.add { Output::Add } else { Output::Overwrite };
             let product = Product { weight: &weight, x: x.all(), y: y.all(), tokens, output };
             let (software, cooperative_matrix, binding_bytes) = (self.software, self.matrices, self.binding_bytes);
-            let traits = Traits { software, cooperative_matrix, binding_bytes, ..SOFTWARE };
+            let subgroup = if self.vectors && engine.traits().subgroup >= 8 { 8 } else { 4 };
+            let traits = Traits { software, subgroup, cooperative_matrix, binding_bytes, ..SOFTWARE };
             let depths = match kind {
                 Kind::Matvec => Depths::ByToken(depths.all()),
                 Kind::Matmul => {
@@ -275,10 +289,11 @@ fn a_wrong_depth_a_wrong_code_and_a_forgotten_sum_are_noticed() {
         depths,
         add: true,
         software: true,
+        vectors: true,
         matrices: false,
         binding_bytes: 1 << 27,
     };
-    for (kind, software) in [(Kind::Matvec, true), (Kind::Matmul, true), (Kind::Matmul, false)] {
+    for (kind, software) in [(Kind::Matvec, true), (Kind::Matvec, false), (Kind::Matmul, true), (Kind::Matmul, false)] {
         let sound = ProductProblem { software, ..sound.clone() };
         let must_notice = |wrong: &ProductProblem| {
             must_differ(&sound.build(kind), &wrong.build(kind), sound.tolerance(), 0.0);

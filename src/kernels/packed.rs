@@ -65,3 +65,21 @@ pub(super) fn team(workgroup: u32, subgroup: u32, chunks: u32) -> u32 {
     let busy = |team: &u32| team * chunks <= workgroup && *team <= subgroup;
     [LARGEST_TEAM, LARGEST_TEAM / 2].into_iter().find(busy).unwrap_or(TEAM)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_greatest_numbers_fit_and_what_is_nothing_or_not_finite_stays_so() {
+        let chunk = |first: f32| [&[first], [0.5f32; 63].as_slice()].concat();
+        for peak in [0.5f32, 0.999_999_9, 1.0, 1.999_999_9, 3.3e38, 1e-30] {
+            let numbers = [peak, -peak].repeat(32);
+            let packed = Packed::of(&numbers);
+            assert!(packed.ints.iter().all(|int| (16319..=32639).contains(&int.abs())), "{peak}: {:?}", packed.ints[0]);
+            assert!((packed.numbers()[0] / peak - 1.0).abs() < 1e-4, "{peak}: {}", packed.numbers()[0]);
+        }
+        assert!(Packed::of(&[0.0; 64]).numbers().iter().all(|number| *number == 0.0));
+        assert!(Packed::of(&chunk(f32::INFINITY)).numbers().iter().any(|number| !number.is_finite()));
+    }
+}
