@@ -2,8 +2,10 @@
 
 #[path = "common/gpu.rs"]
 mod gpu;
+#[path = "common/processors.rs"]
+mod processors;
 
-use edge_run::engine::{Activations, Engine, Traits};
+use edge_run::engine::{Engine, Traits};
 use edge_run::format::codes::Range;
 use edge_run::kernels::attention::Reach;
 use edge_run::kernels::product::{Depths, Output, Product, tile_tokens};
@@ -16,22 +18,12 @@ use edge_run::recording::{Buffer, Recording, Span};
 use edge_run::shape::{LlamaShape, Rope, RopeScaling};
 use edge_run::{cpu, format};
 use half::f16;
+use processors::PROCESSORS;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// A device of processor cores.
-const SOFTWARE: Traits = Traits {
-    software: true,
-    packed_dot: false,
-    activations: Activations::Auto,
-    workgroup_invocations: 256,
-    workgroup_bytes: 1 << 14,
-    subgroup: 8,
-    cooperative_matrix: false,
-    binding_bytes: 1 << 27,
-};
 /// Half the distance between two f32 near 1, doubled for the order of the sums being free.
 const EPSILON: f32 = f32::EPSILON;
 /// Vulkan allows exp and inverseSqrt a few units in the last place; sums over a softmax pass that on unchanged.
@@ -178,7 +170,7 @@ impl ProductProblem {
             let product = Product { weight: &weight, x: x.all(), y: y.all(), tokens, output };
             let (software, cooperative_matrix, binding_bytes) = (self.software, self.matrices, self.binding_bytes);
             let subgroup = if self.vectors && engine.traits().subgroup >= 8 { 8 } else { 4 };
-            let traits = Traits { software, subgroup, cooperative_matrix, binding_bytes, ..SOFTWARE };
+            let traits = Traits { software, subgroup, cooperative_matrix, binding_bytes, ..PROCESSORS };
             let depths = match kind {
                 Kind::Matvec => Depths::ByToken(depths.all()),
                 Kind::Matmul => {
@@ -401,7 +393,7 @@ fn embedding(
         let ids: Vec<u32> = (0..tokens).map(|_| rng.random_range(0..rows)).collect();
         let ids = upload(engine, &ids);
         let y = upload(engine, &uniform(rng, tokens * input));
-        let traits = Traits { binding_bytes: 4096, ..SOFTWARE };
+        let traits = Traits { binding_bytes: 4096, ..PROCESSORS };
         embed_sliced::record(recording, traits, &weight, depth, ids.all(), y.all());
         y.all()
     }
@@ -558,7 +550,7 @@ impl AttentionProblem {
             let buffers = attention::Buffers { q, positions, keys: keys.all(), values: values.all(), y };
             match self.splits {
                 0 => {
-                    attention::record(recording, SOFTWARE, &shape, (self.tokens, Reach::Any), self.context, buffers);
+                    attention::record(recording, PROCESSORS, &shape, (self.tokens, Reach::Any), self.context, buffers);
                 }
                 splits => {
                     attention_split::record(recording, &shape, self.tokens, self.context, splits, buffers, None);
@@ -584,6 +576,6 @@ fn widen(engine: &mut dyn Engine, recording: &mut Recording, shape: &LlamaShape,
     let y = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
     let positions = upload(engine, &[0u32]).all();
     let buffers = attention::Buffers { q, positions, keys: cache, values: cache, y };
-    attention::record(recording, SOFTWARE, &flat, (1, Reach::Any), 1, buffers);
+    attention::record(recording, PROCESSORS, &flat, (1, Reach::Any), 1, buffers);
     y
 }

@@ -3,9 +3,11 @@
 
 #[path = "common/gpu.rs"]
 mod gpu;
+#[path = "common/processors.rs"]
+mod processors;
 
 use edge_run::cpu;
-use edge_run::engine::{Activations, Engine, Traits};
+use edge_run::engine::{Engine, Traits};
 use edge_run::kernels::attention::{self, Reach};
 use edge_run::kernels::packed::Packed;
 use edge_run::kernels::product::{Depths, Output, Product};
@@ -19,6 +21,7 @@ use edge_run::recording::{Buffer, Recording, Span};
 use edge_run::routing::{HIDDEN, SCORES};
 use edge_run::shape::{LlamaShape, Rope};
 use half::f16;
+use processors::PROCESSORS;
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -63,16 +66,7 @@ fn halves(words: &[u32]) -> Vec<f32> {
 }
 
 fn traits(binding_bytes: u64) -> Traits {
-    Traits {
-        software: true,
-        packed_dot: true,
-        activations: Activations::Auto,
-        subgroup: 8,
-        cooperative_matrix: false,
-        workgroup_invocations: 256,
-        workgroup_bytes: 1 << 14,
-        binding_bytes,
-    }
+    Traits { packed_dot: true, binding_bytes, ..PROCESSORS }
 }
 
 /// The GPU in an engine of its own.

@@ -2,14 +2,17 @@
 
 #[path = "common/gpu.rs"]
 mod gpu;
+#[path = "common/processors.rs"]
+mod processors;
 
 use edge_run::cpu;
-use edge_run::engine::{Activations, Engine, Traits};
+use edge_run::engine::{Engine, Traits};
 use edge_run::kernels::gather_tokens::{self, PADDING, entry};
 use edge_run::kernels::route::{self, Control, Router};
 use edge_run::recording::{Buffer, Recording, Span};
 use edge_run::routing::{HIDDEN, SCORES};
 use half::f16;
+use processors::PROCESSORS;
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -86,16 +89,7 @@ impl RouteProblem {
             }
             let deal = upload(engine, &deal).all();
             let depths = upload(engine, &vec![0u32; self.tokens as usize]).all();
-            let traits = Traits {
-                software: self.software,
-                packed_dot: false,
-                activations: Activations::Auto,
-                workgroup_invocations: 256,
-                workgroup_bytes: 1 << 14,
-                subgroup: 8,
-                cooperative_matrix: false,
-                binding_bytes: 1 << 27,
-            };
+            let traits = Traits { software: self.software, ..PROCESSORS };
             route::record(recording, traits, &router, &route::Inputs { x, control, site: 1, deal }, depths);
             depths
         }

@@ -2,14 +2,17 @@
 
 #[path = "common/gpu.rs"]
 mod gpu;
+#[path = "common/processors.rs"]
+mod processors;
 
 use edge_run::cpu;
-use edge_run::engine::{Activations, Engine, Traits};
+use edge_run::engine::{Engine, Traits};
 use edge_run::kernels::sample_peaks::{self, Inputs, Peak, blocks};
 use edge_run::kernels::sample_token;
 use edge_run::recording::{Buffer, Prepared, Recording};
 use edge_run::sampling::{Choice, SamplerSettings};
 use edge_run::text::Sampler;
+use processors::PROCESSORS;
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -42,16 +45,7 @@ struct Found {
 
 impl Chooser<'_> {
     fn new(engine: &mut dyn Engine, software: bool, vocab: u32) -> Chooser<'_> {
-        let traits = Traits {
-            software,
-            packed_dot: false,
-            activations: Activations::Auto,
-            workgroup_invocations: 256,
-            workgroup_bytes: 1 << 14,
-            subgroup: 8,
-            cooperative_matrix: false,
-            binding_bytes: 1 << 27,
-        };
+        let traits = Traits { software, ..PROCESSORS };
         let mut create = |words: u32| engine.create("test", u64::from(words) * 4).expect("room for a test buffer");
         let (logits, history, choice) = (create(vocab), create(CONTEXT + 1), create(8));
         let (positions, id, peaks) = (create(TOKENS), create(1), create(blocks(vocab) * 3));
