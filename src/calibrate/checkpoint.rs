@@ -13,7 +13,7 @@ use super::optimizer::Optimizer;
 use super::step::Params;
 use super::student::{NAMES, SiteParams};
 use crate::error::{Error, Result};
-use crate::format::map_file;
+use crate::format::{map_file, write_whole};
 use crate::shape::Site;
 
 /// The key of the metadata.
@@ -77,11 +77,7 @@ pub fn save(path: &Path, run: &Run, done: usize, params: &Params, optimizer: &Op
     let head = serde_json::to_string(&Head { run: run.clone(), done }).expect("plain data");
     let metadata = HashMap::from([(KEY.to_string(), head)]);
     let bytes = safetensors::serialize(views, Some(metadata)).expect("views of tensors of their own");
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io("write", folder))?;
-    std::io::Write::write_all(&mut file, &bytes).map_err(Error::io("write", path))?;
-    file.persist(path).map_err(|fault| Error::io("write", path)(fault.error))?;
-    Ok(())
+    write_whole(path, &bytes).map_err(Error::io("write", path))
 }
 
 /// Reads a state into `params` and `optimizer`, which have the shapes of this run, and returns the steps it has done.

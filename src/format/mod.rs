@@ -39,6 +39,7 @@ pub use container::TensorPlace;
 pub use manifest::{Calibration, FileEntry, Manifest, ModelSource, Quantization};
 pub use mapped::{MappedTensor, map_file};
 pub use pack::{PACK_VERSION, Pack, PackInfo};
+pub use place::write_whole;
 pub use reader::{ModelFolder, VerifyReport};
 pub use summary::{DepthBits, FolderSummary, RoutingSummary};
 pub use writer::FolderWriter;

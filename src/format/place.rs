@@ -1,4 +1,4 @@
-//! Puts a finished folder where it belongs in one step, and clears what killed runs left.
+//! Puts a finished folder or file where it belongs in one step, and clears what killed runs left.
 
 use std::fs;
 use std::io;
@@ -12,6 +12,15 @@ use crate::error::{Error, Result};
 
 /// Age from which a leftover cannot belong to a run that is still writing.
 pub const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Writes a file that appears whole or not at all, whoever else writes it; its folder is there.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    io::Write::write_all(&mut file, bytes)?;
+    file.persist(path)?;
+    Ok(())
+}
 
 /// Where a folder is to appear.
 #[derive(Debug)]

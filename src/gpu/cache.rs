@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::format::write_whole;
+
 /// The pipelines that the driver has compiled, and the file they came from and go to.
 pub(super) struct PipelineCache {
     cache: wgpu::PipelineCache,
@@ -38,12 +40,7 @@ impl PipelineCache {
     /// Writes what was compiled, if anything was that had not been read.
     pub fn keep(&self) -> std::io::Result<()> {
         let Some(data) = self.cache.get_data().filter(|data| *data != self.read) else { return Ok(()) };
-        let folder = self.file.parent().expect("a file in a folder");
-        std::fs::create_dir_all(folder)?;
-        // Another process may write at the same time: each to a file of its own, until it is whole.
-        let mut new = tempfile::NamedTempFile::new_in(folder)?;
-        std::io::Write::write_all(&mut new, &data)?;
-        new.persist(&self.file)?;
-        Ok(())
+        std::fs::create_dir_all(self.file.parent().expect("a file in a folder"))?;
+        write_whole(&self.file, &data)
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Kind, Model};
 use crate::engine::{Activations, DeviceInfo, Traits};
 use crate::error::{Error, Result};
+use crate::format::write_whole;
 use crate::kernels::project;
 use crate::precision::{Depth, PrecisionPlan};
 use crate::sampling::{Choice, SamplerSettings};
@@ -169,14 +170,12 @@ fn read(file: &Path) -> Vec<Entry> {
     serde_json::from_str(&text).unwrap_or_default()
 }
 
-/// Writes the file whole or not at all.
+/// Writes the file, and its folder where there is none.
 fn keep(file: &Path, entries: &[Entry]) -> std::io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let mut new = tempfile::NamedTempFile::new_in(folder)?;
-    std::io::Write::write_all(&mut new, &serde_json::to_vec_pretty(entries)?)?;
-    new.persist(file)?;
-    Ok(())
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    write_whole(file, &serde_json::to_vec_pretty(entries)?)
 }
 
 #[cfg(test)]
