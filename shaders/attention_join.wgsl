@@ -9,14 +9,14 @@
 struct Params {
     // vec4s of y.
     vec4s: u32,
-    // vec4s of a head.
-    head_vec4s: u32,
-    splits: u32,
-    // 1: a router is told of y.
-    tells: u32,
 }
 
 override WORKGROUP: u32 = 256u;
+// vec4s of a head.
+override HEAD_VEC4S: u32 = 32u;
+override SPLITS: u32 = 2u;
+// 1: a router is told of y.
+override TELLS: u32 = 0u;
 // vec4s of a workgroup.
 const OWN: u32 = 32u;
 
@@ -31,20 +31,20 @@ var<immediate> params: Params;
 var<workgroup> told: array<vec4<f32>, OWN>;
 
 fn join(at: u32) -> vec4<f32> {
-    let first = at / params.head_vec4s * params.splits;
-    let column = at % params.head_vec4s;
+    let first = at / HEAD_VEC4S * SPLITS;
+    let column = at % HEAD_VEC4S;
     // The first split always has a position.
     var highest = peaks[first].x;
-    for (var s = 1u; s < params.splits; s++) {
+    for (var s = 1u; s < SPLITS; s++) {
         highest = max(highest, peaks[first + s].x);
     }
     var total = 0.0;
     var sum = vec4<f32>();
-    for (var s = 0u; s < params.splits; s++) {
+    for (var s = 0u; s < SPLITS; s++) {
         let peak = peaks[first + s];
         let weight = exp(peak.x - highest);
         total += weight * peak.y;
-        sum += weight * splits[(first + s) * params.head_vec4s + column];
+        sum += weight * splits[(first + s) * HEAD_VEC4S + column];
     }
     return sum / total;
 }
@@ -54,7 +54,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let first = workgroup.x * OWN;
     let eights = min(OWN, params.vec4s - first) / 2u;
     var early: array<vec4<u32>, EARLY>;
-    if params.tells == 1u {
+    if TELLS == 1u {
         early = early_weights(local, params.vec4s / 2u, 4u * first, eights);
     }
     if local < OWN && first + local < params.vec4s {
@@ -62,7 +62,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         y[first + local] = own;
         told[local] = own;
     }
-    if params.tells == 1u {
+    if TELLS == 1u {
         tell_router(local, params.vec4s / 2u, 4u * first, eights, early);
     }
 }

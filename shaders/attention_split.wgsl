@@ -5,8 +5,9 @@
 // split's positions of exp(score - highest) * value, and peaks[t, h, s] is (highest, sum of exp(score - highest)), for
 // shaders/attention_join.wgsl; a split without positions has (LOWEST, 0).
 //
-// A team of LANES invocations reads a position, each of them eight neighbouring dimensions, so that the loads of a team
-// lie side by side. Each team has a running softmax of its own; they meet at the end.
+// A team of LANES invocations of a subgroup reads two positions at a time, each of them every LANES-th eight of the
+// dimensions, so that the loads of a team lie side by side. Each team has a running softmax of its own, so that none
+// waits for another; they meet at the end, those of a subgroup first.
 // With one split and one token, a router may be told of y: that of the site whose input it is.
 // q: [T, H, A] f32; keys, values: [K, C, A/8] vec4s of eight f16.
 #import router
@@ -16,21 +17,26 @@
 
 struct Params {
     heads: u32,
-    kv_heads: u32,
-    head_dim: u32,
     context: u32,
-    splits: u32,
-    // 1: a router is told of y.
-    tells: u32,
 }
 
-override WORKGROUP: u32 = 128u;
-// A power of two; eight times it is no less than a head.
+override WORKGROUP: u32 = 256u;
+// A power of two, no more than a subgroup has.
 override LANES: u32 = 16u;
-// vec4s of a head at most.
-override HEAD_VEC4S: u32 = 2u * LANES;
-// Positions that a team takes at once.
-const EACH: u32 = 8u;
+// Eights of a lane, 8 at most: LANES of them are no less than a head.
+override EIGHTS: u32 = 1u;
+override HEAD_DIM: u32 = 128u;
+// Heads that share keys and values.
+override SHARED_BY: u32 = 1u;
+override SPLITS: u32 = 1u;
+// 1: a router is told of y.
+override TELLS: u32 = 0u;
+// vec4s of all lanes of a team, and of all teams.
+override HEAD_VEC4S: u32 = 2u * LANES * EIGHTS;
+override TEAM_VEC4S: u32 = 2u * WORKGROUP * EIGHTS;
+override TEAMS: u32 = WORKGROUP / LANES;
+// Positions of a split are a whole number of these, but for the last ones.
+const SHARE: u32 = 32u;
 const LOWEST: f32 = -3.4e38;
 
 var<immediate> params: Params;
@@ -44,126 +50,159 @@ var<immediate> params: Params;
 @group(0) @binding(6) var<storage, read> w1: array<vec4<u32>>;
 @group(0) @binding(7) var<storage, read_write> sums: array<atomic<u32>>;
 
-// What each lane has of a position's score; rows are one longer, so that their columns lie in different banks.
-var<workgroup> lane_scores: array<f32, WORKGROUP * EACH * (LANES + 1u) / LANES>;
-var<workgroup> scores: array<f32, WORKGROUP * EACH / LANES>;
-var<workgroup> team_peaks: array<vec2<f32>, WORKGROUP / LANES>;
-var<workgroup> low_sums: array<vec4<f32>, WORKGROUP>;
-var<workgroup> high_sums: array<vec4<f32>, WORKGROUP>;
+// Of each subgroup: (highest, sum of exp(score - highest)), and the sum of exp(score - highest) * value.
+var<workgroup> subgroup_peaks: array<vec2<f32>, TEAMS>;
+var<workgroup> subgroup_sums: array<vec4<f32>, TEAM_VEC4S>;
 var<workgroup> told: array<vec4<f32>, HEAD_VEC4S>;
 
-fn low_half(word: vec4<u32>) -> vec4<f32> {
-    return vec4<f32>(unpack2x16float(word.x), unpack2x16float(word.y));
+// Eight dimensions.
+struct Eight {
+    low: vec4<f32>,
+    high: vec4<f32>,
 }
 
-fn high_half(word: vec4<u32>) -> vec4<f32> {
-    return vec4<f32>(unpack2x16float(word.z), unpack2x16float(word.w));
+fn unpacked(word: vec4<u32>) -> Eight {
+    return Eight(
+        vec4<f32>(unpack2x16float(word.x), unpack2x16float(word.y)),
+        vec4<f32>(unpack2x16float(word.z), unpack2x16float(word.w)),
+    );
+}
+
+fn dot_eights(a: Eight, b: Eight) -> f32 {
+    return dot(a.low, b.low) + dot(a.high, b.high);
+}
+
+// a * by + the values, by their weights.
+fn weighted(a: Eight, by: f32, value1: vec4<u32>, weight1: f32, value2: vec4<u32>, weight2: f32) -> Eight {
+    let one = unpacked(value1);
+    let two = unpacked(value2);
+    return Eight(
+        a.low * by + one.low * weight1 + two.low * weight2, a.high * by + one.high * weight1 + two.high * weight2,
+    );
+}
+
+fn sum_lanes(own: f32) -> f32 {
+    var sum = own;
+    for (var other = LANES / 2u; other > 0u; other /= 2u) {
+        sum += subgroupShuffleXor(sum, other);
+    }
+    return sum;
+}
+
+struct Place {
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_subgroups) subgroups: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_size) size: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let head = workgroup.x;
-    let split = workgroup.y;
-    let token = workgroup.z;
-    let teams = WORKGROUP / LANES;
-    let block = teams * EACH;
+fn main(place: Place) {
+    let local = place.subgroup * place.size + place.lane;
+    let head = place.workgroup.x;
+    let split = place.workgroup.y;
+    let token = place.workgroup.z;
     let lane = local % LANES;
     let team = local / LANES;
-    let words = params.head_dim / 8u;
-    let owns = lane < words;
-    // Lanes past the head's end read its last word and count it for nothing.
-    let word = min(lane, words - 1u);
+    let words = HEAD_DIM / 8u;
     let row = token * params.heads + head;
-    let cache = head / (params.heads / params.kv_heads) * params.context * words + word;
+    let cache = head / SHARED_BY * params.context * words;
     let length = positions[token] + 1u;
-    let share = ((length + params.splits - 1u) / params.splits + block - 1u) / block * block;
+    let share = ((length + SPLITS - 1u) / SPLITS + SHARE - 1u) / SHARE * SHARE;
     let first = min(split * share, length);
     let end = min(first + share, length);
 
     var early: array<vec4<u32>, EARLY>;
-    if params.tells == 1u {
-        early = early_weights(local, params.heads * words, head * params.head_dim, words);
+    if TELLS == 1u {
+        early = early_weights(local, params.heads * words, head * HEAD_DIM, words);
     }
-    let scale = select(0.0, inverseSqrt(f32(params.head_dim)), owns);
-    let query_low = q[(row * words + word) * 2u] * scale;
-    let query_high = q[(row * words + word) * 2u + 1u] * scale;
+    // Eights past the head's end are its last one, and count for nothing.
+    var query: array<Eight, 8>;
+    for (var e = 0u; e < EIGHTS; e++) {
+        let word = lane + e * LANES;
+        let scale = select(0.0, inverseSqrt(f32(HEAD_DIM)), word < words);
+        let at = (row * words + min(word, words - 1u)) * 2u;
+        query[e] = Eight(q[at] * scale, q[at + 1u] * scale);
+    }
     var highest = LOWEST;
     var total = 0.0;
-    var low = vec4<f32>();
-    var high = vec4<f32>();
-    // Values are on their way while scores are computed.
-    var coming: array<vec4<u32>, EACH>;
-    for (var at = first; at < end; at += block) {
-        for (var e = 0u; e < EACH; e++) {
-            let p = e * teams + team;
-            let key = keys[cache + min(at + p, end - 1u) * words];
-            coming[e] = values[cache + min(at + p, end - 1u) * words];
-            lane_scores[p * (LANES + 1u) + lane] = dot(query_low, low_half(key)) + dot(query_high, high_half(key));
+    var sum: array<Eight, 8>;
+    for (var at = first; at < end; at += 2u * TEAMS) {
+        let p1 = at + team;
+        let p2 = p1 + TEAMS;
+        let from1 = cache + min(p1, end - 1u) * words;
+        let from2 = cache + min(p2, end - 1u) * words;
+        // Values are on their way while scores are computed.
+        var value1: array<vec4<u32>, 8>;
+        var value2: array<vec4<u32>, 8>;
+        var part1 = 0.0;
+        var part2 = 0.0;
+        for (var e = 0u; e < EIGHTS; e++) {
+            let word = min(lane + e * LANES, words - 1u);
+            value1[e] = values[from1 + word];
+            value2[e] = values[from2 + word];
+            part1 += dot_eights(query[e], unpacked(keys[from1 + word]));
+            part2 += dot_eights(query[e], unpacked(keys[from2 + word]));
         }
-        workgroupBarrier();
-        for (var p = local; p < block; p += WORKGROUP) {
-            var score = 0.0;
-            for (var l = 0u; l < LANES; l++) {
-                score += lane_scores[p * (LANES + 1u) + l];
-            }
-            scores[p] = select(LOWEST, score, at + p < end);
-        }
-        workgroupBarrier();
-        var higher = highest;
-        for (var e = 0u; e < EACH; e++) {
-            higher = max(higher, scores[e * teams + team]);
-        }
+        let score1 = select(LOWEST, sum_lanes(part1), p1 < end);
+        let score2 = select(LOWEST, sum_lanes(part2), p2 < end);
+        let higher = max(highest, max(score1, score2));
         let shrink = exp(highest - higher);
+        let weight1 = select(0.0, exp(score1 - higher), p1 < end);
+        let weight2 = select(0.0, exp(score2 - higher), p2 < end);
         highest = higher;
-        total *= shrink;
-        low *= shrink;
-        high *= shrink;
-        for (var e = 0u; e < EACH; e++) {
-            let p = e * teams + team;
-            let value = coming[e];
-            let weight = select(0.0, exp(scores[p] - higher), at + p < end);
-            total += weight;
-            low += weight * low_half(value);
-            high += weight * high_half(value);
+        total = total * shrink + weight1 + weight2;
+        for (var e = 0u; e < EIGHTS; e++) {
+            sum[e] = weighted(sum[e], shrink, value1[e], weight1, value2[e], weight2);
         }
     }
 
-    if lane == 0u {
-        team_peaks[team] = vec2<f32>(highest, total);
-    }
-    workgroupBarrier();
-    var best = LOWEST;
-    for (var t = 0u; t < teams; t++) {
-        best = max(best, team_peaks[t].x);
-    }
-    var sum = 0.0;
-    for (var t = 0u; t < teams; t++) {
-        sum += team_peaks[t].y * exp(team_peaks[t].x - best);
-    }
-    let shrink = exp(highest - best);
-    low_sums[local] = low * shrink;
-    high_sums[local] = high * shrink;
-    for (var half = WORKGROUP / 2u; half >= LANES; half /= 2u) {
-        workgroupBarrier();
-        if local < half {
-            low_sums[local] += low_sums[local + half];
-            high_sums[local] += high_sums[local + half];
+    for (var other = LANES; other < place.size; other *= 2u) {
+        let theirs = subgroupShuffleXor(highest, other);
+        let higher = max(highest, theirs);
+        let shrink = exp(highest - higher);
+        let their_shrink = exp(theirs - higher);
+        highest = higher;
+        total = total * shrink + subgroupShuffleXor(total, other) * their_shrink;
+        for (var e = 0u; e < EIGHTS; e++) {
+            let own = sum[e];
+            sum[e].low = own.low * shrink + subgroupShuffleXor(own.low, other) * their_shrink;
+            sum[e].high = own.high * shrink + subgroupShuffleXor(own.high, other) * their_shrink;
         }
     }
-    let to = row * params.splits + split;
-    let share_of = select(1.0, 1.0 / sum, params.splits == 1u);
-    if team == 0u && owns {
-        let own_low = low_sums[local] * share_of;
-        let own_high = high_sums[local] * share_of;
-        y[(to * words + lane) * 2u] = own_low;
-        y[(to * words + lane) * 2u + 1u] = own_high;
-        told[2u * lane] = own_low;
-        told[2u * lane + 1u] = own_high;
+    if place.lane < LANES {
+        for (var e = 0u; e < EIGHTS; e++) {
+            let to = place.subgroup * HEAD_VEC4S + (lane + e * LANES) * 2u;
+            subgroup_sums[to] = sum[e].low;
+            subgroup_sums[to + 1u] = sum[e].high;
+        }
     }
-    if local == 0u {
-        peaks[to] = vec2<f32>(best, sum);
+    if place.lane == 0u {
+        subgroup_peaks[place.subgroup] = vec2<f32>(highest, total);
     }
-    if params.tells == 1u {
-        tell_router(local, params.heads * words, head * params.head_dim, words, early);
+    workgroupBarrier();
+    let to = row * SPLITS + split;
+    for (var v = local; v < 2u * words; v += WORKGROUP) {
+        var best = LOWEST;
+        for (var s = 0u; s < place.subgroups; s++) {
+            best = max(best, subgroup_peaks[s].x);
+        }
+        var whole = 0.0;
+        var own = vec4<f32>();
+        for (var s = 0u; s < place.subgroups; s++) {
+            let shrink = exp(subgroup_peaks[s].x - best);
+            whole += subgroup_peaks[s].y * shrink;
+            own += subgroup_sums[s * HEAD_VEC4S + v] * shrink;
+        }
+        own *= select(1.0, 1.0 / whole, SPLITS == 1u);
+        y[to * 2u * words + v] = own;
+        told[v] = own;
+        if v == 0u {
+            peaks[to] = vec2<f32>(best, whole);
+        }
+    }
+    if TELLS == 1u {
+        tell_router(local, params.heads * words, head * HEAD_DIM, words, early);
     }
 }

@@ -229,7 +229,8 @@ impl CpuEngine {
             }
         });
         let bindings = bindings.collect();
-        let mut arguments = Arguments { params: &dispatch.params, workgroups: dispatch.workgroups, bindings };
+        let Dispatch { params, constants, workgroups, .. } = dispatch;
+        let mut arguments = Arguments { params, constants, workgroups: *workgroups, bindings };
         (dispatch.kernel.reference)(&mut arguments);
         drop(arguments);
         self.buffers.extend(written);

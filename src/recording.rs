@@ -93,6 +93,8 @@ impl std::fmt::Debug for Kernel {
 pub struct Arguments<'a> {
     /// The dispatch's parameters, as bytes of the kernel's `Params`.
     pub params: &'a [u8],
+    /// The dispatch's constants.
+    pub constants: &'a [(&'static str, u32)],
     /// The dispatch's workgroups.
     pub workgroups: [u32; 3],
     /// The bound ranges, in binding order.
@@ -111,6 +113,12 @@ impl<'a> Arguments<'a> {
     /// The parameters as the kernel's struct.
     pub fn params<P: bytemuck::AnyBitPattern>(&self) -> P {
         bytemuck::pod_read_unaligned(self.params)
+    }
+
+    /// A constant of the dispatch; panics where it has none of that name.
+    pub fn constant(&self, name: &str) -> u32 {
+        let constant = self.constants.iter().find(|(constant, _)| *constant == name);
+        constant.unwrap_or_else(|| panic!("no constant {name}")).1
     }
 
     /// Binding `at` as elements of `T`; panics where the kernel declares it written.
@@ -135,7 +143,7 @@ impl<'a> Arguments<'a> {
 pub struct Dispatch {
     /// What is launched.
     pub kernel: &'static Kernel,
-    /// Values of the shader's `override` constants, by name; the reference has no need of them.
+    /// Values of the shader's `override` constants, by name.
     pub constants: Vec<(&'static str, u32)>,
     /// Bytes of the kernel's `Params`.
     pub params: Vec<u8>,

@@ -553,7 +553,8 @@ impl AttentionProblem {
                     attention::record(recording, PROCESSORS, &shape, (self.tokens, Reach::Any), self.context, buffers);
                 }
                 splits => {
-                    attention_split::record(recording, &shape, self.tokens, self.context, splits, buffers, None);
+                    let (parts, context) = ((self.tokens, splits), self.context);
+                    attention_split::record(recording, PROCESSORS, &shape, parts, context, buffers, None);
                 }
             }
             y

@@ -16,7 +16,8 @@ fn checked(kernel: &Kernel) -> (Module, ModuleInfo) {
     let module = kernels::module(kernel).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
     let more = match kernel.name {
         "matmul_matrix" => kernels::MATRICES,
-        name if name.starts_with("project_") || name == "matvec_vector" => kernels::SUBGROUPS,
+        "matvec_vector" | "attention_split" => kernels::SUBGROUPS,
+        name if name.starts_with("project_") => kernels::SUBGROUPS,
         _ => Capabilities::empty(),
     };
     let mut validator = Validator::new(ValidationFlags::all(), kernels::BASELINE | more);

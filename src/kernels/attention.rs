@@ -76,10 +76,11 @@ pub fn record(
     context: u32,
     buffers: Buffers,
 ) {
-    if traits.software {
+    if traits.software || !attention_split::fits(traits) {
         return record_whole(recording, shape, tokens, context, buffers);
     }
-    attention_split::record(recording, shape, tokens, context, splits(shape, reach, context), buffers, None);
+    let splits = splits(shape, reach, context);
+    attention_split::record(recording, traits, shape, (tokens, splits), context, buffers, None);
 }
 
 fn splits(shape: &LlamaShape, reach: Reach, context: u32) -> u32 {
@@ -89,13 +90,14 @@ fn splits(shape: &LlamaShape, reach: Reach, context: u32) -> u32 {
 /// Records the attention of one token by the kernels that tell a router of it.
 pub fn record_told(
     recording: &mut Recording,
+    traits: Traits,
     shape: &LlamaShape,
-    reach: Reach,
-    context: u32,
+    (reach, context): (Reach, u32),
     buffers: Buffers,
     told: Option<RouterAt<'_>>,
 ) {
-    attention_split::record(recording, shape, 1, context, splits(shape, reach, context), buffers, told);
+    let splits = splits(shape, reach, context);
+    attention_split::record(recording, traits, shape, (1, splits), context, buffers, told);
 }
 
 /// Records the attention of `tokens` tokens by this kernel.

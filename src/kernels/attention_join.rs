@@ -7,12 +7,6 @@ use crate::recording::{Arguments, Dispatch, Kernel, Recording, Span};
 params! {
     /// vec4s of y.
     vec4s: u32,
-    /// vec4s of a head.
-    head_vec4s: u32,
-    /// S
-    splits: u32,
-    /// 1: a router is told of y.
-    tells: u32,
 }
 
 /// `shaders/attention_join.wgsl`; bindings: splits [T, H, S, A], peaks [T, H, S, 2],
@@ -39,10 +33,15 @@ pub fn record(
     y: Span,
     (tells, [w1, told]): (bool, [Span; 2]),
 ) {
-    let params = Params { vec4s: (y.bytes / 16) as u32, head_vec4s: head_dim / 4, splits, tells: u32::from(tells) };
+    let params = Params { vec4s: (y.bytes / 16) as u32 };
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
-        constants: vec![("WORKGROUP", WORKGROUP)],
+        constants: vec![
+            ("WORKGROUP", WORKGROUP),
+            ("HEAD_VEC4S", head_dim / 4),
+            ("SPLITS", splits),
+            ("TELLS", u32::from(tells)),
+        ],
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![split_sums, peaks, w1, y, told],
         workgroups: [params.vec4s.div_ceil(OWN), 1, 1],
@@ -51,7 +50,7 @@ pub fn record(
 
 fn attention_join(args: &mut Arguments<'_>) {
     let p: Params = args.params();
-    let (dim, splits) = (p.head_vec4s as usize * 4, p.splits as usize);
+    let [dim, splits] = [args.constant("HEAD_VEC4S") * 4, args.constant("SPLITS")].map(|n| n as usize);
     let (split_sums, peaks): (&[f32], &[[f32; 2]]) = (args.read(0), args.read(1));
     let y: &mut [f32] = args.write(3);
     let heads = split_sums.chunks_exact(dim * splits).zip(peaks.chunks_exact(splits));
@@ -64,7 +63,7 @@ fn attention_join(args: &mut Arguments<'_>) {
             y.iter_mut().zip(part).for_each(|(y, part)| *y += weight / total * part);
         }
     }
-    if p.tells == 1 {
+    if args.constant("TELLS") == 1 {
         let w1 = args.read(2);
         tell(args.write(4), w1, &y[..p.vec4s as usize * 4]);
     }

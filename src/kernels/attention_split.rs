@@ -6,22 +6,15 @@ use rayon::prelude::*;
 use super::attention::{Buffers, attend};
 use super::router_sums::{self, RouterAt, tell};
 use super::{attention_join, params};
+use crate::engine::Traits;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording};
 use crate::shape::LlamaShape;
 
 params! {
     /// H
     heads: u32,
-    /// K
-    kv_heads: u32,
-    /// A
-    head_dim: u32,
     /// C
     context: u32,
-    /// S, the parts that the positions before each token are cut into.
-    splits: u32,
-    /// 1: a router is told of y.
-    tells: u32,
 }
 
 /// `shaders/attention_split.wgsl`; bindings: q [T, H, A], positions `[T]`, keys [K, C, A] f16, values [K, C, A] f16,
@@ -44,12 +37,15 @@ pub static KERNEL: Kernel = Kernel {
     reference: attention_split,
 };
 
-/// Invocations of a workgroup.
-const WORKGROUP: u32 = 128;
-/// Positions that a team of invocations takes at once; the shader's constant.
-const EACH: u32 = 8;
-/// Workgroups that a step of one token is cut into: about four on each of the processors of a large GPU.
-const WORKGROUPS: u32 = 512;
+/// Invocations of a workgroup for one token, and for many, which are workgroups enough.
+const WORKGROUP: u32 = 256;
+const SMALL_WORKGROUP: u32 = 64;
+/// Positions of a split are a whole number of these, but for the last ones; the shader's constant.
+const SHARE: usize = 32;
+/// Workgroups that a step of one token is cut into: about two on each of the processors of a large GPU.
+const WORKGROUPS: u32 = 256;
+/// Invocations of a subgroup that the kernel needs for the longest heads.
+const LEAST_SUBGROUP: u32 = 4;
 /// Positions that a split has at least in a full cache.
 const SPLIT_POSITIONS: u32 = 128;
 /// The score of no position; the shader's constant.
@@ -60,19 +56,25 @@ pub fn splits(shape: &LlamaShape, context: u32) -> u32 {
     WORKGROUPS.div_ceil(shape.heads).min(context / SPLIT_POSITIONS).max(1)
 }
 
+/// Whether the device can run the kernel.
+pub fn fits(traits: Traits) -> bool {
+    traits.subgroup >= LEAST_SUBGROUP && traits.workgroup_invocations >= WORKGROUP
+}
+
 /// Records the attention of `tokens` tokens, each over the positions up to its own, cut into `splits` parts.
 pub fn record(
     recording: &mut Recording,
+    traits: Traits,
     shape: &LlamaShape,
-    tokens: u32,
+    (tokens, splits): (u32, u32),
     context: u32,
-    splits: u32,
     buffers: Buffers,
     told: Option<RouterAt<'_>>,
 ) {
     let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
     let tells = u32::from(told.is_some() && splits == 1);
-    let params = Params { heads, kv_heads, head_dim, context, splits, tells };
+    let params = Params { heads, context };
+    let lanes = (head_dim / 8).next_power_of_two().min(1 << traits.subgroup.ilog2());
     let Buffers { q, positions, keys, values, y } = buffers;
     let peaks = recording.transient(u64::from(tokens * heads * splits) * 8).all();
     let sums = if splits == 1 { y } else { recording.transient(y.bytes * u64::from(splits)).all() };
@@ -83,7 +85,15 @@ pub fn record(
     };
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
-        constants: vec![("WORKGROUP", WORKGROUP), ("LANES", lanes(head_dim))],
+        constants: vec![
+            ("WORKGROUP", if tokens == 1 { WORKGROUP } else { SMALL_WORKGROUP }),
+            ("LANES", lanes),
+            ("EIGHTS", (head_dim / 8).div_ceil(lanes)),
+            ("HEAD_DIM", head_dim),
+            ("SHARED_BY", heads / kv_heads),
+            ("SPLITS", splits),
+            ("TELLS", tells),
+        ],
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![q, positions, keys, values, sums, peaks, to[0], to[1]],
         workgroups: [heads, splits, tokens],
@@ -93,26 +103,21 @@ pub fn record(
     }
 }
 
-/// Invocations that read a position together, eight dimensions each.
-fn lanes(head_dim: u32) -> u32 {
-    (head_dim / 8).next_power_of_two()
-}
-
 fn attention_split(args: &mut Arguments<'_>) {
     let p: Params = args.params();
-    let (heads, dim, context) = (p.heads as usize, p.head_dim as usize, p.context as usize);
+    let (heads, context) = (p.heads as usize, p.context as usize);
+    let [dim, shared_by] = ["HEAD_DIM", "SHARED_BY"].map(|name| args.constant(name) as usize);
     let (q, positions): (&[f32], &[u32]) = (args.read(0), args.read(1));
     let (keys, values): (&[f16], &[f16]) = (args.read(2), args.read(3));
     let (splits, tokens) = (args.workgroups[1] as usize, args.workgroups[2] as usize);
     let (y, peaks): (&mut [f32], &mut [[f32; 2]]) = (args.write(4), args.write(5));
-    let block = (WORKGROUP / lanes(p.head_dim) * EACH) as usize;
     let parts = y[..tokens * heads * splits * dim].par_chunks_exact_mut(dim).zip(&mut peaks[..tokens * heads * splits]);
     parts.enumerate().for_each(|(at, (y, peak))| {
         let (token, head, split) = (at / splits / heads, at / splits % heads, at % splits);
         let length = positions[token] as usize + 1;
-        let share = length.div_ceil(splits).next_multiple_of(block);
+        let share = length.div_ceil(splits).next_multiple_of(SHARE);
         let (first, end) = ((split * share).min(length), ((split + 1) * share).min(length));
-        let cache = head / (heads / p.kv_heads as usize) * context * dim;
+        let cache = head / shared_by * context * dim;
         let rows = cache + first * dim..cache + end * dim;
         let [highest, total] = attend(&q[at / splits * dim..][..dim], &keys[rows.clone()], &values[rows], y);
         *peak = if first < end { [highest, total] } else { [LOWEST, 0.0] };
@@ -120,7 +125,7 @@ fn attention_split(args: &mut Arguments<'_>) {
             y.iter_mut().for_each(|y| *y *= peak[1]);
         }
     });
-    if p.tells == 1 {
+    if args.constant("TELLS") == 1 {
         let w1 = args.read(6);
         tell(args.write(7), w1, &y[..heads * dim]);
     }

@@ -57,7 +57,7 @@ impl Llama<'_> {
         project_qkv::record(r, &qkv, shape, context, project_qkv::Buffers { positions, turns, q, keys, values });
         let attended = attention::Buffers { q, positions, keys, values, y: d.attended.all() };
         let o = self.router_at(d, (at, weights), Site::O);
-        attention::record_told(r, shape, self.reach, context, attended, o);
+        attention::record_told(r, self.traits, shape, (self.reach, context), attended, o);
         let next = self.router_at(d, (at, weights), Site::GateUp);
         let projection = self.projection(d, (at, weights, Site::O), (d.attended, None), next);
         project_residual::record(r, &projection, weights.ffn_norm, x.all());
