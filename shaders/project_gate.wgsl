@@ -9,12 +9,10 @@
 #import tell_by_teams
 
 // The next site's, [HIDDEN, rows / 2] f16.
-@group(0) @binding(12) var<storage, read> w1: array<vec4<u32>>;
+@group(0) @binding(12) var<storage, read> w1: array<u32>;
 @group(0) @binding(13) var<storage, read_write> depth: array<u32>;
 @group(0) @binding(14) var<storage, read_write> sums: array<atomic<u32>>;
 @group(0) @binding(15) var<storage, read_write> y: array<f32>;
-
-override NUMBERS: u32 = OWN_ROWS / 2u;
 
 // Rows of Gate and Up in turns.
 fn row_of(workgroup: u32, own: u32) -> u32 {
@@ -22,7 +20,12 @@ fn row_of(workgroup: u32, own: u32) -> u32 {
 }
 
 fn ahead(team: Team) -> Beside {
-    return Beside();
+    var beside = Beside();
+    if TELLS == 1u {
+        let first = min(team.first, params.rows / 2u - 1u);
+        beside.told = fetch_told(team.lane, first, first, params.rows / 2u);
+    }
+    return beside;
 }
 
 fn finish(team: Team, sums: vec4<f32>, beside: Beside) {
@@ -33,8 +36,8 @@ fn finish(team: Team, sums: vec4<f32>, beside: Beside) {
             if team.lane == r {
                 y[to] = gated;
             }
-            if params.tells == 1u {
-                tell_number(team.at, team.lane, team.own / 2u + r / 2u, gated);
+            if TELLS == 1u {
+                tell_number(beside.told, r / 2u, to, gated);
             }
         }
     }
@@ -42,13 +45,8 @@ fn finish(team: Team, sums: vec4<f32>, beside: Beside) {
 
 @compute @workgroup_size(WORKGROUP)
 fn main(place: Place) {
-    let local = local_of(place);
-    let first = row_of(place.workgroup.x, 0u);
-    if params.tells == 1u {
-        begin_telling(local, params.rows / 16u, first, min(NUMBERS, params.rows / 2u - first));
-    }
     multiply(place);
-    if params.tells == 1u {
-        end_telling(local);
+    if TELLS == 1u {
+        end_telling(local_of(place));
     }
 }

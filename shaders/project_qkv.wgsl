@@ -27,13 +27,13 @@ struct Four {
 
 fn four_of(workgroup: u32, at: u32) -> Four {
     let four = workgroup * (OWN_ROWS / 4u) + at;
-    let quarter = params.head_dim / 4u;
+    let quarter = HEAD_DIM / 4u;
     return Four(four / quarter, four % quarter);
 }
 
 fn row_of(workgroup: u32, own: u32) -> u32 {
     let four = four_of(workgroup, own / 4u);
-    return four.slot * params.head_dim + 2u * four.j + own % 2u + own / 2u % 2u * (params.head_dim / 2u);
+    return four.slot * HEAD_DIM + 2u * four.j + own % 2u + own / 2u % 2u * (HEAD_DIM / 2u);
 }
 
 // (a, b) turned by (cos, sin).
@@ -55,7 +55,7 @@ fn finish(team: Team, sums: vec4<f32>, beside: Beside) {
 fn main(place: Place) {
     let local = local_of(place);
     let four = four_of(place.workgroup.x, min(local, OWN_ROWS / 4u - 1u));
-    let quarter = params.head_dim / 4u;
+    let quarter = HEAD_DIM / 4u;
     let position = positions[0];
     let by = turns[position * quarter + four.j];
     multiply(place);

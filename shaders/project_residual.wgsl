@@ -10,13 +10,11 @@
 #import tell_by_teams
 
 // The next site's: [HIDDEN, rows] f16, and [rows].
-@group(0) @binding(12) var<storage, read> w1: array<vec4<u32>>;
+@group(0) @binding(12) var<storage, read> w1: array<u32>;
 @group(0) @binding(13) var<storage, read> next_norm: array<f32>;
 @group(0) @binding(14) var<storage, read_write> depth: array<u32>;
 @group(0) @binding(15) var<storage, read_write> sums: array<atomic<u32>>;
 @group(0) @binding(16) var<storage, read_write> y: array<f32>;
-
-override NUMBERS: u32 = OWN_ROWS;
 
 fn row_of(workgroup: u32, own: u32) -> u32 {
     return workgroup * OWN_ROWS + own;
@@ -28,6 +26,9 @@ fn ahead(team: Team) -> Beside {
         beside.before[r] = y[team.rows[r]];
         beside.weight[r] = next_norm[team.rows[r]];
     }
+    if TELLS == 1u {
+        beside.told = fetch_told(team.lane, team.rows.x, team.rows.z, params.rows);
+    }
     return beside;
 }
 
@@ -38,8 +39,8 @@ fn finish(team: Team, sums: vec4<f32>, beside: Beside) {
             if team.lane == r {
                 y[team.first + r] = after[r];
             }
-            if params.tells == 1u {
-                tell_number(team.at, team.lane, team.own + r, after[r] * beside.weight[r]);
+            if TELLS == 1u {
+                tell_number(beside.told, r, team.first + r, after[r] * beside.weight[r]);
             }
         }
     }
@@ -47,13 +48,8 @@ fn finish(team: Team, sums: vec4<f32>, beside: Beside) {
 
 @compute @workgroup_size(WORKGROUP)
 fn main(place: Place) {
-    let local = local_of(place);
-    let first = row_of(place.workgroup.x, 0u);
-    if params.tells == 1u {
-        begin_telling(local, params.rows / 8u, first, min(NUMBERS, params.rows - first));
-    }
     multiply(place);
-    if params.tells == 1u {
-        end_telling(local);
+    if TELLS == 1u {
+        end_telling(local_of(place));
     }
 }

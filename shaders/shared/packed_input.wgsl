@@ -27,7 +27,7 @@ var<workgroup> about: array<vec2<f32>, CHUNKS>;
 // Of each subgroup: the sum of the squares of x, and of the input.
 var<workgroup> squares: array<vec2<f32>, SUBGROUPS>;
 
-// Hidden units of the router that an invocation takes, 8 at most: every subgroup takes all.
+// Hidden units of the router that an invocation of the subgroup that chooses takes, 8 at most.
 override UNITS: u32 = 1u;
 
 // What an invocation knows of the router: of each of its units, w2, b1 and what it was told; b2 and the threshold; the
@@ -75,7 +75,7 @@ fn pack(chunk: u32, lane: u32, within: bool) -> vec2<f32> {
         let k = min(chunk, CHUNKS - 1u) * CHUNK_VEC4S + v * TEAM + lane;
         let plain = x[k];
         own[v] = plain;
-        if params.normed == 1u {
+        if NORMED == 1u {
             own[v] *= norm[k];
         }
         all += vec2<f32>(dot(plain, plain), dot(own[v], own[v]));
@@ -112,34 +112,33 @@ fn pack(chunk: u32, lane: u32, within: bool) -> vec2<f32> {
     return select(vec2<f32>(), all, within);
 }
 
-// Packs the input for the workgroup; the mean squares of x and of the input without the norm's factor, where a norm or a
-// router wants them.
-fn pack_input(place: Place) -> vec2<f32> {
+// Packs the input for the workgroup.
+fn pack_input(place: Place) {
     let local = local_of(place);
     var own = vec2<f32>();
     for (var first = 0u; first < CHUNKS; first += WORKGROUP / TEAM) {
         let chunk = first + local / TEAM;
         own += pack(chunk, local % TEAM, chunk < CHUNKS);
     }
-    let wanted = params.normed + params.routed > 0u;
-    if wanted {
+    if NORMED + ROUTED > 0u {
         own = subgroupAdd(own);
         if place.lane == 0u {
             squares[place.subgroup] = own;
         }
     }
     workgroupBarrier();
-    var all = vec2<f32>();
-    if wanted {
-        for (var s = place.lane; s < place.subgroups; s += place.size) {
-            all += squares[s];
-        }
-        all = subgroupAdd(all);
-    }
-    return all / f32(64u * CHUNKS);
 }
 
-// The depth that the router chooses: every subgroup adds up the same numbers in the same order.
+// The mean squares of x and of the input without the norm's factor, once that is packed; called by whole subgroups.
+fn mean_squares(place: Place) -> vec2<f32> {
+    var all = vec2<f32>();
+    for (var s = place.lane; s < place.subgroups; s += place.size) {
+        all += squares[s];
+    }
+    return subgroupAdd(all) / f32(64u * CHUNKS);
+}
+
+// The depth that the router chooses; called by whole subgroups.
 fn chosen_depth(place: Place, router: Heard, factor: f32) -> u32 {
     var sum = vec3<f32>();
     for (var u = 0u; u < UNITS; u++) {

@@ -10,20 +10,13 @@ struct Params {
     rows: u32,
     // Row of y that this dispatch's first row belongs to.
     first_row: u32,
-    // 1: the input is x / sqrt(mean(x^2) + eps) * norm; 0: it is x.
-    normed: u32,
     // Added to the mean square by the norm.
     eps: f32,
-    // 1: the router chooses the depth, and it is written; 0: it is read.
-    routed: u32,
     // Its entry in `control`.
     site: u32,
-    // 1: a router is told of what is made here.
-    tells: u32,
     // Of the attention, where rows are queries, keys and values.
     heads: u32,
     kv_heads: u32,
-    head_dim: u32,
     context: u32,
 }
 
@@ -37,6 +30,14 @@ override ROUNDS: u32 = 1u;
 // Chunks of 64 weights in a row, and in a quantization group.
 override CHUNKS: u32 = 64u;
 override GROUP_CHUNKS: u32 = 1u;
+// Of the attention, where rows are queries, keys and values.
+override HEAD_DIM: u32 = 64u;
+// 1: the input is x / sqrt(mean(x^2) + eps) * norm; 0: it is x.
+override NORMED: u32 = 0u;
+// 1: the router chooses the depth, and it is written; 0: it is read.
+override ROUTED: u32 = 0u;
+// 1: a router is told of what is made here.
+override TELLS: u32 = 0u;
 // Rows of a workgroup, a multiple of sixteen and no more than it has invocations; and those of a round.
 override OWN_ROWS: u32 = WORKGROUP / LANES * ROWS * ROUNDS;
 override ROUND_ROWS: u32 = WORKGROUP / LANES * ROWS;
@@ -66,10 +67,34 @@ fn load_input(chunk: u32) -> Input {
     );
 }
 
+// What a team reads of a chunk of its rows at any depth: the base slice, and lowest weights and steps.
+struct Begun {
+    base: array<vec4<u32>, 4>,
+    steps: vec4<u32>,
+}
+
+fn begin(rows: vec4<u32>, chunk: u32) -> Begun {
+    let at = rows * CHUNKS + chunk;
+    let groups = rows * (CHUNKS / GROUP_CHUNKS) + chunk / GROUP_CHUNKS;
+    var begun: Begun;
+    begun.base[0] = base_slice[at.x];
+    begun.steps.x = scales[groups.x];
+    if ROWS > 1u {
+        begun.base[1] = base_slice[at.y];
+        begun.steps.y = scales[groups.y];
+    }
+    if ROWS > 2u {
+        begun.base[2] = base_slice[at.z];
+        begun.base[3] = base_slice[at.w];
+        begun.steps.z = scales[groups.z];
+        begun.steps.w = scales[groups.w];
+    }
+    return begun;
+}
+
 // Chunk `at` of the weight, read so many slices deep, times the numbers. Codes are of two bits at depth 1, of four at
 // depth 2, and of eight, less 128, at depths 3 and 4.
-fn dot_chunk(at: u32, slices: u32, input: Input) -> i32 {
-    let base = base_slice[at];
+fn dot_chunk(at: u32, base: vec4<u32>, slices: u32, input: Input) -> i32 {
     if slices == 1u {
         return dot_slice(base, input);
     }
@@ -84,9 +109,9 @@ fn dot_chunk(at: u32, slices: u32, input: Input) -> i32 {
     return dot_four_slices(base, first, second_slice[at], third, input);
 }
 
-// The part of a row's product that lies in one chunk.
-fn product(row: u32, chunk: u32, slices: u32, input: Input) -> f32 {
-    let lo_step = unpack2x16float(scales[row * (CHUNKS / GROUP_CHUNKS) + chunk / GROUP_CHUNKS]);
+// The part of a row's product that lies in chunk `at` of the weight.
+fn product(at: u32, base: vec4<u32>, step: u32, slices: u32, input: Input) -> f32 {
+    let lo_step = unpack2x16float(step);
     // What one of a code counts for, and the weight whose code is zero: the middle of a bin.
     var one = lo_step.y / f32(1u << (2u * slices - 2u));
     var zero = lo_step.x + one * 0.5;
@@ -94,17 +119,19 @@ fn product(row: u32, chunk: u32, slices: u32, input: Input) -> f32 {
         one = lo_step.y / 64.0;
         zero = lo_step.x + one * (128.0 + 0.5 * f32(1u << (8u - 2u * slices)));
     }
-    return one * input.unit * f32(dot_chunk(row * CHUNKS + chunk, slices, input)) + zero * input.sum;
+    return one * input.unit * f32(dot_chunk(at, base, slices, input)) + zero * input.sum;
 }
 
-fn products(rows: vec4<u32>, chunk: u32, slices: u32, input: Input) -> vec4<f32> {
-    var all = vec4<f32>(product(rows.x, chunk, slices, input), 0.0, 0.0, 0.0);
+fn products(rows: vec4<u32>, chunk: u32, begun: Begun, slices: u32) -> vec4<f32> {
+    let at = rows * CHUNKS + chunk;
+    let input = load_input(chunk);
+    var all = vec4<f32>(product(at.x, begun.base[0], begun.steps.x, slices, input), 0.0, 0.0, 0.0);
     if ROWS > 1u {
-        all.y = product(rows.y, chunk, slices, input);
+        all.y = product(at.y, begun.base[1], begun.steps.y, slices, input);
     }
     if ROWS > 2u {
-        all.z = product(rows.z, chunk, slices, input);
-        all.w = product(rows.w, chunk, slices, input);
+        all.z = product(at.z, begun.base[2], begun.steps.z, slices, input);
+        all.w = product(at.w, begun.base[3], begun.steps.w, slices, input);
     }
     return all;
 }
@@ -136,10 +163,11 @@ struct Team {
 }
 
 // What a kernel needs of a team's rows beside their products, on its way while they are computed: what its output was,
-// and a factor.
+// a factor, and what `tell_by_teams` tells by.
 struct Beside {
     before: vec4<f32>,
     weight: vec4<f32>,
+    told: array<vec2<u32>, 8>,
 }
 
 fn team_in(workgroup: u32, local: u32, round: u32) -> Team {
@@ -151,44 +179,73 @@ fn team_in(workgroup: u32, local: u32, round: u32) -> Team {
     return Team(at, local % LANES, own, rows.x, min(rows, vec4<u32>(params.rows - 1u)));
 }
 
-// The rows of an invocation's teams. Called with each depth as a constant, so that each gets loops of its own.
-fn multiply_rows(workgroup: u32, local: u32, slices: u32, factor: f32) {
+// The rows of an invocation's teams, of which the first chunk has begun: each begins while the one before is multiplied.
+// Called with each depth as a constant, so that each gets loops of its own.
+fn multiply_rows(workgroup: u32, local: u32, slices: u32, factor: f32, first: Begun, first_beside: Beside) {
+    var begun = first;
+    var beside = first_beside;
     for (var round = 0u; round < ROUNDS; round++) {
         let team = team_in(workgroup, local, round);
-        let beside = ahead(team);
+        if round > 0u {
+            beside = ahead(team);
+        }
         var sums = vec4<f32>();
         for (var chunk = team.lane; chunk < CHUNKS; chunk += LANES) {
-            sums += products(team.rows, chunk, slices, load_input(chunk));
+            let here = begun;
+            if chunk + LANES < CHUNKS {
+                begun = begin(team.rows, chunk + LANES);
+            } else if round + 1u < ROUNDS {
+                begun = begin(team_in(workgroup, local, round + 1u).rows, team.lane);
+            }
+            sums += products(team.rows, chunk, here, slices);
         }
         finish(team, sum_lanes(sums) * factor, beside);
     }
 }
 
+// What the router chose, for all of the workgroup.
+var<workgroup> chosen: u32;
+
 // Multiplies the workgroup's rows.
 fn multiply(place: Place) {
     let workgroup = place.workgroup.x;
     let local = local_of(place);
-    // On its way while the input is packed.
-    var slices = 0u;
+    // One subgroup chooses: where each did for itself, they stood in each other's way for longer than a barrier takes.
+    let chooses = ROUTED == 1u && place.subgroup == 0u;
+    // All this is on its way while the input is packed.
     var router: Heard;
-    if params.routed == 1u {
+    if chooses {
         router = fetch_router(place);
-    } else {
+    }
+    var slices = 0u;
+    if ROUTED == 0u {
         slices = depth[0];
     }
+    let team = team_in(workgroup, local, 0u);
+    let begun = begin(team.rows, min(team.lane, CHUNKS - 1u));
+    let beside = ahead(team);
 
-    let mean_squares = pack_input(place);
-    let factor = select(1.0, inverseSqrt(mean_squares.x + params.eps), params.normed == 1u);
-    if params.routed == 1u {
-        slices = chosen_depth(place, router, factor * inverseSqrt(mean_squares.y * factor * factor + EPS));
+    pack_input(place);
+    var means = vec2<f32>();
+    if NORMED == 1u || chooses {
+        means = mean_squares(place);
+    }
+    let factor = select(1.0, inverseSqrt(means.x + params.eps), NORMED == 1u);
+    if chooses {
+        slices = chosen_depth(place, router, factor * inverseSqrt(means.y * factor * factor + EPS));
+        chosen = slices;
         if workgroup == 0u && local == 0u {
             depth[0] = slices;
         }
     }
+    if ROUTED == 1u {
+        workgroupBarrier();
+        slices = chosen;
+    }
     switch slices {
-        case 1u: { multiply_rows(workgroup, local, 1u, factor); }
-        case 2u: { multiply_rows(workgroup, local, 2u, factor); }
-        case 3u: { multiply_rows(workgroup, local, 3u, factor); }
-        default: { multiply_rows(workgroup, local, 4u, factor); }
+        case 1u: { multiply_rows(workgroup, local, 1u, factor, begun, beside); }
+        case 2u: { multiply_rows(workgroup, local, 2u, factor, begun, beside); }
+        case 3u: { multiply_rows(workgroup, local, 3u, factor, begun, beside); }
+        default: { multiply_rows(workgroup, local, 4u, factor, begun, beside); }
     }
 }

@@ -1,40 +1,39 @@
-// How a projection tells the next site's router of what its teams make, number by number. It declares `w1`,
-// [HIDDEN, input] f16 of the site, eight to an entry, and NUMBERS, how many numbers a workgroup makes.
+// How a projection tells the next site's router of what its teams make, number by number: each lane of a team tells of
+// some of the hidden units. The kernel declares `w1`, [HIDDEN, count] f16 of the site, two to an entry.
 
-override TILE_WORDS: u32 = NUMBERS / 2u * HIDDEN;
 override TEAM_TERMS: u32 = WORKGROUP / LANES * HIDDEN;
 
-// w1 of the workgroup's numbers: units side by side, of two numbers each.
-var<workgroup> w1_tile: array<u32, TILE_WORDS>;
 // What each team's numbers come to in each unit.
 var<workgroup> team_terms: array<f32, TEAM_TERMS>;
+// Of the invocation's team, in its own units, 8 at most: unit u * LANES + lane is the one at u.
+var<private> terms: array<f32, 8>;
 
-// Fetches w1 of `count` numbers from `first` on, of rows of so many eights, and begins the terms. The last invocations
-// do it, as the first ones may have more to pack.
-fn begin_telling(local: u32, row_eights: u32, first: u32, count: u32) {
-    for (var i = WORKGROUP - 1u - local; i < count / 8u * HIDDEN; i += WORKGROUP) {
-        let unit = i % HIDDEN;
-        let eight = i / HIDDEN;
-        let words = w1[unit * row_eights + first / 8u + eight];
-        for (var c = 0u; c < 4u; c++) {
-            w1_tile[(4u * eight + c) * HIDDEN + unit] = words[c];
+// Fetches w1 for an invocation to tell by: in each of its units of number `first` and its neighbour, and where a team
+// makes four numbers, of number `second` and its neighbour. Neighbours are the two that share an entry.
+fn fetch_told(lane: u32, first: u32, second: u32, count: u32) -> array<vec2<u32>, 8> {
+    var told: array<vec2<u32>, 8>;
+    for (var u = 0u; u < HIDDEN / LANES; u++) {
+        let row = (u * LANES + lane) * (count / 2u);
+        told[u].x = w1[row + first / 2u];
+        if ROWS > 2u {
+            told[u].y = w1[row + second / 2u];
         }
     }
-    for (var i = local; i < TEAM_TERMS; i += WORKGROUP) {
-        team_terms[i] = 0.0;
-    }
+    return told;
 }
 
-// Tells of number `own` of the workgroup's; all lanes of the team come here.
-fn tell_number(team: u32, lane: u32, own: u32, number: f32) {
-    for (var unit = lane; unit < HIDDEN; unit += LANES) {
-        let weight = unpack2x16float(w1_tile[own / 2u * HIDDEN + unit])[own % 2u];
-        team_terms[team * HIDDEN + unit] += weight * number;
+// Tells of number `at` of all, the `own` one that the team makes; all its lanes come here.
+fn tell_number(told: array<vec2<u32>, 8>, own: u32, at: u32, number: f32) {
+    for (var u = 0u; u < HIDDEN / LANES; u++) {
+        terms[u] += unpack2x16float(told[u][own / 2u])[at % 2u] * number;
     }
 }
 
 // Adds up what the teams told.
 fn end_telling(local: u32) {
+    for (var u = 0u; u < HIDDEN / LANES; u++) {
+        team_terms[local / LANES * HIDDEN + u * LANES + local % LANES] = terms[u];
+    }
     workgroupBarrier();
     if local < HIDDEN {
         var four = vec4<f32>();

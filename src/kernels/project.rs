@@ -29,22 +29,14 @@ params! {
     rows: u32,
     /// Row of y that this dispatch's first row belongs to.
     first_row: u32,
-    /// 1: the input is the norm of x; 0: it is x.
-    normed: u32,
     /// Added to the mean square by the norm.
     eps: f32,
-    /// 1: the router chooses the depth, and it is written; 0: it is read.
-    routed: u32,
     /// Its entry in the control buffer.
     site: u32,
-    /// 1: a router is told of what is made.
-    tells: u32,
     /// H, where rows are queries, keys and values.
     heads: u32,
     /// K
     kv_heads: u32,
-    /// A
-    head_dim: u32,
     /// C
     context: u32,
 }
@@ -163,14 +155,10 @@ impl Spread {
     /// Bytes of memory that a workgroup needs for rows of `input` numbers.
     fn workgroup_bytes(self, input: u32, told: Told) -> u32 {
         let (rows, teams) = (self.workgroup_rows(), self.workgroup / self.lanes);
-        // w1 of the numbers in f16, and what each team tells; or the products.
-        let outcome = match told {
-            Told::Nothing => rows * 4,
-            Told::Rows => (rows * 2 + teams * 4) * HIDDEN,
-            Told::Pairs => (rows + teams * 4) * HIDDEN,
-        };
-        // And the squares of each subgroup.
-        input / CHUNK * CHUNK_BYTES + self.workgroup / self.subgroup * 8 + outcome
+        // What each team tells, or the products.
+        let outcome = if told == Told::Nothing { rows * 4 } else { teams * HIDDEN * 4 };
+        // And the squares of each subgroup, and the depth.
+        input / CHUNK * CHUNK_BYTES + self.workgroup / self.subgroup * 8 + outcome + 4
     }
 
     /// Workgroups of a product of so many rows.
@@ -212,14 +200,10 @@ pub(super) fn record(
     let params = Params {
         rows: rows.len() as u32,
         first_row: rows.start,
-        normed: u32::from(norm.is_some()),
         eps: norm.map_or(0.0, |norm| norm.eps),
-        routed: u32::from(router.is_some()),
         site: router.map_or(0, |at| at.site),
-        tells: u32::from(next.is_some()),
         heads: shape.map_or(0, |shape| shape.heads),
         kv_heads: shape.map_or(0, |shape| shape.kv_heads),
-        head_dim: shape.map_or(0, |shape| shape.head_dim),
         context,
     };
     let mut bindings = weight.bindings(&rows);
@@ -238,6 +222,10 @@ pub(super) fn record(
             ("TEAM", packed::team(spread.workgroup, spread.subgroup, weight.chunks())),
             ("CHUNKS", weight.chunks()),
             ("GROUP_CHUNKS", weight.group_chunks()),
+            ("HEAD_DIM", shape.map_or(0, |shape| shape.head_dim)),
+            ("NORMED", u32::from(norm.is_some())),
+            ("ROUTED", u32::from(router.is_some())),
+            ("TELLS", u32::from(next.is_some())),
             ("SUBGROUPS", spread.workgroup / spread.subgroup),
             ("UNITS", HIDDEN.div_ceil(spread.subgroup)),
         ],
@@ -263,7 +251,7 @@ pub(super) fn multiply(args: &Arguments<'_>, p: &Params, depth: &mut [u32]) -> V
     let x = &x[..input];
     let groups = args.read::<u32>(4).len() / row_count;
     let rows = Rows::bound(args, input, input / groups);
-    let (numbers, factor) = match p.normed {
+    let (numbers, factor) = match args.constant("NORMED") {
         0 => (x.to_vec(), 1.0),
         _ => {
             let norm: &[f32] = args.read(6);
@@ -271,7 +259,7 @@ pub(super) fn multiply(args: &Arguments<'_>, p: &Params, depth: &mut [u32]) -> V
             (numbers, 1.0 / (dot(x, x) / input as f32 + p.eps).sqrt())
         }
     };
-    if p.routed == 1 {
+    if args.constant("ROUTED") == 1 {
         let mean_square = dot(&numbers, &numbers) * factor * factor / input as f32;
         depth[0] = chosen_depth(args, p, factor / (mean_square + EPS).sqrt());
     }
@@ -367,7 +355,7 @@ mod tests {
         let larger = LlamaShape { ffn_dim: 14336, kv_heads: 8, vocab: 128_256, ..shape };
         assert!(fits(traits(32 << 10), &larger));
         let down = |bytes| Spread::of(traits(bytes), Site::Down.dims(&larger), Told::Rows);
-        assert_eq!((down(32 << 10).workgroup, down(48 << 10).workgroup), (256, 1024));
+        assert_eq!((down(32 << 10).workgroup, down(48 << 10).workgroup), (512, 1024));
         let head = Spread::of(traits(48 << 10), (128_256, 4096), Told::Nothing);
         assert!(head.workgroups(128_256) <= WORKGROUPS, "the input is packed in one wave: {head:?}");
     }

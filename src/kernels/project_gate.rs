@@ -31,7 +31,7 @@ fn project_gate(args: &mut Arguments<'_>) {
     for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
         *y = silu(*gate) * up;
     }
-    if p.tells == 1 {
+    if args.constant("TELLS") == 1 {
         tell(sums, args.read(12), &y[..gate.len()]);
     }
 }

@@ -53,6 +53,6 @@ fn project_qkv(args: &mut Arguments<'_>) {
     let (q, keys, values): (&mut [f32], &mut [f16], &mut [f16]) = (args.write(15), args.write(16), args.write(17));
     let products = project::multiply(args, &p, depth);
     let position = args.read::<u32>(12)[0] as usize;
-    let heads = [p.heads, p.kv_heads, p.head_dim, p.context].map(|n| n as usize);
+    let heads = [p.heads, p.kv_heads, args.constant("HEAD_DIM"), p.context].map(|n| n as usize);
     rope_cache::rotate(heads, (0, position), args.read(13), &products, Rotated { q, keys, values });
 }

@@ -29,7 +29,7 @@ fn project_residual(args: &mut Arguments<'_>) {
     let (depth, sums, y): (&mut [u32], &mut [u32], &mut [f32]) = (args.write(14), args.write(15), args.write(16));
     let products = project::multiply(args, &p, depth);
     y.iter_mut().zip(&products).for_each(|(y, product)| *y += product);
-    if p.tells == 1 {
+    if args.constant("TELLS") == 1 {
         let norm: &[f32] = args.read(13);
         let told: Vec<f32> = y.iter().zip(norm).take(products.len()).map(|(y, norm)| y * norm).collect();
         tell(sums, args.read(12), &told);

@@ -135,16 +135,19 @@ pub fn load(
     };
     let norm = |engine: &mut dyn Engine, name: String| source.load(engine, 0, &layout::norm(shape, name));
 
+    // Norms and routers first, so that they lie together, and not each between matrices in pages of memory that nothing
+    // else was read from since the token before.
+    let mut small = Vec::with_capacity(shape.layers as usize);
+    for layer in 0..shape.layers {
+        let norms = [norm(engine, layout::input_norm(layer))?, norm(engine, layout::ffn_norm(layer))?];
+        small.push((norms, if routed { Some(load_routers(source, engine, layer)?) } else { None }));
+    }
     let embed = sliced(engine, &layout::embed(shape))?;
     let mut layers = Vec::with_capacity(shape.layers as usize);
-    for layer in 0..shape.layers {
+    for (layer, ([input_norm, ffn_norm], routers)) in (0..).zip(small) {
         let [qkv, o, gate_up, down] = Site::ALL.map(|site| layout::site(shape, layer, site));
-        layers.push(LayerWeights {
-            input_norm: norm(engine, layout::input_norm(layer))?,
-            ffn_norm: norm(engine, layout::ffn_norm(layer))?,
-            sites: [sliced(engine, &qkv)?, sliced(engine, &o)?, sliced(engine, &gate_up)?, sliced(engine, &down)?],
-            routers: if routed { Some(load_routers(source, engine, layer)?) } else { None },
-        });
+        let sites = [sliced(engine, &qkv)?, sliced(engine, &o)?, sliced(engine, &gate_up)?, sliced(engine, &down)?];
+        layers.push(LayerWeights { input_norm, ffn_norm, sites, routers });
     }
     let head = match layout::head(shape) {
         Some(spec) => sliced(engine, &spec)?,
