@@ -9,6 +9,7 @@ mod processors;
 use edge_run::cpu;
 use edge_run::engine::{Engine, Traits};
 use edge_run::kernels::attention::{self, Reach};
+use edge_run::kernels::made::Made;
 use edge_run::kernels::packed::Packed;
 use edge_run::kernels::product::{Depths, Output, Product};
 use edge_run::kernels::project::{Norm, Projection, Spread, Told};
@@ -387,7 +388,7 @@ fn a_projection_chooses_the_depth_that_its_router_would() {
                 let [y, same] = [0, 1].map(|_| upload(engine, &vec![0f32; rows as usize]).all());
                 let sums = recording.transient(router_sums::BYTES).all();
                 rms_norm::record(recording, 1, EPS, x, norm, normed);
-                let inputs = route::Inputs { x: normed, control, site: 1, deal };
+                let inputs = route::Inputs { x: normed, made: Made::Before, control, site: 1, deal };
                 route::record(recording, traits(1 << 27), &router, &inputs, told);
                 let router = RouterAt { router: &router, site: 1, sums };
                 recording.clear(sums);

@@ -8,6 +8,7 @@ mod processors;
 use edge_run::cpu;
 use edge_run::engine::{Engine, Traits};
 use edge_run::kernels::gather_tokens::{self, PADDING, entry};
+use edge_run::kernels::made::Made;
 use edge_run::kernels::route::{self, Control, Router};
 use edge_run::recording::{Buffer, Recording, Span};
 use edge_run::routing::{HIDDEN, SCORES};
@@ -50,49 +51,70 @@ struct RouteProblem {
     /// Factor of the outputs: far out, softplus must neither overflow nor vanish.
     spread: f32,
     dealt: bool,
+    made: Making,
+}
+
+/// What makes x.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Making {
+    Before,
+    Norm,
+    Gated,
 }
 
 fn route_problem() -> impl Strategy<Value = RouteProblem> {
     let sizes = (any::<u64>(), 1u32..40, 1u32..100, -2.0f32..2.0, 1u32..=4, any::<bool>());
     let factors = (prop_oneof![Just(1.0f32), Just(1e-2), Just(1e3)], prop_oneof![Just(1.0f32), Just(300.0)]);
-    (sizes, factors, any::<bool>()).prop_map(|(sizes, (loudness, spread), dealt)| {
+    let made = prop_oneof![Just(Making::Before), Just(Making::Norm), Just(Making::Gated)];
+    (sizes, factors, any::<bool>(), made).prop_map(|(sizes, (loudness, spread), dealt, made)| {
         let (seed, tokens, eights, threshold, most, software) = sizes;
-        RouteProblem { seed, tokens, eights, threshold, most, software, loudness, spread, dealt }
+        RouteProblem { seed, tokens, eights, threshold, most, software, loudness, spread, dealt, made }
     })
 }
 
 impl RouteProblem {
     /// The control buffer has three sites, of which the second is run: the others would open no gate.
     fn build(&self) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
-        move |engine, recording| {
-            let rng = &mut StdRng::seed_from_u64(self.seed);
-            let input = self.eights * 8;
-            let uniform = |rng: &mut StdRng, count: u32, size: f32| -> Vec<f32> {
-                (0..count).map(|_| rng.random_range(-size..size)).collect()
-            };
-            let x = upload(engine, &uniform(rng, self.tokens * input, self.loudness)).all();
-            let unit = 3.0 / (input as f32).sqrt();
-            let w1: Vec<f16> = uniform(rng, HIDDEN * input, unit).into_iter().map(f16::from_f32).collect();
-            let router = Router {
-                w1: upload(engine, &w1),
-                b1: upload(engine, &uniform(rng, HIDDEN, 1.0)),
-                w2: upload(engine, &uniform(rng, SCORES * HIDDEN, self.spread)),
-                b2: upload(engine, &uniform(rng, SCORES, self.spread)),
-                input,
-            };
-            let closed = Control { threshold: f32::MAX, most: 4 };
-            let control = [closed, Control { threshold: self.threshold, most: self.most }, closed];
-            let control = upload(engine, &control).all();
-            let mut deal: Vec<u32> = (0..self.tokens).collect();
-            if self.dealt {
-                deal.shuffle(rng);
-            }
-            let deal = upload(engine, &deal).all();
-            let depths = upload(engine, &vec![0u32; self.tokens as usize]).all();
-            let traits = Traits { software: self.software, ..PROCESSORS };
-            route::record(recording, traits, &router, &route::Inputs { x, control, site: 1, deal }, depths);
-            depths
+        move |engine, recording| self.record(engine, recording)[0]
+    }
+
+    /// The depths, and x.
+    fn record(&self, engine: &mut dyn Engine, recording: &mut Recording) -> [Span; 2] {
+        let rng = &mut StdRng::seed_from_u64(self.seed);
+        let input = self.eights * 8;
+        let uniform = |rng: &mut StdRng, count: u32, size: f32| -> Vec<f32> {
+            (0..count).map(|_| rng.random_range(-size..size)).collect()
+        };
+        let x = upload(engine, &uniform(rng, self.tokens * input, self.loudness)).all();
+        // No louder, so that silu bends the gates.
+        let given = upload(engine, &uniform(rng, 2 * self.tokens * input, self.loudness.min(4.0))).all();
+        let weight = upload(engine, &uniform(rng, input, 2.0));
+        let made = match self.made {
+            Making::Before => Made::Before,
+            Making::Norm => Made::Norm { from: given.buffer.span(0, x.bytes), weight, eps: 1e-5 },
+            Making::Gated => Made::Gated { from: given },
+        };
+        let unit = 3.0 / (input as f32).sqrt();
+        let w1: Vec<f16> = uniform(rng, HIDDEN * input, unit).into_iter().map(f16::from_f32).collect();
+        let router = Router {
+            w1: upload(engine, &w1),
+            b1: upload(engine, &uniform(rng, HIDDEN, 1.0)),
+            w2: upload(engine, &uniform(rng, SCORES * HIDDEN, self.spread)),
+            b2: upload(engine, &uniform(rng, SCORES, self.spread)),
+            input,
+        };
+        let closed = Control { threshold: f32::MAX, most: 4 };
+        let control = [closed, Control { threshold: self.threshold, most: self.most }, closed];
+        let control = upload(engine, &control).all();
+        let mut deal: Vec<u32> = (0..self.tokens).collect();
+        if self.dealt {
+            deal.shuffle(rng);
         }
+        let deal = upload(engine, &deal).all();
+        let depths = upload(engine, &vec![0u32; self.tokens as usize]).all();
+        let traits = Traits { software: self.software, ..PROCESSORS };
+        route::record(recording, traits, &router, &route::Inputs { x, made, control, site: 1, deal }, depths);
+        [depths, x]
     }
 }
 
@@ -112,6 +134,7 @@ fn sound() -> RouteProblem {
         loudness: 1.0,
         spread: 1.0,
         dealt: false,
+        made: Making::Before,
     }
 }
 
@@ -199,6 +222,30 @@ fn another_threshold_router_clamp_deal_and_order_are_noticed() {
         assert!(far * 1000 > reference.len() * 5, "{wrong:?}: {far}");
     }
     assert_ne!(run(gpu.as_mut(), &gather(8, &[1, 2, 3])), run(cpu::open().as_mut(), &gather(8, &[1, 3, 2])));
+}
+
+/// Whatever kernel makes it, and with no other numbers than before where none does.
+#[test]
+fn a_router_that_makes_its_input_makes_what_kernels_of_its_own_would() {
+    for made in [Making::Norm, Making::Gated, Making::Before] {
+        let numbers = |engine: &mut dyn Engine, software: bool, made: Making| -> Vec<f32> {
+            let problem = RouteProblem { software, made, tokens: 5, ..sound() };
+            let x =
+                run(engine, &|engine: &mut dyn Engine, recording: &mut Recording| problem.record(engine, recording)[1]);
+            x.into_iter().map(f32::from_bits).collect()
+        };
+        let expected = numbers(cpu::open().as_mut(), false, made);
+        for mut engine in
+            [cpu::open()].into_iter().chain(gpu::gpu().map(|_| edge_run::gpu::open(0, Default::default()).unwrap()))
+        {
+            let far = |other: Vec<f32>| -> f32 {
+                assert_eq!(other.len(), expected.len());
+                expected.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+            };
+            assert!(far(numbers(engine.as_mut(), true, made)) < 1e-5, "{made:?}");
+            assert!(far(numbers(engine.as_mut(), true, Making::Before)) > 0.1 || made == Making::Before, "{made:?}");
+        }
+    }
 }
 
 #[test]

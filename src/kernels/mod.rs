@@ -8,6 +8,7 @@ pub mod attention_split;
 pub mod copy;
 pub mod embed_sliced;
 pub mod gather_tokens;
+pub mod made;
 pub mod matmul_matrix;
 pub mod matmul_sliced;
 pub mod matmul_tiled;
@@ -23,6 +24,7 @@ pub mod project_residual;
 pub mod rms_norm;
 pub mod rope_cache;
 pub mod route;
+pub mod route_vector;
 pub mod router_sums;
 pub mod sample_peaks;
 pub mod sample_token;
@@ -38,7 +40,7 @@ pub use shaders::{BASELINE, MATRICES, SUBGROUPS, module};
 use crate::recording::{Access, Kernel};
 
 /// Every kernel that every adapter can run: all but [`matmul_matrix`].
-pub const ALL: [&Kernel; 22] = [
+pub const ALL: [&Kernel; 23] = [
     &attention::KERNEL,
     &attention_join::KERNEL,
     &attention_split::KERNEL,
@@ -56,6 +58,7 @@ pub const ALL: [&Kernel; 22] = [
     &rms_norm::KERNEL,
     &rope_cache::KERNEL,
     &route::KERNEL,
+    &route_vector::KERNEL,
     &sample_peaks::KERNEL,
     &sample_token::KERNEL,
     &silu_mul::KERNEL,

@@ -33,12 +33,17 @@ pub fn record(recording: &mut Recording, tokens: u32, eps: f32, x: Span, weight:
 
 fn rms_norm(args: &mut Arguments<'_>) {
     let p: Params = args.params();
-    let row = p.row_vec4s as usize * 4;
-    let (x, weight): (&[f32], &[f32]) = (args.read(0), args.read(1));
     let y: &mut [f32] = args.write(2);
-    for (x, y) in x.chunks_exact(row).zip(y.chunks_exact_mut(row)).take(args.workgroups[0] as usize) {
+    let numbers = args.workgroups[0] as usize * p.row_vec4s as usize * 4;
+    normalize(args.read(0), &args.read(1)[..p.row_vec4s as usize * 4], p.eps, &mut y[..numbers]);
+}
+
+/// y = the norm of each row of x, rows as long as the weight.
+pub(super) fn normalize(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
+    let row = weight.len();
+    for (x, y) in x.chunks_exact(row).zip(y.chunks_exact_mut(row)) {
         let mean_square = x.iter().map(|x| x * x).sum::<f32>() / row as f32;
-        let scale = 1.0 / (mean_square + p.eps).sqrt();
+        let scale = 1.0 / (mean_square + eps).sqrt();
         for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
             *y = x * scale * weight;
         }

@@ -6,8 +6,9 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
+use super::made::Made;
 use super::sliced::dot;
-use super::{bindings, params};
+use super::{bindings, params, route_vector};
 use crate::engine::Traits;
 use crate::recording::{Arguments, Buffer, Dispatch, Kernel, Recording, Span};
 use crate::routing::{EPS, HIDDEN, SCORES};
@@ -59,6 +60,8 @@ pub struct Control {
 pub struct Inputs {
     /// The site's input, [T, input] f32.
     pub x: Span,
+    /// What makes it, which is recorded with the router.
+    pub made: Made,
     /// A [`Control`] for each site.
     pub control: Span,
     /// The site's place in it.
@@ -69,27 +72,36 @@ pub struct Inputs {
 
 /// Records `depths[deal[t]] = depth(x[t])` for as many tokens as `depths` holds, `[T]` u32.
 pub fn record(recording: &mut Recording, traits: Traits, router: &Router, inputs: &Inputs, depths: Span) {
+    if route_vector::suits(traits, router.input) {
+        return route_vector::record(recording, router, inputs, depths);
+    }
     // On processor cores one invocation a unit: lanes that share x need no sum over lanes.
     let lanes = if traits.software { 1 } else { 8 };
-    let params = Params { row_eights: router.input / 8, site: inputs.site };
-    let Inputs { x, control, deal, .. } = *inputs;
+    let Inputs { x, made, control, site, deal } = *inputs;
+    let params = Params { row_eights: router.input / 8, site };
+    let tokens = (depths.bytes / 4) as u32;
+    made.record(recording, tokens, x);
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
         constants: vec![("WORKGROUP", HIDDEN * lanes)],
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![x, router.w1.all(), router.b1.all(), router.w2.all(), router.b2.all(), control, deal, depths],
-        workgroups: [(depths.bytes / 4) as u32, 1, 1],
+        workgroups: [tokens, 1, 1],
     });
 }
 
 fn route(args: &mut Arguments<'_>) {
     let p: Params = args.params();
+    let (x, depths): (&[f32], &mut [u32]) = (args.read(0), args.write(7));
     let input = p.row_eights as usize * 8;
-    let (x, w1): (&[f32], &[f16]) = (args.read(0), args.read(1));
-    let (b1, w2, b2): (&[f32], &[f32], &[f32]) = (args.read(2), args.read(3), args.read(4));
-    let (control, deal): (&[Control], &[u32]) = (args.read(5), args.read(6));
-    let depths: &mut [u32] = args.write(7);
-    let tokens = args.workgroups[0] as usize;
+    choose(args, 1, &x[..args.workgroups[0] as usize * input], input, p.site, depths);
+}
+
+/// Chooses the depth of each row of x by the router that is bound from `first` on.
+pub(super) fn choose(args: &Arguments<'_>, first: usize, x: &[f32], input: usize, site: u32, depths: &mut [u32]) {
+    let w1: &[f16] = args.read(first);
+    let [b1, w2, b2]: [&[f32]; 3] = [1, 2, 3].map(|at| args.read(first + at));
+    let (control, deal): (&[Control], &[u32]) = (args.read(first + 4), args.read(first + 5));
     let mut weights = vec![0f32; w1.len()];
     w1.convert_to_f32_slice(&mut weights);
     let depth = |x: &[f32]| {
@@ -98,9 +110,9 @@ fn route(args: &mut Arguments<'_>) {
         let h: Vec<f32> = units.map(|(w, b)| silu(dot(w, x) * norm + b)).collect();
         let o: [f32; SCORES as usize] =
             std::array::from_fn(|e| dot(&w2[e * HIDDEN as usize..][..HIDDEN as usize], &h) + b2[e]);
-        depth_of(o, control[p.site as usize])
+        depth_of(o, control[site as usize])
     };
-    let chosen: Vec<u32> = x[..tokens * input].par_chunks_exact(input).map(depth).collect();
+    let chosen: Vec<u32> = x.par_chunks_exact(input).map(depth).collect();
     for (to, depth) in deal.iter().zip(chosen) {
         depths[*to as usize] = depth;
     }

@@ -34,10 +34,13 @@ pub fn record(recording: &mut Recording, tokens: u32, ffn_dim: u32, gate_up: Spa
 fn silu_mul(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let ffn_dim = p.row_vec4s as usize * 4;
-    let gate_up: &[f32] = args.read(0);
     let y: &mut [f32] = args.write(1);
-    let rows = gate_up.chunks_exact(2 * ffn_dim).zip(y.chunks_exact_mut(ffn_dim));
-    for (gate_up, y) in rows.take(p.tokens as usize) {
+    gate(args.read(0), ffn_dim, &mut y[..p.tokens as usize * ffn_dim]);
+}
+
+/// y = silu(gate) * up of each row of `gate_up`, [T, 2 `ffn_dim`].
+pub(super) fn gate(gate_up: &[f32], ffn_dim: usize, y: &mut [f32]) {
+    for (gate_up, y) in gate_up.chunks_exact(2 * ffn_dim).zip(y.chunks_exact_mut(ffn_dim)) {
         let (gate, up) = gate_up.split_at(ffn_dim);
         for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
             *y = gate / (1.0 + (-gate).exp()) * up;

@@ -5,8 +5,9 @@
 use super::state::{Cache, Inputs, LayerCache};
 use super::weights::{LayerWeights, Weights};
 use crate::engine::Traits;
+use crate::kernels::made::Made;
 use crate::kernels::product::{Depths, Output, Product, in_tiles, tile_tokens};
-use crate::kernels::{attention, embed_sliced, gather_tokens, rms_norm, rope_cache, route, silu_mul, token_nll};
+use crate::kernels::{attention, embed_sliced, gather_tokens, rms_norm, rope_cache, route, token_nll};
 use crate::kernels::{sample_peaks, sample_token};
 use crate::precision::Depth;
 use crate::recording::{Buffer, Recording, Span};
@@ -146,8 +147,8 @@ impl Llama<'_> {
     ) {
         let (shape, context) = (self.shape, self.cache.context);
         let positions = self.inputs.positions(tokens);
-        rms_norm::record(r, tokens, shape.norm_eps, a.x.all(), weights.input_norm, a.normed.all());
-        self.product(r, a, tokens, (layer, Site::Qkv), weights, a.normed, a.qkv, Output::Overwrite);
+        let normed = (a.normed, self.normed(a, weights.input_norm));
+        self.product(r, a, tokens, (layer, Site::Qkv), weights, normed, a.qkv, Output::Overwrite);
         let rotated = rope_cache::Buffers {
             qkv: a.qkv.all(),
             positions,
@@ -165,19 +166,23 @@ impl Llama<'_> {
             y: a.attended.all(),
         };
         attention::record(r, self.traits, shape, (tokens, self.reach), context, attended);
-        self.product(r, a, tokens, (layer, Site::O), weights, a.attended, a.x, Output::Add);
+        self.product(r, a, tokens, (layer, Site::O), weights, (a.attended, Made::Before), a.x, Output::Add);
     }
 
     /// x += Down (silu(Gate n) * Up n) with n = norm(x).
     fn feed_forward(&self, r: &mut Recording, a: &Activations, tokens: u32, layer: u32, weights: &LayerWeights) {
-        let shape = self.shape;
-        rms_norm::record(r, tokens, shape.norm_eps, a.x.all(), weights.ffn_norm, a.normed.all());
-        self.product(r, a, tokens, (layer, Site::GateUp), weights, a.normed, a.gate_up, Output::Overwrite);
-        silu_mul::record(r, tokens, shape.ffn_dim, a.gate_up.all(), a.hidden.all());
-        self.product(r, a, tokens, (layer, Site::Down), weights, a.hidden, a.x, Output::Add);
+        let normed = (a.normed, self.normed(a, weights.ffn_norm));
+        self.product(r, a, tokens, (layer, Site::GateUp), weights, normed, a.gate_up, Output::Overwrite);
+        let gated = (a.hidden, Made::Gated { from: a.gate_up.all() });
+        self.product(r, a, tokens, (layer, Site::Down), weights, gated, a.x, Output::Add);
     }
 
-    /// The product at one site, after the site's router where depths are routed.
+    /// The norm of the residual stream.
+    fn normed(&self, a: &Activations, weight: Buffer) -> Made {
+        Made::Norm { from: a.x.all(), weight, eps: self.shape.norm_eps }
+    }
+
+    /// The product at one site with its input, after what makes it and the site's router where depths are routed.
     #[allow(clippy::too_many_arguments, reason = "the six parts of a product, and where it is recorded")]
     fn product(
         &self,
@@ -186,7 +191,7 @@ impl Llama<'_> {
         tokens: u32,
         (layer, site): (u32, Site),
         weights: &LayerWeights,
-        x: Buffer,
+        (x, made): (Buffer, Made),
         y: Buffer,
         output: Output,
     ) {
@@ -195,8 +200,10 @@ impl Llama<'_> {
         if self.routed {
             let router = weights.router(site).expect("a routed plan is refused without routers");
             let (control, deal) = (self.inputs.control(), self.inputs.deal(tokens));
-            let inputs = route::Inputs { x: x.all(), control, site: at, deal };
+            let inputs = route::Inputs { x: x.all(), made, control, site: at, deal };
             route::record(r, self.traits, router, &inputs, by_token);
+        } else {
+            made.record(r, tokens, x.all());
         }
         let depths = match a.order {
             _ if !in_tiles(self.traits, tokens) => Depths::ByToken(by_token),
