@@ -37,9 +37,9 @@ pub static KERNEL: Kernel = Kernel {
     reference: attention_split,
 };
 
-/// Invocations of a workgroup for one token, and for many, which are workgroups enough.
+/// Invocations of a workgroup for one token, and at least: for many tokens, which are workgroups enough.
 const WORKGROUP: u32 = 256;
-const SMALL_WORKGROUP: u32 = 64;
+const LEAST_WORKGROUP: u32 = 64;
 /// Positions of a split are a whole number of these, but for the last ones; the shader's constant.
 const SHARE: usize = 32;
 /// Workgroups that a step of one token is cut into: about two on each of the processors of a large GPU.
@@ -75,6 +75,9 @@ pub fn record(
     let tells = u32::from(told.is_some() && splits == 1);
     let params = Params { heads, context };
     let lanes = (head_dim / 8).next_power_of_two().min(1 << traits.subgroup.ilog2());
+    let eights = (head_dim / 8).div_ceil(lanes);
+    // As an invocation keeps 32 bytes of the workgroup's memory for each of its eights.
+    let workgroup = if tokens == 1 { (WORKGROUP / eights).max(LEAST_WORKGROUP) } else { LEAST_WORKGROUP };
     let Buffers { q, positions, keys, values, y } = buffers;
     let peaks = recording.transient(u64::from(tokens * heads * splits) * 8).all();
     let sums = if splits == 1 { y } else { recording.transient(y.bytes * u64::from(splits)).all() };
@@ -86,9 +89,9 @@ pub fn record(
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
         constants: vec![
-            ("WORKGROUP", if tokens == 1 { WORKGROUP } else { SMALL_WORKGROUP }),
+            ("WORKGROUP", workgroup),
             ("LANES", lanes),
-            ("EIGHTS", (head_dim / 8).div_ceil(lanes)),
+            ("EIGHTS", eights),
             ("HEAD_DIM", head_dim),
             ("SHARED_BY", heads / kv_heads),
             ("SPLITS", splits),

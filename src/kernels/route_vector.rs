@@ -1,7 +1,7 @@
 //! The depth of each token at one site, on processor cores with vectors of eight, by a kernel that can make the site's
 //! input too.
 
-use super::made::{Made, make};
+use super::made::make;
 use super::route::{Inputs, Router, choose};
 use super::{bindings, params};
 use crate::engine::Traits;
@@ -41,13 +41,14 @@ pub(super) fn suits(traits: Traits, input: u32) -> bool {
 /// Records what [`route::record`](super::route::record) does.
 pub(super) fn record(recording: &mut Recording, router: &Router, inputs: &Inputs, depths: Span) {
     let Inputs { x, made, control, site, deal } = *inputs;
+    let params = Params { row_eights: router.input / 8, site, eps: made.eps() };
     let mut bindings = Vec::from(made.bindings(router.w1.all()));
     bindings.extend([router.w1, router.b1, router.w2, router.b2].map(Buffer::all));
     bindings.extend([control, deal, x, depths]);
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
         constants: vec![("MADE", made.constant())],
-        params: bytemuck::bytes_of(&Params { row_eights: router.input / 8, site, eps: Made::eps(made) }).to_vec(),
+        params: bytemuck::bytes_of(&params).to_vec(),
         bindings,
         workgroups: [(depths.bytes / 4) as u32, 1, 1],
     });
