@@ -10,6 +10,7 @@
 // waits for another; they meet at the end, those of a subgroup first.
 // With one split and one token, a router may be told of y: that of the site whose input it is.
 // q: [T, H, A] f32; keys, values: [K, C, A/8] vec4s of eight f16.
+#import place
 #import router
 #import router_sums
 #import add_term
@@ -89,17 +90,9 @@ fn sum_lanes(own: f32) -> f32 {
     return sum;
 }
 
-struct Place {
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_subgroups) subgroups: u32,
-    @builtin(subgroup_id) subgroup: u32,
-    @builtin(subgroup_size) size: u32,
-    @builtin(subgroup_invocation_id) lane: u32,
-}
-
 @compute @workgroup_size(WORKGROUP)
 fn main(place: Place) {
-    let local = place.subgroup * place.size + place.lane;
+    let local = local_of(place);
     let head = place.workgroup.x;
     let split = place.workgroup.y;
     let token = place.workgroup.z;

@@ -1,4 +1,5 @@
 // y = silu(Gate x) * (Up x) for one token, of W = [Gate, Up]. The router of the site whose input is y is told of it.
+#import place
 #import sliced
 #import router
 #import router_sums

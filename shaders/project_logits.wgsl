@@ -1,4 +1,5 @@
 // y = W x for one token, at the depth that is told: the head.
+#import place
 #import sliced
 #import router
 #import router_sums

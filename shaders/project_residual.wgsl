@@ -1,5 +1,6 @@
 // y += W x for one token: what attention and feed-forward add to the residual stream. The router of the site whose
 // input is the norm of y is told of it.
+#import place
 #import sliced
 #import router
 #import router_sums

@@ -39,19 +39,6 @@ struct Heard {
     most: u32,
 }
 
-// Where an invocation is.
-struct Place {
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_subgroups) subgroups: u32,
-    @builtin(subgroup_id) subgroup: u32,
-    @builtin(subgroup_size) size: u32,
-    @builtin(subgroup_invocation_id) lane: u32,
-}
-
-fn local_of(place: Place) -> u32 {
-    return place.subgroup * place.size + place.lane;
-}
-
 // Fetches what the router chooses by; what is fetched is not waited for until then.
 fn fetch_router(place: Place) -> Heard {
     var router: Heard;

@@ -14,7 +14,8 @@ pub const MATRICES: Capabilities = Capabilities::SHADER_FLOAT16.union(Capabiliti
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 15] = [
+const SHARED: [(&str, &str); 16] = [
+    ("place", include_str!("../../shaders/shared/place.wgsl")),
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
     ("product", include_str!("../../shaders/shared/product.wgsl")),
     ("matvec", include_str!("../../shaders/shared/matvec.wgsl")),

@@ -1,0 +1,12 @@
+// Where an invocation is, in its workgroup and its subgroup.
+struct Place {
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_subgroups) subgroups: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_size) size: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+}
+
+fn local_of(place: Place) -> u32 {
+    return place.subgroup * place.size + place.lane;
+}
