@@ -155,7 +155,6 @@ fn sum_lanes(own: vec4<f32>) -> vec4<f32> {
 // Where a team is in a round: which of its workgroup's rows it begins with, which of the weight's that is, and all it
 // reads, where rows past the end are the last one.
 struct Team {
-    at: u32,
     lane: u32,
     own: u32,
     first: u32,
@@ -171,12 +170,11 @@ struct Beside {
 }
 
 fn team_in(workgroup: u32, local: u32, round: u32) -> Team {
-    let at = local / LANES;
-    let own = round * ROUND_ROWS + at * ROWS;
+    let own = round * ROUND_ROWS + local / LANES * ROWS;
     let rows = vec4<u32>(
         row_of(workgroup, own), row_of(workgroup, own + 1u), row_of(workgroup, own + 2u), row_of(workgroup, own + 3u),
     );
-    return Team(at, local % LANES, own, rows.x, min(rows, vec4<u32>(params.rows - 1u)));
+    return Team(local % LANES, own, rows.x, min(rows, vec4<u32>(params.rows - 1u)));
 }
 
 // The rows of an invocation's teams, of which the first chunk has begun: each begins while the one before is multiplied.
