@@ -17,7 +17,7 @@ use edge_run::cpu;
 use edge_run::engine::Engine;
 use edge_run::gpu::{self, GpuOptions};
 use edge_run::kernels::gather_tokens;
-use edge_run::kernels::product::{Depths, Output, Product, in_tiles};
+use edge_run::kernels::product::{Depths, Output, Product, Tiles, halves, in_tiles, tile_tokens};
 use edge_run::kernels::project::{Projection, Spread, Told};
 use edge_run::kernels::project_logits;
 use edge_run::kernels::sliced::SlicedWeight;
@@ -64,7 +64,8 @@ fn prepare(engine: &mut dyn Engine, weights: &[SlicedWeight], tokens: u32, depth
     let told = engine.create("depths", u64::from(tokens) * 4).expect("room for the bench").all();
     let depths = if in_tiles(engine.traits(), tokens) {
         engine.write(told, bytemuck::cast_slice(&gather_tokens::uniform(0..tokens, depth)));
-        Depths::ByTile(told)
+        let halves = halves(&mut recording, engine.traits(), tokens, input);
+        Depths::ByTile(Tiles { order: told, tile: tile_tokens(engine.traits(), rows, tokens), halves })
     } else {
         engine.write(told, bytemuck::cast_slice(&vec![depth; tokens as usize]));
         Depths::ByToken(told)

@@ -1,5 +1,6 @@
 // y[t, :] = row ids[t] of the embedding, read at `depth`; an invocation writes 64 numbers of a token.
 // A dispatch covers the rows first_row to first_row + rows of the whole embedding and leaves other tokens alone.
+#import bins
 #import sliced
 
 struct Params {

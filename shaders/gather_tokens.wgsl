@@ -9,9 +9,8 @@ struct Params {
     tile: u32,
 }
 
-// Tokens and entries at most.
-const TOKENS: u32 = 512u;
-const ENTRIES: u32 = 704u;
+// Entries at most.
+const ENTRIES: u32 = 896u;
 const PADDING: u32 = 0xffffffffu;
 const DEPTH_SHIFT: u32 = 16u;
 override WORKGROUP: u32 = 64u;
@@ -21,35 +20,43 @@ var<immediate> params: Params;
 // Depth in the high 16 bits, token in the low ones.
 @group(0) @binding(1) var<storage, read_write> order: array<u32>;
 
-var<workgroup> depth_of: array<u32, TOKENS>;
+// Of each invocation, and those before it: how many tokens it has of each depth.
+var<workgroup> counts: array<vec4<u32>, WORKGROUP>;
 var<workgroup> placed: array<u32, ENTRIES>;
 
-// The place of a token: after all tiles of lesser depths, and after the tokens of its own depth before it.
-fn place(token: u32) -> u32 {
-    let depth = depth_of[token];
-    var counts = vec4<u32>();
-    var before = 0u;
-    for (var t = 0u; t < params.tokens; t++) {
-        let other = depth_of[t];
-        counts += vec4<u32>(vec4<u32>(other) == vec4<u32>(1u, 2u, 3u, 4u));
-        before += u32(other == depth && t < token);
-    }
-    let tiles = (counts + params.tile - 1u) / params.tile;
-    let lesser = vec4<u32>(vec4<u32>(depth) > vec4<u32>(1u, 2u, 3u, 4u));
-    return dot(tiles, lesser) * params.tile + before;
+// One at the place of a depth.
+fn one_of(depth: u32) -> vec4<u32> {
+    return vec4<u32>(vec4<u32>(depth) == vec4<u32>(1u, 2u, 3u, 4u));
 }
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(local_invocation_index) local: u32) {
-    for (var t = local; t < params.tokens; t += WORKGROUP) {
-        depth_of[t] = depths[t];
+    // Each invocation has neighbours.
+    let share = (params.tokens + WORKGROUP - 1u) / WORKGROUP;
+    let first = min(local * share, params.tokens);
+    let end = min(first + share, params.tokens);
+    var own = vec4<u32>();
+    for (var t = first; t < end; t++) {
+        own += one_of(depths[t]);
     }
+    counts[local] = own;
     for (var at = local; at < params.entries; at += WORKGROUP) {
         placed[at] = PADDING;
     }
+    for (var step = 1u; step < WORKGROUP; step *= 2u) {
+        workgroupBarrier();
+        let before = select(vec4<u32>(), counts[max(local, step) - step], local >= step);
+        workgroupBarrier();
+        counts[local] += before;
+    }
     workgroupBarrier();
-    for (var t = local; t < params.tokens; t += WORKGROUP) {
-        placed[place(t)] = (depth_of[t] << DEPTH_SHIFT) | t;
+    // Where its next token of each depth goes: after all tiles of lesser depths, and tokens of the same before it.
+    let tiles = (counts[WORKGROUP - 1u] + params.tile - 1u) / params.tile * params.tile;
+    var next = counts[local] - own + vec4<u32>(0u, tiles.x, tiles.x + tiles.y, tiles.x + tiles.y + tiles.z);
+    for (var t = first; t < end; t++) {
+        let one = one_of(depths[t]);
+        placed[dot(next, one)] = (depths[t] << DEPTH_SHIFT) | t;
+        next += one;
     }
     workgroupBarrier();
     for (var at = local; at < params.entries; at += WORKGROUP) {

@@ -1,46 +1,106 @@
 // The product of a sliced weight with many tokens at once, taken in an order whose tiles have one depth each, by
 // cooperative matrices of 16 by 16: f16 times f16, summed in f32.
 //
-// A workgroup works on 64 rows and a tile of 64 tokens, 32 neighbours of the rows at a time: it unpacks them, and the
-// tokens' x, to f16 in workgroup memory. Each of its four subgroups, of 32 invocations, multiplies 32 rows with 32
-// tokens. The next numbers are loaded while the last ones are multiplied.
+// A workgroup works on as many rows as a tile has tokens, a chunk of 64 neighbours at a time: it unpacks the rows, and
+// copies the tokens' x, to workgroup memory, and loads the next chunk while it multiplies this one. Of its subgroups, of
+// 32 invocations, each multiplies 32 rows with half of the tile. Large tiles take least of memory and of the cache, whose
+// requests are what this waits for; small ones are more workgroups.
 enable f16;
 enable wgpu_cooperative_matrix;
-#import sliced
+#import bins
 #import product
-#import tiled
 
 const SUBGROUP: u32 = 32u;
-// Fours of numbers from one row or token to the next: the eight there are, and two that let rows begin in different
-// banks. Matrices begin at multiples of 16 bytes.
-const STRIDE: u32 = 10u;
-// Numbers of a matrix.
+// Matrices of tokens that a subgroup has, and times 32 rows of the workgroup: 2 or 4.
+override MATRICES: u32 = 4u;
+override WORKGROUP: u32 = 64u * MATRICES;
+// Rows, and tokens, of a workgroup.
+override TILE: u32 = 32u * MATRICES;
+// Fours of numbers of a chunk, and from one row or token to the next in workgroup memory: two more let rows begin in
+// different banks. Matrices begin at multiples of 16 bytes.
+const QUADS: u32 = 16u;
+const STRIDE: u32 = 18u;
+override TILE_QUADS: u32 = TILE * STRIDE;
+// Numbers of a matrix, and of one for each subgroup.
 const SQUARE: u32 = 256u;
-const F16_MAX: vec4<f32> = vec4<f32>(65504.0);
+override SQUARES: u32 = WORKGROUP / SUBGROUP * SQUARE;
+// Fours of x that an invocation copies of a chunk, and tokens from one to the next.
+const COPIES: u32 = 8u;
+override COPIED: u32 = WORKGROUP / QUADS;
+const DEPTH_SHIFT: u32 = 16u;
 
-var<workgroup> w_tile: array<vec4<f16>, TILE * STRIDE>;
-var<workgroup> x_tile: array<vec4<f16>, TILE * STRIDE>;
+// Of each slice, two words to an entry.
+@group(0) @binding(0) var<storage, read> base_slice: array<vec2<u32>>;
+@group(0) @binding(1) var<storage, read> first_slice: array<vec2<u32>>;
+@group(0) @binding(2) var<storage, read> second_slice: array<vec2<u32>>;
+@group(0) @binding(3) var<storage, read> third_slice: array<vec2<u32>>;
+// [entries, input], in the order's order; what padding has is not looked at.
+@group(0) @binding(5) var<storage, read> x: array<vec4<f16>>;
+// Depth in the high 16 bits, token in the low ones; an entry whose token is past the step's end is padding.
+@group(0) @binding(6) var<storage, read> order: array<u32>;
+
+var<workgroup> w_tile: array<vec4<f16>, TILE_QUADS>;
+var<workgroup> x_tile: array<vec4<f16>, TILE_QUADS>;
 // A matrix of results for each subgroup, [16 tokens, 16 rows].
-var<workgroup> squares: array<f32, WORKGROUP / SUBGROUP * SQUARE>;
+var<workgroup> squares: array<f32, SQUARES>;
 
-// Four neighbours of the x that begins at `first`, as f16.
-fn four_inputs(first: u32, deep: u32) -> vec4<f16> {
-    return vec4<f16>(clamp(x[first + deep], -F16_MAX, F16_MAX));
+fn token_of(entry: u32) -> u32 {
+    return entry & 0xffffu;
 }
 
-// Adds the subgroups' matrices to y, or writes them there: of each subgroup, rows from `row` and tokens from `column` on
-// of its own 32 by 32.
-fn store_squares(local: u32, first_entry: u32, row: u32, column: u32) {
+// Half a chunk of a row: two words of each slice. Those that are not read are zero.
+struct Half {
+    base_slice: vec2<u32>,
+    first_slice: vec2<u32>,
+    second_slice: vec2<u32>,
+    third_slice: vec2<u32>,
+}
+
+fn load_half(at: u32, depth: u32) -> Half {
+    var half = Half(base_slice[at], vec2<u32>(), vec2<u32>(), vec2<u32>());
+    if depth > 1u {
+        half.first_slice = first_slice[at];
+    }
+    if depth > 2u {
+        half.second_slice = second_slice[at];
+    }
+    if depth > 3u {
+        half.third_slice = third_slice[at];
+    }
+    return half;
+}
+
+// The `i`th four weights of a word. A code with 0x4c00 above it is the f16 that is 16 more than a 64th of the code, which
+// counts the base's bins; their width is an f16 as it is.
+fn four_weights(words: vec4<u32>, i: u32, depth: u32, bin: vec2<f32>) -> vec4<f16> {
+    let fours = (words >> vec4<u32>(2u * i)) & LOW_PAIRS;
+    var bytes = fours.x << 6u;
+    if depth > 1u {
+        bytes |= fours.y << 4u;
+    }
+    if depth > 2u {
+        bytes |= fours.z << 2u;
+    }
+    if depth > 3u {
+        bytes |= fours.w;
+    }
+    let low = (bytes & 0xffu) | ((bytes & 0xff00u) << 8u) | 0x4c004c00u;
+    let high = ((bytes >> 16u) & 0xffu) | ((bytes & 0xff000000u) >> 8u) | 0x4c004c00u;
+    let codes = vec4<f16>(vec2<f16>(unpack2x16float(low)), vec2<f16>(unpack2x16float(high))) - vec4<f16>(16.0h);
+    return fma(codes, vec4<f16>(f16(64.0 * bin.x)), vec4<f16>(f16(bin.y)));
+}
+
+// Adds the subgroups' matrices to y, or writes them there: of each subgroup, `row` and those after it with the tokens
+// of entry `first` and those after it.
+fn store_square(local: u32, first: u32, row: u32) {
     workgroupBarrier();
-    for (var at = local; at < WORKGROUP / SUBGROUP * SQUARE / 4u; at += WORKGROUP) {
-        let subgroup = at / (SQUARE / 4u);
-        let token = at / 4u % 16u;
-        let quad = at % 4u;
-        let sum = at * 4u;
+    let square = local / SUBGROUP * SQUARE;
+    for (var at = local % SUBGROUP; at < SQUARE / 4u; at += SUBGROUP) {
+        let sum = square + at * 4u;
         let sums = vec4<f32>(squares[sum], squares[sum + 1u], squares[sum + 2u], squares[sum + 3u]);
-        let entry = order[first_entry + subgroup / 2u * 32u + column + token];
-        if token_of(entry) < params.tokens {
-            store(token_of(entry), row + subgroup % 2u * 32u + quad * 4u, sums);
+        let token = token_of(order[first + at / 4u]);
+        if token < params.tokens {
+            store(token, row + at % 4u * 4u, sums);
         }
     }
     workgroupBarrier();
@@ -56,77 +116,101 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     let depth = head >> DEPTH_SHIFT;
     let first_row = workgroup.y * TILE;
-    // What this invocation loads.
-    let quad = local / DEEP_QUADS * 4u;
-    let deep = local % DEEP_QUADS;
-    let rows = four_rows(first_row + quad);
-    let first = four_tokens(first_entry + quad, head);
-    let to = quad * STRIDE + deep;
+    // What this invocation copies of x, and what it unpacks: half a chunk of a row.
+    let copied = local / QUADS;
+    let x_from = (first_entry + copied) * params.chunks * QUADS + local % QUADS;
+    let apart = COPIED * params.chunks * QUADS;
+    let x_to = copied * STRIDE + local % QUADS;
+    let row = min(first_row + local / 2u, params.rows - 1u) * params.chunks;
+    let half_row = 2u * row + local % 2u;
+    let w_to = local / 2u * STRIDE + local % 2u * (QUADS / 2u);
     // What its subgroup multiplies.
     let subgroup = local / SUBGROUP;
-    let w_at = subgroup % 2u * 32u * STRIDE;
-    let x_at = subgroup / 2u * 32u * STRIDE;
+    let own_row = subgroup % MATRICES * 32u;
+    let own_token = subgroup / MATRICES * 16u * MATRICES;
     let square = subgroup * SQUARE;
 
-    for (var at = local; at < WORKGROUP / SUBGROUP * SQUARE; at += WORKGROUP) {
+    for (var at = local; at < SQUARES; at += WORKGROUP) {
         squares[at] = 0.0;
     }
     workgroupBarrier();
-    var low_low = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
-    var high_low = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
-    var low_high = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
-    var high_high = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
+    var low_0 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
+    var low_1 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
+    var low_2 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
+    var low_3 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
+    var high_0 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
+    var high_1 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
+    var high_2 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
+    var high_3 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
 
-    var x0 = four_inputs(first.x, deep);
-    var x1 = four_inputs(first.y, deep);
-    var x2 = four_inputs(first.z, deep);
-    var x3 = four_inputs(first.w, deep);
-    var w0 = vec4<f16>(four_weights(rows.x, deep, depth));
-    var w1 = vec4<f16>(four_weights(rows.y, deep, depth));
-    var w2 = vec4<f16>(four_weights(rows.z, deep, depth));
-    var w3 = vec4<f16>(four_weights(rows.w, deep, depth));
-    let end = params.chunks * 16u;
-    for (var at = 0u; at < end; at += DEEP_QUADS) {
+    var inputs: array<vec4<f16>, COPIES>;
+    for (var i = 0u; i < COPIES; i++) {
+        inputs[i] = x[x_from + i * apart];
+    }
+    var half = load_half(half_row, depth);
+    var scale = scales[row / params.group_chunks];
+    for (var at = 0u; at < params.chunks; at++) {
+        let bin = bin_of(scale, depth);
         workgroupBarrier();
-        x_tile[to] = x0;
-        x_tile[to + STRIDE] = x1;
-        x_tile[to + 2u * STRIDE] = x2;
-        x_tile[to + 3u * STRIDE] = x3;
-        w_tile[to] = w0;
-        w_tile[to + STRIDE] = w1;
-        w_tile[to + 2u * STRIDE] = w2;
-        w_tile[to + 3u * STRIDE] = w3;
-        workgroupBarrier();
-        let next = at + DEEP_QUADS + deep;
-        if at + DEEP_QUADS < end {
-            x0 = four_inputs(first.x, next);
-            x1 = four_inputs(first.y, next);
-            x2 = four_inputs(first.z, next);
-            x3 = four_inputs(first.w, next);
-            w0 = vec4<f16>(four_weights(rows.x, next, depth));
-            w1 = vec4<f16>(four_weights(rows.y, next, depth));
-            w2 = vec4<f16>(four_weights(rows.z, next, depth));
-            w3 = vec4<f16>(four_weights(rows.w, next, depth));
+        for (var i = 0u; i < COPIES; i++) {
+            x_tile[x_to + i * COPIED * STRIDE] = inputs[i];
         }
-        for (var k = 0u; k < DEEP_QUADS; k += 4u) {
-            let w_low = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[w_at + k], STRIDE);
-            let w_high = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[w_at + 16u * STRIDE + k], STRIDE);
-            let x_low = coopLoad<coop_mat16x16<f16, B>>(&x_tile[x_at + k], STRIDE);
-            let x_high = coopLoad<coop_mat16x16<f16, B>>(&x_tile[x_at + 16u * STRIDE + k], STRIDE);
-            low_low = coopMultiplyAdd(w_low, x_low, low_low);
-            high_low = coopMultiplyAdd(w_high, x_low, high_low);
-            low_high = coopMultiplyAdd(w_low, x_high, low_high);
-            high_high = coopMultiplyAdd(w_high, x_high, high_high);
+        for (var word = 0u; word < 2u; word++) {
+            let words = vec4<u32>(
+                half.base_slice[word], half.first_slice[word], half.second_slice[word], half.third_slice[word],
+            );
+            for (var i = 0u; i < 4u; i++) {
+                w_tile[w_to + 4u * word + i] = four_weights(words, i, depth, bin);
+            }
+        }
+        workgroupBarrier();
+        if at + 1u < params.chunks {
+            for (var i = 0u; i < COPIES; i++) {
+                inputs[i] = x[x_from + (at + 1u) * QUADS + i * apart];
+            }
+            half = load_half(half_row + 2u * (at + 1u), depth);
+            scale = scales[(row + at + 1u) / params.group_chunks];
+        }
+        for (var k = 0u; k < QUADS; k += 4u) {
+            let w_low = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[own_row * STRIDE + k], STRIDE);
+            let w_high = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[(own_row + 16u) * STRIDE + k], STRIDE);
+            let x_0 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[own_token * STRIDE + k], STRIDE);
+            let x_1 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(own_token + 16u) * STRIDE + k], STRIDE);
+            low_0 = coopMultiplyAdd(w_low, x_0, low_0);
+            high_0 = coopMultiplyAdd(w_high, x_0, high_0);
+            low_1 = coopMultiplyAdd(w_low, x_1, low_1);
+            high_1 = coopMultiplyAdd(w_high, x_1, high_1);
+            if MATRICES > 2u {
+                let x_2 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(own_token + 32u) * STRIDE + k], STRIDE);
+                let x_3 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(own_token + 48u) * STRIDE + k], STRIDE);
+                low_2 = coopMultiplyAdd(w_low, x_2, low_2);
+                high_2 = coopMultiplyAdd(w_high, x_2, high_2);
+                low_3 = coopMultiplyAdd(w_low, x_3, low_3);
+                high_3 = coopMultiplyAdd(w_high, x_3, high_3);
+            }
         }
     }
 
     // The results have rows side by side, as y has.
-    coopStore(low_low, &squares[square], 16u);
-    store_squares(local, first_entry, first_row, 0u);
-    coopStore(high_low, &squares[square], 16u);
-    store_squares(local, first_entry, first_row + 16u, 0u);
-    coopStore(low_high, &squares[square], 16u);
-    store_squares(local, first_entry, first_row, 16u);
-    coopStore(high_high, &squares[square], 16u);
-    store_squares(local, first_entry, first_row + 16u, 16u);
+    workgroupBarrier();
+    let entry = first_entry + own_token;
+    let y_row = first_row + own_row;
+    coopStore(low_0, &squares[square], 16u);
+    store_square(local, entry, y_row);
+    coopStore(high_0, &squares[square], 16u);
+    store_square(local, entry, y_row + 16u);
+    coopStore(low_1, &squares[square], 16u);
+    store_square(local, entry + 16u, y_row);
+    coopStore(high_1, &squares[square], 16u);
+    store_square(local, entry + 16u, y_row + 16u);
+    if MATRICES > 2u {
+        coopStore(low_2, &squares[square], 16u);
+        store_square(local, entry + 32u, y_row);
+        coopStore(high_2, &squares[square], 16u);
+        store_square(local, entry + 32u, y_row + 16u);
+        coopStore(low_3, &squares[square], 16u);
+        store_square(local, entry + 48u, y_row);
+        coopStore(high_3, &squares[square], 16u);
+        store_square(local, entry + 48u, y_row + 16u);
+    }
 }

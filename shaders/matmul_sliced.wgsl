@@ -1,6 +1,7 @@
 // The product of a sliced weight with many tokens at once, taken in an order whose tiles have one depth each.
 // An invocation works on four rows and a tile of eight tokens; invocations side by side differ in rows, so that they
 // read the same x.
+#import bins
 #import sliced
 #import product
 
@@ -8,6 +9,7 @@ const TILE: u32 = 8u;
 const DEPTH_SHIFT: u32 = 16u;
 override WORKGROUP: u32 = 64u;
 
+@group(0) @binding(5) var<storage, read> x: array<vec4<f32>>;
 // Depth in the high 16 bits, token in the low ones; an entry whose token is past the step's end is padding.
 @group(0) @binding(6) var<storage, read> order: array<u32>;
 

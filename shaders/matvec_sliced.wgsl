@@ -1,5 +1,6 @@
 // The product of a sliced weight with few tokens, each on its own.
 // A team of LANES invocations works on four rows of one token, each on every LANES-th chunk of 64 weights.
+#import bins
 #import sliced
 #import product
 #import matvec

@@ -1,6 +1,7 @@
 // The product of a sliced weight with few tokens, each on its own, on processor cores whose vectors are subgroups of
 // eight. A load costs as much there as dozens of sums, as each lane loads for itself: so lanes take four rows each, and
 // share what they load of x.
+#import bins
 #import sliced
 #import product
 #import matvec

@@ -1,5 +1,6 @@
 // y = silu(Gate x) * (Up x) for one token, of W = [Gate, Up]. The router of the site whose input is y is told of it.
 #import place
+#import bins
 #import sliced
 #import router
 #import router_sums

@@ -1,5 +1,6 @@
 // y = W x for one token, at the depth that is told: the head.
 #import place
+#import bins
 #import sliced
 #import router
 #import router_sums

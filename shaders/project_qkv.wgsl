@@ -1,6 +1,7 @@
 // The queries, keys and values of one token, rotated by its position: queries go to `q`, keys and values as f16 into
 // the cache. q: [H, A] f32, keys and values: [K, C, A/2] words of two f16.
 #import place
+#import bins
 #import sliced
 #import router
 #import router_sums

@@ -1,6 +1,7 @@
 // y += W x for one token: what attention and feed-forward add to the residual stream. The router of the site whose
 // input is the norm of y is told of it.
 #import place
+#import bins
 #import sliced
 #import router
 #import router_sums

@@ -8,10 +8,11 @@ mod processors;
 use edge_run::engine::{Engine, Traits};
 use edge_run::format::codes::Range;
 use edge_run::kernels::attention::Reach;
-use edge_run::kernels::product::{Depths, Output, Product, tile_tokens};
+use edge_run::kernels::product::{Depths, Output, Product, Tiles, halves, tile_tokens};
 use edge_run::kernels::sliced::SlicedWeight;
 use edge_run::kernels::{
-    attention, attention_split, embed_sliced, gather_tokens, rms_norm, rope_cache, silu_mul, token_nll,
+    attention, attention_matrix, attention_split, embed_sliced, gather_tokens, rms_norm, rope_cache, silu_mul,
+    token_nll,
 };
 use edge_run::precision::Depth;
 use edge_run::recording::{Buffer, Recording, Span};
@@ -119,6 +120,8 @@ struct ProductProblem {
     /// Whether processors are said to have vectors of eight, where the device has no smaller ones.
     vectors: bool,
     matrices: bool,
+    /// Whether matrices have large tiles.
+    large: bool,
     /// Small enough that some weights are read in parts.
     binding_bytes: u64,
 }
@@ -141,6 +144,7 @@ fn product_problem(tokens: std::ops::Range<usize>) -> impl Strategy<Value = Prod
             software,
             vectors,
             matrices: false,
+            large: false,
             binding_bytes,
         },
     )
@@ -170,14 +174,18 @@ impl ProductProblem {
             let product = Product { weight: &weight, x: x.all(), y: y.all(), tokens, output };
             let (software, cooperative_matrix, binding_bytes) = (self.software, self.matrices, self.binding_bytes);
             let subgroup = if self.vectors && engine.traits().subgroup >= 8 { 8 } else { 4 };
-            let traits = Traits { software, subgroup, cooperative_matrix, binding_bytes, ..PROCESSORS };
+            let workgroup_bytes = 48 << 10;
+            let traits =
+                Traits { software, subgroup, cooperative_matrix, binding_bytes, workgroup_bytes, ..PROCESSORS };
             let depths = match kind {
                 Kind::Matvec => Depths::ByToken(depths.all()),
                 Kind::Matmul => {
-                    let tile = tile_tokens(traits);
+                    // A small product has small tiles of itself.
+                    let tile = if self.large { 128 } else { tile_tokens(traits, self.rows, tokens) };
                     let order = recording.transient(u64::from(gather_tokens::entries(tile, tokens)) * 4).all();
                     gather_tokens::record(recording, tile, tokens, depths.all(), order);
-                    Depths::ByTile(order)
+                    let halves = halves(recording, traits, tokens, self.input());
+                    Depths::ByTile(Tiles { order, tile, halves })
                 }
             };
             product.record(recording, traits, depths);
@@ -219,8 +227,10 @@ proptest! {
         let problem = ProductProblem { rows, software: false, ..problem };
         check(&problem.build(Kind::Matmul), problem.tolerance(), 0.0)?;
         if gpu::gpu().is_some_and(|gpu| gpu.traits().cooperative_matrix) {
-            let problem = ProductProblem { matrices: true, ..problem };
-            check(&problem.build(Kind::Matmul), problem.f16_tolerance(), 0.0)?;
+            for large in [false, true] {
+                let problem = ProductProblem { matrices: true, large, ..problem.clone() };
+                check(&problem.build(Kind::Matmul), problem.f16_tolerance(), 0.0)?;
+            }
         }
     }
 
@@ -249,6 +259,20 @@ proptest! {
     #[test]
     fn split_attention_is_its_reference(problem in split_problem()) {
         check(&problem.attention(), problem.tolerance(), 0.0)?;
+    }
+
+    /// On GPUs with matrices; tokens and positions end at and about the edges of blocks.
+    #[test]
+    fn attention_by_matrices_is_its_reference(
+        problem in attention_problem(),
+        tokens in (0u32..3, 0u32..3).prop_map(|(block, about)| (64 * block + about).max(18) - 1),
+        head_dim in prop_oneof![Just(16u32), Just(64), Just(80), Just(128)],
+        context in prop_oneof![Just(300u32), Just(320)],
+    ) {
+        if gpu::gpu().is_some_and(|gpu| gpu.traits().cooperative_matrix) {
+            let problem = AttentionProblem { tokens, head_dim, context, matrices: true, ..problem };
+            check(&problem.attention(), problem.f16_tolerance(), 0.0)?;
+        }
     }
 
     /// On both engines, so that the references of the two kernels cannot be wrong alike.
@@ -283,6 +307,7 @@ fn a_wrong_depth_a_wrong_code_and_a_forgotten_sum_are_noticed() {
         software: true,
         vectors: true,
         matrices: false,
+        large: false,
         binding_bytes: 1 << 27,
     };
     for (kind, software) in [(Kind::Matvec, true), (Kind::Matvec, false), (Kind::Matmul, true), (Kind::Matmul, false)] {
@@ -309,6 +334,7 @@ fn a_wrong_position_a_wrong_eps_and_a_wrong_target_are_noticed() {
         head_dim: 16,
         context: CONTEXT,
         splits: 0,
+        matrices: false,
     };
     let moved = AttentionProblem { first: 10, ..sound.clone() };
     must_differ(&sound.attention(), &moved.attention(), sound.tolerance(), 0.0);
@@ -455,6 +481,8 @@ struct AttentionProblem {
     context: u32,
     /// Parts of the positions; 0: the kernel that takes them as one.
     splits: u32,
+    /// Whether the device is one that multiplies by matrices.
+    matrices: bool,
 }
 
 const CONTEXT: u32 = 160;
@@ -478,6 +506,7 @@ fn attention_problem() -> impl Strategy<Value = AttentionProblem> {
             head_dim,
             context: CONTEXT,
             splits: 0,
+            matrices: false,
         },
     )
 }
@@ -549,6 +578,13 @@ impl AttentionProblem {
             let (q, positions, y) = (q.all(), positions.all(), y.all());
             let buffers = attention::Buffers { q, positions, keys: keys.all(), values: values.all(), y };
             match self.splits {
+                0 if self.matrices => {
+                    let workgroup_bytes = 48 << 10;
+                    let traits = Traits { software: false, cooperative_matrix: true, workgroup_bytes, ..PROCESSORS };
+                    assert!(attention_matrix::suits(traits, &shape, self.tokens), "{self:?}");
+                    let reach = (self.tokens, Reach::Any);
+                    attention::record(recording, traits, &shape, reach, self.context, buffers);
+                }
                 0 => {
                     attention::record(recording, PROCESSORS, &shape, (self.tokens, Reach::Any), self.context, buffers);
                 }
@@ -559,6 +595,12 @@ impl AttentionProblem {
             }
             y
         }
+    }
+
+    /// Where queries and weights of values are rounded to f16: a score is off by a few units in the last of eleven bits,
+    /// and the weights as much beside.
+    fn f16_tolerance(&self) -> f32 {
+        8.0 / 2048.0 + self.tolerance()
     }
 
     fn tolerance(&self) -> f32 {

@@ -7,6 +7,7 @@ mod processors;
 
 use edge_run::cpu;
 use edge_run::engine::{Engine, Traits};
+use edge_run::kernels::gather_inputs;
 use edge_run::kernels::gather_tokens::{self, PADDING, entry};
 use edge_run::kernels::made::Made;
 use edge_run::kernels::route::{self, Control, Router};
@@ -112,7 +113,9 @@ impl RouteProblem {
         }
         let deal = upload(engine, &deal).all();
         let depths = upload(engine, &vec![0u32; self.tokens as usize]).all();
-        let traits = Traits { software: self.software, ..PROCESSORS };
+        // Subgroups of eight are for devices that have them, and for references.
+        let subgroup = if engine.traits().subgroup > 8 { engine.traits().subgroup } else { PROCESSORS.subgroup };
+        let traits = Traits { software: self.software, subgroup, ..PROCESSORS };
         route::record(recording, traits, &router, &route::Inputs { x, made, control, site: 1, deal }, depths);
         [depths, x]
     }
@@ -147,13 +150,26 @@ fn gather(tile: u32, depths: &[u32]) -> impl Fn(&mut dyn Engine, &mut Recording)
     }
 }
 
+/// Inputs in that order, pairs of f16 in a word.
+fn gathered_inputs(tile: u32, depths: &[u32], input: u32) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
+    move |engine, recording| {
+        let order = gather(tile, depths)(engine, recording);
+        let tokens = depths.len() as u32;
+        // Some are beyond f16.
+        let x: Vec<f32> = (0..tokens * input).map(|at| (at as f32).sin() * 70000.0).collect();
+        let y = upload(engine, &vec![1u32; (order.bytes / 4) as usize * input as usize / 2]).all();
+        gather_inputs::record(recording, (tokens, input), upload(engine, &x).all(), order, y);
+        y
+    }
+}
+
 /// Of as many tokens as there may be.
 fn depths() -> impl Strategy<Value = Vec<u32>> {
     prop::collection::vec(1u32..=4, 1..=gather_tokens::TOKENS as usize)
 }
 
 fn tile() -> impl Strategy<Value = u32> {
-    prop_oneof![Just(8u32), Just(64)]
+    prop_oneof![Just(8u32), Just(64), Just(128)]
 }
 
 proptest! {
@@ -173,6 +189,13 @@ proptest! {
     fn gathering_is_its_reference(depths in depths(), tile in tile()) {
         let Some(mut gpu) = gpu::gpu() else { return Ok(()) };
         prop_assert_eq!(run(gpu.as_mut(), &gather(tile, &depths)), run(cpu::open().as_mut(), &gather(tile, &depths)));
+    }
+
+    #[test]
+    fn gathered_inputs_are_their_reference(depths in depths(), tile in tile(), input in (1u32..80).prop_map(|n| 4 * n)) {
+        let Some(mut gpu) = gpu::gpu() else { return Ok(()) };
+        let problem = gathered_inputs(tile, &depths, input);
+        prop_assert_eq!(run(gpu.as_mut(), &problem), run(cpu::open().as_mut(), &problem));
     }
 
     #[test]

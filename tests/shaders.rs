@@ -6,16 +6,16 @@ use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, TypeInner};
 
-/// Every kernel, and that which not every adapter can run.
+/// Every kernel, and those that not every adapter can run.
 fn all() -> impl Iterator<Item = &'static Kernel> {
-    kernels::ALL.into_iter().chain([&kernels::matmul_matrix::KERNEL])
+    kernels::ALL.into_iter().chain(kernels::BY_MATRICES)
 }
 
 /// The kernel's module, validated under the capabilities that every adapter must have, or its own.
 fn checked(kernel: &Kernel) -> (Module, ModuleInfo) {
     let module = kernels::module(kernel).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
     let more = match kernel.name {
-        "matmul_matrix" => kernels::MATRICES,
+        "matmul_matrix" | "attention_matrix" => kernels::MATRICES,
         "matvec_vector" | "route_vector" | "attention_split" => kernels::SUBGROUPS,
         name if name.starts_with("project_") => kernels::SUBGROUPS,
         _ => Capabilities::empty(),
@@ -100,16 +100,18 @@ fn resolved(kernel: &Kernel) -> (Module, ModuleInfo) {
 
 /// Vulkan is the only back end with such matrices of this size.
 #[test]
-fn the_product_by_matrices_can_be_written_for_vulkan_and_needs_what_it_says() {
-    let kernel = &kernels::matmul_matrix::KERNEL;
-    let (module, info) = resolved(kernel);
-    let spirv = spv::write_vec(&module, &info, &spv::Options { lang_version: (1, 6), ..Default::default() }, None);
-    const MULTIPLY_ADD: u32 = 4459;
-    let words = spirv.unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(words.iter().filter(|word| **word == 6 << 16 | MULTIPLY_ADD).count(), 4);
+fn what_is_by_matrices_can_be_written_for_vulkan_and_needs_what_it_says() {
+    for (kernel, products) in kernels::BY_MATRICES.into_iter().zip([16, 8]) {
+        let (module, info) = resolved(kernel);
+        let spirv = spv::write_vec(&module, &info, &spv::Options { lang_version: (1, 6), ..Default::default() }, None);
+        const MULTIPLY_ADD: u32 = 4459;
+        let words = spirv.unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
+        let written = words.iter().filter(|word| **word == 6 << 16 | MULTIPLY_ADD).count();
+        assert_eq!(written, products, "{}", kernel.name);
 
-    let module = kernels::module(kernel).unwrap();
-    assert!(Validator::new(ValidationFlags::all(), kernels::BASELINE).validate(&module).is_err());
+        let module = kernels::module(kernel).unwrap();
+        assert!(Validator::new(ValidationFlags::all(), kernels::BASELINE).validate(&module).is_err());
+    }
 }
 
 #[test]

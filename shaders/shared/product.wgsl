@@ -1,6 +1,6 @@
 // What the kernels that multiply a sliced weight with activations share, beside the weight itself:
 // y[t, first_row + r] (+)= sum over k of W[r, k] * x[t, k], with W read at the depth of token t.
-// Binding 6 is each kernel's own: how it is told the depths.
+// Bindings 5 and 6 are each kernel's own: x, and how it is told the depths.
 
 struct Params {
     tokens: u32,
@@ -17,7 +17,6 @@ struct Params {
 }
 
 var<immediate> params: Params;
-@group(0) @binding(5) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;
 
 // `row` and the three after it; rows past the end are the last one, for reading only.

@@ -1,14 +1,10 @@
-// A weight in slices: bindings 0 to 4 of every kernel that reads one, and 64 neighbours of a row as numbers.
+// A weight in slices: bindings 0 to 3 of the kernels that read 64 neighbours of a row at once, and these as numbers.
 // The format is told in src/format/codes.rs.
 
 @group(0) @binding(0) var<storage, read> base_slice: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> first_slice: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> second_slice: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> third_slice: array<vec4<u32>>;
-// Of each group: lo and step, two f16.
-@group(0) @binding(4) var<storage, read> scales: array<u32>;
-
-const LOW_PAIRS: vec4<u32> = vec4<u32>(0x03030303u);
 
 // One vec4<u32> of each slice: 64 weights of one row. Slices that are not read are zero.
 struct Chunk {
@@ -53,17 +49,4 @@ fn codes(chunk: Chunk, i: u32, depth: u32) -> mat4x4<f32> {
         vec4<f32>(unpack4xU8(bytes.z)),
         vec4<f32>(unpack4xU8(bytes.w)),
     );
-}
-
-// Of a group: the width of the finest bin, and the middle of the bin that an all-zero code names at `depth`;
-// weight = code * x + y.
-fn bin_of_group(group: u32, depth: u32) -> vec2<f32> {
-    let lo_step = unpack2x16float(scales[group]);
-    let finest = lo_step.y / 64.0;
-    return vec2<f32>(finest, lo_step.x + finest * 0.5 * f32(1u << (8u - 2u * depth)));
-}
-
-// The same of the group that chunk `at` lies in. Rows are whole numbers of groups, so groups count on over all rows.
-fn bin(at: u32, group_chunks: u32, depth: u32) -> vec2<f32> {
-    return bin_of_group(at / group_chunks, depth);
 }

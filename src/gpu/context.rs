@@ -14,7 +14,8 @@ const REQUIRED: Features = Features::IMMEDIATES;
 /// Features that are used where they are there.
 const OPTIONAL: Features = Features::TIMESTAMP_QUERY.union(Features::SUBGROUP).union(Features::PIPELINE_CACHE);
 /// What cooperative matrices need.
-const MATRICES: Features = Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(Features::SHADER_F16);
+const MATRICES: Features =
+    Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(Features::SHADER_F16).union(Features::SUBGROUP);
 /// Invocations of a subgroup that multiplies matrices; the shader's constant.
 const MATRIX_SUBGROUP: u32 = 32;
 /// Storage buffers that a kernel binds at most.
@@ -96,7 +97,7 @@ fn describe(index: usize, adapter: &Adapter) -> DeviceInfo {
     }
 }
 
-/// Whether the adapter has the matrices of `matmul_matrix`, and subgroups of the size that it takes for granted.
+/// Whether the adapter has the matrices that kernels multiply, and subgroups of the size that they take for granted.
 fn multiplies_matrices(adapter: &Adapter) -> bool {
     let fits = |m: &CooperativeMatrixProperties| {
         [m.m_size, m.n_size, m.k_size] == [16; 3]
@@ -115,7 +116,7 @@ fn experimental(wanted: bool) -> wgpu::ExperimentalFeatures {
         return wgpu::ExperimentalFeatures::disabled();
     }
     #[allow(unsafe_code, reason = "cooperative matrices are experimental in wgpu")]
-    // SAFETY: what is experimental is that validation is not complete. The one shader that uses matrices is this
+    // SAFETY: what is experimental is that validation is not complete. The two shaders that use matrices are this
     // crate's own: whole subgroups load them from and store them to workgroup memory, at places that lie inside its
     // arrays whatever the dispatch.
     unsafe {

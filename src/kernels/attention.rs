@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::router_sums::RouterAt;
 use super::sliced::dot;
-use super::{attention_split, params};
+use super::{attention_matrix, attention_split, params};
 use crate::engine::Traits;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
 use crate::shape::LlamaShape;
@@ -78,6 +78,9 @@ pub fn record(
 ) {
     if traits.software || !attention_split::fits(traits) {
         return record_whole(recording, shape, tokens, context, buffers);
+    }
+    if attention_matrix::suits(traits, shape, tokens) {
+        return attention_matrix::record(recording, shape, tokens, context, buffers);
     }
     let splits = splits(shape, reach, context);
     attention_split::record(recording, traits, shape, (tokens, splits), context, buffers, None);

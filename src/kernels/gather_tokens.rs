@@ -30,7 +30,7 @@ pub static KERNEL: Kernel = Kernel {
 /// Tokens that can be gathered at most.
 pub const TOKENS: u32 = 512;
 /// The longest tile.
-const TILE_MAX: u32 = 64;
+const TILE_MAX: u32 = 128;
 /// An entry that no token has.
 pub const PADDING: u32 = u32::MAX;
 
@@ -94,12 +94,12 @@ mod tests {
     #[test]
     fn an_order_has_room_for_any_depths() {
         // The most tiles come of three depths with one token each and one depth with the rest.
-        for (tile, tokens) in [8, 32, TILE_MAX].into_iter().flat_map(|tile| (4..=TOKENS).map(move |t| (tile, t))) {
+        for (tile, tokens) in [8, 64, TILE_MAX].into_iter().flat_map(|tile| (4..=TOKENS).map(move |t| (tile, t))) {
             let tiles = |tokens: u32| tokens.div_ceil(tile);
             assert!(entries(tile, tokens) >= (3 * tiles(1) + tiles(tokens - 3)) * tile, "{tile} {tokens}");
         }
         // The shader's constant.
-        assert_eq!(entries(TILE_MAX, TOKENS), 704);
+        assert_eq!(entries(TILE_MAX, TOKENS), 896);
     }
 
     #[test]

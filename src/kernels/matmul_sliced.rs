@@ -2,9 +2,9 @@
 
 use super::WORKGROUP;
 use super::gather_tokens::parts;
-use super::product::{BINDINGS, Launch, Params, Product, compute, record as record_product};
+use super::product::{BINDINGS, Launch, Params, Product, Tiles, compute, record as record_product};
 use crate::engine::Traits;
-use crate::recording::{Arguments, Kernel, Recording, Span};
+use crate::recording::{Arguments, Kernel, Recording};
 
 /// `shaders/matmul_sliced.wgsl`; bindings: slices 0 to 3, scales, x, order, y.
 pub static KERNEL: Kernel = Kernel {
@@ -20,16 +20,15 @@ pub const TILE_TOKENS: u32 = 8;
 /// Rows of an invocation.
 const TILE_ROWS: u32 = 4;
 
-/// Records the product with the tokens in `order`, whole tiles of u32 [entries](super::gather_tokens::entry): each tile
-/// has one depth and is filled from the front. In parts where the weight is longer than a binding may be.
-pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, order: Span) {
+/// Records the product with the tokens in their tiles, in parts where the weight is longer than a binding may be.
+pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, tiles: Tiles) {
     let constants = vec![("WORKGROUP", WORKGROUP)];
-    let columns = (order.bytes / 4) as u32 / TILE_TOKENS;
+    let columns = (tiles.order.bytes / 4) as u32 / TILE_TOKENS;
     let launch = Launch {
         kernel: &KERNEL,
         constants,
         rows: TILE_ROWS * WORKGROUP,
-        depths: order,
+        depths: tiles.order,
         columns,
         columns_first: false,
     };
@@ -38,9 +37,8 @@ pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, 
 
 /// The product of the tokens in the order that binding 6 holds, each at the depth of its entry.
 pub(super) fn by_order(args: &mut Arguments<'_>) {
-    let p: Params = args.params();
-    let order: &[u32] = args.read(6);
-    let work = order.iter().map(|entry| parts(*entry)).filter(|(token, _)| *token < p.tokens);
+    let tokens = args.params::<Params>().tokens;
+    let work = args.read(6).iter().map(|entry| parts(*entry)).filter(|(token, _)| *token < tokens);
     let work: Vec<(usize, usize)> = work.map(|(token, depth)| (token as usize, depth as usize)).collect();
-    compute(args, &work);
+    compute(args, args.read(5), &work);
 }

@@ -1,9 +1,9 @@
 //! Product of a sliced weight with many tokens at once through workgroup memory, for GPUs.
 
 use super::matmul_sliced::by_order;
-use super::product::{BINDINGS, Launch, Params, Product, record as record_product};
+use super::product::{BINDINGS, Launch, Params, Product, Tiles, record as record_product};
 use crate::engine::Traits;
-use crate::recording::{Kernel, Recording, Span};
+use crate::recording::{Kernel, Recording};
 
 /// `shaders/matmul_tiled.wgsl`; bindings: slices 0 to 3, scales, x, order, y.
 pub static KERNEL: Kernel = Kernel {
@@ -20,9 +20,15 @@ pub const TILE_TOKENS: u32 = 64;
 pub(super) const TILE_ROWS: u32 = 64;
 
 /// Records the product as [`matmul_sliced`](super::matmul_sliced) does, with larger tiles.
-pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, order: Span) {
-    let columns = (order.bytes / 4) as u32 / TILE_TOKENS;
-    let launch =
-        Launch { kernel: &KERNEL, constants: vec![], rows: TILE_ROWS, depths: order, columns, columns_first: true };
+pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, tiles: Tiles) {
+    let columns = (tiles.order.bytes / 4) as u32 / TILE_TOKENS;
+    let launch = Launch {
+        kernel: &KERNEL,
+        constants: vec![],
+        rows: TILE_ROWS,
+        depths: tiles.order,
+        columns,
+        columns_first: true,
+    };
     record_product(recording, traits, product, &launch);
 }

@@ -4,9 +4,11 @@
 
 pub mod attention;
 pub mod attention_join;
+pub mod attention_matrix;
 pub mod attention_split;
 pub mod copy;
 pub mod embed_sliced;
+pub mod gather_inputs;
 pub mod gather_tokens;
 pub mod made;
 pub mod matmul_matrix;
@@ -39,13 +41,17 @@ pub use shaders::{BASELINE, MATRICES, SUBGROUPS, module};
 
 use crate::recording::{Access, Kernel};
 
-/// Every kernel that every adapter can run: all but [`matmul_matrix`].
-pub const ALL: [&Kernel; 23] = [
+/// The kernels that need cooperative matrices.
+pub const BY_MATRICES: [&Kernel; 2] = [&attention_matrix::KERNEL, &matmul_matrix::KERNEL];
+
+/// Every kernel that adapters without cooperative matrices can run.
+pub const ALL: [&Kernel; 24] = [
     &attention::KERNEL,
     &attention_join::KERNEL,
     &attention_split::KERNEL,
     &copy::KERNEL,
     &embed_sliced::KERNEL,
+    &gather_inputs::KERNEL,
     &gather_tokens::KERNEL,
     &matmul_sliced::KERNEL,
     &matmul_tiled::KERNEL,

@@ -3,10 +3,12 @@
 use rayon::prelude::*;
 
 use super::sliced::{CHUNK, Rows, SlicedWeight, dot};
-use super::{bindings, matmul_matrix, matmul_sliced, matmul_tiled, matvec_sliced, matvec_vector, params};
+use super::{
+    bindings, gather_tokens, matmul_matrix, matmul_sliced, matmul_tiled, matvec_sliced, matvec_vector, params,
+};
 use crate::engine::Traits;
 use crate::precision::SLICES;
-use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
+use crate::recording::{Access, Arguments, Buffer, Dispatch, Kernel, Recording, Span};
 
 /// Tokens up to which a product is one product a token, on processor cores and on GPUs, whose tiles are larger.
 const MATVEC_TOKENS: u32 = 4;
@@ -26,9 +28,26 @@ pub enum Output {
 pub enum Depths {
     /// The depth of each token, `[T]` u32 in 1..=4: one product a token.
     ByToken(Span),
-    /// An order of the tokens in tiles of one depth, [`tile_tokens`] each, of u32
-    /// [entries](super::gather_tokens::entry).
-    ByTile(Span),
+    /// The tokens in tiles of one depth.
+    ByTile(Tiles),
+}
+
+/// A step's tokens in tiles of one depth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiles {
+    /// u32 [entries](gather_tokens::entry) of whole tiles, each filled from the front.
+    pub order: Span,
+    /// Tokens of a tile, as [`tile_tokens`] says.
+    pub tile: u32,
+    /// Room for the inputs in this order, as [`halves`] makes it.
+    pub halves: Option<Buffer>,
+}
+
+/// Room for `tokens` inputs of up to `input` numbers as f16 in tiles, whatever the depths; none where the products do
+/// not take them so.
+pub fn halves(recording: &mut Recording, traits: Traits, tokens: u32, input: u32) -> Option<Buffer> {
+    let entries = u64::from(gather_tokens::entries(largest_tile(traits), tokens));
+    (!traits.software && traits.cooperative_matrix).then(|| recording.transient(entries * u64::from(input) * 2))
 }
 
 /// Whether a product of so many tokens is worth gathering them in tiles.
@@ -36,9 +55,18 @@ pub fn in_tiles(traits: Traits, tokens: u32) -> bool {
     tokens > if traits.software { MATVEC_TOKENS } else { MATVEC_TOKENS_GPU }
 }
 
-/// Tokens of a tile of one depth, for the products in tiles.
-pub fn tile_tokens(traits: Traits) -> u32 {
-    if traits.software { matmul_sliced::TILE_TOKENS } else { matmul_tiled::TILE_TOKENS }
+/// Tokens of a tile of one depth, for a product in tiles of so many rows and tokens.
+pub fn tile_tokens(traits: Traits, rows: u32, tokens: u32) -> u32 {
+    match (traits.software, traits.cooperative_matrix) {
+        (true, _) => matmul_sliced::TILE_TOKENS,
+        (false, true) => matmul_matrix::tile_tokens(traits, rows, tokens),
+        (false, false) => matmul_tiled::TILE_TOKENS,
+    }
+}
+
+/// Tokens of the largest tile of any product, a multiple of those of the others.
+pub fn largest_tile(traits: Traits) -> u32 {
+    tile_tokens(traits, u32::MAX, gather_tokens::TOKENS)
 }
 
 /// y[t, r] (+)= sum over k of W[r, k] * x[t, k], with W read at the depth of token t.
@@ -64,11 +92,11 @@ impl Product<'_> {
                 matvec_vector::record(recording, traits, self, depths)
             }
             Depths::ByToken(depths) => matvec_sliced::record(recording, traits, self, depths),
-            Depths::ByTile(order) if traits.software => matmul_sliced::record(recording, traits, self, order),
-            Depths::ByTile(order) if traits.cooperative_matrix => {
-                matmul_matrix::record(recording, traits, self, order);
+            Depths::ByTile(tiles) if traits.software => matmul_sliced::record(recording, traits, self, tiles),
+            Depths::ByTile(tiles) if traits.cooperative_matrix => {
+                matmul_matrix::record(recording, traits, self, tiles);
             }
-            Depths::ByTile(order) => matmul_tiled::record(recording, traits, self, order),
+            Depths::ByTile(tiles) => matmul_tiled::record(recording, traits, self, tiles),
         }
     }
 }
@@ -138,16 +166,15 @@ pub(super) fn record(recording: &mut Recording, traits: Traits, product: &Produc
 pub(super) fn compute_tokens(args: &mut Arguments<'_>) {
     let (p, depths): (Params, &[u32]) = (args.params(), args.read(6));
     let depths = depths[..p.tokens as usize].iter().map(|depth| *depth as usize);
-    compute(args, &depths.enumerate().collect::<Vec<_>>());
+    compute(args, args.read(5), &depths.enumerate().collect::<Vec<_>>());
 }
 
-/// The product of the tokens in `work`, each with its depth, row by row: a row is dequantized once for each depth that
-/// occurs. Tokens that are not in `work` leave their row of y as it was.
-pub(super) fn compute(args: &mut Arguments<'_>, work: &[(usize, usize)]) {
+/// The product of x, [T, input], for the tokens in `work`, each with its depth, row by row: a row is dequantized once
+/// for each depth that occurs. Tokens that are not in `work` leave their row of y as it was.
+pub(super) fn compute(args: &mut Arguments<'_>, x: &[f32], work: &[(usize, usize)]) {
     let p: Params = args.params();
     let (row_count, input) = (p.rows as usize, (p.chunks * CHUNK) as usize);
     let rows = Rows::bound(args, input, (p.group_chunks * CHUNK) as usize);
-    let x: &[f32] = args.read(5);
     let y: &mut [f32] = args.write(7);
     if work.is_empty() {
         return;

@@ -7,8 +7,9 @@ use crate::recording::Kernel;
 /// What every shader may rely on; adapters that lack it are not used.
 pub const BASELINE: Capabilities = Capabilities::IMMEDIATES.union(Capabilities::SHADER_FLOAT16_IN_FLOAT32);
 
-/// What [`matmul_matrix`](super::matmul_matrix) needs beyond.
-pub const MATRICES: Capabilities = Capabilities::SHADER_FLOAT16.union(Capabilities::COOPERATIVE_MATRIX);
+/// What the kernels need beyond that multiply by cooperative matrices.
+pub const MATRICES: Capabilities =
+    Capabilities::SHADER_FLOAT16.union(Capabilities::COOPERATIVE_MATRIX).union(Capabilities::SUBGROUP);
 
 /// What the kernels of packed activations need beyond.
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
@@ -16,6 +17,7 @@ pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 /// Pieces that shaders import by a line `#import NAME`.
 const SHARED: [(&str, &str); 16] = [
     ("place", include_str!("../../shaders/shared/place.wgsl")),
+    ("bins", include_str!("../../shaders/shared/bins.wgsl")),
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
     ("product", include_str!("../../shaders/shared/product.wgsl")),
     ("matvec", include_str!("../../shaders/shared/matvec.wgsl")),
@@ -27,7 +29,6 @@ const SHARED: [(&str, &str); 16] = [
     ("packed_dot", include_str!("../../shaders/shared/packed_dot.wgsl")),
     ("packed_input", include_str!("../../shaders/shared/packed_input.wgsl")),
     ("projection", include_str!("../../shaders/shared/projection.wgsl")),
-    ("tiled", include_str!("../../shaders/shared/tiled.wgsl")),
     ("sampling", include_str!("../../shaders/shared/sampling.wgsl")),
     ("candidates", include_str!("../../shaders/shared/candidates.wgsl")),
     ("descent", include_str!("../../shaders/shared/descent.wgsl")),

@@ -6,7 +6,7 @@ use super::state::{Cache, Inputs, LayerCache};
 use super::weights::{LayerWeights, Weights};
 use crate::engine::Traits;
 use crate::kernels::made::Made;
-use crate::kernels::product::{Depths, Output, Product, in_tiles, tile_tokens};
+use crate::kernels::product::{Depths, Output, Product, Tiles, halves, in_tiles, largest_tile, tile_tokens};
 use crate::kernels::{attention, embed_sliced, gather_tokens, rms_norm, rope_cache, route, token_nll};
 use crate::kernels::{sample_peaks, sample_token};
 use crate::precision::Depth;
@@ -56,6 +56,8 @@ struct Activations {
     hidden: Buffer,
     /// The tokens in tiles of one depth, where routed ones are multiplied in tiles.
     order: Option<Buffer>,
+    /// A site's inputs in tiles, where they are multiplied as f16.
+    halves: Option<Buffer>,
 }
 
 impl Llama<'_> {
@@ -205,15 +207,19 @@ impl Llama<'_> {
         } else {
             made.record(r, tokens, x.all());
         }
+        let weight = weights.site(site);
+        let tile = tile_tokens(self.traits, weight.rows, tokens);
+        let tiles = |order| Depths::ByTile(Tiles { order, tile, halves: a.halves });
         let depths = match a.order {
             _ if !in_tiles(self.traits, tokens) => Depths::ByToken(by_token),
-            None => Depths::ByTile(self.inputs.order(layer, tokens)),
+            None => tiles(self.inputs.order(layer, tokens)),
             Some(order) => {
-                gather_tokens::record(r, tile_tokens(self.traits), tokens, by_token, order.all());
-                Depths::ByTile(order.all())
+                let order = order.span(0, u64::from(gather_tokens::entries(tile, tokens)) * 4);
+                gather_tokens::record(r, tile, tokens, by_token, order);
+                tiles(order)
             }
         };
-        let product = Product { weight: weights.site(site), x: x.all(), y: y.all(), tokens, output };
+        let product = Product { weight, x: x.all(), y: y.all(), tokens, output };
         product.record(r, self.traits, depths);
     }
 
@@ -229,7 +235,9 @@ impl Llama<'_> {
         let (weight, output) = (&self.weights.head, Output::Overwrite);
         let product = Product { weight, x: normed, y: logits, tokens: count, output };
         let depths = if in_tiles(self.traits, count) {
-            Depths::ByTile(self.inputs.head_order(count))
+            let halves = halves(r, self.traits, count, weight.input);
+            let tile = tile_tokens(self.traits, weight.rows, count);
+            Depths::ByTile(Tiles { order: self.inputs.head_order(count), tile, halves })
         } else {
             Depths::ByToken(self.inputs.head_depths(count))
         };
@@ -239,8 +247,11 @@ impl Llama<'_> {
 
 impl Activations {
     fn new(shape: &LlamaShape, traits: Traits, r: &mut Recording, tokens: u32, routed: bool, x: Buffer) -> Activations {
-        let gathered = routed && in_tiles(traits, tokens);
-        let order = gathered.then(|| r.transient(u64::from(gather_tokens::entries(tile_tokens(traits), tokens)) * 4));
+        let tiled = in_tiles(traits, tokens);
+        let entries = u64::from(gather_tokens::entries(largest_tile(traits), tokens));
+        let order = (routed && tiled).then(|| r.transient(entries * 4));
+        let widest = shape.model_dim.max(shape.q_dim()).max(shape.ffn_dim);
+        let halves = tiled.then(|| halves(r, traits, tokens, widest)).flatten();
         let mut rows = |width: u32| r.transient(u64::from(tokens) * u64::from(width) * 4);
         Activations {
             x,
@@ -251,6 +262,7 @@ impl Activations {
             gate_up: rows(2 * shape.ffn_dim),
             hidden: rows(shape.ffn_dim),
             order,
+            halves,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::bits_read::TokenDepths;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::kernels::product::tile_tokens;
+use crate::kernels::product::largest_tile;
 use crate::kernels::route::Control;
 use crate::kernels::{gather_tokens, rope_cache};
 use crate::precision::Depth;
@@ -70,7 +70,7 @@ pub struct Inputs {
     /// One [`Choice`].
     choice: Buffer,
     sites: u32,
-    /// Tokens of a tile.
+    /// Tokens of the largest tile.
     tile: u32,
 }
 
@@ -100,7 +100,7 @@ impl Inputs {
             history: engine.create("history", (u64::from(context) + 1) * 4)?,
             choice: engine.create("choice", size_of::<Choice>() as u64)?,
             sites,
-            tile: tile_tokens(engine.traits()),
+            tile: largest_tile(engine.traits()),
         };
         assert!(STEP_TOKENS.is_multiple_of(inputs.tile), "steps are whole tiles");
         inputs.write_head_depth(engine, Depth::FULL);
