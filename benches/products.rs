@@ -65,7 +65,8 @@ fn prepare(engine: &mut dyn Engine, weights: &[SlicedWeight], tokens: u32, depth
     let depths = if in_tiles(engine.traits(), tokens) {
         engine.write(told, bytemuck::cast_slice(&gather_tokens::uniform(0..tokens, depth)));
         let halves = halves(&mut recording, engine.traits(), tokens, input);
-        Depths::ByTile(Tiles { order: told, tile: tile_tokens(engine.traits(), rows, tokens), halves })
+        let tile = tile_tokens(engine.traits(), rows, tokens);
+        Depths::ByTile(Tiles { order: told, tile, partial: false, halves })
     } else {
         engine.write(told, bytemuck::cast_slice(&vec![depth; tokens as usize]));
         Depths::ByToken(told)

@@ -2,8 +2,8 @@
 //
 // A workgroup takes one head and 64 tokens, each of its four subgroups sixteen of them, and goes over the positions in
 // blocks of 64, twice: first for each token's highest score and sum of exp(score - highest), then, with the scores
-// again, for the sum of exp(score - highest) * value. So matrices are only added to, which is all they can, and need not
-// be scaled when a score is higher than those before. A block's keys, or values, are in workgroup memory for all
+// again, for the sum of exp(score - highest) * value. So matrices are only added to, which is all they can, and need
+// not be scaled when a score is higher than those before. A block's keys, or values, are in workgroup memory for all
 // subgroups, and the next ones are loaded while these are multiplied.
 enable f16;
 enable wgpu_cooperative_matrix;

@@ -2,9 +2,9 @@
 // cooperative matrices of 16 by 16: f16 times f16, summed in f32.
 //
 // A workgroup works on as many rows as a tile has tokens, a chunk of 64 neighbours at a time: it unpacks the rows, and
-// copies the tokens' x, to workgroup memory, and loads the next chunk while it multiplies this one. Of its subgroups, of
-// 32 invocations, each multiplies 32 rows with half of the tile. Large tiles take least of memory and of the cache, whose
-// requests are what this waits for; small ones are more workgroups.
+// copies the tokens' x, to workgroup memory, and loads the next chunk while it multiplies this one. Of its subgroups,
+// of 32 invocations, each multiplies 32 rows with every other sixteen tokens of the tile. Large tiles take least of
+// memory and of the caches, which is what this waits for; small ones are more workgroups.
 enable f16;
 enable wgpu_cooperative_matrix;
 #import bins
@@ -14,6 +14,8 @@ const SUBGROUP: u32 = 32u;
 // Matrices of tokens that a subgroup has, and times 32 rows of the workgroup: 2 or 4.
 override MATRICES: u32 = 4u;
 override WORKGROUP: u32 = 64u * MATRICES;
+// 1: tiles are large, and many of them may have few tokens.
+override PARTIAL: u32 = 0u;
 // Rows, and tokens, of a workgroup.
 override TILE: u32 = 32u * MATRICES;
 // Fours of numbers of a chunk, and from one row or token to the next in workgroup memory: two more let rows begin in
@@ -70,8 +72,8 @@ fn load_half(at: u32, depth: u32) -> Half {
     return half;
 }
 
-// The `i`th four weights of a word. A code with 0x4c00 above it is the f16 that is 16 more than a 64th of the code, which
-// counts the base's bins; their width is an f16 as it is.
+// The `i`th four weights of a word. A code with 0x4c00 above it is the f16 that is 16 more than a 64th of the code,
+// which counts the base's bins; their width is an f16 as it is.
 fn four_weights(words: vec4<u32>, i: u32, depth: u32, bin: vec2<f32>) -> vec4<f16> {
     let fours = (words >> vec4<u32>(2u * i)) & LOW_PAIRS;
     var bytes = fours.x << 6u;
@@ -115,6 +117,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         return;
     }
     let depth = head >> DEPTH_SHIFT;
+    // The second half of a large tile is passed over where it has no tokens.
+    let full = (PARTIAL == 0u) | ((order[first_entry + TILE / 2u] & 0xffffu) < params.tokens);
+    let four = full & (MATRICES > 2u);
     let first_row = workgroup.y * TILE;
     // What this invocation copies of x, and what it unpacks: half a chunk of a row.
     let copied = local / QUADS;
@@ -127,7 +132,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     // What its subgroup multiplies.
     let subgroup = local / SUBGROUP;
     let own_row = subgroup % MATRICES * 32u;
-    let own_token = subgroup / MATRICES * 16u * MATRICES;
+    let own_token = subgroup / MATRICES * 16u;
     let square = subgroup * SQUARE;
 
     for (var at = local; at < SQUARES; at += WORKGROUP) {
@@ -145,7 +150,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
     var inputs: array<vec4<f16>, COPIES>;
     for (var i = 0u; i < COPIES; i++) {
-        inputs[i] = x[x_from + i * apart];
+        if full || i < COPIES / 2u {
+            inputs[i] = x[x_from + i * apart];
+        }
     }
     var half = load_half(half_row, depth);
     var scale = scales[row / params.group_chunks];
@@ -166,7 +173,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         workgroupBarrier();
         if at + 1u < params.chunks {
             for (var i = 0u; i < COPIES; i++) {
-                inputs[i] = x[x_from + (at + 1u) * QUADS + i * apart];
+                if full || i < COPIES / 2u {
+                    inputs[i] = x[x_from + (at + 1u) * QUADS + i * apart];
+                }
             }
             half = load_half(half_row + 2u * (at + 1u), depth);
             scale = scales[(row + at + 1u) / params.group_chunks];
@@ -175,14 +184,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             let w_low = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[own_row * STRIDE + k], STRIDE);
             let w_high = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[(own_row + 16u) * STRIDE + k], STRIDE);
             let x_0 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[own_token * STRIDE + k], STRIDE);
-            let x_1 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(own_token + 16u) * STRIDE + k], STRIDE);
+            let x_1 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(own_token + 32u) * STRIDE + k], STRIDE);
             low_0 = coopMultiplyAdd(w_low, x_0, low_0);
             high_0 = coopMultiplyAdd(w_high, x_0, high_0);
             low_1 = coopMultiplyAdd(w_low, x_1, low_1);
             high_1 = coopMultiplyAdd(w_high, x_1, high_1);
-            if MATRICES > 2u {
-                let x_2 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(own_token + 32u) * STRIDE + k], STRIDE);
-                let x_3 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(own_token + 48u) * STRIDE + k], STRIDE);
+            if four {
+                let x_2 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(own_token + 64u) * STRIDE + k], STRIDE);
+                let x_3 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(own_token + 96u) * STRIDE + k], STRIDE);
                 low_2 = coopMultiplyAdd(w_low, x_2, low_2);
                 high_2 = coopMultiplyAdd(w_high, x_2, high_2);
                 low_3 = coopMultiplyAdd(w_low, x_3, low_3);
@@ -200,17 +209,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     coopStore(high_0, &squares[square], 16u);
     store_square(local, entry, y_row + 16u);
     coopStore(low_1, &squares[square], 16u);
-    store_square(local, entry + 16u, y_row);
+    store_square(local, entry + 32u, y_row);
     coopStore(high_1, &squares[square], 16u);
-    store_square(local, entry + 16u, y_row + 16u);
-    if MATRICES > 2u {
+    store_square(local, entry + 32u, y_row + 16u);
+    if four {
         coopStore(low_2, &squares[square], 16u);
-        store_square(local, entry + 32u, y_row);
+        store_square(local, entry + 64u, y_row);
         coopStore(high_2, &squares[square], 16u);
-        store_square(local, entry + 32u, y_row + 16u);
+        store_square(local, entry + 64u, y_row + 16u);
         coopStore(low_3, &squares[square], 16u);
-        store_square(local, entry + 48u, y_row);
+        store_square(local, entry + 96u, y_row);
         coopStore(high_3, &squares[square], 16u);
-        store_square(local, entry + 48u, y_row + 16u);
+        store_square(local, entry + 96u, y_row + 16u);
     }
 }

@@ -185,7 +185,8 @@ impl ProductProblem {
                     let order = recording.transient(u64::from(gather_tokens::entries(tile, tokens)) * 4).all();
                     gather_tokens::record(recording, tile, tokens, depths.all(), order);
                     let halves = halves(recording, traits, tokens, self.input());
-                    Depths::ByTile(Tiles { order, tile, halves })
+                    // Tiles may be passed over in part, and need not.
+                    Depths::ByTile(Tiles { order, tile, partial: self.add, halves })
                 }
             };
             product.record(recording, traits, depths);

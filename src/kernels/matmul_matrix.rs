@@ -45,7 +45,10 @@ pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, 
     gather_inputs::record(recording, (product.tokens, product.weight.input), product.x, tiles.order, x);
     let launch = Launch {
         kernel: &KERNEL,
-        constants: vec![("MATRICES", tiles.tile / 32)],
+        constants: vec![
+            ("MATRICES", tiles.tile / 32),
+            ("PARTIAL", u32::from(tiles.partial && tiles.tile == LARGE_TILE)),
+        ],
         rows: tiles.tile,
         depths: tiles.order,
         columns: entries / tiles.tile,

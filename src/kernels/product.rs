@@ -39,6 +39,8 @@ pub struct Tiles {
     pub order: Span,
     /// Tokens of a tile, as [`tile_tokens`] says.
     pub tile: u32,
+    /// Whether others than the last may be filled in part, as routers fill them.
+    pub partial: bool,
     /// Room for the inputs in this order, as [`halves`] makes it.
     pub halves: Option<Buffer>,
 }

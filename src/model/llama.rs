@@ -209,14 +209,14 @@ impl Llama<'_> {
         }
         let weight = weights.site(site);
         let tile = tile_tokens(self.traits, weight.rows, tokens);
-        let tiles = |order| Depths::ByTile(Tiles { order, tile, halves: a.halves });
+        let tiles = |order, partial| Depths::ByTile(Tiles { order, tile, partial, halves: a.halves });
         let depths = match a.order {
             _ if !in_tiles(self.traits, tokens) => Depths::ByToken(by_token),
-            None => tiles(self.inputs.order(layer, tokens)),
+            None => tiles(self.inputs.order(layer, tokens), false),
             Some(order) => {
                 let order = order.span(0, u64::from(gather_tokens::entries(tile, tokens)) * 4);
                 gather_tokens::record(r, tile, tokens, by_token, order);
-                tiles(order)
+                tiles(order, true)
             }
         };
         let product = Product { weight, x: x.all(), y: y.all(), tokens, output };
@@ -237,7 +237,7 @@ impl Llama<'_> {
         let depths = if in_tiles(self.traits, count) {
             let halves = halves(r, self.traits, count, weight.input);
             let tile = tile_tokens(self.traits, weight.rows, count);
-            Depths::ByTile(Tiles { order: self.inputs.head_order(count), tile, halves })
+            Depths::ByTile(Tiles { order: self.inputs.head_order(count), tile, partial: false, halves })
         } else {
             Depths::ByToken(self.inputs.head_depths(count))
         };
