@@ -10,7 +10,7 @@ struct Params {
 }
 
 // Entries at most.
-const ENTRIES: u32 = 896u;
+const ENTRIES: u32 = 2432u;
 const PADDING: u32 = 0xffffffffu;
 const DEPTH_SHIFT: u32 = 16u;
 override WORKGROUP: u32 = 64u;

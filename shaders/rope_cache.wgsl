@@ -3,7 +3,6 @@
 // qkv: [T, (H + 2K) * A] f32, q: [T, H, A] f32, keys and values: [K, C, A/2] words of two f16.
 
 struct Params {
-    tokens: u32,
     heads: u32,
     kv_heads: u32,
     head_dim: u32,
@@ -31,9 +30,9 @@ fn main(@builtin(global_invocation_id) global: vec3<u32>) {
     let quarter = params.head_dim / 4u;
     let slots = params.heads + 2u * params.kv_heads;
     let j = global.x % quarter;
-    let slot = (global.x / quarter) % slots;
-    let token = global.x / (quarter * slots);
-    if token >= params.tokens {
+    let slot = global.x / quarter;
+    let token = global.y;
+    if slot >= slots {
         return;
     }
     let half = params.head_dim / 2u;

@@ -1,7 +1,6 @@
 // y[t, k] = silu(gate_up[t, k]) * gate_up[t, F + k]; gate_up: [T, 2F], y: [T, F].
 
 struct Params {
-    tokens: u32,
     // vec4s of F.
     row_vec4s: u32,
 }
@@ -14,13 +13,13 @@ var<immediate> params: Params;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) global: vec3<u32>) {
-    let token = global.x / params.row_vec4s;
-    let k = global.x % params.row_vec4s;
-    if token >= params.tokens {
+    let token = global.y;
+    let k = global.x;
+    if k >= params.row_vec4s {
         return;
     }
     let row = token * params.row_vec4s * 2u;
     let gate = gate_up[row + k];
     let up = gate_up[row + params.row_vec4s + k];
-    y[global.x] = gate / (vec4<f32>(1.0) + exp(-gate)) * up;
+    y[token * params.row_vec4s + k] = gate / (vec4<f32>(1.0) + exp(-gate)) * up;
 }

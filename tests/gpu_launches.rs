@@ -64,6 +64,20 @@ fn prompts_and_tokens_at_any_position_are_those_of_the_cpu() {
 }
 
 #[test]
+fn a_step_longer_than_usual_is_that_of_the_cpu() {
+    let Some(mut models) = models() else { return };
+    let plan = PrecisionPlan::for_bits(6.0, false, "test").unwrap();
+    let logits = models.each_mut().map(|model| {
+        model.set_plan(&plan).unwrap();
+        model.set_step_tokens(CONTEXT).unwrap();
+        model.next_logits(&ids(CONTEXT - 9), 0).unwrap().logits
+    });
+    assert_alike("a long step", logits.clone());
+    let other = models[1].next_logits(&ids(CONTEXT - 10), 0).unwrap().logits;
+    assert!(other.iter().zip(&logits[0]).any(|(a, b)| (a - b).abs() > ENGINES_DIFFER), "another prompt is noticed");
+}
+
+#[test]
 fn routed_prompts_are_those_of_the_cpu_while_depths_agree() {
     let Some(mut models) = models() else { return };
     let plan = PrecisionPlan::for_bits(4.5, true, "test").unwrap();

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use edge_run::engine::{Activations, Engine};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
+use edge_run::model::{DEFAULT_STEP_TOKENS, STEP_TOKENS};
 use edge_run::residency::{Pace, SliceReport};
 use edge_run::session::Next;
 use edge_run::text::{SamplerSettings, TextModel};
@@ -242,6 +243,22 @@ fn a_device_that_is_lost_ends_the_answer_and_the_tokens_before_stand() {
         assert!(fault.unwrap_err().to_string().contains("the device was lost"));
         assert_eq!(tokens, 5);
     }
+}
+
+/// The budget was reckoned with steps as long as they are of themselves.
+#[test]
+fn a_budget_keeps_steps_from_becoming_longer() {
+    let home = Home::new();
+    let load = |budget| {
+        let folder = ModelFolder::open(&home.model).unwrap();
+        Model::load_base(&folder, cpu::open(), CONTEXT, budget, &mut |_, _| ()).unwrap()
+    };
+    let mut bounded = load(Some(1 << 30));
+    bounded.set_step_tokens(DEFAULT_STEP_TOKENS).unwrap();
+    let refused = bounded.set_step_tokens(DEFAULT_STEP_TOKENS + 1).unwrap_err().to_string();
+    assert!(refused.starts_with("--ubatch-size: expected 1 to 512 with a memory budget"), "{refused}");
+    assert_eq!(bounded.step_tokens(), DEFAULT_STEP_TOKENS);
+    load(None).set_step_tokens(STEP_TOKENS).unwrap();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use super::profile::Profile;
 use super::stats::Stats;
 use crate::error::{Error, Result};
-use crate::model::{BitsRead, Model, STEP_TOKENS, TokenDepths};
+use crate::model::{BitsRead, Model, TokenDepths};
 use crate::text::{Sampler, SamplerSettings};
 
 /// Tokens generated before the first measurement, for caches and clocks.
@@ -108,7 +108,7 @@ pub fn measure(model: &mut Model, test: &Test, repetitions: u32) -> Result<Measu
 /// Times every kernel of a step of the test, under the plan that is set: of the prompt's first step, or of one token.
 pub fn profile(model: &mut Model, test: &Test, repetitions: u32) -> Result<Profile> {
     let (tokens, choice) = match test.kind {
-        TestKind::Prompt => (test.tokens.min(STEP_TOKENS), None),
+        TestKind::Prompt => (test.tokens.min(model.step_tokens()), None),
         TestKind::Generation => (1, Some(Sampler::new(SamplerSettings::default())?.choice())),
     };
     let ids = random_ids(model, &mut ChaCha12Rng::seed_from_u64(2), tokens);

@@ -28,7 +28,7 @@ pub static KERNEL: Kernel = Kernel {
 };
 
 /// Tokens that can be gathered at most.
-pub const TOKENS: u32 = 512;
+pub const TOKENS: u32 = 2048;
 /// The longest tile.
 const TILE_MAX: u32 = 128;
 /// An entry that no token has.
@@ -99,7 +99,7 @@ mod tests {
             assert!(entries(tile, tokens) >= (3 * tiles(1) + tiles(tokens - 3)) * tile, "{tile} {tokens}");
         }
         // The shader's constant.
-        assert_eq!(entries(TILE_MAX, TOKENS), 896);
+        assert_eq!(entries(TILE_MAX, TOKENS), 2432);
     }
 
     #[test]

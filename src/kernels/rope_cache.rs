@@ -7,8 +7,6 @@ use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
 use crate::shape::LlamaShape;
 
 params! {
-    /// T
-    tokens: u32,
     /// H
     heads: u32,
     /// K
@@ -49,14 +47,14 @@ pub struct Buffers {
 /// Records the rotation of `tokens` tokens and the store of their keys and values.
 pub fn record(recording: &mut Recording, shape: &LlamaShape, tokens: u32, context: u32, buffers: Buffers) {
     let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
-    let params = Params { tokens, heads, kv_heads, head_dim, context };
+    let params = Params { heads, kv_heads, head_dim, context };
     let Buffers { qkv, positions, turns, q, keys, values } = buffers;
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
         constants: vec![("WORKGROUP", WORKGROUP)],
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![qkv, positions, turns, q, keys, values],
-        workgroups: [(tokens * (heads + 2 * kv_heads) * head_dim / 4).div_ceil(WORKGROUP), 1, 1],
+        workgroups: [((heads + 2 * kv_heads) * head_dim / 4).div_ceil(WORKGROUP), tokens, 1],
     });
 }
 
@@ -73,7 +71,7 @@ fn rope_cache(args: &mut Arguments<'_>) {
     let (q, keys, values): (&mut [f32], &mut [f16], &mut [f16]) = (args.write(3), args.write(4), args.write(5));
     let heads = [p.heads, p.kv_heads, p.head_dim, p.context].map(|n| n as usize);
     let row = (heads[0] + 2 * heads[1]) * heads[2];
-    for (token, row) in qkv.chunks_exact(row).enumerate().take(p.tokens as usize) {
+    for (token, row) in qkv.chunks_exact(row).enumerate().take(args.workgroups[1] as usize) {
         rotate(heads, (token, positions[token] as usize), turns, row, Rotated { q, keys, values });
     }
 }

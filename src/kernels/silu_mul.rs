@@ -4,8 +4,6 @@ use super::{WORKGROUP, params};
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
 
 params! {
-    /// T
-    tokens: u32,
     /// vec4s of F.
     row_vec4s: u32,
 }
@@ -21,13 +19,13 @@ pub static KERNEL: Kernel = Kernel {
 
 /// Records y = silu(gate) * up for `tokens` tokens of `ffn_dim` numbers.
 pub fn record(recording: &mut Recording, tokens: u32, ffn_dim: u32, gate_up: Span, y: Span) {
-    let params = Params { tokens, row_vec4s: ffn_dim / 4 };
+    let params = Params { row_vec4s: ffn_dim / 4 };
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
         constants: vec![("WORKGROUP", WORKGROUP)],
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![gate_up, y],
-        workgroups: [(tokens * params.row_vec4s).div_ceil(WORKGROUP), 1, 1],
+        workgroups: [params.row_vec4s.div_ceil(WORKGROUP), tokens, 1],
     });
 }
 
@@ -35,7 +33,7 @@ fn silu_mul(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let ffn_dim = p.row_vec4s as usize * 4;
     let y: &mut [f32] = args.write(1);
-    gate(args.read(0), ffn_dim, &mut y[..p.tokens as usize * ffn_dim]);
+    gate(args.read(0), ffn_dim, &mut y[..args.workgroups[1] as usize * ffn_dim]);
 }
 
 /// y = silu(gate) * up of each row of `gate_up`, [T, 2 `ffn_dim`].

@@ -29,7 +29,7 @@ use crate::shape::LlamaShape;
 pub use activations::Trial;
 pub use bits_read::{BitsRead, TokenDepths};
 pub use next_token::{Chosen, Flight};
-pub use state::STEP_TOKENS;
+pub use state::{DEFAULT_STEP_TOKENS, STEP_TOKENS};
 pub use weights::WeightSource;
 
 /// A model's weights and cache on an engine.
@@ -137,7 +137,7 @@ impl Model {
             depths,
             dealer: None,
             prepared: HashMap::new(),
-            step_tokens: STEP_TOKENS,
+            step_tokens: DEFAULT_STEP_TOKENS,
             packs,
             trial: None,
         })
@@ -189,16 +189,27 @@ impl Model {
         self.thresholds.is_some()
     }
 
-    /// How many tokens are computed at once where there are more; [`STEP_TOKENS`] at first. Fewer make shorter steps
-    /// and slower prompts; with 1, a prompt is computed as generated tokens are.
+    /// How many tokens are computed at once where there are more; [`DEFAULT_STEP_TOKENS`] at first. Fewer make shorter
+    /// steps and slower prompts; with 1, a prompt is computed as generated tokens are. More take more work space, and
+    /// make long prompts faster where routers choose.
     ///
-    /// Fails where it is 0 or more than [`STEP_TOKENS`].
+    /// Fails where it is 0 or more than [`STEP_TOKENS`], or with a memory budget, which was reckoned with the default,
+    /// more than that.
     pub fn set_step_tokens(&mut self, tokens: u32) -> Result<()> {
-        if !(1..=STEP_TOKENS).contains(&tokens) {
-            return Err(Error::argument("--ubatch-size", format!("1 to {STEP_TOKENS}"), tokens));
+        let (most, why) = match &self.residency {
+            Some(residency) if residency.is_bounded() => (DEFAULT_STEP_TOKENS, " with a memory budget"),
+            _ => (STEP_TOKENS, ""),
+        };
+        if !(1..=most).contains(&tokens) {
+            return Err(Error::argument("--ubatch-size", format!("1 to {most}{why}"), tokens));
         }
         self.step_tokens = tokens;
         Ok(())
+    }
+
+    /// How many tokens are computed at once where there are more.
+    pub fn step_tokens(&self) -> u32 {
+        self.step_tokens
     }
 
     /// What is read of the weights from the next step on; the cache stays as it is.

@@ -12,7 +12,9 @@ use crate::sampling::Choice;
 use crate::shape::{LlamaShape, Site};
 
 /// Tokens of one step at most; longer prompts are cut.
-pub const STEP_TOKENS: u32 = 512;
+pub const STEP_TOKENS: u32 = 2048;
+/// Tokens of one step at most where nothing else is asked for: more take more work space.
+pub const DEFAULT_STEP_TOKENS: u32 = 512;
 
 /// Keys and values of every layer, [K, C, A] f16 each, and the turns of the positions.
 pub struct Cache {

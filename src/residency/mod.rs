@@ -112,6 +112,11 @@ impl Residency {
         })
     }
 
+    /// Whether a budget bounds what slices take.
+    pub fn is_bounded(&self) -> bool {
+        self.store.is_bounded()
+    }
+
     /// Sets the depth that is to be resident of each part, in the order of the parts; what lies deeper is freed.
     pub fn want(&mut self, depths: &[Depth]) -> Moves {
         self.store.want(depths);

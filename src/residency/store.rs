@@ -73,6 +73,11 @@ impl Store {
         Store { parts, budget_bytes, freed: Vec::new(), failures: 0, waits_until: 0 }
     }
 
+    /// Whether a budget bounds what units take.
+    pub fn is_bounded(&self) -> bool {
+        self.budget_bytes.is_some()
+    }
+
     /// Sets the depth that is to be resident of each part; panics where there is not one for each.
     ///
     /// Where the budget holds less, every part is cut to the same depth, the deepest that fits. What lies deeper is
