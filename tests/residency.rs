@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use edge_run::engine::{Activations, Engine};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
-use edge_run::model::{DEFAULT_STEP_TOKENS, STEP_TOKENS};
+use edge_run::model::STEP_TOKENS;
 use edge_run::residency::{Pace, SliceReport};
 use edge_run::session::Next;
 use edge_run::text::{SamplerSettings, TextModel};
@@ -254,10 +254,11 @@ fn a_budget_keeps_steps_from_becoming_longer() {
         Model::load_base(&folder, cpu::open(), CONTEXT, budget, &mut |_, _| ()).unwrap()
     };
     let mut bounded = load(Some(1 << 30));
-    bounded.set_step_tokens(DEFAULT_STEP_TOKENS).unwrap();
-    let refused = bounded.set_step_tokens(DEFAULT_STEP_TOKENS + 1).unwrap_err().to_string();
+    let own = bounded.step_tokens();
+    bounded.set_step_tokens(own).unwrap();
+    let refused = bounded.set_step_tokens(own + 1).unwrap_err().to_string();
     assert!(refused.starts_with("--ubatch-size: expected 1 to 512 with a memory budget"), "{refused}");
-    assert_eq!(bounded.step_tokens(), DEFAULT_STEP_TOKENS);
+    assert_eq!(bounded.step_tokens(), own);
     load(None).set_step_tokens(STEP_TOKENS).unwrap();
 }
 

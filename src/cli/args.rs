@@ -100,7 +100,7 @@ pub struct ModelArgs {
     /// Compile shaders with bounds checks and loop limits: slower, for hunting faults
     #[arg(long)]
     pub gpu_checks: bool,
-    /// Most tokens of a prompt computed at once, up to 2048; 1 computes it as generated tokens are [default: 512]
+    /// Most tokens of a prompt computed at once; 1: as generated ones [default: 512; with cooperative matrices 2048]
     #[arg(long, value_name = "N")]
     pub ubatch_size: Option<u32>,
     /// What goes into the products of a single token

@@ -29,7 +29,7 @@ use crate::shape::LlamaShape;
 pub use activations::Trial;
 pub use bits_read::{BitsRead, TokenDepths};
 pub use next_token::{Chosen, Flight};
-pub use state::{DEFAULT_STEP_TOKENS, STEP_TOKENS};
+pub use state::{STEP_TOKENS, default_step_tokens};
 pub use weights::WeightSource;
 
 /// A model's weights and cache on an engine.
@@ -121,6 +121,7 @@ impl Model {
             return Err(Error::argument("--ctx-size", format!("1 to {}", shape.max_context), context));
         }
         let packs = activations::untried(engine.traits(), &shape)?;
+        let step_tokens = default_step_tokens(engine.traits());
         let weights = weights::load(source, engine.as_mut(), slices, on_bytes)?;
         let cache = state::Cache::new(&shape, engine.as_mut(), context)?;
         let inputs = state::Inputs::new(&shape, engine.as_mut(), context)?;
@@ -137,7 +138,7 @@ impl Model {
             depths,
             dealer: None,
             prepared: HashMap::new(),
-            step_tokens: DEFAULT_STEP_TOKENS,
+            step_tokens,
             packs,
             trial: None,
         })
@@ -189,7 +190,7 @@ impl Model {
         self.thresholds.is_some()
     }
 
-    /// How many tokens are computed at once where there are more; [`DEFAULT_STEP_TOKENS`] at first. Fewer make shorter
+    /// How many tokens are computed at once where there are more; [`default_step_tokens`] at first. Fewer make shorter
     /// steps and slower prompts; with 1, a prompt is computed as generated tokens are. More take more work space, and
     /// make long prompts faster where routers choose.
     ///
@@ -197,7 +198,9 @@ impl Model {
     /// more than that.
     pub fn set_step_tokens(&mut self, tokens: u32) -> Result<()> {
         let (most, why) = match &self.residency {
-            Some(residency) if residency.is_bounded() => (DEFAULT_STEP_TOKENS, " with a memory budget"),
+            Some(residency) if residency.is_bounded() => {
+                (default_step_tokens(self.engine.traits()), " with a memory budget")
+            }
             _ => (STEP_TOKENS, ""),
         };
         if !(1..=most).contains(&tokens) {

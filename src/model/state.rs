@@ -1,7 +1,7 @@
 //! Buffers that outlive a step: the cache, what the host tells the kernels of the step, and the depths they read.
 
 use super::bits_read::TokenDepths;
-use crate::engine::Engine;
+use crate::engine::{Engine, Traits};
 use crate::error::Result;
 use crate::kernels::product::largest_tile;
 use crate::kernels::route::Control;
@@ -13,8 +13,12 @@ use crate::shape::{LlamaShape, Site};
 
 /// Tokens of one step at most; longer prompts are cut.
 pub const STEP_TOKENS: u32 = 2048;
-/// Tokens of one step at most where nothing else is asked for: more take more work space.
-pub const DEFAULT_STEP_TOKENS: u32 = 512;
+
+/// Tokens of one step at most where nothing else is asked for. More take more work space, and are worth it where
+/// products are so fast that it counts what each step leaves of tiles unfilled.
+pub fn default_step_tokens(traits: Traits) -> u32 {
+    if traits.cooperative_matrix && !traits.software { STEP_TOKENS } else { 512 }
+}
 
 /// Keys and values of every layer, [K, C, A] f16 each, and the turns of the positions.
 pub struct Cache {
