@@ -58,13 +58,12 @@ fn four_weights(scores: vec4<f32>, highest: f32) -> vec4<f32> {
     return select(vec4<f32>(), exp(scores - highest), scores > vec4<f32>(LOWEST));
 }
 
-// What an invocation loads of a block.
-fn load_rows(local: u32, cache: u32, block: u32, of_values: bool) -> array<vec4<f16>, 16> {
+// What an invocation loads of a block. Rows past the last one are that one: what lies behind was not written.
+fn load_rows(local: u32, cache: u32, block: u32, last: u32, of_values: bool) -> array<vec4<f16>, 16> {
     var loaded: array<vec4<f16>, 16>;
     for (var i = 0u; i < LOADS; i++) {
         let at = i * WORKGROUP + local;
-        // Rows past the cache's end are the last one.
-        let load = cache + min(block + at / HEAD_QUADS, params.context - 1u) * HEAD_QUADS + at % HEAD_QUADS;
+        let load = cache + min(block + at / HEAD_QUADS, last) * HEAD_QUADS + at % HEAD_QUADS;
         if of_values {
             loaded[i] = values[load];
         } else {
@@ -153,7 +152,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let head = workgroup.x;
     let first_token = workgroup.y * BLOCK;
     let cache = head / SHARED_BY * params.context * HEAD_QUADS;
-    let length = positions[min(first_token + BLOCK, params.tokens) - 1u] + 1u;
+    let last = positions[min(first_token + BLOCK, params.tokens) - 1u];
     // Two lanes share a token, and take turns at its positions.
     let lane = local % SUBGROUP;
     let own_row = local / SUBGROUP * 16u;
@@ -161,7 +160,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let position = positions[min(first_token + row, params.tokens - 1u)];
     let own = own_row * STRIDE;
 
-    var loaded = load_rows(local, cache, 0u, false);
+    var loaded = load_rows(local, cache, 0u, last, false);
     for (var at = local; at < BLOCK * STRIDE; at += WORKGROUP) {
         floats[at] = vec4<f32>();
     }
@@ -179,9 +178,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
     var highest = LOWEST;
     var total = 0.0;
-    for (var block = 0u; block < length; block += BLOCK) {
+    for (var block = 0u; block <= last; block += BLOCK) {
         stage_rows(local, loaded);
-        loaded = load_rows(local, cache, select(0u, block + BLOCK, block + BLOCK < length), false);
+        loaded = load_rows(local, cache, select(0u, block + BLOCK, block + BLOCK <= last), last, false);
         score_block(own, zero, q_0, q_1, q_2, q_3, q_4, q_5, q_6, q_7);
         var higher = highest;
         for (var quad = lane % 2u; quad < QUADS; quad += 2u) {
@@ -207,16 +206,16 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     var y_5 = zero;
     var y_6 = zero;
     var y_7 = zero;
-    for (var block = 0u; block < length; block += BLOCK) {
+    for (var block = 0u; block <= last; block += BLOCK) {
         stage_rows(local, loaded);
-        loaded = load_rows(local, cache, block, true);
+        loaded = load_rows(local, cache, block, last, true);
         score_block(own, zero, q_0, q_1, q_2, q_3, q_4, q_5, q_6, q_7);
         for (var quad = lane % 2u; quad < QUADS; quad += 2u) {
             let weights = four_weights(four_scores(row, quad, block, position), highest);
             halves[row * STRIDE + quad] = vec4<f16>(weights);
         }
         stage_rows(local, loaded);
-        loaded = load_rows(local, cache, block + BLOCK, false);
+        loaded = load_rows(local, cache, block + BLOCK, last, false);
         for (var sixteen = 0u; sixteen < 4u; sixteen++) {
             let value = 16u * sixteen * ROW_QUADS;
             let weights = coopLoadT<Queries>(&halves[own + 4u * sixteen], STRIDE);

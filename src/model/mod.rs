@@ -85,6 +85,13 @@ struct Pass {
     reach: Reach,
 }
 
+impl Pass {
+    /// Whether it is the other but for the length, both of many tokens.
+    fn replaces(self, other: &Pass) -> bool {
+        self.tokens > 1 && other.tokens > 1 && self == Pass { tokens: self.tokens, ..*other }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     Fill,
@@ -337,17 +344,19 @@ impl Model {
         Pass { kind, tokens, routed, reach }
     }
 
-    /// Begins a step at `position`, keeping what was prepared for it if its like will come again.
+    /// Begins a step at `position`, keeping what was prepared for it; of many tokens, for the last length of a kind.
     fn submit(&mut self, kind: Kind, tokens: u32, position: u32) -> Result<Ticket> {
         let pass = self.deal(kind, tokens, position);
         let mut prepared = match self.prepared.remove(&pass) {
             Some(prepared) => prepared,
-            None => self.engine.prepare(self.record(pass))?,
+            None => {
+                // First, as work space is reckoned for one length.
+                self.prepared.retain(|other, _| !pass.replaces(other));
+                self.engine.prepare(self.record(pass))?
+            }
         };
         let ticket = self.engine.submit(&mut prepared);
-        if tokens == 1 || tokens == self.step_tokens {
-            self.prepared.insert(pass, prepared);
-        }
+        self.prepared.insert(pass, prepared);
         ticket
     }
 
