@@ -344,7 +344,8 @@ impl Model {
         Pass { kind, tokens, routed, reach }
     }
 
-    /// Begins a step at `position`, keeping what was prepared for it; of many tokens, for the last length of a kind.
+    /// Begins a step at `position`, keeping what was prepared for it if its like will come again; on GPUs, whose work
+    /// space stays with a pool anyway, for the last length of a kind too.
     fn submit(&mut self, kind: Kind, tokens: u32, position: u32) -> Result<Ticket> {
         let pass = self.deal(kind, tokens, position);
         let mut prepared = match self.prepared.remove(&pass) {
@@ -356,7 +357,9 @@ impl Model {
             }
         };
         let ticket = self.engine.submit(&mut prepared);
-        self.prepared.insert(pass, prepared);
+        if tokens == 1 || tokens == self.step_tokens || !self.engine.traits().software {
+            self.prepared.insert(pass, prepared);
+        }
         ticket
     }
 
