@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, ColorChoice, Parser, Subcommand, ValueEnum};
+use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
+use super::eval::EvalArgs;
 use super::exit;
-use super::power::{PowerArgs, PowerCommandArgs, average_bits};
+use super::power::{PowerArgs, PowerCommandArgs};
 use super::resident::ResidentArgs;
 use crate::engine::Activations;
 
@@ -247,60 +248,6 @@ pub struct VerifyArgs {
 #[derive(Debug, Args)]
 pub struct DevicesArgs {
     /// Write JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Arguments of `eval`.
-#[derive(Debug, Args)]
-#[command(group(ArgGroup::new("input").required(true).args(["text", "task"])))]
-pub struct EvalArgs {
-    /// Text to predict, in UTF-8
-    #[arg(long, value_name = "FILE")]
-    pub text: Option<PathBuf>,
-    /// Examples of a zero-shot task, one JSON object a line: context and continuation, or query, choices and gold
-    #[arg(long, value_name = "FILE.jsonl")]
-    pub task: Option<PathBuf>,
-    /// The model and what it runs on.
-    #[command(flatten)]
-    pub model: ModelArgs,
-    /// Tokens of a window; each predicts its tokens from the second on
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1024,
-        value_parser = clap::value_parser!(u32).range(2..),
-        conflicts_with = "task"
-    )]
-    pub window: u32,
-    /// Windows to measure [default: all whole ones]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "task")]
-    pub windows: Option<u32>,
-    /// Examples to score, from the first on [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "text")]
-    pub limit: Option<u32>,
-    /// Bits to read of each weight, 2 to 8; several, with commas between, are measured one after the other
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "8",
-        allow_hyphen_values = true,
-        value_parser = average_bits
-    )]
-    pub bits: Vec<f32>,
-    /// Measure each number of bits also with the routers' choices dealt to other tokens
-    #[arg(long)]
-    pub shuffle_gates: bool,
-    /// Seed of the dealing
-    #[arg(short = 's', long, value_name = "SEED", default_value_t = 1)]
-    pub seed: u32,
-    /// Plot perplexity against bits: the numbers of bits given, these shuffled, and every uniform depth
-    #[arg(long, value_name = "FILE.svg", conflicts_with = "task")]
-    pub plot: Option<PathBuf>,
-    /// Tell the bits read at each site of each layer
-    #[arg(long)]
-    pub detail: bool,
-    /// Write one JSON object a line, one for each row of the table
     #[arg(long)]
     pub json: bool,
 }

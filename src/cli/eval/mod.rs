@@ -1,13 +1,15 @@
 //! `edge-run eval`: perplexity of a text or accuracy on a task, at one or several numbers of bits.
 
+mod args;
 mod table;
+
+pub use args::EvalArgs;
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::args::EvalArgs;
 use super::exit::Exit;
 use super::output::{note, print_json, print_line};
 use super::progress::{self, Unit};
