@@ -1,12 +1,14 @@
 //! Attention of one token at short and long contexts, by each kernel, on the first GPU: a 7B model's heads.
 //!
-//! Throughput is of the bytes of keys and values that are read. A measurement is one submit of [`REPEATS`] dispatches,
+//! Throughput is of the bytes of keys and values that are read, in f16 and in few bits. A measurement is one submit of [`REPEATS`] dispatches,
 //! each over a cache of its own, and the wait for it.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use edge_run::engine::{Engine, Traits};
 use edge_run::gpu::{self, GpuOptions};
 use edge_run::kernels::attention::{self, Reach};
+use edge_run::kernels::quantized_cache::{Kept, Layout, token_bytes};
+use edge_run::precision::CacheType;
 use edge_run::recording::{Buffer, Prepared, Recording};
 use edge_run::shape::{LlamaShape, Rope, RopeScaling};
 
@@ -36,18 +38,36 @@ fn filled(engine: &mut dyn Engine, words: u64, word: u32) -> Buffer {
     buffer
 }
 
-fn prepare(engine: &mut dyn Engine, caches: &[[Buffer; 2]], traits: Traits, reach: Reach, length: u32) -> Prepared {
+/// Where the keys and values of a dispatch lie.
+type Cache = ([Buffer; 2], Option<Kept>);
+
+fn prepare(engine: &mut dyn Engine, caches: &[Cache], traits: Traits, reach: Reach, length: u32) -> Prepared {
     let shape = shape();
     let mut recording = Recording::new();
     let q = filled(engine, u64::from(shape.q_dim()), 0x3c00_0000).all();
     let positions = filled(engine, 1, length - 1).all();
     let y = recording.transient(u64::from(shape.q_dim()) * 4).all();
-    for [keys, values] in caches {
+    for ([keys, values], kept) in caches {
         let buffers = attention::Buffers { q, positions, keys: keys.all(), values: values.all(), y };
-        attention::record(&mut recording, traits, &shape, (1, reach), CONTEXT, buffers);
+        attention::record(&mut recording, traits, &shape, (1, reach), CONTEXT, buffers, *kept);
     }
     recording.read_back(y);
     engine.prepare(recording).expect("the bench can be prepared")
+}
+
+/// Caches for all repetitions; of those in few bits, the rows are apart and the f16 that a token makes are shared.
+fn caches(engine: &mut dyn Engine, cache_type: CacheType) -> Vec<Cache> {
+    let shape = shape();
+    let half = |engine: &mut dyn Engine| {
+        [(); 2].map(|()| filled(engine, u64::from(shape.kv_dim()) * u64::from(CONTEXT) / 2, 0x3000_3000))
+    };
+    let Some(layout) = Layout::of(cache_type, shape.head_dim) else {
+        return (0..REPEATS).map(|_| (half(engine), None)).collect();
+    };
+    let shared = half(engine);
+    let words = token_bytes(cache_type, &shape) * u64::from(CONTEXT) / 4;
+    let rows = |_| (shared, Some(Kept { rows: filled(engine, words, 0x3000_3000).all(), layout }));
+    (0..REPEATS).map(rows).collect()
 }
 
 fn attentions(criterion: &mut Criterion) {
@@ -56,23 +76,23 @@ fn attentions(criterion: &mut Criterion) {
     }
     let mut engine = gpu::open(0, GpuOptions::default()).expect("the GPU opens");
     let name = engine.info().name.replace('/', " ");
-    let words = u64::from(shape().kv_dim()) * u64::from(CONTEXT) / 2;
-    let cache = |_| [(); 2].map(|()| filled(engine.as_mut(), words, 0x3000_3000));
-    let caches: Vec<[Buffer; 2]> = (0..REPEATS).map(cache).collect();
     let (whole, split) = (Traits { software: true, ..engine.traits() }, Traits { software: false, ..engine.traits() });
-    for length in LENGTHS {
-        let mut group = criterion.benchmark_group(format!("{name}, attention over {length}"));
-        group.sample_size(10);
-        group.throughput(Throughput::BytesDecimal(u64::from(shape().kv_dim() * length) * 4 * REPEATS));
-        for (kernel, traits, reach) in
-            [("whole", whole, Reach::Any), ("one split", split, Reach::Any), ("splits", split, Reach::Long)]
-        {
-            let mut prepared = prepare(engine.as_mut(), &caches, traits, reach, length);
-            group.bench_function(BenchmarkId::from_parameter(kernel), |b| {
-                b.iter(|| engine.run(&mut prepared).expect("the bench runs"));
-            });
+    for cache_type in [CacheType::F16, CacheType::Q8, CacheType::Q4] {
+        let caches = caches(engine.as_mut(), cache_type);
+        for length in LENGTHS {
+            let mut group = criterion.benchmark_group(format!("{name}, {cache_type} attention over {length}"));
+            group.sample_size(10);
+            group.throughput(Throughput::BytesDecimal(token_bytes(cache_type, &shape()) * u64::from(length) * REPEATS));
+            let kernels =
+                [("whole", whole, Reach::Any), ("one split", split, Reach::Any), ("splits", split, Reach::Long)];
+            for (kernel, traits, reach) in kernels.into_iter().skip(usize::from(cache_type != CacheType::F16)) {
+                let mut prepared = prepare(engine.as_mut(), &caches, traits, reach, length);
+                group.bench_function(BenchmarkId::from_parameter(kernel), |b| {
+                    b.iter(|| engine.run(&mut prepared).expect("the bench runs"));
+                });
+            }
+            group.finish();
         }
-        group.finish();
     }
 }
 

@@ -28,7 +28,7 @@ pub mod text;
 
 pub use error::{Error, Result};
 pub use model::Model;
-pub use precision::{Depth, Precision, PrecisionPlan};
+pub use precision::{CacheType, Depth, Precision, PrecisionPlan};
 pub use session::Session;
 
 /// The README's example, compiled with the documentation's tests.

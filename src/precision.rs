@@ -50,6 +50,43 @@ impl Depth {
     }
 }
 
+/// How keys and values of earlier tokens are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum CacheType {
+    /// As f16
+    #[default]
+    F16,
+    /// Codes of eight bits, with a scale for 32 of them: half the memory of f16, and as good
+    Q8,
+    /// Codes of eight bits for keys, on which more depends, and of four for values
+    Q6,
+    /// Codes of four bits, with a scale for 32 of them: little more than a quarter of the memory
+    Q4,
+}
+
+impl std::fmt::Display for CacheType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            CacheType::F16 => "f16",
+            CacheType::Q8 => "q8",
+            CacheType::Q6 => "q6",
+            CacheType::Q4 => "q4",
+        })
+    }
+}
+
+impl CacheType {
+    /// Bits of the codes of keys and of values; none for f16.
+    pub fn code_bits(self) -> Option<[u32; 2]> {
+        match self {
+            CacheType::F16 => None,
+            CacheType::Q8 => Some([8, 8]),
+            CacheType::Q6 => Some([8, 4]),
+            CacheType::Q4 => Some([4, 4]),
+        }
+    }
+}
+
 /// How the depth of a token at a site comes about.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Precision {

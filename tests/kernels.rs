@@ -584,10 +584,18 @@ impl AttentionProblem {
                     let traits = Traits { software: false, cooperative_matrix: true, workgroup_bytes, ..PROCESSORS };
                     assert!(attention_matrix::suits(traits, &shape, self.tokens), "{self:?}");
                     let reach = (self.tokens, Reach::Any);
-                    attention::record(recording, traits, &shape, reach, self.context, buffers);
+                    attention::record(recording, traits, &shape, reach, self.context, buffers, None);
                 }
                 0 => {
-                    attention::record(recording, PROCESSORS, &shape, (self.tokens, Reach::Any), self.context, buffers);
+                    attention::record(
+                        recording,
+                        PROCESSORS,
+                        &shape,
+                        (self.tokens, Reach::Any),
+                        self.context,
+                        buffers,
+                        None,
+                    );
                 }
                 splits => {
                     let (parts, context) = ((self.tokens, splits), self.context);
@@ -620,6 +628,6 @@ fn widen(engine: &mut dyn Engine, recording: &mut Recording, shape: &LlamaShape,
     let y = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
     let positions = upload(engine, &[0u32]).all();
     let buffers = attention::Buffers { q, positions, keys: cache, values: cache, y };
-    attention::record(recording, PROCESSORS, &flat, (1, Reach::Any), 1, buffers);
+    attention::record(recording, PROCESSORS, &flat, (1, Reach::Any), 1, buffers, None);
     y
 }

@@ -447,7 +447,15 @@ fn attention_tells_the_router_of_what_it_makes() {
                 let at = |sums| RouterAt { router: &router, site: 0, sums };
                 [told, expected].into_iter().for_each(|sums| recording.clear(sums));
                 let buffers = attention::Buffers { q, positions, keys, values, y };
-                attention::record_told(recording, traits(1 << 27), &shape, (reach, context), buffers, Some(at(told)));
+                attention::record_told(
+                    recording,
+                    traits(1 << 27),
+                    &shape,
+                    (reach, context),
+                    buffers,
+                    None,
+                    Some(at(told)),
+                );
                 tell_router::record(recording, at(expected), y, ones);
                 vec![told, expected, y]
             };

@@ -30,7 +30,8 @@ const SIBLINGS: &[(&str, &str)] = &[
 ];
 
 /// Files of `src/kernels` that are no kernel.
-const KERNEL_SUPPORT: &[&str] = &["made", "mod", "packed", "product", "project", "router_sums", "shaders", "sliced"];
+const KERNEL_SUPPORT: &[&str] =
+    &["made", "mod", "packed", "product", "project", "quantized_cache", "router_sums", "shaders", "sliced"];
 
 const RUST_LINES_MAX: usize = 400;
 const WGSL_LINES_MAX: usize = 260;

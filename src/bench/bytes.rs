@@ -1,15 +1,20 @@
 //! What generating a token reads from memory.
 
 use crate::format::layout;
+use crate::kernels::quantized_cache;
+use crate::precision::CacheType;
 use crate::shape::LlamaShape;
-
-/// Bytes of a number in the cache.
-const CACHE_BYTES: u64 = 2;
 
 /// Bytes of model and cache read to generate one token behind `context` others, each once: the slices of the layers'
 /// weights at `bits` on average, their ranges, the norms, the routers where `routed`, the head, the token's row of the
 /// embedding, and the keys and values. Activations are not counted; they stay in the device's caches.
-pub fn bytes_per_token(shape: &LlamaShape, group: u32, bits: f32, routed: bool, context: f64) -> f64 {
+pub fn bytes_per_token(
+    shape: &LlamaShape,
+    group: u32,
+    bits: f32,
+    routed: bool,
+    (cache_type, context): (CacheType, f64),
+) -> f64 {
     let tensors = |specs: Vec<layout::TensorSpec>| specs.iter().map(layout::TensorSpec::bytes).sum::<u64>();
     let linears = shape.linear_params();
     let slices = linears as f64 * f64::from(bits) / 8.0;
@@ -19,7 +24,7 @@ pub fn bytes_per_token(shape: &LlamaShape, group: u32, bits: f32, routed: bool, 
     let head_and_row = row * (u64::from(shape.vocab) + 1);
     let head_and_row = head_and_row + range_bytes(head_and_row, group);
     let fixed = ranges + routers + head_and_row + tensors(layout::norms(shape));
-    let cache_token = u64::from(shape.layers) * 2 * u64::from(shape.kv_dim()) * CACHE_BYTES;
+    let cache_token = u64::from(shape.layers) * quantized_cache::token_bytes(cache_type, shape);
     slices + fixed as f64 + cache_token as f64 * context
 }
 
@@ -38,13 +43,17 @@ mod tests {
     fn every_part_counts_once() {
         // D=64, F=128, L=1, H=2, K=1, V=100: A=32, qkv 128x64, o 64x64, gate and up 256x64, down 64x128.
         let model = Synthetic::parse("64x128x1x2x1x100", 0).unwrap();
-        let of = |bits, routed, context| bytes_per_token(model.shape(), 64, bits, routed, context);
+        let cached = |cache_type, context| bytes_per_token(model.shape(), 64, 4.0, false, (cache_type, context));
+        let of = |bits, routed, context| bytes_per_token(model.shape(), 64, bits, routed, (CacheType::F16, context));
         let linears = 128 * 64 + 64 * 64 + 256 * 64 + 64 * 128;
         let fixed = linears / 64 * 4 + 101 * 64 + 101 * 4 + 3 * 64 * 4;
         assert_eq!(of(4.0, false, 0.0), f64::from(linears / 2 + fixed));
         assert_eq!(of(8.0, false, 0.0) - of(2.0, false, 0.0), f64::from(linears) * 0.75);
         // Keys and values of 32 numbers in two bytes each.
         assert_eq!(of(4.0, false, 10.0) - of(4.0, false, 0.0), 10.0 * 128.0);
+        // A group's codes each, and their scales in 16 bytes.
+        assert_eq!(cached(CacheType::Q8, 10.0) - cached(CacheType::Q8, 0.0), 10.0 * (64.0 + 16.0));
+        assert_eq!(cached(CacheType::Q4, 10.0) - cached(CacheType::Q4, 0.0), 10.0 * (32.0 + 16.0));
         // w1 in f16 for the inputs of all sites; b1, w2 and b2 in f32.
         let routers = 32 * (64 * 3 + 128) * 2 + 4 * (32 + 3 * 32 + 3) * 4;
         assert_eq!(of(4.0, true, 0.0) - of(4.0, false, 0.0), f64::from(routers));

@@ -10,6 +10,7 @@ use super::exit;
 use super::power::{PowerArgs, PowerCommandArgs};
 use super::resident::ResidentArgs;
 use crate::engine::Activations;
+use crate::precision::CacheType;
 
 /// Runs a language model, reading 2 to 8 bits of each weight.
 ///
@@ -104,6 +105,9 @@ pub struct ModelArgs {
     /// Most tokens of a prompt computed at once; 1: as generated ones [default: 512; with cooperative matrices 2048]
     #[arg(long, value_name = "N")]
     pub ubatch_size: Option<u32>,
+    /// How keys and values of the context are kept
+    #[arg(long, value_enum, default_value_t)]
+    pub cache_type: CacheType,
     /// What goes into the products of a single token
     #[arg(long, value_enum, default_value_t)]
     pub activations: Activations,

@@ -152,7 +152,8 @@ fn tell(folder: &ModelFolder, model: &Model, load_s: f64) {
         shape.embedding_params()
     ));
     let memory = progress::bytes(model.allocated_bytes());
-    note(format_args!("memory: {memory}, context of {} tokens, loaded in {load_s:.2} s", model.context()));
+    let (context, cache_type) = (model.context(), model.cache_type());
+    note(format_args!("memory: {memory}, context of {context} tokens in {cache_type}, loaded in {load_s:.2} s"));
 }
 
 /// The line at the end, for people.

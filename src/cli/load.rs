@@ -7,7 +7,7 @@ use super::progress::{self, Unit};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::ModelFolder;
-use crate::model::{Model, WeightSource};
+use crate::model::{CacheOptions, Model, WeightSource};
 
 /// Opens the device and loads the model onto it, with a bar and a cache of `context` tokens.
 pub fn load(args: &ModelArgs, folder: &ModelFolder, context: u32) -> Result<Model> {
@@ -18,12 +18,16 @@ pub fn load(args: &ModelArgs, folder: &ModelFolder, context: u32) -> Result<Mode
 /// wanted, within `budget_bytes` for all that the model takes.
 pub fn load_base(args: &ModelArgs, folder: &ModelFolder, context: u32, budget_bytes: Option<u64>) -> Result<Model> {
     let engine = devices::open(args)?;
-    with_bar(args, |on_bytes| Model::load_base(folder, engine, context, budget_bytes, on_bytes))
+    with_bar(args, |on_bytes| Model::load_base(folder, engine, cache(args, context), budget_bytes, on_bytes))
 }
 
 /// Loads a model from wherever it comes, with a bar and a cache of `context` tokens.
 pub fn load_onto(args: &ModelArgs, engine: Box<dyn Engine>, source: &dyn WeightSource, context: u32) -> Result<Model> {
-    with_bar(args, |on_bytes| Model::load(source, engine, context, on_bytes))
+    with_bar(args, |on_bytes| Model::load(source, engine, cache(args, context), on_bytes))
+}
+
+fn cache(args: &ModelArgs, context: u32) -> CacheOptions {
+    CacheOptions { context, cache_type: args.cache_type }
 }
 
 fn with_bar(args: &ModelArgs, load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> Result<Model>) -> Result<Model> {

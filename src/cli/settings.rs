@@ -150,6 +150,7 @@ mod tests {
 
     use super::*;
     use crate::engine::Activations;
+    use crate::precision::CacheType;
 
     fn parse(words: &[&str]) -> GenerateArgs {
         Cli::parse_from(std::iter::once(&"edge-run").chain(words)).generate
@@ -200,6 +201,7 @@ mod tests {
             device: None,
             gpu_checks: false,
             ubatch_size: None,
+            cache_type: CacheType::default(),
             activations: Activations::Auto,
             no_cooperative_matrix: false,
         };

@@ -4,9 +4,10 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
+use super::quantized_cache::Kept;
 use super::router_sums::RouterAt;
 use super::sliced::dot;
-use super::{attention_matrix, attention_split, params};
+use super::{attention_matrix, attention_quantized, attention_split, dequantize_cache, params, quantize_cache};
 use crate::engine::Traits;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
 use crate::shape::LlamaShape;
@@ -68,7 +69,33 @@ impl Reach {
 }
 
 /// Records the attention of `tokens` tokens, each over the positions up to its own, by the kernel that is best.
+///
+/// Where keys and values are `kept` in few bits, those of the tokens, which `buffers` has, are kept. Many tokens read
+/// their own as they are, a single one what is kept.
 pub fn record(
+    recording: &mut Recording,
+    traits: Traits,
+    shape: &LlamaShape,
+    (tokens, reach): (u32, Reach),
+    context: u32,
+    buffers: Buffers,
+    kept: Option<Kept>,
+) {
+    let Some(kept) = kept else {
+        return record_halves(recording, traits, shape, (tokens, reach), context, buffers);
+    };
+    if tokens == 1 && attention_quantized::fits(traits, kept.layout) {
+        let splits = (splits(shape, reach, context), context);
+        return attention_quantized::record(recording, traits, shape, splits, buffers, kept, None);
+    }
+    let Buffers { positions, keys, values, .. } = buffers;
+    dequantize_cache::record(recording, (shape.kv_heads, context), positions, kept, [keys, values]);
+    record_halves(recording, traits, shape, (tokens, reach), context, buffers);
+    quantize_cache::record(recording, (tokens, shape.kv_heads, context), positions, [keys, values], kept);
+}
+
+/// Records it over keys and values in f16.
+fn record_halves(
     recording: &mut Recording,
     traits: Traits,
     shape: &LlamaShape,
@@ -97,9 +124,13 @@ pub fn record_told(
     shape: &LlamaShape,
     (reach, context): (Reach, u32),
     buffers: Buffers,
+    kept: Option<Kept>,
     told: Option<RouterAt<'_>>,
 ) {
     let splits = splits(shape, reach, context);
+    if let Some(kept) = kept {
+        return attention_quantized::record(recording, traits, shape, (splits, context), buffers, kept, told);
+    }
     attention_split::record(recording, traits, shape, (1, splits), context, buffers, told);
 }
 
@@ -135,11 +166,22 @@ fn attention(args: &mut Arguments<'_>) {
 /// y = softmax(q . keys / sqrt(A)) . values over all rows of keys and values; the highest score, and the sum of
 /// exp(score - highest).
 pub(super) fn attend(q: &[f32], keys: &[f16], values: &[f16], y: &mut [f32]) -> [f32; 2] {
+    attend_as(HalfFloatSliceExt::convert_to_f32_slice, q, keys, values, y)
+}
+
+/// [`attend`] with rows of numbers that `widen` makes f32.
+pub(super) fn attend_as<T>(
+    widen: impl Fn(&[T], &mut [f32]),
+    q: &[f32],
+    keys: &[T],
+    values: &[T],
+    y: &mut [f32],
+) -> [f32; 2] {
     let dim = q.len();
     let scale = 1.0 / (dim as f32).sqrt();
     let mut row = vec![0f32; dim];
-    let mut score = |key: &[f16]| {
-        key.convert_to_f32_slice(&mut row);
+    let mut score = |key: &[T]| {
+        widen(key, &mut row);
         dot(q, &row) * scale
     };
     let mut weights: Vec<f32> = keys.chunks_exact(dim).map(&mut score).collect();
@@ -148,7 +190,7 @@ pub(super) fn attend(q: &[f32], keys: &[f16], values: &[f16], y: &mut [f32]) -> 
     let total: f32 = weights.iter().sum();
     y.fill(0.0);
     for (value, weight) in values.chunks_exact(dim).zip(&weights) {
-        value.convert_to_f32_slice(&mut row);
+        widen(value, &mut row);
         for (y, value) in y.iter_mut().zip(&row) {
             *y += weight / total * value;
         }

@@ -5,8 +5,10 @@
 pub mod attention;
 pub mod attention_join;
 pub mod attention_matrix;
+pub mod attention_quantized;
 pub mod attention_split;
 pub mod copy;
+pub mod dequantize_cache;
 pub mod embed_sliced;
 pub mod gather_inputs;
 pub mod gather_tokens;
@@ -23,6 +25,8 @@ pub mod project_gate;
 pub mod project_logits;
 pub mod project_qkv;
 pub mod project_residual;
+pub mod quantize_cache;
+pub mod quantized_cache;
 pub mod rms_norm;
 pub mod rope_cache;
 pub mod route;
@@ -45,11 +49,13 @@ use crate::recording::{Access, Kernel};
 pub const BY_MATRICES: [&Kernel; 2] = [&attention_matrix::KERNEL, &matmul_matrix::KERNEL];
 
 /// Every kernel that adapters without cooperative matrices can run.
-pub const ALL: [&Kernel; 24] = [
+pub const ALL: [&Kernel; 27] = [
     &attention::KERNEL,
     &attention_join::KERNEL,
+    &attention_quantized::KERNEL,
     &attention_split::KERNEL,
     &copy::KERNEL,
+    &dequantize_cache::KERNEL,
     &embed_sliced::KERNEL,
     &gather_inputs::KERNEL,
     &gather_tokens::KERNEL,
@@ -61,6 +67,7 @@ pub const ALL: [&Kernel; 24] = [
     &project_logits::KERNEL,
     &project_qkv::KERNEL,
     &project_residual::KERNEL,
+    &quantize_cache::KERNEL,
     &rms_norm::KERNEL,
     &rope_cache::KERNEL,
     &route::KERNEL,

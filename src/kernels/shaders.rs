@@ -15,7 +15,7 @@ pub const MATRICES: Capabilities =
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 16] = [
+const SHARED: [(&str, &str); 19] = [
     ("place", include_str!("../../shaders/shared/place.wgsl")),
     ("bins", include_str!("../../shaders/shared/bins.wgsl")),
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
@@ -29,6 +29,9 @@ const SHARED: [(&str, &str); 16] = [
     ("packed_dot", include_str!("../../shaders/shared/packed_dot.wgsl")),
     ("packed_input", include_str!("../../shaders/shared/packed_input.wgsl")),
     ("projection", include_str!("../../shaders/shared/projection.wgsl")),
+    ("quantized_cache", include_str!("../../shaders/shared/quantized_cache.wgsl")),
+    ("quantized_token", include_str!("../../shaders/shared/quantized_token.wgsl")),
+    ("team_sums", include_str!("../../shaders/shared/team_sums.wgsl")),
     ("sampling", include_str!("../../shaders/shared/sampling.wgsl")),
     ("candidates", include_str!("../../shaders/shared/candidates.wgsl")),
     ("descent", include_str!("../../shaders/shared/descent.wgsl")),

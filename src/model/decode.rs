@@ -48,7 +48,7 @@ impl Llama<'_> {
 
     /// x += O attention(rope(Q n), rope(K n), V n) with n = norm(x).
     fn decode_attention(&self, r: &mut Recording, d: &Decode, x: Buffer, (at, weights): (u32, &LayerWeights)) {
-        let (shape, context, positions) = (self.shape, self.cache.context, self.inputs.positions(1));
+        let (shape, context, positions) = (self.shape, self.cache.options.context, self.inputs.positions(1));
         let cache = &self.cache.layers[at as usize];
         let (q, keys, values) = (d.q.all(), cache.keys.all(), cache.values.all());
         let norm = Norm { weight: weights.input_norm, eps: shape.norm_eps };
@@ -57,7 +57,7 @@ impl Llama<'_> {
         project_qkv::record(r, &qkv, shape, context, project_qkv::Buffers { positions, turns, q, keys, values });
         let attended = attention::Buffers { q, positions, keys, values, y: d.attended.all() };
         let o = self.router_at(d, (at, weights), Site::O);
-        attention::record_told(r, self.traits, shape, (self.reach, context), attended, o);
+        attention::record_told(r, self.traits, shape, (self.reach, context), attended, cache.kept, o);
         let next = self.router_at(d, (at, weights), Site::GateUp);
         let projection = self.projection(d, (at, weights, Site::O), (d.attended, None), next);
         project_residual::record(r, &projection, weights.ffn_norm, x.all());

@@ -147,7 +147,7 @@ impl Llama<'_> {
         weights: &LayerWeights,
         cache: &LayerCache,
     ) {
-        let (shape, context) = (self.shape, self.cache.context);
+        let (shape, context) = (self.shape, self.cache.options.context);
         let positions = self.inputs.positions(tokens);
         let normed = (a.normed, self.normed(a, weights.input_norm));
         self.product(r, a, tokens, (layer, Site::Qkv), weights, normed, a.qkv, Output::Overwrite);
@@ -167,7 +167,7 @@ impl Llama<'_> {
             values: cache.values.all(),
             y: a.attended.all(),
         };
-        attention::record(r, self.traits, shape, (tokens, self.reach), context, attended);
+        attention::record(r, self.traits, shape, (tokens, self.reach), context, attended, cache.kept);
         self.product(r, a, tokens, (layer, Site::O), weights, (a.attended, Made::Before), a.x, Output::Add);
     }
 

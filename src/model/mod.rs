@@ -19,7 +19,7 @@ use crate::engine::{DeviceInfo, Engine, KernelTime};
 use crate::error::{Error, Result};
 use crate::kernels::attention::Reach;
 use crate::kernels::token_nll;
-use crate::precision::{Depth, Precision, PrecisionPlan, SLICES};
+use crate::precision::{CacheType, Depth, Precision, PrecisionPlan, SLICES};
 use crate::recording::{Prepared, Recording, Ticket};
 use crate::residency::Residency;
 use crate::routing::Thresholds;
@@ -29,7 +29,7 @@ use crate::shape::LlamaShape;
 pub use activations::Trial;
 pub use bits_read::{BitsRead, TokenDepths};
 pub use next_token::{Chosen, Flight};
-pub use state::{STEP_TOKENS, default_step_tokens};
+pub use state::{CacheOptions, STEP_TOKENS, default_step_tokens};
 pub use weights::WeightSource;
 
 /// A model's weights and cache on an engine.
@@ -101,36 +101,38 @@ enum Kind {
 }
 
 impl Model {
-    /// Loads every slice and the routers, where there are any, and makes an empty cache of `context` tokens;
-    /// `on_bytes(done, total)` follows the loading.
+    /// Loads every slice and the routers, where there are any, and makes an empty cache, in f16 where only a number of
+    /// tokens is given; `on_bytes(done, total)` follows the loading.
     ///
-    /// Fails where `context` is 0 or more than the model was trained for, where a file is damaged, where the device has
-    /// no room, and where it was opened for int8 activations and a workgroup's memory does not hold the model's inputs.
+    /// Fails where the context is 0 or more than the model was trained for, where its heads cannot be kept in the bits
+    /// asked for, where a file is damaged, where the device has no room, and where it was opened for int8 activations
+    /// and a workgroup's memory does not hold the model's inputs.
     pub fn load(
         source: &dyn WeightSource,
         engine: Box<dyn Engine>,
-        context: u32,
+        cache: impl Into<CacheOptions>,
         on_bytes: &mut dyn FnMut(u64, u64),
     ) -> Result<Model> {
-        Model::load_slices(source, engine, context, SLICES, on_bytes)
+        Model::load_slices(source, engine, cache.into(), SLICES, on_bytes)
     }
 
     /// Loads as many slices of every weight, and all that is in no slice.
     fn load_slices(
         source: &dyn WeightSource,
         mut engine: Box<dyn Engine>,
-        context: u32,
+        cache: CacheOptions,
         slices: usize,
         on_bytes: &mut dyn FnMut(u64, u64),
     ) -> Result<Model> {
         let shape = source.shape().clone();
+        let context = cache.context;
         if context == 0 || context > shape.max_context {
             return Err(Error::argument("--ctx-size", format!("1 to {}", shape.max_context), context));
         }
         let packs = activations::untried(engine.traits(), &shape)?;
         let step_tokens = default_step_tokens(engine.traits());
         let weights = weights::load(source, engine.as_mut(), slices, on_bytes)?;
-        let cache = state::Cache::new(&shape, engine.as_mut(), context)?;
+        let cache = state::Cache::new(&shape, engine.as_mut(), cache)?;
         let inputs = state::Inputs::new(&shape, engine.as_mut(), context)?;
         let depths = resident::Depths::all(shape.layers, Depth::FULL);
         Ok(Model {
@@ -173,7 +175,12 @@ impl Model {
 
     /// Tokens that the cache holds.
     pub fn context(&self) -> u32 {
-        self.cache.context
+        self.cache.options.context
+    }
+
+    /// How the cache keeps keys and values.
+    pub fn cache_type(&self) -> CacheType {
+        self.cache.options.cache_type
     }
 
     /// Bytes on the device.
@@ -316,8 +323,8 @@ impl Model {
             return Err(Error::argument("token id", format!("below {}", self.shape.vocab), id));
         }
         let tokens = position as usize + ids.len();
-        if tokens > self.cache.context as usize {
-            let (context, trained) = (self.cache.context as usize, self.shape.max_context as usize);
+        if tokens > self.cache.options.context as usize {
+            let (context, trained) = (self.cache.options.context as usize, self.shape.max_context as usize);
             return Err(Error::PromptTooLong { tokens, context, trained });
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::state::Inputs;
+use super::state::{CacheOptions, Inputs};
 use super::weights::Part;
 use super::{Kind, Model, Pass};
 use crate::engine::Engine;
@@ -66,11 +66,11 @@ impl Model {
     pub fn load_base(
         folder: &ModelFolder,
         engine: Box<dyn Engine>,
-        context: u32,
+        cache: impl Into<CacheOptions>,
         budget_bytes: Option<u64>,
         on_bytes: &mut dyn FnMut(u64, u64),
     ) -> Result<Model> {
-        let mut model = Model::load_slices(folder, engine, context, 1, on_bytes)?;
+        let mut model = Model::load_slices(folder, engine, cache.into(), 1, on_bytes)?;
         let parts = parts(&model.shape).into_iter().map(|part| places(folder, part)).collect::<Result<Vec<_>>>()?;
         let budget_bytes = match budget_bytes {
             Some(budget) => Some(model.left_of(budget, &parts)?),
@@ -90,7 +90,7 @@ impl Model {
             let plans: &[bool] = if self.has_routers() { &[false, true] } else { &[false] };
             for &routed in plans {
                 for kind in [Kind::Fill, Kind::NextToken] {
-                    let pass = Pass { kind, tokens, routed, reach: Reach::of(tokens, self.cache.context - 1) };
+                    let pass = Pass { kind, tokens, routed, reach: Reach::of(tokens, self.cache.options.context - 1) };
                     steps.push(self.engine.prepare(self.record(pass))?);
                 }
             }
@@ -102,7 +102,7 @@ impl Model {
         let least = held + (held - before) + on_their_way;
         let mib = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
         budget.checked_sub(least).ok_or_else(|| {
-            let context = self.cache.context;
+            let context = self.cache.options.context;
             let expected = format!("at least {} for the base, a context of {context} and a step", mib(least));
             Error::argument("--memory-budget", expected, mib(budget))
         })

@@ -2,11 +2,13 @@
 
 use super::bits_read::TokenDepths;
 use crate::engine::{Engine, Traits};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::kernels::attention_quantized;
 use crate::kernels::product::largest_tile;
+use crate::kernels::quantized_cache::{GROUP, Kept, Layout, token_bytes};
 use crate::kernels::route::Control;
 use crate::kernels::{gather_tokens, rope_cache};
-use crate::precision::Depth;
+use crate::precision::{CacheType, Depth};
 use crate::recording::{Buffer, Span};
 use crate::sampling::Choice;
 use crate::shape::{LlamaShape, Site};
@@ -20,10 +22,26 @@ pub fn default_step_tokens(traits: Traits) -> u32 {
     if traits.cooperative_matrix && !traits.software { STEP_TOKENS } else { 512 }
 }
 
-/// Keys and values of every layer, [K, C, A] f16 each, and the turns of the positions.
-pub struct Cache {
+/// How many tokens a model's cache holds, and how it keeps their keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheOptions {
     /// C
     pub context: u32,
+    /// How keys and values are kept.
+    pub cache_type: CacheType,
+}
+
+impl From<u32> for CacheOptions {
+    /// So many tokens, in f16.
+    fn from(context: u32) -> CacheOptions {
+        CacheOptions { context, cache_type: CacheType::default() }
+    }
+}
+
+/// Keys and values of every layer, and the turns of the positions.
+pub struct Cache {
+    /// How many tokens, and how they are kept.
+    pub options: CacheOptions,
     /// First layer to last.
     pub layers: Vec<LayerCache>,
     /// [C, A/2, 2] f32
@@ -33,23 +51,54 @@ pub struct Cache {
 /// Keys and values of one layer.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerCache {
-    /// [K, C, A] f16
+    /// [K, C, A] f16. Where they are kept in few bits, all layers share these, which hold what a step itself makes, and
+    /// what it reads of earlier tokens where its kernels read f16.
     pub keys: Buffer,
-    /// [K, C, A] f16
+    /// [K, C, A] f16, as the keys.
     pub values: Buffer,
+    /// Where they are kept in few bits.
+    pub kept: Option<Kept>,
 }
 
 impl Cache {
-    /// An empty cache of `context` tokens.
-    pub fn new(shape: &LlamaShape, engine: &mut dyn Engine, context: u32) -> Result<Cache> {
+    /// An empty cache.
+    ///
+    /// Fails where heads cannot be cut into the groups of a cache in few bits, and where the device has no room.
+    pub fn new(shape: &LlamaShape, engine: &mut dyn Engine, options: CacheOptions) -> Result<Cache> {
+        let CacheOptions { context, cache_type } = options;
+        let layout = Layout::of(cache_type, shape.head_dim);
+        if layout.is_some() && !shape.head_dim.is_multiple_of(GROUP as u32) {
+            let expected = format!("f16 for a model whose heads have no multiple of {GROUP} dimensions");
+            return Err(Error::argument("--cache-type", expected, format!("{cache_type} for {}", shape.head_dim)));
+        }
+        let traits = engine.traits();
+        // What computes without subgroups runs the kernels' references.
+        let needs = |layout| traits.packed_dot && traits.subgroup > 1 && !attention_quantized::fits(traits, layout);
+        if layout.is_some_and(needs) {
+            let expected = format!("f16 for heads of {} on a device with subgroups of 8", shape.head_dim);
+            return Err(Error::argument("--cache-type", expected, cache_type));
+        }
         let bytes = u64::from(shape.kv_dim()) * u64::from(context) * 2;
         let turns = rope_cache::turns(shape, context);
         let turns: &[u8] = bytemuck::cast_slice(&turns);
         let turns_buffer = engine.create("turns", turns.len() as u64)?;
         engine.write(turns_buffer.all(), turns);
-        let layer = |_| Ok(LayerCache { keys: engine.create("keys", bytes)?, values: engine.create("values", bytes)? });
-        let layers = (0..shape.layers).map(layer).collect::<Result<_>>()?;
-        Ok(Cache { context, layers, turns: turns_buffer })
+        let halves = |engine: &mut dyn Engine| -> Result<LayerCache> {
+            Ok(LayerCache { keys: engine.create("keys", bytes)?, values: engine.create("values", bytes)?, kept: None })
+        };
+        let layers = match layout {
+            None => (0..shape.layers).map(|_| halves(engine)).collect::<Result<_>>()?,
+            Some(layout) => {
+                let shared = halves(engine)?;
+                let bytes = u64::from(context) * token_bytes(cache_type, shape);
+                let layer = |_| {
+                    let rows = engine.create("keys and values", bytes)?.all();
+                    Ok(LayerCache { kept: Some(Kept { rows, layout }), ..shared })
+                };
+                (0..shape.layers).map(layer).collect::<Result<_>>()?
+            }
+        };
+        Ok(Cache { options, layers, turns: turns_buffer })
     }
 }
 

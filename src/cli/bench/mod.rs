@@ -102,7 +102,8 @@ fn row(model: &Model, subject: &Subject, plan: &PrecisionPlan, test: &Test, meas
     let (shape, device) = (model.shape(), model.device());
     let routed = matches!(plan.precision, Precision::Routed(_));
     let bits_read = measured.read.mean();
-    let bytes = bench::bytes_per_token(shape, model.group_size(), bits_read, routed, test.mean_context());
+    let bytes =
+        bench::bytes_per_token(shape, model.group_size(), bits_read, routed, (model.cache_type(), test.mean_context()));
     // A prompt's tokens share what they read, so that there is no such number for one of them.
     let bytes_per_token = (test.kind == TestKind::Generation).then_some(bytes);
     let rate = measured.tokens_per_second;
@@ -116,6 +117,7 @@ fn row(model: &Model, subject: &Subject, plan: &PrecisionPlan, test: &Test, meas
         driver: device.driver.clone(),
         activations: if model.packs_activations() { "int8" } else { "f32" },
         cooperative_matrix: model.multiplies_matrices(),
+        cache_type: model.cache_type().to_string(),
         depths: if routed { "routed" } else { "uniform" },
         bits_asked: plan.bits(),
         bits_read,

@@ -21,6 +21,8 @@ pub struct BenchRow {
     pub activations: &'static str,
     /// Of several tokens.
     pub cooperative_matrix: bool,
+    /// "f16", "q8", "q6" or "q4".
+    pub cache_type: String,
     /// "routed" or "uniform".
     pub depths: &'static str,
     pub bits_asked: f32,
@@ -188,6 +190,7 @@ mod tests {
             driver: "1.2".into(),
             activations: "int8",
             cooperative_matrix: false,
+            cache_type: "f16".into(),
             depths: "routed",
             bits_asked: 3.4,
             bits_read: 3.4123,

@@ -1,0 +1,237 @@
+// Attention of one token over keys and values in few bits, in parts as in shaders/attention_split.wgsl: a workgroup takes
+// one head and one of `splits` stretches of the positions up to the token's own, with a running softmax.
+//
+// The token's own key and value get their codes here. The workgroups that have its position read them from their own
+// memory, and one of them writes the row for the tokens to come.
+//
+// A team of LANES invocations of a subgroup takes a position at a time, a lane a group of its numbers. All is done on
+// turned numbers, as they are kept; what they sum up to is turned back.
+// With one split, a router may be told of y: that of the site whose input it is.
+// q: [H, A] f32; keys, values, of which the token's own are read: [K, C, A/4] pairs of words of two f16; rows: see
+// shaders/shared/quantized_cache.wgsl. y: [H, A], or where there are splits y: [H, S, A], and behind it (highest, sum
+// of exp(score - highest)): [H, S, 2].
+#import place
+#import router
+#import router_sums
+#import add_term
+#import tell
+#import quantized_cache
+#import quantized_token
+#import team_sums
+
+struct Params {
+    heads: u32,
+    kv_heads: u32,
+    context: u32,
+}
+
+override WORKGROUP: u32 = 256u;
+// A power of two, no less than GROUPS and no more than half a subgroup.
+override LANES: u32 = 4u;
+// Heads that share keys and values.
+override SHARED_BY: u32 = 1u;
+override SPLITS: u32 = 1u;
+// 1: a subgroup has eight teams or more.
+override SCATTERS: u32 = 0u;
+// 1: a router is told of y.
+override TELLS: u32 = 0u;
+override TEAMS: u32 = WORKGROUP / LANES;
+// Subgroups that there can be, and vec4s of all of them.
+override SUBGROUPS: u32 = 8u;
+override SUM_VEC4S: u32 = SUBGROUPS * HEAD_VEC4S;
+// Positions of a split are a whole number of these, but for the last ones.
+const SHARE: u32 = 32u;
+const LOWEST: f32 = -3.4e38;
+
+var<immediate> params: Params;
+@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> positions: array<u32>;
+@group(0) @binding(2) var<storage, read> keys: array<vec2<u32>>;
+@group(0) @binding(3) var<storage, read> values: array<vec2<u32>>;
+// The site's, [HIDDEN, H * A] f16.
+@group(0) @binding(4) var<storage, read> w1: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read_write> rows: array<vec4<u32>>;
+@group(0) @binding(6) var<storage, read_write> y: array<vec2<f32>>;
+@group(0) @binding(7) var<storage, read_write> sums: array<atomic<u32>>;
+
+// Of each subgroup: (highest, sum of exp(score - highest)), and the sum of exp(score - highest) * value.
+var<workgroup> subgroup_peaks: array<vec2<f32>, SUBGROUPS>;
+var<workgroup> subgroup_sums: array<vec4<f32>, SUM_VEC4S>;
+var<workgroup> told: array<vec4<f32>, HEAD_VEC4S>;
+
+fn sum_lanes(own: f32) -> f32 {
+    var sum = own;
+    for (var other = LANES / 2u; other > 0u; other /= 2u) {
+        sum += subgroupShuffleXor(sum, other);
+    }
+    return sum;
+}
+
+// What a lane reads of a position.
+struct Read {
+    key: Codes,
+    value: Codes,
+}
+
+fn read_group(row: u32, group: u32) -> Read {
+    let scales = unpack2x16float(rows[row + group / 4u][group % 4u]);
+    let key = codes_at(row, group, false);
+    let value = codes_at(row, group, true);
+    return Read(
+        Codes(rows[key], rows[key + KEY_VEC4S - 1u], scales.x),
+        Codes(rows[value], rows[value + VALUE_VEC4S - 1u], scales.y),
+    );
+}
+
+// The same of the token's own position.
+fn own_group(group: u32) -> Read {
+    let key = codes_at(0u, group, false) - SCALE_VEC4S;
+    let value = codes_at(0u, group, true) - SCALE_VEC4S;
+    return Read(
+        Codes(own_codes[key], own_codes[key + KEY_VEC4S - 1u], own_scales[group].x),
+        Codes(own_codes[value], own_codes[value + VALUE_VEC4S - 1u], own_scales[group].y),
+    );
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(place: Place) {
+    let local = local_of(place);
+    let head = place.workgroup.x;
+    let split = place.workgroup.y;
+    let lane = local % LANES;
+    let team = local / LANES;
+    let group = min(lane, GROUPS - 1u);
+    let kv_head = head / SHARED_BY;
+    let position = positions[0];
+    let length = position + 1u;
+    let share = ((length + SPLITS - 1u) / SPLITS + SHARE - 1u) / SHARE * SHARE;
+    let first = min(split * share, length);
+    let has_own = position >= first && position < first + share;
+    let end = min(first + share, length);
+    let row_eights = params.heads * HEAD_DIM / 8u;
+
+    var early: array<vec4<u32>, EARLY>;
+    if TELLS == 1u {
+        early = early_weights(local, row_eights, head * HEAD_DIM, HEAD_DIM / 8u);
+    }
+    // Two positions are always on their way, the first ones while the query is made ready; past the last one, it is read.
+    let first_row = kv_head * params.context;
+    let last = max(end, 1u) - 1u;
+    var next = read_group((first_row + min(first + team, last)) * ROW_VEC4S, group);
+    var after_next = read_group((first_row + min(first + team + TEAMS, last)) * ROW_VEC4S, group);
+    let part = local / HEAD_VEC4S;
+    if part < select(1u, 3u, has_own) {
+        let v = local % HEAD_VEC4S;
+        let own = (first_row + position) * HEAD_VEC4S + v;
+        var four: vec4<f32>;
+        if part == 0u {
+            four = q[head * HEAD_VEC4S + v] * inverseSqrt(f32(HEAD_DIM));
+        } else if part == 1u {
+            four = halves_in(keys[own]);
+        } else {
+            four = halves_in(values[own]);
+        }
+        make_ready(four, v, part, place.lane);
+    }
+    workgroupBarrier();
+    let own_row = (first_row + position) * ROW_VEC4S;
+    if has_own && head % SHARED_BY == 0u && local < OWN_VEC4S {
+        rows[own_row + SCALE_VEC4S + local] = own_codes[local];
+        if local < GROUPS {
+            rows[own_row + local / 4u][local % 4u] = pack2x16float(own_scales[local]);
+        }
+    }
+    var query = ready_query(group);
+    // Lanes behind the head's end count for nothing.
+    query.unit = select(0.0, query.unit, lane < GROUPS);
+    query.sum = select(0.0, query.sum, lane < GROUPS);
+
+    var highest = LOWEST;
+    var total = 0.0;
+    // Of weight * code, and of the weights by which codes were added.
+    var sum: Group;
+    var weights = 0.0;
+    for (var block = first; block < end; block += TEAMS) {
+        let at = block + team;
+        var here = next;
+        next = after_next;
+        after_next = read_group((first_row + min(at + 2u * TEAMS, last)) * ROW_VEC4S, group);
+        if at == position {
+            here = own_group(group);
+        }
+        let score = select(LOWEST, sum_lanes(score_of(query, here.key)), at < end);
+        let higher = max(highest, score);
+        let shrink = exp(highest - higher);
+        highest = higher;
+        let weight = select(0.0, exp(score - highest), at < end);
+        let by = weight * here.value.scale;
+        total = total * shrink + weight;
+        weights = weights * shrink + by;
+        let codes = bytes_of(here.value, VALUE_BITS);
+        sum.first = sum.first * shrink + sixteen_numbers(codes.first) * by;
+        sum.second = sum.second * shrink + sixteen_numbers(codes.second) * by;
+    }
+
+    var best = highest;
+    for (var other = LANES; other < place.size; other *= 2u) {
+        best = max(best, subgroupShuffleXor(best, other));
+    }
+    let shrink = exp(highest - best);
+    total *= shrink;
+    let middle = all_of((1024.0 + middle_of(VALUE_BITS)) * weights);
+    sum.first = (sum.first - middle) * shrink;
+    sum.second = (sum.second - middle) * shrink;
+    for (var other = LANES; other < place.size; other *= 2u) {
+        total += subgroupShuffleXor(total, other);
+    }
+    let to = place.subgroup * HEAD_VEC4S + lane * 8u;
+    if SCATTERS == 1u {
+        let four = add_and_scatter(sum, place);
+        if place.lane < 8u * LANES && lane < GROUPS {
+            subgroup_sums[to + kept_four(place.lane)] = four;
+        }
+    } else {
+        for (var other = LANES; other < place.size; other *= 2u) {
+            sum.first = add_across(sum.first, other);
+            sum.second = add_across(sum.second, other);
+        }
+        if place.lane < GROUPS {
+            subgroup_sums[to] = sum.first[0];
+            subgroup_sums[to + 1u] = sum.first[1];
+            subgroup_sums[to + 2u] = sum.first[2];
+            subgroup_sums[to + 3u] = sum.first[3];
+            subgroup_sums[to + 4u] = sum.second[0];
+            subgroup_sums[to + 5u] = sum.second[1];
+            subgroup_sums[to + 6u] = sum.second[2];
+            subgroup_sums[to + 7u] = sum.second[3];
+        }
+    }
+    if place.lane == 0u {
+        subgroup_peaks[place.subgroup] = vec2<f32>(best, total);
+    }
+    workgroupBarrier();
+    let part_at = head * SPLITS + split;
+    if local < HEAD_VEC4S {
+        var highest_of = LOWEST;
+        for (var s = 0u; s < place.subgroups; s++) {
+            highest_of = max(highest_of, subgroup_peaks[s].x);
+        }
+        var whole = 0.0;
+        var own = vec4<f32>();
+        for (var s = 0u; s < place.subgroups; s++) {
+            let by = exp(subgroup_peaks[s].x - highest_of);
+            whole += subgroup_peaks[s].y * by;
+            own += subgroup_sums[s * HEAD_VEC4S + local] * by;
+        }
+        own = turned_across(own, place.lane) * select(1.0, 1.0 / whole, SPLITS == 1u);
+        y[(part_at * HEAD_VEC4S + local) * 2u] = own.xy;
+        y[(part_at * HEAD_VEC4S + local) * 2u + 1u] = own.zw;
+        told[local] = own;
+        if SPLITS > 1u && local == 0u {
+            y[params.heads * SPLITS * HEAD_VEC4S * 2u + part_at] = vec2<f32>(highest_of, whole);
+        }
+    }
+    if TELLS == 1u {
+        tell_router(local, row_eights, head * HEAD_DIM, HEAD_DIM / 8u, early);
+    }
+}

@@ -1,0 +1,148 @@
+//! Attention of one token over keys and values in few bits, in parts as [`attention_split`](super::attention_split).
+
+use half::f16;
+use rayon::prelude::*;
+
+use super::attention::{Buffers, attend_as};
+use super::quantized_cache::{Kept, Layout, turn};
+use super::router_sums::{self, RouterAt, tell};
+use super::{attention_join, bindings, params};
+use crate::engine::Traits;
+use crate::recording::{Arguments, Dispatch, Kernel, Recording};
+use crate::shape::LlamaShape;
+
+params! {
+    /// H
+    heads: u32,
+    /// K
+    kv_heads: u32,
+    /// C
+    context: u32,
+}
+
+/// `shaders/attention_quantized.wgsl`; bindings: q [H, A], positions `[1]`, keys [K, C, A] f16, values [K, C, A] f16,
+/// w1 [HIDDEN, H * A] f16, rows [K, C, [words](Layout::row_words)] u32, y [H, A] or [H, S, A] and [H, S, 2],
+/// [sums](super::router_sums).
+pub static KERNEL: Kernel = Kernel {
+    name: "attention_quantized",
+    wgsl: include_str!("../../shaders/attention_quantized.wgsl"),
+    params: Params::FIELDS,
+    bindings: &bindings::<8>(5),
+    reference: attention_quantized,
+};
+
+/// Invocations of a workgroup.
+const WORKGROUP: u32 = 256;
+/// The same where subgroups are so small that sums of all of them would take too much memory.
+const SMALL_WORKGROUP: u32 = 128;
+const SMALL_SUBGROUP: u32 = 16;
+/// Positions of a split are a whole number of these, but for the last ones; the shader's constant.
+const SHARE: usize = 32;
+/// The score of no position; the shader's constant.
+const LOWEST: f32 = -3.4e38;
+
+/// Whether the device can run the kernel: two teams are in a subgroup.
+pub fn fits(traits: Traits, layout: Layout) -> bool {
+    traits.subgroup >= 2 * lanes(layout) && traits.workgroup_invocations >= WORKGROUP
+}
+
+fn lanes(layout: Layout) -> u32 {
+    layout.groups().next_power_of_two()
+}
+
+/// Records that a token's key and value are kept, and its attention over what is `kept` up to its position, cut into
+/// `splits` parts.
+pub fn record(
+    recording: &mut Recording,
+    traits: Traits,
+    shape: &LlamaShape,
+    (splits, context): (u32, u32),
+    buffers: Buffers,
+    kept: Kept,
+    told: Option<RouterAt<'_>>,
+) {
+    let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
+    let workgroup = if traits.subgroup < SMALL_SUBGROUP { SMALL_WORKGROUP } else { WORKGROUP };
+    let Buffers { q, positions, keys, values, y } = buffers;
+    let params = Params { heads, kv_heads, context };
+    let sums_bytes = y.bytes * u64::from(splits);
+    let peaks_bytes = u64::from(heads * splits) * 8;
+    let sums = if splits == 1 { y } else { recording.transient(sums_bytes + peaks_bytes).all() };
+    let [w1, told_sums] = match told {
+        Some(told) => [told.router.w1.all(), told.sums],
+        // Not looked at.
+        None => [q, recording.transient(router_sums::BYTES).all()],
+    };
+    let own = [
+        ("WORKGROUP", workgroup),
+        ("LANES", lanes(kept.layout)),
+        ("SUBGROUPS", workgroup / traits.subgroup),
+        ("SHARED_BY", heads / kv_heads),
+        ("SPLITS", splits),
+        ("SCATTERS", u32::from(traits.subgroup >= 8 * lanes(kept.layout))),
+        ("TELLS", u32::from(told.is_some() && splits == 1)),
+    ];
+    recording.dispatch(Dispatch {
+        kernel: &KERNEL,
+        constants: own.into_iter().chain(kept.layout.constants()).collect(),
+        params: bytemuck::bytes_of(&params).to_vec(),
+        bindings: vec![q, positions, keys, values, w1, kept.rows, sums, told_sums],
+        workgroups: [heads, splits, 1],
+    });
+    if splits > 1 {
+        let parts = (sums.buffer.span(0, sums_bytes), sums.buffer.span(sums_bytes, peaks_bytes));
+        attention_join::record(recording, head_dim, splits, parts, y, (told.is_some(), [w1, told_sums]));
+    }
+}
+
+fn attention_quantized(args: &mut Arguments<'_>) {
+    let p: Params = args.params();
+    let layout = Layout::in_arguments(args);
+    let (heads, context, dim) = (p.heads as usize, p.context as usize, layout.head_dim as usize);
+    let (shared_by, splits) = (args.constant("SHARED_BY") as usize, args.workgroups[1] as usize);
+    let (q, positions): (&[f32], &[u32]) = (args.read(0), args.read(1));
+    let (keys, values): (&[f16], &[f16]) = (args.read(2), args.read(3));
+    let (rows, y): (&mut [u32], &mut [f32]) = (args.write(5), args.write(6));
+    let (position, words) = (positions[0] as usize, layout.row_words());
+    let share = (position + 1).div_ceil(splits).next_multiple_of(SHARE);
+
+    for kv_head in 0..p.kv_heads as usize {
+        let at = kv_head * context + position;
+        layout.write(&mut rows[at * words..], &keys[at * dim..][..dim], &values[at * dim..][..dim]);
+    }
+    let rows: &[u32] = rows;
+    let (y, peaks) = y.split_at_mut(heads * splits * dim);
+    let part = |(at, y): (usize, &mut [f32])| {
+        let (head, split) = (at / splits, at % splits);
+        let positions = split * share..((split + 1) * share).min(position + 1);
+        if positions.is_empty() {
+            y.fill(0.0);
+            return [LOWEST, 0.0];
+        }
+        let first_row = head / shared_by * context;
+        let numbers = |of_value: bool| {
+            let mut numbers = vec![0f32; positions.len() * dim];
+            for (to, at) in numbers.chunks_exact_mut(dim).zip(positions.clone()) {
+                layout.row(&rows[(first_row + at) * words..]).read(layout, of_value, to);
+            }
+            numbers
+        };
+        let mut query = q[head * dim..][..dim].to_vec();
+        turn(&mut query);
+        let copy = |from: &[f32], to: &mut [f32]| to.copy_from_slice(from);
+        let peak = attend_as(copy, &query, &numbers(false), &numbers(true), y);
+        turn(y);
+        if splits > 1 {
+            y.iter_mut().for_each(|y| *y *= peak[1]);
+        }
+        peak
+    };
+    let found: Vec<[f32; 2]> = y.par_chunks_exact_mut(dim).enumerate().map(part).collect();
+    if splits > 1 {
+        peaks.copy_from_slice(bytemuck::cast_slice(&found));
+    }
+    if args.constant("TELLS") == 1 {
+        let w1 = args.read(4);
+        tell(args.write(7), w1, &y[..heads * dim]);
+    }
+}
