@@ -156,7 +156,8 @@ fn main(place: Place) {
         var here = next;
         next = after_next;
         after_next = read_group((first_row + min(at + 2u * TEAMS, last)) * ROW_VEC4S, group);
-        if at == position {
+        // Elsewhere its place in workgroup memory was not written, and a scale there may be no number.
+        if has_own && at == position {
             here = own_group(group);
         }
         let score = select(LOWEST, sum_lanes(score_of(query, here.key)), at < end);
