@@ -20,7 +20,7 @@ const HADAMARD: mat4x4<f32> = mat4x4<f32>(
     1.0, 1.0, 1.0, 1.0, 1.0, -1.0, 1.0, -1.0, 1.0, 1.0, -1.0, -1.0, 1.0, -1.0, -1.0, 1.0,
 );
 
-// 32 numbers in their order. Arrays, which loops index, would be in memory and not in registers.
+// 32 numbers in their order, as matrices, which are added and scaled as a whole.
 struct Group {
     first: mat4x4<f32>,
     second: mat4x4<f32>,
@@ -109,7 +109,7 @@ fn bytes_of(codes: Codes, bits: u32) -> Codes {
     return Codes(codes.first & low, (codes.first >> vec4<u32>(4u)) & low, codes.scale);
 }
 
-// Four bytes and 1024, by way of f16, whose last bit counts one there: a conversion of integers takes longer.
+// Four bytes and 1024, by way of f16, whose last bit counts one there, in place of conversions of integers.
 fn four_numbers(word: u32) -> vec4<f32> {
     let even = unpack2x16float((word & 0x00ff00ffu) | 0x64006400u);
     let odd = unpack2x16float(((word >> 8u) & 0x00ff00ffu) | 0x64006400u);

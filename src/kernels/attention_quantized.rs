@@ -4,6 +4,7 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::attention::{Buffers, attend_as};
+use super::attention_split::{LOWEST, SHARE};
 use super::quantized_cache::{Kept, Layout, turn};
 use super::router_sums::{self, RouterAt, tell};
 use super::{attention_join, bindings, params};
@@ -36,10 +37,6 @@ const WORKGROUP: u32 = 256;
 /// The same where subgroups are so small that sums of all of them would take too much memory.
 const SMALL_WORKGROUP: u32 = 128;
 const SMALL_SUBGROUP: u32 = 16;
-/// Positions of a split are a whole number of these, but for the last ones; the shader's constant.
-const SHARE: usize = 32;
-/// The score of no position; the shader's constant.
-const LOWEST: f32 = -3.4e38;
 
 /// Whether the device can run the kernel: two teams are in a subgroup.
 pub fn fits(traits: Traits, layout: Layout) -> bool {

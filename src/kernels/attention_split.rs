@@ -41,7 +41,7 @@ pub static KERNEL: Kernel = Kernel {
 const WORKGROUP: u32 = 256;
 const LEAST_WORKGROUP: u32 = 64;
 /// Positions of a split are a whole number of these, but for the last ones; the shader's constant.
-const SHARE: usize = 32;
+pub(super) const SHARE: usize = 32;
 /// Workgroups that a step of one token is cut into: about two on each of the processors of a large GPU.
 const WORKGROUPS: u32 = 256;
 /// Invocations of a subgroup that the kernel needs for the longest heads.
@@ -49,7 +49,7 @@ const LEAST_SUBGROUP: u32 = 4;
 /// Positions that a split has at least in a full cache.
 const SPLIT_POSITIONS: u32 = 128;
 /// The score of no position; the shader's constant.
-const LOWEST: f32 = -3.4e38;
+pub(super) const LOWEST: f32 = -3.4e38;
 
 /// Splits for a step of one token, from what is known before its position is.
 pub fn splits(shape: &LlamaShape, context: u32) -> u32 {

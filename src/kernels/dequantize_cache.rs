@@ -59,8 +59,8 @@ fn dequantize_cache(args: &mut Arguments<'_>) {
     let context = p.context as usize;
     for kv_head in 0..p.kv_heads as usize {
         let rows = rows[kv_head * context * words..].par_chunks_exact(words).take(before);
-        let to = [&mut *keys, &mut *values].map(|to| to[kv_head * context * dim..].par_chunks_exact_mut(dim));
-        let [keys, values] = to;
+        let [keys, values] =
+            [&mut *keys, &mut *values].map(|to| to[kv_head * context * dim..].par_chunks_exact_mut(dim));
         rows.zip(keys.zip(values)).for_each_init(
             || vec![0f32; dim],
             |numbers, (row, (key, value))| {

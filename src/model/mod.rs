@@ -125,15 +125,12 @@ impl Model {
         on_bytes: &mut dyn FnMut(u64, u64),
     ) -> Result<Model> {
         let shape = source.shape().clone();
-        let context = cache.context;
-        if context == 0 || context > shape.max_context {
-            return Err(Error::argument("--ctx-size", format!("1 to {}", shape.max_context), context));
-        }
+        cache.check(&shape, engine.traits())?;
         let packs = activations::untried(engine.traits(), &shape)?;
         let step_tokens = default_step_tokens(engine.traits());
         let weights = weights::load(source, engine.as_mut(), slices, on_bytes)?;
         let cache = state::Cache::new(&shape, engine.as_mut(), cache)?;
-        let inputs = state::Inputs::new(&shape, engine.as_mut(), context)?;
+        let inputs = state::Inputs::new(&shape, engine.as_mut(), cache.options.context)?;
         let depths = resident::Depths::all(shape.layers, Depth::FULL);
         Ok(Model {
             engine,

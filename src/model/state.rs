@@ -31,6 +31,28 @@ pub struct CacheOptions {
     pub cache_type: CacheType,
 }
 
+impl CacheOptions {
+    /// Fails where the context is 0 or more than the model was trained for, and where its heads cannot be cut into the
+    /// groups of a cache in few bits, or not on such a device.
+    pub fn check(self, shape: &LlamaShape, traits: Traits) -> Result<()> {
+        let CacheOptions { context, cache_type } = self;
+        if context == 0 || context > shape.max_context {
+            return Err(Error::argument("--ctx-size", format!("1 to {}", shape.max_context), context));
+        }
+        let Some(layout) = Layout::of(cache_type, shape.head_dim) else { return Ok(()) };
+        if !shape.head_dim.is_multiple_of(GROUP as u32) {
+            let expected = format!("f16 for a model whose heads have no multiple of {GROUP} dimensions");
+            return Err(Error::argument("--cache-type", expected, format!("{cache_type} for {}", shape.head_dim)));
+        }
+        // What computes without subgroups runs the kernels' references.
+        if traits.packed_dot && traits.subgroup > 1 && !attention_quantized::fits(traits, layout) {
+            let expected = format!("f16 for heads of {} on a device with subgroups of 8", shape.head_dim);
+            return Err(Error::argument("--cache-type", expected, cache_type));
+        }
+        Ok(())
+    }
+}
+
 impl From<u32> for CacheOptions {
     /// So many tokens, in f16.
     fn from(context: u32) -> CacheOptions {
@@ -61,23 +83,10 @@ pub struct LayerCache {
 }
 
 impl Cache {
-    /// An empty cache.
-    ///
-    /// Fails where heads cannot be cut into the groups of a cache in few bits, and where the device has no room.
+    /// An empty cache, as options say that were checked. Fails where the device has no room.
     pub fn new(shape: &LlamaShape, engine: &mut dyn Engine, options: CacheOptions) -> Result<Cache> {
         let CacheOptions { context, cache_type } = options;
         let layout = Layout::of(cache_type, shape.head_dim);
-        if layout.is_some() && !shape.head_dim.is_multiple_of(GROUP as u32) {
-            let expected = format!("f16 for a model whose heads have no multiple of {GROUP} dimensions");
-            return Err(Error::argument("--cache-type", expected, format!("{cache_type} for {}", shape.head_dim)));
-        }
-        let traits = engine.traits();
-        // What computes without subgroups runs the kernels' references.
-        let needs = |layout| traits.packed_dot && traits.subgroup > 1 && !attention_quantized::fits(traits, layout);
-        if layout.is_some_and(needs) {
-            let expected = format!("f16 for heads of {} on a device with subgroups of 8", shape.head_dim);
-            return Err(Error::argument("--cache-type", expected, cache_type));
-        }
         let bytes = u64::from(shape.kv_dim()) * u64::from(context) * 2;
         let turns = rope_cache::turns(shape, context);
         let turns: &[u8] = bytemuck::cast_slice(&turns);
