@@ -18,7 +18,7 @@ use edge_run::engine::Engine;
 use edge_run::gpu::{self, GpuOptions};
 use edge_run::kernels::gather_tokens;
 use edge_run::kernels::product::{Depths, Output, Product, Tiles, halves, in_tiles, tile_tokens};
-use edge_run::kernels::project::{Projection, Spread, Told};
+use edge_run::kernels::project::{Projection, Spread};
 use edge_run::kernels::project_logits;
 use edge_run::kernels::sliced::SlicedWeight;
 use edge_run::precision::Depth;
@@ -88,10 +88,9 @@ fn prepare_packed(engine: &mut dyn Engine, weights: &[SlicedWeight], depth: Dept
     engine.write(told, bytemuck::bytes_of(&(depth.slices() as u32)));
     let y = recording.transient(u64::from(rows) * 4);
     let traits = engine.traits();
-    let spread = spread_asked(traits.subgroup).unwrap_or_else(|| Spread::of(traits, (rows, input), Told::Nothing));
+    let spread = spread_asked(traits.subgroup).unwrap_or_else(|| Spread::of(traits, (rows, input), None));
     for weight in weights.iter().cycle().take(REPEATS as usize) {
-        let (depth, control) = (told, x);
-        let projection = Projection { weight, x, norm: None, depth, router: None, next: None, control, spread };
+        let projection = Projection { weight, x, norm: None, depth: told, spread };
         project_logits::record(&mut recording, traits, &projection, y.all());
     }
     recording.read_back(y.span(0, 4));

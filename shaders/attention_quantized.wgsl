@@ -6,15 +6,10 @@
 //
 // A team of LANES invocations of a subgroup takes a position at a time, a lane a group of its numbers. All is done on
 // turned numbers, as they are kept; what they sum up to is turned back.
-// With one split, a router may be told of y: that of the site whose input it is.
 // q: [H, A] f32; keys, values, of which the token's own are read: [K, C, A/4] pairs of words of two f16; rows: see
 // shaders/shared/quantized_cache.wgsl. y: [H, A], or where there are splits y: [H, S, A], and behind it (highest, sum
 // of exp(score - highest)): [H, S, 2].
 #import place
-#import router
-#import router_sums
-#import add_term
-#import tell
 #import quantized_cache
 #import quantized_token
 #import team_sums
@@ -33,8 +28,6 @@ override SHARED_BY: u32 = 1u;
 override SPLITS: u32 = 1u;
 // 1: a subgroup has eight teams or more.
 override SCATTERS: u32 = 0u;
-// 1: a router is told of y.
-override TELLS: u32 = 0u;
 override TEAMS: u32 = WORKGROUP / LANES;
 // Subgroups that there can be, and vec4s of all of them.
 override SUBGROUPS: u32 = 8u;
@@ -48,16 +41,12 @@ var<immediate> params: Params;
 @group(0) @binding(1) var<storage, read> positions: array<u32>;
 @group(0) @binding(2) var<storage, read> keys: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read> values: array<vec2<u32>>;
-// The site's, [HIDDEN, H * A] f16.
-@group(0) @binding(4) var<storage, read> w1: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read_write> rows: array<vec4<u32>>;
-@group(0) @binding(6) var<storage, read_write> y: array<vec2<f32>>;
-@group(0) @binding(7) var<storage, read_write> sums: array<atomic<u32>>;
+@group(0) @binding(4) var<storage, read_write> rows: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec2<f32>>;
 
 // Of each subgroup: (highest, sum of exp(score - highest)), and the sum of exp(score - highest) * value.
 var<workgroup> subgroup_peaks: array<vec2<f32>, SUBGROUPS>;
 var<workgroup> subgroup_sums: array<vec4<f32>, SUM_VEC4S>;
-var<workgroup> told: array<vec4<f32>, HEAD_VEC4S>;
 
 fn sum_lanes(own: f32) -> f32 {
     var sum = own;
@@ -108,12 +97,7 @@ fn main(place: Place) {
     let first = min(split * share, length);
     let has_own = position >= first && position < first + share;
     let end = min(first + share, length);
-    let row_eights = params.heads * HEAD_DIM / 8u;
 
-    var early: array<vec4<u32>, EARLY>;
-    if TELLS == 1u {
-        early = early_weights(local, row_eights, head * HEAD_DIM, HEAD_DIM / 8u);
-    }
     // Two positions are always on their way, the first ones while the query is made ready; past the last one, it is read.
     let first_row = kv_head * params.context;
     let last = max(end, 1u) - 1u;
@@ -227,12 +211,8 @@ fn main(place: Place) {
         own = turned_across(own, place.lane) * select(1.0, 1.0 / whole, SPLITS == 1u);
         y[(part_at * HEAD_VEC4S + local) * 2u] = own.xy;
         y[(part_at * HEAD_VEC4S + local) * 2u + 1u] = own.zw;
-        told[local] = own;
         if SPLITS > 1u && local == 0u {
             y[params.heads * SPLITS * HEAD_VEC4S * 2u + part_at] = vec2<f32>(highest_of, whole);
         }
-    }
-    if TELLS == 1u {
-        tell_router(local, row_eights, head * HEAD_DIM, HEAD_DIM / 8u, early);
     }
 }

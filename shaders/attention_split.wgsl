@@ -8,13 +8,8 @@
 // A team of LANES invocations of a subgroup reads two positions at a time, each of them every LANES-th eight of the
 // dimensions, so that the loads of a team lie side by side. Each team has a running softmax of its own, so that none
 // waits for another; they meet at the end, those of a subgroup first.
-// With one split and one token, a router may be told of y: that of the site whose input it is.
 // q: [T, H, A] f32; keys, values: [K, C, A/8] vec4s of eight f16.
 #import place
-#import router
-#import router_sums
-#import add_term
-#import tell
 
 struct Params {
     heads: u32,
@@ -30,8 +25,6 @@ override HEAD_DIM: u32 = 128u;
 // Heads that share keys and values.
 override SHARED_BY: u32 = 1u;
 override SPLITS: u32 = 1u;
-// 1: a router is told of y.
-override TELLS: u32 = 0u;
 // vec4s of all lanes of a team, and of all teams.
 override HEAD_VEC4S: u32 = 2u * LANES * EIGHTS;
 override TEAM_VEC4S: u32 = 2u * WORKGROUP * EIGHTS;
@@ -47,14 +40,10 @@ var<immediate> params: Params;
 @group(0) @binding(3) var<storage, read> values: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> peaks: array<vec2<f32>>;
-// The site's, [HIDDEN, H * A] f16.
-@group(0) @binding(6) var<storage, read> w1: array<vec4<u32>>;
-@group(0) @binding(7) var<storage, read_write> sums: array<atomic<u32>>;
 
 // Of each subgroup: (highest, sum of exp(score - highest)), and the sum of exp(score - highest) * value.
 var<workgroup> subgroup_peaks: array<vec2<f32>, TEAMS>;
 var<workgroup> subgroup_sums: array<vec4<f32>, TEAM_VEC4S>;
-var<workgroup> told: array<vec4<f32>, HEAD_VEC4S>;
 
 // Eight dimensions.
 struct Eight {
@@ -106,10 +95,6 @@ fn main(place: Place) {
     let first = min(split * share, length);
     let end = min(first + share, length);
 
-    var early: array<vec4<u32>, EARLY>;
-    if TELLS == 1u {
-        early = early_weights(local, params.heads * words, head * HEAD_DIM, words);
-    }
     // Eights past the head's end are its last one, and count for nothing.
     var query: array<Eight, 8>;
     for (var e = 0u; e < EIGHTS; e++) {
@@ -190,12 +175,8 @@ fn main(place: Place) {
         }
         own *= select(1.0, 1.0 / whole, SPLITS == 1u);
         y[to * 2u * words + v] = own;
-        told[v] = own;
         if v == 0u {
             peaks[to] = vec2<f32>(best, whole);
         }
-    }
-    if TELLS == 1u {
-        tell_router(local, params.heads * words, head * HEAD_DIM, words, early);
     }
 }

@@ -2,24 +2,22 @@
 #import place
 #import bins
 #import sliced
-#import router
-#import router_sums
 #import packed_dot
 #import packed_input
 #import projection
 
-@group(0) @binding(12) var<storage, read_write> depth: array<u32>;
-@group(0) @binding(13) var<storage, read_write> y: array<f32>;
+@group(0) @binding(7) var<storage, read> depth: array<u32>;
+@group(0) @binding(8) var<storage, read_write> y: array<f32>;
 
 fn row_of(workgroup: u32, own: u32) -> u32 {
     return workgroup * OWN_ROWS + own;
 }
 
-fn ahead(team: Team) -> Beside {
-    return Beside();
+fn ahead(team: Team) -> vec4<f32> {
+    return vec4<f32>();
 }
 
-fn finish(team: Team, sums: vec4<f32>, beside: Beside) {
+fn finish(team: Team, sums: vec4<f32>, beside: vec4<f32>) {
     let row = team.first + team.lane;
     if team.lane < ROWS && row < params.rows {
         y[params.first_row + row] = sums[team.lane];
@@ -28,5 +26,5 @@ fn finish(team: Team, sums: vec4<f32>, beside: Beside) {
 
 @compute @workgroup_size(WORKGROUP)
 fn main(place: Place) {
-    multiply(place);
+    project(place, depth[0]);
 }

@@ -4,18 +4,22 @@
 #import bins
 #import sliced
 #import router
-#import router_sums
 #import packed_dot
 #import packed_input
 #import projection
+#import tell
 
-@group(0) @binding(12) var<storage, read> positions: array<u32>;
+@group(0) @binding(7) var<storage, read> depth: array<u32>;
+// Of all routers, [4 L, REST].
+@group(0) @binding(8) var<storage, read> rest: array<f32>;
+@group(0) @binding(9) var<storage, read> w1: array<vec2<u32>>;
+@group(0) @binding(10) var<storage, read> positions: array<u32>;
 // [C, A/2] of (cos, sin), two to an entry.
-@group(0) @binding(13) var<storage, read> turns: array<vec4<f32>>;
-@group(0) @binding(14) var<storage, read_write> depth: array<u32>;
-@group(0) @binding(15) var<storage, read_write> q: array<vec2<f32>>;
-@group(0) @binding(16) var<storage, read_write> keys: array<u32>;
-@group(0) @binding(17) var<storage, read_write> values: array<u32>;
+@group(0) @binding(11) var<storage, read> turns: array<vec4<f32>>;
+@group(0) @binding(12) var<storage, read_write> told: array<f32>;
+@group(0) @binding(13) var<storage, read_write> q: array<vec2<f32>>;
+@group(0) @binding(14) var<storage, read_write> keys: array<u32>;
+@group(0) @binding(15) var<storage, read_write> values: array<u32>;
 
 // The products of the workgroup's rows.
 var<workgroup> outcome: array<f32, OWN_ROWS>;
@@ -43,28 +47,19 @@ fn turn(a: f32, b: f32, by: vec2<f32>) -> vec2<f32> {
     return vec2<f32>(a * by.x - b * by.y, b * by.x + a * by.y);
 }
 
-fn ahead(team: Team) -> Beside {
-    return Beside();
+fn ahead(team: Team) -> vec4<f32> {
+    return vec4<f32>();
 }
 
-fn finish(team: Team, sums: vec4<f32>, beside: Beside) {
+fn finish(team: Team, sums: vec4<f32>, beside: vec4<f32>) {
     if team.lane < ROWS {
         outcome[team.own + team.lane] = sums[team.lane];
     }
 }
 
-@compute @workgroup_size(WORKGROUP)
-fn main(place: Place) {
-    let local = local_of(place);
-    let four = four_of(place.workgroup.x, min(local, OWN_ROWS / 4u - 1u));
+// Turns the products of the workgroup's rows, and puts them where they belong.
+fn hand_out(four: Four, local: u32, position: u32, by: vec4<f32>) {
     let quarter = HEAD_DIM / 4u;
-    let position = positions[0];
-    let by = turns[position * quarter + four.j];
-    multiply(place);
-    workgroupBarrier();
-    if local >= OWN_ROWS / 4u || four.slot >= params.heads + 2u * params.kv_heads {
-        return;
-    }
     let low = vec2<f32>(outcome[4u * local], outcome[4u * local + 1u]);
     let high = vec2<f32>(outcome[4u * local + 2u], outcome[4u * local + 3u]);
     let first = turn(low.x, high.x, by.xy);
@@ -81,5 +76,22 @@ fn main(place: Place) {
         let to = ((four.slot - params.heads - params.kv_heads) * params.context + position) * 2u * quarter + four.j;
         values[to] = pack2x16float(low);
         values[to + quarter] = pack2x16float(high);
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(place: Place) {
+    if place.workgroup.x >= ROW_WORKGROUPS {
+        tell(place);
+        return;
+    }
+    let local = local_of(place);
+    let four = four_of(place.workgroup.x, min(local, OWN_ROWS / 4u - 1u));
+    let position = positions[0];
+    let by = turns[position * (HEAD_DIM / 4u) + four.j];
+    project(place, depth[0]);
+    workgroupBarrier();
+    if local < OWN_ROWS / 4u && four.slot < params.heads + 2u * params.kv_heads {
+        hand_out(four, local, position, by);
     }
 }

@@ -1,57 +1,69 @@
-// y += W x for one token: what attention and feed-forward add to the residual stream. The router of the site whose
-// input is the norm of y is told of it.
+// y += W x for one token: what attention and feed-forward add to the residual stream. Where routers choose, one workgroup
+// more than the rows have chooses the depths of the two sites that come next, by hidden units that are there.
 #import place
 #import bins
 #import sliced
 #import router
-#import router_sums
-#import add_term
 #import packed_dot
 #import packed_input
 #import projection
-#import tell_by_teams
 
-// The next site's: [HIDDEN, rows] f16, and [rows].
-@group(0) @binding(12) var<storage, read> w1: array<u32>;
-@group(0) @binding(13) var<storage, read> next_norm: array<f32>;
-@group(0) @binding(14) var<storage, read_write> depth: array<u32>;
-@group(0) @binding(15) var<storage, read_write> sums: array<atomic<u32>>;
-@group(0) @binding(16) var<storage, read_write> y: array<f32>;
+// Workgroups that have rows, and sites that the one after them chooses for.
+override ROW_WORKGROUPS: u32 = 0xffffffffu;
+override CHOSEN: u32 = 0u;
+const TOLD_ROW: u32 = 64u;
+
+// Of all routers, [4 L, REST].
+@group(0) @binding(7) var<storage, read> rest: array<f32>;
+@group(0) @binding(8) var<storage, read> control: array<Control>;
+// The hidden units of the routers that choose.
+@group(0) @binding(9) var<storage, read> told: array<f32>;
+// The depth here, and every `depth_row` entries that of a site that comes next.
+@group(0) @binding(10) var<storage, read_write> depth: array<u32>;
+@group(0) @binding(11) var<storage, read_write> y: array<f32>;
 
 fn row_of(workgroup: u32, own: u32) -> u32 {
     return workgroup * OWN_ROWS + own;
 }
 
-fn ahead(team: Team) -> Beside {
-    var beside = Beside();
+// What is added to.
+fn ahead(team: Team) -> vec4<f32> {
+    var before = vec4<f32>();
     for (var r = 0u; r < ROWS; r++) {
-        beside.before[r] = y[team.rows[r]];
-        beside.weight[r] = next_norm[team.rows[r]];
+        before[r] = y[team.rows[r]];
     }
-    if TELLS == 1u {
-        beside.told = fetch_told(team.lane, team.rows.x, team.rows.z, params.rows);
-    }
-    return beside;
+    return before;
 }
 
-fn finish(team: Team, sums: vec4<f32>, beside: Beside) {
-    let after = beside.before + sums;
+fn finish(team: Team, sums: vec4<f32>, before: vec4<f32>) {
+    let after = before + sums;
     for (var r = 0u; r < ROWS; r++) {
-        if team.first + r < params.rows {
-            if team.lane == r {
-                y[team.first + r] = after[r];
-            }
-            if TELLS == 1u {
-                tell_number(beside.told, r, team.first + r, after[r] * beside.weight[r]);
-            }
+        if team.lane == r && team.first + r < params.rows {
+            y[team.first + r] = after[r];
+        }
+    }
+}
+
+// Chooses, a subgroup for a site.
+fn choose(place: Place) {
+    for (var at = place.subgroup; at < CHOSEN; at += place.subgroups) {
+        let site = params.site + at;
+        var sum = vec3<f32>();
+        for (var unit = place.lane; unit < HIDDEN; unit += place.size) {
+            sum += told[at * TOLD_ROW + unit] * w2_of(site * REST, unit);
+        }
+        let slices = depth_of(subgroupAdd(sum) + b2_of(site * REST), control[site]);
+        if place.lane == 0u {
+            depth[(1u + at) * params.depth_row] = slices;
         }
     }
 }
 
 @compute @workgroup_size(WORKGROUP)
 fn main(place: Place) {
-    multiply(place);
-    if TELLS == 1u {
-        end_telling(local_of(place));
+    if place.workgroup.x >= ROW_WORKGROUPS {
+        choose(place);
+    } else {
+        project(place, depth[0]);
     }
 }

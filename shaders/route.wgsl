@@ -1,48 +1,62 @@
-// The depth of each token at one site, by the site's router; one workgroup a token. src/routing.rs tells the formula.
-// Invocations share the hidden units evenly; those of one unit lie side by side and take turns along its row.
+// The norm of each token, and its depth at some neighbouring sites by the sites' routers, which look at the norm; one
+// workgroup a token and site. src/routing.rs tells the formula. Invocations share the hidden units evenly; those of one
+// unit lie side by side and take turns along its row.
 #import router
 
 struct Params {
     // Eights of numbers in a row of x, and so in a row of w1.
     row_eights: u32,
-    // The site's entry in `control`.
-    site: u32,
+    // The first site, whose router is the first in `w1`.
+    first_site: u32,
+    // Entries of a site's row of `depths`.
+    depths_row: u32,
+    // Added to the mean square by the norm.
+    eps: f32,
 }
 
 override WORKGROUP: u32 = 256u;
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
-// [HIDDEN, input] f16, eight to an entry.
-@group(0) @binding(1) var<storage, read> w1: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read> b1: array<f32>;
-// [3, HIDDEN]
-@group(0) @binding(3) var<storage, read> w2: array<f32>;
-@group(0) @binding(4) var<storage, read> b2: array<f32>;
-@group(0) @binding(5) var<storage, read> control: array<Control>;
+@group(0) @binding(1) var<storage, read> norm: array<vec4<f32>>;
+// [S, HIDDEN, D] f16 of the S sites, eight to an entry.
+@group(0) @binding(2) var<storage, read> w1: array<vec4<u32>>;
+// [4 L, REST], as control of all sites.
+@group(0) @binding(3) var<storage, read> rest: array<f32>;
+@group(0) @binding(4) var<storage, read> control: array<Control>;
 // The token that gets the depth chosen for each token.
-@group(0) @binding(6) var<storage, read> deal: array<u32>;
+@group(0) @binding(5) var<storage, read> deal: array<u32>;
+@group(0) @binding(6) var<storage, read_write> normed: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> depths: array<u32>;
 
-// Parts of w1's row times x, and of the square of x.
-var<workgroup> partial: array<vec2<f32>, WORKGROUP>;
+// Parts of w1's row times x * norm, of the square of x, and of that of x * norm.
+var<workgroup> partial: array<vec3<f32>, WORKGROUP>;
 // What each hidden unit adds to the three outputs.
 var<workgroup> terms: array<vec3<f32>, HIDDEN>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let token = workgroup.x;
+    let site = params.first_site + workgroup.y;
+    let own_rest = site * REST;
     let lanes = WORKGROUP / HIDDEN;
     let unit = local / lanes;
     let lane = local % lanes;
+    let row = token * params.row_eights * 2u;
 
-    // The root of the mean square divides all of x alike, so it may divide the sum instead.
-    var sums = vec2<f32>();
+    // What divides all of x alike may divide the sum instead.
+    var sums = vec3<f32>();
     for (var k = lane; k < params.row_eights; k += lanes) {
-        let low = x[(token * params.row_eights + k) * 2u];
-        let high = x[(token * params.row_eights + k) * 2u + 1u];
-        let w = w1[unit * params.row_eights + k];
-        sums += vec2<f32>(dot_eight(w, low, high), dot(low, low) + dot(high, high));
+        let low = x[row + 2u * k];
+        let high = x[row + 2u * k + 1u];
+        let low_normed = low * norm[2u * k];
+        let high_normed = high * norm[2u * k + 1u];
+        let w = w1[(workgroup.y * HIDDEN + unit) * params.row_eights + k];
+        sums += vec3<f32>(
+            dot_eight(w, low_normed, high_normed),
+            dot(low, low) + dot(high, high),
+            dot(low_normed, low_normed) + dot(high_normed, high_normed),
+        );
     }
     partial[local] = sums;
     for (var step = lanes / 2u; step > 0u; step /= 2u) {
@@ -51,10 +65,18 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             partial[local] += partial[local + step];
         }
     }
+    workgroupBarrier();
+    let means = partial[unit * lanes].yz / f32(params.row_eights * 8u);
+    let scale = inverseSqrt(means.x + params.eps);
     if lane == 0u {
-        let mean_square = partial[local].y / f32(params.row_eights * 8u);
-        let h = silu(partial[local].x * inverseSqrt(mean_square + EPS) + b1[unit]);
-        terms[unit] = h * vec3<f32>(w2[unit], w2[HIDDEN + unit], w2[2u * HIDDEN + unit]);
+        let both = scale * inverseSqrt(means.y * scale * scale + EPS);
+        let h = silu(partial[local].x * both + rest[own_rest + unit]);
+        terms[unit] = h * w2_of(own_rest, unit);
+    }
+    if workgroup.y == 0u {
+        for (var k = local; k < 2u * params.row_eights; k += WORKGROUP) {
+            normed[row + k] = x[row + k] * scale * norm[k];
+        }
     }
     for (var step = HIDDEN / 2u; step > 0u; step /= 2u) {
         workgroupBarrier();
@@ -63,7 +85,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         }
     }
     if local == 0u {
-        let o = terms[0] + vec3<f32>(b2[0], b2[1], b2[2]);
-        depths[deal[token]] = depth_of(o, control[params.site]);
+        let depth = depth_of(terms[0] + b2_of(own_rest), control[site]);
+        depths[workgroup.y * params.depths_row + deal[token]] = depth;
     }
 }

@@ -199,11 +199,13 @@ fn data_that_begins_between_words_is_refused() {
 #[test]
 fn a_manifest_of_another_kind_is_refused_by_field() {
     type Change = fn(&mut Value);
-    let changes: [(&str, Change); 13] = [
-        ("model folder version `3`", |manifest| {
-            *manifest = json!({"format_version": 3, "of": "another time"});
+    let changes: [(&str, Change); 14] = [
+        ("edge-run.json`, `4` is not supported; supported: 1 and 3", |manifest| {
+            *manifest = json!({"format_version": 4, "of": "another time"});
         }),
-        ("model folder version `0`", |manifest| manifest["format_version"] = json!(0)),
+        ("`0` is not supported; supported: 1 and 3", |manifest| manifest["format_version"] = json!(0)),
+        // Its routers looked at other numbers.
+        ("`2` is not supported; supported: 1 and 3: quantize", |manifest| manifest["format_version"] = json!(2)),
         ("architecture `mamba`", |manifest| manifest["architecture"] = json!("mamba")),
         ("number of slices `3`", |manifest| manifest["quantization"]["slices"] = json!(3)),
         ("number of bits of a slice `4`", |manifest| manifest["quantization"]["slice_bits"] = json!(4)),
@@ -241,8 +243,8 @@ fn a_folder_with_routing_must_have_sound_routers() {
     type Change = fn(&mut Value);
     let changes: [(&str, Change); 7] = [
         // A reader that knew no routers would take it.
-        ("format_version: expected 2", |manifest| manifest["format_version"] = json!(1)),
-        ("layers.0.down.router.b1", |manifest| drop(manifest.as_object_mut().unwrap().remove("routing"))),
+        ("format_version: expected 3", |manifest| manifest["format_version"] = json!(1)),
+        ("routers.", |manifest| drop(manifest.as_object_mut().unwrap().remove("routing"))),
         ("routing: expected rising bits", |manifest| drop(manifest["routing"].as_array_mut().unwrap().pop())),
         ("routing: expected rising bits", |manifest| manifest["routing"] = json!([])),
         ("got 4 bits after 2 bits out of order", |manifest| manifest["routing"][1]["threshold"] = json!(9.0)),
@@ -261,16 +263,16 @@ fn a_folder_with_routing_must_have_sound_routers() {
 
     let (_dir, plain) = self::sound(7);
     change_manifest(&plain, |manifest| {
-        manifest["format_version"] = json!(2);
+        manifest["format_version"] = json!(3);
         manifest["routing"] = serde_json::from_slice::<Value>(&sound).unwrap()["routing"].clone();
     });
-    assert!(damage(&plain).contains("layers.0.qkv.router.w1: expected F16 [32, 64], got no tensor"));
+    assert!(damage(&plain).contains("routers.w1: expected F16 [8, 32, 64], got no tensor"));
 }
 
 #[test]
 fn a_router_that_is_not_finite_is_found_though_its_hash_is_right() {
     let infinite = f16::NEG_INFINITY.to_le_bytes();
-    for (tensor, bytes) in [("layers.1.o.router.w1", &infinite[..]), ("layers.0.down.router.b2", &[0, 0, 0xc0, 0x7f])] {
+    for (tensor, bytes) in [("routers.w1", &infinite[..]), ("routers.rest", &[0, 0, 0xc0, 0x7f])] {
         let (_dir, model, _) = routed(8);
         change_data(&model.join("base.safetensors"), tensor, bytes);
         agree(&model, "base.safetensors");
@@ -313,9 +315,9 @@ fn a_pack_that_would_not_be_read_is_not_written() {
     let before = fs::read(&path).unwrap();
     let mut faulty = [sound(), sound(), sound()];
     faulty[0].set("layers.0.o.scales", 1, 0.0);
-    faulty[1].set("layers.1.down.router.w1", 5, f32::NAN);
+    faulty[1].set("routers.w1", 5, f32::NAN);
     faulty[2].info.group_size = 0;
-    let words = ["layers.0.o.scales: expected steps above zero", "layers.1.down.router.w1", "group_size"];
+    let words = ["layers.0.o.scales: expected steps above zero", "routers.w1", "group_size"];
     for (pack, words) in faulty.iter().zip(words) {
         let fault = pack.write(&path).unwrap_err().to_string();
         assert!(fault.contains(words) && fault.contains("pack.safetensors"), "{words}: {fault}");
@@ -338,8 +340,8 @@ fn a_damaged_pack_is_refused_by_tensor_or_field() {
             drop(header.as_object_mut().unwrap().remove("__metadata__"))
         }),
         ("metadata edge_run_calibration", |header| header["__metadata__"]["edge_run_calibration"] = json!("{")),
-        ("`2` is not supported; supported: 1", |h| {
-            facts(h, |facts| *facts = json!({"pack_version": 2, "of": "another time"}))
+        ("`3` is not supported; supported: 2", |h| {
+            facts(h, |facts| *facts = json!({"pack_version": 3, "of": "another time"}))
         }),
         ("missing field `recipe`", |h| facts(h, |facts| drop(facts.as_object_mut().unwrap().remove("recipe")))),
         ("unknown field `colour`", |h| facts(h, |facts| facts["colour"] = json!("red"))),
@@ -352,20 +354,20 @@ fn a_damaged_pack_is_refused_by_tensor_or_field() {
         ("layers.1.qkv.scales: expected F16 [128, 1, 2], got BF16", |header| {
             header["layers.1.qkv.scales"]["dtype"] = json!("BF16")
         }),
-        ("layers.0.down.router.w1: expected F16 [32, 128], got F16 [128, 32]", |header| {
-            header["layers.0.down.router.w1"]["shape"] = json!([128, 32])
+        ("routers.w1: expected F16 [8, 32, 64], got F16 [8, 64, 32]", |header| {
+            header["routers.w1"]["shape"] = json!([8, 64, 32])
         }),
-        ("layers.0.o.router.b2: expected F32 [3], got no tensor", |header| {
+        ("routers.rest: expected F32 [8, 132], got no tensor", |header| {
             let header = header.as_object_mut().unwrap();
-            let tensor = header.remove("layers.0.o.router.b2").unwrap();
-            header.insert("layers.9.o.router.b2".into(), tensor);
+            let tensor = header.remove("routers.rest").unwrap();
+            header.insert("routers.other".into(), tensor);
         }),
         ("one.more: expected no such tensor", |header| {
             let end = header.as_object().unwrap().values().filter_map(|t| t["data_offsets"][1].as_u64()).max();
             header["one.more"] = json!({"dtype": "F16", "shape": [0], "data_offsets": [end, end]});
         }),
         ("header: expected a safetensors header", |header| {
-            header["layers.0.o.router.b2"]["data_offsets"] = json!([0, 1u64 << 40]);
+            header["routers.rest"]["data_offsets"] = json!([0, 1u64 << 40]);
         }),
     ];
     let (_dir, _, path) = routed(11);
@@ -380,7 +382,7 @@ fn a_damaged_pack_is_refused_by_tensor_or_field() {
     for (tensor, bytes, words) in [
         ("layers.0.qkv.scales", &infinite[..], "layers.0.qkv.scales: expected finite numbers"),
         ("layers.1.gate_up.scales", below.as_flattened(), "layers.1.gate_up.scales: expected steps above zero, got -1"),
-        ("layers.1.gate_up.router.w2", &[0, 0, 0xc0, 0x7f], "layers.1.gate_up.router.w2: expected finite numbers"),
+        ("routers.rest", &[0, 0, 0xc0, 0x7f], "routers.rest: expected finite numbers"),
     ] {
         change_data(&path, tensor, bytes);
         let fault = pack_damage(&path);

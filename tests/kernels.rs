@@ -599,7 +599,7 @@ impl AttentionProblem {
                 }
                 splits => {
                     let (parts, context) = ((self.tokens, splits), self.context);
-                    attention_split::record(recording, PROCESSORS, &shape, parts, context, buffers, None);
+                    attention_split::record(recording, PROCESSORS, &shape, parts, context, buffers);
                 }
             }
             y

@@ -1,48 +1,39 @@
 //! The kernels that choose depths and order tokens by them, on both engines, each with a control that must fail.
 
+#[path = "common/buffers.rs"]
+mod buffers;
 #[path = "common/gpu.rs"]
 mod gpu;
 #[path = "common/processors.rs"]
 mod processors;
 
+use buffers::{far, floats, random_routers, uniform, upload};
 use edge_run::cpu;
 use edge_run::engine::{Engine, Traits};
 use edge_run::kernels::gather_inputs;
 use edge_run::kernels::gather_tokens::{self, PADDING, entry};
-use edge_run::kernels::made::Made;
-use edge_run::kernels::route::{self, Control, Router};
-use edge_run::recording::{Buffer, Recording, Span};
-use edge_run::routing::{HIDDEN, SCORES};
-use half::f16;
+use edge_run::kernels::route;
+use edge_run::kernels::routers::Control;
+use edge_run::recording::{Recording, Span};
 use processors::PROCESSORS;
 use proptest::prelude::*;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use rand::{RngExt, SeedableRng};
 
 /// Records a computation over buffers that it fills itself, and returns the range to read.
 type Build<'a> = &'a dyn Fn(&mut dyn Engine, &mut Recording) -> Span;
 
 fn run(engine: &mut dyn Engine, build: Build<'_>) -> Vec<u32> {
-    let mut recording = Recording::new();
-    let output = build(engine, &mut recording);
-    recording.read_back(output);
-    let mut prepared = engine.prepare(recording).expect("the recording can be prepared");
-    bytemuck::pod_collect_to_vec(&engine.run(&mut prepared).expect("the recording runs").remove(0))
+    buffers::run(engine, &|engine: &mut dyn Engine, recording: &mut Recording| vec![build(engine, recording)]).remove(0)
 }
 
-fn upload<T: bytemuck::Pod>(engine: &mut dyn Engine, data: &[T]) -> Buffer {
-    let bytes: &[u8] = bytemuck::cast_slice(data);
-    let buffer = engine.create("test", bytes.len() as u64).expect("room for a test buffer");
-    engine.write(buffer.all(), bytes);
-    buffer
-}
-
-/// A random router over random tokens.
+/// Random routers of one to three neighbouring sites over random tokens.
 #[derive(Debug, Clone)]
 struct RouteProblem {
     seed: u64,
     tokens: u32,
+    sites: u32,
     eights: u32,
     threshold: f32,
     most: u32,
@@ -52,72 +43,57 @@ struct RouteProblem {
     /// Factor of the outputs: far out, softplus must neither overflow nor vanish.
     spread: f32,
     dealt: bool,
-    made: Making,
 }
 
-/// What makes x.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Making {
-    Before,
-    Norm,
-    Gated,
-}
+const EPS: f32 = 1e-5;
 
 fn route_problem() -> impl Strategy<Value = RouteProblem> {
-    let sizes = (any::<u64>(), 1u32..40, 1u32..100, -2.0f32..2.0, 1u32..=4, any::<bool>());
+    let sizes = (any::<u64>(), 1u32..40, 1u32..=3, 1u32..100, -2.0f32..2.0, 1u32..=4, any::<bool>());
     let factors = (prop_oneof![Just(1.0f32), Just(1e-2), Just(1e3)], prop_oneof![Just(1.0f32), Just(300.0)]);
-    let made = prop_oneof![Just(Making::Before), Just(Making::Norm), Just(Making::Gated)];
-    (sizes, factors, any::<bool>(), made).prop_map(|(sizes, (loudness, spread), dealt, made)| {
-        let (seed, tokens, eights, threshold, most, software) = sizes;
-        RouteProblem { seed, tokens, eights, threshold, most, software, loudness, spread, dealt, made }
+    (sizes, factors, any::<bool>()).prop_map(|(sizes, (loudness, spread), dealt)| {
+        let (seed, tokens, sites, eights, threshold, most, software) = sizes;
+        RouteProblem { seed, tokens, sites, eights, threshold, most, software, loudness, spread, dealt }
     })
 }
 
 impl RouteProblem {
-    /// The control buffer has three sites, of which the second is run: the others would open no gate.
+    /// The depths; the site before those that are run and the one after would open no gate.
     fn build(&self) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
         move |engine, recording| self.record(engine, recording)[0]
     }
 
-    /// The depths, and x.
+    /// The depths in rows without gaps, and the norm.
     fn record(&self, engine: &mut dyn Engine, recording: &mut Recording) -> [Span; 2] {
         let rng = &mut StdRng::seed_from_u64(self.seed);
-        let input = self.eights * 8;
-        let uniform = |rng: &mut StdRng, count: u32, size: f32| -> Vec<f32> {
-            (0..count).map(|_| rng.random_range(-size..size)).collect()
-        };
-        let x = upload(engine, &uniform(rng, self.tokens * input, self.loudness)).all();
-        // No louder, so that silu bends the gates.
-        let given = upload(engine, &uniform(rng, 2 * self.tokens * input, self.loudness.min(4.0))).all();
-        let weight = upload(engine, &uniform(rng, input, 2.0));
-        let made = match self.made {
-            Making::Before => Made::Before,
-            Making::Norm => Made::Norm { from: given.buffer.span(0, x.bytes), weight, eps: 1e-5 },
-            Making::Gated => Made::Gated { from: given },
-        };
-        let unit = 3.0 / (input as f32).sqrt();
-        let w1: Vec<f16> = uniform(rng, HIDDEN * input, unit).into_iter().map(f16::from_f32).collect();
-        let router = Router {
-            w1: upload(engine, &w1),
-            b1: upload(engine, &uniform(rng, HIDDEN, 1.0)),
-            w2: upload(engine, &uniform(rng, SCORES * HIDDEN, self.spread)),
-            b2: upload(engine, &uniform(rng, SCORES, self.spread)),
-            input,
-        };
+        let dim = self.eights * 8;
+        let x = upload(engine, &uniform(rng, self.tokens * dim, self.loudness)).all();
+        let weight = upload(engine, &uniform(rng, dim, 2.0));
+        let routers = random_routers(engine, rng, self.sites + 2, dim, self.spread);
         let closed = Control { threshold: f32::MAX, most: 4 };
-        let control = [closed, Control { threshold: self.threshold, most: self.most }, closed];
+        let mut control = vec![Control { threshold: self.threshold, most: self.most }; self.sites as usize + 2];
+        (control[0], control[self.sites as usize + 1]) = (closed, closed);
         let control = upload(engine, &control).all();
         let mut deal: Vec<u32> = (0..self.tokens).collect();
         if self.dealt {
             deal.shuffle(rng);
         }
         let deal = upload(engine, &deal).all();
-        let depths = upload(engine, &vec![0u32; self.tokens as usize]).all();
+        let depths = upload(engine, &vec![0u32; (self.sites * self.tokens) as usize]).all();
+        let normed = recording.transient(x.bytes).all();
         // Subgroups of eight are for devices that have them, and for references.
         let subgroup = if engine.traits().subgroup > 8 { engine.traits().subgroup } else { PROCESSORS.subgroup };
         let traits = Traits { software: self.software, subgroup, ..PROCESSORS };
-        route::record(recording, traits, &router, &route::Inputs { x, made, control, site: 1, deal }, depths);
-        [depths, x]
+        let inputs = route::Inputs {
+            x,
+            norm: (weight, EPS),
+            normed,
+            sites: 1..1 + self.sites,
+            control,
+            deal,
+            depths: (depths, self.tokens),
+        };
+        route::record(recording, traits, &routers, &inputs);
+        [depths, normed]
     }
 }
 
@@ -129,7 +105,8 @@ fn differences(a: &[u32], b: &[u32]) -> usize {
 fn sound() -> RouteProblem {
     RouteProblem {
         seed: 1,
-        tokens: 256,
+        tokens: 128,
+        sites: 2,
         eights: 72,
         threshold: 0.0,
         most: 4,
@@ -137,7 +114,6 @@ fn sound() -> RouteProblem {
         loudness: 1.0,
         spread: 1.0,
         dealt: false,
-        made: Making::Before,
     }
 }
 
@@ -180,9 +156,9 @@ proptest! {
         let Some(mut gpu) = gpu::gpu() else { return Ok(()) };
         let reference = run(cpu::open().as_mut(), &problem.build());
         prop_assert!(reference.iter().all(|depth| (1..=problem.most).contains(depth)), "{reference:?}");
-        // A score within a rounding error of the threshold may fall on either side, so one token is let pass.
+        // A score within a rounding error of the threshold may fall on either side, so one is let pass.
         let far = differences(&run(gpu.as_mut(), &problem.build()), &reference);
-        prop_assert!(far <= 1, "{far} of {} tokens", problem.tokens);
+        prop_assert!(far <= 1, "{far} of {} depths", reference.len());
     }
 
     #[test]
@@ -247,27 +223,21 @@ fn another_threshold_router_clamp_deal_and_order_are_noticed() {
     assert_ne!(run(gpu.as_mut(), &gather(8, &[1, 2, 3])), run(cpu::open().as_mut(), &gather(8, &[1, 3, 2])));
 }
 
-/// Whatever kernel makes it, and with no other numbers than before where none does.
+/// The norm is made whether the router does it or a kernel of its own.
 #[test]
-fn a_router_that_makes_its_input_makes_what_kernels_of_its_own_would() {
-    for made in [Making::Norm, Making::Gated, Making::Before] {
-        let numbers = |engine: &mut dyn Engine, software: bool, made: Making| -> Vec<f32> {
-            let problem = RouteProblem { software, made, tokens: 5, ..sound() };
-            let x =
-                run(engine, &|engine: &mut dyn Engine, recording: &mut Recording| problem.record(engine, recording)[1]);
-            x.into_iter().map(f32::from_bits).collect()
-        };
-        let expected = numbers(cpu::open().as_mut(), false, made);
-        for mut engine in
-            [cpu::open()].into_iter().chain(gpu::gpu().map(|_| edge_run::gpu::open(0, Default::default()).unwrap()))
-        {
-            let far = |other: Vec<f32>| -> f32 {
-                assert_eq!(other.len(), expected.len());
-                expected.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-            };
-            assert!(far(numbers(engine.as_mut(), true, made)) < 1e-5, "{made:?}");
-            assert!(far(numbers(engine.as_mut(), true, Making::Before)) > 0.1 || made == Making::Before, "{made:?}");
-        }
+fn what_routers_look_at_is_the_norm() {
+    let norm = |engine: &mut dyn Engine, problem: RouteProblem| -> Vec<f32> {
+        let record = |engine: &mut dyn Engine, recording: &mut Recording| problem.record(engine, recording)[1];
+        floats(&run(engine, &record))
+    };
+    let of = |software: bool| RouteProblem { software, tokens: 5, ..sound() };
+    let expected = norm(cpu::open().as_mut(), of(false));
+    let other = norm(cpu::open().as_mut(), RouteProblem { seed: 2, ..of(false) });
+    for mut engine in
+        [cpu::open()].into_iter().chain(gpu::gpu().map(|_| edge_run::gpu::open(0, Default::default()).unwrap()))
+    {
+        let made = norm(engine.as_mut(), of(true));
+        assert!(far(&made, &expected) < 1e-5 && far(&made, &other) > 0.1);
     }
 }
 

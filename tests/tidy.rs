@@ -21,6 +21,7 @@ const LEVELS: &[&[&str]] = &[
 const SIBLINGS: &[(&str, &str)] = &[
     ("precision", "error"),
     ("routing", "precision"),
+    ("routing", "shape"),
     ("sampling", "error"),
     ("text", "format"),
     ("calibrate", "quantize"),
@@ -31,7 +32,7 @@ const SIBLINGS: &[(&str, &str)] = &[
 
 /// Files of `src/kernels` that are no kernel.
 const KERNEL_SUPPORT: &[&str] =
-    &["made", "mod", "packed", "product", "project", "quantized_cache", "router_sums", "shaders", "sliced"];
+    &["mod", "packed", "product", "project", "quantized_cache", "routers", "shaders", "sliced", "telling"];
 
 const RUST_LINES_MAX: usize = 400;
 const WGSL_LINES_MAX: usize = 260;

@@ -1,4 +1,4 @@
-// A workgroup's own copy of a site's input, as pairs of int8s, and the depth that the site's router chooses for it.
+// A workgroup's own copy of a site's input, as pairs of int8s.
 // What a kernel binds is declared in `projection`.
 
 // Invocations that pack a chunk, side by side in a subgroup: 4, 8 or 16.
@@ -24,39 +24,14 @@ override SUBGROUPS: u32 = 64u;
 var<workgroup> planes: array<vec4<u32>, PLANE_VEC4S>;
 // What a low int8 counts for, and the sum of the numbers.
 var<workgroup> about: array<vec2<f32>, CHUNKS>;
-// Of each subgroup: the sum of the squares of x, and of the input.
-var<workgroup> squares: array<vec2<f32>, SUBGROUPS>;
-
-// Hidden units of the router that an invocation of the subgroup that chooses takes, 8 at most.
-override UNITS: u32 = 1u;
-
-// What an invocation knows of the router: of each of its units, w2, b1 and what it was told; b2 and the threshold; the
-// most slices that may be read.
-struct Heard {
-    weights: array<vec4<f32>, 8>,
-    sums: array<f32, 8>,
-    said: vec4<f32>,
-    most: u32,
-}
-
-// Fetches what the router chooses by; what is fetched is not waited for until then.
-fn fetch_router(place: Place) -> Heard {
-    var router: Heard;
-    for (var u = 0u; u < UNITS; u++) {
-        let unit = min(u * place.size + place.lane, HIDDEN - 1u);
-        router.weights[u] = vec4<f32>(w2[unit], w2[HIDDEN + unit], w2[2u * HIDDEN + unit], b1[unit]);
-        router.sums[u] = joined(heard[unit], heard[HIDDEN + unit]);
-    }
-    router.said = vec4<f32>(b2[0], b2[1], b2[2], control[params.site].threshold);
-    router.most = control[params.site].most;
-    return router;
-}
+// Of each subgroup: the sum of the squares of x.
+var<workgroup> squares: array<f32, SUBGROUPS>;
 
 // Packs what lane `lane` of a team has of a chunk of the input, every TEAM-th vec4, or nothing where it is not `within`,
-// and returns the squares of x and of the input; the chunk's team comes here together.
-fn pack(chunk: u32, lane: u32, within: bool) -> vec2<f32> {
+// and returns the squares of x; the chunk's team comes here together.
+fn pack(chunk: u32, lane: u32, within: bool) -> f32 {
     var own: array<vec4<f32>, 4>;
-    var all = vec2<f32>();
+    var all = 0.0;
     var peak = 0.0;
     for (var v = 0u; v < CHUNK_VEC4S / TEAM; v++) {
         let k = min(chunk, CHUNKS - 1u) * CHUNK_VEC4S + v * TEAM + lane;
@@ -65,7 +40,7 @@ fn pack(chunk: u32, lane: u32, within: bool) -> vec2<f32> {
         if NORMED == 1u {
             own[v] *= norm[k];
         }
-        all += vec2<f32>(dot(plain, plain), dot(own[v], own[v]));
+        all += dot(plain, plain);
         let sizes = abs(own[v]);
         peak = max(peak, max(max(sizes.x, sizes.y), max(sizes.z, sizes.w)));
     }
@@ -96,18 +71,18 @@ fn pack(chunk: u32, lane: u32, within: bool) -> vec2<f32> {
         let unit = select(bitcast<f32>(exponent - (BITS << 23u)) * (1.0 / WHOLE), peak, peak > INFINITE);
         about[chunk] = vec2<f32>(unit, unit * f32(sum));
     }
-    return select(vec2<f32>(), all, within);
+    return select(0.0, all, within);
 }
 
 // Packs the input for the workgroup.
 fn pack_input(place: Place) {
     let local = local_of(place);
-    var own = vec2<f32>();
+    var own = 0.0;
     for (var first = 0u; first < CHUNKS; first += WORKGROUP / TEAM) {
         let chunk = first + local / TEAM;
         own += pack(chunk, local % TEAM, chunk < CHUNKS);
     }
-    if NORMED + ROUTED > 0u {
+    if NORMED == 1u {
         own = subgroupAdd(own);
         if place.lane == 0u {
             squares[place.subgroup] = own;
@@ -116,23 +91,14 @@ fn pack_input(place: Place) {
     workgroupBarrier();
 }
 
-// The mean squares of x and of the input without the norm's factor, once that is packed; called by whole subgroups.
-fn mean_squares(place: Place) -> vec2<f32> {
-    var all = vec2<f32>();
+// What the norm multiplies all of the input with, once that is packed; called by whole subgroups.
+fn norm_factor(place: Place) -> f32 {
+    if NORMED == 0u {
+        return 1.0;
+    }
+    var all = 0.0;
     for (var s = place.lane; s < place.subgroups; s += place.size) {
         all += squares[s];
     }
-    return subgroupAdd(all) / f32(64u * CHUNKS);
-}
-
-// The depth that the router chooses; called by whole subgroups.
-fn chosen_depth(place: Place, router: Heard, factor: f32) -> u32 {
-    var sum = vec3<f32>();
-    for (var u = 0u; u < UNITS; u++) {
-        let weights = router.weights[u];
-        if u * place.size + place.lane < HIDDEN {
-            sum += silu(router.sums[u] * factor + weights.w) * weights.xyz;
-        }
-    }
-    return depth_of(router.said.xyz + subgroupAdd(sum), Control(router.said.w, router.most));
+    return inverseSqrt(subgroupAdd(all) / f32(64u * CHUNKS) + params.eps);
 }

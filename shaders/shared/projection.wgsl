@@ -1,6 +1,6 @@
-// What the products of one token share: each workgroup makes the site's input into pairs of int8s for itself, knows
-// the depth by what the router was told, and multiplies its rows. A kernel declares `depth`, says by `row_of` which
-// rows are its workgroup's, by `ahead` what it will need beside their products, and by `finish` what becomes of them.
+// What the products of one token share: each workgroup makes the site's input into pairs of int8s for itself, and
+// multiplies its rows with it. A kernel says by `row_of` which rows are its workgroup's, by `ahead` what it will need
+// beside their products, and by `finish` what becomes of them.
 //
 // A team of LANES invocations of one subgroup works on ROWS rows at a time, each of the team on every LANES-th chunk of
 // 64 weights, and so on for ROUNDS rounds.
@@ -12,8 +12,10 @@ struct Params {
     first_row: u32,
     // Added to the mean square by the norm.
     eps: f32,
-    // Its entry in `control`.
+    // The first site that a router chooses for, or is told for.
     site: u32,
+    // Entries from one site's depth to the next one's.
+    depth_row: u32,
     // Of the attention, where rows are queries, keys and values.
     heads: u32,
     kv_heads: u32,
@@ -34,10 +36,6 @@ override GROUP_CHUNKS: u32 = 1u;
 override HEAD_DIM: u32 = 64u;
 // 1: the input is x / sqrt(mean(x^2) + eps) * norm; 0: it is x.
 override NORMED: u32 = 0u;
-// 1: the router chooses the depth, and it is written; 0: it is read.
-override ROUTED: u32 = 0u;
-// 1: a router is told of what is made here.
-override TELLS: u32 = 0u;
 // Rows of a workgroup, a multiple of sixteen and no more than it has invocations; and those of a round.
 override OWN_ROWS: u32 = WORKGROUP / LANES * ROWS * ROUNDS;
 override ROUND_ROWS: u32 = WORKGROUP / LANES * ROWS;
@@ -45,13 +43,6 @@ override ROUND_ROWS: u32 = WORKGROUP / LANES * ROWS;
 var<immediate> params: Params;
 @group(0) @binding(5) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> norm: array<vec4<f32>>;
-// Of the site's router, with w2 [3, HIDDEN].
-@group(0) @binding(7) var<storage, read> b1: array<f32>;
-@group(0) @binding(8) var<storage, read> w2: array<f32>;
-@group(0) @binding(9) var<storage, read> b2: array<f32>;
-@group(0) @binding(10) var<storage, read> control: array<Control>;
-// What the kernel before told the router.
-@group(0) @binding(11) var<storage, read> heard: array<u32>;
 
 fn load_input(chunk: u32) -> Input {
     return Input(
@@ -161,13 +152,6 @@ struct Team {
     rows: vec4<u32>,
 }
 
-// What a kernel needs of a team's rows beside their products, on its way while they are computed: what its output was,
-// a factor, and what `tell_by_teams` tells by.
-struct Beside {
-    before: vec4<f32>,
-    weight: vec4<f32>,
-    told: array<vec2<u32>, 8>,
-}
 
 fn team_in(workgroup: u32, local: u32, round: u32) -> Team {
     let own = round * ROUND_ROWS + local / LANES * ROWS;
@@ -179,7 +163,7 @@ fn team_in(workgroup: u32, local: u32, round: u32) -> Team {
 
 // The rows of an invocation's teams, of which the first chunk has begun: each begins while the one before is multiplied.
 // Called with each depth as a constant, so that each gets loops of its own.
-fn multiply_rows(workgroup: u32, local: u32, slices: u32, factor: f32, first: Begun, first_beside: Beside) {
+fn multiply_rows(workgroup: u32, local: u32, slices: u32, factor: f32, first: Begun, first_beside: vec4<f32>) {
     var begun = first;
     var beside = first_beside;
     for (var round = 0u; round < ROUNDS; round++) {
@@ -201,45 +185,15 @@ fn multiply_rows(workgroup: u32, local: u32, slices: u32, factor: f32, first: Be
     }
 }
 
-// What the router chose, for all of the workgroup.
-var<workgroup> chosen: u32;
-
-// Multiplies the workgroup's rows.
-fn multiply(place: Place) {
+// Packs the input and multiplies the workgroup's rows with it, which begin to come meanwhile.
+fn project(place: Place, slices: u32) {
     let workgroup = place.workgroup.x;
     let local = local_of(place);
-    // One subgroup chooses: where each did for itself, they stood in each other's way for longer than a barrier takes.
-    let chooses = ROUTED == 1u && place.subgroup == 0u;
-    // All this is on its way while the input is packed.
-    var router: Heard;
-    if chooses {
-        router = fetch_router(place);
-    }
-    var slices = 0u;
-    if ROUTED == 0u {
-        slices = depth[0];
-    }
     let team = team_in(workgroup, local, 0u);
     let begun = begin(team.rows, min(team.lane, CHUNKS - 1u));
     let beside = ahead(team);
-
     pack_input(place);
-    var means = vec2<f32>();
-    if NORMED == 1u || chooses {
-        means = mean_squares(place);
-    }
-    let factor = select(1.0, inverseSqrt(means.x + params.eps), NORMED == 1u);
-    if chooses {
-        slices = chosen_depth(place, router, factor * inverseSqrt(means.y * factor * factor + EPS));
-        chosen = slices;
-        if workgroup == 0u && local == 0u {
-            depth[0] = slices;
-        }
-    }
-    if ROUTED == 1u {
-        workgroupBarrier();
-        slices = chosen;
-    }
+    let factor = norm_factor(place);
     switch slices {
         case 1u: { multiply_rows(workgroup, local, 1u, factor, begun, beside); }
         case 2u: { multiply_rows(workgroup, local, 2u, factor, begun, beside); }

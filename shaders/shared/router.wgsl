@@ -1,4 +1,5 @@
-// What the kernels share that compute a router; src/routing.rs tells the formula.
+// What the kernels share that compute a router; src/routing.rs tells the formula. A kernel declares `rest`: what all
+// routers have beside w1.
 
 struct Control {
     threshold: f32,
@@ -7,6 +8,9 @@ struct Control {
 }
 
 const HIDDEN: u32 = 32u;
+// Numbers of a router beside w1: b1, three rows of w2, and from the last place on b2.
+const REST: u32 = 132u;
+const B2: u32 = 128u;
 const EPS: f32 = 1e-6;
 
 // log(1 + exp(v)), with exp of nothing above zero: it does not overflow.
@@ -32,4 +36,14 @@ fn dot_eight(w: vec4<u32>, low: vec4<f32>, high: vec4<f32>) -> f32 {
     let w_low = vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y));
     let w_high = vec4<f32>(unpack2x16float(w.z), unpack2x16float(w.w));
     return dot(low, w_low) + dot(high, w_high);
+}
+
+// Of the router whose numbers lie in `rest` from entry `own` on: the weights of a hidden unit, and b2.
+fn w2_of(own: u32, unit: u32) -> vec3<f32> {
+    let at = own + HIDDEN + unit;
+    return vec3<f32>(rest[at], rest[at + HIDDEN], rest[at + 2u * HIDDEN]);
+}
+
+fn b2_of(own: u32) -> vec3<f32> {
+    return vec3<f32>(rest[own + B2], rest[own + B2 + 1u], rest[own + B2 + 2u]);
 }

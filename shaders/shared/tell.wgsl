@@ -1,48 +1,71 @@
-// How a kernel tells a router of its part of the site's input: what it comes to in each hidden unit. It declares `w1`,
-// [HIDDEN, input] f16 of the site, eight to an entry, and `told`, where it leaves the numbers, four to an entry.
+// How a projection makes the hidden units of routers that look at its input, which is a norm: by workgroups beside those
+// that have rows, so that no row waits for it. They are few, as a large GPU has few processors left, so each reads the
+// input once, an invocation four numbers at a time, for all of its units. A kernel declares `w1`, [TOLD, input] f16, four
+// to an entry, what all routers have in `rest`, and `told`, where a router's units go, every TOLD_ROW entries.
 
-// Invocations for one unit.
-override SHARES: u32 = WORKGROUP / HIDDEN;
-// Entries of w1 that an invocation loads early.
-const EARLY: u32 = 4u;
+const TOLD_ROW: u32 = 64u;
+// Hidden units of a workgroup: no more than it has subgroups, and MOST_UNITS at most.
+override UNITS: u32 = 4u;
+const MOST_UNITS: u32 = 16u;
+// Workgroups that have rows. Those after them tell.
+override ROW_WORKGROUPS: u32 = 0xffffffffu;
+// Lengths of arrays have names, as naga wants.
+override TOLD_PARTS: u32 = (UNITS + 2u) * SUBGROUPS;
 
-var<workgroup> terms: array<f32, WORKGROUP>;
+// Of each subgroup: what the input without the norm's factor comes to in each unit, and the squares of x and of it.
+var<workgroup> told_parts: array<f32, TOLD_PARTS>;
 
-// The first entries of w1 that an invocation needs to tell of numbers `first` on, of rows of so many eights.
-fn early_weights(local: u32, row_eights: u32, first: u32, eights: u32) -> array<vec4<u32>, EARLY> {
-    var early: array<vec4<u32>, EARLY>;
-    for (var e = 0u; e < EARLY; e++) {
-        let at = local % SHARES + e * SHARES;
-        if at < eights {
-            early[e] = w1[local / SHARES * row_eights + first / 8u + at];
-        }
+fn keep_part(place: Place, at: u32, own: f32) {
+    let part = subgroupAdd(own);
+    if place.lane == 0u {
+        told_parts[at * SUBGROUPS + place.subgroup] = part;
     }
-    return early;
 }
 
-// Tells of 8 * `eights` numbers of the input, from `first` on.
-fn tell_router(local: u32, row_eights: u32, first: u32, eights: u32, early: array<vec4<u32>, EARLY>) {
-    let unit = local / SHARES;
-    let share = local % SHARES;
+// What all subgroups have of a sum; called by whole subgroups.
+fn told_sum(place: Place, at: u32) -> f32 {
     var sum = 0.0;
-    workgroupBarrier();
-    for (var e = 0u; e < EARLY; e++) {
-        let eight = share + e * SHARES;
-        if eight < eights {
-            sum += dot_eight(early[e], told[2u * eight], told[2u * eight + 1u]);
-        }
+    for (var s = place.lane; s < place.subgroups; s += place.size) {
+        sum += told_parts[at * SUBGROUPS + s];
     }
-    for (var eight = share + EARLY * SHARES; eight < eights; eight += SHARES) {
-        let weights = w1[unit * row_eights + first / 8u + eight];
-        sum += dot_eight(weights, told[2u * eight], told[2u * eight + 1u]);
-    }
-    terms[local] = sum;
-    workgroupBarrier();
-    if local < HIDDEN {
-        var term = 0.0;
-        for (var s = 0u; s < SHARES; s++) {
-            term += terms[local * SHARES + s];
+    return subgroupAdd(sum);
+}
+
+// What a workgroup does that has no rows.
+fn tell(place: Place) {
+    let first_unit = (place.workgroup.x - ROW_WORKGROUPS) * UNITS;
+    let vec4s = CHUNK_VEC4S * CHUNKS;
+    var sums: array<f32, MOST_UNITS>;
+    var squares_of = vec2<f32>();
+    for (var k = local_of(place); k < vec4s; k += WORKGROUP) {
+        var weights: array<vec2<u32>, MOST_UNITS>;
+        for (var u = 0u; u < UNITS; u++) {
+            weights[u] = w1[(first_unit + u) * vec4s + k];
         }
-        add_term(local, term);
+        let plain = x[k];
+        let input = plain * norm[k];
+        for (var u = 0u; u < UNITS; u++) {
+            let four = vec4<f32>(unpack2x16float(weights[u].x), unpack2x16float(weights[u].y));
+            sums[u] += dot(input, four);
+        }
+        squares_of += vec2<f32>(dot(plain, plain), dot(input, input));
+    }
+    for (var u = 0u; u < UNITS; u++) {
+        keep_part(place, u, sums[u]);
+    }
+    keep_part(place, UNITS, squares_of.x);
+    keep_part(place, UNITS + 1u, squares_of.y);
+    workgroupBarrier();
+    let mean = told_sum(place, UNITS) / f32(64u * CHUNKS);
+    let input_mean = told_sum(place, UNITS + 1u) / f32(64u * CHUNKS);
+    // What the norm and the routers' own norm multiply all of the input with.
+    let factor = inverseSqrt(mean + params.eps);
+    let both = factor * inverseSqrt(input_mean * factor * factor + EPS);
+    let own = min(place.subgroup, UNITS - 1u);
+    let sum = told_sum(place, own);
+    if place.subgroup == own && place.lane == 0u {
+        let unit = first_unit + own;
+        let b1 = rest[(params.site + unit / HIDDEN) * REST + unit % HIDDEN];
+        told[unit / HIDDEN * TOLD_ROW + unit % HIDDEN] = silu(sum * both + b1);
     }
 }

@@ -19,7 +19,7 @@ pub fn bytes_per_token(
     let linears = shape.linear_params();
     let slices = linears as f64 * f64::from(bits) / 8.0;
     let ranges = range_bytes(linears, group);
-    let routers = if routed { tensors(layout::routers(shape)) } else { 0 };
+    let routers = if routed { tensors(layout::routers(shape).into()) } else { 0 };
     let row = u64::from(shape.model_dim);
     let head_and_row = row * (u64::from(shape.vocab) + 1);
     let head_and_row = head_and_row + range_bytes(head_and_row, group);
@@ -54,8 +54,8 @@ mod tests {
         // A group's codes each, and their scales in 16 bytes.
         assert_eq!(cached(CacheType::Q8, 10.0) - cached(CacheType::Q8, 0.0), 10.0 * (64.0 + 16.0));
         assert_eq!(cached(CacheType::Q4, 10.0) - cached(CacheType::Q4, 0.0), 10.0 * (32.0 + 16.0));
-        // w1 in f16 for the inputs of all sites; b1, w2 and b2 in f32.
-        let routers = 32 * (64 * 3 + 128) * 2 + 4 * (32 + 3 * 32 + 3) * 4;
+        // w1 in f16 for each site; b1, w2, b2 and one number more in f32.
+        let routers = 4 * 32 * 64 * 2 + 4 * (32 + 3 * 32 + 3 + 1) * 4;
         assert_eq!(of(4.0, true, 0.0) - of(4.0, false, 0.0), f64::from(routers));
     }
 }

@@ -98,14 +98,14 @@ impl WeightSource for Synthetic {
         let count: usize = spec.shape.iter().product();
         match (spec.dtype, &spec.shape[..]) {
             (Dtype::U32, _) => self.write_words(engine, buffer, random)?,
+            (Dtype::F16, [_, _, dim]) if spec.name == layout::routers(&self.shape)[0].name => {
+                let w1: Vec<f16> = uniform(count, *dim, random).map(f16::from_f32).collect();
+                engine.upload(buffer.all(), bytemuck::cast_slice(&w1))?;
+            }
             (Dtype::F16, [_, groups, _]) => {
                 let input = *groups as u32 * self.group;
                 let scales = scales(count / 2, self.terms(&spec.name, input), random);
                 engine.upload(buffer.all(), bytemuck::cast_slice(&scales))?;
-            }
-            (Dtype::F16, [_, input]) => {
-                let w1: Vec<f16> = uniform(count, *input, random).map(f16::from_f32).collect();
-                engine.upload(buffer.all(), bytemuck::cast_slice(&w1))?;
             }
             _ if spec.name.ends_with("norm") => {
                 // A head that is the embedding has weights of order one, each of D.
@@ -113,7 +113,7 @@ impl WeightSource for Synthetic {
                 let weight = if tied_head { 1.0 / (self.shape.model_dim as f32).sqrt() } else { 1.0 };
                 engine.upload(buffer.all(), bytemuck::cast_slice(&vec![weight; count]))?;
             }
-            // The routers' small tensors, about as large as makes scores of order one.
+            // What routers have beside w1, about as large as makes scores of order one.
             _ => {
                 let numbers: Vec<f32> = uniform(count, 12, random).collect();
                 engine.upload(buffer.all(), bytemuck::cast_slice(&numbers))?;

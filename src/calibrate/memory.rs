@@ -42,11 +42,12 @@ impl Memory {
         let layer_weights: u64 = Site::ALL.iter().map(|site| site.weights(shape)).sum();
         let inputs: u64 = Site::ALL.iter().map(|site| u64::from(site.dims(shape).1)).sum();
         let outputs: u64 = Site::ALL.iter().map(|site| u64::from(site.dims(shape).0)).sum();
-        let trained = layers * (2 * layer_weights / u64::from(group) + inputs * u64::from(HIDDEN));
+        let trained = layers * (2 * layer_weights / u64::from(group) + 4 * dim * u64::from(HIDDEN));
         let activations = seq * (4 * inputs + outputs + u64::from(shape.heads) * seq);
         // Value, gradient and two moments of each trained number.
         let resident = 4 * (shape.linear_params() + shape.embedding_params() + 4 * trained);
-        let kept = 4 * (layers + 3) * batch * seq * dim;
+        // The residual stream, and what routers see.
+        let kept = 2 * 4 * (layers + 3) * batch * seq * dim;
         let graph = 4 * (SLICE_TENSORS * layer_weights + GRAPH_TENSORS * micro as u64 * activations);
         Memory { resident, working: kept + graph + 4 * 6 * LOGITS as u64, micro }
     }

@@ -211,7 +211,8 @@ impl<'a> Trainer<'a> {
         source_sha256: String,
     ) -> Trainer<'a> {
         let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-        let mut site = |weight| SiteParams::new(weight, group, &mut rng);
+        let dim = network.shape.model_dim as usize;
+        let mut site = |weight| SiteParams::new(weight, group, dim, &mut rng);
         let params = network.layers.iter().map(|layer| layer.sites.each_ref().map(&mut site)).collect();
         Trainer {
             network,

@@ -11,7 +11,7 @@ use super::student::SiteParams;
 use crate::error::Result;
 use crate::format::{PACK_VERSION, Pack, PackInfo, layout};
 use crate::quantize::Source;
-use crate::routing::Thresholds;
+use crate::routing::{REST, Thresholds};
 use crate::shape::Site;
 
 /// What the pack tells of the run that made it.
@@ -69,6 +69,7 @@ pub fn write(source: &mut dyn Source, params: &Params, thresholds: Thresholds, f
         recipe,
     };
     let mut bytes_by_name = std::collections::HashMap::new();
+    let (mut all_w1, mut all_rest): (Vec<f16>, Vec<f32>) = (Vec::new(), Vec::new());
     for (layer, sites) in params.iter().enumerate() {
         for site in Site::ALL {
             let params = &sites[site as usize];
@@ -76,13 +77,14 @@ pub fn write(source: &mut dyn Source, params: &Params, thresholds: Thresholds, f
                 halves(&params.lo).into_iter().zip(halves(&params.step)).flat_map(|(lo, step)| [lo, step]).collect();
             let scales_name = layout::site(shape, layer as u32, site).scales(run.group_size).name;
             bytes_by_name.insert(scales_name, bytemuck::cast_slice(&scales).to_vec());
-            let [w1, b1, w2, b2] = layout::router(shape, layer as u32, site);
-            bytes_by_name.insert(w1.name, bytemuck::cast_slice(&halves(&params.w1)).to_vec());
-            for (spec, tensor) in [(b1, &params.b1), (w2, &params.w2), (b2, &params.b2)] {
-                bytes_by_name.insert(spec.name, bytemuck::cast_slice(&elements(tensor)).to_vec());
-            }
+            all_w1.extend(halves(&params.w1));
+            all_rest.extend([&params.b1, &params.w2, &params.b2].into_iter().flat_map(elements));
+            all_rest.resize(all_rest.len().next_multiple_of(REST as usize), 0.0);
         }
     }
+    let [w1, rest] = layout::routers(shape);
+    bytes_by_name.insert(w1.name, bytemuck::cast_slice(&all_w1).to_vec());
+    bytes_by_name.insert(rest.name, bytemuck::cast_slice(&all_rest).to_vec());
     Pack::write(&options.out, &info, &mut |spec| bytes_by_name.remove(&spec.name).expect("every tensor was trained"))?;
     Ok(std::fs::metadata(&options.out).map_err(crate::error::Error::io("read", &options.out))?.len())
 }

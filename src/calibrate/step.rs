@@ -7,7 +7,7 @@ use burn::tensor::{Int, Tensor};
 
 use super::network::{Network, beside};
 use super::reduce::{log_softmax, sum_all};
-use super::student::{RoutedBlock, SiteParams};
+use super::student::{RoutedBlock, SiteParams, Stream};
 
 /// What the loss is multiplied with on its way back: products in f16 lose gradients below its smallest number, and the
 /// gradients of one token of thousands are small.
@@ -70,21 +70,22 @@ fn teacher(network: &Network, batch: &Batch) -> Vec<Tensor<3>> {
 
 /// The student's way through the layers, without gradients.
 pub struct Forward {
-    /// Input of each layer and, last, the output: [L + 1][parts], [B, T, D] each.
-    pub inputs: Vec<Vec<Tensor<3>>>,
+    /// Input of each layer and, last, the output: [L + 1][parts].
+    pub inputs: Vec<Vec<Stream>>,
     /// Average bits read.
     pub bits: f32,
 }
 
 /// Runs the student; `keep` the inputs of all layers, or only the output.
 pub fn forward(network: &Network, params: &Params, batch: &Batch, threshold: f32, keep: bool) -> Forward {
-    let mut inputs = vec![batch.parts().into_iter().map(|ids| network.embed(ids)).collect::<Vec<_>>()];
+    let embedded = batch.parts().into_iter().map(|ids| Stream { x: network.embed(ids), seen: None });
+    let mut inputs = vec![embedded.collect::<Vec<_>>()];
     let mut bits: Vec<Tensor<1>> = Vec::new();
     for (layer, params) in network.layers.iter().zip(params) {
         let slices = std::array::from_fn(|site| params[site].slices(&layer.sites[site]));
         let block = RoutedBlock { network, layer, params, slices: &slices, threshold };
         let (outputs, read): (Vec<_>, Vec<_>) =
-            inputs.last().expect("the embedding").iter().map(|x| block.forward(x.clone())).unzip();
+            inputs.last().expect("the embedding").iter().map(|stream| block.forward(stream.clone())).unzip();
         bits.extend(read);
         if !keep {
             inputs.clear();
@@ -98,8 +99,9 @@ pub fn forward(network: &Network, params: &Params, batch: &Batch, threshold: f32
 /// The loss of a batch and its gradients.
 pub fn step(network: &Network, params: &Params, batch: &Batch, target: Target) -> Outcome {
     let mut forward = forward(network, params, batch, target.threshold, true);
-    let outputs = forward.inputs.pop().expect("the output");
-    let (kl, mut upstream) = distance(network, outputs, teacher(network, batch), batch.tokens());
+    let outputs = forward.inputs.pop().expect("the output").into_iter().map(|stream| stream.x);
+    let (kl, upstream) = distance(network, outputs.collect(), teacher(network, batch), batch.tokens());
+    let mut upstream: Vec<Stream> = upstream.into_iter().map(|x| Stream { x, seen: None }).collect();
 
     // d(budget) / d(sum of bits over tokens and layers)
     let share = 1.0 / (batch.tokens() * network.layers.len()) as f32;
@@ -123,7 +125,7 @@ pub fn losses(network: &Network, params: &Params, batch: &Batch, targets: &[Targ
         let mut forward = forward(network, params, batch, target.threshold, false);
         let outputs = forward.inputs.pop().expect("the output").into_iter();
         let parts = outputs.zip(&teacher).flat_map(|(student, teacher)| {
-            let pairs = parts(network, student).into_iter().zip(parts(network, teacher.clone()));
+            let pairs = parts(network, student.x).into_iter().zip(parts(network, teacher.clone()));
             pairs.map(|(student, teacher)| divergence(network, student, teacher, batch.tokens()))
         });
         let kl: f32 = Tensor::cat(parts.collect(), 0).sum().into_scalar();
@@ -169,16 +171,17 @@ fn divergence(network: &Network, student: Tensor<2>, teacher: Tensor<2>, tokens:
     sum_all(wanted.clone().exp() * (wanted - reached)).div_scalar(tokens as f32)
 }
 
-/// Gradients of one layer's parameters and of its inputs.
+/// Gradients of one layer's parameters and of its inputs, by those of its outputs; nobody looks at what the last layer
+/// has seen.
 fn backward(
     network: &Network,
     at: usize,
     leaves: &[SiteParams; 4],
-    inputs: Vec<Tensor<3>>,
-    upstream: Vec<Tensor<3>>,
+    inputs: Vec<Stream>,
+    upstream: Vec<Stream>,
     threshold: f32,
     per_bit: f32,
-) -> ([SiteParams; 4], Vec<Tensor<3>>) {
+) -> ([SiteParams; 4], Vec<Stream>) {
     let layer = &network.layers[at];
     let slices: [Tensor<2>; 4] = std::array::from_fn(|site| leaves[site].slices(&layer.sites[site]));
     // The weights' graph is walked once, after the gradients of all parts are summed at its end.
@@ -186,11 +189,15 @@ fn backward(
     let mut at_ends: [Option<Tensor<2>>; 4] = [const { None }; 4];
     let mut of_routers: [[Option<Tensor<2>>; 6]; 4] = [const { [const { None }; 6] }; 4];
     let mut down = Vec::with_capacity(inputs.len());
-    for (x, upstream) in inputs.into_iter().zip(upstream) {
+    for (Stream { x, seen }, upstream) in inputs.into_iter().zip(upstream) {
         let x = x.autodiff().require_grad();
+        let seen = seen.map(|seen| seen.autodiff().require_grad());
         let block = RoutedBlock { network, layer, params: leaves, slices: &ends, threshold };
-        let (y, bits) = block.forward(x.clone());
-        let loss = sum_all(y.clone() * beside(upstream, &y)) + bits.mul_scalar(per_bit);
+        let (y, bits) = block.forward(Stream { x: x.clone(), seen: seen.clone() });
+        let mut loss = sum_all(y.x.clone() * beside(upstream.x, &y.x)) + bits.mul_scalar(per_bit);
+        if let (Some(seen), Some(upstream)) = (y.seen, upstream.seen) {
+            loss = loss + sum_all(seen.clone() * beside(upstream, &seen));
+        }
         let mut gradients = loss.backward();
         for site in 0..4 {
             add(&mut at_ends[site], ends[site].grad_remove(&mut gradients));
@@ -198,7 +205,10 @@ fn backward(
                 add(sum, leaf.grad_remove(&mut gradients));
             }
         }
-        down.push(x.grad_remove(&mut gradients).expect("the output depends on the input"));
+        down.push(Stream {
+            x: x.grad_remove(&mut gradients).expect("the output depends on the input"),
+            seen: seen.map(|seen| seen.grad_remove(&mut gradients).expect("a router looks at it")),
+        });
     }
     for site in 0..4 {
         let end = beside(at_ends[site].take().expect("the output depends on the weight"), &slices[site]);

@@ -21,7 +21,7 @@ pub struct SiteParams {
     pub lo: Tensor<2>,
     /// [rows, groups]
     pub step: Tensor<2>,
-    /// [HIDDEN, input]
+    /// [HIDDEN, D]
     pub w1: Tensor<2>,
     /// [1, HIDDEN]
     pub b1: Tensor<2>,
@@ -37,8 +37,9 @@ pub const NAMES: [&str; 6] = ["lo", "step", "w1", "b1", "w2", "b2"];
 pub const FIRST_OF_ROUTER: usize = 2;
 
 impl SiteParams {
-    /// Ranges from the smallest to the largest weight of each group, and a router whose gates stand about half open.
-    pub fn new(weight: &Tensor<2>, group: usize, rng: &mut impl rand::Rng) -> SiteParams {
+    /// Ranges from the smallest to the largest weight of each group, and a router over `dim` numbers whose gates stand
+    /// about half open.
+    pub fn new(weight: &Tensor<2>, group: usize, dim: usize, rng: &mut impl rand::Rng) -> SiteParams {
         let [rows, input] = weight.dims();
         let device = weight.device();
         let grouped = weight.clone().reshape([rows, input / group, group]);
@@ -51,7 +52,7 @@ impl SiteParams {
             Tensor::<2>::from_data(TensorData::new(values, [rows as usize, columns]), &device)
         };
         SiteParams {
-            w1: normal(HIDDEN, input, 1.0 / (input as f32).sqrt()),
+            w1: normal(HIDDEN, dim, 1.0 / (dim as f32).sqrt()),
             b1: Tensor::zeros([1, HIDDEN as usize], &device),
             w2: normal(SCORES, HIDDEN as usize, 0.1),
             b2: Tensor::from_data([[1.0, 0.5, 0.5]], &device),
@@ -100,7 +101,7 @@ impl SiteParams {
         Tensor::cat(parts.map(|part| part.reshape([rows, input])).collect(), 1)
     }
 
-    /// The scores of the residual slices for the site's input [N, input], [N, SCORES]: they fall from left to right.
+    /// The scores of the residual slices, [N, SCORES], by what the router looks at, [N, D]; they fall from the left.
     pub fn scores(&self, x: Tensor<2>) -> Tensor<2> {
         // Biases as products, whose gradients are products too: sums over all tokens would be slow ones.
         let ones = Tensor::ones([x.dims()[0], 1], &x.device());
@@ -129,16 +130,40 @@ pub struct RoutedBlock<'a> {
     pub threshold: f32,
 }
 
+/// What a layer hands to the next.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    /// The residual stream, [B, T, D].
+    pub x: Tensor<3>,
+    /// The input of the layer's feed-forward, [N, D], which the next layer's first two routers look at; none before the
+    /// first layer.
+    pub seen: Option<Tensor<2>>,
+}
+
 impl RoutedBlock<'_> {
-    /// [B, T, D] to [B, T, D], and the bits read, summed over the tokens and weighted by the share that each site has
-    /// of the layer's parameters, `[1]`.
-    pub fn forward(&self, x: Tensor<3>) -> (Tensor<3>, Tensor<1>) {
+    /// What goes on to the next layer, and the bits read, summed over the tokens and weighted by the share that each
+    /// site has of the layer's parameters, `[1]`.
+    pub fn forward(&self, stream: Stream) -> (Stream, Tensor<1>) {
         let shape = &self.network.shape;
         let all: f64 = Site::ALL.iter().map(|site| site.weights(shape) as f64).sum();
         let mut bits: Option<Tensor<1>> = None;
-        let y = self.network.block(self.layer, x, &mut |site, x| {
+        // What the two routers before the first norm look at, and the two before the second one; and that norm.
+        let (mut before, mut own, mut last) = (stream.seen, None, None);
+        let x = self.network.block(self.layer, stream.x, &mut |site, x| {
             let [tokens, input] = x.dims();
-            let gates = gates(self.params[site as usize].scores(x.clone()) - self.threshold);
+            let looked_at = match site {
+                Site::Qkv => {
+                    own = Some(x.clone());
+                    before.get_or_insert_with(|| x.clone()).clone()
+                }
+                Site::O => before.clone().expect("attention begins with queries"),
+                Site::GateUp => {
+                    last = Some(x.clone());
+                    own.clone().expect("attention comes before feed-forward")
+                }
+                Site::Down => own.clone().expect("attention comes before feed-forward"),
+            };
+            let gates = gates(self.params[site as usize].scores(looked_at) - self.threshold);
             let read = (sum_all(gates.clone()) + tokens as f32).mul_scalar(SLICE_BITS);
             let read = read.mul_scalar((site.weights(shape) as f64 / all) as f32);
             bits = Some(match bits.take() {
@@ -149,7 +174,7 @@ impl RoutedBlock<'_> {
             let wide = Tensor::cat([x.clone()].into_iter().chain(gated).collect(), 1);
             self.network.product(wide, self.slices[site as usize].clone())
         });
-        (y, bits.expect("a block has sites"))
+        (Stream { x, seen: last }, bits.expect("a block has sites"))
     }
 }
 

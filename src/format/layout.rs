@@ -3,7 +3,7 @@
 use safetensors::Dtype;
 
 use crate::precision::SLICES;
-use crate::routing::{HIDDEN, SCORES};
+use crate::routing::{HIDDEN, REST};
 use crate::shape::{LlamaShape, Site};
 
 /// File of slice `slice`; the base's also holds scales, norms and routers.
@@ -107,25 +107,17 @@ pub fn norms(shape: &LlamaShape) -> Vec<TensorSpec> {
     names.map(|name| norm(shape, name)).collect()
 }
 
-/// The router of a site: w1, [HIDDEN, input]; b1, `[HIDDEN]`; w2, [SCORES, HIDDEN]; b2, `[SCORES]`.
-pub fn router(shape: &LlamaShape, layer: u32, site: Site) -> [TensorSpec; 4] {
-    let (_, input) = site.dims(shape);
-    let (hidden, scores) = (HIDDEN as usize, SCORES as usize);
-    let tensor = |part: &str, dtype, shape| {
-        let name = format!("layers.{layer}.{}.router.{part}", site.name());
-        TensorSpec { name, dtype, shape }
-    };
+/// The routers of all sites, first to last: w1, [4 L, HIDDEN, D], and [the rest](REST), [4 L, REST].
+pub fn routers(shape: &LlamaShape) -> [TensorSpec; 2] {
+    let sites = sites(shape).count();
     [
-        tensor("w1", Dtype::F16, vec![hidden, input as usize]),
-        tensor("b1", Dtype::F32, vec![hidden]),
-        tensor("w2", Dtype::F32, vec![scores, hidden]),
-        tensor("b2", Dtype::F32, vec![scores]),
+        TensorSpec {
+            name: "routers.w1".into(),
+            dtype: Dtype::F16,
+            shape: vec![sites, HIDDEN as usize, shape.model_dim as usize],
+        },
+        TensorSpec { name: "routers.rest".into(), dtype: Dtype::F32, shape: vec![sites, REST as usize] },
     ]
-}
-
-/// The routers of every site, in file order.
-pub fn routers(shape: &LlamaShape) -> Vec<TensorSpec> {
-    sites(shape).flat_map(|(layer, s)| router(shape, layer, s)).collect()
 }
 
 /// The tensors of a calibration pack, in file order: the ranges of every site, then the routers.
@@ -145,7 +137,7 @@ pub fn file_tensors(shape: &LlamaShape, group: u32, routed: bool, slice: usize) 
     if slice > 0 {
         return sliced.iter().map(|s| s.slice(slice)).collect();
     }
-    let routers = if routed { routers(shape) } else { vec![] };
+    let routers = routed.then(|| routers(shape)).into_iter().flatten();
     sliced.iter().flat_map(|s| [s.slice(0), s.scales(group)]).chain(norms(shape)).chain(routers).collect()
 }
 

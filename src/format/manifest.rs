@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::{FORMAT_VERSION, PLAIN_VERSION};
 use crate::precision::{SLICE_BITS, SLICES};
 use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
@@ -73,9 +74,9 @@ pub struct Calibration {
     pub recipe: Map<String, Value>,
 }
 
-/// The oldest version of the format that has what such a folder holds: routers and calibrated ranges are new in 2.
+/// The oldest version of the format that has what such a folder holds.
 pub(super) fn needed_version(cut: &Quantization, routing: Option<&Thresholds>) -> u32 {
-    if routing.is_some() || cut.calibration.is_some() { 2 } else { 1 }
+    if routing.is_some() || cut.calibration.is_some() { FORMAT_VERSION } else { PLAIN_VERSION }
 }
 
 impl Quantization {

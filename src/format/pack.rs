@@ -18,7 +18,7 @@ use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
 
 /// Version of the pack's format; a reader takes this one only.
-pub const PACK_VERSION: u32 = 1;
+pub const PACK_VERSION: u32 = 2;
 /// The key of the facts in the file's `__metadata__`.
 const INFO_KEY: &str = "edge_run_calibration";
 

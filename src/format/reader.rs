@@ -9,7 +9,7 @@ use super::layout;
 use super::manifest::{FileEntry, Manifest, Quantization, needed_version};
 use super::mapped::MappedTensor;
 use super::summary::FolderSummary;
-use super::{ARCHITECTURE, FORMAT_VERSION, MANIFEST_FILE, THRESHOLDS_RULE};
+use super::{ARCHITECTURE, FORMAT_VERSION, MANIFEST_FILE, PLAIN_VERSION, THRESHOLDS_RULE};
 use crate::error::{Error, Result};
 use crate::precision::SLICES;
 use crate::routing::Thresholds;
@@ -177,9 +177,10 @@ fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest> {
 
     let damaged = |fault: serde_json::Error| Error::damaged(path, "JSON", "a model's manifest", fault);
     let Versioned { format_version } = serde_json::from_slice(bytes).map_err(damaged)?;
-    if !(1..=FORMAT_VERSION).contains(&format_version) {
-        let (what, got) = ("model folder version".into(), format_version.to_string());
-        return Err(Error::Unsupported { what, got, supported: format!("1 to {FORMAT_VERSION}") });
+    if ![PLAIN_VERSION, FORMAT_VERSION].contains(&format_version) {
+        let (what, got) = (format!("version of the model folder of `{}`,", path.display()), format_version.to_string());
+        let supported = format!("{PLAIN_VERSION} and {FORMAT_VERSION}: quantize the model again");
+        return Err(Error::Unsupported { what, got, supported });
     }
     let manifest: Manifest = serde_json::from_slice(bytes).map_err(damaged)?;
     let needed = needed_version(&manifest.quantization, manifest.routing.as_ref());

@@ -5,7 +5,6 @@ use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::quantized_cache::Kept;
-use super::router_sums::RouterAt;
 use super::sliced::dot;
 use super::{attention_matrix, attention_quantized, attention_split, dequantize_cache, params, quantize_cache};
 use crate::engine::Traits;
@@ -86,7 +85,7 @@ pub fn record(
     };
     if tokens == 1 && attention_quantized::fits(traits, kept.layout) {
         let splits = (splits(shape, reach, context), context);
-        return attention_quantized::record(recording, traits, shape, splits, buffers, kept, None);
+        return attention_quantized::record(recording, traits, shape, splits, buffers, kept);
     }
     let Buffers { positions, keys, values, .. } = buffers;
     dequantize_cache::record(recording, (shape.kv_heads, context), positions, kept, [keys, values]);
@@ -110,28 +109,11 @@ fn record_halves(
         return attention_matrix::record(recording, shape, tokens, context, buffers);
     }
     let splits = splits(shape, reach, context);
-    attention_split::record(recording, traits, shape, (tokens, splits), context, buffers, None);
+    attention_split::record(recording, traits, shape, (tokens, splits), context, buffers);
 }
 
 fn splits(shape: &LlamaShape, reach: Reach, context: u32) -> u32 {
     if reach == Reach::Long { attention_split::splits(shape, context) } else { 1 }
-}
-
-/// Records the attention of one token by the kernels that tell a router of it.
-pub fn record_told(
-    recording: &mut Recording,
-    traits: Traits,
-    shape: &LlamaShape,
-    (reach, context): (Reach, u32),
-    buffers: Buffers,
-    kept: Option<Kept>,
-    told: Option<RouterAt<'_>>,
-) {
-    let splits = splits(shape, reach, context);
-    if let Some(kept) = kept {
-        return attention_quantized::record(recording, traits, shape, (splits, context), buffers, kept, told);
-    }
-    attention_split::record(recording, traits, shape, (1, splits), context, buffers, told);
 }
 
 /// Records the attention of `tokens` tokens by this kernel.

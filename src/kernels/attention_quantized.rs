@@ -6,7 +6,6 @@ use rayon::prelude::*;
 use super::attention::{Buffers, attend_as};
 use super::attention_split::{LOWEST, SHARE};
 use super::quantized_cache::{Kept, Layout, turn};
-use super::router_sums::{self, RouterAt, tell};
 use super::{attention_join, bindings, params};
 use crate::engine::Traits;
 use crate::recording::{Arguments, Dispatch, Kernel, Recording};
@@ -22,13 +21,12 @@ params! {
 }
 
 /// `shaders/attention_quantized.wgsl`; bindings: q [H, A], positions `[1]`, keys [K, C, A] f16, values [K, C, A] f16,
-/// w1 [HIDDEN, H * A] f16, rows [K, C, [words](Layout::row_words)] u32, y [H, A] or [H, S, A] and [H, S, 2],
-/// [sums](super::router_sums).
+/// rows [K, C, [words](Layout::row_words)] u32, y [H, A] or [H, S, A] and [H, S, 2].
 pub static KERNEL: Kernel = Kernel {
     name: "attention_quantized",
     wgsl: include_str!("../../shaders/attention_quantized.wgsl"),
     params: Params::FIELDS,
-    bindings: &bindings::<8>(5),
+    bindings: &bindings::<6>(4),
     reference: attention_quantized,
 };
 
@@ -56,7 +54,6 @@ pub fn record(
     (splits, context): (u32, u32),
     buffers: Buffers,
     kept: Kept,
-    told: Option<RouterAt<'_>>,
 ) {
     let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
     let workgroup = if traits.subgroup < SMALL_SUBGROUP { SMALL_WORKGROUP } else { WORKGROUP };
@@ -65,11 +62,6 @@ pub fn record(
     let sums_bytes = y.bytes * u64::from(splits);
     let peaks_bytes = u64::from(heads * splits) * 8;
     let sums = if splits == 1 { y } else { recording.transient(sums_bytes + peaks_bytes).all() };
-    let [w1, told_sums] = match told {
-        Some(told) => [told.router.w1.all(), told.sums],
-        // Not looked at.
-        None => [q, recording.transient(router_sums::BYTES).all()],
-    };
     let own = [
         ("WORKGROUP", workgroup),
         ("LANES", lanes(kept.layout)),
@@ -77,18 +69,17 @@ pub fn record(
         ("SHARED_BY", heads / kv_heads),
         ("SPLITS", splits),
         ("SCATTERS", u32::from(traits.subgroup >= 8 * lanes(kept.layout))),
-        ("TELLS", u32::from(told.is_some() && splits == 1)),
     ];
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
         constants: own.into_iter().chain(kept.layout.constants()).collect(),
         params: bytemuck::bytes_of(&params).to_vec(),
-        bindings: vec![q, positions, keys, values, w1, kept.rows, sums, told_sums],
+        bindings: vec![q, positions, keys, values, kept.rows, sums],
         workgroups: [heads, splits, 1],
     });
     if splits > 1 {
         let parts = (sums.buffer.span(0, sums_bytes), sums.buffer.span(sums_bytes, peaks_bytes));
-        attention_join::record(recording, head_dim, splits, parts, y, (told.is_some(), [w1, told_sums]));
+        attention_join::record(recording, head_dim, splits, parts, y);
     }
 }
 
@@ -99,7 +90,7 @@ fn attention_quantized(args: &mut Arguments<'_>) {
     let (shared_by, splits) = (args.constant("SHARED_BY") as usize, args.workgroups[1] as usize);
     let (q, positions): (&[f32], &[u32]) = (args.read(0), args.read(1));
     let (keys, values): (&[f16], &[f16]) = (args.read(2), args.read(3));
-    let (rows, y): (&mut [u32], &mut [f32]) = (args.write(5), args.write(6));
+    let (rows, y): (&mut [u32], &mut [f32]) = (args.write(4), args.write(5));
     let (position, words) = (positions[0] as usize, layout.row_words());
     let share = (position + 1).div_ceil(splits).next_multiple_of(SHARE);
 
@@ -137,9 +128,5 @@ fn attention_quantized(args: &mut Arguments<'_>) {
     let found: Vec<[f32; 2]> = y.par_chunks_exact_mut(dim).enumerate().map(part).collect();
     if splits > 1 {
         peaks.copy_from_slice(bytemuck::cast_slice(&found));
-    }
-    if args.constant("TELLS") == 1 {
-        let w1 = args.read(4);
-        tell(args.write(7), w1, &y[..heads * dim]);
     }
 }

@@ -4,7 +4,6 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::attention::{Buffers, attend};
-use super::router_sums::{self, RouterAt, tell};
 use super::{attention_join, params};
 use crate::engine::Traits;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording};
@@ -18,22 +17,12 @@ params! {
 }
 
 /// `shaders/attention_split.wgsl`; bindings: q [T, H, A], positions `[T]`, keys [K, C, A] f16, values [K, C, A] f16,
-/// y [T, H, S, A], peaks [T, H, S, 2], w1 [HIDDEN, H * A] f16,
-/// [sums](super::router_sums).
+/// y [T, H, S, A], peaks [T, H, S, 2].
 pub static KERNEL: Kernel = Kernel {
     name: "attention_split",
     wgsl: include_str!("../../shaders/attention_split.wgsl"),
     params: Params::FIELDS,
-    bindings: &[
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Write,
-        Access::Write,
-        Access::Read,
-        Access::Write,
-    ],
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
     reference: attention_split,
 };
 
@@ -69,10 +58,8 @@ pub fn record(
     (tokens, splits): (u32, u32),
     context: u32,
     buffers: Buffers,
-    told: Option<RouterAt<'_>>,
 ) {
     let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
-    let tells = u32::from(told.is_some() && splits == 1);
     let params = Params { heads, context };
     let lanes = (head_dim / 8).next_power_of_two().min(1 << traits.subgroup.ilog2());
     let eights = (head_dim / 8).div_ceil(lanes);
@@ -81,11 +68,6 @@ pub fn record(
     let Buffers { q, positions, keys, values, y } = buffers;
     let peaks = recording.transient(u64::from(tokens * heads * splits) * 8).all();
     let sums = if splits == 1 { y } else { recording.transient(y.bytes * u64::from(splits)).all() };
-    let to = match told {
-        Some(told) => [told.router.w1.all(), told.sums],
-        // Not looked at.
-        None => [q, recording.transient(router_sums::BYTES).all()],
-    };
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
         constants: vec![
@@ -95,14 +77,13 @@ pub fn record(
             ("HEAD_DIM", head_dim),
             ("SHARED_BY", heads / kv_heads),
             ("SPLITS", splits),
-            ("TELLS", tells),
         ],
         params: bytemuck::bytes_of(&params).to_vec(),
-        bindings: vec![q, positions, keys, values, sums, peaks, to[0], to[1]],
+        bindings: vec![q, positions, keys, values, sums, peaks],
         workgroups: [heads, splits, tokens],
     });
     if splits > 1 {
-        attention_join::record(recording, head_dim, splits, (sums, peaks), y, (told.is_some(), to));
+        attention_join::record(recording, head_dim, splits, (sums, peaks), y);
     }
 }
 
@@ -128,8 +109,4 @@ fn attention_split(args: &mut Arguments<'_>) {
             y.iter_mut().for_each(|y| *y *= peak[1]);
         }
     });
-    if args.constant("TELLS") == 1 {
-        let w1 = args.read(6);
-        tell(args.write(7), w1, &y[..heads * dim]);
-    }
 }

@@ -12,7 +12,6 @@ pub mod dequantize_cache;
 pub mod embed_sliced;
 pub mod gather_inputs;
 pub mod gather_tokens;
-pub mod made;
 pub mod matmul_matrix;
 pub mod matmul_sliced;
 pub mod matmul_tiled;
@@ -31,12 +30,12 @@ pub mod rms_norm;
 pub mod rope_cache;
 pub mod route;
 pub mod route_vector;
-pub mod router_sums;
+pub mod routers;
 pub mod sample_peaks;
 pub mod sample_token;
 pub mod silu_mul;
 pub mod sliced;
-pub mod tell_router;
+pub mod telling;
 pub mod token_nll;
 
 mod shaders;
@@ -49,7 +48,7 @@ use crate::recording::{Access, Kernel};
 pub const BY_MATRICES: [&Kernel; 2] = [&attention_matrix::KERNEL, &matmul_matrix::KERNEL];
 
 /// Every kernel that adapters without cooperative matrices can run.
-pub const ALL: [&Kernel; 27] = [
+pub const ALL: [&Kernel; 26] = [
     &attention::KERNEL,
     &attention_join::KERNEL,
     &attention_quantized::KERNEL,
@@ -75,7 +74,6 @@ pub const ALL: [&Kernel; 27] = [
     &sample_peaks::KERNEL,
     &sample_token::KERNEL,
     &silu_mul::KERNEL,
-    &tell_router::KERNEL,
     &token_nll::KERNEL,
 ];
 

@@ -3,7 +3,9 @@
 //! Each workgroup makes the site's whole input into pairs for itself, which costs less than a kernel before that the
 //! product would have to wait for. The kernels differ in what becomes of the products: [`project_qkv`] rotates them
 //! and keeps keys and values, [`project_residual`] adds them to the residual stream, [`project_gate`] gates them, and
-//! [`project_logits`] hands them on. Those that make the input of a site with a router tell the router of it.
+//! [`project_logits`] hands them on. Where routers choose, those whose input is a norm compute the hidden units of the
+//! routers that look at it ([`telling`](super::telling)), and [`project_residual`] chooses the depths of the sites that
+//! come next by them. Both is done by workgroups beside those of the rows, so that no row waits for it.
 //!
 //! [`project_qkv`]: super::project_qkv
 //! [`project_residual`]: super::project_residual
@@ -15,13 +17,10 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::packed::{self, Packed};
-use super::route::{Control, depth_of, silu};
-use super::router_sums::{RouterAt, unit_sums};
 use super::sliced::{CHUNK, Rows, SlicedWeight, dot};
-use super::{params, router_sums};
+use super::{params, telling};
 use crate::engine::Traits;
 use crate::recording::{Arguments, Buffer, Dispatch, Kernel, Recording, Span};
-use crate::routing::{EPS, HIDDEN, SCORES};
 use crate::shape::{LlamaShape, Site};
 
 params! {
@@ -31,8 +30,10 @@ params! {
     first_row: u32,
     /// Added to the mean square by the norm.
     eps: f32,
-    /// Its entry in the control buffer.
+    /// The first site that a router chooses for, or is told for.
     site: u32,
+    /// Entries from one site's depth to the next one's.
+    depth_row: u32,
     /// H, where rows are queries, keys and values.
     heads: u32,
     /// K
@@ -41,11 +42,10 @@ params! {
     context: u32,
 }
 
-/// Bindings that all four kernels begin with: slices 0 to 3, scales, x, norm, b1, w2, b2, control,
-/// sums.
-pub(super) const SHARED_BINDINGS: usize = 12;
+/// Bindings that all four kernels begin with: slices 0 to 3, scales, x, norm.
+pub(super) const SHARED_BINDINGS: usize = 7;
 /// Storage buffers that a projection binds at most, which is what [`project_qkv`](super::project_qkv) binds.
-pub const STORAGE_BUFFERS: u32 = 18;
+pub const STORAGE_BUFFERS: u32 = 16;
 /// Workgroups up to which a team has rows for one round only: each packs the whole input.
 const WORKGROUPS: u32 = 128;
 /// Invocations of the smallest workgroup, where its memory leaves no choice, and the rows of one at least.
@@ -72,44 +72,33 @@ pub struct Projection<'a> {
     pub x: Span,
     /// What makes the input of x; none where x is the input.
     pub norm: Option<Norm>,
-    /// `[1]` u32: the depth, or where the one that is chosen goes.
+    /// `[1]` u32
     pub depth: Span,
-    /// Who chooses the depth; none where it is there.
-    pub router: Option<RouterAt<'a>>,
-    /// Who is told of what is made.
-    pub next: Option<RouterAt<'a>>,
-    /// A [`Control`] for each site.
-    pub control: Span,
     /// How the work is spread.
     pub spread: Spread,
 }
 
-/// What a router may be told of a product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
-    /// Nothing.
-    Nothing,
-    /// Its rows.
-    Rows,
-    /// What pairs of its rows make.
-    Pairs,
-}
-
-impl Told {
-    /// What one may be told of the product at a site.
-    pub fn at(site: Site) -> Told {
-        match site {
-            Site::Qkv => Told::Nothing,
-            Site::O | Site::Down => Told::Rows,
-            Site::GateUp => Told::Pairs,
-        }
-    }
+/// What a kernel records beside what all four do.
+#[derive(Debug, Default)]
+pub(super) struct Own<'a> {
+    /// The shape whose queries, keys and values the rows are, and the context.
+    pub attention: Option<(&'a LlamaShape, u32)>,
+    /// The shader's parameter.
+    pub site: u32,
+    /// The shader's parameter.
+    pub depth_row: u32,
+    /// Constants.
+    pub constants: Vec<(&'static str, u32)>,
+    /// Bindings after the shared ones.
+    pub bindings: Vec<Span>,
+    /// Workgroups beside those that have rows.
+    pub workgroups: u32,
 }
 
 /// How the work on a product is spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spread {
-    /// Invocations of a workgroup: a power of two, no less than the router's hidden units.
+    /// Invocations of a workgroup: a power of two.
     pub workgroup: u32,
     /// Invocations that share rows, one after the other along them: a power of two, at most a subgroup and no less than
     /// `rows`.
@@ -123,15 +112,15 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// What suits a weight; a team has rows in pairs where they make one number.
-    pub fn of(traits: Traits, (rows, input): (u32, u32), told: Told) -> Spread {
+    /// What suits the weight of a site, or of none; a team has rows in pairs where they make one number.
+    pub fn of(traits: Traits, (rows, input): (u32, u32), site: Option<Site>) -> Spread {
         let subgroup = traits.subgroup;
         if traits.software {
             return Spread { workgroup: 32, lanes: 4, rows: 4, rounds: 1, subgroup };
         }
         // Large workgroups for long rows, as each packs the whole input; lanes enough for a row to be in flight at once
         // and not so many that they idle on short ones.
-        let (lanes, workgroup, team_rows) = match (input / CHUNK, told == Told::Pairs) {
+        let (lanes, workgroup, team_rows) = match (input / CHUNK, site == Some(Site::GateUp)) {
             (0..12, pairs) => (8, 128, 1 + u32::from(pairs)),
             (12..32, pairs) => (16, 256, 1 + u32::from(pairs)),
             (_, false) => (32, 1024, 1),
@@ -148,21 +137,23 @@ impl Spread {
             [rounds, least].map(|rounds| Spread { workgroup, lanes, rows: team_rows, rounds, subgroup })
         });
         let spreads: Vec<Spread> = spreads.collect();
-        let fits = |spread: &&Spread| spread.workgroup_bytes(input, told) <= traits.workgroup_bytes;
+        let fits = |spread: &&Spread| spread.workgroup_bytes(input, site) <= traits.workgroup_bytes;
         *spreads.iter().find(fits).unwrap_or(&spreads[spreads.len() - 1])
     }
 
-    /// Bytes of memory that a workgroup needs for rows of `input` numbers.
-    fn workgroup_bytes(self, input: u32, told: Told) -> u32 {
-        let (rows, teams) = (self.workgroup_rows(), self.workgroup / self.lanes);
-        // What each team tells, or the products.
-        let outcome = if told == Told::Nothing { rows * 4 } else { teams * HIDDEN * 4 };
-        // And the squares of each subgroup, and the depth.
-        input / CHUNK * CHUNK_BYTES + self.workgroup / self.subgroup * 8 + outcome + 4
+    /// Bytes of memory that a workgroup needs for rows of `input` numbers at the site.
+    fn workgroup_bytes(self, input: u32, site: Option<Site>) -> u32 {
+        let subgroups = self.workgroup / self.subgroup;
+        let tells = matches!(site, Some(Site::Qkv | Site::GateUp));
+        let telling = if tells { telling::workgroup_bytes(subgroups) } else { 0 };
+        // The products where they are rotated.
+        let outcome = if site == Some(Site::Qkv) { self.workgroup_rows() * 4 } else { 0 };
+        // And the squares of each subgroup.
+        input / CHUNK * CHUNK_BYTES + subgroups * 4 + telling + outcome
     }
 
     /// Workgroups of a product of so many rows.
-    fn workgroups(self, rows: u32) -> u32 {
+    pub(super) fn workgroups(self, rows: u32) -> u32 {
         rows.div_ceil(self.workgroup_rows())
     }
 
@@ -181,71 +172,71 @@ pub fn fits(traits: Traits, shape: &LlamaShape) -> bool {
 /// device has less.
 pub fn needed_bytes(traits: Traits, shape: &LlamaShape) -> u32 {
     let bytes = |site: Site| {
-        let (dims, told) = (site.dims(shape), Told::at(site));
-        Spread::of(traits, dims, told).workgroup_bytes(dims.1, told)
+        let dims = site.dims(shape);
+        Spread::of(traits, dims, Some(site)).workgroup_bytes(dims.1, Some(site))
     };
     Site::ALL.map(bytes).into_iter().max().expect("a layer has sites")
 }
 
-/// Records a product, or some rows of it, by a kernel that binds `more` besides.
+/// Records a product, or some rows of it.
 pub(super) fn record(
     recording: &mut Recording,
     kernel: &'static Kernel,
     projection: &Projection<'_>,
     rows: Range<u32>,
-    (shape, context): (Option<&LlamaShape>, u32),
-    more: &[Span],
+    own: Own<'_>,
 ) {
-    let Projection { weight, x, norm, router, next, control, spread, .. } = *projection;
+    let Projection { weight, x, norm, spread, .. } = *projection;
+    let (shape, context) = own.attention.unzip();
     let params = Params {
         rows: rows.len() as u32,
         first_row: rows.start,
         eps: norm.map_or(0.0, |norm| norm.eps),
-        site: router.map_or(0, |at| at.site),
+        site: own.site,
+        depth_row: own.depth_row,
         heads: shape.map_or(0, |shape| shape.heads),
         kv_heads: shape.map_or(0, |shape| shape.kv_heads),
-        context,
+        context: context.unwrap_or(0),
     };
     let mut bindings = weight.bindings(&rows);
     bindings.extend([x, norm.map_or(x, |norm| norm.weight.all())]);
-    bindings
-        .extend(router.map_or([x; 3], |RouterAt { router, .. }| [router.b1, router.w2, router.b2].map(Buffer::all)));
-    bindings.extend([control, router.map_or(x, |at| at.sums)]);
-    bindings.extend(more);
+    bindings.extend(own.bindings);
+    let mut constants = vec![
+        ("WORKGROUP", spread.workgroup),
+        ("LANES", spread.lanes),
+        ("ROWS", spread.rows),
+        ("ROUNDS", spread.rounds),
+        ("TEAM", packed::team(spread.workgroup, spread.subgroup, weight.chunks())),
+        ("CHUNKS", weight.chunks()),
+        ("GROUP_CHUNKS", weight.group_chunks()),
+        ("HEAD_DIM", shape.map_or(0, |shape| shape.head_dim)),
+        ("NORMED", u32::from(norm.is_some())),
+        ("SUBGROUPS", spread.workgroup / spread.subgroup),
+    ];
+    constants.extend(own.constants);
     recording.dispatch(Dispatch {
         kernel,
-        constants: vec![
-            ("WORKGROUP", spread.workgroup),
-            ("LANES", spread.lanes),
-            ("ROWS", spread.rows),
-            ("ROUNDS", spread.rounds),
-            ("TEAM", packed::team(spread.workgroup, spread.subgroup, weight.chunks())),
-            ("CHUNKS", weight.chunks()),
-            ("GROUP_CHUNKS", weight.group_chunks()),
-            ("HEAD_DIM", shape.map_or(0, |shape| shape.head_dim)),
-            ("NORMED", u32::from(norm.is_some())),
-            ("ROUTED", u32::from(router.is_some())),
-            ("TELLS", u32::from(next.is_some())),
-            ("SUBGROUPS", spread.workgroup / spread.subgroup),
-            ("UNITS", HIDDEN.div_ceil(spread.subgroup)),
-        ],
+        constants,
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings,
-        workgroups: [spread.workgroups(params.rows), 1, 1],
+        workgroups: [spread.workgroups(params.rows) + own.workgroups, 1, 1],
     });
 }
 
-/// What a kernel binds to tell a router: w1, and the sums; something that is not looked at where there is none.
-pub(super) fn told(recording: &mut Recording, next: Option<RouterAt<'_>>, unused: Span) -> [Span; 2] {
-    match next {
-        Some(next) => [next.router.w1.all(), next.sums],
-        None => [unused, recording.transient(router_sums::BYTES).all()],
-    }
+/// The constants of a kernel that has so many workgroups beside those of its rows.
+pub(super) fn row_workgroups<const N: usize>(
+    spread: Spread,
+    rows: u32,
+    beside: u32,
+    others: [(&'static str, u32); N],
+) -> Vec<(&'static str, u32)> {
+    let with_rows = if beside == 0 { u32::MAX } else { spread.workgroups(rows) };
+    [("ROW_WORKGROUPS", with_rows)].into_iter().chain(others).collect()
 }
 
-/// The products of the bound rows, at the depth that is in `depth` or is chosen and written there.
-pub(super) fn multiply(args: &Arguments<'_>, p: &Params, depth: &mut [u32]) -> Vec<f32> {
-    let row_count = p.rows as usize;
+/// The products of the bound rows, so many slices deep.
+pub(super) fn multiply(args: &Arguments<'_>, p: &Params, slices: u32) -> Vec<f32> {
+    let (row_count, slices) = (p.rows as usize, slices as usize);
     let x: &[f32] = args.read(5);
     let input = args.read::<u32>(0).len() / row_count * 16;
     let x = &x[..input];
@@ -259,11 +250,6 @@ pub(super) fn multiply(args: &Arguments<'_>, p: &Params, depth: &mut [u32]) -> V
             (numbers, 1.0 / (dot(x, x) / input as f32 + p.eps).sqrt())
         }
     };
-    if args.constant("ROUTED") == 1 {
-        let mean_square = dot(&numbers, &numbers) * factor * factor / input as f32;
-        depth[0] = chosen_depth(args, p, factor / (mean_square + EPS).sqrt());
-    }
-    let slices = depth[0] as usize;
     let packed = Packed::of(&numbers);
     let chunks: Vec<(&[i32], f32)> = packed.ints.chunks_exact(CHUNK as usize).zip(packed.units).collect();
     let product = |row: usize| {
@@ -277,17 +263,6 @@ pub(super) fn multiply(args: &Arguments<'_>, p: &Params, depth: &mut [u32]) -> V
         parts.sum::<f32>() * factor
     };
     (0..row_count).into_par_iter().map(product).collect()
-}
-
-/// The depth that a site's router chooses by what it was told, of which `factor` makes that of the router's norm.
-fn chosen_depth(args: &Arguments<'_>, p: &Params, factor: f32) -> u32 {
-    let (b1, w2, b2): (&[f32], &[f32], &[f32]) = (args.read(7), args.read(8), args.read(9));
-    let control: &[Control] = args.read(10);
-    let units = unit_sums(args.read(11)).into_iter().zip(b1);
-    let h: Vec<f32> = units.map(|(sum, b1)| silu(sum * factor + b1)).collect();
-    let output = |e: usize| dot(&w2[e * HIDDEN as usize..][..HIDDEN as usize], &h) + b2[e];
-    let outputs: [f32; SCORES as usize] = std::array::from_fn(output);
-    depth_of(outputs, control[p.site as usize])
 }
 
 #[cfg(test)]
@@ -313,11 +288,10 @@ mod tests {
                 workgroup_bytes: 1 << 15,
             };
             for (rows, chunks) in ROWS.into_iter().flat_map(|rows| CHUNKS.map(|chunks| (rows, chunks))) {
-                let told = if rows > 64 { Told::Pairs } else { Told::Rows };
-                let spread = Spread::of(traits, (rows, chunks * CHUNK), told);
+                let spread = Spread::of(traits, (rows, chunks * CHUNK), (rows > 64).then_some(Site::GateUp));
                 let Spread { workgroup, lanes, rows: team_rows, rounds, .. } = spread;
                 assert!([workgroup, lanes, team_rows].iter().all(|n| n.is_power_of_two()));
-                assert!(lanes <= subgroup && team_rows <= lanes.min(4) && (HIDDEN..=1024).contains(&workgroup));
+                assert!(lanes <= subgroup && team_rows <= lanes.min(4) && (32..=1024).contains(&workgroup));
                 assert!(spread.workgroup_rows().is_multiple_of(16), "{spread:?}");
                 assert!((1..=workgroup).contains(&(spread.workgroup_rows())), "{rounds}");
                 assert!(rows.div_ceil(spread.workgroup_rows()) <= 65535, "{rows} rows of {chunks} chunks");
@@ -354,9 +328,9 @@ mod tests {
         assert!(!fits(traits(16 << 10), &shape));
         let larger = LlamaShape { ffn_dim: 14336, kv_heads: 8, vocab: 128_256, ..shape };
         assert!(fits(traits(32 << 10), &larger));
-        let down = |bytes| Spread::of(traits(bytes), Site::Down.dims(&larger), Told::Rows);
-        assert_eq!((down(32 << 10).workgroup, down(48 << 10).workgroup), (512, 1024));
-        let head = Spread::of(traits(48 << 10), (128_256, 4096), Told::Nothing);
+        let down = |bytes| Spread::of(traits(bytes), Site::Down.dims(&larger), Some(Site::Down));
+        assert_eq!((down(31 << 10).workgroup, down(32 << 10).workgroup), (1024, 1024));
+        let head = Spread::of(traits(48 << 10), (128_256, 4096), None);
         assert!(head.workgroups(128_256) <= WORKGROUPS, "the input is packed in one wave: {head:?}");
     }
 }

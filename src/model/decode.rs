@@ -1,14 +1,20 @@
 //! The layers for a single token with int8 activations: fewer and faster kernels than `llama.rs` has for many.
 //!
 //! A layer is five dispatches, six where attention is split: queries, keys and values; attention; its projection; gate
-//! and up; down. Each product makes its own input ready, and knows its depth by what the kernel before told its router.
+//! and up; down. Each product makes its own input ready. Beside the first and the fourth, whose input is a norm, the
+//! hidden units of the routers that look at it are computed, and beside the third and the fifth the depths of the sites
+//! that come next.
+
+use std::ops::Range;
 
 use super::llama::Llama;
 use super::weights::LayerWeights;
-use crate::kernels::project::{Norm, Projection, Spread, Told};
-use crate::kernels::router_sums::{self, RouterAt};
-use crate::kernels::{attention, project_gate, project_logits, project_qkv, project_residual, tell_router};
+use crate::kernels::project::{Norm, Projection, Spread};
+use crate::kernels::project_residual::Choosing;
+use crate::kernels::telling::{RoutersAt, hidden_bytes};
+use crate::kernels::{attention, project_gate, project_logits, project_qkv, project_residual};
 use crate::recording::{Buffer, Recording, Span};
+use crate::routing::{site_at, sites_by_feed_forward};
 use crate::shape::Site;
 
 /// Activations of a step, beside the residual stream.
@@ -19,9 +25,8 @@ struct Decode {
     attended: Buffer,
     /// `[F]`
     hidden: Buffer,
-    /// What each router is told, [2 L, 2, HIDDEN] u32: those of sites 0, 2, ... and of sites 1, 3, ..., so that a
-    /// kernel reads one of them and writes the other.
-    sums: [Buffer; 2],
+    /// Hidden units of the two routers that a norm tells.
+    told: Buffer,
 }
 
 impl Llama<'_> {
@@ -29,9 +34,10 @@ impl Llama<'_> {
     pub(super) fn decode_layers(&self, r: &mut Recording, x: Buffer) {
         let d = self.decode_buffers(r);
         let layers = &self.weights.layers;
-        if let Some(first) = self.router_at(&d, (0, &layers[0]), Site::Qkv) {
-            d.sums.into_iter().for_each(|sums| r.clear(sums.all()));
-            tell_router::record(r, first, x.all(), layers[0].input_norm);
+        if self.routed {
+            // Nothing comes before the first attention.
+            let normed = r.transient(x.bytes());
+            self.route(r, 1, (x, layers[0].input_norm), normed, 0..site_at(0, Site::GateUp));
         }
         for (at, weights) in (0..).zip(layers) {
             self.decode_attention(r, &d, x, (at, weights));
@@ -42,8 +48,8 @@ impl Llama<'_> {
     fn decode_buffers(&self, r: &mut Recording) -> Decode {
         let mut row = |width: u32| r.transient(u64::from(width) * 4);
         let [q, attended, hidden] = [self.shape.q_dim(), self.shape.q_dim(), self.shape.ffn_dim].map(&mut row);
-        let sums = [0, 1].map(|_| r.transient(u64::from(2 * self.shape.layers) * router_sums::BYTES));
-        Decode { q, attended, hidden, sums }
+        let told = r.transient(hidden_bytes(2));
+        Decode { q, attended, hidden, told }
     }
 
     /// x += O attention(rope(Q n), rope(K n), V n) with n = norm(x).
@@ -52,63 +58,59 @@ impl Llama<'_> {
         let cache = &self.cache.layers[at as usize];
         let (q, keys, values) = (d.q.all(), cache.keys.all(), cache.values.all());
         let norm = Norm { weight: weights.input_norm, eps: shape.norm_eps };
-        let qkv = self.projection(d, (at, weights, Site::Qkv), (x, Some(norm)), None);
+        let qkv = self.projection((at, weights, Site::Qkv), (x, Some(norm)));
         let turns = self.cache.turns.all();
-        project_qkv::record(r, &qkv, shape, context, project_qkv::Buffers { positions, turns, q, keys, values });
+        let routers = self.routers_at(d, site_at(at, Site::GateUp)..site_at(at + 1, Site::Qkv));
+        let buffers = project_qkv::Buffers { positions, turns, q, keys, values };
+        project_qkv::record(r, &qkv, routers, (shape, context), buffers);
         let attended = attention::Buffers { q, positions, keys, values, y: d.attended.all() };
-        let o = self.router_at(d, (at, weights), Site::O);
-        attention::record_told(r, self.traits, shape, (self.reach, context), attended, cache.kept, o);
-        let next = self.router_at(d, (at, weights), Site::GateUp);
-        let projection = self.projection(d, (at, weights, Site::O), (d.attended, None), next);
-        project_residual::record(r, &projection, weights.ffn_norm, x.all());
+        attention::record(r, self.traits, shape, (1, self.reach), context, attended, cache.kept);
+        let projection = self.projection((at, weights, Site::O), (d.attended, None));
+        self.project_residual(r, (projection, site_at(at, Site::O)), routers, x);
     }
 
     /// x += Down (silu(Gate n) * Up n) with n = norm(x).
     fn decode_feed_forward(&self, r: &mut Recording, d: &Decode, x: Buffer, (at, weights): (u32, &LayerWeights)) {
         let norm = Norm { weight: weights.ffn_norm, eps: self.shape.norm_eps };
-        let next = self.router_at(d, (at, weights), Site::Down);
-        let gate = self.projection(d, (at, weights, Site::GateUp), (x, Some(norm)), next);
-        project_gate::record(r, &gate, d.hidden.all());
-        let after = self.weights.layers.get(at as usize + 1);
-        let next = after.and_then(|after| self.router_at(d, (at + 1, after), Site::Qkv));
-        let down = self.projection(d, (at, weights, Site::Down), (d.hidden, None), next);
-        let norm = after.map_or(self.weights.final_norm, |after| after.input_norm);
-        project_residual::record(r, &down, norm, x.all());
+        let gate = self.projection((at, weights, Site::GateUp), (x, Some(norm)));
+        let routers = self.routers_at(d, sites_by_feed_forward(at, self.shape.layers));
+        project_gate::record(r, &gate, routers, d.hidden.all());
+        let down = self.projection((at, weights, Site::Down), (d.hidden, None));
+        self.project_residual(r, (down, site_at(at, Site::Down)), routers, x);
     }
 
-    /// The router of a site, where routers choose.
-    fn router_at<'a>(&self, d: &Decode, (at, weights): (u32, &'a LayerWeights), site: Site) -> Option<RouterAt<'a>> {
-        let site_at = site_at(at, site);
-        let place = u64::from(site_at / 2) * router_sums::BYTES;
-        self.routed.then(|| RouterAt {
-            router: weights.router(site).expect("a routed plan is refused without routers"),
-            site: site_at,
-            sums: d.sums[site_at as usize % 2].span(place, router_sums::BYTES),
-        })
+    /// x += the product at a site, and the depths of the sites that come next.
+    fn project_residual(
+        &self,
+        r: &mut Recording,
+        (projection, site): (Projection<'_>, u32),
+        next: Option<RoutersAt<'_>>,
+        x: Buffer,
+    ) {
+        let (depth, depth_row) = self.inputs.depths_of(&(site..site + 1 + next.map_or(0, |next| next.count)), 1);
+        let choosing = next.map(|routers| Choosing { routers, control: self.inputs.control(), depth_row });
+        project_residual::record(r, &Projection { depth, ..projection }, choosing, x.all());
+    }
+
+    /// The routers of these sites, if there are any to choose.
+    fn routers_at(&self, d: &Decode, sites: Range<u32>) -> Option<RoutersAt<'_>> {
+        let routers = self.weights.routers.as_ref().filter(|_| self.routed && !sites.is_empty())?;
+        let (first, count) = (sites.start, sites.len() as u32);
+        Some(RoutersAt { routers, first, count, hidden: d.told.all() })
     }
 
     fn spread(&self, site: Site) -> Spread {
-        Spread::of(self.traits, site.dims(self.shape), Told::at(site))
+        Spread::of(self.traits, site.dims(self.shape), Some(site))
     }
 
-    /// The product at a site, at the depth that its router chooses or that is there.
+    /// The product at a site.
     fn projection<'a>(
         &self,
-        d: &Decode,
-        (at, weights, site): (u32, &'a LayerWeights, Site),
+        (layer, weights, site): (u32, &'a LayerWeights, Site),
         (x, norm): (Buffer, Option<Norm>),
-        next: Option<RouterAt<'a>>,
     ) -> Projection<'a> {
-        Projection {
-            weight: weights.site(site),
-            x: x.all(),
-            norm,
-            depth: self.inputs.depths(site_at(at, site), 1),
-            router: self.router_at(d, (at, weights), site),
-            next,
-            control: self.inputs.control(),
-            spread: self.spread(site),
-        }
+        let depth = self.inputs.depths(site_at(layer, site), 1);
+        Projection { weight: weights.site(site), x: x.all(), norm, depth, spread: self.spread(site) }
     }
 
     /// Logits of one token by its row of the residual stream, `[V]`.
@@ -119,16 +121,8 @@ impl Llama<'_> {
             x,
             norm: Some(Norm { weight: self.weights.final_norm, eps: self.shape.norm_eps }),
             depth: self.inputs.head_depths(1),
-            router: None,
-            next: None,
-            control: self.inputs.control(),
-            spread: Spread::of(self.traits, (weight.rows, weight.input), Told::Nothing),
+            spread: Spread::of(self.traits, (weight.rows, weight.input), None),
         };
         project_logits::record(r, self.traits, &projection, logits);
     }
-}
-
-/// A site's place among all.
-fn site_at(layer: u32, site: Site) -> u32 {
-    layer * Site::ALL.len() as u32 + site as u32
 }

@@ -2,15 +2,17 @@
 //!
 //! Letters as in [`crate::shape`]; every activation is f32, but for what `decode.rs` has of a single token.
 
+use std::ops::Range;
+
 use super::state::{Cache, Inputs, LayerCache};
 use super::weights::{LayerWeights, Weights};
 use crate::engine::Traits;
-use crate::kernels::made::Made;
 use crate::kernels::product::{Depths, Output, Product, Tiles, halves, in_tiles, largest_tile, tile_tokens};
-use crate::kernels::{attention, embed_sliced, gather_tokens, rms_norm, rope_cache, route, token_nll};
-use crate::kernels::{sample_peaks, sample_token};
+use crate::kernels::{attention, embed_sliced, gather_tokens, rms_norm, rope_cache, route, silu_mul};
+use crate::kernels::{sample_peaks, sample_token, token_nll};
 use crate::precision::Depth;
 use crate::recording::{Buffer, Recording, Span};
+use crate::routing::{site_at, sites_by_attention, sites_by_feed_forward};
 use crate::shape::{LlamaShape, Site};
 
 /// Tokens whose logits exist at one time while a text is scored.
@@ -149,8 +151,8 @@ impl Llama<'_> {
     ) {
         let (shape, context) = (self.shape, self.cache.options.context);
         let positions = self.inputs.positions(tokens);
-        let normed = (a.normed, self.normed(a, weights.input_norm));
-        self.product(r, a, tokens, (layer, Site::Qkv), weights, normed, a.qkv, Output::Overwrite);
+        self.normalize(r, a, tokens, weights.input_norm, sites_by_attention(layer));
+        self.product(r, a, tokens, (layer, Site::Qkv), weights, (a.normed, a.qkv), Output::Overwrite);
         let rotated = rope_cache::Buffers {
             qkv: a.qkv.all(),
             positions,
@@ -168,24 +170,50 @@ impl Llama<'_> {
             y: a.attended.all(),
         };
         attention::record(r, self.traits, shape, (tokens, self.reach), context, attended, cache.kept);
-        self.product(r, a, tokens, (layer, Site::O), weights, (a.attended, Made::Before), a.x, Output::Add);
+        self.product(r, a, tokens, (layer, Site::O), weights, (a.attended, a.x), Output::Add);
     }
 
     /// x += Down (silu(Gate n) * Up n) with n = norm(x).
     fn feed_forward(&self, r: &mut Recording, a: &Activations, tokens: u32, layer: u32, weights: &LayerWeights) {
-        let normed = (a.normed, self.normed(a, weights.ffn_norm));
-        self.product(r, a, tokens, (layer, Site::GateUp), weights, normed, a.gate_up, Output::Overwrite);
-        let gated = (a.hidden, Made::Gated { from: a.gate_up.all() });
-        self.product(r, a, tokens, (layer, Site::Down), weights, gated, a.x, Output::Add);
+        self.normalize(r, a, tokens, weights.ffn_norm, sites_by_feed_forward(layer, self.shape.layers));
+        self.product(r, a, tokens, (layer, Site::GateUp), weights, (a.normed, a.gate_up), Output::Overwrite);
+        silu_mul::record(r, tokens, self.shape.ffn_dim, a.gate_up.all(), a.hidden.all());
+        self.product(r, a, tokens, (layer, Site::Down), weights, (a.hidden, a.x), Output::Add);
     }
 
-    /// The norm of the residual stream.
-    fn normed(&self, a: &Activations, weight: Buffer) -> Made {
-        Made::Norm { from: a.x.all(), weight, eps: self.shape.norm_eps }
+    /// The norm of the residual stream, and the depths at the sites whose routers look at it.
+    fn normalize(&self, r: &mut Recording, a: &Activations, tokens: u32, weight: Buffer, sites: Range<u32>) {
+        if self.routed && !sites.is_empty() {
+            self.route(r, tokens, (a.x, weight), a.normed, sites);
+        } else {
+            rms_norm::record(r, tokens, self.shape.norm_eps, a.x.all(), weight, a.normed.all());
+        }
     }
 
-    /// The product at one site with its input, after what makes it and the site's router where depths are routed.
-    #[allow(clippy::too_many_arguments, reason = "the six parts of a product, and where it is recorded")]
+    /// The norm of x, and the depths that the routers of these sites choose by it.
+    pub(super) fn route(
+        &self,
+        r: &mut Recording,
+        tokens: u32,
+        (x, weight): (Buffer, Buffer),
+        normed: Buffer,
+        sites: Range<u32>,
+    ) {
+        let routers = self.weights.routers.as_ref().expect("a routed plan is refused without routers");
+        let inputs = route::Inputs {
+            x: x.all(),
+            norm: (weight, self.shape.norm_eps),
+            normed: normed.all(),
+            control: self.inputs.control(),
+            deal: self.inputs.deal(tokens),
+            depths: self.inputs.depths_of(&sites, tokens),
+            sites,
+        };
+        route::record(r, self.traits, routers, &inputs);
+    }
+
+    /// The product at one site, y by x.
+    #[allow(clippy::too_many_arguments, reason = "the five parts of a product, and where it is recorded")]
     fn product(
         &self,
         r: &mut Recording,
@@ -193,20 +221,10 @@ impl Llama<'_> {
         tokens: u32,
         (layer, site): (u32, Site),
         weights: &LayerWeights,
-        (x, made): (Buffer, Made),
-        y: Buffer,
+        (x, y): (Buffer, Buffer),
         output: Output,
     ) {
-        let at = layer * Site::ALL.len() as u32 + site as u32;
-        let by_token = self.inputs.depths(at, tokens);
-        if self.routed {
-            let router = weights.router(site).expect("a routed plan is refused without routers");
-            let (control, deal) = (self.inputs.control(), self.inputs.deal(tokens));
-            let inputs = route::Inputs { x: x.all(), made, control, site: at, deal };
-            route::record(r, self.traits, router, &inputs, by_token);
-        } else {
-            made.record(r, tokens, x.all());
-        }
+        let by_token = self.inputs.depths(site_at(layer, site), tokens);
         let weight = weights.site(site);
         let tile = tile_tokens(self.traits, weight.rows, tokens);
         let tiles = |order, partial| Depths::ByTile(Tiles { order, tile, partial, halves: a.halves });

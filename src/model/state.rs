@@ -1,12 +1,14 @@
 //! Buffers that outlive a step: the cache, what the host tells the kernels of the step, and the depths they read.
 
+use std::ops::Range;
+
 use super::bits_read::TokenDepths;
 use crate::engine::{Engine, Traits};
 use crate::error::{Error, Result};
 use crate::kernels::attention_quantized;
 use crate::kernels::product::largest_tile;
 use crate::kernels::quantized_cache::{GROUP, Kept, Layout, token_bytes};
-use crate::kernels::route::Control;
+use crate::kernels::routers::Control;
 use crate::kernels::{gather_tokens, rope_cache};
 use crate::precision::{CacheType, Depth};
 use crate::recording::{Buffer, Span};
@@ -190,6 +192,13 @@ impl Inputs {
     /// Depths of the step's tokens at a site, `[T]`.
     pub fn depths(&self, site: u32, tokens: u32) -> Span {
         self.depths.span(u64::from(site) * u64::from(depth_stride(tokens)) * 4, u64::from(tokens) * 4)
+    }
+
+    /// Depths of the step's tokens at some sites, [S, T] u32, in rows of so many entries.
+    pub fn depths_of(&self, sites: &Range<u32>, tokens: u32) -> (Span, u32) {
+        let row = depth_stride(tokens);
+        let first = self.depths(sites.start, tokens);
+        (Span { bytes: u64::from(sites.len() as u32 * row) * 4, ..first }, row)
     }
 
     /// Depths of the step's tokens at all sites, for [`Inputs::token_depths`].

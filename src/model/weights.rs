@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::ModelFolder;
 use crate::format::layout::{self, SlicedSpec, TensorSpec};
-use crate::kernels::route::Router;
+use crate::kernels::routers::Routers;
 use crate::kernels::sliced::SlicedWeight;
 use crate::precision::SLICES;
 use crate::recording::Buffer;
@@ -54,6 +54,8 @@ pub struct Weights {
     pub final_norm: Buffer,
     /// First to last.
     pub layers: Vec<LayerWeights>,
+    /// Of a model that has them.
+    pub routers: Option<Routers>,
 }
 
 /// The weights of one layer.
@@ -63,18 +65,12 @@ pub struct LayerWeights {
     /// `[D]`
     pub ffn_norm: Buffer,
     sites: [SlicedWeight; 4],
-    routers: Option<[Router; 4]>,
 }
 
 impl LayerWeights {
     /// The stacked weight of a site.
     pub fn site(&self, site: Site) -> &SlicedWeight {
         &self.sites[site as usize]
-    }
-
-    /// The router of a site, of a model that has routers.
-    pub fn router(&self, site: Site) -> Option<&Router> {
-        self.routers.as_ref().map(|routers| &routers[site as usize])
     }
 }
 
@@ -137,24 +133,24 @@ pub fn load(
 
     // Norms and routers first, so that they lie together, and not each between matrices in pages of memory that nothing
     // else was read from since the token before.
-    let mut small = Vec::with_capacity(shape.layers as usize);
+    let mut norms = Vec::with_capacity(shape.layers as usize);
     for layer in 0..shape.layers {
-        let norms = [norm(engine, layout::input_norm(layer))?, norm(engine, layout::ffn_norm(layer))?];
-        small.push((norms, if routed { Some(load_routers(source, engine, layer)?) } else { None }));
+        norms.push([norm(engine, layout::input_norm(layer))?, norm(engine, layout::ffn_norm(layer))?]);
     }
+    let routers = if routed { Some(load_routers(source, engine)?) } else { None };
     let embed = sliced(engine, &layout::embed(shape))?;
     let mut layers = Vec::with_capacity(shape.layers as usize);
-    for (layer, ([input_norm, ffn_norm], routers)) in (0..).zip(small) {
+    for (layer, [input_norm, ffn_norm]) in (0..).zip(norms) {
         let [qkv, o, gate_up, down] = Site::ALL.map(|site| layout::site(shape, layer, site));
         let sites = [sliced(engine, &qkv)?, sliced(engine, &o)?, sliced(engine, &gate_up)?, sliced(engine, &down)?];
-        layers.push(LayerWeights { input_norm, ffn_norm, sites, routers });
+        layers.push(LayerWeights { input_norm, ffn_norm, sites });
     }
     let head = match layout::head(shape) {
         Some(spec) => sliced(engine, &spec)?,
         None => embed,
     };
     let final_norm = norm(engine, layout::FINAL_NORM.to_string())?;
-    Ok(Weights { embed, head, final_norm, layers })
+    Ok(Weights { embed, head, final_norm, layers, routers })
 }
 
 fn load_sliced(
@@ -178,14 +174,8 @@ fn load_sliced(
     })
 }
 
-/// The routers of a layer's sites.
-fn load_routers(source: &dyn WeightSource, engine: &mut dyn Engine, layer: u32) -> Result<[Router; 4]> {
-    let shape = source.shape();
-    let mut router = |site: Site| {
-        let mut load = |spec: &TensorSpec| source.load(engine, 0, spec);
-        let [w1, b1, w2, b2] = layout::router(shape, layer, site);
-        let (w1, b1, w2, b2) = (load(&w1)?, load(&b1)?, load(&w2)?, load(&b2)?);
-        Ok::<_, Error>(Router { w1, b1, w2, b2, input: site.dims(shape).1 })
-    };
-    Ok([router(Site::Qkv)?, router(Site::O)?, router(Site::GateUp)?, router(Site::Down)?])
+fn load_routers(source: &dyn WeightSource, engine: &mut dyn Engine) -> Result<Routers> {
+    let [w1, rest] = layout::routers(source.shape());
+    let (w1, rest) = (source.load(engine, 0, &w1)?, source.load(engine, 0, &rest)?);
+    Ok(Routers { w1, rest, dim: source.shape().model_dim })
 }

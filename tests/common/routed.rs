@@ -5,8 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use edge_run::format::{MANIFEST_FILE, ModelFolder, layout};
-use edge_run::shape::Site;
+use edge_run::format::{FORMAT_VERSION, MANIFEST_FILE, ModelFolder, layout};
 use half::f16;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -22,14 +21,13 @@ pub fn add_routers(dir: &Path, seed: u64) {
     let (shape, file) = (folder.shape().clone(), dir.join(layout::slice_file(0)));
     drop(folder);
     let rng = &mut StdRng::seed_from_u64(seed);
-    let routers: Vec<_> = (0..shape.layers)
-        .flat_map(|layer| Site::ALL.map(|site| layout::router(&shape, layer, site)))
-        .flatten()
+    let routers: Vec<_> = layout::routers(&shape)
+        .into_iter()
         .map(|spec| {
             let count = spec.shape.iter().product();
             let mut draw = |size: f32| -> Vec<f32> { (0..count).map(|_| rng.random_range(-size..size)).collect() };
             let bytes: Vec<u8> = if spec.dtype == Dtype::F16 {
-                let unit = 3.0 / (spec.shape[1] as f32).sqrt();
+                let unit = 3.0 / (spec.shape[2] as f32).sqrt();
                 draw(unit).into_iter().flat_map(|w| f16::from_f32(w).to_le_bytes()).collect()
             } else {
                 draw(1.0).into_iter().flat_map(f32::to_le_bytes).collect()
@@ -48,7 +46,7 @@ pub fn add_routers(dir: &Path, seed: u64) {
 
     let manifest = dir.join(MANIFEST_FILE);
     let mut json: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
-    json["format_version"] = json!(2);
+    json["format_version"] = json!(FORMAT_VERSION);
     json["routing"] = json!([{"bits": 2.0, "threshold": 3.0}, {"bits": 8.0, "threshold": -3.0}]);
     json["files"][layout::slice_file(0)] =
         json!({"bytes": all.len(), "sha256": hash(&all), "header_sha256": hash(&all[..header])});

@@ -1,0 +1,119 @@
+//! How a projection whose input is a norm tells the routers that look at it: their hidden units, by workgroups beside
+//! those of the rows. Who chooses by them is [`project_residual`](super::project_residual).
+
+use half::f16;
+
+use super::project::{Params, Projection, row_workgroups};
+use super::rms_norm::normalize;
+use super::routers::{Numbers, Routers};
+use crate::recording::{Arguments, Recording, Span};
+use crate::routing::HIDDEN;
+
+/// Entries from the hidden units of one router to those of the next; the shaders' constant.
+pub(super) const TOLD_ROW: u32 = 64;
+
+/// Hidden units of a workgroup at least and at most, powers of two; the latter is the shader's constant.
+const UNITS: (u32, u32) = (2, 16);
+/// Workgroups that a large GPU runs at once, of which those with rows leave some.
+const AT_ONCE: u32 = 132;
+
+/// Hidden units of a workgroup of so many subgroups, one for each at most: as few as leave room on a large GPU for the
+/// workgroups of `routers` routers beside those with rows, so that they are done before these.
+fn units(subgroups: u32, with_rows: u32, routers: u32) -> u32 {
+    let most = subgroups.min(UNITS.1);
+    let fits = |units: &u32| with_rows + routers * HIDDEN / units <= AT_ONCE;
+    let sizes = std::iter::successors(Some(UNITS.0.min(most)), |units| (*units < most).then_some(units * 2));
+    sizes.into_iter().find(fits).unwrap_or(most)
+}
+
+/// Bytes of memory that a workgroup of so many subgroups needs that tells.
+pub(super) fn workgroup_bytes(subgroups: u32) -> u32 {
+    (subgroups.min(UNITS.1) + 2) * subgroups * 4
+}
+
+/// Bytes of the hidden units of `sites` neighbouring sites' routers.
+pub const fn hidden_bytes(sites: u32) -> u64 {
+    sites as u64 * TOLD_ROW as u64 * 4
+}
+
+/// Routers of neighbouring sites.
+#[derive(Debug, Clone, Copy)]
+pub struct RoutersAt<'a> {
+    /// All routers.
+    pub routers: &'a Routers,
+    /// The first site, counted through all layers.
+    pub first: u32,
+    /// Sites.
+    pub count: u32,
+    /// Their hidden units, [`hidden_bytes`].
+    pub hidden: Span,
+}
+
+/// What a kernel whose input is a norm records to tell routers of it.
+pub(super) struct Telling {
+    /// Constants.
+    pub constants: Vec<(&'static str, u32)>,
+    /// Workgroups that tell.
+    pub tellers: u32,
+    /// The first router's site.
+    pub site: u32,
+    /// The depth, the routers' rest, their w1; something that is not looked at where there are none.
+    pub read: [Span; 3],
+    /// The routers' hidden units.
+    pub written: Span,
+}
+
+impl Telling {
+    pub fn new(recording: &mut Recording, projection: &Projection<'_>, told: Option<RoutersAt<'_>>) -> Telling {
+        let Projection { weight, depth, spread, .. } = *projection;
+        let routers = told.map_or(0, |told| told.count);
+        let units = units(spread.workgroup / spread.subgroup, spread.workgroups(weight.rows), routers);
+        let tellers = routers * HIDDEN / units;
+        let constants = row_workgroups(spread, weight.rows, tellers, [("UNITS", units)]);
+        match told {
+            Some(RoutersAt { routers, first, count, hidden }) => {
+                let read = [depth, routers.rest.all(), routers.w1(&(first..first + count))];
+                Telling { constants, tellers, site: first, read, written: hidden }
+            }
+            None => {
+                let scales = weight.scales.all();
+                let written = recording.transient(hidden_bytes(1)).all();
+                Telling { constants, tellers, site: 0, read: [depth, scales, scales], written }
+            }
+        }
+    }
+}
+
+/// The hidden units of the routers that are told of the input, by the bindings of [`Telling`], which begin at `first`.
+pub(super) fn tell(args: &Arguments<'_>, p: &Params, first: usize, hidden: &mut [f32]) {
+    if args.constant("ROW_WORKGROUPS") == u32::MAX {
+        return;
+    }
+    let units = (args.workgroups[0] - args.constant("ROW_WORKGROUPS")) * args.constant("UNITS");
+    let (rest, w1): (&[f32], &[f16]) = (args.read(first + 1), args.read(first + 2));
+    let dim = w1.len() / units as usize;
+    let mut input = vec![0f32; dim];
+    normalize(&args.read(5)[..dim], &args.read(6)[..dim], p.eps, &mut input);
+    for (at, told) in hidden.chunks_mut(TOLD_ROW as usize).take((units / HIDDEN) as usize).enumerate() {
+        let router = Numbers::of((w1, at), rest, p.site as usize + at, dim);
+        told[..HIDDEN as usize].copy_from_slice(&router.hidden()(&input));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_as_few_as_there_is_room_for_and_divide_those_of_a_router() {
+        for (subgroups, with_rows, expected) in [(32, 128, 16), (16, 128, 16), (32, 96, 2), (4, 60, 2), (4, 128, 4)] {
+            assert_eq!(units(subgroups, with_rows, 2), expected, "{subgroups} subgroups beside {with_rows} workgroups");
+        }
+        for subgroups in (0..=7).map(|power| 1 << power) {
+            for with_rows in [1, 100, 116, 124, 1000] {
+                let units = units(subgroups, with_rows, 2);
+                assert!(HIDDEN.is_multiple_of(units) && units <= subgroups.min(UNITS.1), "{units}");
+            }
+        }
+    }
+}
