@@ -81,9 +81,9 @@ pub fn forward(network: &Network, params: &Params, batch: &Batch, threshold: f32
     let embedded = batch.parts().into_iter().map(|ids| Stream { x: network.embed(ids), seen: None });
     let mut inputs = vec![embedded.collect::<Vec<_>>()];
     let mut bits: Vec<Tensor<1>> = Vec::new();
-    for (layer, params) in network.layers.iter().zip(params) {
+    for (at, (layer, params)) in (0..).zip(network.layers.iter().zip(params)) {
         let slices = std::array::from_fn(|site| params[site].slices(&layer.sites[site]));
-        let block = RoutedBlock { network, layer, params, slices: &slices, threshold };
+        let block = RoutedBlock { network, layer, at, params, slices: &slices, threshold };
         let (outputs, read): (Vec<_>, Vec<_>) =
             inputs.last().expect("the embedding").iter().map(|stream| block.forward(stream.clone())).unzip();
         bits.extend(read);
@@ -192,7 +192,7 @@ fn backward(
     for (Stream { x, seen }, upstream) in inputs.into_iter().zip(upstream) {
         let x = x.autodiff().require_grad();
         let seen = seen.map(|seen| seen.autodiff().require_grad());
-        let block = RoutedBlock { network, layer, params: leaves, slices: &ends, threshold };
+        let block = RoutedBlock { network, layer, at: at as u32, params: leaves, slices: &ends, threshold };
         let (y, bits) = block.forward(Stream { x: x.clone(), seen: seen.clone() });
         let mut loss = sum_all(y.x.clone() * beside(upstream.x, &y.x)) + bits.mul_scalar(per_bit);
         if let (Some(seen), Some(upstream)) = (y.seen, upstream.seen) {

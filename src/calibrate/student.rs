@@ -6,7 +6,7 @@ use rand::RngExt;
 use super::network::{Layer, Network, beside, unit_rms};
 use super::reduce::{spread, sum_all};
 use crate::precision::{SLICE_BITS, SLICES};
-use crate::routing::{EPS, HIDDEN, SCORES};
+use crate::routing::{EPS, HIDDEN, SCORES, site_at, sites_by_attention};
 use crate::shape::Site;
 
 /// Sharpness of the gates' gradient: that of sigmoid(score / this).
@@ -122,6 +122,8 @@ pub struct RoutedBlock<'a> {
     pub network: &'a Network,
     /// Its layer.
     pub layer: &'a Layer,
+    /// The layer's place.
+    pub at: u32,
     /// Routers.
     pub params: &'a [SiteParams; 4],
     /// Weights as [`SiteParams::slices`] gives them.
@@ -147,22 +149,18 @@ impl RoutedBlock<'_> {
         let shape = &self.network.shape;
         let all: f64 = Site::ALL.iter().map(|site| site.weights(shape) as f64).sum();
         let mut bits: Option<Tensor<1>> = None;
-        // What the two routers before the first norm look at, and the two before the second one; and that norm.
-        let (mut before, mut own, mut last) = (stream.seen, None, None);
+        // The norm before attention, and that before the feed-forward.
+        let (mut first, mut second) = (None, None);
         let x = self.network.block(self.layer, stream.x, &mut |site, x| {
             let [tokens, input] = x.dims();
-            let looked_at = match site {
-                Site::Qkv => {
-                    own = Some(x.clone());
-                    before.get_or_insert_with(|| x.clone()).clone()
-                }
-                Site::O => before.clone().expect("attention begins with queries"),
-                Site::GateUp => {
-                    last = Some(x.clone());
-                    own.clone().expect("attention comes before feed-forward")
-                }
-                Site::Down => own.clone().expect("attention comes before feed-forward"),
-            };
+            match site {
+                Site::Qkv => first = Some(x.clone()),
+                Site::GateUp => second = Some(x.clone()),
+                Site::O | Site::Down => (),
+            }
+            let by_first = sites_by_attention(self.at).contains(&site_at(self.at, site));
+            let looked_at = if by_first { &first } else { &stream.seen };
+            let looked_at = looked_at.clone().expect("a norm comes before every site");
             let gates = gates(self.params[site as usize].scores(looked_at) - self.threshold);
             let read = (sum_all(gates.clone()) + tokens as f32).mul_scalar(SLICE_BITS);
             let read = read.mul_scalar((site.weights(shape) as f64 / all) as f32);
@@ -174,7 +172,7 @@ impl RoutedBlock<'_> {
             let wide = Tensor::cat([x.clone()].into_iter().chain(gated).collect(), 1);
             self.network.product(wide, self.slices[site as usize].clone())
         });
-        (Stream { x, seen: last }, bits.expect("a block has sites"))
+        (Stream { x, seen: second }, bits.expect("a block has sites"))
     }
 }
 

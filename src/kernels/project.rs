@@ -4,7 +4,7 @@
 //! product would have to wait for. The kernels differ in what becomes of the products: [`project_qkv`] rotates them
 //! and keeps keys and values, [`project_residual`] adds them to the residual stream, [`project_gate`] gates them, and
 //! [`project_logits`] hands them on. Where routers choose, those whose input is a norm compute the hidden units of the
-//! routers that look at it ([`telling`](super::telling)), and [`project_residual`] chooses the depths of the sites that
+//! routers that look at it ([`telling`]), and [`project_residual`] chooses the depths of the sites that
 //! come next by them. Both is done by workgroups beside those of the rows, so that no row waits for it.
 //!
 //! [`project_qkv`]: super::project_qkv
