@@ -8,10 +8,8 @@
 #import packed_input
 #import projection
 
-// Workgroups that have rows, and sites that the one after them chooses for.
-override ROW_WORKGROUPS: u32 = 0xffffffffu;
+// Sites that the workgroup without rows chooses for.
 override CHOSEN: u32 = 0u;
-const TOLD_ROW: u32 = 64u;
 
 // Of all routers, [4 L, REST].
 @group(0) @binding(7) var<storage, read> rest: array<f32>;
@@ -50,7 +48,7 @@ fn choose(place: Place) {
         let site = params.site + at;
         var sum = vec3<f32>();
         for (var unit = place.lane; unit < HIDDEN; unit += place.size) {
-            sum += told[at * TOLD_ROW + unit] * w2_of(site * REST, unit);
+            sum += told[at * HIDDEN + unit] * w2_of(site * REST, unit);
         }
         let slices = depth_of(subgroupAdd(sum) + b2_of(site * REST), control[site]);
         if place.lane == 0u {

@@ -328,10 +328,10 @@ fn depths_chosen_beside_a_projection_are_those_of_the_routers() {
                 let x = upload(engine, &uniform(rng, input, 1.0)).all();
                 let norm = Norm { weight: upload(engine, &uniform(rng, input, 2.0)), eps: EPS };
                 let normed = recording.transient(u64::from(input) * 4).all();
-                let open = Control { threshold: f32::MAX, most: 4 };
+                let closed = Control { threshold: f32::MAX, most: 4 };
                 let threshold = (seed % 6) as f32 * 0.8 - 3.0;
                 let bound = Control { threshold, most: 4 - (seed % 3 == 0) as u32 };
-                let control = upload(engine, &[open, bound, bound, open]).all();
+                let control = upload(engine, &[closed, bound, bound, closed]).all();
                 let [read, deal] = [2, 0].map(|word: u32| upload(engine, &[word]).all());
                 let chosen = upload(engine, &[2u32, 9, 9]).all();
                 let routed = upload(engine, &[9u32; 2]).all();

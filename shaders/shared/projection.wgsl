@@ -36,6 +36,8 @@ override GROUP_CHUNKS: u32 = 1u;
 override HEAD_DIM: u32 = 64u;
 // 1: the input is x / sqrt(mean(x^2) + eps) * norm; 0: it is x.
 override NORMED: u32 = 0u;
+// Workgroups that have rows; a kernel may have others after them.
+override ROW_WORKGROUPS: u32 = 0xffffffffu;
 // Rows of a workgroup, a multiple of sixteen and no more than it has invocations; and those of a round.
 override OWN_ROWS: u32 = WORKGROUP / LANES * ROWS * ROUNDS;
 override ROUND_ROWS: u32 = WORKGROUP / LANES * ROWS;

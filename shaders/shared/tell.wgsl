@@ -1,14 +1,11 @@
 // How a projection makes the hidden units of routers that look at its input, which is a norm: by workgroups beside those
 // that have rows, so that no row waits for it. They are few, as a large GPU has few processors left, so each reads the
 // input once, an invocation four numbers at a time, for all of its units. A kernel declares `w1`, [TOLD, input] f16, four
-// to an entry, what all routers have in `rest`, and `told`, where a router's units go, every TOLD_ROW entries.
+// to an entry, what all routers have in `rest`, and `told`, where the units go.
 
-const TOLD_ROW: u32 = 64u;
 // Hidden units of a workgroup: no more than it has subgroups, and MOST_UNITS at most.
 override UNITS: u32 = 4u;
 const MOST_UNITS: u32 = 16u;
-// Workgroups that have rows. Those after them tell.
-override ROW_WORKGROUPS: u32 = 0xffffffffu;
 // Lengths of arrays have names, as naga wants.
 override TOLD_PARTS: u32 = (UNITS + 2u) * SUBGROUPS;
 
@@ -66,6 +63,6 @@ fn tell(place: Place) {
     if place.subgroup == own && place.lane == 0u {
         let unit = first_unit + own;
         let b1 = rest[(params.site + unit / HIDDEN) * REST + unit % HIDDEN];
-        told[unit / HIDDEN * TOLD_ROW + unit % HIDDEN] = silu(sum * both + b1);
+        told[unit] = silu(sum * both + b1);
     }
 }

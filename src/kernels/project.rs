@@ -198,6 +198,7 @@ pub(super) fn record(
         kv_heads: shape.map_or(0, |shape| shape.kv_heads),
         context: context.unwrap_or(0),
     };
+    let row_workgroups = spread.workgroups(params.rows);
     let mut bindings = weight.bindings(&rows);
     bindings.extend([x, norm.map_or(x, |norm| norm.weight.all())]);
     bindings.extend(own.bindings);
@@ -212,6 +213,7 @@ pub(super) fn record(
         ("HEAD_DIM", shape.map_or(0, |shape| shape.head_dim)),
         ("NORMED", u32::from(norm.is_some())),
         ("SUBGROUPS", spread.workgroup / spread.subgroup),
+        ("ROW_WORKGROUPS", row_workgroups),
     ];
     constants.extend(own.constants);
     recording.dispatch(Dispatch {
@@ -219,19 +221,8 @@ pub(super) fn record(
         constants,
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings,
-        workgroups: [spread.workgroups(params.rows) + own.workgroups, 1, 1],
+        workgroups: [row_workgroups + own.workgroups, 1, 1],
     });
-}
-
-/// The constants of a kernel that has so many workgroups beside those of its rows.
-pub(super) fn row_workgroups<const N: usize>(
-    spread: Spread,
-    rows: u32,
-    beside: u32,
-    others: [(&'static str, u32); N],
-) -> Vec<(&'static str, u32)> {
-    let with_rows = if beside == 0 { u32::MAX } else { spread.workgroups(rows) };
-    [("ROW_WORKGROUPS", with_rows)].into_iter().chain(others).collect()
 }
 
 /// The products of the bound rows, so many slices deep.

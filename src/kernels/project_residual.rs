@@ -2,9 +2,9 @@
 //! that come next.
 
 use super::bindings;
-use super::project::{self, Own, Params, Projection, SHARED_BINDINGS, row_workgroups};
+use super::project::{self, Own, Params, Projection, SHARED_BINDINGS};
 use super::routers::{Control, Numbers};
-use super::telling::{RoutersAt, TOLD_ROW};
+use super::telling::RoutersAt;
 use crate::recording::{Arguments, Kernel, Recording, Span};
 use crate::routing::HIDDEN;
 
@@ -32,14 +32,13 @@ pub struct Choosing<'a> {
 
 /// Records y += W x; behind the depth of the projection come those that are chosen.
 pub fn record(recording: &mut Recording, projection: &Projection<'_>, choosing: Option<Choosing<'_>>, y: Span) {
-    let Projection { weight, x, depth, spread, .. } = *projection;
+    let Projection { weight, x, depth, .. } = *projection;
     let chosen = choosing.map_or(0, |choosing| choosing.routers.count);
-    let workgroups = chosen.min(1);
     let mut own = Own {
-        constants: row_workgroups(spread, weight.rows, workgroups, [("CHOSEN", chosen)]),
+        constants: vec![("CHOSEN", chosen)],
         // The first three are not looked at.
         bindings: vec![x, x, x, depth, y],
-        workgroups,
+        workgroups: chosen.min(1),
         ..Own::default()
     };
     if let Some(Choosing { routers: RoutersAt { routers, first, hidden, .. }, control, depth_row }) = choosing {
@@ -57,7 +56,7 @@ fn project_residual(args: &mut Arguments<'_>) {
     for at in 0..args.constant("CHOSEN") as usize {
         let (rest, control, told): (&[f32], &[Control], &[f32]) = (args.read(7), args.read(8), args.read(9));
         let site = p.site as usize + at;
-        let hidden = &told[at * TOLD_ROW as usize..][..HIDDEN as usize];
+        let hidden = &told[at * HIDDEN as usize..][..HIDDEN as usize];
         depth[(1 + at) * p.depth_row as usize] = Numbers::but_w1(rest, site).depth(hidden, control[site]);
     }
 }

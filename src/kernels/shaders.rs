@@ -15,13 +15,14 @@ pub const MATRICES: Capabilities =
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 16] = [
+const SHARED: [(&str, &str); 17] = [
     ("place", include_str!("../../shaders/shared/place.wgsl")),
     ("bins", include_str!("../../shaders/shared/bins.wgsl")),
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
     ("product", include_str!("../../shaders/shared/product.wgsl")),
     ("matvec", include_str!("../../shaders/shared/matvec.wgsl")),
     ("router", include_str!("../../shaders/shared/router.wgsl")),
+    ("routed", include_str!("../../shaders/shared/routed.wgsl")),
     ("tell", include_str!("../../shaders/shared/tell.wgsl")),
     ("packed_dot", include_str!("../../shaders/shared/packed_dot.wgsl")),
     ("packed_input", include_str!("../../shaders/shared/packed_input.wgsl")),

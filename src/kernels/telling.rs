@@ -3,14 +3,11 @@
 
 use half::f16;
 
-use super::project::{Params, Projection, row_workgroups};
+use super::project::{Params, Projection};
 use super::rms_norm::normalize;
 use super::routers::{Numbers, Routers};
 use crate::recording::{Arguments, Recording, Span};
 use crate::routing::HIDDEN;
-
-/// Entries from the hidden units of one router to those of the next; the shaders' constant.
-pub(super) const TOLD_ROW: u32 = 64;
 
 /// Hidden units of a workgroup at least and at most, powers of two; the latter is the shader's constant.
 const UNITS: (u32, u32) = (2, 16);
@@ -33,7 +30,7 @@ pub(super) fn workgroup_bytes(subgroups: u32) -> u32 {
 
 /// Bytes of the hidden units of `sites` neighbouring sites' routers.
 pub const fn hidden_bytes(sites: u32) -> u64 {
-    sites as u64 * TOLD_ROW as u64 * 4
+    sites as u64 * HIDDEN as u64 * 4
 }
 
 /// Routers of neighbouring sites.
@@ -45,7 +42,7 @@ pub struct RoutersAt<'a> {
     pub first: u32,
     /// Sites.
     pub count: u32,
-    /// Their hidden units, [`hidden_bytes`].
+    /// Their hidden units, [S, HIDDEN] f32.
     pub hidden: Span,
 }
 
@@ -69,7 +66,7 @@ impl Telling {
         let routers = told.map_or(0, |told| told.count);
         let units = units(spread.workgroup / spread.subgroup, spread.workgroups(weight.rows), routers);
         let tellers = routers * HIDDEN / units;
-        let constants = row_workgroups(spread, weight.rows, tellers, [("UNITS", units)]);
+        let constants = vec![("UNITS", units)];
         match told {
             Some(RoutersAt { routers, first, count, hidden }) => {
                 let read = [depth, routers.rest.all(), routers.w1(&(first..first + count))];
@@ -86,17 +83,17 @@ impl Telling {
 
 /// The hidden units of the routers that are told of the input, by the bindings of [`Telling`], which begin at `first`.
 pub(super) fn tell(args: &Arguments<'_>, p: &Params, first: usize, hidden: &mut [f32]) {
-    if args.constant("ROW_WORKGROUPS") == u32::MAX {
+    let units = (args.workgroups[0] - args.constant("ROW_WORKGROUPS")) * args.constant("UNITS");
+    if units == 0 {
         return;
     }
-    let units = (args.workgroups[0] - args.constant("ROW_WORKGROUPS")) * args.constant("UNITS");
     let (rest, w1): (&[f32], &[f16]) = (args.read(first + 1), args.read(first + 2));
     let dim = w1.len() / units as usize;
     let mut input = vec![0f32; dim];
     normalize(&args.read(5)[..dim], &args.read(6)[..dim], p.eps, &mut input);
-    for (at, told) in hidden.chunks_mut(TOLD_ROW as usize).take((units / HIDDEN) as usize).enumerate() {
+    for (at, hidden) in hidden[..units as usize].chunks_exact_mut(HIDDEN as usize).enumerate() {
         let router = Numbers::of((w1, at), rest, p.site as usize + at, dim);
-        told[..HIDDEN as usize].copy_from_slice(&router.hidden()(&input));
+        hidden.copy_from_slice(&router.hidden()(&input));
     }
 }
 
