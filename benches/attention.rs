@@ -1,12 +1,13 @@
 //! Attention of one token at short and long contexts, by each kernel, on the first GPU: a 7B model's heads.
 //!
-//! Throughput is of the bytes of keys and values that are read, in f16 and in few bits. A measurement is one submit of [`REPEATS`] dispatches,
-//! each over a cache of its own, and the wait for it.
+//! Throughput is of the bytes of keys and values that are read, in f16 and in few bits. A measurement is one submit of
+//! [`REPEATS`] dispatches, each over a cache of its own, and the wait for it; parts are put together by `attention_join`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use edge_run::engine::{Engine, Traits};
 use edge_run::gpu::{self, GpuOptions};
 use edge_run::kernels::attention::{self, Reach};
+use edge_run::kernels::attention_join;
 use edge_run::kernels::quantized_cache::{Kept, Layout, token_bytes};
 use edge_run::precision::CacheType;
 use edge_run::recording::{Buffer, Prepared, Recording};
@@ -49,7 +50,8 @@ fn prepare(engine: &mut dyn Engine, caches: &[Cache], traits: Traits, reach: Rea
     let y = recording.transient(u64::from(shape.q_dim()) * 4).all();
     for ([keys, values], kept) in caches {
         let buffers = attention::Buffers { q, positions, keys: keys.all(), values: values.all(), y };
-        attention::record(&mut recording, traits, &shape, (1, reach), CONTEXT, buffers, *kept);
+        let parts = attention::record(&mut recording, traits, &shape, (1, reach), CONTEXT, buffers, *kept);
+        parts.into_iter().for_each(|parts| attention_join::record(&mut recording, parts, y));
     }
     recording.read_back(y);
     engine.prepare(recording).expect("the bench can be prepared")

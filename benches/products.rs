@@ -18,7 +18,7 @@ use edge_run::engine::Engine;
 use edge_run::gpu::{self, GpuOptions};
 use edge_run::kernels::gather_tokens;
 use edge_run::kernels::product::{Depths, Output, Product, Tiles, halves, in_tiles, tile_tokens};
-use edge_run::kernels::project::{Projection, Spread};
+use edge_run::kernels::project::{Input, Projection, Spread};
 use edge_run::kernels::project_logits;
 use edge_run::kernels::sliced::SlicedWeight;
 use edge_run::precision::Depth;
@@ -90,7 +90,7 @@ fn prepare_packed(engine: &mut dyn Engine, weights: &[SlicedWeight], depth: Dept
     let traits = engine.traits();
     let spread = spread_asked(traits.subgroup).unwrap_or_else(|| Spread::of(traits, (rows, input), None));
     for weight in weights.iter().cycle().take(REPEATS as usize) {
-        let projection = Projection { weight, x, norm: None, depth: told, spread };
+        let projection = Projection { weight, input: Input::Plain(x), depth: told, spread };
         project_logits::record(&mut recording, traits, &projection, y.all());
     }
     recording.read_back(y.span(0, 4));

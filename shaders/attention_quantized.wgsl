@@ -7,12 +7,12 @@
 // A team of LANES invocations of a subgroup takes a position at a time, a lane a group of its numbers. All is done on
 // turned numbers, as they are kept; what they sum up to is turned back.
 // q: [H, A] f32; keys, values, of which the token's own are read: [K, C, A/4] pairs of words of two f16; rows: see
-// shaders/shared/quantized_cache.wgsl. y: [H, A], or where there are splits y: [H, S, A], and behind it (highest, sum
-// of exp(score - highest)): [H, S, 2].
+// shaders/shared/quantized_cache.wgsl. y: [H, A], or where there are splits what shaders/shared/parts.wgsl reads.
 #import place
 #import quantized_cache
 #import quantized_token
 #import team_sums
+#import part_of
 
 struct Params {
     heads: u32,
@@ -25,16 +25,11 @@ override WORKGROUP: u32 = 256u;
 override LANES: u32 = 4u;
 // Heads that share keys and values.
 override SHARED_BY: u32 = 1u;
-override SPLITS: u32 = 1u;
 // 1: a subgroup has eight teams or more.
 override SCATTERS: u32 = 0u;
 override TEAMS: u32 = WORKGROUP / LANES;
-// Subgroups that there can be, and vec4s of all of them.
-override SUBGROUPS: u32 = 8u;
-override SUM_VEC4S: u32 = SUBGROUPS * HEAD_VEC4S;
 // Positions of a split are a whole number of these, but for the last ones.
 const SHARE: u32 = 32u;
-const LOWEST: f32 = -3.4e38;
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
@@ -42,11 +37,7 @@ var<immediate> params: Params;
 @group(0) @binding(2) var<storage, read> keys: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read> values: array<vec2<u32>>;
 @group(0) @binding(4) var<storage, read_write> rows: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read_write> y: array<vec2<f32>>;
-
-// Of each subgroup: (highest, sum of exp(score - highest)), and the sum of exp(score - highest) * value.
-var<workgroup> subgroup_peaks: array<vec2<f32>, SUBGROUPS>;
-var<workgroup> subgroup_sums: array<vec4<f32>, SUM_VEC4S>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<u32>>;
 
 fn sum_lanes(own: f32) -> f32 {
     var sum = own;
@@ -195,24 +186,10 @@ fn main(place: Place) {
         subgroup_peaks[place.subgroup] = vec2<f32>(best, total);
     }
     workgroupBarrier();
-    let part_at = head * SPLITS + split;
     if local < HEAD_VEC4S {
-        var highest_of = LOWEST;
-        for (var s = 0u; s < place.subgroups; s++) {
-            highest_of = max(highest_of, subgroup_peaks[s].x);
-        }
-        var whole = 0.0;
-        var own = vec4<f32>();
-        for (var s = 0u; s < place.subgroups; s++) {
-            let by = exp(subgroup_peaks[s].x - highest_of);
-            whole += subgroup_peaks[s].y * by;
-            own += subgroup_sums[s * HEAD_VEC4S + local] * by;
-        }
-        own = turned_across(own, place.lane) * select(1.0, 1.0 / whole, SPLITS == 1u);
-        y[(part_at * HEAD_VEC4S + local) * 2u] = own.xy;
-        y[(part_at * HEAD_VEC4S + local) * 2u + 1u] = own.zw;
-        if SPLITS > 1u && local == 0u {
-            y[params.heads * SPLITS * HEAD_VEC4S * 2u + part_at] = vec2<f32>(highest_of, whole);
-        }
+        var own = part_of(place.subgroups, local);
+        own.mean = turned_across(own.mean, place.lane);
+        let at = (head * SPLITS + split) * HEAD_VEC4S + local;
+        write_part(own, at, params.heads * SPLITS * HEAD_VEC4S, HEAD_VEC4S);
     }
 }

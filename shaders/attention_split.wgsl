@@ -1,19 +1,20 @@
 // Attention over the cache in parts: a workgroup takes one token, one head, and one of `splits` stretches of the
 // positions up to the token's own, with a running softmax (Milakov and Gimelshein, arXiv 1805.02867).
 //
-// With one split, y[t, h, :] is what shaders/attention.wgsl computes. With more, y[t, h, s, :] is the sum over the
-// split's positions of exp(score - highest) * value, and peaks[t, h, s] is (highest, sum of exp(score - highest)), for
-// shaders/attention_join.wgsl; a split without positions has (LOWEST, 0).
+// With one split, y[t, h, :] is what shaders/attention.wgsl computes. With more, y is what shaders/shared/parts.wgsl reads.
 //
 // A team of LANES invocations of a subgroup reads two positions at a time, each of them every LANES-th eight of the
 // dimensions, so that the loads of a team lie side by side. Each team has a running softmax of its own, so that none
 // waits for another; they meet at the end, those of a subgroup first.
 // q: [T, H, A] f32; keys, values: [K, C, A/8] vec4s of eight f16.
 #import place
+#import part_of
 
 struct Params {
     heads: u32,
     context: u32,
+    // vec4s of all means.
+    vec4s: u32,
 }
 
 override WORKGROUP: u32 = 256u;
@@ -24,26 +25,18 @@ override EIGHTS: u32 = 1u;
 override HEAD_DIM: u32 = 128u;
 // Heads that share keys and values.
 override SHARED_BY: u32 = 1u;
-override SPLITS: u32 = 1u;
-// vec4s of all lanes of a team, and of all teams.
+// vec4s of all lanes of a team.
 override HEAD_VEC4S: u32 = 2u * LANES * EIGHTS;
-override TEAM_VEC4S: u32 = 2u * WORKGROUP * EIGHTS;
 override TEAMS: u32 = WORKGROUP / LANES;
 // Positions of a split are a whole number of these, but for the last ones.
 const SHARE: u32 = 32u;
-const LOWEST: f32 = -3.4e38;
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> positions: array<u32>;
 @group(0) @binding(2) var<storage, read> keys: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> values: array<vec4<u32>>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> peaks: array<vec2<f32>>;
-
-// Of each subgroup: (highest, sum of exp(score - highest)), and the sum of exp(score - highest) * value.
-var<workgroup> subgroup_peaks: array<vec2<f32>, TEAMS>;
-var<workgroup> subgroup_sums: array<vec4<f32>, TEAM_VEC4S>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<u32>>;
 
 // Eight dimensions.
 struct Eight {
@@ -160,23 +153,9 @@ fn main(place: Place) {
         subgroup_peaks[place.subgroup] = vec2<f32>(highest, total);
     }
     workgroupBarrier();
-    let to = row * SPLITS + split;
-    for (var v = local; v < 2u * words; v += WORKGROUP) {
-        var best = LOWEST;
-        for (var s = 0u; s < place.subgroups; s++) {
-            best = max(best, subgroup_peaks[s].x);
-        }
-        var whole = 0.0;
-        var own = vec4<f32>();
-        for (var s = 0u; s < place.subgroups; s++) {
-            let shrink = exp(subgroup_peaks[s].x - best);
-            whole += subgroup_peaks[s].y * shrink;
-            own += subgroup_sums[s * HEAD_VEC4S + v] * shrink;
-        }
-        own *= select(1.0, 1.0 / whole, SPLITS == 1u);
-        y[to * 2u * words + v] = own;
-        if v == 0u {
-            peaks[to] = vec2<f32>(best, whole);
-        }
+    let head_vec4s = 2u * words;
+    for (var v = local; v < head_vec4s; v += WORKGROUP) {
+        let at = (row * SPLITS + split) * head_vec4s + v;
+        write_part(part_of(place.subgroups, v), at, params.vec4s, head_vec4s);
     }
 }

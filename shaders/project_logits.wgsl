@@ -3,6 +3,7 @@
 #import bins
 #import sliced
 #import packed_dot
+#import parts
 #import packed_input
 #import projection
 

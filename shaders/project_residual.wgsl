@@ -5,6 +5,7 @@
 #import sliced
 #import router
 #import packed_dot
+#import parts
 #import packed_input
 #import projection
 

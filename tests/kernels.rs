@@ -11,8 +11,8 @@ use edge_run::kernels::attention::Reach;
 use edge_run::kernels::product::{Depths, Output, Product, Tiles, halves, tile_tokens};
 use edge_run::kernels::sliced::SlicedWeight;
 use edge_run::kernels::{
-    attention, attention_matrix, attention_split, embed_sliced, gather_tokens, rms_norm, rope_cache, silu_mul,
-    token_nll,
+    attention, attention_join, attention_matrix, attention_split, embed_sliced, gather_tokens, rms_norm, rope_cache,
+    silu_mul, token_nll,
 };
 use edge_run::precision::Depth;
 use edge_run::recording::{Buffer, Recording, Span};
@@ -584,22 +584,19 @@ impl AttentionProblem {
                     let traits = Traits { software: false, cooperative_matrix: true, workgroup_bytes, ..PROCESSORS };
                     assert!(attention_matrix::suits(traits, &shape, self.tokens), "{self:?}");
                     let reach = (self.tokens, Reach::Any);
-                    attention::record(recording, traits, &shape, reach, self.context, buffers, None);
+                    let parts = attention::record(recording, traits, &shape, reach, self.context, buffers, None);
+                    assert!(parts.is_none());
                 }
                 0 => {
-                    attention::record(
-                        recording,
-                        PROCESSORS,
-                        &shape,
-                        (self.tokens, Reach::Any),
-                        self.context,
-                        buffers,
-                        None,
-                    );
+                    let reach = (self.tokens, Reach::Any);
+                    let parts = attention::record(recording, PROCESSORS, &shape, reach, self.context, buffers, None);
+                    assert!(parts.is_none());
                 }
                 splits => {
                     let (parts, context) = ((self.tokens, splits), self.context);
-                    attention_split::record(recording, PROCESSORS, &shape, parts, context, buffers);
+                    let parts = attention_split::record(recording, PROCESSORS, &shape, parts, context, buffers);
+                    assert_eq!(parts.is_some(), splits > 1);
+                    parts.into_iter().for_each(|parts| attention_join::record(recording, parts, y));
                 }
             }
             y
@@ -615,7 +612,9 @@ impl AttentionProblem {
     fn tolerance(&self) -> f32 {
         // A score of up to 4 sqrt(A) carries the rounding of its sum into the exponent.
         let score = sum_tolerance(self.head_dim, 4.0) / (self.head_dim as f32).sqrt();
-        score + sum_tolerance(self.context, 1.0 / 8.0) + TRANSCENDENTAL
+        // The means of parts are rounded to f16.
+        let parts = if self.splits > 1 { 1.0 / 2048.0 } else { 0.0 };
+        score + sum_tolerance(self.context, 1.0 / 8.0) + TRANSCENDENTAL + parts
     }
 }
 
@@ -628,6 +627,7 @@ fn widen(engine: &mut dyn Engine, recording: &mut Recording, shape: &LlamaShape,
     let y = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
     let positions = upload(engine, &[0u32]).all();
     let buffers = attention::Buffers { q, positions, keys: cache, values: cache, y };
-    attention::record(recording, PROCESSORS, &flat, (1, Reach::Any), 1, buffers, None);
+    let parts = attention::record(recording, PROCESSORS, &flat, (1, Reach::Any), 1, buffers, None);
+    assert!(parts.is_none());
     y
 }

@@ -17,7 +17,7 @@ use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
 use edge_run::kernels::attention::{self, Reach};
 use edge_run::kernels::quantized_cache::{Kept, Layout};
-use edge_run::kernels::{dequantize_cache, quantize_cache};
+use edge_run::kernels::{attention_join, dequantize_cache, quantize_cache};
 use edge_run::model::CacheOptions;
 use edge_run::precision::CacheType;
 use edge_run::recording::{Recording, Span};
@@ -143,9 +143,11 @@ impl Problem {
             let [here, other] = [last, last.saturating_sub(off)].map(|at| upload(engine, &[at]).all());
             let [y, expected] = [(); 2].map(|()| r.transient(u64::from(shape.q_dim()) * 4).all());
             let buffers = attention::Buffers { q, positions: here, keys: from[0], values: from[1], y };
-            attention::record(r, traits, &shape, (1, self.reach), CONTEXT, buffers, Some(before));
+            let parts = attention::record(r, traits, &shape, (1, self.reach), CONTEXT, buffers, Some(before));
+            parts.into_iter().for_each(|parts| attention_join::record(r, parts, y));
             let plain = attention::Buffers { q, positions: other, keys, values, y: expected };
-            attention::record(r, PROCESSORS, &shape, (1, Reach::Any), CONTEXT, plain, None);
+            let parts = attention::record(r, PROCESSORS, &shape, (1, Reach::Any), CONTEXT, plain, None);
+            assert!(parts.is_none());
             let [own, by_itself] = [before, whole].map(|rows| self.kept_halves(engine, r, last + 1, rows));
             [vec![y, expected], [own, by_itself].concat()].concat()
         };

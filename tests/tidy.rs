@@ -32,7 +32,7 @@ const SIBLINGS: &[(&str, &str)] = &[
 
 /// Files of `src/kernels` that are no kernel.
 const KERNEL_SUPPORT: &[&str] =
-    &["mod", "packed", "product", "project", "quantized_cache", "routers", "shaders", "sliced", "telling"];
+    &["mod", "packed", "parts", "product", "project", "quantized_cache", "routers", "shaders", "sliced", "telling"];
 
 const RUST_LINES_MAX: usize = 400;
 const WGSL_LINES_MAX: usize = 260;

@@ -35,7 +35,7 @@ fn pack(chunk: u32, lane: u32, within: bool) -> f32 {
     var peak = 0.0;
     for (var v = 0u; v < CHUNK_VEC4S / TEAM; v++) {
         let k = min(chunk, CHUNKS - 1u) * CHUNK_VEC4S + v * TEAM + lane;
-        let plain = x[k];
+        let plain = four_at(k);
         own[v] = plain;
         if NORMED == 1u {
             own[v] *= norm[k];

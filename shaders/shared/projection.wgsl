@@ -34,7 +34,7 @@ override CHUNKS: u32 = 64u;
 override GROUP_CHUNKS: u32 = 1u;
 // Of the attention, where rows are queries, keys and values.
 override HEAD_DIM: u32 = 64u;
-// 1: the input is x / sqrt(mean(x^2) + eps) * norm; 0: it is x.
+// 1: the input is x / sqrt(mean(x^2) + eps) * norm; 0: it is x, or what its parts come to.
 override NORMED: u32 = 0u;
 // Workgroups that have rows; a kernel may have others after them.
 override ROW_WORKGROUPS: u32 = 0xffffffffu;
@@ -43,7 +43,7 @@ override OWN_ROWS: u32 = WORKGROUP / LANES * ROWS * ROUNDS;
 override ROUND_ROWS: u32 = WORKGROUP / LANES * ROWS;
 
 var<immediate> params: Params;
-@group(0) @binding(5) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(6) var<storage, read> norm: array<vec4<f32>>;
 
 fn load_input(chunk: u32) -> Input {

@@ -3,7 +3,7 @@
 // input once, an invocation four numbers at a time, for all of its units. A kernel declares `w1`, [TOLD, input] f16, four
 // to an entry, what all routers have in `rest`, and `told`, where the units go.
 
-// Hidden units of a workgroup: no more than it has subgroups, and MOST_UNITS at most.
+// Hidden units of a workgroup, MOST_UNITS at most.
 override UNITS: u32 = 4u;
 const MOST_UNITS: u32 = 16u;
 // Lengths of arrays have names, as naga wants.
@@ -39,7 +39,7 @@ fn tell(place: Place) {
         for (var u = 0u; u < UNITS; u++) {
             weights[u] = w1[(first_unit + u) * vec4s + k];
         }
-        let plain = x[k];
+        let plain = four_at(k);
         let input = plain * norm[k];
         for (var u = 0u; u < UNITS; u++) {
             let four = vec4<f32>(unpack2x16float(weights[u].x), unpack2x16float(weights[u].y));
@@ -58,11 +58,13 @@ fn tell(place: Place) {
     // What the norm and the routers' own norm multiply all of the input with.
     let factor = inverseSqrt(mean + params.eps);
     let both = factor * inverseSqrt(input_mean * factor * factor + EPS);
-    let own = min(place.subgroup, UNITS - 1u);
-    let sum = told_sum(place, own);
-    if place.subgroup == own && place.lane == 0u {
-        let unit = first_unit + own;
-        let b1 = rest[(params.site + unit / HIDDEN) * REST + unit % HIDDEN];
-        told[unit] = silu(sum * both + b1);
+    // A subgroup may be larger than the device's smallest, and there are fewer then.
+    for (var own = place.subgroup; own < UNITS; own += place.subgroups) {
+        let sum = told_sum(place, own);
+        if place.lane == 0u {
+            let unit = first_unit + own;
+            let b1 = rest[(params.site + unit / HIDDEN) * REST + unit % HIDDEN];
+            told[unit] = silu(sum * both + b1);
+        }
     }
 }

@@ -4,6 +4,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
+use super::parts::Parts;
 use super::quantized_cache::Kept;
 use super::sliced::dot;
 use super::{attention_matrix, attention_quantized, attention_split, dequantize_cache, params, quantize_cache};
@@ -71,6 +72,10 @@ impl Reach {
 ///
 /// Where keys and values are `kept` in few bits, those of the tokens, which `buffers` has, are kept. Many tokens read
 /// their own as they are, a single one what is kept.
+///
+/// Where a single token looks far back, what it comes to may be left in parts: these are returned, and y is not
+/// written.
+#[must_use = "y is not written where parts are returned"]
 pub fn record(
     recording: &mut Recording,
     traits: Traits,
@@ -79,7 +84,7 @@ pub fn record(
     context: u32,
     buffers: Buffers,
     kept: Option<Kept>,
-) {
+) -> Option<Parts> {
     let Some(kept) = kept else {
         return record_halves(recording, traits, shape, (tokens, reach), context, buffers);
     };
@@ -89,8 +94,9 @@ pub fn record(
     }
     let Buffers { positions, keys, values, .. } = buffers;
     dequantize_cache::record(recording, (shape.kv_heads, context), positions, kept, [keys, values]);
-    record_halves(recording, traits, shape, (tokens, reach), context, buffers);
+    let parts = record_halves(recording, traits, shape, (tokens, reach), context, buffers);
     quantize_cache::record(recording, (tokens, shape.kv_heads, context), positions, [keys, values], kept);
+    parts
 }
 
 /// Records it over keys and values in f16.
@@ -101,15 +107,17 @@ fn record_halves(
     (tokens, reach): (u32, Reach),
     context: u32,
     buffers: Buffers,
-) {
+) -> Option<Parts> {
     if traits.software || !attention_split::fits(traits) {
-        return record_whole(recording, shape, tokens, context, buffers);
+        record_whole(recording, shape, tokens, context, buffers);
+        return None;
     }
     if attention_matrix::suits(traits, shape, tokens) {
-        return attention_matrix::record(recording, shape, tokens, context, buffers);
+        attention_matrix::record(recording, shape, tokens, context, buffers);
+        return None;
     }
     let splits = splits(shape, reach, context);
-    attention_split::record(recording, traits, shape, (tokens, splits), context, buffers);
+    attention_split::record(recording, traits, shape, (tokens, splits), context, buffers)
 }
 
 fn splits(shape: &LlamaShape, reach: Reach, context: u32) -> u32 {

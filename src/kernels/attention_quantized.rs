@@ -1,12 +1,12 @@
 //! Attention of one token over keys and values in few bits, in parts as [`attention_split`](super::attention_split).
 
 use half::f16;
-use rayon::prelude::*;
 
 use super::attention::{Buffers, attend_as};
-use super::attention_split::{LOWEST, SHARE};
+use super::attention_split::SHARE;
+use super::parts::{self, Parts};
 use super::quantized_cache::{Kept, Layout, turn};
-use super::{attention_join, bindings, params};
+use super::{bindings, params};
 use crate::engine::Traits;
 use crate::recording::{Arguments, Dispatch, Kernel, Recording};
 use crate::shape::LlamaShape;
@@ -21,7 +21,7 @@ params! {
 }
 
 /// `shaders/attention_quantized.wgsl`; bindings: q [H, A], positions `[1]`, keys [K, C, A] f16, values [K, C, A] f16,
-/// rows [K, C, [words](Layout::row_words)] u32, y [H, A] or [H, S, A] and [H, S, 2].
+/// rows [K, C, [words](Layout::row_words)] u32, y [H, A] or [`Parts`].
 pub static KERNEL: Kernel = Kernel {
     name: "attention_quantized",
     wgsl: include_str!("../../shaders/attention_quantized.wgsl"),
@@ -30,11 +30,11 @@ pub static KERNEL: Kernel = Kernel {
     reference: attention_quantized,
 };
 
-/// Invocations of a workgroup.
+/// Invocations of a workgroup that has all positions, and that has some.
 const WORKGROUP: u32 = 256;
-/// The same where subgroups are so small that sums of all of them would take too much memory.
-const SMALL_WORKGROUP: u32 = 128;
-const SMALL_SUBGROUP: u32 = 16;
+const SPLIT_WORKGROUP: u32 = 512;
+/// Subgroups of it at most, as what each comes to takes memory.
+const SUBGROUPS: u32 = 16;
 
 /// Whether the device can run the kernel: two teams are in a subgroup.
 pub fn fits(traits: Traits, layout: Layout) -> bool {
@@ -45,8 +45,9 @@ fn lanes(layout: Layout) -> u32 {
     layout.groups().next_power_of_two()
 }
 
-/// Records that a token's key and value are kept, and its attention over what is `kept` up to its position, cut into
-/// `splits` parts.
+/// Records that a token's key and value are kept, and its attention over what is `kept` up to its position; where
+/// these are cut into more than one split, parts are returned, and y is not written.
+#[must_use = "y is not written where parts are returned"]
 pub fn record(
     recording: &mut Recording,
     traits: Traits,
@@ -54,14 +55,13 @@ pub fn record(
     (splits, context): (u32, u32),
     buffers: Buffers,
     kept: Kept,
-) {
+) -> Option<Parts> {
     let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
-    let workgroup = if traits.subgroup < SMALL_SUBGROUP { SMALL_WORKGROUP } else { WORKGROUP };
+    let most = if splits > 1 { SPLIT_WORKGROUP } else { WORKGROUP };
+    let workgroup = most.min(SUBGROUPS * traits.subgroup).min(1 << traits.workgroup_invocations.ilog2());
     let Buffers { q, positions, keys, values, y } = buffers;
     let params = Params { heads, kv_heads, context };
-    let sums_bytes = y.bytes * u64::from(splits);
-    let peaks_bytes = u64::from(heads * splits) * 8;
-    let sums = if splits == 1 { y } else { recording.transient(sums_bytes + peaks_bytes).all() };
+    let parts = (splits > 1).then(|| Parts::new(recording, heads, splits, head_dim));
     let own = [
         ("WORKGROUP", workgroup),
         ("LANES", lanes(kept.layout)),
@@ -74,13 +74,10 @@ pub fn record(
         kernel: &KERNEL,
         constants: own.into_iter().chain(kept.layout.constants()).collect(),
         params: bytemuck::bytes_of(&params).to_vec(),
-        bindings: vec![q, positions, keys, values, kept.rows, sums],
+        bindings: vec![q, positions, keys, values, kept.rows, parts.map_or(y, |parts| parts.span)],
         workgroups: [heads, splits, 1],
     });
-    if splits > 1 {
-        let parts = (sums.buffer.span(0, sums_bytes), sums.buffer.span(sums_bytes, peaks_bytes));
-        attention_join::record(recording, head_dim, splits, parts, y);
-    }
+    parts
 }
 
 fn attention_quantized(args: &mut Arguments<'_>) {
@@ -90,7 +87,7 @@ fn attention_quantized(args: &mut Arguments<'_>) {
     let (shared_by, splits) = (args.constant("SHARED_BY") as usize, args.workgroups[1] as usize);
     let (q, positions): (&[f32], &[u32]) = (args.read(0), args.read(1));
     let (keys, values): (&[f16], &[f16]) = (args.read(2), args.read(3));
-    let (rows, y): (&mut [u32], &mut [f32]) = (args.write(4), args.write(5));
+    let (rows, y): (&mut [u32], &mut [u32]) = (args.write(4), args.write(5));
     let (position, words) = (positions[0] as usize, layout.row_words());
     let share = (position + 1).div_ceil(splits).next_multiple_of(SHARE);
 
@@ -99,13 +96,11 @@ fn attention_quantized(args: &mut Arguments<'_>) {
         layout.write(&mut rows[at * words..], &keys[at * dim..][..dim], &values[at * dim..][..dim]);
     }
     let rows: &[u32] = rows;
-    let (y, peaks) = y.split_at_mut(heads * splits * dim);
-    let part = |(at, y): (usize, &mut [f32])| {
+    parts::write(y, (heads, splits, dim), |at, y| {
         let (head, split) = (at / splits, at % splits);
         let positions = split * share..((split + 1) * share).min(position + 1);
         if positions.is_empty() {
-            y.fill(0.0);
-            return [LOWEST, 0.0];
+            return None;
         }
         let first_row = head / shared_by * context;
         let numbers = |of_value: bool| {
@@ -120,13 +115,6 @@ fn attention_quantized(args: &mut Arguments<'_>) {
         let copy = |from: &[f32], to: &mut [f32]| to.copy_from_slice(from);
         let peak = attend_as(copy, &query, &numbers(false), &numbers(true), y);
         turn(y);
-        if splits > 1 {
-            y.iter_mut().for_each(|y| *y *= peak[1]);
-        }
-        peak
-    };
-    let found: Vec<[f32; 2]> = y.par_chunks_exact_mut(dim).enumerate().map(part).collect();
-    if splits > 1 {
-        peaks.copy_from_slice(bytemuck::cast_slice(&found));
-    }
+        Some(peak)
+    });
 }

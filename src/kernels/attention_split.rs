@@ -1,12 +1,12 @@
 //! Attention over the cache in parts, each the work of one workgroup, for devices with many of them.
 
 use half::f16;
-use rayon::prelude::*;
 
 use super::attention::{Buffers, attend};
-use super::{attention_join, params};
+use super::parts::{self, Parts};
+use super::{bindings, params};
 use crate::engine::Traits;
-use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording};
+use crate::recording::{Arguments, Dispatch, Kernel, Recording};
 use crate::shape::LlamaShape;
 
 params! {
@@ -14,35 +14,42 @@ params! {
     heads: u32,
     /// C
     context: u32,
+    /// vec4s of all means.
+    vec4s: u32,
 }
 
 /// `shaders/attention_split.wgsl`; bindings: q [T, H, A], positions `[T]`, keys [K, C, A] f16, values [K, C, A] f16,
-/// y [T, H, S, A], peaks [T, H, S, 2].
+/// y [T, H, A] or [`Parts`].
 pub static KERNEL: Kernel = Kernel {
     name: "attention_split",
     wgsl: include_str!("../../shaders/attention_split.wgsl"),
     params: Params::FIELDS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
+    bindings: &bindings::<5>(4),
     reference: attention_split,
 };
 
-/// Invocations of a workgroup for one token, and at least: for many tokens, which are workgroups enough.
+/// Invocations of a workgroup that has all positions of a token, at most; that has some, where as many loads must be
+/// under way as there can be; and at least: for many tokens, which are workgroups enough.
 const WORKGROUP: u32 = 256;
+const SPLIT_WORKGROUP: u32 = 1024;
 const LEAST_WORKGROUP: u32 = 64;
 /// Positions of a split are a whole number of these, but for the last ones; the shader's constant.
 pub(super) const SHARE: usize = 32;
-/// Workgroups that a step of one token is cut into: about two on each of the processors of a large GPU.
-const WORKGROUPS: u32 = 256;
+/// Bytes of memory that a single token's workgroup takes at least, where there is as much: on an H100 a 7B model's
+/// token took 1.6% longer with 4 KiB in each of 32 workgroups, and as long with 32 KiB. Why is not known; a processor
+/// may have to divide its memory anew between cache and workgroups where launches want other shares.
+const LEAST_BYTES: u32 = 16 << 10;
+/// Workgroups that a step of one token is cut into at most: one for each of the processors of a large GPU, as one of
+/// this size fills it.
+const WORKGROUPS: u32 = 128;
 /// Invocations of a subgroup that the kernel needs for the longest heads.
 const LEAST_SUBGROUP: u32 = 4;
 /// Positions that a split has at least in a full cache.
 const SPLIT_POSITIONS: u32 = 128;
-/// The score of no position; the shader's constant.
-pub(super) const LOWEST: f32 = -3.4e38;
 
 /// Splits for a step of one token, from what is known before its position is.
 pub fn splits(shape: &LlamaShape, context: u32) -> u32 {
-    WORKGROUPS.div_ceil(shape.heads).min(context / SPLIT_POSITIONS).max(1)
+    (WORKGROUPS / shape.heads).min(context / SPLIT_POSITIONS).max(1)
 }
 
 /// Whether the device can run the kernel.
@@ -50,7 +57,9 @@ pub fn fits(traits: Traits) -> bool {
     traits.subgroup >= LEAST_SUBGROUP && traits.workgroup_invocations >= WORKGROUP
 }
 
-/// Records the attention of `tokens` tokens, each over the positions up to its own, cut into `splits` parts.
+/// Records the attention of `tokens` tokens, each over the positions up to its own; where these are cut into more than
+/// one split, parts are returned, and y is not written.
+#[must_use = "y is not written where parts are returned"]
 pub fn record(
     recording: &mut Recording,
     traits: Traits,
@@ -58,16 +67,21 @@ pub fn record(
     (tokens, splits): (u32, u32),
     context: u32,
     buffers: Buffers,
-) {
+) -> Option<Parts> {
     let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
-    let params = Params { heads, context };
+    let params = Params { heads, context, vec4s: tokens * heads * splits * head_dim / 4 };
     let lanes = (head_dim / 8).next_power_of_two().min(1 << traits.subgroup.ilog2());
     let eights = (head_dim / 8).div_ceil(lanes);
-    // As an invocation keeps 32 bytes of the workgroup's memory for each of its eights.
-    let workgroup = if tokens == 1 { (WORKGROUP / eights).max(LEAST_WORKGROUP) } else { LEAST_WORKGROUP };
+    let most = match (tokens, splits) {
+        (1, 1) => WORKGROUP,
+        (1, _) => SPLIT_WORKGROUP,
+        _ => LEAST_WORKGROUP,
+    };
+    let workgroup = workgroup(traits, most, (lanes, eights), context / splits);
+    let subgroups = workgroup.div_ceil(traits.subgroup);
+    let least_vec4s = if tokens == 1 { (LEAST_BYTES.min(traits.workgroup_bytes) - subgroups * 8) / 16 } else { 0 };
     let Buffers { q, positions, keys, values, y } = buffers;
-    let peaks = recording.transient(u64::from(tokens * heads * splits) * 8).all();
-    let sums = if splits == 1 { y } else { recording.transient(y.bytes * u64::from(splits)).all() };
+    let parts = (splits > 1).then(|| Parts::new(recording, tokens * heads, splits, head_dim));
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
         constants: vec![
@@ -77,14 +91,29 @@ pub fn record(
             ("HEAD_DIM", head_dim),
             ("SHARED_BY", heads / kv_heads),
             ("SPLITS", splits),
+            ("SUBGROUPS", subgroups),
+            ("SUM_VEC4S", (subgroups * lanes * eights * 2).max(least_vec4s)),
         ],
         params: bytemuck::bytes_of(&params).to_vec(),
-        bindings: vec![q, positions, keys, values, sums, peaks],
+        bindings: vec![q, positions, keys, values, parts.map_or(y, |parts| parts.span)],
         workgroups: [heads, splits, tokens],
     });
-    if splits > 1 {
-        attention_join::record(recording, head_dim, splits, (sums, peaks), y);
-    }
+    parts
+}
+
+/// Invocations of a workgroup, `most` at most where each has an eight: fewer where its memory does not hold what its
+/// subgroups come to, or where a team would have less than two of its positions in a full cache.
+fn workgroup(traits: Traits, most: u32, (lanes, eights): (u32, u32), positions: u32) -> u32 {
+    // A vec2 beside the vec4s.
+    let subgroup_bytes = lanes * eights * 32 + 8;
+    let fits = |size: &u32| {
+        size * eights <= most
+            && *size <= traits.workgroup_invocations
+            && size.div_ceil(traits.subgroup) * subgroup_bytes <= traits.workgroup_bytes
+            && size / lanes * 2 <= positions
+    };
+    let mut sizes = std::iter::successors(Some(SPLIT_WORKGROUP), |size| (*size > LEAST_WORKGROUP).then_some(size / 2));
+    sizes.find(fits).unwrap_or(LEAST_WORKGROUP)
 }
 
 fn attention_split(args: &mut Arguments<'_>) {
@@ -94,19 +123,51 @@ fn attention_split(args: &mut Arguments<'_>) {
     let (q, positions): (&[f32], &[u32]) = (args.read(0), args.read(1));
     let (keys, values): (&[f16], &[f16]) = (args.read(2), args.read(3));
     let (splits, tokens) = (args.workgroups[1] as usize, args.workgroups[2] as usize);
-    let (y, peaks): (&mut [f32], &mut [[f32; 2]]) = (args.write(4), args.write(5));
-    let parts = y[..tokens * heads * splits * dim].par_chunks_exact_mut(dim).zip(&mut peaks[..tokens * heads * splits]);
-    parts.enumerate().for_each(|(at, (y, peak))| {
+    let y: &mut [u32] = args.write(4);
+    parts::write(y, (tokens * heads, splits, dim), |at, y| {
         let (token, head, split) = (at / splits / heads, at / splits % heads, at % splits);
         let length = positions[token] as usize + 1;
         let share = length.div_ceil(splits).next_multiple_of(SHARE);
         let (first, end) = ((split * share).min(length), ((split + 1) * share).min(length));
         let cache = head / shared_by * context * dim;
         let rows = cache + first * dim..cache + end * dim;
-        let [highest, total] = attend(&q[at / splits * dim..][..dim], &keys[rows.clone()], &values[rows], y);
-        *peak = if first < end { [highest, total] } else { [LOWEST, 0.0] };
-        if splits > 1 {
-            y.iter_mut().for_each(|y| *y *= peak[1]);
-        }
+        (first < end).then(|| attend(&q[at / splits * dim..][..dim], &keys[rows.clone()], &values[rows], y))
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Activations;
+
+    #[test]
+    fn workgroups_are_as_large_as_memory_and_positions_allow() {
+        for (subgroup, head_dim, workgroup_bytes, positions, expected) in [
+            (32, 128, 48 << 10, 1024, 1024),
+            (32, 128, 16 << 10, 1024, 512),
+            (32, 256, 32 << 10, 1024, 512),
+            (32, 128, 48 << 10, 64, 512),
+            (32, 64, 48 << 10, 270, 1024),
+            (32, 64, 48 << 10, 130, 512),
+            (8, 128, 32 << 10, 1024, 256),
+            (8, 256, 16 << 10, 1024, 64),
+            (32, 16, 48 << 10, 10, 64),
+        ] {
+            let traits = Traits {
+                software: false,
+                packed_dot: true,
+                activations: Activations::Auto,
+                subgroup,
+                cooperative_matrix: false,
+                binding_bytes: 1 << 27,
+                workgroup_invocations: 1024,
+                workgroup_bytes,
+            };
+            let lanes = (head_dim / 8).min(subgroup);
+            let found = workgroup(traits, SPLIT_WORKGROUP, (lanes, head_dim / 8 / lanes), positions);
+            let case = format!("{subgroup} {head_dim} {workgroup_bytes} {positions}");
+            assert_eq!(found, expected, "{case}");
+            assert!(found / subgroup * (head_dim * 4 + 8) <= workgroup_bytes, "{case}");
+        }
+    }
 }

@@ -18,6 +18,7 @@ pub mod matmul_tiled;
 pub mod matvec_sliced;
 pub mod matvec_vector;
 pub mod packed;
+pub mod parts;
 pub mod product;
 pub mod project;
 pub mod project_gate;

@@ -17,6 +17,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::packed::{self, Packed};
+use super::parts::{self, Parts};
 use super::sliced::{CHUNK, Rows, SlicedWeight, dot};
 use super::{params, telling};
 use crate::engine::Traits;
@@ -63,15 +64,24 @@ pub struct Norm {
     pub eps: f32,
 }
 
+/// What a weight is multiplied with: `[input]` numbers.
+#[derive(Debug, Clone, Copy)]
+pub enum Input {
+    /// These, f32.
+    Plain(Span),
+    /// The norm of these, f32.
+    Normed(Span, Norm),
+    /// What these come to.
+    Parts(Parts),
+}
+
 /// A product with one token.
 #[derive(Debug, Clone, Copy)]
 pub struct Projection<'a> {
     /// W
     pub weight: &'a SlicedWeight,
-    /// `[input]` f32
-    pub x: Span,
-    /// What makes the input of x; none where x is the input.
-    pub norm: Option<Norm>,
+    /// What it is multiplied with.
+    pub input: Input,
     /// `[1]` u32
     pub depth: Span,
     /// How the work is spread.
@@ -186,7 +196,12 @@ pub(super) fn record(
     rows: Range<u32>,
     own: Own<'_>,
 ) {
-    let Projection { weight, x, norm, spread, .. } = *projection;
+    let Projection { weight, input, spread, .. } = *projection;
+    let (x, norm, parts) = match input {
+        Input::Plain(x) => (x, None, None),
+        Input::Normed(x, norm) => (x, Some(norm), None),
+        Input::Parts(parts) => (parts.span, None, Some(parts)),
+    };
     let (shape, context) = own.attention.unzip();
     let params = Params {
         rows: rows.len() as u32,
@@ -215,6 +230,7 @@ pub(super) fn record(
         ("SUBGROUPS", spread.workgroup / spread.subgroup),
         ("ROW_WORKGROUPS", row_workgroups),
     ];
+    constants.extend(parts.map_or(parts::WHOLE, |parts| parts.constants(weight.input)));
     constants.extend(own.constants);
     recording.dispatch(Dispatch {
         kernel,
@@ -228,17 +244,16 @@ pub(super) fn record(
 /// The products of the bound rows, so many slices deep.
 pub(super) fn multiply(args: &Arguments<'_>, p: &Params, slices: u32) -> Vec<f32> {
     let (row_count, slices) = (p.rows as usize, slices as usize);
-    let x: &[f32] = args.read(5);
     let input = args.read::<u32>(0).len() / row_count * 16;
-    let x = &x[..input];
+    let x = parts::numbers(args, 5, input);
     let groups = args.read::<u32>(4).len() / row_count;
     let rows = Rows::bound(args, input, input / groups);
     let (numbers, factor) = match args.constant("NORMED") {
-        0 => (x.to_vec(), 1.0),
+        0 => (x, 1.0),
         _ => {
             let norm: &[f32] = args.read(6);
             let numbers = x.iter().zip(norm).map(|(x, norm)| x * norm).collect();
-            (numbers, 1.0 / (dot(x, x) / input as f32 + p.eps).sqrt())
+            (numbers, 1.0 / (dot(&x, &x) / input as f32 + p.eps).sqrt())
         }
     };
     let packed = Packed::of(&numbers);

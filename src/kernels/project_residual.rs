@@ -32,12 +32,13 @@ pub struct Choosing<'a> {
 
 /// Records y += W x; behind the depth of the projection come those that are chosen.
 pub fn record(recording: &mut Recording, projection: &Projection<'_>, choosing: Option<Choosing<'_>>, y: Span) {
-    let Projection { weight, x, depth, .. } = *projection;
+    let Projection { weight, depth, .. } = *projection;
+    let scales = weight.scales.all();
     let chosen = choosing.map_or(0, |choosing| choosing.routers.count);
     let mut own = Own {
         constants: vec![("CHOSEN", chosen)],
         // The first three are not looked at.
-        bindings: vec![x, x, x, depth, y],
+        bindings: vec![scales, scales, scales, depth, y],
         workgroups: chosen.min(1),
         ..Own::default()
     };

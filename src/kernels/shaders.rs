@@ -15,7 +15,7 @@ pub const MATRICES: Capabilities =
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 17] = [
+const SHARED: [(&str, &str); 19] = [
     ("place", include_str!("../../shaders/shared/place.wgsl")),
     ("bins", include_str!("../../shaders/shared/bins.wgsl")),
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
@@ -25,6 +25,8 @@ const SHARED: [(&str, &str); 17] = [
     ("routed", include_str!("../../shaders/shared/routed.wgsl")),
     ("tell", include_str!("../../shaders/shared/tell.wgsl")),
     ("packed_dot", include_str!("../../shaders/shared/packed_dot.wgsl")),
+    ("parts", include_str!("../../shaders/shared/parts.wgsl")),
+    ("part_of", include_str!("../../shaders/shared/part_of.wgsl")),
     ("packed_input", include_str!("../../shaders/shared/packed_input.wgsl")),
     ("projection", include_str!("../../shaders/shared/projection.wgsl")),
     ("quantized_cache", include_str!("../../shaders/shared/quantized_cache.wgsl")),

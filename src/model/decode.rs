@@ -1,18 +1,19 @@
 //! The layers for a single token with int8 activations: fewer and faster kernels than `llama.rs` has for many.
 //!
-//! A layer is five dispatches, six where attention is split: queries, keys and values; attention; its projection; gate
-//! and up; down. Each product makes its own input ready. Beside the first and the fourth, whose input is a norm, the
-//! hidden units of the routers that look at it are computed, and beside the third and the fifth the depths of the sites
-//! that come next.
+//! A layer is five dispatches, six where attention is in many parts: queries, keys and values; attention; its
+//! projection; gate and up; down. Each product makes its own input ready. Beside the first and the fourth, whose input
+//! is a norm, the hidden units of the routers that look at it are computed, and beside the third and the fifth the
+//! depths of the sites that come next.
 
 use std::ops::Range;
 
 use super::llama::Llama;
 use super::weights::LayerWeights;
-use crate::kernels::project::{Norm, Projection, Spread};
+use crate::kernels::parts::FEW;
+use crate::kernels::project::{Input, Norm, Projection, Spread};
 use crate::kernels::project_residual::Choosing;
 use crate::kernels::telling::{RoutersAt, hidden_bytes};
-use crate::kernels::{attention, project_gate, project_logits, project_qkv, project_residual};
+use crate::kernels::{attention, attention_join, project_gate, project_logits, project_qkv, project_residual};
 use crate::recording::{Buffer, Recording, Span};
 use crate::routing::{site_at, sites_by_feed_forward};
 use crate::shape::Site;
@@ -58,24 +59,33 @@ impl Llama<'_> {
         let cache = &self.cache.layers[at as usize];
         let (q, keys, values) = (d.q.all(), cache.keys.all(), cache.values.all());
         let norm = Norm { weight: weights.input_norm, eps: shape.norm_eps };
-        let qkv = self.projection((at, weights, Site::Qkv), (x, Some(norm)));
+        let qkv = self.projection((at, weights, Site::Qkv), Input::Normed(x.all(), norm));
         let turns = self.cache.turns.all();
         let routers = self.routers_at(d, site_at(at, Site::GateUp)..site_at(at + 1, Site::Qkv));
         let buffers = project_qkv::Buffers { positions, turns, q, keys, values };
         project_qkv::record(r, &qkv, routers, (shape, context), buffers);
-        let attended = attention::Buffers { q, positions, keys, values, y: d.attended.all() };
-        attention::record(r, self.traits, shape, (1, self.reach), context, attended, cache.kept);
-        let projection = self.projection((at, weights, Site::O), (d.attended, None));
+        let y = d.attended.all();
+        let attended = attention::Buffers { q, positions, keys, values, y };
+        let parts = attention::record(r, self.traits, shape, (1, self.reach), context, attended, cache.kept);
+        let input = match parts {
+            Some(parts) if parts.splits <= FEW => Input::Parts(parts),
+            Some(parts) => {
+                attention_join::record(r, parts, y);
+                Input::Plain(y)
+            }
+            None => Input::Plain(y),
+        };
+        let projection = self.projection((at, weights, Site::O), input);
         self.project_residual(r, (projection, site_at(at, Site::O)), routers, x);
     }
 
     /// x += Down (silu(Gate n) * Up n) with n = norm(x).
     fn decode_feed_forward(&self, r: &mut Recording, d: &Decode, x: Buffer, (at, weights): (u32, &LayerWeights)) {
         let norm = Norm { weight: weights.ffn_norm, eps: self.shape.norm_eps };
-        let gate = self.projection((at, weights, Site::GateUp), (x, Some(norm)));
+        let gate = self.projection((at, weights, Site::GateUp), Input::Normed(x.all(), norm));
         let routers = self.routers_at(d, sites_by_feed_forward(at, self.shape.layers));
         project_gate::record(r, &gate, routers, d.hidden.all());
-        let down = self.projection((at, weights, Site::Down), (d.hidden, None));
+        let down = self.projection((at, weights, Site::Down), Input::Plain(d.hidden.all()));
         self.project_residual(r, (down, site_at(at, Site::Down)), routers, x);
     }
 
@@ -104,13 +114,9 @@ impl Llama<'_> {
     }
 
     /// The product at a site.
-    fn projection<'a>(
-        &self,
-        (layer, weights, site): (u32, &'a LayerWeights, Site),
-        (x, norm): (Buffer, Option<Norm>),
-    ) -> Projection<'a> {
+    fn projection<'a>(&self, (layer, weights, site): (u32, &'a LayerWeights, Site), input: Input) -> Projection<'a> {
         let depth = self.inputs.depths(site_at(layer, site), 1);
-        Projection { weight: weights.site(site), x: x.all(), norm, depth, spread: self.spread(site) }
+        Projection { weight: weights.site(site), input, depth, spread: self.spread(site) }
     }
 
     /// Logits of one token by its row of the residual stream, `[V]`.
@@ -118,8 +124,7 @@ impl Llama<'_> {
         let weight = &self.weights.head;
         let projection = Projection {
             weight,
-            x,
-            norm: Some(Norm { weight: self.weights.final_norm, eps: self.shape.norm_eps }),
+            input: Input::Normed(x, Norm { weight: self.weights.final_norm, eps: self.shape.norm_eps }),
             depth: self.inputs.head_depths(1),
             spread: Spread::of(self.traits, (weight.rows, weight.input), None),
         };

@@ -8,7 +8,7 @@ use super::state::{Cache, Inputs, LayerCache};
 use super::weights::{LayerWeights, Weights};
 use crate::engine::Traits;
 use crate::kernels::product::{Depths, Output, Product, Tiles, halves, in_tiles, largest_tile, tile_tokens};
-use crate::kernels::{attention, embed_sliced, gather_tokens, rms_norm, rope_cache, route, silu_mul};
+use crate::kernels::{attention, attention_join, embed_sliced, gather_tokens, rms_norm, rope_cache, route, silu_mul};
 use crate::kernels::{sample_peaks, sample_token, token_nll};
 use crate::precision::Depth;
 use crate::recording::{Buffer, Recording, Span};
@@ -169,7 +169,10 @@ impl Llama<'_> {
             values: cache.values.all(),
             y: a.attended.all(),
         };
-        attention::record(r, self.traits, shape, (tokens, self.reach), context, attended, cache.kept);
+        let parts = attention::record(r, self.traits, shape, (tokens, self.reach), context, attended, cache.kept);
+        if let Some(parts) = parts {
+            attention_join::record(r, parts, a.attended.all());
+        }
         self.product(r, a, tokens, (layer, Site::O), weights, (a.attended, a.x), Output::Add);
     }
 

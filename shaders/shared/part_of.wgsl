@@ -1,0 +1,55 @@
+// The end of attention of a head over its positions or a part of them: what subgroups came to is put together and
+// written to `y`, which a kernel declares as array<vec4<u32>>. shaders/shared/parts.wgsl tells what it holds.
+// A kernel declares HEAD_VEC4S, which is no less than a head has.
+
+// Parts of a head; 1: its positions are in one.
+override SPLITS: u32 = 1u;
+// Subgroups that there can be, and vec4s of all of them, at least.
+override SUBGROUPS: u32 = 8u;
+override SUM_VEC4S: u32 = SUBGROUPS * HEAD_VEC4S;
+// The score of no position.
+const LOWEST: f32 = -3.4e38;
+
+// Of each subgroup: (highest, sum of exp(score - highest)), and the sum of exp(score - highest) * value.
+var<workgroup> subgroup_peaks: array<vec2<f32>, SUBGROUPS>;
+var<workgroup> subgroup_sums: array<vec4<f32>, SUM_VEC4S>;
+
+struct Part {
+    // Four dimensions of the mean of the values by their weights; nothing where there is no position.
+    mean: vec4<f32>,
+    // (highest, sum of exp(score - highest))
+    peak: vec2<f32>,
+}
+
+// What all subgroups have of vec4 `v` of the head.
+fn part_of(subgroups: u32, v: u32) -> Part {
+    var highest = LOWEST;
+    for (var s = 0u; s < subgroups; s++) {
+        highest = max(highest, subgroup_peaks[s].x);
+    }
+    var total = 0.0;
+    var sum = vec4<f32>();
+    for (var s = 0u; s < subgroups; s++) {
+        let shrink = exp(subgroup_peaks[s].x - highest);
+        total += subgroup_peaks[s].y * shrink;
+        sum += subgroup_sums[s * HEAD_VEC4S + v] * shrink;
+    }
+    return Part(sum * select(0.0, 1.0 / total, total > 0.0), vec2<f32>(highest, total));
+}
+
+fn write_half(at: u32, words: vec2<u32>) {
+    y[at / 2u][at % 2u * 2u] = words.x;
+    y[at / 2u][at % 2u * 2u + 1u] = words.y;
+}
+
+// Writes four dimensions of a part, vec4 `at` of all `vec4s`, and with its first ones the peak.
+fn write_part(own: Part, at: u32, vec4s: u32, head_vec4s: u32) {
+    if SPLITS == 1u {
+        y[at] = bitcast<vec4<u32>>(own.mean);
+        return;
+    }
+    write_half(at, vec2<u32>(pack2x16float(own.mean.xy), pack2x16float(own.mean.zw)));
+    if at % head_vec4s == 0u {
+        write_half(vec4s + at / head_vec4s, bitcast<vec2<u32>>(own.peak));
+    }
+}
