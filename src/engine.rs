@@ -92,6 +92,21 @@ pub struct Traits {
     pub binding_bytes: u64,
 }
 
+#[cfg(test)]
+impl Traits {
+    /// A GPU of its own memory, for tests that ask what kernels would do there.
+    pub(crate) const LARGE_GPU: Traits = Traits {
+        software: false,
+        cooperative_matrix: false,
+        packed_dot: true,
+        activations: Activations::Auto,
+        subgroup: 32,
+        workgroup_invocations: 1024,
+        workgroup_bytes: 48 << 10,
+        binding_bytes: 1 << 27,
+    };
+}
+
 /// When a dispatch of a profiled run began and ended, counted from the begin of the run's first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelTime {

@@ -138,7 +138,6 @@ fn attention_split(args: &mut Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Activations;
 
     #[test]
     fn workgroups_are_as_large_as_memory_and_positions_allow() {
@@ -153,16 +152,7 @@ mod tests {
             (8, 256, 16 << 10, 1024, 64),
             (32, 16, 48 << 10, 10, 64),
         ] {
-            let traits = Traits {
-                software: false,
-                packed_dot: true,
-                activations: Activations::Auto,
-                subgroup,
-                cooperative_matrix: false,
-                binding_bytes: 1 << 27,
-                workgroup_invocations: 1024,
-                workgroup_bytes,
-            };
+            let traits = Traits { subgroup, workgroup_bytes, ..Traits::LARGE_GPU };
             let lanes = (head_dim / 8).min(subgroup);
             let found = workgroup(traits, SPLIT_WORKGROUP, (lanes, head_dim / 8 / lanes), positions);
             let case = format!("{subgroup} {head_dim} {workgroup_bytes} {positions}");

@@ -274,7 +274,6 @@ pub(super) fn multiply(args: &Arguments<'_>, p: &Params, slices: u32) -> Vec<f32
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Activations;
     use crate::shape::{Rope, RopeScaling};
 
     const ROWS: [u32; 8] = [1, 64, 576, 1536, 4096, 6144, 28672, 128_256];
@@ -283,16 +282,7 @@ mod tests {
     #[test]
     fn every_shape_gets_a_spread_that_the_shader_can_do() {
         for (software, subgroup) in [(true, 4), (true, 8), (false, 4), (false, 8), (false, 32), (false, 64)] {
-            let traits = Traits {
-                software,
-                packed_dot: true,
-                activations: Activations::Auto,
-                subgroup,
-                cooperative_matrix: false,
-                binding_bytes: 1 << 27,
-                workgroup_invocations: 1024,
-                workgroup_bytes: 1 << 15,
-            };
+            let traits = Traits { software, subgroup, workgroup_bytes: 1 << 15, ..Traits::LARGE_GPU };
             for (rows, chunks) in ROWS.into_iter().flat_map(|rows| CHUNKS.map(|chunks| (rows, chunks))) {
                 let spread = Spread::of(traits, (rows, chunks * CHUNK), (rows > 64).then_some(Site::GateUp));
                 let Spread { workgroup, lanes, rows: team_rows, rounds, .. } = spread;
@@ -320,16 +310,7 @@ mod tests {
             tied_head: false,
             rope: Rope { theta: 10_000.0, scaling: RopeScaling::default() },
         };
-        let traits = |workgroup_bytes| Traits {
-            software: false,
-            packed_dot: true,
-            activations: Activations::Auto,
-            subgroup: 32,
-            cooperative_matrix: false,
-            workgroup_invocations: 1024,
-            workgroup_bytes,
-            binding_bytes: 1 << 27,
-        };
+        let traits = |workgroup_bytes| Traits { workgroup_bytes, ..Traits::LARGE_GPU };
         assert!(fits(traits(32 << 10), &shape));
         assert!(!fits(traits(16 << 10), &shape));
         let larger = LlamaShape { ffn_dim: 14336, kv_heads: 8, vocab: 128_256, ..shape };
