@@ -190,6 +190,6 @@ fn main(place: Place) {
         var own = part_of(place.subgroups, local);
         own.mean = turned_across(own.mean, place.lane);
         let at = (head * SPLITS + split) * HEAD_VEC4S + local;
-        write_part(own, at, params.heads * SPLITS * HEAD_VEC4S, HEAD_VEC4S);
+        write_part(own, at, params.heads * SPLITS * HEAD_VEC4S);
     }
 }

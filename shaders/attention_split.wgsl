@@ -156,6 +156,6 @@ fn main(place: Place) {
     let head_vec4s = 2u * words;
     for (var v = local; v < head_vec4s; v += WORKGROUP) {
         let at = (row * SPLITS + split) * head_vec4s + v;
-        write_part(part_of(place.subgroups, v), at, params.vec4s, head_vec4s);
+        write_part(part_of(place.subgroups, v), at, params.vec4s);
     }
 }

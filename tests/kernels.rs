@@ -593,8 +593,8 @@ impl AttentionProblem {
                     assert!(parts.is_none());
                 }
                 splits => {
-                    let (parts, context) = ((self.tokens, splits), self.context);
-                    let parts = attention_split::record(recording, PROCESSORS, &shape, parts, context, buffers);
+                    let (cut, context) = ((self.tokens, splits), self.context);
+                    let parts = attention_split::record(recording, PROCESSORS, &shape, cut, context, buffers);
                     assert_eq!(parts.is_some(), splits > 1);
                     parts.into_iter().for_each(|parts| attention_join::record(recording, parts, y));
                 }

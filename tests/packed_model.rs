@@ -37,8 +37,8 @@ fn engines() -> Vec<Open> {
     [cpu::open_with as Open].into_iter().chain(gpu).collect()
 }
 
-fn folder(dir: &Path) -> ModelFolder {
-    let shape = edge_run::shape::LlamaShape { max_context: CONTEXT, ..common::tiny_shape(true) };
+fn folder(dir: &Path, max_context: u32) -> ModelFolder {
+    let shape = edge_run::shape::LlamaShape { max_context, ..common::tiny_shape(true) };
     common::TinyModel::new(shape, 11).write_hf(&dir.join("source"), safetensors::Dtype::F32, 1);
     let model = dir.join("model");
     common::quantize_tiny(&dir.join("source"), &model).unwrap();
@@ -74,7 +74,7 @@ fn least_cosine(a: &[Step], b: &[Step], alike: usize) -> f32 {
 #[test]
 fn int8_logits_are_those_of_f32_but_for_their_rounding() {
     let dir = tempfile::tempdir().unwrap();
-    let folder = folder(dir.path());
+    let folder = folder(dir.path(), CONTEXT);
     for open in engines() {
         let [mut float, mut packed] = [Activations::F32, Activations::Int8].map(|a| load(&folder, open, a));
         for bits in [4.0, 6.0, 8.0] {
@@ -96,7 +96,7 @@ fn int8_logits_are_those_of_f32_but_for_their_rounding() {
 #[test]
 fn routers_choose_by_int8_as_by_f32() {
     let dir = tempfile::tempdir().unwrap();
-    let folder = folder(dir.path());
+    let folder = folder(dir.path(), CONTEXT);
     for open in engines() {
         let [mut float, mut packed] = [Activations::F32, Activations::Int8].map(|a| load(&folder, open, a));
         let (mut sites, mut differ, mut seen) = (0, 0, [0; 5]);
@@ -134,13 +134,39 @@ fn routers_choose_by_int8_as_by_f32() {
     }
 }
 
+/// Attention in parts, few and many of a head: what puts them together differs, the numbers do not.
+#[test]
+fn tokens_behind_long_contexts_are_those_of_the_cpu() {
+    if gpu::gpu().is_none() {
+        return;
+    }
+    let hardware = GpuOptions { activations: Activations::Int8, as_hardware: true, ..GpuOptions::default() };
+    let plan = PrecisionPlan::for_bits(8.0, false, "test").unwrap();
+    for context in [700, 1300] {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = folder(dir.path(), context);
+        let engines = [cpu::open_with(Activations::Int8), edge_run::gpu::open(0, hardware).unwrap()];
+        let logits = engines.map(|engine| {
+            let mut model = Model::load(&folder, engine, context, &mut |_, _| ()).unwrap();
+            model.set_plan(&plan).unwrap();
+            let prompt: Vec<u32> = (0..520).map(|i| 3 + (i * i * 7 + i * 13) % 250).collect();
+            model.next_logits(&prompt, 0).unwrap();
+            [9, 8].map(|token| model.next_logits(&[token], 520).unwrap().logits)
+        });
+        let found = cosine(&logits[0][0], &logits[1][0]);
+        println!("{context}: cosine {found}");
+        assert!(found > LEAST_COSINE, "{context}: {found}");
+        assert!(cosine(&logits[0][0], &logits[1][1]) < 0.9, "another token is noticed");
+    }
+}
+
 #[test]
 fn activations_are_chosen_by_a_trial_that_a_file_remembers() {
     if gpu::gpu().is_none() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let (folder, file) = (folder(dir.path()), dir.path().join("made/activations.json"));
+    let (folder, file) = (folder(dir.path(), CONTEXT), dir.path().join("made/activations.json"));
     let open: Open = |activations| {
         edge_run::gpu::open(0, GpuOptions { activations, as_hardware: true, ..GpuOptions::default() }).unwrap()
     };

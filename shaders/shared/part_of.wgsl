@@ -1,6 +1,6 @@
 // The end of attention of a head over its positions or a part of them: what subgroups came to is put together and
 // written to `y`, which a kernel declares as array<vec4<u32>>. shaders/shared/parts.wgsl tells what it holds.
-// A kernel declares HEAD_VEC4S, which is no less than a head has.
+// A kernel declares HEAD_DIM, and HEAD_VEC4S, which is no less than the vec4s of a head.
 
 // Parts of a head; 1: its positions are in one.
 override SPLITS: u32 = 1u;
@@ -37,19 +37,21 @@ fn part_of(subgroups: u32, v: u32) -> Part {
     return Part(sum * select(0.0, 1.0 / total, total > 0.0), vec2<f32>(highest, total));
 }
 
+// Writes two words, the pair at `at` of y.
 fn write_half(at: u32, words: vec2<u32>) {
     y[at / 2u][at % 2u * 2u] = words.x;
     y[at / 2u][at % 2u * 2u + 1u] = words.y;
 }
 
 // Writes four dimensions of a part, vec4 `at` of all `vec4s`, and with its first ones the peak.
-fn write_part(own: Part, at: u32, vec4s: u32, head_vec4s: u32) {
+fn write_part(own: Part, at: u32, vec4s: u32) {
     if SPLITS == 1u {
         y[at] = bitcast<vec4<u32>>(own.mean);
         return;
     }
     write_half(at, vec2<u32>(pack2x16float(own.mean.xy), pack2x16float(own.mean.zw)));
-    if at % head_vec4s == 0u {
-        write_half(vec4s + at / head_vec4s, bitcast<vec2<u32>>(own.peak));
+    let head = HEAD_DIM / 4u;
+    if at % head == 0u {
+        write_half(vec4s + at / head, bitcast<vec2<u32>>(own.peak));
     }
 }

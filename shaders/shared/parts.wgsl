@@ -1,7 +1,6 @@
-// What a token's attention came to, in parts or whole, as numbers of the input that the output rows are multiplied with.
-// A kernel binds it as `x`, an array<vec4<u32>>.
+// An input that is whole, or what a token's attention came to in parts. A kernel binds it as `x`, an array<vec4<u32>>.
 //
-// Whole, x is [T, H, A] f32. In parts it is [T, H, S, A] f16, of each part the mean of its values by their weights, and
+// Whole, x is f32. In parts it is [T, H, S, A] f16, of each part the mean of its values by their weights, and
 // behind that [T, H, S, 2] f32, of each part the highest score and the sum of exp(score - highest).
 
 // Parts of a head; 1: it is whole.
