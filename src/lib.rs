@@ -31,7 +31,7 @@ pub use model::Model;
 pub use precision::{CacheType, Depth, Precision, PrecisionPlan};
 pub use session::Session;
 
-/// The README's example, compiled with the documentation's tests.
+/// The examples of the documentation, compiled with its tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/embedding.md")]
+struct Examples;
