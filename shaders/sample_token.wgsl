@@ -14,6 +14,12 @@ struct Params {
     blocks: u32,
 }
 
+// The token that was chosen, and the bits of the likeliest one's logit.
+struct Sampled {
+    id: u32,
+    best_logit: u32,
+}
+
 const WORKGROUP: u32 = 256u;
 // Logits of a block.
 override BLOCK: u32 = 128u;
@@ -29,7 +35,7 @@ var<immediate> params: Params;
 @group(0) @binding(2) var<storage, read> logits: array<u32>;
 @group(0) @binding(3) var<storage, read> peaks: array<Peak>;
 @group(0) @binding(4) var<storage, read_write> history: array<u32>;
-@group(0) @binding(5) var<storage, read_write> ids: array<u32>;
+@group(0) @binding(5) var<storage, read_write> sampled: Sampled;
 
 // The likeliest token, (key, id).
 var<workgroup> best: vec2<u32>;
@@ -226,6 +232,6 @@ fn main(@builtin(local_invocation_index) local: u32) {
     }
     if local == 0u {
         history[positions[params.last] + 1u] = chosen;
-        ids[0] = chosen;
+        sampled = Sampled(chosen, bits_of_key(top.x));
     }
 }

@@ -98,6 +98,16 @@ pub enum Error {
         /// What it said.
         message: String,
     },
+    /// A step of the model gave no finite number where the choice of a token needs one. An activation, a key or a value
+    /// has left the range of its type, because the weights are not what they should be or because the device computes
+    /// wrongly.
+    #[error("the model gives no numbers on {device}: no logit is finite after {tokens} tokens of the context")]
+    NoNumbers {
+        /// The device that computed.
+        device: String,
+        /// Tokens of the context, up to and including the one whose logits are no numbers.
+        tokens: usize,
+    },
     /// The caller asked for a stop (Ctrl-C) before the work was done.
     #[error("stopped before {0} was done")]
     Stopped(&'static str),

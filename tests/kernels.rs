@@ -372,6 +372,34 @@ fn a_target_is_top_where_no_logit_is_greater() {
     }
 }
 
+#[test]
+fn a_logit_that_is_not_finite_is_told_with_the_score() {
+    const VOCAB: u32 = 200;
+    let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN];
+    let places = [0, 77, VOCAB as usize - 1];
+    let sound: Vec<f32> = (0..VOCAB).map(|v| (v % 7) as f32).collect();
+    let spoil = |odd: f32, place: usize| {
+        let mut row = sound.clone();
+        row[place] = odd;
+        row
+    };
+    let mut rows: Vec<Vec<f32>> = odd.iter().flat_map(|odd| places.map(|place| spoil(*odd, place))).collect();
+    rows.extend([vec![f32::NAN; VOCAB as usize], sound.clone()]);
+    let build = |engine: &mut dyn Engine, recording: &mut Recording| {
+        let (logits, targets) = (upload(engine, &rows.concat()), upload(engine, &vec![6u32; rows.len()]));
+        let scores = upload(engine, &vec![7f32; rows.len() * 2]);
+        token_nll::record(recording, VOCAB, logits.all(), targets.all(), scores.all());
+        scores.all()
+    };
+    let told = |engine: &mut dyn Engine| -> Vec<f32> { run(engine, &build).into_iter().skip(1).step_by(2).collect() };
+    let mut expected = vec![token_nll::NO_NUMBERS; rows.len() - 1];
+    expected.push(token_nll::LIKELIEST);
+    assert_eq!(told(cpu::open().as_mut()), expected);
+    if let Some(mut gpu) = gpu::gpu() {
+        assert_eq!(told(gpu.as_mut()), expected);
+    }
+}
+
 /// The reference of the product against the number format itself, so that both engines cannot be wrong alike.
 #[test]
 fn the_product_is_what_the_format_says() {

@@ -8,7 +8,7 @@ mod processors;
 use edge_run::cpu;
 use edge_run::engine::{Engine, Traits};
 use edge_run::kernels::sample_peaks::{self, Inputs, Peak, blocks};
-use edge_run::kernels::sample_token;
+use edge_run::kernels::sample_token::{self, Sampled};
 use edge_run::recording::{Buffer, Prepared, Recording};
 use edge_run::sampling::{Choice, SamplerSettings};
 use edge_run::text::Sampler;
@@ -37,6 +37,8 @@ struct Chooser<'a> {
 #[derive(Debug, Clone, PartialEq)]
 struct Found {
     id: u32,
+    /// Whether the likeliest token's logit is a finite number.
+    is_sound: bool,
     history: Vec<u32>,
     /// Finite and penalized.
     logits: Vec<f32>,
@@ -48,7 +50,7 @@ impl Chooser<'_> {
         let traits = Traits { software, ..PROCESSORS };
         let mut create = |words: u32| engine.create("test", u64::from(words) * 4).expect("room for a test buffer");
         let (logits, history, choice) = (create(vocab), create(CONTEXT + 1), create(8));
-        let (positions, id, peaks) = (create(TOKENS), create(1), create(blocks(vocab) * 3));
+        let (positions, id, peaks) = (create(TOKENS), create(2), create(blocks(vocab) * 3));
         let mut recording = Recording::new();
         let [logits_all, history_all] = [logits.all(), history.all()];
         let inputs =
@@ -74,8 +76,10 @@ impl Chooser<'_> {
         self.engine.write(self.choice.all(), bytemuck::bytes_of(choice));
         self.engine.write(self.positions.all(), bytemuck::cast_slice(&[0, 0, last]));
         let read = self.engine.run(&mut self.prepared).expect("the recording runs");
+        let sampled: Sampled = bytemuck::pod_read_unaligned(&read[0]);
         Found {
-            id: bytemuck::pod_read_unaligned(&read[0]),
+            id: sampled.id,
+            is_sound: sampled.is_sound(),
             history: bytemuck::pod_collect_to_vec(&read[1]),
             logits: bytemuck::pod_collect_to_vec(&read[2]),
             peaks: bytemuck::pod_collect_to_vec(&read[3]),

@@ -11,8 +11,8 @@ const WHOLE: f32 = 32639.0 / 32768.0;
 const BITS: u32 = 14u;
 // Chunks whose greatest number has a lower exponent than this are rounded as if it had this one.
 const LEAST_EXPONENT: u32 = 15u << 23u;
-// Greater than any number that is finite but for the last few.
-const INFINITE: f32 = 3.4e38;
+// The bits of 3.4e38, which is greater than any number that is finite but for the last few.
+const INFINITE: u32 = 0x7f7fc99eu;
 // A float that is 2^23 and a half of it: a small number added to it is rounded to a whole one, which is its low bits.
 const ROUNDS_OFF: f32 = 12582912.0;
 
@@ -32,7 +32,8 @@ var<workgroup> squares: array<f32, SUBGROUPS>;
 fn pack(chunk: u32, lane: u32, within: bool) -> f32 {
     var own: array<vec4<f32>, 4>;
     var all = 0.0;
-    var peak = 0.0;
+    // Bits of the greatest size: as such they are ordered like the sizes, with what is no number above infinity.
+    var peak = 0u;
     for (var v = 0u; v < CHUNK_VEC4S / TEAM; v++) {
         let k = min(chunk, CHUNKS - 1u) * CHUNK_VEC4S + v * TEAM + lane;
         let plain = four_at(k);
@@ -41,14 +42,14 @@ fn pack(chunk: u32, lane: u32, within: bool) -> f32 {
             own[v] *= norm[k];
         }
         all += dot(plain, plain);
-        let sizes = abs(own[v]);
+        let sizes = bitcast<vec4<u32>>(own[v]) & vec4<u32>(0x7fffffffu);
         peak = max(peak, max(max(sizes.x, sizes.y), max(sizes.z, sizes.w)));
     }
     for (var other = TEAM / 2u; other > 0u; other /= 2u) {
         peak = max(peak, subgroupShuffleXor(peak, other));
     }
     // Powers of two by their bits, as a division takes long.
-    let exponent = max(bitcast<u32>(peak) & 0x7f800000u, LEAST_EXPONENT);
+    let exponent = max(peak & 0x7f800000u, LEAST_EXPONENT);
     let to_int = bitcast<f32>(((254u + BITS) << 23u) - exponent) * WHOLE;
     var sum = 0;
     for (var v = 0u; v < CHUNK_VEC4S / TEAM; v++) {
@@ -68,7 +69,7 @@ fn pack(chunk: u32, lane: u32, within: bool) -> f32 {
     }
     if lane == 0u && within {
         // What is not finite stays so.
-        let unit = select(bitcast<f32>(exponent - (BITS << 23u)) * (1.0 / WHOLE), peak, peak > INFINITE);
+        let unit = select(bitcast<f32>(exponent - (BITS << 23u)) * (1.0 / WHOLE), bitcast<f32>(peak), peak > INFINITE);
         about[chunk] = vec2<f32>(unit, unit * f32(sum));
     }
     return select(0.0, all, within);

@@ -57,7 +57,7 @@ impl Exit {
             Error::Io { .. } | Error::Template { .. } => Exit::Failed,
             Error::InvalidArgument { .. } => Exit::Usage,
             Error::ModelMissing { .. } => Exit::ModelMissing,
-            Error::Damaged { .. } => Exit::Damaged,
+            Error::Damaged { .. } | Error::NoNumbers { .. } => Exit::Damaged,
             Error::Unsupported { .. } => Exit::Unsupported,
             Error::PromptTooLong { .. } => Exit::PromptTooLong,
             Error::NoSuchDevice { .. } => Exit::NoSuchDevice,
@@ -75,9 +75,16 @@ pub fn help() -> String {
     })
 }
 
+/// What to try where the model gives no numbers.
+const NO_NUMBERS_ADVICE: &str = "try --device cpu, or on a GPU --activations f32, --no-cooperative-matrix or another \
+    --cache-type; `edge-run verify` tells whether the files are sound";
+
 /// The error in one line, with those of its causes that it does not tell itself.
 pub fn sentence(error: &Error) -> String {
     let mut sentence = error.to_string();
+    if matches!(error, Error::NoNumbers { .. }) {
+        let _ = write!(sentence, "; {NO_NUMBERS_ADVICE}");
+    }
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
@@ -118,9 +125,10 @@ mod tests {
             Error::PromptTooLong { tokens: 2, context: 1, trained: 1 },
             Error::NoSuchDevice { asked: word(), available: word() },
             Error::Device { device: word(), message: word() },
+            Error::NoNumbers { device: word(), tokens: 1 },
             Error::Stopped("quantize"),
         ];
         let codes: Vec<u8> = classes.iter().map(|error| Exit::after(error).code()).collect();
-        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8, 130]);
+        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8, 4, 130]);
     }
 }

@@ -25,8 +25,8 @@ const WHOLE: f32 = 32639.0 / 32768.0;
 const BITS: u32 = 14;
 /// The exponent of a chunk's greatest number, where f32 has it, counts for no less than this.
 const LEAST_EXPONENT: u32 = 15 << 23;
-/// Greater than any number that is finite but for the last few.
-const INFINITE: f32 = 3.4e38;
+/// The bits of a number that is greater than any that is finite but for the last few.
+const INFINITE: u32 = 3.4e38f32.to_bits();
 
 /// Numbers as pairs of int8s.
 #[derive(Debug, Clone)]
@@ -42,11 +42,16 @@ impl Packed {
     pub fn of(x: &[f32]) -> Packed {
         let mut packed = Packed { ints: Vec::with_capacity(x.len()), units: Vec::new() };
         for x in x.chunks_exact(CHUNK as usize) {
-            let peak = x.iter().fold(0f32, |peak, x| peak.max(x.abs()));
-            let exponent = (peak.to_bits() & 0x7f80_0000).max(LEAST_EXPONENT);
+            // By their bits, which are ordered like the sizes, with what is no number above infinity.
+            let peak = x.iter().fold(0, |peak, x| x.abs().to_bits().max(peak));
+            let exponent = (peak & 0x7f80_0000).max(LEAST_EXPONENT);
             let to_int = f32::from_bits(((254 + BITS) << 23) - exponent) * WHOLE;
             // What is not finite stays so.
-            let unit = if peak > INFINITE { peak } else { f32::from_bits(exponent - (BITS << 23)) * (1.0 / WHOLE) };
+            let unit = if peak > INFINITE {
+                f32::from_bits(peak)
+            } else {
+                f32::from_bits(exponent - (BITS << 23)) * (1.0 / WHOLE)
+            };
             packed.ints.extend(x.iter().map(|x| (x * to_int).round_ties_even() as i32));
             packed.units.push(unit);
         }
@@ -79,8 +84,11 @@ mod tests {
             assert!((packed.numbers()[0] / peak - 1.0).abs() < 1e-4, "{peak}: {}", packed.numbers()[0]);
         }
         assert!(Packed::of(&[0.0; 64]).numbers().iter().all(|number| *number == 0.0));
-        let mut infinite = [0.5f32; 64];
-        infinite[0] = f32::INFINITY;
-        assert!(Packed::of(&infinite).numbers().iter().any(|number| !number.is_finite()));
+        for odd in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN] {
+            let mut numbers = [0.5f32; 64];
+            numbers[9] = odd;
+            assert!(Packed::of(&numbers).numbers().iter().any(|number| !number.is_finite()), "{odd}");
+        }
+        assert_eq!(INFINITE, 0x7f7f_c99e, "the shader's constant");
     }
 }

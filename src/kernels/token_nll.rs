@@ -22,8 +22,13 @@ pub static KERNEL: Kernel = Kernel {
 /// Floats that `record` writes for each token.
 pub const WIDTH: u64 = 2;
 
-/// Records `scores[t, 0] = logsumexp(logits[t, :]) - logits[t, targets[t]]`, in nats, and `scores[t, 1]` = 1 where no
-/// logit is greater than the target's, else 0, for as many tokens as `targets` holds.
+/// The second score of a token that no other is likelier than; 0 for all others whose logits are numbers.
+pub const LIKELIEST: f32 = 1.0;
+/// The second score of a token where a logit is not finite; the first one then means nothing.
+pub const NO_NUMBERS: f32 = -1.0;
+
+/// Records `scores[t, 0] = logsumexp(logits[t, :]) - logits[t, targets[t]]`, in nats, and `scores[t, 1]`, which is
+/// [`LIKELIEST`], 0 or [`NO_NUMBERS`], for as many tokens as `targets` holds.
 pub fn record(recording: &mut Recording, vocab: u32, logits: Span, targets: Span, scores: Span) {
     let params = Params { vocab };
     recording.dispatch(Dispatch {
@@ -46,6 +51,10 @@ fn token_nll(args: &mut Arguments<'_>) {
         let total: f32 = logits.iter().map(|logit| (logit - highest).exp()).sum();
         let logit = logits[*target as usize];
         scores[0] = total.ln() + highest - logit;
-        scores[1] = f32::from(logit >= highest);
+        scores[1] = match logits.iter().all(|logit| logit.is_finite()) {
+            true if logit >= highest => LIKELIEST,
+            true => 0.0,
+            false => NO_NUMBERS,
+        };
     });
 }

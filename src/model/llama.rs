@@ -91,8 +91,8 @@ impl Llama<'_> {
         self.logits(&mut r, x, tokens - 1, 1, logits);
         let (choice, positions) = (self.inputs.choice(), self.inputs.positions(tokens));
         let inputs = sample_peaks::Inputs { choice, positions, history: self.inputs.history(), logits };
-        sample_token::record(&mut r, self.traits, inputs, self.inputs.ids(1));
-        r.read_back(self.inputs.ids(1));
+        sample_token::record(&mut r, self.traits, inputs, self.inputs.sampled());
+        r.read_back(self.inputs.sampled());
         r.read_back(self.inputs.all_depths(tokens));
         r
     }

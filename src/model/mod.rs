@@ -273,7 +273,8 @@ impl Model {
 
     /// Runs tokens from position 0 on and scores each token but the first, given those before it.
     ///
-    /// Fails and panics as [`Model::next_logits`] does, and panics with a single token, which has nothing to score.
+    /// Fails and panics as [`Model::next_logits`] does, fails where a logit is no finite number, and panics with a single
+    /// token, which has nothing to score.
     pub fn token_nll(&mut self, ids: &[u32]) -> Result<Scores> {
         self.check(ids, 0)?;
         assert!(ids.len() > 1, "a score has a token before it");
@@ -288,8 +289,11 @@ impl Model {
             self.inputs.write_targets(self.engine.as_mut(), targets);
             let (scores, read) = self.run(Kind::Score, ids.len() as u32, position)?;
             for score in scores.unwrap_or_default().chunks_exact(token_nll::WIDTH as usize) {
+                if score[1] == token_nll::NO_NUMBERS || !score[0].is_finite() {
+                    return Err(self.no_numbers(nll.len() + 1));
+                }
                 nll.push(score[0]);
-                top.push(score[1] != 0.0);
+                top.push(score[1] == token_nll::LIKELIEST);
             }
             depths.push(read);
         }

@@ -1,7 +1,8 @@
 //! Steps that choose the token after them, begun before the step before them is over.
 
 use super::{Kind, Model, TokenDepths};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::kernels::sample_token::Sampled;
 use crate::recording::Ticket;
 use crate::sampling::Choice;
 
@@ -10,6 +11,8 @@ pub struct Flight {
     ticket: Ticket,
     /// Tokens of the last step.
     tokens: u32,
+    /// Tokens of the context, these included.
+    context_tokens: u32,
     /// Of the steps before it.
     depths: Vec<TokenDepths>,
 }
@@ -60,17 +63,26 @@ impl Model {
         self.begin(1, position, Vec::new(), choice)
     }
 
-    /// Waits for a step.
+    /// Waits for a step. Fails where the device fails, and where no logit was a finite number.
     pub fn finish(&mut self, flight: Flight) -> Result<Chosen> {
-        let Flight { ticket, tokens, mut depths } = flight;
-        let (id, read) = self.results(tokens, ticket)?;
+        let Flight { ticket, tokens, context_tokens, mut depths } = flight;
+        let (sampled, read) = self.results(tokens, ticket)?;
         depths.push(read);
-        let id = bytemuck::pod_read_unaligned(&id.expect("the step reads back its choice"));
-        Ok(Chosen { id, depths: TokenDepths::concat(&depths) })
+        let sampled: Sampled = bytemuck::pod_read_unaligned(&sampled.expect("the step reads back its choice"));
+        if !sampled.is_sound() {
+            return Err(self.no_numbers(context_tokens as usize));
+        }
+        Ok(Chosen { id: sampled.id, depths: TokenDepths::concat(&depths) })
+    }
+
+    /// The error of a step whose logits are no numbers, after so many tokens of the context.
+    pub(super) fn no_numbers(&self, tokens: usize) -> Error {
+        Error::NoNumbers { device: self.engine.info().name.clone(), tokens }
     }
 
     fn begin(&mut self, tokens: u32, position: u32, depths: Vec<TokenDepths>, choice: &Choice) -> Result<Flight> {
         self.inputs.write_choice(self.engine.as_mut(), choice);
-        Ok(Flight { ticket: self.submit(Kind::NextToken, tokens, position)?, tokens, depths })
+        let ticket = self.submit(Kind::NextToken, tokens, position)?;
+        Ok(Flight { ticket, tokens, context_tokens: position + tokens, depths })
     }
 }

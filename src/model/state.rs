@@ -9,6 +9,7 @@ use crate::kernels::attention_quantized;
 use crate::kernels::product::largest_tile;
 use crate::kernels::quantized_cache::{GROUP, Kept, Layout, token_bytes};
 use crate::kernels::routers::Control;
+use crate::kernels::sample_token::Sampled;
 use crate::kernels::{gather_tokens, rope_cache};
 use crate::precision::{CacheType, Depth};
 use crate::recording::{Buffer, Span};
@@ -177,6 +178,11 @@ impl Inputs {
     /// Token ids of the step, `[T]`.
     pub fn ids(&self, tokens: u32) -> Span {
         self.ids.span(0, u64::from(tokens) * 4)
+    }
+
+    /// Where the choice after the step is written: its token is the first id of the next step.
+    pub fn sampled(&self) -> Span {
+        self.ids.span(0, Sampled::BYTES)
     }
 
     /// Positions of the step's tokens, `[T]`.
