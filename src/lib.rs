@@ -8,6 +8,7 @@ pub mod bench;
 pub mod calibrate;
 pub mod cli;
 pub mod cpu;
+pub mod encoding;
 pub mod engine;
 pub mod error;
 pub mod eval;

@@ -67,7 +67,9 @@ fn words_that_mean_nothing_are_usage_errors() {
         (&["--power-mode", "turbo", "Hi"], "[possible values: auto, low, balanced, high]"),
         (&["--nonsense", "Hi"], "--nonsense"),
         (&["-n", "many", "Hi"], "'many' for '--n-predict <N>'"),
-        (&["-n", "-2", "Hi"], "-2"),
+        (&["-n", "4294967296", "Hi"], "4294967296"),
+        (&["--top-k", "some", "Hi"], "'some' for '--top-k <K>'"),
+        (&["-c", "4294967296", "Hi"], "the number is too large"),
         (&["--temp", "warm", "Hi"], "'warm' for '--temp <T>'"),
         (&["--raw", "--system", "Be brief.", "Hi"], "cannot be used with"),
         (&["quantize", "x"], "--output <DIR>"),
@@ -108,9 +110,95 @@ fn a_prompt_that_is_not_text_is_named() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("prompt.txt");
     assert_failure(edge_run(home.path()).arg("-f").arg(&file).assert(), 1, &["cannot read `", "prompt.txt`"]);
-    std::fs::write(&file, [0xff]).unwrap();
-    assert_failure(edge_run(home.path()).arg("-f").arg(&file).assert(), 2, &["--file `", "UTF-8"]);
-    assert_failure(edge_run(home.path()).write_stdin(vec![0xff]).assert(), 2, &["standard input", "UTF-8"]);
+    // The bytes, and what is wrong with them: after a mark, offsets still are those of the file.
+    for (bytes, words) in [
+        (&b"ab\xff"[..], "a byte that is not UTF-8 at byte 2"),
+        (b"\xef\xbb\xbfab\xff", "a byte that is not UTF-8 at byte 5"),
+        (b"\xff\xfea\0b", "half a unit of UTF-16 at byte 4"),
+        (b"\xfe\xff\xd8\0\0a", "half a surrogate pair of UTF-16 at byte 2"),
+        (b"h\0i\0", "at byte 1"),
+        (b"\xff\xfe\0\0h\0\0\0", "the byte order mark of UTF-32"),
+    ] {
+        std::fs::write(&file, bytes).unwrap();
+        let named = ["--file `", "prompt.txt`: expected text in UTF-8", words];
+        assert_failure(edge_run(home.path()).arg("-f").arg(&file).assert(), 2, &named);
+        let named = ["standard input: expected text in UTF-8", words];
+        assert_failure(edge_run(home.path()).write_stdin(bytes).assert(), 2, &named);
+        assert_failure(edge_run(home.path()).arg("-").write_stdin(bytes).assert(), 2, &named);
+    }
+    assert_failure(edge_run(home.path()).arg("-f").arg(home.path()).assert(), 1, &["cannot read `", "directory"]);
+}
+
+#[test]
+fn a_prompt_of_a_mark_alone_is_none() {
+    let home = tempfile::tempdir().unwrap();
+    for bytes in [&b""[..], b"\n", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff\0\r\0\n"] {
+        let none = ["the prompt: expected some text, got none"];
+        for args in [&[][..], &["-"], &["-f", "-"], &["-p", "-"]] {
+            assert_failure(edge_run(home.path()).args(args).write_stdin(bytes).assert(), 2, &none);
+        }
+    }
+}
+
+#[test]
+fn a_name_with_control_characters_makes_no_line_of_its_own() {
+    let name = "no\x1b]0;x\x07\nerror: \u{9b}2J\u{202e}where";
+    let shown = "no\\x1b]0;x\\x07\\nerror: \\u{9b}2J\\u{202e}where";
+    for (args, code) in [
+        (&["-m", name, "Hi"][..], 3),
+        (&["inspect", name], 3),
+        (&["verify", name], 3),
+        (&["quantize", name, "-o", "x"], 1),
+        (&["-f", name], 1),
+        (&["eval", "--text", name], 1),
+        (&["power", "--power-sim", name], 1),
+    ] {
+        assert_failure(run(args), code, &[shown]);
+    }
+    // Sequences that begin with ESC clap leaves out by itself.
+    run(&["--no\x1b[2J\u{9b}2J\u{202e}"])
+        .code(2)
+        .stdout("")
+        .stderr(predicate::str::contains("'--no\\u{9b}2J\\u{202e}'"));
+}
+
+#[cfg(unix)]
+#[test]
+fn without_a_home_folder_only_the_default_model_is_missing() {
+    let home = tempfile::tempdir().unwrap();
+    // A home by a relative path is another one in every folder, which is as none.
+    let homeless = |args: &[&str]| {
+        let mut command = edge_run(home.path());
+        command.env_remove("XDG_DATA_HOME").env_remove("XDG_CONFIG_HOME").env_remove("XDG_CACHE_HOME");
+        command.env("HOME", "some/where").current_dir(home.path()).args(args).assert()
+    };
+    assert_failure(homeless(&["Hi"]), 3, &["SmolLM2-135M-Instruct", "no home folder", "HOME", "-m DIR"]);
+    assert_failure(homeless(&["-m", "nowhere", "Hi"]), 3, &["no model at `nowhere`"]);
+    assert_failure(homeless(&["paths", "models"]), 1, &["the home folder", "HOME", "XDG_DATA_HOME"]);
+    homeless(&["power"]).success();
+    homeless(&["devices"]).success();
+    let all = String::from_utf8(homeless(&["paths"]).success().get_output().stdout.clone()).unwrap();
+    assert!(all.lines().count() == 5 && all.lines().all(|line| line.ends_with("none, without a home folder")), "{all}");
+    assert!(!home.path().join("some").exists());
+
+    // What a variable names is known without a home.
+    let mut command = edge_run(home.path());
+    command.env("HOME", "some/where").env("XDG_DATA_HOME", "other").args(["paths", "pipelines"]);
+    command.assert().success().stdout(format!("{}/edge-run/pipelines\n", home.path().display()));
+}
+
+#[test]
+fn one_device_is_the_default() {
+    let home = tempfile::tempdir().unwrap();
+    let output = edge_run(home.path()).args(["devices", "--json"]).assert().success().get_output().stdout.clone();
+    let output = String::from_utf8(output).unwrap();
+    let devices: Vec<serde_json::Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let default: Vec<_> = devices.iter().filter(|device| device["default"] == true).collect();
+    assert_eq!(default.len(), 1, "{devices:?}");
+    // The processor where there is no GPU but in software.
+    let is_gpu =
+        |device: &&serde_json::Value| !["software_renderer", "processor"].iter().any(|kind| device["kind"] == *kind);
+    assert_eq!(default[0]["kind"] == "processor", devices.iter().filter(is_gpu).count() == 0, "{devices:?}");
 }
 
 #[test]

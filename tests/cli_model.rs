@@ -120,6 +120,151 @@ fn prompts_from_all_sources_are_one_prompt() {
     assert_eq!(stdout(tiny.run().args(args).args(["-p", "hello there"])), expected);
     assert_eq!(stdout(tiny.run().args(args).arg("-f").arg(file)), expected);
     assert_eq!(stdout(tiny.run().args(args).write_stdin("hello there\n")), expected);
+    for dash in [&["-"][..], &["-p", "-"], &["-f", "-"]] {
+        assert_eq!(stdout(tiny.run().args(args).args(dash).write_stdin("hello there\n")), expected, "{dash:?}");
+    }
+}
+
+/// A text in each encoding that files come in: UTF-8 and UTF-16 in both orders, with marks.
+fn encodings(text: &str) -> [(&'static str, Vec<u8>); 4] {
+    let utf16 = |bytes: fn(u16) -> [u8; 2]| [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(bytes).collect();
+    [
+        ("utf8", text.as_bytes().to_vec()),
+        ("utf8-mark", format!("\u{feff}{text}").into_bytes()),
+        ("utf16-little", utf16(u16::to_le_bytes)),
+        ("utf16-big", utf16(u16::to_be_bytes)),
+    ]
+}
+
+#[test]
+fn an_encoding_makes_no_other_prompt() {
+    let tiny = Tiny::new();
+    let summary = |command: &mut Command| {
+        let all = lines(&stdout(command.args(["-n", "8", "--temp", "0", "--json"])));
+        let ids: Vec<Value> = all.iter().map(|line| line["id"].clone()).collect();
+        (ids, all.last().unwrap()["prompt_tokens"].clone())
+    };
+    let expected = summary(tiny.run().arg("grüße 👩"));
+    for (name, bytes) in encodings("grüße 👩\r\n") {
+        let file = tiny.home.path().join(name);
+        std::fs::write(&file, &bytes).unwrap();
+        assert_eq!(summary(tiny.run().arg("-f").arg(&file)), expected, "{name}");
+        assert_eq!(summary(tiny.run().write_stdin(bytes)), expected, "{name}");
+    }
+}
+
+#[test]
+fn an_encoding_makes_no_other_text_to_measure() {
+    let tiny = Tiny::new();
+    let figures = |args: &[&str], input: &[u8]| {
+        let mut report = lines(&stdout(eval(&tiny, args).arg("--json").write_stdin(input))).remove(0);
+        report.as_object_mut().unwrap().remove("seconds");
+        report
+    };
+    let task = r#"{"context": "the thin", "continuation": " grüße"}"#.to_string() + "\r\n";
+    let text = "the thin thing in the grüße ".repeat(20);
+    for (flag, content) in [("--text", &text), ("--task", &task)] {
+        let window = if flag == "--text" { &["--window", "32"][..] } else { &[] };
+        let mut expected = None;
+        for (name, bytes) in encodings(content) {
+            std::fs::write(tiny.home.path().join(name), &bytes).unwrap();
+            let of_file = figures(&[&[flag, name], window].concat(), b"");
+            let expected = expected.get_or_insert(of_file.clone());
+            assert_eq!(&of_file, expected, "{flag} {name}");
+            assert_eq!(&figures(&[&[flag, "-"], window].concat(), &bytes), expected, "{flag} {name}");
+        }
+    }
+}
+
+#[test]
+fn numbers_mean_what_they_mean_to_llama_cpp() {
+    let tiny = Tiny::new();
+    let answer = |args: &[&str]| {
+        let all = lines(&stdout(tiny.run().args(["-s", "3", "--json", "-p", "the"]).args(args)));
+        let ids: Vec<Value> = all.iter().map(|line| line["id"].clone()).collect();
+        (ids, all.last().unwrap()["context"].clone())
+    };
+    let hot = |k| answer(&["--temp", "3", "--min-p", "0", "--top-p", "1", "-n", "12", "--top-k", k]);
+    assert_eq!(hot("-1"), hot("0"));
+    assert_ne!(hot("-1"), hot("2"));
+    assert_eq!(answer(&["--temp", "-1", "-n", "8"]), answer(&["--temp", "0", "-n", "8"]));
+    assert_ne!(answer(&["--temp", "-1", "-n", "8"]), answer(&["--temp", "3", "-n", "8"]));
+    assert_eq!(answer(&["-c", "-1", "-n", "1"]).1, 256);
+    assert_eq!(answer(&["-c", "64", "-n", "-2"]), answer(&["-c", "64", "-n", "-1"]));
+}
+
+#[test]
+fn neither_a_home_nor_a_cache_that_can_be_written_is_needed() {
+    let tiny = Tiny::new();
+    let file = tiny.write("file", "not a folder");
+    let args = ["--device", "cpu", "--power-mode", "high", "-m", "model", "-n", "4", "--temp", "0", "hello"];
+    let expected = stdout(tiny.command(&args).env("HOME", tiny.home.path()));
+    for home in ["some/where", file.to_str().unwrap(), "/nonexistent"] {
+        let mut command = tiny.command(&args);
+        for name in ["XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "APPDATA", "LOCALAPPDATA", "USERPROFILE"] {
+            command.env_remove(name);
+        }
+        let output = command.env("HOME", home).assert().success().get_output().clone();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected, "{home}");
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(errors.starts_with('[') && errors.lines().count() == 1, "{home}: {errors}");
+    }
+    assert!(!tiny.home.path().join("some").exists());
+}
+
+#[test]
+fn the_default_device_runs_and_is_told_from_a_gpu() {
+    let tiny = Tiny::new();
+    let devices = lines(&stdout(&mut tiny.command(&["devices", "--json"])));
+    let default = devices.iter().find(|device| device["default"] == true).unwrap();
+    let mut command = tiny.command(&["-m", "model", "-n", "1", "--json", "hello"]);
+    let output = command.env("XDG_CACHE_HOME", tiny.home.path()).assert().success().get_output().clone();
+    let all = lines(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!(all.last().unwrap()["device"]["name"], default["name"]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let told = errors.lines().find(|line| line.starts_with("note: there is no"));
+    assert_eq!(told.is_some(), default["backend"] == "CPU", "{errors}");
+    let software = devices.iter().any(|device| device["kind"] == "software_renderer");
+    assert!(told.is_none_or(|told| told.contains("--device gpu") == software), "{errors}");
+}
+
+#[test]
+fn the_name_that_a_file_gives_is_shown_and_not_obeyed() {
+    let tiny = Tiny::new();
+    let name = "tiny\u{1b}]0;owned\u{7}\nlicence         \u{9b}31mfree";
+    let shown = "tiny\\x1b]0;owned\\x07\\nlicence         \\u{9b}31mfree";
+    let gguf = tiny.home.path().join("named.gguf");
+    let metadata = [("general.name", candle_core::quantized::gguf_file::Value::String(name.into()))];
+    let model = common::TinyModel::new(common::tiny_shape(true), 7);
+    model.write_gguf_with(&gguf, candle_core::quantized::GgmlDType::F32, &metadata);
+    let is_quiet = |text: &str| !text.contains(|c: char| c.is_control() && c != '\n');
+    let mut told = Vec::new();
+    for args in [
+        &["quantize", "named.gguf", "-o", "named"][..],
+        &["inspect", "named"],
+        &["-m", "named", "--device", "cpu", "-v", "-n", "0", "hello"],
+        &["bench", "-m", "named", "--device", "cpu", "-p", "1", "-n", "0", "-r", "1"],
+    ] {
+        let output = tiny.command(args).assert().success().get_output().clone();
+        for bytes in [output.stdout, output.stderr] {
+            let text = String::from_utf8(bytes).unwrap();
+            assert!(is_quiet(&text), "{args:?}: {text:?}");
+            told.extend(text.contains(shown).then_some(args[0]));
+        }
+    }
+    assert_eq!(told, ["quantize", "inspect", "-m", "bench"]);
+    // A name of nothing is none.
+    model.write_gguf_with(
+        &gguf,
+        candle_core::quantized::GgmlDType::F32,
+        &[("general.name", candle_core::quantized::gguf_file::Value::String(String::new()))],
+    );
+    let output = tiny.command(&["quantize", "named.gguf", "-o", "unnamed"]).assert().success().get_output().clone();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.starts_with("named") && errors.contains(": will take "), "{errors}");
+    // Who reads JSON gets the name as it is.
+    let json: Value = serde_json::from_str(&stdout(&mut tiny.command(&["inspect", "named", "--json"]))).unwrap();
+    assert_eq!(json["source"]["name"], name);
 }
 
 #[test]
@@ -132,7 +277,7 @@ fn a_prompt_that_does_not_fit_is_told_before_anything_is_written() {
 #[test]
 fn values_that_the_model_sets_bounds_to_are_checked() {
     let tiny = Tiny::new();
-    for (args, word) in [(["-c", "257"], "at most 256"), (["--temp", "-1"], "--temp"), (["--top-p", "1.5"], "--top-p")]
+    for (args, word) in [(["-c", "257"], "at most 256"), (["--temp", "nan"], "--temp"), (["--top-p", "1.5"], "--top-p")]
     {
         let output = tiny.run().args(args).arg("hello").assert().code(2).stdout("");
         let errors = String::from_utf8(output.get_output().stderr.clone()).unwrap();
@@ -160,6 +305,10 @@ fn eval_reports_each_number_of_bits_in_a_line() {
     let reports = lines(&stdout(tiny.command(&args).arg("--text").arg(&text)));
     assert_eq!(reports.iter().map(|r| r["bits"].as_f64().unwrap()).collect::<Vec<_>>(), [2.0, 8.0]);
     assert!(reports.iter().all(|r| r["tokens"] == 62 && r["perplexity"].as_f64().unwrap() > 1.0), "{reports:?}");
+    // Without a window named, it is what the model was trained for, as that is less than 1024.
+    let args = ["eval", "-m", "model", "--device", "cpu", "--json", "--text"];
+    let report = &lines(&stdout(tiny.command(&args).arg(&text)))[0];
+    assert_eq!((&report["window"], &report["windows"]), (&256.into(), &2.into()), "{report}");
     tiny.command(&["eval", "-m", "model", "--window", "257", "--text"]).arg(&text).assert().code(2);
     tiny.command(&["eval", "-m", "model", "--window", "32", "--windows", "999", "--text"]).arg(&text).assert().code(2);
 }
@@ -233,6 +382,8 @@ fn eval_scores_both_kinds_of_tasks() {
 fn eval_tells_what_it_cannot_do_by_flag_or_line() {
     let tiny = Tiny::new();
     tiny.write("text.txt", &"the thin thing in the inn ".repeat(40));
+    tiny.write("empty.txt", "\u{feff}");
+    tiny.write("short.txt", "short");
     tiny.write("mixed.jsonl", "{\"context\": \"a\", \"continuation\": \"b\"}\n{\"query\": \"a\"}\n");
     for (args, code, words) in [
         (&["--text", "text.txt", "--window", "32", "--bits", "3.5"][..], 2, "--bits: expected 2, 4, 6 or 8, because"),
@@ -245,6 +396,12 @@ fn eval_tells_what_it_cannot_do_by_flag_or_line() {
             &["--text", "text.txt", "--shuffle-gates", "--ubatch-size", "1"],
             2,
             "--shuffle-gates: expected an --ubatch-size of 2 or more",
+        ),
+        (&["--text", "empty.txt"], 2, "--text: expected some text, got none"),
+        (
+            &["--text", "short.txt"],
+            2,
+            "--text: expected a window of 256 tokens or more (--window makes it shorter), got 5",
         ),
         (&["--task", "mixed.jsonl"], 4, "mixed.jsonl` is damaged: line 2, field `query`"),
         (&["--task", "nowhere.jsonl"], 1, "cannot read `nowhere.jsonl`"),

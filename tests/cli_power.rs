@@ -159,6 +159,36 @@ fn a_configuration_counts_where_it_lies_or_is_named() {
 }
 
 #[test]
+fn an_encoding_makes_no_other_trace_and_no_other_configuration() {
+    let home = Home::new();
+    let write = |name: &str, text: &str, bytes: fn(u16) -> [u8; 2]| {
+        let bytes: Vec<u8> = [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(bytes).collect();
+        std::fs::write(home.0.path().join(name), bytes).unwrap();
+    };
+    let config = "[power.bits]\r\nac = 5\r\n";
+    home.write("config", config);
+    home.write("trace-mark", &format!("\u{feff}{TRACE}"));
+    home.write("config-mark", &format!("\u{feff}{config}"));
+    write("trace-little", &TRACE.replace('\n', "\r\n"), u16::to_le_bytes);
+    write("trace-big", TRACE, u16::to_be_bytes);
+    write("config-little", config, u16::to_le_bytes);
+    let of = |trace: &str, config: &str| {
+        let words = output(&mut home.run(&["power", "--power-sim", trace, "--config", config])).0;
+        words.replace(trace, "trace")
+    };
+    let expected = of("trace.jsonl", "config");
+    assert!(expected.contains("token 20: 3.3 bits") && expected.contains("token 0: 5.0 bits"), "{expected}");
+    for (trace, config) in [("trace-mark", "config-mark"), ("trace-little", "config-little"), ("trace-big", "config")] {
+        assert_eq!(of(trace, config), expected, "{trace} {config}");
+    }
+    std::fs::write(home.0.path().join("bad"), b"{\"token\": 0}\n\xff").unwrap();
+    let wrong = "bad` is damaged: the file: expected text in UTF-8, or in UTF-16 with a byte order mark, \
+                 got a byte that is not UTF-8 at byte 13";
+    failure(&mut home.run(&["power", "--power-sim", "bad"]), 4, wrong);
+    failure(&mut home.run(&["power", "--config", "bad"]), 4, wrong);
+}
+
+#[test]
 fn what_cannot_be_followed_is_named_by_file_and_place() {
     let home = Home::new();
     home.write("bad.jsonl", "{\"token\": 0}\n{\"token\": 5, \"percent\": 101}\n");

@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// Module families by level, lowest first: a file may name modules of lower levels and of its own family.
 const LEVELS: &[&[&str]] = &[
-    &["error", "precision", "routing", "sampling", "shape"],
+    &["encoding", "error", "precision", "routing", "sampling", "shape"],
     &["recording", "format", "power", "text"],
     &["engine", "kernels"],
     &["gpu", "cpu"],

@@ -7,6 +7,7 @@ use rand::{SeedableRng, rngs::ChaCha8Rng};
 use sha2::{Digest, Sha256};
 
 use super::Options;
+use crate::encoding;
 use crate::error::{Error, Result};
 use crate::quantize::Source;
 use crate::text::{TextFiles, TextModel};
@@ -22,8 +23,8 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Cuts the texts into windows, and holds some out. Fails where a file cannot be read or is not UTF-8, and where
-    /// the windows do not suffice for one step.
+    /// Cuts the texts into windows, and holds some out. Fails where a file cannot be read or is no text, and where the
+    /// windows do not suffice for one step.
     pub fn read(source: &dyn Source, options: &Options) -> Result<Windows> {
         let (seq, trained) = (options.seq, source.shape().max_context as usize);
         if !(2..=trained).contains(&seq) {
@@ -47,7 +48,7 @@ impl Windows {
         for path in &options.texts {
             let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
             let name = format!("--text `{}`", path.display());
-            let text = String::from_utf8(bytes).map_err(|e| Error::argument(name, "UTF-8 text", e.utf8_error()))?;
+            let text = encoding::decode(bytes).map_err(|fault| Error::argument(name, encoding::EXPECTED, fault))?;
             windows.extend(model.encode(&text, false)?.chunks_exact(seq).map(<[u32]>::to_vec));
         }
         let mut rng = ChaCha8Rng::seed_from_u64(options.seed);

@@ -6,9 +6,9 @@ use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
 use super::eval::EvalArgs;
-use super::exit;
 use super::power::{PowerArgs, PowerCommandArgs};
 use super::resident::ResidentArgs;
+use super::{exit, numbers};
 use crate::engine::Activations;
 use crate::precision::CacheType;
 
@@ -36,13 +36,13 @@ pub struct Cli {
 /// Arguments of the main command.
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
-    /// What to ask; for a prompt that is the name of a command, use -p
+    /// What to ask, - for standard input; for a prompt that is the name of a command, use -p
     #[arg(value_name = "PROMPT")]
     pub prompt: Option<String>,
-    /// What to ask
+    /// What to ask; - for standard input
     #[arg(short = 'p', long = "prompt", value_name = "PROMPT", allow_hyphen_values = true)]
     pub prompt_flag: Option<String>,
-    /// File with what to ask; the line break at its end is left out
+    /// File with what to ask, in UTF-8 or UTF-16, - for standard input; the line break at its end is left out
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     pub prompt_file: Option<PathBuf>,
     /// Message that sets the assistant up, before the prompt
@@ -54,18 +54,24 @@ pub struct GenerateArgs {
     /// The model and what it runs on.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Tokens to write at most; -1 for no end but the model's or the context's
+    /// Tokens to write at most; less than 0 for no end but the model's or the context's
     #[arg(
         short = 'n',
         long = "n-predict",
         value_name = "N",
         default_value = "-1",
         allow_negative_numbers = true,
-        value_parser = clap::value_parser!(i64).range(-1..=i64::from(u32::MAX))
+        value_parser = clap::value_parser!(i64).range(..=i64::from(u32::MAX))
     )]
     pub n_predict: i64,
-    /// Context in tokens; 0 for what the model was trained for [default: 4096, or that if it is less]
-    #[arg(short = 'c', long = "ctx-size", value_name = "N")]
+    /// Context in tokens; 0 or less for what the model was trained for [default: 4096, or that if it is less]
+    #[arg(
+        short = 'c',
+        long = "ctx-size",
+        value_name = "N",
+        allow_negative_numbers = true,
+        value_parser = numbers::or_all::<u32>
+    )]
     pub ctx_size: Option<u32>,
     /// How many bits of each weight are read.
     #[command(flatten)]
@@ -96,7 +102,8 @@ pub struct ModelArgs {
     /// Model folder, as `edge-run quantize` makes it [default: see `edge-run paths`]
     #[arg(short = 'm', long = "model", value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// What to run on: cpu, gpu, or number or part of the name of a device of `edge-run devices`
+    /// What to run on: cpu, gpu, or number or part of the name of a device of `edge-run devices` [default: the best
+    /// GPU; the CPU engine where there is none but software renderers, which are slower]
     #[arg(long, value_name = "cpu|gpu|INDEX|NAME")]
     pub device: Option<String>,
     /// Compile shaders with bounds checks and loop limits: slower, for hunting faults
@@ -120,11 +127,11 @@ pub struct ModelArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
-    /// Temperature; 0 for the likeliest token always [default: the model's, or 0.8]
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    /// Temperature; 0 or less for the likeliest token always [default: the model's, or 0.8]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = numbers::temperature)]
     pub temp: Option<f32>,
-    /// Draw from the K likeliest tokens; 0 for all [default: the model's, or 40]
-    #[arg(long, value_name = "K")]
+    /// Draw from the K likeliest tokens; 0 or less for all [default: the model's, or 40]
+    #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = numbers::or_all::<usize>)]
     pub top_k: Option<usize>,
     /// Draw from the likeliest tokens that together have this probability [default: the model's, or 0.95]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
@@ -135,14 +142,14 @@ pub struct SamplingArgs {
     /// Make the last 64 tokens less likely; 1 for not at all [default: 1]
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
-    /// Seed of the draws; -1 for a random one
+    /// Seed of the draws; less than 0 for a random one
     #[arg(
         short = 's',
         long,
         value_name = "SEED",
         default_value = "-1",
         allow_negative_numbers = true,
-        value_parser = clap::value_parser!(i64).range(-1..=i64::from(u32::MAX))
+        value_parser = clap::value_parser!(i64).range(..=i64::from(u32::MAX))
     )]
     pub seed: i64,
 }
@@ -158,7 +165,7 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Check every hash and shape of a model folder
     Verify(VerifyArgs),
-    /// List the devices that a model can run on
+    /// List the devices that a model can run on, and which of them does by default
     Devices(DevicesArgs),
     /// Measure perplexity on a text, or accuracy on a zero-shot task, at one or several numbers of bits
     Eval(EvalArgs),
@@ -197,7 +204,7 @@ pub struct CalibrateArgs {
     /// GGUF file, or folder as Hugging Face keeps models
     #[arg(value_name = "SRC")]
     pub source: PathBuf,
-    /// Text to train on, in UTF-8; never the text that you evaluate on
+    /// Text to train on, in UTF-8 or UTF-16; never the text that you evaluate on
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     pub text: Vec<PathBuf>,
     /// Pack to write
@@ -303,6 +310,13 @@ mod tests {
         assert_eq!((cli.sampling.seed, cli.power.bits, cli.sampling.top_k), (7, Some(4.0), Some(1)));
         let cli = parse("-n -1 -s -1 --power-mode low Hi").unwrap().generate;
         assert_eq!((cli.n_predict, cli.sampling.seed, cli.prompt.as_deref()), (-1, -1, Some("Hi")));
+        // Where a number says "as many as there are" there, it does here.
+        let cli = parse("-n -2 -c -1 --top-k -1 --temp -1 -s -7 -").unwrap().generate;
+        assert_eq!((cli.n_predict, cli.ctx_size, cli.sampling.top_k), (-2, Some(0), Some(0)));
+        assert_eq!((cli.sampling.temp, cli.sampling.seed, cli.prompt.as_deref()), (Some(0.0), -7, Some("-")));
+        for line in ["--top-k 1.5 Hi", "-c 4294967296 Hi", "-c many Hi", "--top-k - Hi", "--temp warm Hi", "-n -x Hi"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
     }
 
     #[test]

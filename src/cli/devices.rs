@@ -2,13 +2,15 @@
 
 use std::fmt::Write as _;
 
-use super::Done;
+use serde::Serialize;
+
 use super::args::{DevicesArgs, ModelArgs};
 use super::exit::Exit;
 use super::output::{note, print_json, print_line};
 use super::paths::pipelines_dir;
+use super::{Done, terminal};
 use crate::cpu;
-use crate::engine::{DeviceInfo, Engine};
+use crate::engine::{DeviceInfo, DeviceKind, Engine};
 use crate::error::{Error, Result};
 use crate::gpu::{self, GpuOptions};
 
@@ -21,26 +23,48 @@ enum Choice {
     Cpu,
 }
 
+/// A device for `--json`.
+#[derive(Serialize)]
+struct DeviceLine<'a> {
+    #[serde(flatten)]
+    device: &'a DeviceInfo,
+    /// Whether it runs where none is named.
+    default: bool,
+}
+
+/// Backends, the preferred one first, where one GPU is reached through several. On Windows, Vulkan stands before DX12:
+/// compiled pipelines are kept for it, and cooperative matrices are reached through it.
+const BACKENDS: [&str; 3] = ["Metal", "Vulkan", "DX12"];
+
+/// Names of software renderers, which some drivers pass on as if they were GPUs.
+const SOFTWARE: [&str; 4] = ["llvmpipe", "lavapipe", "swiftshader", "basic render driver"];
+
 /// Lists the devices.
 pub fn run(args: &DevicesArgs) -> Done {
-    let mut devices = gpu::devices();
+    let gpus = gpu::devices();
+    let default = default(&gpus);
+    let mut devices = gpus;
     devices.push(cpu::device());
     if args.json {
         for device in &devices {
-            print_json(device)?;
+            print_json(&DeviceLine { device, default: choice(device) == default })?;
         }
     } else {
-        print_line(table(&devices))?;
+        print_line(table(&devices, default))?;
     }
     Ok(Exit::Done)
 }
 
-/// Opens the device asked for; without a request the best there is, with a word where that is no GPU at all.
+/// Opens the device asked for; without a request the fastest there is, with a word where that is no GPU at all.
 pub fn open(args: &ModelArgs) -> Result<Box<dyn Engine>> {
     let asked = args.device.as_deref();
     // Asked for the CPU, even a broken driver must not get in the way.
     let gpus = if asked.is_some_and(is_cpu) { Vec::new() } else { gpu::devices() };
-    match choose(asked, &gpus, &cpu::device())? {
+    let (choice, word) = choose(asked, &gpus, &cpu::device())?;
+    if let Some(word) = word {
+        note(format_args!("note: {word}"));
+    }
+    match choice {
         Choice::Gpu(index) => {
             let options = GpuOptions {
                 checks: args.gpu_checks,
@@ -48,14 +72,13 @@ pub fn open(args: &ModelArgs) -> Result<Box<dyn Engine>> {
                 cooperative_matrix: !args.no_cooperative_matrix,
                 ..GpuOptions::default()
             };
-            gpu::open_cached(index, options, &pipelines_dir()?)
-        }
-        Choice::Cpu => {
-            if asked.is_none() {
-                note("note: there is no Vulkan, Metal or DX12 driver on this machine, so the CPU engine runs");
+            match pipelines_dir() {
+                Ok(dir) => gpu::open_cached(index, options, &dir),
+                // Without a home folder pipelines are not kept.
+                Err(_) => gpu::open(index, options),
             }
-            Ok(cpu::open_with(args.activations))
         }
+        Choice::Cpu => Ok(cpu::open_with(args.activations)),
     }
 }
 
@@ -64,40 +87,127 @@ pub fn open(args: &ModelArgs) -> Result<Box<dyn Engine>> {
 #[cfg(feature = "calibrate")]
 pub fn find(asked: Option<&str>) -> Result<(DeviceInfo, Vec<DeviceInfo>)> {
     let gpus = if asked.is_some_and(is_cpu) { Vec::new() } else { gpu::devices() };
-    let chosen = match choose(asked, &gpus, &cpu::device())? {
+    let (choice, word) = choose(asked, &gpus, &cpu::device())?;
+    // Without a request the word is of the CPU engine, which does not train.
+    if let Some(word) = word.filter(|_| asked.is_some()) {
+        note(format_args!("note: {word}"));
+    }
+    let chosen = match choice {
         Choice::Gpu(index) => gpus.iter().find(|gpu| gpu.index == Some(index)).cloned(),
         Choice::Cpu => None,
     };
-    let hard = |gpu: &DeviceInfo| asked.is_some() || gpu.kind != crate::engine::DeviceKind::SoftwareRenderer;
-    Ok((chosen.filter(hard).unwrap_or_else(cpu::device), gpus))
+    Ok((chosen.unwrap_or_else(cpu::device), gpus))
 }
 
-/// The device that `asked` means.
-fn choose(asked: Option<&str>, gpus: &[DeviceInfo], cpu: &DeviceInfo) -> Result<Choice> {
-    let best = gpus.iter().min_by_key(|gpu| gpu.kind).and_then(|gpu| gpu.index).map(Choice::Gpu);
-    let Some(asked) = asked else { return Ok(best.unwrap_or(Choice::Cpu)) };
+/// The device that runs where none is named: the best GPU, or the processor where there is none but in software.
+fn default(gpus: &[DeviceInfo]) -> Choice {
+    best(gpus).filter(|gpu| !is_software(gpu)).map_or(Choice::Cpu, choice)
+}
+
+/// The best device of a list: by its kind, then by its backend, then the first.
+fn best<'a>(gpus: impl IntoIterator<Item = &'a DeviceInfo>) -> Option<&'a DeviceInfo> {
+    gpus.into_iter().min_by_key(|gpu| (is_software(gpu), gpu.kind, rank(gpu)))
+}
+
+/// The place of the device's backend among those preferred.
+fn rank(device: &DeviceInfo) -> usize {
+    BACKENDS.iter().position(|backend| *backend == device.backend).unwrap_or(BACKENDS.len())
+}
+
+fn is_software(device: &DeviceInfo) -> bool {
+    let name = device.name.to_lowercase();
+    device.kind == DeviceKind::SoftwareRenderer || SOFTWARE.iter().any(|software| name.contains(software))
+}
+
+fn choice(device: &DeviceInfo) -> Choice {
+    device.index.map_or(Choice::Cpu, Choice::Gpu)
+}
+
+/// The device that `asked` means, and what is to be said of the choice.
+fn choose(asked: Option<&str>, gpus: &[DeviceInfo], cpu: &DeviceInfo) -> Result<(Choice, Option<String>)> {
+    let Some(asked) = asked else {
+        let choice = default(gpus);
+        return Ok((choice, (choice == Choice::Cpu).then(|| why_cpu(gpus))));
+    };
     let none = || Error::NoSuchDevice { asked: asked.to_string(), available: available(gpus, cpu) };
     if is_cpu(asked) {
-        return Ok(Choice::Cpu);
+        return Ok((Choice::Cpu, None));
     }
     if asked.eq_ignore_ascii_case("gpu") {
-        return best.ok_or_else(none);
+        return best(gpus).map(|gpu| (choice(gpu), None)).ok_or_else(none);
     }
     if let Ok(index) = asked.parse::<usize>() {
-        return if gpus.iter().any(|gpu| gpu.index == Some(index)) { Ok(Choice::Gpu(index)) } else { Err(none()) };
+        return gpus.iter().find(|gpu| gpu.index == Some(index)).map(|gpu| (choice(gpu), None)).ok_or_else(none);
     }
-    let names =
-        |device: &DeviceInfo| !asked.trim().is_empty() && device.name.to_lowercase().contains(&asked.to_lowercase());
-    let named: Vec<&DeviceInfo> = gpus.iter().filter(|gpu| names(gpu)).collect();
-    match named[..] {
-        [] if names(cpu) => Ok(Choice::Cpu),
-        [] => Err(none()),
-        [one] => Ok(one.index.map_or(Choice::Cpu, Choice::Gpu)),
-        _ => Err(Error::argument(
+    let named = named(asked, gpus);
+    let Some(first) = best(named.iter().copied()) else {
+        return if has_name(cpu, asked) { Ok((Choice::Cpu, None)) } else { Err(none()) };
+    };
+    if named.iter().any(|gpu| gpu.name != first.name) {
+        return Err(Error::argument(
             "--device",
             "the name of one device, or its number",
             format!("`{asked}`, which names {}", list(&named)),
-        )),
+        ));
+    }
+    // One GPU through several backends is one; two cards of one name are told apart by their numbers only.
+    let alike = named.iter().filter(|gpu| gpu.backend == first.backend);
+    let others: Vec<String> = alike.filter(|gpu| gpu.index != first.index).map(|gpu| label(gpu)).collect();
+    let word = (!others.is_empty()).then(|| {
+        let (name, backend, first) = (&first.name, &first.backend, label(first));
+        format!(
+            "{name} ({backend}) is there more than once; device {first} runs, and --device takes {} too",
+            others.join(", ")
+        )
+    });
+    Ok((choice(first), word))
+}
+
+/// The GPUs that `asked` names: by their whole name where it is one's, else by a part of it; with a backend after it,
+/// as in `NAME (Vulkan)` or `NAME, Vulkan`, only those.
+fn named<'a>(asked: &str, gpus: &'a [DeviceInfo]) -> Vec<&'a DeviceInfo> {
+    let of = |name: &str, backend: Option<&str>| {
+        let on = |gpu: &&DeviceInfo| backend.is_none_or(|backend| gpu.backend.eq_ignore_ascii_case(backend));
+        let whole: Vec<&DeviceInfo> =
+            gpus.iter().filter(on).filter(|gpu| gpu.name.trim().to_lowercase() == name.trim().to_lowercase()).collect();
+        let part = || gpus.iter().filter(on).filter(|gpu| has_name(gpu, name)).collect();
+        if whole.is_empty() { part() } else { whole }
+    };
+    let plain = of(asked, None);
+    if !plain.is_empty() {
+        return plain;
+    }
+    match with_backend(asked) {
+        Some((name, backend)) => of(name, Some(backend)),
+        None => Vec::new(),
+    }
+}
+
+/// Whether `asked` is a part of the device's name.
+fn has_name(device: &DeviceInfo, asked: &str) -> bool {
+    let asked = asked.trim().to_lowercase();
+    !asked.is_empty() && device.name.to_lowercase().contains(&asked)
+}
+
+/// A name and the backend after it, in brackets or behind a comma.
+fn with_backend(asked: &str) -> Option<(&str, &str)> {
+    let asked = asked.trim();
+    let (name, backend) = match asked.strip_suffix(')') {
+        Some(rest) => rest.rsplit_once('(')?,
+        None => asked.rsplit_once(',')?,
+    };
+    Some((name.trim(), backend.trim()))
+}
+
+/// Why the CPU engine runs where no device was asked for.
+fn why_cpu(gpus: &[DeviceInfo]) -> String {
+    match best(gpus) {
+        None => "there is no Vulkan, Metal or DX12 driver on this machine, so the CPU engine runs".into(),
+        Some(gpu) => format!(
+            "there is no GPU here but in software ({}, {}), which is slower than the CPU engine, so that runs; \
+             --device gpu takes the software renderer",
+            gpu.name, gpu.backend
+        ),
     }
 }
 
@@ -123,10 +233,10 @@ fn label(device: &DeviceInfo) -> String {
 }
 
 /// Devices in columns, one a line.
-fn table(devices: &[DeviceInfo]) -> String {
-    let header = ["device", "name", "kind", "backend", "driver", "features"].map(String::from);
-    let rows: Vec<[String; 6]> = devices.iter().map(row).collect();
-    let all: Vec<&[String; 6]> = [&header].into_iter().chain(&rows).collect();
+fn table(devices: &[DeviceInfo], default: Choice) -> String {
+    let header = ["device", "default", "name", "kind", "backend", "driver", "features"].map(String::from);
+    let rows: Vec<[String; 7]> = devices.iter().map(|device| row(device, choice(device) == default)).collect();
+    let all: Vec<&[String; 7]> = [&header].into_iter().chain(&rows).collect();
     let mut text = String::new();
     for row in &all {
         for (column, cell) in row.iter().enumerate() {
@@ -139,12 +249,13 @@ fn table(devices: &[DeviceInfo]) -> String {
     text.trim_end().to_string()
 }
 
-fn row(device: &DeviceInfo) -> [String; 6] {
+fn row(device: &DeviceInfo, is_default: bool) -> [String; 7] {
     let features: Vec<&str> = device.features.iter().filter(|(_, has)| *has).map(|(name, _)| name.as_str()).collect();
-    let or_dash = |text: &str| if text.is_empty() { "-".to_string() } else { text.to_string() };
+    let or_dash = |text: &str| if text.is_empty() { "-".to_string() } else { terminal::in_a_line(text) };
     [
         label(device),
-        device.name.clone(),
+        or_dash(if is_default { "yes" } else { "" }),
+        or_dash(&device.name),
         device.kind.to_string(),
         device.backend.clone(),
         or_dash(&device.driver),
@@ -153,82 +264,5 @@ fn row(device: &DeviceInfo) -> [String; 6] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::DeviceKind;
-
-    fn gpu(index: usize, name: &str, kind: DeviceKind) -> DeviceInfo {
-        let features =
-            vec![("f16".to_string(), true), ("timestamps".to_string(), kind != DeviceKind::SoftwareRenderer)];
-        let (backend, driver) = ("Vulkan".into(), "Mesa 25".into());
-        DeviceInfo { index: Some(index), name: name.into(), kind, backend, driver, features }
-    }
-
-    fn processor() -> DeviceInfo {
-        DeviceInfo {
-            index: None,
-            name: "AMD EPYC".into(),
-            kind: DeviceKind::Processor,
-            backend: "CPU".into(),
-            driver: String::new(),
-            features: Vec::new(),
-        }
-    }
-
-    fn machine() -> Vec<DeviceInfo> {
-        vec![
-            gpu(0, "llvmpipe (LLVM 19)", DeviceKind::SoftwareRenderer),
-            gpu(1, "AMD Radeon 780M", DeviceKind::IntegratedGpu),
-            gpu(2, "NVIDIA RTX A", DeviceKind::DiscreteGpu),
-            gpu(3, "NVIDIA RTX B", DeviceKind::DiscreteGpu),
-        ]
-    }
-
-    #[test]
-    fn the_best_gpu_runs_where_none_is_named() {
-        let best = |gpus: &[DeviceInfo]| {
-            assert_eq!(choose(None, gpus, &processor()).ok(), choose(Some("GPU"), gpus, &processor()).ok());
-            choose(None, gpus, &processor()).unwrap()
-        };
-        assert_eq!(best(&machine()), Choice::Gpu(2));
-        assert_eq!(best(&machine()[..2]), Choice::Gpu(1));
-        assert_eq!(best(&machine()[..1]), Choice::Gpu(0));
-        assert_eq!(choose(None, &[], &processor()).unwrap(), Choice::Cpu);
-    }
-
-    #[test]
-    fn a_device_is_named_by_number_or_part_of_its_name() {
-        let chosen = |asked| choose(Some(asked), &machine(), &processor()).unwrap();
-        assert_eq!([chosen("cpu"), chosen("epyc")], [Choice::Cpu; 2]);
-        assert_eq!([chosen("0"), chosen("LLVMPIPE"), chosen("amd"), chosen("rtx b")], [0, 0, 1, 3].map(Choice::Gpu));
-    }
-
-    #[test]
-    fn what_is_not_there_or_is_there_twice_is_told_with_what_there_is() {
-        let error = |asked, gpus: &[DeviceInfo]| choose(Some(asked), gpus, &processor()).unwrap_err().to_string();
-        assert_eq!(
-            error("gpu", &[]),
-            "no device `gpu`; there is no Vulkan, Metal or DX12 driver; there is cpu (AMD EPYC, CPU)"
-        );
-        assert_eq!(
-            error("7", &machine()[..1]),
-            "no device `7`; there is 0 (llvmpipe (LLVM 19), Vulkan), cpu (AMD EPYC, CPU)"
-        );
-        assert_eq!(
-            error("nvidia", &machine()),
-            "--device: expected the name of one device, or its number, got `nvidia`, which names \
-             2 (NVIDIA RTX A, Vulkan), 3 (NVIDIA RTX B, Vulkan)"
-        );
-        assert!(error("", &machine()).starts_with("no device ``"));
-    }
-
-    #[test]
-    fn the_table_has_a_line_for_each() {
-        let devices = [gpu(0, "llvmpipe", DeviceKind::SoftwareRenderer), processor()];
-        insta::assert_snapshot!(table(&devices), @r"
-        device  name      kind               backend  driver   features
-        0       llvmpipe  software renderer  Vulkan   Mesa 25  f16
-        cpu     AMD EPYC  processor          CPU      -        -
-        ");
-    }
-}
+#[path = "devices_tests.rs"]
+mod tests;

@@ -81,7 +81,15 @@ const NO_NUMBERS_ADVICE: &str = "try --device cpu, or on a GPU --activations f32
 
 /// The error in one line, with those of its causes that it does not tell itself.
 pub fn sentence(error: &Error) -> String {
-    let mut sentence = error.to_string();
+    let mut sentence = match error {
+        // Drivers and wgpu speak in paragraphs.
+        Error::Device { .. } => {
+            let message = error.to_string();
+            let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+            lines.collect::<Vec<_>>().join("; ")
+        }
+        _ => error.to_string(),
+    };
     if matches!(error, Error::NoNumbers { .. }) {
         let _ = write!(sentence, "; {NO_NUMBERS_ADVICE}");
     }
@@ -115,6 +123,9 @@ mod tests {
     fn each_class_of_error_has_its_own_code() {
         let io = Error::io("read", "f")(std::io::Error::other("disk on fire"));
         assert_eq!(sentence(&io), "cannot read `f`: disk on fire");
+        let device =
+            Error::Device { device: "GPU".into(), message: "Validation Error\n\nCaused by:\n  a limit\n".into() };
+        assert_eq!(sentence(&device), "GPU: Validation Error; Caused by:; a limit");
         let word = String::new;
         let classes = [
             io,

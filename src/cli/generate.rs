@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::args::GenerateArgs;
 use super::exit::Exit;
-use super::output::{TokenOutput, note};
+use super::output::{TokenOutput, note, note_styled};
 use super::power::Follower;
 use super::show_bits::BitsStyle;
 use super::{Done, load, progress, resident, settings, stop};
@@ -56,13 +56,16 @@ pub fn run(args: &GenerateArgs) -> Done {
     if args.verbose {
         tell(&folder, &model, begin.elapsed().as_secs_f64());
         let (bits, outer) = (plan.bits(), plan.outer_depth().bits());
-        note(format_args!("plan:   {bits} bits of each weight, {outer} of embedding and head: {}", plan.reason));
+        note(format_args!(
+            "plan:   {bits} bits of each weight, at most {outer} of embedding and head: {}",
+            plan.reason
+        ));
         note(format_args!("seed:   {seed}"));
     }
     let mut session = Session::new(model, text, sampling, plan)?;
     warn(&resident::begin(&args.resident, &follower, &mut session)?);
     stop::watch();
-    let mut output = TokenOutput::new(std::io::stdout().lock(), args.json, bits_style(args));
+    let mut output = TokenOutput::stdout(args.json, bits_style(args));
     let (mut tokens, mut plan_changes) = (0, 0);
     let answer = session.generate(&ids, settings::max_new(args), &mut |token| {
         output.token(token)?;
@@ -126,7 +129,7 @@ fn prompt_ids(args: &GenerateArgs, text: &TextModel, prompt: String) -> Result<V
 fn bits_style(args: &GenerateArgs) -> Option<BitsStyle> {
     args.show_bits.then(|| {
         let style = BitsStyle::choose(args.color, std::io::stdout().is_terminal(), &|name| std::env::var(name).ok());
-        note(style.legend());
+        note_styled(style.legend());
         style
     })
 }

@@ -6,7 +6,7 @@ use super::Done;
 use super::args::InspectArgs;
 use super::exit::Exit;
 use super::output::{print_json, print_line};
-use super::progress;
+use super::{progress, terminal};
 use crate::format::{FolderSummary, ModelFolder};
 use crate::precision::Depth;
 
@@ -26,7 +26,7 @@ fn describe(summary: &FolderSummary) -> String {
     let (shape, source) = (&summary.shape, &summary.source);
     let licence = source.licence.as_deref().unwrap_or("not stated");
     let mut lines = vec![
-        ("model", source.name.clone()),
+        ("model", if source.name.trim().is_empty() { "not named".into() } else { source.name.clone() }),
         ("source", format!("{}, {}", source.format, source.dtypes.join(", "))),
         ("licence", licence.to_string()),
         ("architecture", summary.architecture.clone()),
@@ -43,22 +43,24 @@ fn describe(summary: &FolderSummary) -> String {
         lines.push((["bits, 1 slice", "bits, 2 slices", "bits, 3 slices", "bits, 4 slices"][depth.slices - 1], value));
     }
     lines.push(("embedding", embedding(summary)));
+    // The slices of an answer come and go with its plan; eval and bench load all of them.
+    lines.push(("embedding read", "at most one slice deeper than the plan; by eval and bench all of it".into()));
     lines.push(("ranges", ranges(summary)));
     lines.push(("routers", routers(summary)));
     lines.push(("files", files(summary)));
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let text = lines.iter().fold(String::new(), |mut text, (name, value)| {
-        let _ = writeln!(text, "{name:width$}  {value}");
+        let _ = writeln!(text, "{name:width$}  {}", terminal::in_a_line(value));
         text
     });
     text.trim_end().to_string()
 }
 
-/// What embedding and head are stored and read at.
+/// What embedding and head are stored at.
 fn embedding(summary: &FolderSummary) -> String {
     let head = if summary.shape.tied_head { "is the head too" } else { "and a head of its own" };
     let bits = summary.embedding_bytes as f64 * 8.0 / summary.embedding_params as f64;
-    format!("{head}; stored and always read at {} bits, {bits} with ranges", Depth::FULL.bits())
+    format!("{head}; stored at {} bits, {bits} with ranges", Depth::FULL.bits())
 }
 
 /// Where the ranges come from.
@@ -91,8 +93,7 @@ mod tests {
     use crate::format::{Calibration, DepthBits, ModelSource, RoutingSummary};
     use crate::shape::{LlamaShape, Rope, RopeScaling};
 
-    #[test]
-    fn a_summary_in_words() {
+    fn summary() -> FolderSummary {
         let shape = LlamaShape {
             layers: 30,
             model_dim: 576,
@@ -106,7 +107,7 @@ mod tests {
             tied_head: true,
             rope: Rope { theta: 1e5, scaling: RopeScaling::None },
         };
-        let summary = FolderSummary {
+        FolderSummary {
             architecture: "llama".into(),
             source: ModelSource {
                 name: "A model".into(),
@@ -126,8 +127,23 @@ mod tests {
             calibration: None,
             routing: None,
             shape,
+        }
+    }
+
+    #[test]
+    fn a_name_is_escaped_and_none_is_said() {
+        let named = |name: &str| {
+            let source = ModelSource { name: name.into(), ..summary().source };
+            describe(&FolderSummary { source, ..summary() })
         };
-        insta::assert_snapshot!(describe(&summary), @r"
+        assert!(named(" ").starts_with("model           not named\n"));
+        let escaped = named("a\x1b[31m\nlicence         mine");
+        assert!(escaped.starts_with("model           a\\x1b[31m\\nlicence         mine\nsource "), "{escaped}");
+    }
+
+    #[test]
+    fn a_summary_in_words() {
+        insta::assert_snapshot!(describe(&summary()), @r"
         model           A model
         source          gguf, F32, Q4_1
         licence         apache-2.0
@@ -143,7 +159,8 @@ mod tests {
         bits, 2 slices  4 read of each weight, 4.5 with ranges
         bits, 3 slices  6 read of each weight, 6.5 with ranges
         bits, 4 slices  8 read of each weight, 8.5 with ranges
-        embedding       is the head too; stored and always read at 8 bits, 8.5 with ranges
+        embedding       is the head too; stored at 8 bits, 8.5 with ranges
+        embedding read  at most one slice deeper than the plan; by eval and bench all of it
         ranges          of the smallest and the largest weight of each group
         routers         none: every token reads the same slices
         files           150.00 MiB: base 50.00 MiB, residual slices 32.00 MiB, 32.00 MiB, 32.00 MiB
@@ -162,7 +179,7 @@ mod tests {
             most_bits: 8.0,
             rows: 13,
         };
-        let calibrated = FolderSummary { calibration: Some(calibration), routing: Some(routing), ..summary };
+        let calibrated = FolderSummary { calibration: Some(calibration), routing: Some(routing), ..summary() };
         assert_eq!(ranges(&calibrated), "calibrated, with the pack of SHA-256 0123abcd");
         assert_eq!(routers(&calibrated), "120, 6.00 MiB (0.47 bits a weight); 2 to 8 bits on average, 13 rows");
     }

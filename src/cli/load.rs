@@ -38,7 +38,8 @@ fn with_bar(args: &ModelArgs, load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> Res
     });
     bar.finish_and_clear();
     let mut model = model?;
-    model.choose_activations(Some(&activations_file()?))?;
+    // Without a home folder the trial is not remembered.
+    model.choose_activations(activations_file().ok().as_deref())?;
     if let Some(tokens) = args.ubatch_size {
         model.set_step_tokens(tokens)?;
     }

@@ -9,6 +9,7 @@ mod exit;
 mod generate;
 mod inspect;
 mod load;
+mod numbers;
 mod output;
 mod paths;
 mod power;
@@ -18,8 +19,11 @@ mod resident;
 mod settings;
 mod show_bits;
 mod stop;
+mod terminal;
 mod verify;
 
+use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -40,7 +44,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(answer) => {
             // Help and version are such answers too. Where nobody listens there is no one to tell.
-            let _ = answer.print();
+            let _ = tell(&answer);
             let exit = if answer.use_stderr() { Exit::Usage } else { Exit::Done };
             return ExitCode::from(exit.code());
         }
@@ -50,6 +54,15 @@ pub fn main() -> ExitCode {
         Exit::after(&error)
     });
     ExitCode::from(exit.code())
+}
+
+/// Prints what clap says; words of the command line that it repeats, which may be names of files, are not obeyed.
+fn tell(answer: &clap::Error) -> std::io::Result<()> {
+    let obeyed = |word: OsString| word.to_string_lossy().contains(terminal::is_control);
+    if answer.use_stderr() && std::env::args_os().any(obeyed) {
+        return std::io::stderr().write_all(terminal::in_lines(&answer.render().to_string()).as_bytes());
+    }
+    answer.print()
 }
 
 fn run(cli: &Cli) -> Done {

@@ -1,17 +1,24 @@
 //! Standard output, whose reader may go away at any time, and standard error, which must not fail the program.
 
 use std::fmt::Display;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, StdoutLock, Write};
 
 use serde::Serialize;
 
 use super::show_bits::BitsStyle;
+use super::terminal;
 use crate::error::{Error, Result};
 use crate::power::{Change, Rule};
 use crate::session::Generated;
 
-/// Writes a line to standard error. A standard error that is closed is no reason to stop.
+/// Writes a line to standard error, the control characters in it shown: it may name what a file says. A standard error
+/// that is closed is no reason to stop.
 pub fn note(line: impl Display) {
+    note_styled(terminal::in_a_line(line));
+}
+
+/// Writes a line of the program's own to standard error, with the colours that are in it.
+pub fn note_styled(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
@@ -28,12 +35,19 @@ pub fn print_line_if_open(line: impl Display) -> Result<bool> {
 
 /// Writes a value to standard output as one line of JSON.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
-    print_line(json(value))
+    print_json_line(&json(value)).map(|_| ())
+}
+
+/// Writes a line of JSON to standard output; whether the reader is still there.
+pub fn print_json_line(json: &str) -> Result<bool> {
+    if std::io::stdout().is_terminal() { print_line_if_open(terminal::in_json(json)) } else { print_line_if_open(json) }
 }
 
 /// Generated tokens on their way to a reader: as text, or as a JSON object a line.
 pub struct TokenOutput<W> {
     to: W,
+    /// Whether `to` is a terminal, which must not obey what a model writes.
+    terminal: bool,
     json: bool,
     style: Option<BitsStyle>,
     closed: bool,
@@ -63,10 +77,19 @@ struct TokenLine<'a> {
     device_bytes: u64,
 }
 
+impl TokenOutput<StdoutLock<'static>> {
+    /// The output to standard output, whose text shows the bits of each token in a style, if there is one. A terminal
+    /// is shown the control characters of the text; any other reader gets them as they are.
+    pub fn stdout(json: bool, style: Option<BitsStyle>) -> TokenOutput<StdoutLock<'static>> {
+        let to = std::io::stdout().lock();
+        TokenOutput { terminal: to.is_terminal(), ..TokenOutput::new(to, json, style) }
+    }
+}
+
 impl<W: Write> TokenOutput<W> {
-    /// An output to `to`, whose text shows the bits of each token in a style, if there is one.
+    /// As [`TokenOutput::stdout`], to a reader that is no terminal.
     pub fn new(to: W, json: bool, style: Option<BitsStyle>) -> TokenOutput<W> {
-        TokenOutput { to, json, style, closed: false, in_line: false }
+        TokenOutput { to, terminal: false, json, style, closed: false, in_line: false }
     }
 
     /// Writes a token and flushes it.
@@ -74,14 +97,16 @@ impl<W: Write> TokenOutput<W> {
         if self.json {
             let Generated { id, text, bits, device_bytes, .. } = *token;
             let resident_bytes = token.slices.map(|slices| slices.resident_bytes);
-            self.write(&json(&TokenLine { r#type: "token", id, text, bits, resident_bytes, device_bytes }))?;
-            self.write("\n")?;
-        } else if !token.text.is_empty() {
+            self.write_json(&TokenLine { r#type: "token", id, text, bits, resident_bytes, device_bytes })?;
+            return Ok(());
+        }
+        let shown = if self.terminal { terminal::in_lines(token.text) } else { token.text.to_string() };
+        if !shown.is_empty() {
             match self.style {
-                Some(style) => self.write(&style.paint(token.text, token.bits))?,
-                None => self.write(token.text)?,
+                Some(style) => self.write(&style.paint(&shown, token.bits))?,
+                None => self.write(&shown)?,
             }
-            self.in_line = !token.text.ends_with('\n');
+            self.in_line = !shown.ends_with('\n');
         }
         Ok(())
     }
@@ -90,19 +115,22 @@ impl<W: Write> TokenOutput<W> {
     pub fn change(&mut self, token: usize, change: &Change) -> Result<()> {
         let Change { was, decision } = change;
         // On a terminal that shows both, the line of text that was begun must not run into it.
-        let both = self.in_line && std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
-        let (before, reason) = (if both { "\n" } else { "" }, &decision.reason);
-        note(format_args!("{before}power: {reason} -> {:?} bits (was {was:?})", decision.bits));
+        let both = self.in_line && self.terminal && std::io::stderr().is_terminal();
+        if both {
+            note("");
+        }
+        let reason = &decision.reason;
+        note(format_args!("power: {reason} -> {:?} bits (was {was:?})", decision.bits));
         if self.json {
             let (bits, rule) = (decision.bits, decision.rule);
-            self.write(&(json(&PlanLine { r#type: "plan", token, bits, was: *was, rule, reason }) + "\n"))?;
+            self.write_json(&PlanLine { r#type: "plan", token, bits, was: *was, rule, reason })?;
         }
         Ok(())
     }
 
     /// Ends the last line of text; in JSON, writes `summary`.
     pub fn finish(&mut self, summary: &impl Serialize) -> Result<()> {
-        if self.json { self.write(&(json(summary) + "\n")) } else { self.end_line() }
+        if self.json { self.write_json(summary) } else { self.end_line() }
     }
 
     /// Ends a line of text that was begun.
@@ -113,6 +141,12 @@ impl<W: Write> TokenOutput<W> {
     /// Whether the reader has gone away.
     pub fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    fn write_json(&mut self, value: &impl Serialize) -> Result<()> {
+        let line = json(value);
+        let line = if self.terminal { terminal::in_json(&line) } else { line };
+        self.write(&(line + "\n"))
     }
 
     fn write(&mut self, text: &str) -> Result<()> {
@@ -178,6 +212,43 @@ mod tests {
             output.finish(&"summary").unwrap();
             assert_eq!(String::from_utf8(bytes).unwrap(), expected);
         }
+    }
+
+    /// What a reader gets of tokens, a terminal or another.
+    fn written(terminal: bool, json: bool, style: Option<BitsStyle>, tokens: &[&str]) -> String {
+        let mut bytes = Vec::new();
+        let mut output = TokenOutput { terminal, ..TokenOutput::new(&mut bytes, json, style) };
+        for text in tokens {
+            output.token(&token(text)).unwrap();
+        }
+        output.end_line().unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_terminal_does_not_obey_an_answer_and_a_pipe_gets_all_of_it() {
+        // Whole, in pieces, and as the single characters of C1.
+        let tokens = ["\x1b]0;owned\x07", "a\x1b", "[31m", "\u{9b}", "2J\r", "\n\tb\x08\u{202e}c"];
+        let shown = "\\x1b]0;owned\\x07a\\x1b[31m\\u{9b}2J\n\tb\\x08\\u{202e}c\n";
+        assert_eq!(written(true, false, None, &tokens), shown);
+        assert_eq!(written(false, false, None, &tokens), tokens.concat() + "\n");
+
+        // The program's own colours stay, with nothing of the model's between them.
+        let painted = written(true, false, Some(BitsStyle::Palette), &tokens);
+        assert!(painted.starts_with("\x1b[38;5;") && painted.contains("m\\x1b]0;owned\\x07\x1b[0m"), "{painted:?}");
+        assert_eq!(painted.matches('\x1b').count(), 2 * tokens.len());
+
+        let [json, piped] = [true, false].map(|terminal| written(terminal, true, None, &tokens));
+        assert!(!json.contains(|c: char| c.is_control() && c != '\n') && json != piped, "{json:?}");
+        let texts = |json: &str| {
+            let value =
+                |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["text"].as_str().unwrap().into();
+            json.lines().map(value).collect::<Vec<String>>()
+        };
+        assert_eq!(
+            (texts(&json), texts(&piped)),
+            (tokens.map(String::from).to_vec(), tokens.map(String::from).to_vec())
+        );
     }
 
     #[test]

@@ -1,15 +1,23 @@
 //! Where models, the configuration, compiled pipelines and trials lie on this machine.
 
-use std::path::PathBuf;
+use std::io::{ErrorKind, IsTerminal};
+use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use etcetera::BaseStrategy;
 use etcetera::base_strategy::choose_base_strategy;
 
-use super::Done;
 use super::args::{PathsArgs, Place};
 use super::exit::Exit;
 use super::output::print_line;
+use super::{Done, terminal};
 use crate::error::{Error, Result};
+
+/// How this system names a user's folders: as [`choose_base_strategy`] chooses.
+#[cfg(windows)]
+type Strategy = etcetera::base_strategy::Windows;
+#[cfg(not(windows))]
+type Strategy = etcetera::base_strategy::Xdg;
 
 /// The command that gets the default model.
 pub const FETCH_COMMAND: &str = "scripts/fetch-default-model";
@@ -18,8 +26,10 @@ pub const FETCH_COMMAND: &str = "scripts/fetch-default-model";
 const DEFAULT_MODEL: &str = "SmolLM2-135M-Instruct";
 
 /// The folder of models: `edge-run/models` in the user's data folder (`XDG_DATA_HOME`, or `%APPDATA%` on Windows).
+///
+/// This, and each of the others, fails where the user has no home folder and no variable names that folder.
 pub fn models_dir() -> Result<PathBuf> {
-    Ok(strategy()?.data_dir().join("edge-run").join("models"))
+    Ok(folder("XDG_DATA_HOME", BaseStrategy::data_dir)?.join("models"))
 }
 
 /// The folder of the model that runs where none is named.
@@ -30,39 +40,68 @@ pub fn default_model_dir() -> Result<PathBuf> {
 /// The configuration file that is read where none is named: `edge-run/edge-run.toml` in the user's configuration folder
 /// (`XDG_CONFIG_HOME`, or `%APPDATA%` on Windows).
 pub fn config_file() -> Result<PathBuf> {
-    Ok(strategy()?.config_dir().join("edge-run").join("edge-run.toml"))
+    Ok(folder("XDG_CONFIG_HOME", BaseStrategy::config_dir)?.join("edge-run.toml"))
 }
 
 /// The folder of compiled pipelines: `edge-run/pipelines` in the user's cache folder (`XDG_CACHE_HOME`, or
 /// `%LOCALAPPDATA%` on Windows).
 pub fn pipelines_dir() -> Result<PathBuf> {
-    Ok(strategy()?.cache_dir().join("edge-run").join("pipelines"))
+    Ok(folder("XDG_CACHE_HOME", BaseStrategy::cache_dir)?.join("pipelines"))
 }
 
 /// The file of trials of activations: `edge-run/activations.json` in the user's cache folder.
 pub fn activations_file() -> Result<PathBuf> {
-    Ok(strategy()?.cache_dir().join("edge-run").join("activations.json"))
+    Ok(folder("XDG_CACHE_HOME", BaseStrategy::cache_dir)?.join("activations.json"))
 }
 
-fn strategy() -> Result<impl BaseStrategy> {
-    choose_base_strategy().map_err(|e| Error::io("find", "the home folder")(std::io::Error::other(e)))
+/// What to say where the default model is asked for and there is no home folder that it could lie in.
+pub fn no_default_model() -> Error {
+    Error::ModelMissing {
+        path: Path::new("~").join(".local/share/edge-run/models").join(DEFAULT_MODEL),
+        advice: "this user has no home folder for it, as HOME names none; -m DIR names a model".into(),
+    }
+}
+
+/// edge-run's own folder in one of the user's. Without a home folder the one that `variable` names still counts; none
+/// that is relative does, as it would be another one from each place where the program starts.
+fn folder(variable: &str, of: fn(&Strategy) -> PathBuf) -> Result<PathBuf> {
+    let folder = match choose_base_strategy() {
+        Ok(strategy) => of(&strategy),
+        Err(_) => std::env::var_os(variable).map(PathBuf::from).unwrap_or_default(),
+    };
+    if folder.is_absolute() {
+        return Ok(folder.join("edge-run"));
+    }
+    let reason = format!("neither HOME nor {variable} names a folder by its whole path");
+    Err(Error::io("find", "the home folder")(std::io::Error::new(ErrorKind::NotFound, reason)))
 }
 
 /// Prints one path, or all with their names.
 pub fn run(args: &PathsArgs) -> Done {
-    match args.which {
-        Some(Place::Models) => print_line(models_dir()?.display())?,
-        Some(Place::DefaultModel) => print_line(default_model_dir()?.display())?,
-        Some(Place::Config) => print_line(config_file()?.display())?,
-        Some(Place::Pipelines) => print_line(pipelines_dir()?.display())?,
-        Some(Place::Activations) => print_line(activations_file()?.display())?,
-        None => {
-            print_line(format_args!("models         {}", models_dir()?.display()))?;
-            print_line(format_args!("default-model  {}", default_model_dir()?.display()))?;
-            print_line(format_args!("config         {}", config_file()?.display()))?;
-            print_line(format_args!("pipelines      {}", pipelines_dir()?.display()))?;
-            print_line(format_args!("activations    {}", activations_file()?.display()))?;
+    if let Some(which) = args.which {
+        let path = find(which)?;
+        // Scripts get it as it is.
+        if std::io::stdout().is_terminal() {
+            print_line(terminal::in_a_line(path.display()))?;
+        } else {
+            print_line(path.display())?;
         }
+        return Ok(Exit::Done);
+    }
+    for place in Place::value_variants() {
+        let name = place.to_possible_value().expect("no place is hidden");
+        let path = find(*place).map_or("none, without a home folder".to_string(), |path| path.display().to_string());
+        print_line(format_args!("{:<13}  {}", name.get_name(), terminal::in_a_line(path)))?;
     }
     Ok(Exit::Done)
+}
+
+fn find(place: Place) -> Result<PathBuf> {
+    match place {
+        Place::Models => models_dir(),
+        Place::DefaultModel => default_model_dir(),
+        Place::Config => config_file(),
+        Place::Pipelines => pipelines_dir(),
+        Place::Activations => activations_file(),
+    }
 }

@@ -7,7 +7,7 @@ use super::args::QuantizeArgs;
 use super::exit::Exit;
 use super::output::note;
 use super::progress::{self, Unit};
-use super::stop;
+use super::{stop, terminal};
 use crate::quantize::{self, Options, Progress, Stage};
 
 /// Makes the model folder, with an estimate before and a bar meanwhile.
@@ -22,7 +22,10 @@ pub fn run(args: &QuantizeArgs) -> Done {
     };
     let estimate = quantize::estimate(source.as_ref(), &options)?;
     let (disk, memory) = (progress::bytes(estimate.disk_bytes), progress::bytes(estimate.memory_bytes));
-    note(format_args!("{}: will take {disk} of disk and about {memory} of memory", source.model_source().name));
+    // A file may name its model nothing.
+    let name = source.model_source().name.clone();
+    let name = if name.trim().is_empty() { args.source.display().to_string() } else { name };
+    note(format_args!("{name}: will take {disk} of disk and about {memory} of memory"));
     let mut bars = Bars::default();
     let report = quantize::quantize(source.as_mut(), &options, &mut |progress| {
         bars.show(progress);
@@ -61,7 +64,7 @@ impl Bars {
         if let Some((_, bar)) = &self.shown {
             bar.set_length(progress.total);
             bar.set_position(progress.done);
-            bar.set_message(progress.name.to_string());
+            bar.set_message(terminal::in_a_line(progress.name));
         }
     }
 

@@ -1,12 +1,13 @@
 //! What the words of the command line mean together, with the defaults filled in.
 
-use std::io::{IsTerminal, Read};
+use std::io::{ErrorKind, IsTerminal, Read};
 use std::path::Path;
 
 use clap::CommandFactory;
 
 use super::args::{Cli, GenerateArgs, ModelArgs, SamplingArgs};
-use super::paths::{FETCH_COMMAND, default_model_dir};
+use super::paths::{FETCH_COMMAND, default_model_dir, no_default_model};
+use crate::encoding;
 use crate::error::{Error, Result};
 use crate::format::{MANIFEST_FILE, ModelFolder};
 use crate::precision::PrecisionPlan;
@@ -15,6 +16,9 @@ use crate::text::{GenerationDefaults, SamplerSettings};
 /// Context of a conversation where nothing else is asked for, in tokens: the cache of a large model for all that it was
 /// trained for would not fit on small devices.
 const DEFAULT_CONTEXT: u32 = 4096;
+
+/// What stands for standard input in the place of a prompt or of a file.
+const STANDARD_INPUT: &str = "-";
 
 /// The prompt, from the one place where it is.
 pub fn prompt(args: &GenerateArgs) -> Result<String> {
@@ -28,25 +32,40 @@ pub fn prompt(args: &GenerateArgs) -> Result<String> {
         return Err(Error::argument("the prompt", "one source", given.join(" and ")));
     }
     let prompt = match args {
+        GenerateArgs { prompt: Some(prompt), .. } | GenerateArgs { prompt_flag: Some(prompt), .. }
+            if prompt == STANDARD_INPUT =>
+        {
+            without_line_break(read_text("the prompt", Path::new(prompt))?)
+        }
         GenerateArgs { prompt: Some(prompt), .. } => not_a_command(prompt)?,
         GenerateArgs { prompt_flag: Some(prompt), .. } => prompt.clone(),
         GenerateArgs { prompt_file: Some(file), .. } => without_line_break(read_text("--file", file)?),
         _ if std::io::stdin().is_terminal() => {
             return Err(Error::argument(
                 "the prompt",
-                "text after the options, -p TEXT, -f FILE or standard input",
+                "text after the options, -p TEXT, -f FILE or standard input (- reads it from the terminal too)",
                 "none",
             ));
         }
-        _ => without_line_break(read_standard_input()?),
+        _ => without_line_break(read_text("the prompt", Path::new(STANDARD_INPUT))?),
     };
     if prompt.is_empty() { Err(Error::argument("the prompt", "some text", "none")) } else { Ok(prompt) }
 }
 
-/// The text of `file`, which the flag `name` gave.
+/// The text of `file`, which the flag `name` gave; `-` is standard input. It may be UTF-8, or UTF-16 with its mark.
 pub fn read_text(name: &str, file: &Path) -> Result<String> {
-    let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
-    utf8(&format!("{name} `{}`", file.display()), bytes)
+    let mut bytes = Vec::new();
+    let from = if file == Path::new(STANDARD_INPUT) {
+        std::io::stdin().read_to_end(&mut bytes).map_err(Error::io("read", "standard input"))?;
+        "standard input".to_string()
+    } else if file.is_dir() {
+        // Windows would say that access is denied.
+        return Err(Error::io("read", file)(ErrorKind::IsADirectory.into()));
+    } else {
+        bytes = std::fs::read(file).map_err(Error::io("read", file))?;
+        format!("{name} `{}`", file.display())
+    };
+    encoding::decode(bytes).map_err(|fault| Error::argument(from, encoding::EXPECTED, fault))
 }
 
 /// The plan that --bits asks for, of a model that `has_routers` or not.
@@ -93,7 +112,7 @@ pub fn sampling(args: &SamplingArgs, model: &GenerationDefaults) -> Result<Sampl
 /// Opens the model asked for, or the default one.
 pub fn open_model(args: &ModelArgs) -> Result<ModelFolder> {
     let Some(dir) = &args.model else {
-        let dir = default_model_dir()?;
+        let dir = default_model_dir().map_err(|_| no_default_model())?;
         let advice = format!("`{FETCH_COMMAND}` gets it; -m DIR names another");
         return if dir.join(MANIFEST_FILE).exists() {
             ModelFolder::open(&dir)
@@ -121,16 +140,6 @@ fn not_a_command(prompt: &str) -> Result<String> {
         return Err(Error::argument(format!("`{prompt}`"), expected, "options before it"));
     }
     Ok(prompt.to_string())
-}
-
-fn read_standard_input() -> Result<String> {
-    let mut bytes = Vec::new();
-    std::io::stdin().read_to_end(&mut bytes).map_err(Error::io("read", "standard input"))?;
-    utf8("standard input", bytes)
-}
-
-fn utf8(name: &str, bytes: Vec<u8>) -> Result<String> {
-    String::from_utf8(bytes).map_err(|e| Error::argument(name, "UTF-8 text", e.utf8_error()))
 }
 
 /// Editors and `echo` end a text with a line break that is no part of the question.
@@ -188,7 +197,9 @@ mod tests {
         let model = GenerationDefaults { temperature: Some(0.2), top_k: Some(10), ..Default::default() };
         let settings = sampling(&parse(&["--temp", "0.5", "x"]).sampling, &model).unwrap();
         assert_eq!((settings.temperature, settings.top_k, settings.top_p, settings.seed), (0.5, 10, 0.95, None));
-        assert!(sampling(&parse(&["--temp", "-1", "x"]).sampling, &model).is_err());
+        // A negative temperature is llama.cpp's for the likeliest token.
+        assert_eq!(sampling(&parse(&["--temp", "-1", "x"]).sampling, &model).unwrap().temperature, 0.0);
+        assert!(sampling(&parse(&["--temp", "nan", "x"]).sampling, &model).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::args::VerifyArgs;
 use super::exit::Exit;
 use super::output::print_line;
 use super::progress::{self, Unit};
-use super::stop;
+use super::{stop, terminal};
 use crate::format::ModelFolder;
 
 /// Checks the folder and says so.
@@ -19,7 +19,7 @@ pub fn run(args: &VerifyArgs) -> Done {
     });
     bar.finish_and_clear();
     let report = report?;
-    let (dir, size) = (args.dir.display(), progress::bytes(report.bytes));
+    let (dir, size) = (terminal::in_a_line(args.dir.display()), progress::bytes(report.bytes));
     print_line(format_args!("`{dir}` is sound: {} files, {size}", report.files))?;
     Ok(Exit::Done)
 }

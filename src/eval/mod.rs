@@ -8,7 +8,7 @@ mod task_file;
 mod zero_shot;
 
 pub use detail::{Detail, SiteBits};
-pub use perplexity::{Report, perplexity};
+pub use perplexity::{Report, default_window, perplexity};
 pub use plot::{Curve, plot};
 pub use runs::{Depths, Run, runs};
 pub use task_file::{Choice, Continuation, Examples, TaskFile};

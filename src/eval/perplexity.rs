@@ -9,6 +9,14 @@ use crate::error::{Error, Result};
 use crate::model::{BitsRead, Model};
 use crate::precision::PrecisionPlan;
 
+/// Tokens of a window where nothing else is asked for and the model's context holds them.
+const WINDOW: u32 = 1024;
+
+/// Tokens of a window where nothing else is asked for, of a model that was trained for `trained` tokens.
+pub fn default_window(trained: u32) -> u32 {
+    trained.min(WINDOW)
+}
+
 /// What [`perplexity`] found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {

@@ -273,8 +273,8 @@ impl Model {
 
     /// Runs tokens from position 0 on and scores each token but the first, given those before it.
     ///
-    /// Fails and panics as [`Model::next_logits`] does, fails where a logit is no finite number, and panics with a single
-    /// token, which has nothing to score.
+    /// Fails and panics as [`Model::next_logits`] does, fails where a logit is no finite number, and panics with a
+    /// single token, which has nothing to score.
     pub fn token_nll(&mut self, ids: &[u32]) -> Result<Scores> {
         self.check(ids, 0)?;
         assert!(ids.len() > 1, "a score has a token before it");

@@ -4,29 +4,27 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::fields::Fields;
+use super::fields::{Fields, read_text};
+use super::policy::PERCENT;
 use super::{Policy, PowerMode, Rung};
 use crate::error::{Error, Result};
 use crate::precision::BITS;
 
 /// Longest dwell, in seconds.
 const DWELL_S_MAX: f32 = 3600.0;
-/// A share in percent.
-const PERCENT: std::ops::RangeInclusive<f32> = 0.0..=100.0;
 
 impl Policy {
     /// The default table with what `file` says otherwise, and the power mode, if the file names one.
     ///
     /// Only the table `power` is read; an error names the table and the field.
     pub fn read(file: &Path) -> Result<(Policy, Option<PowerMode>)> {
-        let text = std::fs::read_to_string(file).map_err(Error::io("read", file))?;
-        Policy::parse(file, &text)
+        Policy::parse(file, &read_text(file)?)
     }
 
     fn parse(file: &Path, text: &str) -> Result<(Policy, Option<PowerMode>)> {
         let value: Value = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            Error::damaged(file, format!("line {line}"), "TOML", error.message())
+            Error::damaged(file, format!("line {line}"), "TOML", error.message().replace('\n', ", "))
         })?;
         let mut root = Fields::of(file, "the file", value)?;
         let mut policy = Policy::default();

@@ -5,7 +5,14 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::encoding;
 use crate::error::{Error, Result};
+
+/// The text of a file that a person wrote.
+pub fn read_text(file: &Path) -> Result<String> {
+    let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
+    encoding::decode(bytes).map_err(|fault| Error::damaged(file, "the file", encoding::EXPECTED, fault))
+}
 
 /// A table of a file, whose fields are taken out as they are read.
 pub struct Fields<'a> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Decision, Policy, PowerState};
+use crate::error::Result;
 
 /// The decision in force, and what is needed to change it. Time is handed in, so that the same states at the same
 /// times make the same decisions.
@@ -29,9 +30,12 @@ pub struct Change {
 
 impl Governor {
     /// A governor that begins with the decision for `state`, for a model that `has_routers` or not.
-    pub fn new(policy: Policy, has_routers: bool, state: &PowerState) -> Governor {
+    ///
+    /// Fails where [`Policy::check`] does.
+    pub fn new(policy: Policy, has_routers: bool, state: &PowerState) -> Result<Governor> {
+        policy.check()?;
         let decision = policy.decide(state, has_routers, super::Held::default());
-        Governor { policy, has_routers, wanted: decision.clone(), decision, more_since: None }
+        Ok(Governor { policy, has_routers, wanted: decision.clone(), decision, more_since: None })
     }
 
     /// The decision in force.
@@ -67,7 +71,7 @@ impl Governor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::power::{Supply, Thermal};
+    use crate::power::{Rung, Supply, Thermal};
 
     fn battery(percent: f32) -> PowerState {
         PowerState { supply: Supply::Battery { percent: Some(percent) }, ..PowerState::AC }
@@ -76,7 +80,7 @@ mod tests {
     /// The bits after each change, of a state a second.
     fn changes(policy: &Policy, states: impl IntoIterator<Item = PowerState>) -> Vec<f32> {
         let mut states = states.into_iter();
-        let mut governor = Governor::new(policy.clone(), true, &states.next().unwrap());
+        let mut governor = Governor::new(policy.clone(), true, &states.next().unwrap()).unwrap();
         let observe =
             |(at, state)| governor.observe(&state, Duration::from_secs(at)).map(|change| change.decision.bits);
         (1..).zip(states).filter_map(observe).collect()
@@ -84,7 +88,7 @@ mod tests {
 
     #[test]
     fn bits_fall_at_once_and_rise_after_the_dwell() {
-        let mut governor = Governor::new(Policy::default(), true, &PowerState::AC);
+        let mut governor = Governor::new(Policy::default(), true, &PowerState::AC).unwrap();
         let at = Duration::from_secs;
         let fall = governor.observe(&battery(15.0), at(1)).unwrap();
         assert_eq!((fall.was, fall.decision.bits, fall.decision.reason.as_str()), (8.0, 3.3, "battery 15%"));
@@ -127,8 +131,44 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_of_impossible_numbers_is_an_error_and_no_panic() {
+        type Change = fn(&mut Policy, f32);
+        let fields: [(&str, Change); 13] = [
+            ("ac", |policy, number| policy.ac = number),
+            ("saver", |policy, number| policy.saver = number),
+            ("thermal_serious", |policy, number| policy.thermal_serious = number),
+            ("thermal_critical", |policy, number| policy.thermal_critical = number),
+            ("memory_pressure", |policy, number| policy.memory_pressure = number),
+            ("min_bits", |policy, number| policy.min_bits = number),
+            ("max_bits", |policy, number| policy.max_bits = number),
+            ("memory_from", |policy, number| policy.memory_from = number),
+            ("memory_margin", |policy, number| policy.memory_margin = number),
+            ("battery_margin", |policy, number| policy.battery_margin = number),
+            ("dwell_s", |policy, number| policy.dwell_s = number),
+            ("battery[1].from", |policy, number| policy.battery[1].from = number),
+            ("battery[2].bits", |policy, number| policy.battery[2].bits = number),
+        ];
+        for (field, change) in fields {
+            for number in [-1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30] {
+                let mut policy = Policy::default();
+                change(&mut policy, number);
+                let error = Governor::new(policy, true, &PowerState::AC).unwrap_err().to_string();
+                let named = format!("policy, field `{field}`: expected ");
+                assert!(error.starts_with(&named) && error.ends_with(&format!("got {number}")), "{error}");
+            }
+        }
+        for ladder in [vec![], vec![20.0, 50.0, 0.0], vec![50.0, 50.0, 0.0], vec![50.0, 20.0]] {
+            let battery: Vec<_> = ladder.into_iter().map(|from| Rung { from, bits: 4.0 }).collect();
+            let error = Policy { battery, ..Policy::default() }.check().unwrap_err().to_string();
+            assert!(error.contains("`battery`: expected rungs from falling charges, the last from 0"), "{error}");
+        }
+        assert!(Policy { min_bits: 5.0, max_bits: 4.0, ..Policy::default() }.check().is_err());
+        assert!(Policy { dwell_s: 1e9, ..Policy::default() }.check().is_ok());
+    }
+
+    #[test]
     fn a_reason_may_change_where_the_bits_do_not() {
-        let mut governor = Governor::new(Policy::default(), true, &battery(18.0));
+        let mut governor = Governor::new(Policy::default(), true, &battery(18.0)).unwrap();
         assert_eq!(governor.observe(&battery(17.0), Duration::ZERO), None);
         assert_eq!(governor.decision().reason, "battery 17%");
     }

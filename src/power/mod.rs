@@ -4,6 +4,7 @@
 //! [`Governor`] adds what needs memory, so that a state on an edge does not flap. None of them changes a session: what
 //! comes out is a [`PrecisionPlan`], and who holds the session hands it on.
 
+mod battery;
 mod config;
 mod fields;
 mod governor;

@@ -1,10 +1,17 @@
 //! From a power state to bits: a pure function over a table that the user may override.
 
+use std::ops::RangeInclusive;
+
 use serde::Serialize;
 
 use super::{PowerState, Supply, Thermal};
 use crate::error::{Error, Result};
 use crate::precision::{BITS, Depth, PrecisionPlan};
+
+/// A share in percent.
+pub(super) const PERCENT: RangeInclusive<f32> = 0.0..=100.0;
+/// Times that a [`Duration`](std::time::Duration) holds with room to spare, in seconds.
+const DWELL_S: RangeInclusive<f32> = 0.0..=1e9;
 
 /// Below this a model without routers is of no use, so the table does not ask it for less.
 const UNROUTED_FLOOR: Depth = Depth::ALL[1];
@@ -59,7 +66,7 @@ pub struct Policy {
     pub memory_margin: f32,
     /// A higher rung of the ladder counts when the charge lies this much above its foot, in percent.
     pub battery_margin: f32,
-    /// Bits rise when what speaks for more has lasted this long, in seconds, of which there are not more than 10^9.
+    /// Bits rise when what speaks for more has lasted this long, in seconds, 0 to 10^9.
     pub dwell_s: f32,
     /// Fewest bits, whatever the rest says.
     pub min_bits: f32,
@@ -122,6 +129,56 @@ impl Decision {
 }
 
 impl Policy {
+    /// Fails where a number lies outside of its range or is none, where the ladder does not fall from rung to rung down
+    /// to 0, and where the fewest bits are above the most; the error names the field. A [`Governor`](super::Governor)
+    /// checks the policy that it is given.
+    pub fn check(&self) -> Result<()> {
+        let within = |field: &str, number: f32, range: RangeInclusive<f32>| match range.contains(&number) {
+            true => Ok(()),
+            false => {
+                let expected = format!("{} to {}", range.start(), range.end());
+                Err(Error::argument(format!("policy, field `{field}`"), expected, number))
+            }
+        };
+        for (field, bits) in [
+            ("ac", self.ac),
+            ("saver", self.saver),
+            ("thermal_serious", self.thermal_serious),
+            ("thermal_critical", self.thermal_critical),
+            ("memory_pressure", self.memory_pressure),
+            ("min_bits", self.min_bits),
+            ("max_bits", self.max_bits),
+        ] {
+            within(field, bits, BITS)?;
+        }
+        for (field, percent) in [
+            ("memory_from", self.memory_from),
+            ("memory_margin", self.memory_margin),
+            ("battery_margin", self.battery_margin),
+        ] {
+            within(field, percent, PERCENT)?;
+        }
+        within("dwell_s", self.dwell_s, DWELL_S)?;
+        for (at, rung) in self.battery.iter().enumerate() {
+            within(&format!("battery[{at}].from"), rung.from, PERCENT)?;
+            within(&format!("battery[{at}].bits"), rung.bits, BITS)?;
+        }
+        let falls = self.battery.is_sorted_by(|above, below| above.from > below.from);
+        if !falls || self.battery.last().is_none_or(|last| last.from != 0.0) {
+            let from: Vec<f32> = self.battery.iter().map(|rung| rung.from).collect();
+            return Err(Error::argument(
+                "policy, field `battery`",
+                "rungs from falling charges, the last from 0",
+                format!("{from:?}"),
+            ));
+        }
+        if self.min_bits > self.max_bits {
+            let expected = format!("at most `max_bits`, {}", self.max_bits);
+            return Err(Error::argument("policy, field `min_bits`", expected, self.min_bits));
+        }
+        Ok(())
+    }
+
     /// Fails where the limits leave nothing to a model that `has_routers` or not.
     pub fn check_limits(&self, has_routers: bool) -> Result<()> {
         let got = || format!("{} and {}", self.min_bits, self.max_bits);

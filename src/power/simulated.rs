@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::fields::Fields;
+use super::fields::{Fields, read_text};
 use super::{PowerState, Supply, Thermal};
 use crate::error::{Error, Result};
 
@@ -41,8 +41,7 @@ impl Trace {
     /// Fails where a field is none of these or has a wrong value, where lines of tokens and of times are mixed, and
     /// where a line begins before the one above; the error names the line and the field.
     pub fn read(file: &Path) -> Result<Trace> {
-        let text = std::fs::read_to_string(file).map_err(Error::io("read", file))?;
-        Trace::parse(file, &text)
+        Trace::parse(file, &read_text(file)?)
     }
 
     fn parse(file: &Path, text: &str) -> Result<Trace> {

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::battery::{Battery, is_of_another_device, supply_of};
 use super::{PowerSource, PowerState, Reading, Signal, Supply, Thermal};
 use crate::error::Result;
 
@@ -38,46 +39,13 @@ impl PowerSource for SysfsSource {
     }
 }
 
-/// A battery, as far as its files could be read.
-struct Battery {
-    percent: Option<f32>,
-    /// What it holds when it is full, in whatever unit it tells.
-    full: Option<f32>,
-    status: Option<String>,
-}
-
-impl Battery {
-    fn read(dir: &Path) -> Battery {
-        let number = |name: &str| number(&dir.join(name));
-        // Energy and charge are in units that do not compare, and one of them is there.
-        let (full, now) = match number("energy_full") {
-            Some(full) => (Some(full), number("energy_now")),
-            None => (number("charge_full"), number("charge_now")),
-        };
-        let full = full.filter(|full| *full > 0.0);
-        let capacity = number("capacity").or_else(|| Some(100.0 * now? / full?));
-        let percent = capacity.filter(|percent| percent.is_finite()).map(|percent| percent.clamp(0.0, 100.0));
-        Battery { percent, full, status: text(&dir.join("status")) }
-    }
-
-    fn is(&self, status: &str) -> bool {
-        self.status.as_deref() == Some(status)
-    }
-
-    fn words(&self) -> String {
-        let charge = self.percent.map_or("charge unreadable".to_string(), |percent| format!("{percent:.0}%"));
-        format!("battery {charge}, {}", self.status.as_deref().unwrap_or("status unreadable"))
-    }
-}
-
 /// Where the energy comes from, and whether there is a battery that the device runs on.
 fn supply(class: &Path, signals: &mut Vec<Signal>) -> (Supply, bool) {
     let mut batteries = Vec::new();
     // Whether each charger supplies, where that is readable.
     let mut chargers = Vec::new();
     for dir in entries(class) {
-        // A mouse's or a headset's.
-        if text(&dir.join("scope")).as_deref() == Some("Device") {
+        if is_of_another_device(&dir) {
             signals.push(Signal::new("supply", "another device's, left out", dir.display()));
             continue;
         }
@@ -107,33 +75,7 @@ fn supply(class: &Path, signals: &mut Vec<Signal>) -> (Supply, bool) {
     if batteries.is_empty() {
         signals.push(Signal::new("supply", "no battery", class.display()));
     }
-    (of(&batteries, &chargers), !batteries.is_empty())
-}
-
-/// Where the energy comes from, by what batteries and chargers say.
-fn of(batteries: &[Battery], chargers: &[bool]) -> Supply {
-    let any = |status: &str| batteries.iter().any(|battery| battery.is(status));
-    let drained = if any("Discharging") {
-        // A charger that is too weak lets the battery run down; one of two batteries may do so while the other charges.
-        !any("Charging")
-    } else if chargers.is_empty() {
-        // No charger tells, so the batteries do; one that says nothing is taken to be in use.
-        !batteries.iter().any(|battery| battery.is("Charging") || battery.is("Full") || battery.is("Not charging"))
-    } else {
-        !chargers.contains(&true)
-    };
-    if batteries.is_empty() || !drained { Supply::Ac } else { Supply::Battery { percent: charge(batteries) } }
-}
-
-/// The charge of all batteries together, weighted by what they hold where all tell.
-fn charge(batteries: &[Battery]) -> Option<f32> {
-    let known: Vec<(f32, Option<f32>)> =
-        batteries.iter().filter_map(|battery| Some((battery.percent?, battery.full))).collect();
-    let all_full = known.iter().all(|(_, full)| full.is_some());
-    let weight = |full: Option<f32>| if all_full { full.unwrap_or(1.0) } else { 1.0 };
-    let total: f32 = known.iter().map(|(_, full)| weight(*full)).sum();
-    let charged: f32 = known.iter().map(|(percent, full)| percent * weight(*full)).sum();
-    (!known.is_empty()).then(|| charged / total)
+    (supply_of(&batteries, &chargers), !batteries.is_empty())
 }
 
 /// Whether the firmware or the processor was told to save, as power-profiles-daemon, tuned and TLP tell them.
@@ -211,18 +153,20 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn name(path: &Path) -> String {
+/// The last part of a path.
+pub(super) fn name(path: &Path) -> String {
     path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 /// The text of a file, where it can be read and is not empty.
-fn text(file: &Path) -> Option<String> {
+pub(super) fn text(file: &Path) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_string())
 }
 
-fn number(file: &Path) -> Option<f32> {
+/// The number in a file, where there is one.
+pub(super) fn number(file: &Path) -> Option<f32> {
     text(file)?.parse().ok().filter(|number: &f32| number.is_finite())
 }
 

@@ -68,6 +68,37 @@ fn a_laptop_is_on_ac_or_on_its_battery() {
 }
 
 #[test]
+fn a_battery_that_is_not_run_down_is_on_ac_whatever_the_charger_says() {
+    let usb = |online| [("ucsi/type", "USB"), ("ucsi/online", online)];
+    for status in ["Charging", "Full", "Not charging"] {
+        let bat = [("BAT0/type", "Battery"), ("BAT0/status", status), ("BAT0/capacity", "63")];
+        for chargers in [&AC_OFF[..], &[&AC_OFF[..], &usb("0")].concat(), &[&AC_OFF[..], &usb("1")].concat(), &[]] {
+            assert_eq!(supply_of(&[&bat[..], chargers].concat()), (Supply::Ac, true), "{status} {chargers:?}");
+        }
+    }
+    // Control: what is discharged is run down, and of what says nothing the charger decides.
+    let of = |statuses: [&'static str; 2], ac: [(&'static str, &'static str); 2]| {
+        let two = [
+            ("BAT0/type", "Battery"),
+            ("BAT0/status", statuses[0]),
+            ("BAT0/capacity", "80"),
+            ("BAT1/type", "Battery"),
+            ("BAT1/status", statuses[1]),
+            ("BAT1/capacity", "40"),
+        ];
+        supply_of(&[&two[..], &ac].concat()).0
+    };
+    assert_eq!(of(["Charging", "Unknown"], AC_OFF), Supply::Ac);
+    assert_eq!(of(["Full", "Not charging"], AC_OFF), Supply::Ac);
+    assert_eq!(of(["Full", "Discharging"], AC_OFF), battery(60.0));
+    assert_eq!(of(["Full", "Unknown"], AC_OFF), battery(60.0));
+    assert_eq!(of(["Full", "Unknown"], AC_ON), Supply::Ac);
+    // One battery that charges another.
+    assert_eq!(of(["Charging", "Discharging"], AC_OFF), battery(60.0));
+    assert_eq!(of(["Charging", "Discharging"], AC_ON), Supply::Ac);
+}
+
+#[test]
 fn the_battery_of_a_mouse_is_left_out() {
     let mouse = [
         ("hidpp_battery_0/type", "Battery"),
@@ -76,9 +107,49 @@ fn the_battery_of_a_mouse_is_left_out() {
         ("hidpp_battery_0/capacity", "5"),
     ];
     assert_eq!(supply_of(&mouse), (Supply::Ac, false));
-    // Control: without its scope it counts.
-    let unscoped: Vec<_> = mouse.into_iter().filter(|(file, _)| !file.ends_with("scope")).collect();
-    assert_eq!(supply_of(&unscoped), (battery(5.0), true));
+    // Control: a battery of the device's own, as told by its scope, counts.
+    let scoped = |scope| mouse.map(|(file, content)| (file, if file.ends_with("scope") { scope } else { content }));
+    assert_eq!(supply_of(&scoped("System")), (battery(5.0), true));
+}
+
+#[test]
+fn a_mouse_that_does_not_tell_its_scope_is_left_out() {
+    let laptop = [("BAT0/type", "Battery"), ("BAT0/status", "Discharging"), ("BAT0/capacity", "90")];
+    let other = |name: &str, more: &[(&str, &str)]| {
+        let files = [("type", "Battery"), ("status", "Discharging"), ("capacity", "5")];
+        let files: Vec<(String, String)> =
+            files.iter().chain(more).map(|(file, content)| (format!("{name}/{file}"), content.to_string())).collect();
+        let files: Vec<(&str, &str)> = files.iter().map(|(file, content)| (file.as_str(), content.as_str())).collect();
+        [supply_of(&files), supply_of(&[&laptop[..], &files].concat())]
+    };
+    let left_out = [(Supply::Ac, false), (battery(90.0), true)];
+    for (name, more) in [
+        ("hidpp_battery_0", &[("model_name", "MX Master"), ("voltage_now", "3900000")][..]),
+        ("hid-00:1f:20:aa:bb:cc-battery", &[]),
+        ("hid-0005:05AC:0256.0001-battery", &[("present", "1")]),
+        ("wacom_battery_1", &[]),
+        ("sony_controller_battery_aa:bb", &[]),
+        ("ps-controller-battery-aa:bb", &[]),
+        ("nintendo_switch_controller_battery_0", &[]),
+        ("dongle", &[("model_name", "Wireless Mouse")]),
+        ("dongle", &[("model_name", "Surface Keyboard")]),
+        ("dongle", &[("online", "1")]),
+        ("dongle", &[("scope", "Unknown"), ("online", "1")]),
+        ("corsair-void-battery", &[]),
+    ] {
+        assert_eq!(other(name, more), left_out, "{name} {more:?}");
+    }
+    // Control: what measures itself is the device's own, and so is what is called as one.
+    for (name, more) in [
+        ("sbs-9-000b", &[("charge_now", "1000"), ("online", "1")][..]),
+        ("max17040", &[("voltage_now", "3900000"), ("online", "1")]),
+        ("BAT1", &[("online", "1")]),
+        ("battery", &[("online", "1")]),
+        ("CMB0", &[]),
+        ("hid-sensor", &[("scope", "System")]),
+    ] {
+        assert_eq!(other(name, more), [(battery(5.0), true), (battery(47.5), true)], "{name} {more:?}");
+    }
 }
 
 #[test]
@@ -102,6 +173,35 @@ fn two_batteries_are_one_by_what_they_hold() {
     assert_eq!(two(["Not charging", "Discharging"], ["10000000", ""], AC_OFF), battery(60.0));
     assert_eq!(two(["Unknown", "Charging"], full, AC_ON), Supply::Ac);
     assert_eq!(two(["Discharging", "Charging"], full, AC_ON), Supply::Ac);
+}
+
+#[test]
+fn batteries_in_different_units_are_added_in_one() {
+    let two = |first: &[(&'static str, &'static str)], second: &[(&'static str, &'static str)]| {
+        let of = |name: &str, capacity: &str, more: &[(&'static str, &'static str)]| {
+            let files = [("type", "Battery"), ("status", "Discharging"), ("capacity", capacity)];
+            let named = |(file, content): &(&str, &str)| (format!("{name}/{file}"), content.to_string());
+            files.iter().chain(more).map(named).collect::<Vec<_>>()
+        };
+        let files = [of("BAT0", "90", first), of("BAT1", "10", second)].concat();
+        let files: Vec<(&str, &str)> = files.iter().map(|(file, content)| (file.as_str(), content.as_str())).collect();
+        supply_of(&files).0
+    };
+    let (energy, charge) = (("energy_full", "30000000"), ("charge_full", "1000000"));
+    // 1 Ah at 10 V are 10 Wh, beside 30 Wh.
+    for volts in ["voltage_min_design", "voltage_now"] {
+        assert_eq!(two(&[energy], &[charge, (volts, "10000000")]), battery(70.0), "{volts}");
+    }
+    // The design's voltage is that of an average; the one of now is not.
+    let both = [charge, ("voltage_min_design", "10000000"), ("voltage_now", "12000000")];
+    assert_eq!(two(&[energy], &both), battery(70.0));
+    // Without a voltage there is no common unit; with none at all there is.
+    assert_eq!(two(&[energy], &[charge]), battery(50.0));
+    assert_eq!(two(&[("charge_full", "3000000")], &[charge]), battery(70.0));
+    assert_eq!(two(&[("charge_full", "3000000")], &both), battery(70.0));
+    // A full charge of 0 is none.
+    assert_eq!(two(&[("energy_full", "0"), ("energy_full_design", "30000000")], &both), battery(70.0));
+    assert_eq!(two(&[("energy_full", "0")], &both), battery(50.0));
 }
 
 #[test]

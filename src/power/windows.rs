@@ -33,8 +33,12 @@ impl PowerSource for WindowsSource {
             _ => "disabled".into(),
         });
         let has_battery = battery.is_some_and(|status| status != BatteryStatus::NotPresent);
-        // A supply that does not keep up still lets the battery run down.
-        let drains = battery == Some(BatteryStatus::Discharging) || mains == Some(PowerSupplyStatus::NotPresent);
+        // A supply that does not keep up lets the battery run down; one that charges it is there, whatever it says.
+        let drains = match battery {
+            Some(BatteryStatus::Discharging) => true,
+            Some(BatteryStatus::Charging | BatteryStatus::Idle) => false,
+            _ => mains == Some(PowerSupplyStatus::NotPresent),
+        };
         let supply = match has_battery && drains {
             true => Supply::Battery { percent: percent.map(|percent| percent as f32) },
             false => Supply::Ac,

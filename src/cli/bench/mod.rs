@@ -5,9 +5,11 @@ mod table;
 
 pub use args::BenchArgs;
 
+use std::io::IsTerminal;
+
 use super::exit::Exit;
-use super::output::{note, print_line};
-use super::{Done, devices, load, settings};
+use super::output::{note, print_json_line, print_line};
+use super::{Done, devices, load, settings, terminal};
 use crate::bench::{self, Measured, Profile, Synthetic, Test, TestKind};
 use crate::engine::{DeviceInfo, DeviceKind};
 use crate::error::{Error, Result};
@@ -79,7 +81,7 @@ fn print_rows(
             } else {
                 *uniform = Some(rate);
             }
-            print_line(table.row(&row))?;
+            print_row(&table.row(&row), args)?;
             if args.profile {
                 let profile = bench::profile(model, test, args.repetitions)?;
                 profiles.extend(profile_rows(&row, &profile));
@@ -95,7 +97,16 @@ fn print_profiles(profiles: &[ProfileRow], args: &BenchArgs) -> Result<()> {
     if !profiles.is_empty() && args.output != args::Format::Json {
         print_line("")?;
     }
-    profiles.iter().try_for_each(|row| print_line(table.row(row)))
+    profiles.iter().try_for_each(|row| print_row(&table.row(row), args))
+}
+
+/// Prints a line of the output. Names in JSON and CSV are data, which a terminal alone must not obey.
+fn print_row(line: &str, args: &BenchArgs) -> Result<()> {
+    match args.output {
+        args::Format::Json => print_json_line(line).map(|_| ()),
+        args::Format::Csv if std::io::stdout().is_terminal() => print_line(terminal::in_lines(line)),
+        _ => print_line(line),
+    }
 }
 
 fn row(model: &Model, subject: &Subject, plan: &PrecisionPlan, test: &Test, measured: &Measured) -> BenchRow {

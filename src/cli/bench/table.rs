@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::args::Format;
 use crate::cli::output::json;
-use crate::cli::progress;
+use crate::cli::{progress, terminal};
 
 /// A test under one plan.
 #[derive(Debug, Clone, Serialize)]
@@ -68,10 +68,10 @@ impl Row for BenchRow {
         let megabytes = self.bytes_per_token.map_or("-".to_string(), |bytes| format!("{:.1}", bytes / 1e6));
         let rate = format!("{:.2} ± {:.2}", self.tokens_per_second, self.tokens_per_second_stddev);
         vec![
-            ("model", self.model.clone()),
+            ("model", terminal::in_a_line(&self.model)),
             ("size", progress::bytes(self.size_bytes)),
             ("params", format!("{:.2} M", self.params as f64 / 1e6)),
-            ("device", format!("{}, {}", self.device, self.backend)),
+            ("device", terminal::in_a_line(format_args!("{}, {}", self.device, self.backend))),
             ("memory", progress::bytes(self.memory_bytes)),
             ("depths", self.depths.to_string()),
             ("bits", self.bits_asked.to_string()),

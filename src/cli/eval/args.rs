@@ -11,24 +11,20 @@ use crate::cli::power::average_bits;
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("input").required(true).args(["text", "task"])))]
 pub struct EvalArgs {
-    /// Text to predict, in UTF-8
+    /// Text to predict, in UTF-8 or UTF-16; - for standard input
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
-    /// Examples of a zero-shot task, one JSON object a line: context and continuation, or query, choices and gold
+    /// Examples of a zero-shot task, one JSON object a line: context and continuation, or query, choices and gold; -
+    /// for standard input
     #[arg(long, value_name = "FILE.jsonl")]
     pub task: Option<PathBuf>,
     /// The model and what it runs on.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Tokens of a window; each predicts its tokens from the second on
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1024,
-        value_parser = clap::value_parser!(u32).range(2..),
-        conflicts_with = "task"
-    )]
-    pub window: u32,
+    /// Tokens of a window; each predicts its tokens from the second on [default: 1024, or what the model was trained
+    /// for if that is less]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), conflicts_with = "task")]
+    pub window: Option<u32>,
     /// Windows to measure [default: all whole ones]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "task")]
     pub windows: Option<u32>,

@@ -13,10 +13,12 @@ use serde::Serialize;
 use super::exit::Exit;
 use super::output::{note, print_json, print_line};
 use super::progress::{self, Unit};
-use super::{Done, load, settings, stop};
+use super::{Done, load, settings, stop, terminal};
 use crate::engine::DeviceInfo;
 use crate::error::{Error, Result};
-use crate::eval::{Curve, Depths, Detail, Report, Run, Task, TaskFile, TaskReport, perplexity, plot, runs, zero_shot};
+use crate::eval::{
+    Curve, Depths, Detail, Report, Run, Task, TaskFile, TaskReport, default_window, perplexity, plot, runs, zero_shot,
+};
 use crate::format::ModelFolder;
 use crate::model::{BitsRead, Model};
 use crate::text::TextModel;
@@ -59,25 +61,30 @@ pub fn run(args: &EvalArgs) -> Done {
 
 fn run_text(args: &EvalArgs, text: &Path) -> Done {
     let text = settings::read_text("--text", text)?;
+    if text.is_empty() {
+        return Err(Error::argument("--text", "some text", "none"));
+    }
     let folder = settings::open_model(&args.model)?;
     let trained = folder.shape().max_context;
-    if args.window > trained {
+    if let Some(window) = args.window.filter(|window| *window > trained) {
         let expected = format!("at most {trained}, which this model was trained for");
-        return Err(Error::argument("--window", expected, args.window));
+        return Err(Error::argument("--window", expected, window));
     }
+    let tokens = args.window.unwrap_or_else(|| default_window(trained));
     let ids = TextModel::open(&folder)?.encode(&text, false)?;
-    let window = args.window as usize;
+    let window = tokens as usize;
     let windows = windows(ids.len(), window, args.windows)?;
     if let Some(file) = &args.plot {
         check_folder_of(file)?;
     }
-    let reports = sweep(args, &folder, args.window, (windows, Unit::Windows), &mut |model, run, show| {
+    let reports = sweep(args, &folder, tokens, (windows, Unit::Windows), &mut |model, run, show| {
         perplexity(model, &ids, window, Some(windows), &run.plan, &mut |done, _, so_far| {
             show(done, format!("perplexity {so_far:.2}"))
         })
     })?;
     if let Some(file) = args.plot.as_ref().filter(|_| !reports.is_empty()) {
-        let title = format!("{}, {windows} windows of {window} tokens", folder.manifest().source.name);
+        let name = terminal::in_a_line(&folder.manifest().source.name);
+        let title = format!("{name}, {windows} windows of {window} tokens");
         let svg = plot(&title, &curves(&reports)).map_err(|e| Error::argument("--plot", "figures to draw", e))?;
         std::fs::write(file, svg).map_err(Error::io("write", file))?;
     }
@@ -187,11 +194,8 @@ fn check_folder_of(file: &Path) -> Result<()> {
 fn windows(tokens: usize, window: usize, asked: Option<u32>) -> Result<usize> {
     let whole = tokens / window;
     if whole == 0 {
-        return Err(Error::argument(
-            "--text",
-            format!("a window of {window} tokens or more"),
-            format!("{tokens} tokens"),
-        ));
+        let expected = format!("a window of {window} tokens or more (--window makes it shorter)");
+        return Err(Error::argument("--text", expected, format!("{tokens} tokens")));
     }
     match asked.map(|windows| windows as usize) {
         None => Ok(whole),
@@ -245,7 +249,10 @@ mod tests {
         let error = |asked| windows(2050, 1024, asked).unwrap_err().to_string();
         assert_eq!(error(Some(3)), "--windows: expected at most 2, which the text has of 1024 tokens, got 3");
         let short = windows(10, 1024, None).unwrap_err().to_string();
-        assert_eq!(short, "--text: expected a window of 1024 tokens or more, got 10 tokens");
+        assert_eq!(
+            short,
+            "--text: expected a window of 1024 tokens or more (--window makes it shorter), got 10 tokens"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::PowerArgs;
+use crate::cli::output::note;
 use crate::cli::paths;
 use crate::cli::settings::plan_for_bits;
 use crate::error::{Error, Result};
@@ -114,11 +115,17 @@ impl Follower {
     }
 
     /// Before the token `token` is generated, the first being 0: what changes with it. It asks no operating system.
+    /// That the state could not be read is said on standard error.
     pub fn before(&mut self, token: usize) -> Option<Change> {
         let time = self.begin.get_or_insert_with(Instant::now).elapsed();
         match &mut self.feed {
             Feed::Fixed(_) => None,
-            Feed::Watched(governor, watcher) => governor.observe(&watcher.latest().state, time),
+            Feed::Watched(governor, watcher) => {
+                if let Some(fault) = watcher.take_fault() {
+                    note(format_args!("warning: the power state cannot be read: {fault}"));
+                }
+                governor.observe(&watcher.latest().state, time)
+            }
             Feed::Simulated(governor, trace) => governor.observe(&trace.state(token, time), time),
         }
     }
@@ -140,10 +147,10 @@ fn feed(args: &PowerArgs, has_routers: bool, source: &mut dyn FnMut() -> Box<dyn
         (Steering::Fixed(bits, reason), ..) => Feed::Fixed(policy.fixed(bits, reason, has_routers)),
         (Steering::Auto, Some(trace), _) => {
             let first = trace.state(0, Duration::ZERO);
-            Feed::Simulated(Governor::new(policy, has_routers, &first), trace)
+            Feed::Simulated(Governor::new(policy, has_routers, &first)?, trace)
         }
         (Steering::Auto, None, Some((source, reading))) => {
-            let governor = Governor::new(policy, has_routers, &reading.state);
+            let governor = Governor::new(policy, has_routers, &reading.state)?;
             Feed::Watched(governor, Watcher::start(source, reading, POLL)?)
         }
         (Steering::Auto, None, None) => unreachable!("a state that is followed was read"),

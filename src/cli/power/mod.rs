@@ -12,8 +12,8 @@ pub use args::{PowerArgs, PowerCommandArgs, average_bits};
 pub use follow::Follower;
 
 use super::exit::Exit;
-use super::output::{json, print_line_if_open};
-use super::{Done, stop};
+use super::output::{json, print_json_line, print_line_if_open};
+use super::{Done, stop, terminal};
 use crate::error::Result;
 use crate::power::{At, Decision, Governor, Policy, PowerState, Reading, Signal, Trace, system_source};
 use follow::{POLL, Steering};
@@ -57,12 +57,12 @@ pub fn run(args: &PowerCommandArgs) -> Done {
     if let Some(file) = &args.power.power_sim {
         let trace = follow::trace(file, &mut policy)?;
         let steering = follow::steering(&args.power, configured, false);
-        return replay(file, &trace, Deciders::new(policy, steering, &trace.state(0, Duration::ZERO)), args.json);
+        return replay(file, &trace, Deciders::new(policy, steering, &trace.state(0, Duration::ZERO))?, args.json);
     }
     let mut source = system_source();
     let mut reading = source.read()?;
     let steering = follow::steering(&args.power, configured, reading.follows);
-    let mut deciders = Deciders::new(policy, steering, &reading.state);
+    let mut deciders = Deciders::new(policy, steering, &reading.state)?;
     let mut open = show(&reading, &deciders, args.json)?;
     if !args.watch {
         return Ok(Exit::Done);
@@ -113,9 +113,9 @@ fn replay(file: &Path, trace: &Trace, mut deciders: Deciders, as_json: bool) -> 
 }
 
 impl Deciders {
-    fn new(policy: Policy, steering: Steering, state: &PowerState) -> Deciders {
+    fn new(policy: Policy, steering: Steering, state: &PowerState) -> Result<Deciders> {
         let governor = |has_routers| Governor::new(policy.clone(), has_routers, state);
-        Deciders { routed: governor(true), unrouted: governor(false), policy, steering }
+        Ok(Deciders { routed: governor(true)?, unrouted: governor(false)?, policy, steering })
     }
 
     fn observe(&mut self, state: &PowerState, time: Duration) {
@@ -140,11 +140,14 @@ fn show(reading: &Reading, deciders: &Deciders, as_json: bool) -> Result<bool> {
     let (decision, unrouted) = deciders.decisions();
     let (state, signals) = (&reading.state, reading.signals.as_slice());
     if as_json {
-        return print_line_if_open(json(&report(None, state, signals, &decision, unrouted)));
+        return print_json_line(&json(&report(None, state, signals, &decision, unrouted)));
     }
-    let width = signals.iter().map(|signal| signal.value.chars().count()).max().unwrap_or(0);
-    let line = |signal: &Signal| format!("{:<9} {:<width$}  {}\n", signal.name, signal.value, signal.from);
-    let lines: String = signals.iter().map(line).collect();
+    let shown = |signal: &Signal| [&signal.value, &signal.from].map(terminal::in_a_line);
+    let shown: Vec<[String; 2]> = signals.iter().map(shown).collect();
+    let width = shown.iter().map(|[value, _]| value.chars().count()).max().unwrap_or(0);
+    let line =
+        |(signal, [value, from]): (&Signal, &[String; 2])| format!("{:<9} {value:<width$}  {from}\n", signal.name);
+    let lines: String = signals.iter().zip(&shown).map(line).collect();
     print_line_if_open(format_args!("{lines}{:<9} {}", "decision", words(&decision, unrouted)))
 }
 
@@ -157,7 +160,7 @@ fn show_step(file: &Path, at: ReportAt, state: &PowerState, deciders: &Deciders,
     };
     if as_json {
         let signals = [Signal::new("trace", state.words(), format_args!("{}, {when}", file.display()))];
-        return print_line_if_open(json(&report(Some(at), state, &signals, &decision, unrouted)));
+        return print_json_line(&json(&report(Some(at), state, &signals, &decision, unrouted)));
     }
     print_line_if_open(format_args!("{when}: {}", words(&decision, unrouted)))
 }

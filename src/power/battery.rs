@@ -1,0 +1,143 @@
+//! Batteries of Linux's `power_supply` class: which of them the device runs on, what they hold, and whether they are
+//! being run down.
+
+use std::path::Path;
+
+use super::Supply;
+use super::sysfs::{name, number, text};
+
+/// What the kernel's drivers of mice, keyboards, headsets, pens and game controllers call their batteries.
+const PERIPHERALS: [&str; 13] = [
+    "hid",
+    "wacom",
+    "wiimote",
+    "sony_controller",
+    "ps-controller",
+    "nintendo",
+    "steam",
+    "xpad",
+    "gip",
+    "magic",
+    "razer",
+    "corsair",
+    "logitech",
+];
+/// Words in the name of such a battery, or in that of its model.
+const PERIPHERAL_WORDS: [&str; 12] = [
+    "mouse",
+    "keyboard",
+    "trackball",
+    "trackpad",
+    "touchpad",
+    "headset",
+    "headphone",
+    "earbud",
+    "controller",
+    "gamepad",
+    "joystick",
+    "stylus",
+];
+/// What the battery of a device measures, and that of a mouse does not.
+const MEASURED: [&str; 9] = [
+    "energy_full",
+    "energy_full_design",
+    "energy_now",
+    "charge_full",
+    "charge_full_design",
+    "charge_now",
+    "power_now",
+    "current_now",
+    "voltage_now",
+];
+
+/// Whether the battery or charger in `dir` is a mouse's or a headset's: by its `scope`; where a driver tells none, by
+/// its name, and by how little it tells.
+pub fn is_of_another_device(dir: &Path) -> bool {
+    match text(&dir.join("scope")).as_deref() {
+        Some("Device") => return true,
+        Some("System") => return false,
+        _ => {}
+    }
+    let name = name(dir).to_lowercase();
+    if text(&dir.join("type")).as_deref() != Some("Battery") || name.starts_with("bat") {
+        return false;
+    }
+    let measures = MEASURED.iter().any(|file| dir.join(file).exists());
+    let model = text(&dir.join("model_name")).unwrap_or_default().to_lowercase();
+    PERIPHERALS.iter().any(|start| name.starts_with(start))
+        || PERIPHERAL_WORDS.iter().any(|word| name.contains(word) || model.contains(word))
+        // Whether it is switched on is asked of another device only.
+        || (!measures && dir.join("online").exists())
+}
+
+/// A battery, as far as its files could be read.
+pub struct Battery {
+    percent: Option<f32>,
+    /// What it holds when it is full, in uWh.
+    energy: Option<f32>,
+    /// The same in uAh, which compares with batteries of the same voltage.
+    charge: Option<f32>,
+    status: Option<String>,
+}
+
+impl Battery {
+    /// Reads the battery in `dir`.
+    pub fn read(dir: &Path) -> Battery {
+        let number = |name: &str| number(&dir.join(name));
+        let positive = |name: &str| number(name).filter(|number| *number > 0.0);
+        let full = |names: [&str; 2]| names.into_iter().find_map(positive);
+        let energy = full(["energy_full", "energy_full_design"]);
+        let charge = full(["charge_full", "charge_full_design"]);
+        let part = |now: &str, full: Option<f32>| Some(100.0 * number(now)? / full?);
+        let capacity = number("capacity").or_else(|| part("energy_now", energy)).or_else(|| part("charge_now", charge));
+        let percent = capacity.filter(|percent| percent.is_finite()).map(|percent| percent.clamp(0.0, 100.0));
+        let microvolts = ["voltage_min_design", "voltage_now", "voltage_max_design"].into_iter().find_map(positive);
+        let energy = energy.or_else(|| Some(charge? * microvolts? / 1e6));
+        Battery { percent, energy, charge, status: text(&dir.join("status")) }
+    }
+
+    fn is(&self, status: &str) -> bool {
+        self.status.as_deref() == Some(status)
+    }
+
+    /// Neither charged nor run down.
+    fn rests(&self) -> bool {
+        self.is("Full") || self.is("Not charging")
+    }
+
+    /// Charge and status for people.
+    pub fn words(&self) -> String {
+        let charge = self.percent.map_or("charge unreadable".to_string(), |percent| format!("{percent:.0}%"));
+        format!("battery {charge}, {}", self.status.as_deref().unwrap_or("status unreadable"))
+    }
+}
+
+/// Where the energy comes from, by what batteries say, and chargers, which are online or not.
+///
+/// What a battery says of itself counts more than a charger: the charger of a laptop's own socket is offline while it
+/// charges through USB-C, and one that is too weak is online while the battery runs down.
+pub fn supply_of(batteries: &[Battery], chargers: &[bool]) -> Supply {
+    let (charges, online) = (batteries.iter().any(|battery| battery.is("Charging")), chargers.contains(&true));
+    let drained = if batteries.iter().any(|battery| battery.is("Discharging")) {
+        // With a charger, one of two batteries may do so while the other charges; without, one charges the other.
+        !charges || (!online && !chargers.is_empty())
+    } else if charges || batteries.iter().all(Battery::rests) {
+        false
+    } else if chargers.is_empty() {
+        // No charger tells; a battery that says nothing is taken to be in use.
+        !batteries.iter().any(Battery::rests)
+    } else {
+        !online
+    };
+    if batteries.is_empty() || !drained { Supply::Ac } else { Supply::Battery { percent: charge(batteries) } }
+}
+
+/// The charge of all batteries together, weighted by what they hold where all tell it in one unit.
+fn charge(batteries: &[Battery]) -> Option<f32> {
+    let known: Vec<&Battery> = batteries.iter().filter(|battery| battery.percent.is_some()).collect();
+    let all = |full: fn(&Battery) -> Option<f32>| known.iter().map(|battery| full(battery)).collect::<Option<Vec<_>>>();
+    let weights = all(|battery| battery.energy).or_else(|| all(|battery| battery.charge));
+    let weights = weights.unwrap_or_else(|| vec![1.0; known.len()]);
+    let charged: f32 = known.iter().zip(&weights).filter_map(|(battery, weight)| Some(battery.percent? * weight)).sum();
+    (!known.is_empty()).then(|| charged / weights.iter().sum::<f32>())
+}
