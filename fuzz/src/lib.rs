@@ -36,9 +36,22 @@ pub fn start() {
 pub fn run(name: &str, input: &[u8]) {
     let read = AssertUnwindSafe(|| Target::named(name).run(&ALLOCATOR, dir(), input));
     if std::panic::catch_unwind(read).is_err() {
-        eprintln!("{}", PANIC.lock().unwrap_or_else(PoisonError::into_inner));
+        let panic = PANIC.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().iter().any(|known| panic.contains(known)) {
+            return;
+        }
+        eprintln!("{panic}");
         std::process::abort();
     }
+}
+
+/// Parts of messages of panics that are known and not mended yet, so that what is behind them is found.
+fn known() -> &'static [String] {
+    static KNOWN: OnceLock<Vec<String>> = OnceLock::new();
+    KNOWN.get_or_init(|| {
+        let words = std::env::var("EDGE_RUN_FUZZ_KNOWN").unwrap_or_default();
+        words.split(',').filter(|word| !word.is_empty()).map(String::from).collect()
+    })
 }
 
 /// A folder of this process, in which every input is put into the same files.

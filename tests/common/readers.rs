@@ -25,8 +25,8 @@ pub const SEPARATOR: u8 = 0x1c;
 const DATA_BYTES_MAX: u64 = 1 << 20;
 /// Zeros after the header of a GGUF file, for its tensors to lie in.
 const GGUF_DATA_BYTES: usize = 1 << 14;
-/// Memory that a reader may take besides its share of the file.
-const FREE_BYTES: usize = 16 << 20;
+/// Memory that a reader may take besides its share of the file: a compiled expression alone can take ten megabytes.
+const FREE_BYTES: usize = 64 << 20;
 
 /// A kind of input, and what reads it.
 pub struct Target {
