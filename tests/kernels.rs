@@ -276,12 +276,18 @@ proptest! {
         }
     }
 
-    /// On both engines, so that the references of the two kernels cannot be wrong alike.
+    /// On each engine by itself, so that neither the references of the two kernels nor their shaders can be wrong alike.
     #[test]
     fn split_attention_is_attention(problem in split_problem()) {
-        let whole = run(cpu::open().as_mut(), &AttentionProblem { splits: 0, ..problem.clone() }.attention());
-        let split = run(cpu::open().as_mut(), &problem.attention());
-        compare(&split, &whole, problem.tolerance(), 0.0).map_err(TestCaseError::fail)?;
+        let compare_on = |engine: &mut dyn Engine| {
+            let whole = run(engine, &AttentionProblem { splits: 0, ..problem.clone() }.attention());
+            let split = run(engine, &problem.attention());
+            compare(&split, &whole, problem.tolerance(), 0.0).map_err(TestCaseError::fail)
+        };
+        compare_on(cpu::open().as_mut())?;
+        if let Some(mut gpu) = gpu::gpu() {
+            compare_on(gpu.as_mut())?;
+        }
     }
 
     #[test]

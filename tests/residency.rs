@@ -7,6 +7,7 @@ mod gpu;
 #[path = "common/refusing.rs"]
 mod refusing;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use edge_run::engine::{Activations, Engine};
@@ -30,12 +31,21 @@ struct Home {
 
 impl Home {
     fn new() -> Home {
+        Home::of_seed(7)
+    }
+
+    fn of_seed(seed: u64) -> Home {
         let dir = tempfile::tempdir().unwrap();
         let (source, model) = (dir.path().join("source"), dir.path().join("model"));
-        common::TinyModel::new(common::tiny_shape(false), 7).write_hf(&source, Dtype::F32, 1);
+        common::TinyModel::new(common::tiny_shape(false), seed).write_hf(&source, Dtype::F32, 1);
         std::fs::write(source.join("generation_config.json"), r#"{"bos_token_id": 1, "eos_token_id": []}"#).unwrap();
         common::quantize_tiny(&source, &model).unwrap();
         Home { _dir: dir, model }
+    }
+
+    #[cfg(unix)]
+    fn source(&self) -> PathBuf {
+        self.model.with_file_name("source")
     }
 
     fn slice(&self, slice: usize) -> PathBuf {
@@ -175,7 +185,6 @@ fn with_fault(home: &Home, engine: Box<dyn Engine>, break_it: &dyn Fn(&Path)) ->
     break_it(&file);
     let told = answer(&mut session, 90, &mut |token| {
         if token == 30 {
-            let _ = std::fs::remove_dir_all(&file);
             std::fs::write(&file, &sound).unwrap();
         }
         None
@@ -185,17 +194,22 @@ fn with_fault(home: &Home, engine: Box<dyn Engine>, break_it: &dyn Fn(&Path)) ->
     told
 }
 
+/// Writes into the file that is there, as `cp` does, where `std::fs::rename` would put another in its place.
+fn overwrite(file: &Path, bytes: &[u8]) {
+    std::fs::OpenOptions::new().write(true).open(file).unwrap().write_all(bytes).unwrap();
+}
+
 #[test]
-fn a_slice_file_that_is_cut_gone_or_unreadable_leaves_the_answer_at_the_depth_it_has() {
-    let faults: [Fault<'_>; 3] = [
+fn a_slice_file_that_is_cut_or_written_to_leaves_the_answer_at_the_depth_it_has() {
+    let faults: [Fault<'_>; 2] = [
         ("cut", &|file| {
             let length = std::fs::metadata(file).unwrap().len();
             std::fs::OpenOptions::new().write(true).open(file).unwrap().set_len(length / 2).unwrap();
         }),
-        ("gone", &|file| std::fs::remove_file(file).unwrap()),
-        ("a folder", &|file| {
-            std::fs::remove_file(file).unwrap();
-            std::fs::create_dir(file).unwrap();
+        ("other weights of the same length", &|file| {
+            let mut bytes = std::fs::read(file).unwrap();
+            bytes.iter_mut().rev().take(1000).for_each(|byte| *byte ^= 0x5a);
+            overwrite(file, &bytes);
         }),
     ];
     for (name, break_it) in faults {
@@ -205,6 +219,54 @@ fn a_slice_file_that_is_cut_gone_or_unreadable_leaves_the_answer_at_the_depth_it
             let words: Vec<&String> = told.iter().flat_map(|told| &told.faults).collect();
             assert!(!words.is_empty() && words.len() < 6, "{name}: a word for each try, and they grow rare: {words:?}");
             assert!(words.iter().all(|words| words.contains("slice-2.safetensors")), "{name}: {words:?}");
+        }
+    }
+}
+
+/// What happens to a folder while its model speaks.
+#[cfg(unix)]
+type Fate<'a> = (&'a str, &'a dyn Fn(&Home, &Home));
+
+/// The files that were opened are read to the end. On Windows a folder with open files cannot be renamed.
+#[cfg(unix)]
+#[test]
+fn another_model_in_the_folder_s_place_is_not_mixed_into_the_answer() {
+    let fates: [Fate<'_>; 3] = [
+        ("replaced", &|home, other| {
+            std::fs::rename(&home.model, home.model.with_extension("aside")).unwrap();
+            std::fs::rename(&other.model, &home.model).unwrap();
+        }),
+        ("quantized again", &|home, other| {
+            let options = common::tiny_options(&home.model, true);
+            common::quantize_tiny_with(&other.source(), &options).unwrap();
+        }),
+        ("deleted", &|home, _| std::fs::remove_dir_all(&home.model).unwrap()),
+    ];
+    let speak = |home: &Home, engine, at: &dyn Fn()| {
+        let mut session = home.session(engine, 8, None).unwrap();
+        let told = answer(&mut session, 40, &mut |token| {
+            if token == 5 {
+                at();
+            }
+            None
+        });
+        assert!(told[4].bits < 8.0, "slices are still to come when it happens");
+        assert_eq!(told[39].bits, 8.0);
+        assert!(told.iter().all(|told| told.faults.is_empty()));
+        ids(&told)
+    };
+    for engine in 0..engines().len() {
+        let engine = || engines().swap_remove(engine);
+        let expected = speak(&Home::new(), engine(), &|| ());
+        let others = speak(&Home::of_seed(8), engine(), &|| ());
+        assert_ne!(others, expected, "the other model says something else");
+        for (name, fate) in fates {
+            let (home, other) = (Home::new(), Home::of_seed(8));
+            for slice in 1..4 {
+                let length = |home: &Home| std::fs::metadata(home.slice(slice)).unwrap().len();
+                assert_eq!(length(&home), length(&other), "lengths alone cannot tell");
+            }
+            assert_eq!(speak(&home, engine(), &|| fate(&home, &other)), expected, "{name}");
         }
     }
 }

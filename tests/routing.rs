@@ -17,9 +17,9 @@ use edge_run::shape::Site;
 use edge_run::text::{SamplerSettings, TextModel};
 use edge_run::{Depth, Error, Model, PrecisionPlan, Session, cpu};
 
-/// More than a step holds, so that steps are joined.
-const TOKENS: u32 = 300;
-const CONTEXT: u32 = 320;
+/// More than a step holds of itself without matrices, so that steps are joined, which [`models`] makes sure of.
+const TOKENS: u32 = 600;
+const CONTEXT: u32 = 640;
 /// Two engines differ by the order of their sums and the rounding of the cache to f16; tiny models' logits are below 10.
 const ENGINES_DIFFER: f32 = 0.02;
 
@@ -50,7 +50,11 @@ fn models() -> Vec<Model> {
         GpuOptions { checks: true, activations: Activations::F32, cooperative_matrix: false, ..Default::default() };
     let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, options).unwrap());
     let engines: Vec<Box<dyn Engine>> = [cpu::open()].into_iter().chain(gpu).collect();
-    engines.into_iter().map(|engine| Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap()).collect()
+    let models = engines.into_iter().map(|engine| Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap());
+    let models: Vec<Model> = models.collect();
+    let steps: Vec<u32> = models.iter().map(Model::step_tokens).collect();
+    assert!(steps.iter().all(|step| *step < TOKENS), "{TOKENS} tokens are more than one step of {steps:?}");
+    models
 }
 
 fn places(model: &Model) -> Vec<(usize, Site)> {

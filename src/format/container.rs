@@ -13,7 +13,8 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::layout::TensorSpec;
-use super::mapped::{MappedTensor, map_file};
+use super::mapped::{MappedTensor, map_open_file};
+use super::open_file::OpenFile;
 use crate::error::{Error, Result};
 
 /// Bytes of the field before a header, which holds the header's length.
@@ -26,7 +27,7 @@ const WORD_BYTES: usize = 4;
 /// A file that is mapped, its header read and found to fit the file's length.
 #[derive(Debug)]
 pub struct Container {
-    path: PathBuf,
+    file: OpenFile,
     map: Mmap,
     header_bytes: usize,
     metadata: Metadata,
@@ -34,8 +35,9 @@ pub struct Container {
 
 impl Container {
     /// Maps the file. `check` sees the bytes of its length field and header before they are read as anything.
-    pub fn open(path: &Path, check: impl FnOnce(&[u8]) -> Result<()>) -> Result<Container> {
-        let map = map_file(path)?;
+    pub fn open(file: OpenFile, check: impl FnOnce(&[u8]) -> Result<()>) -> Result<Container> {
+        let map = map_open_file(&file)?;
+        let path = file.path();
         // A copy, so that what was checked is what is read.
         let header = header_of(path, &map)?.to_vec();
         check(&header)?;
@@ -45,7 +47,7 @@ impl Container {
         if end != map.len() {
             return Err(Error::damaged(path, "length", format!("{end} bytes"), format!("{} bytes", map.len())));
         }
-        Ok(Container { path: path.to_path_buf(), map, header_bytes: header.len(), metadata })
+        Ok(Container { file, map, header_bytes: header.len(), metadata })
     }
 
     /// The text of `key` among the file's own facts, its `__metadata__`.
@@ -55,14 +57,15 @@ impl Container {
 
     /// The tensors of `specs`, which must be those of the file, each as specified.
     pub fn tensors(self, specs: &[TensorSpec]) -> Result<Tensors> {
-        let Container { path, map, header_bytes, metadata } = self;
+        let Container { file, map, header_bytes, metadata } = self;
+        let path = file.path();
         let mut found = metadata.tensors();
         let mut ranges = HashMap::with_capacity(specs.len());
         for spec in specs {
             let described = |info: &TensorInfo| format!("{} {:?}", info.dtype, info.shape);
             let expected = || format!("{} {:?}", spec.dtype, spec.shape);
             let info = found.remove(&spec.name);
-            let info = info.ok_or_else(|| Error::damaged(&path, &spec.name, expected(), "no tensor"))?;
+            let info = info.ok_or_else(|| Error::damaged(path, &spec.name, expected(), "no tensor"))?;
             if info.dtype != spec.dtype || info.shape != spec.shape {
                 return Err(Error::damaged(path, &spec.name, expected(), described(info)));
             }
@@ -76,31 +79,29 @@ impl Container {
         }
         match found.keys().min() {
             Some(extra) => Err(Error::damaged(path, extra, "no such tensor", "one")),
-            None => Ok(Tensors { path, map: Arc::new(map), ranges }),
+            None => Ok(Tensors { file: Arc::new(file), map: Arc::new(map), ranges }),
         }
     }
 }
 
 /// Where a tensor lies in its file, for reading it without a map: of a file that was cut short since, a read tells,
 /// where a map would end the process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TensorPlace {
-    /// The file.
-    pub file: PathBuf,
+    /// The file, open: another model that takes the folder's place later is not read.
+    pub file: Arc<OpenFile>,
     /// The tensor's name.
     pub name: String,
     /// First byte in the file.
     pub offset: u64,
     /// Length in bytes.
     pub bytes: u64,
-    /// Length of the whole file in bytes, when it was opened.
-    pub file_bytes: u64,
 }
 
 /// The tensors of a mapped file.
 #[derive(Debug)]
 pub struct Tensors {
-    path: PathBuf,
+    file: Arc<OpenFile>,
     map: Arc<Mmap>,
     ranges: HashMap<String, Range<usize>>,
 }
@@ -108,7 +109,7 @@ pub struct Tensors {
 impl Tensors {
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// The whole file.
@@ -130,16 +131,15 @@ impl Tensors {
     pub fn place(&self, name: &str) -> Result<TensorPlace> {
         let range = self.range(name)?;
         Ok(TensorPlace {
-            file: self.path.clone(),
+            file: Arc::clone(&self.file),
             name: name.to_string(),
             offset: range.start as u64,
             bytes: range.len() as u64,
-            file_bytes: self.map.len() as u64,
         })
     }
 
     fn range(&self, name: &str) -> Result<Range<usize>> {
-        self.ranges.get(name).cloned().ok_or_else(|| Error::damaged(&self.path, name, "a tensor", "none"))
+        self.ranges.get(name).cloned().ok_or_else(|| Error::damaged(self.path(), name, "a tensor", "none"))
     }
 
     /// Fails at the first number of these F16 and F32 tensors, which the file must have, that is not finite.
@@ -153,7 +153,7 @@ impl Tensors {
                 other => unreachable!("{} is {other}", spec.name),
             };
             if !finite {
-                return Err(Error::damaged(&self.path, &spec.name, "finite numbers", "one that is not"));
+                return Err(Error::damaged(self.path(), &spec.name, "finite numbers", "one that is not"));
             }
         }
         Ok(())

@@ -1,12 +1,12 @@
 //! Files in memory without reading them: maps, and the tensors that lie in them.
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
 
+use super::open_file::OpenFile;
 use crate::error::{Error, Result};
 
 /// A tensor of a mapped file; clones share the map.
@@ -30,12 +30,16 @@ impl MappedTensor {
 }
 
 /// Maps a whole file for reading.
-#[allow(unsafe_code, reason = "a map is a view of memory that the operating system, not Rust, keeps unchanged")]
 pub fn map_file(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(Error::io("read", path))?;
+    map_open_file(&OpenFile::open(path)?)
+}
+
+/// Maps a whole file for reading that is open already.
+#[allow(unsafe_code, reason = "a map is a view of memory that the operating system, not Rust, keeps unchanged")]
+pub(super) fn map_open_file(file: &OpenFile) -> Result<Mmap> {
     // SAFETY: the bytes must not change while they are borrowed. Model folders and packs are written aside and renamed
     // into place, never changed where they are, so this crate does not touch a file that it mapped. Another program
     // that writes to the file can make us read other numbers, which is harmless as no byte is trusted beyond the range
     // checks made on lengths kept outside the map; one that truncates it ends the process with SIGBUS, as with any map.
-    unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))
+    unsafe { Mmap::map(file.file()) }.map_err(Error::io("map", file.path()))
 }

@@ -12,6 +12,7 @@ use super::THRESHOLDS_RULE;
 use super::container::{Container, ContainerWriter, Tensors};
 use super::hash::sha256;
 use super::layout::{self, SlicedSpec, TensorSpec};
+use super::open_file::OpenFile;
 use super::place::sync_dir;
 use crate::error::{Error, Result};
 use crate::routing::Thresholds;
@@ -54,7 +55,7 @@ impl Pack {
     /// or of another dtype or shape, where a number is not finite or a step is not positive, and where the table of
     /// thresholds is no such table.
     pub fn open(path: &Path) -> Result<Pack> {
-        let container = Container::open(path, |_| Ok(()))?;
+        let container = Container::open(OpenFile::open(path)?, |_| Ok(()))?;
         let facts = container.fact(INFO_KEY);
         let facts = facts.ok_or_else(|| Error::damaged(path, named(""), "the facts of a calibration pack", "none"))?;
         let info = parse_info(path, facts)?;

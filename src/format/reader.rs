@@ -8,6 +8,7 @@ use super::hash::{sha256, sha256_of_file};
 use super::layout;
 use super::manifest::{FileEntry, Manifest, Quantization, needed_version};
 use super::mapped::MappedTensor;
+use super::open_file::OpenFile;
 use super::summary::FolderSummary;
 use super::{ARCHITECTURE, FORMAT_VERSION, MANIFEST_FILE, PLAIN_VERSION, THRESHOLDS_RULE};
 use crate::error::{Error, Result};
@@ -37,8 +38,12 @@ impl ModelFolder {
     /// Opens the folder `dir`. Fails where there is none, where it is of another version, and where anything but the
     /// weights' data differs from what the manifest says. The routers are looked through: one that is not finite would
     /// close every gate without a word.
+    ///
+    /// The weights' files stay open, and all that is read of them later is of these very files: a folder that another
+    /// model replaces meanwhile is read to its end as it was opened.
     pub fn open(dir: &Path) -> Result<ModelFolder> {
-        let manifest = read_manifest(dir)?;
+        let bytes = manifest_bytes(dir)?;
+        let manifest = parse_manifest(&dir.join(MANIFEST_FILE), &bytes)?;
         for (name, entry) in &manifest.files {
             check_size(dir, name, entry)?;
         }
@@ -46,6 +51,7 @@ impl ModelFolder {
         if manifest.routing.is_some() {
             files[0].check_finite(&layout::routers(&manifest.shape))?;
         }
+        check_not_replaced(dir, &bytes)?;
         Ok(ModelFolder { dir: dir.to_path_buf(), manifest, files })
     }
 
@@ -130,7 +136,12 @@ fn open_slice(dir: &Path, manifest: &Manifest, slice: usize) -> Result<Tensors> 
     let path = dir.join(&name);
     let entry =
         manifest.files.get(&name).ok_or_else(|| Error::damaged(dir.join(MANIFEST_FILE), "files", &name, "none"))?;
-    let container = Container::open(&path, |header| {
+    let file = OpenFile::open(&path)?.with_sha256(&entry.sha256);
+    if file.bytes() != entry.bytes {
+        let (expected, got) = (format!("{} bytes", entry.bytes), format!("{} bytes", file.bytes()));
+        return Err(Error::damaged(path, "length", expected, got));
+    }
+    let container = Container::open(file, |header| {
         let hash = sha256(header);
         let expected = entry.header_sha256.as_deref().unwrap_or("a hash in the manifest");
         if hash == expected { Ok(()) } else { Err(Error::damaged(&path, "SHA-256 of the header", expected, hash)) }
@@ -155,16 +166,25 @@ fn check_size(dir: &Path, name: &str, entry: &FileEntry) -> Result<()> {
     }
 }
 
-fn read_manifest(dir: &Path) -> Result<Manifest> {
+/// The files were opened one after another: those of a folder that gave way meanwhile could be of two models, which may
+/// have the same headers.
+fn check_not_replaced(dir: &Path, manifest: &[u8]) -> Result<()> {
+    if manifest_bytes(dir)? == manifest {
+        return Ok(());
+    }
+    let expected = "the same one before and after the files were opened";
+    Err(Error::damaged(dir.join(MANIFEST_FILE), "manifest", expected, "another one: open the folder again"))
+}
+
+fn manifest_bytes(dir: &Path) -> Result<Vec<u8>> {
     let path = dir.join(MANIFEST_FILE);
-    let bytes = std::fs::read(&path).map_err(|fault| match fault.kind() {
+    std::fs::read(&path).map_err(|fault| match fault.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Error::ModelMissing {
             path: dir.to_path_buf(),
             advice: format!("`edge-run quantize SRC -o {}` makes one", dir.display()),
         },
         _ => Error::io("read", &path)(fault),
-    })?;
-    parse_manifest(&path, &bytes)
+    })
 }
 
 /// The manifest in `bytes`, its fields found possible and supported.
@@ -222,6 +242,15 @@ fn is_plain_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_gives_way_while_it_is_opened_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(MANIFEST_FILE), "first").unwrap();
+        check_not_replaced(dir.path(), b"first").unwrap();
+        let message = check_not_replaced(dir.path(), b"other").unwrap_err().to_string();
+        assert!(message.contains(MANIFEST_FILE) && message.contains("open the folder again"), "{message}");
+    }
 
     #[test]
     fn names_that_leave_the_folder_are_not_plain() {

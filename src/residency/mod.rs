@@ -16,7 +16,7 @@ pub use store::{State, Store, Unit};
 pub use stream::{Delivery, RING_BYTES, Stream};
 
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::TensorPlace;
 use crate::precision::Depth;
 use crate::recording::Buffer;
@@ -84,7 +84,10 @@ struct Arrival {
 pub struct Residency {
     store: Store,
     parts: Vec<Part>,
-    stream: Stream,
+    /// None after its thread ended, until something is asked for again.
+    stream: Option<Stream>,
+    /// Bytes that streams before this one read.
+    read_before: u64,
     /// By the numbers of their requests. Of a request that is not here, what still comes is dropped.
     arrivals: HashMap<u64, Arrival>,
     /// Freed units whose memory the device has not let go of.
@@ -103,7 +106,8 @@ impl Residency {
         Ok(Residency {
             store: Store::new(&unit_bytes, budget_bytes),
             parts,
-            stream: Stream::start()?,
+            stream: Some(Stream::start()?),
+            read_before: 0,
             arrivals: HashMap::new(),
             retiring: Vec::new(),
             now: 0,
@@ -138,7 +142,7 @@ impl Residency {
                 self.ask(engine);
                 let mut taken = 0;
                 while taken < BOUNDARY_BYTES
-                    && let Some(delivery) = self.stream.try_next()
+                    && let Some(delivery) = self.try_next(engine)
                 {
                     taken += self.take(engine, delivery, &mut moves);
                     self.ask(engine);
@@ -149,7 +153,7 @@ impl Residency {
                 for _ in 0..units {
                     let Some(number) = self.ask_one(engine) else { break };
                     while self.arrivals.contains_key(&number) {
-                        self.take_next(engine, &mut moves)?;
+                        self.take_next(engine, &mut moves);
                     }
                 }
             }
@@ -170,7 +174,7 @@ impl Residency {
             if self.arrivals.is_empty() || patience.is_some_and(|patience| begin.elapsed() >= patience) {
                 return Ok(moves);
             }
-            self.take_next(engine, &mut moves)?;
+            self.take_next(engine, &mut moves);
             self.wait_for_memory(engine)?;
         }
     }
@@ -187,8 +191,8 @@ impl Residency {
 
     /// Where the slices are, and what was done so far.
     pub fn report(&self) -> SliceReport {
-        let (resident_bytes, read_bytes) = (self.store.resident_bytes(), self.stream.read_bytes());
-        SliceReport { resident_bytes, read_bytes, ..self.report }
+        let read_bytes = self.read_before + self.stream.as_ref().map_or(0, Stream::read_bytes);
+        SliceReport { resident_bytes: self.store.resident_bytes(), read_bytes, ..self.report }
     }
 
     /// What could not be had since the last call, in words: one for each time that loading pauses for it.
@@ -216,15 +220,54 @@ impl Residency {
                 }
             }
         }
-        let number = self.stream.request(tensors);
-        self.arrivals.insert(number, Arrival { unit, buffers });
-        Some(number)
+        match self.request(tensors) {
+            Ok(number) => {
+                self.arrivals.insert(number, Arrival { unit, buffers });
+                Some(number)
+            }
+            Err(fault) => {
+                buffers.into_iter().for_each(|buffer| engine.destroy(buffer));
+                self.fail(unit, &fault);
+                self.lose_stream(engine, &fault);
+                None
+            }
+        }
     }
 
-    fn take_next(&mut self, engine: &mut dyn Engine, moves: &mut Moves) -> Result<()> {
-        let delivery = self.stream.wait_next()?;
-        self.take(engine, delivery, moves);
-        Ok(())
+    /// Asks the stream, which is started again where its thread has ended.
+    fn request(&mut self, tensors: Vec<TensorPlace>) -> Result<u64> {
+        if self.stream.is_none() {
+            self.stream = Some(Stream::start()?);
+        }
+        self.stream.as_mut().expect("it was started").request(tensors)
+    }
+
+    fn take_next(&mut self, engine: &mut dyn Engine, moves: &mut Moves) {
+        match self.stream.as_mut().map(Stream::wait_next) {
+            Some(Ok(delivery)) => {
+                self.take(engine, delivery, moves);
+            }
+            Some(Err(fault)) => self.lose_stream(engine, &fault),
+            None => {}
+        }
+    }
+
+    fn try_next(&mut self, engine: &mut dyn Engine) -> Option<Delivery> {
+        match self.stream.as_mut()?.try_next() {
+            Ok(delivery) => delivery,
+            Err(fault) => {
+                self.lose_stream(engine, &fault);
+                None
+            }
+        }
+    }
+
+    /// The thread that reads has ended: what was on its way does not come, and is tried again like any other fault.
+    fn lose_stream(&mut self, engine: &mut dyn Engine, fault: &Error) {
+        self.read_before += self.stream.take().map_or(0, |stream| stream.read_bytes());
+        let mut numbers: Vec<u64> = self.arrivals.keys().copied().collect();
+        numbers.sort_unstable();
+        numbers.into_iter().for_each(|number| self.drop_arrival(engine, number, fault));
     }
 
     /// Takes a delivery; the bytes handed to the device.
@@ -234,7 +277,9 @@ impl Residency {
                 let length = bytes.len() as u64;
                 let to = self.arrivals.get(&number).map(|arrival| arrival.buffers[tensor].span(offset, length));
                 let uploaded = to.map(|to| engine.upload(to, &bytes));
-                self.stream.give_back(bytes);
+                if let Some(stream) = &mut self.stream {
+                    stream.give_back(bytes);
+                }
                 if let Some(Err(fault)) = uploaded {
                     self.drop_arrival(engine, number, &fault);
                 }
@@ -267,14 +312,14 @@ impl Residency {
         unwanted.into_iter().for_each(|unit| self.count_freed(unit));
     }
 
-    fn drop_arrival(&mut self, engine: &mut dyn Engine, number: u64, fault: &crate::error::Error) {
+    fn drop_arrival(&mut self, engine: &mut dyn Engine, number: u64, fault: &Error) {
         if let Some(Arrival { unit, buffers }) = self.arrivals.remove(&number) {
             buffers.into_iter().for_each(|buffer| engine.destroy(buffer));
             self.fail(unit, fault);
         }
     }
 
-    fn fail(&mut self, unit: Unit, fault: &crate::error::Error) {
+    fn fail(&mut self, unit: Unit, fault: &Error) {
         if self.store.failed(unit, self.now) {
             self.report.faults += 1;
             self.faults.push(format!("slice {} of {}: {fault}", unit.slice, self.parts[unit.part].name));
@@ -303,3 +348,7 @@ impl Residency {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "residency_tests.rs"]
+mod tests;

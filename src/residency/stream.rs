@@ -1,13 +1,13 @@
 //! Slices from their files to the model's thread: a thread that reads, and a ring of chunks between the two.
 //!
-//! Files are read at positions and never through a map: a file that is cut short or taken away while the model runs is
-//! then an error, where a map would end the process.
+//! Files are read at positions and never through a map: a file that is cut short while the model runs is then an error,
+//! where a map would end the process. They are the files that the model folder opened: what takes their names later is
+//! of another model and not read.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
@@ -87,25 +87,27 @@ impl Stream {
         Ok(Stream { requests, empty, ready, read_bytes, thread, next: 0 })
     }
 
-    /// Asks for tensors; the number that their deliveries will carry.
-    pub fn request(&mut self, tensors: Vec<TensorPlace>) -> u64 {
+    /// Asks for tensors; the number that their deliveries will carry. Fails where the thread has ended.
+    pub fn request(&mut self, tensors: Vec<TensorPlace>) -> Result<u64> {
         let number = self.next;
         self.next += 1;
         let requests = self.requests.as_ref().expect("there until this is dropped");
-        // A thread that has ended delivers nothing, which whoever waits is told.
-        let _ = requests.send(Request { number, tensors });
-        number
+        requests.send(Request { number, tensors }).map_err(|_| ended())?;
+        Ok(number)
     }
 
-    /// The next delivery, if there is one.
-    pub fn try_next(&mut self) -> Option<Delivery> {
-        self.ready.try_recv().ok()
+    /// The next delivery, if there is one. Fails where the thread has ended.
+    pub fn try_next(&mut self) -> Result<Option<Delivery>> {
+        match self.ready.try_recv() {
+            Ok(delivery) => Ok(Some(delivery)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(ended()),
+        }
     }
 
     /// Waits for the next delivery. Fails where the thread has ended.
     pub fn wait_next(&mut self) -> Result<Delivery> {
-        let gone = |_| Error::io("read from", "the thread that reads slices")(ErrorKind::BrokenPipe.into());
-        self.ready.recv().map_err(gone)
+        self.ready.recv().map_err(|_| ended())
     }
 
     /// Gives a chunk back to be filled again.
@@ -130,6 +132,11 @@ impl Drop for Stream {
     }
 }
 
+/// The thread is there as long as the stream, unless it panicked.
+fn ended() -> Error {
+    Error::io("read from", "the thread that reads slices")(ErrorKind::BrokenPipe.into())
+}
+
 /// Reads the tensors, chunk by chunk; whether anybody still wants them.
 fn read(
     number: u64,
@@ -139,41 +146,24 @@ fn read(
     counter: &AtomicU64,
 ) -> Result<bool> {
     for (tensor, place) in tensors.iter().enumerate() {
-        let mut file = open(place)?;
         for offset in (0..place.bytes).step_by(CHUNK_BYTES as usize) {
             let Ok(mut bytes) = empty.recv() else { return Ok(false) };
             bytes.resize(CHUNK_BYTES.min(place.bytes - offset) as usize, 0);
-            if let Err(fault) = file.read_exact(&mut bytes) {
+            if let Err(fault) = place.file.read_exact_at(&mut bytes, place.offset + offset) {
                 // The chunk is the ring's, whatever came of it.
                 let _ = deliver.send(Delivery::Chunk { number: u64::MAX, tensor, offset, bytes });
-                return Err(told(place, fault));
+                let expected = format!("{} bytes from byte {} on", place.bytes, place.offset);
+                return Err(Error::damaged(place.file.path(), &place.name, expected, fault));
             }
             counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             if deliver.send(Delivery::Chunk { number, tensor, offset, bytes }).is_err() {
                 return Ok(false);
             }
         }
+        // After the bytes were read, so that what was written meanwhile is found too.
+        place.file.check_unchanged()?;
     }
     Ok(true)
-}
-
-/// The file at the begin of the tensor. It is opened anew for each, so that one that was replaced is found.
-fn open(place: &TensorPlace) -> Result<File> {
-    let failed = |fault| told(place, fault);
-    let mut file = File::open(&place.file).map_err(failed)?;
-    let found = file.metadata().map_err(failed)?;
-    if found.is_file() && found.len() != place.file_bytes {
-        let (expected, got) = (format!("{} bytes", place.file_bytes), format!("{} bytes", found.len()));
-        return Err(Error::damaged(&place.file, format!("{}, length of the file", place.name), expected, got));
-    }
-    file.seek(SeekFrom::Start(place.offset)).map_err(failed)?;
-    Ok(file)
-}
-
-/// A fault of a read as an error that names file and tensor.
-fn told(place: &TensorPlace, fault: std::io::Error) -> Error {
-    let expected = format!("{} bytes from byte {} on", place.bytes, place.offset);
-    Error::damaged(&place.file, &place.name, expected, fault)
 }
 
 #[cfg(test)]
@@ -181,14 +171,28 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::format::OpenFile;
 
-    fn place(file: &Path, offset: u64, bytes: u64, file_bytes: u64) -> TensorPlace {
-        TensorPlace { file: file.to_path_buf(), name: "layers.0.o.slice1".into(), offset, bytes, file_bytes }
+    impl Stream {
+        /// A stream whose thread has ended, as after a panic.
+        pub fn ended_for_test() -> Stream {
+            let (requests, empty, ready) = (channel().0, channel().0, channel().1);
+            let read_bytes = Arc::new(AtomicU64::new(7));
+            Stream { requests: Some(requests), empty: Some(empty), ready, read_bytes, thread: None, next: 0 }
+        }
+    }
+
+    fn open(file: &Path) -> Arc<OpenFile> {
+        Arc::new(OpenFile::open(file).unwrap())
+    }
+
+    fn place(file: &Arc<OpenFile>, offset: u64, bytes: u64) -> TensorPlace {
+        TensorPlace { file: Arc::clone(file), name: "layers.0.o.slice1".into(), offset, bytes }
     }
 
     /// All that a request yields, tensors joined.
     fn collect(stream: &mut Stream, tensors: &[TensorPlace]) -> Result<Vec<Vec<u8>>> {
-        let number = stream.request(tensors.to_vec());
+        let number = stream.request(tensors.to_vec())?;
         let mut all = vec![Vec::new(); tensors.len()];
         loop {
             match stream.wait_next()? {
@@ -211,10 +215,10 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let bytes: Vec<u8> = (0..3 * CHUNK_BYTES / 2 + 100).map(|at| (at % 251) as u8).collect();
         std::fs::write(file.path(), &bytes).unwrap();
-        let (long, whole) = (3 * CHUNK_BYTES / 2, bytes.len() as u64);
+        let (file, long) = (open(file.path()), 3 * CHUNK_BYTES / 2);
         let mut stream = Stream::start().unwrap();
         for _ in 0..3 {
-            let tensors = [place(file.path(), 100, long, whole), place(file.path(), 7, 13, whole)];
+            let tensors = [place(&file, 100, long), place(&file, 7, 13)];
             assert_eq!(collect(&mut stream, &tensors).unwrap(), [&bytes[100..], &bytes[7..20]]);
         }
         assert_eq!(stream.read_bytes(), 3 * (long + 13));
@@ -223,20 +227,31 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_named_and_the_next_request_is_served() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("slice-1.safetensors");
-        std::fs::write(&file, [1; 64]).unwrap();
+        let path = dir.path().join("slice-1.safetensors");
+        std::fs::write(&path, [1; 64]).unwrap();
+        let file = open(&path);
         let mut stream = Stream::start().unwrap();
         // More often than there are chunks: none is lost by a failure.
         for _ in 0..2 * CHUNKS {
-            let message = collect(&mut stream, &[place(&file, 32, 64, 64)]).unwrap_err().to_string();
+            let message = collect(&mut stream, &[place(&file, 32, 64)]).unwrap_err().to_string();
             assert!(message.contains("slice-1.safetensors") && message.contains("layers.0.o.slice1"), "{message}");
         }
-        let message = collect(&mut stream, &[place(&file, 0, 64, 128)]).unwrap_err().to_string();
-        assert!(message.ends_with("length of the file: expected 128 bytes, got 64 bytes"), "{message}");
-        assert!(collect(&mut stream, &[place(dir.path(), 0, 8, 8)]).is_err(), "a folder is no file");
-        assert!(collect(&mut stream, &[place(&dir.path().join("gone"), 0, 8, 8)]).is_err());
-        assert_eq!(collect(&mut stream, &[place(&file, 0, 4, 64)]).unwrap(), [[1; 4]]);
+        assert_eq!(collect(&mut stream, &[place(&file, 0, 4)]).unwrap(), [[1; 4]]);
+        // Another file of its length and name is not it.
+        std::fs::rename(&path, dir.path().join("aside")).unwrap();
+        std::fs::write(&path, [2; 64]).unwrap();
+        assert_eq!(collect(&mut stream, &[place(&file, 0, 4)]).unwrap(), [[1; 4]]);
+        std::fs::write(dir.path().join("aside"), [2; 32]).unwrap();
+        let message = collect(&mut stream, &[place(&file, 0, 4)]).unwrap_err().to_string();
+        assert!(message.ends_with("length: expected 64 bytes, got 32 bytes"), "{message}");
         // A request that nobody waits for does not keep the thread.
-        stream.request(vec![place(&file, 0, 64, 64); 40]);
+        stream.request(vec![place(&file, 0, 64); 40]).unwrap();
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_is_told() {
+        let mut stream = Stream::ended_for_test();
+        assert!(stream.try_next().unwrap_err().to_string().contains("the thread that reads slices"));
+        assert!(stream.wait_next().is_err() && stream.request(Vec::new()).is_err());
     }
 }

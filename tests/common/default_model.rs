@@ -6,21 +6,24 @@ use std::path::{Path, PathBuf};
 use edge_run::cli::default_model_dir;
 use edge_run::format::{MANIFEST_FILE, ModelFolder};
 
-/// The folder in `EDGE_RUN_TEST_MODEL`, else the user's default model; the reason where there is neither.
+/// The folder in `EDGE_RUN_TEST_MODEL`, else the user's default model; the reason where there is neither. A folder that
+/// the variable names must be there.
 pub fn default_model() -> Result<ModelFolder, String> {
-    let given = std::env::var_os("EDGE_RUN_TEST_MODEL").map(PathBuf::from);
-    let dir = given.map_or_else(default_model_dir, Ok).map_err(|e| e.to_string())?;
+    if let Some(given) = std::env::var_os("EDGE_RUN_TEST_MODEL").map(PathBuf::from) {
+        return Ok(ModelFolder::open(&given).expect("EDGE_RUN_TEST_MODEL names a sound model"));
+    }
+    let dir = default_model_dir().map_err(|e| e.to_string())?;
     if !dir.join(MANIFEST_FILE).exists() {
         return Err(format!("there is no default model at {}", dir.display()));
     }
     Ok(ModelFolder::open(&dir).expect("the default model is sound"))
 }
 
-/// A file of the reference's record, which is kept beside the repository; the reason where it is not there.
+/// A file of the reference's record, which `tests/golden/make.py` made.
 #[allow(dead_code, reason = "not every test that has the model compares it with the record")]
-pub fn record(name: &str) -> Result<Vec<u8>, String> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden").join(name);
-    std::fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))
+pub fn record(name: &str) -> Vec<u8> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    std::fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
 }
 
 /// Says why a test could not run, past the harness, which keeps what is printed to itself.

@@ -63,8 +63,17 @@ pub fn tiny_hf_folder(dir: &Path, seed: u64, tied: bool) -> LlamaShape {
 
 /// Quantizes the model at `source` to `out` in groups of 64.
 pub fn quantize_tiny(source: &Path, out: &Path) -> edge_run::Result<Report> {
-    let options = Options { out: out.to_path_buf(), group_size: Some(64), calibration: None, replace: false };
-    quantize(&mut *open(source)?, &options, &mut |_| ControlFlow::Continue(()))
+    quantize_tiny_with(source, &tiny_options(out, false))
+}
+
+/// To `out`, in groups of 64, over what is there or not.
+pub fn tiny_options(out: &Path, replace: bool) -> Options {
+    Options { out: out.to_path_buf(), group_size: Some(64), calibration: None, replace }
+}
+
+/// Quantizes the model at `source` as told.
+pub fn quantize_tiny_with(source: &Path, options: &Options) -> edge_run::Result<Report> {
+    quantize(&mut *open(source)?, options, &mut |_| ControlFlow::Continue(()))
 }
 
 /// A random model whose weights F32, F16 and BF16 all hold exactly.

@@ -1,0 +1,5 @@
+//! A calibration pack.
+
+#![no_main]
+
+edge_run_fuzz::target!("pack");
