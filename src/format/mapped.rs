@@ -33,6 +33,10 @@ impl MappedTensor {
 #[allow(unsafe_code, reason = "a map is a view of memory that the operating system, not Rust, keeps unchanged")]
 pub fn map_file(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(Error::io("read", path))?;
+    // A pipe or a device has no bytes to map, and reading its length from a map would be of no use.
+    if !file.metadata().map_err(Error::io("read", path))?.is_file() {
+        return Err(Error::damaged(path, "content", "a regular file", "another kind of file"));
+    }
     // SAFETY: the bytes must not change while they are borrowed. Model folders and packs are written aside and renamed
     // into place, never changed where they are, so this crate does not touch a file that it mapped. Another program
     // that writes to the file can make us read other numbers, which is harmless as no byte is trusted beyond the range

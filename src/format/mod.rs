@@ -25,6 +25,8 @@
 pub mod codes;
 mod container;
 mod hash;
+mod header;
+mod holder;
 pub mod layout;
 mod manifest;
 mod mapped;
@@ -35,10 +37,11 @@ mod summary;
 mod writer;
 
 pub use container::TensorPlace;
+pub use header::{HEADER_BYTES_MAX, parse_header};
 pub use manifest::{Calibration, FileEntry, Manifest, ModelSource, Quantization};
 pub use mapped::{MappedTensor, map_file};
 pub use pack::{PACK_VERSION, Pack, PackInfo};
-pub use place::write_whole;
+pub use place::{file_place, follow_links, write_whole};
 pub use reader::{ModelFolder, VerifyReport};
 pub use summary::{DepthBits, FolderSummary, RoutingSummary};
 pub use writer::FolderWriter;

@@ -11,6 +11,8 @@ use super::mapped::MappedTensor;
 use super::summary::FolderSummary;
 use super::{ARCHITECTURE, FORMAT_VERSION, MANIFEST_FILE, PLAIN_VERSION, THRESHOLDS_RULE};
 use crate::error::{Error, Result};
+use crate::filetype::{self, FileType};
+use crate::json;
 use crate::precision::SLICES;
 use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
@@ -145,7 +147,12 @@ fn check_size(dir: &Path, name: &str, entry: &FileEntry) -> Result<()> {
     match std::fs::metadata(&path) {
         Ok(found) if found.is_file() && found.len() == entry.bytes => Ok(()),
         Ok(found) if found.is_file() => {
-            Err(Error::damaged(path, "length", expected(), format!("{} bytes", found.len())))
+            // A clone without Git LFS, or a page in the place of a file, is told better by its name than by its length.
+            let leftover = match filetype::of_file(&path)? {
+                left @ FileType::Leftover(_) => left.refusal(&path, &expected()),
+                _ => None,
+            };
+            Err(leftover.unwrap_or_else(|| filetype::wrong_length(&path, entry.bytes, found.len())))
         }
         Ok(_) => Err(Error::damaged(path, "length", expected(), "no regular file")),
         Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => {
@@ -157,18 +164,20 @@ fn check_size(dir: &Path, name: &str, entry: &FileEntry) -> Result<()> {
 
 fn read_manifest(dir: &Path) -> Result<Manifest> {
     let path = dir.join(MANIFEST_FILE);
-    let bytes = std::fs::read(&path).map_err(|fault| match fault.kind() {
+    let missing = |fault: std::io::Error| match fault.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Error::ModelMissing {
             path: dir.to_path_buf(),
             advice: format!("`edge-run quantize SRC -o {}` makes one", dir.display()),
         },
         _ => Error::io("read", &path)(fault),
-    })?;
-    parse_manifest(&path, &bytes)
+    };
+    // Looked for first, as only a manifest that is not there means that there is no model.
+    std::fs::metadata(&path).map_err(missing)?;
+    parse_manifest(&path, &json::read_config(&path)?)
 }
 
-/// The manifest in `bytes`, its fields found possible and supported.
-fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest> {
+/// The manifest in `text`, its fields found possible and supported.
+fn parse_manifest(path: &Path, text: &str) -> Result<Manifest> {
     /// What every version's manifest has, read first because another version may have other fields.
     #[derive(serde::Deserialize)]
     struct Versioned {
@@ -176,13 +185,13 @@ fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest> {
     }
 
     let damaged = |fault: serde_json::Error| Error::damaged(path, "JSON", "a model's manifest", fault);
-    let Versioned { format_version } = serde_json::from_slice(bytes).map_err(damaged)?;
+    let Versioned { format_version } = serde_json::from_str(text).map_err(damaged)?;
     if ![PLAIN_VERSION, FORMAT_VERSION].contains(&format_version) {
         let (what, got) = (format!("version of the model folder of `{}`,", path.display()), format_version.to_string());
         let supported = format!("{PLAIN_VERSION} and {FORMAT_VERSION}: quantize the model again");
         return Err(Error::Unsupported { what, got, supported });
     }
-    let manifest: Manifest = serde_json::from_slice(bytes).map_err(damaged)?;
+    let manifest: Manifest = serde_json::from_str(text).map_err(damaged)?;
     let needed = needed_version(&manifest.quantization, manifest.routing.as_ref());
     if format_version < needed {
         let expected = format!("{needed}, as a folder with routers or calibrated ranges has");
@@ -214,7 +223,7 @@ fn supported(what: &str, got: impl ToString, supported: impl ToString) -> Result
 }
 
 /// Whether `name` names a file right in the folder, on every operating system: a manifest must not point out of it.
-fn is_plain_name(name: &str) -> bool {
+pub(super) fn is_plain_name(name: &str) -> bool {
     let one_part = matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
     one_part && !name.contains(['/', '\\', ':'])
 }
