@@ -22,6 +22,7 @@
 //! A calibration [`Pack`] is one safetensors file: the scales of every site and the routers, under the names above, and
 //! its [`PackInfo`] as JSON under the key `edge_run_calibration` of `__metadata__`.
 
+mod advice;
 pub mod codes;
 mod container;
 mod hash;

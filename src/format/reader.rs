@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Component, Path, PathBuf};
 
+use super::advice::advice;
 use super::container::{Container, TensorPlace, Tensors};
 use super::hash::{sha256, sha256_of_file};
 use super::layout;
@@ -167,7 +168,7 @@ fn read_manifest(dir: &Path) -> Result<Manifest> {
     let missing = |fault: std::io::Error| match fault.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Error::ModelMissing {
             path: dir.to_path_buf(),
-            advice: format!("`edge-run quantize SRC -o {}` makes one", dir.display()),
+            advice: advice(dir),
         },
         _ => Error::io("read", &path)(fault),
     };
