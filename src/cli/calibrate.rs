@@ -31,6 +31,7 @@ mod training {
     use crate::cli::{devices, stop};
     use crate::engine::DeviceKind;
     use crate::error::{Error, Result};
+    use crate::format::file_place;
     use crate::quantize;
 
     /// Lines that a run leaves on a terminal's scroll, or in a log.
@@ -42,8 +43,11 @@ mod training {
             let expected = "a path where nothing is, or --force";
             return Err(Error::argument("--output", expected, options.out.display()));
         }
+        // Before hours of work, so that nothing about the place can make it be for nothing.
+        file_place(&options.out)?;
         stop::watch();
         let mut source = quantize::open(&args.source)?;
+        source.warnings().iter().for_each(|warning| note(format_args!("warning: {warning}")));
         let (device, name) = device(args)?;
         note(format_args!("{}: calibration on {name}", source.model_source().name));
         let mut bars = Bars { steps: options.steps, shown: None };

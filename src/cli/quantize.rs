@@ -14,6 +14,7 @@ use crate::quantize::{self, Options, Progress, Stage};
 pub fn run(args: &QuantizeArgs) -> Done {
     stop::watch();
     let mut source = quantize::open(&args.source)?;
+    source.warnings().iter().for_each(|warning| note(format_args!("warning: {warning}")));
     let options = Options {
         out: args.out.clone(),
         group_size: args.group_size,

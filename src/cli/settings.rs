@@ -120,17 +120,7 @@ pub fn open_model(args: &ModelArgs) -> Result<ModelFolder> {
             Err(Error::ModelMissing { path: dir, advice })
         };
     };
-    if is_source(dir) {
-        let advice =
-            format!("this is a source; `edge-run quantize {} -o DIR` makes a model folder of it", dir.display());
-        return Err(Error::ModelMissing { path: dir.clone(), advice });
-    }
     ModelFolder::open(dir)
-}
-
-/// Whether the path is what `quantize` reads, rather than what it writes.
-fn is_source(path: &Path) -> bool {
-    path.is_file() || (path.join("config.json").is_file() && !path.join(MANIFEST_FILE).exists())
 }
 
 /// The positional prompt, unless it is a command that came after options: `-v devices` is hardly a question.

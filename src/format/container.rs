@@ -12,10 +12,12 @@ use memmap2::Mmap;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
+use super::header::{HEADER_BYTES_MAX, parse_header};
 use super::layout::TensorSpec;
 use super::mapped::{MappedTensor, map_open_file};
 use super::open_file::OpenFile;
 use crate::error::{Error, Result};
+use crate::filetype;
 
 /// Bytes of the field before a header, which holds the header's length.
 const LENGTH_BYTES: usize = 8;
@@ -41,11 +43,10 @@ impl Container {
         // A copy, so that what was checked is what is read.
         let header = header_of(path, &map)?.to_vec();
         check(&header)?;
-        let metadata: Metadata = serde_json::from_slice(&header[LENGTH_BYTES..])
-            .map_err(|fault| Error::damaged(path, "header", "a safetensors header", fault))?;
-        let end = header.len() + metadata.data_len();
-        if end != map.len() {
-            return Err(Error::damaged(path, "length", format!("{end} bytes"), format!("{} bytes", map.len())));
+        let metadata = parse_header(path, &header[LENGTH_BYTES..])?;
+        let end = header.len() as u64 + metadata.data_len() as u64;
+        if end != map.len() as u64 {
+            return Err(filetype::wrong_length(path, end, map.len() as u64));
         }
         Ok(Container { file, map, header_bytes: header.len(), metadata })
     }
@@ -165,6 +166,9 @@ fn header_of<'a>(path: &Path, map: &'a [u8]) -> Result<&'a [u8]> {
     let short = |wanted: String| Error::damaged(path, "header", wanted, format!("a file of {} bytes", map.len()));
     let (length, _) = map.split_first_chunk::<LENGTH_BYTES>().ok_or_else(|| short("8 bytes of length".into()))?;
     let length = u64::from_le_bytes(*length);
+    if length > HEADER_BYTES_MAX {
+        return Err(Error::damaged(path, "header length", format!("at most {HEADER_BYTES_MAX} bytes"), length));
+    }
     let end = usize::try_from(length).ok().and_then(|length| length.checked_add(LENGTH_BYTES));
     end.and_then(|end| map.get(..end)).ok_or_else(|| short(format!("{length} bytes")))
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{FORMAT_VERSION, PLAIN_VERSION};
+use crate::json;
 use crate::precision::{SLICE_BITS, SLICES};
 use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
@@ -28,6 +29,7 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routing: Option<Thresholds>,
     /// Every other file of the folder, by name.
+    #[serde(deserialize_with = "json::unique")]
     pub files: BTreeMap<String, FileEntry>,
 }
 

@@ -22,9 +22,12 @@
 //! A calibration [`Pack`] is one safetensors file: the scales of every site and the routers, under the names above, and
 //! its [`PackInfo`] as JSON under the key `edge_run_calibration` of `__metadata__`.
 
+mod advice;
 pub mod codes;
 mod container;
 mod hash;
+mod header;
+mod holder;
 pub mod layout;
 mod manifest;
 mod mapped;
@@ -36,11 +39,12 @@ mod summary;
 mod writer;
 
 pub use container::TensorPlace;
+pub use header::{HEADER_BYTES_MAX, parse_header};
 pub use manifest::{Calibration, FileEntry, Manifest, ModelSource, Quantization};
 pub use mapped::{MappedTensor, map_file};
 pub use open_file::OpenFile;
 pub use pack::{PACK_VERSION, Pack, PackInfo};
-pub use place::write_whole;
+pub use place::{file_place, follow_links, write_whole};
 pub use reader::{ModelFolder, VerifyReport};
 pub use summary::{DepthBits, FolderSummary, RoutingSummary};
 pub use writer::FolderWriter;

@@ -27,6 +27,10 @@ impl OpenFile {
         let failed = |fault| Error::io("read", path)(fault);
         let file = File::open(path).map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
+        // A pipe or a device has no bytes to map or to read at positions.
+        if !found.is_file() {
+            return Err(Error::damaged(path, "content", "a regular file", "another kind of file"));
+        }
         let modified = Mutex::new(found.modified().ok());
         Ok(OpenFile { path: path.to_path_buf(), file, bytes: found.len(), sha256: None, modified })
     }

@@ -13,7 +13,7 @@ use super::container::{Container, ContainerWriter, Tensors};
 use super::hash::sha256;
 use super::layout::{self, SlicedSpec, TensorSpec};
 use super::open_file::OpenFile;
-use super::place::sync_dir;
+use super::place::{file_place, sync_dir};
 use crate::error::{Error, Result};
 use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
@@ -95,14 +95,15 @@ impl Pack {
         Some(cast_slice(bytes))
     }
 
-    /// Writes a pack to `path`, where it appears whole, in place of what was there, or not at all. `tensor_bytes` is
+    /// Writes a pack to `path`, or where that leads to as a link. It appears there whole, in place of what was there, or
+    /// not at all. `tensor_bytes` is
     /// asked for the data of each of [`layout::pack_tensors`], in their order. Fails where the result is no pack that
     /// [`Pack::open`] takes; panics where a tensor has not the bytes of its shape.
     pub fn write(path: &Path, info: &PackInfo, tensor_bytes: &mut dyn FnMut(&TensorSpec) -> Vec<u8>) -> Result<()> {
         let facts = serde_json::to_string(info).expect("facts have only text, numbers and maps");
         parse_info(path, &facts)?;
+        let path = &file_place(path)?;
         let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         let aside = tempfile::Builder::new().prefix(".pack.partial-").tempdir_in(parent);
         let aside = aside.map_err(Error::io("create", parent))?;
         // Of the same name, so that a fault names the pack.

@@ -1,124 +1,202 @@
-//! Puts a finished folder or file where it belongs in one step, and clears what killed runs left.
+//! Puts a finished folder or file where it belongs, and finds out at the beginning whether it can be put there.
+//!
+//! A model is made in a [`Holder`]: beside its place, where nothing is there, and in it, where it is a folder already.
+//! The holder is locked, so that a second run for the same place is refused at once, and what a killed run left is
+//! cleared by the next. A folder that is there keeps its other files, its owner and the links to it, and may be a mount
+//! point.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
-use tempfile::TempDir;
-
-use super::MANIFEST_FILE;
+use super::holder::{Holder, manifest_last, move_all, names};
+use super::reader::is_plain_name;
+use super::{CHAT_TEMPLATE_FILE, GENERATION_FILE, MANIFEST_FILE, TOKENIZER_FILE, layout};
 use crate::error::{Error, Result};
+use crate::json;
+use crate::precision::SLICES;
 
-/// Age from which a leftover cannot belong to a run that is still writing.
-pub const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Links that are followed from one to the next.
+const LINKS_MAX: usize = 40;
+/// The holder's name in a folder that is there.
+const INNER_HOLDER: &str = ".edge-run.partial";
 
-/// Writes a file that appears whole or not at all, whoever else writes it; its folder is there.
+/// Writes a file that appears whole or not at all, whoever else writes it; its folder is there. A link is followed.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let path = &link_target(path).unwrap_or(path.to_path_buf());
+    let mut file = tempfile::NamedTempFile::new_in(folder_of(path))?;
     io::Write::write_all(&mut file, bytes)?;
     file.persist(path)?;
     Ok(())
 }
 
-/// Where a folder is to appear.
+/// The path that `path` leads to when links at its end are followed; the last one may lead to nothing that is there.
+pub fn follow_links(path: &Path) -> Result<PathBuf> {
+    let real = link_target(path).ok_or_else(|| refused(path, "a path", "links that lead in a circle"))?;
+    if real != plain(path) && !folder_of(&real).is_dir() {
+        let got = format!("a link to `{}`, whose folder is not there", real.display());
+        return Err(refused(path, "a path", got));
+    }
+    Ok(real)
+}
+
+/// Where a file that is written at the end of long work will be: `path` with links followed. Fails where it could not
+/// be written; its folder is made.
+pub fn file_place(path: &Path) -> Result<PathBuf> {
+    let real = follow_links(path)?;
+    if real.is_dir() {
+        return Err(refused(path, "the path of a file", "a folder"));
+    }
+    let folder = folder_of(&real);
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    tempfile::Builder::new().prefix(".edge-run.").tempfile_in(folder).map_err(Error::io("write", folder))?;
+    Ok(real)
+}
+
+/// Where a model folder is to appear, held until it is dropped.
 #[derive(Debug)]
 pub struct Place {
+    /// As it was asked for.
+    shown: PathBuf,
+    /// Links followed.
     dir: PathBuf,
-    parent: PathBuf,
-    name: String,
-    replace: bool,
+    /// Whether `dir` is a folder that was there before.
+    there: bool,
+    /// Files of the model that is replaced.
+    old: Vec<String>,
+    holder: Holder,
+    /// Folders that were made for the place.
+    _parents: NewFolders,
 }
 
 impl Place {
-    /// The place `dir`. Unless it is absent or an empty folder, it is an error; with `replace` it may be a model folder
-    /// too.
-    pub fn new(dir: &Path, replace: bool) -> Result<Place> {
-        let argument = |got: String| {
-            let expected = if replace { "no folder, an empty one or a model" } else { "no folder or an empty one" };
-            Error::argument(format!("output folder `{}`", dir.display()), expected, got)
-        };
-        let name = dir.file_name().ok_or_else(|| argument("no name".into()))?;
-        let name = name.to_str().ok_or_else(|| argument("a name that is not UTF-8".into()))?.to_string();
-        let parent = match dir.parent() {
-            Some(parent) if parent != Path::new("") => parent.to_path_buf(),
-            _ => PathBuf::from("."),
-        };
-        match fs::read_dir(dir) {
-            Ok(mut entries) => {
-                let empty = entries.next().is_none();
-                let replaceable = replace && dir.join(MANIFEST_FILE).is_file();
-                if !(empty || replaceable) {
-                    let what = if replace { "a folder that holds no model" } else { "a folder with files in it" };
-                    return Err(argument(what.into()));
-                }
+    /// Takes the place `dir`, following links. It must be absent or an empty folder, or with `replace` a model, and no
+    /// other run may be writing to it.
+    pub fn claim(dir: &Path, replace: bool) -> Result<Place> {
+        let real = follow_links(dir)?;
+        match fs::metadata(&real) {
+            Ok(found) if found.is_dir() => Place::claim_folder(dir, real, replace),
+            Ok(_) => Err(refused(dir, expected(replace), "a file")),
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Place::claim_nothing(dir, real),
+            Err(fault) if fault.kind() == io::ErrorKind::NotADirectory => {
+                Err(refused(dir, expected(replace), "a path through a file"))
             }
-            Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
-            Err(fault) if fault.kind() == io::ErrorKind::NotADirectory => return Err(argument("a file".into())),
-            Err(fault) => return Err(Error::io("read", dir)(fault)),
-        }
-        Ok(Place { dir: dir.to_path_buf(), parent, name, replace })
-    }
-
-    /// A new folder beside the place, removed when dropped.
-    pub fn aside(&self) -> Result<TempDir> {
-        fs::create_dir_all(&self.parent).map_err(Error::io("create", &self.parent))?;
-        self.sibling("partial")
-    }
-
-    /// Removes folders that runs for this place left when they were killed, if they are older than `age`; what cannot
-    /// be removed stays.
-    pub fn sweep(&self, age: Duration) {
-        let Ok(entries) = fs::read_dir(&self.parent) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            // A replaced folder is a leftover only once its successor is there.
-            let partial = name.starts_with(&self.prefix("partial"));
-            let replaced = name.starts_with(&self.prefix("replaced")) && self.dir.join(MANIFEST_FILE).is_file();
-            if (partial || replaced) && newest(&entry.path()).is_some_and(|time| is_older(time, age)) {
-                // Nobody waits for the room, so a refusal is no reason to stop.
-                let _ = fs::remove_dir_all(entry.path());
-            }
+            Err(fault) => Err(Error::io("read", dir)(fault)),
         }
     }
 
-    /// Moves `aside` to the place. The folder that it replaces is removed only then.
-    pub fn fill(&self, aside: TempDir) -> Result<()> {
-        let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(Error::io("create", to));
-        if self.replace && self.dir.join(MANIFEST_FILE).is_file() {
-            let holder = self.sibling("replaced")?;
-            let old = holder.path().join(&self.name);
-            rename(&self.dir, &old)?;
-            if let Err(fault) = rename(aside.path(), &self.dir) {
-                // The first error is the one to report, whether or not the old folder could be put back.
-                if fs::rename(&old, &self.dir).is_err() {
-                    let _ = holder.keep();
-                }
-                return Err(fault);
-            }
-        } else {
-            // Some systems do not rename over an empty folder.
-            if self.dir.is_dir() {
-                fs::remove_dir(&self.dir).map_err(Error::io("replace", &self.dir))?;
-            }
-            rename(aside.path(), &self.dir)?;
+    /// The folder to write to.
+    pub fn model(&self) -> PathBuf {
+        self.holder.model()
+    }
+
+    /// Fails where a file `name` is there already that is not the replaced model's.
+    pub fn check_name(&self, name: &str) -> Result<()> {
+        let taken = self.there && fs::symlink_metadata(self.dir.join(name)).is_ok();
+        if !taken || name == MANIFEST_FILE || self.old.iter().any(|old| old == name) {
+            return Ok(());
         }
-        // There is nothing at the old name any more that the handle could remove.
-        let _ = aside.keep();
-        sync_dir(&self.parent);
+        let expected = format!("no file `{name}` but the model's own");
+        Err(refused(&self.shown, expected, "one that the model does not list: move it away first"))
+    }
+
+    /// Moves what was written to the place. Where that fails the model that was there is there again.
+    pub fn fill(mut self) -> Result<()> {
+        if !self.there {
+            // Some systems do not rename over an empty folder, which somebody may have made meanwhile.
+            let _ = fs::remove_dir(&self.dir);
+            fs::rename(self.model(), &self.dir).map_err(Error::io("create", &self.dir))?;
+            self._parents.0.clear();
+            sync_dir(folder_of(&self.dir));
+            return Ok(());
+        }
+        let (model, old) = (self.model(), self.holder.old());
+        fs::create_dir(&old).map_err(Error::io("create", &old))?;
+        let new = manifest_last(names(&model).map_err(Error::io("read", &model))?);
+        // Without its manifest the folder is no model: nobody reads one half of each.
+        let mut old_names = manifest_last(self.old.clone());
+        old_names.reverse();
+        let (mut out, mut into) = (Vec::new(), Vec::new());
+        let moved =
+            move_all(&self.dir, &old, &old_names, &mut out).and_then(|()| move_all(&model, &self.dir, &new, &mut into));
+        if let Err(fault) = moved {
+            let back = move_all(&self.dir, &model, &into, &mut Vec::new())
+                .and_then(|()| move_all(&old, &self.dir, &manifest_last(out), &mut Vec::new()));
+            if back.is_err() {
+                self.holder.keep();
+            }
+            return Err(fault);
+        }
+        sync_dir(&self.dir);
         Ok(())
     }
 
-    fn prefix(&self, kind: &str) -> String {
-        format!(".{}.{kind}-", self.name)
+    fn claim_folder(shown: &Path, dir: PathBuf, replace: bool) -> Result<Place> {
+        let inner = dir.join(INNER_HOLDER);
+        let mut holder = None;
+        if inner.is_dir() {
+            let left = Holder::take(inner.clone(), shown)?;
+            left.restore(&dir)?;
+            holder = Some(left);
+        }
+        let found = names(&dir).map_err(Error::io("read", shown))?;
+        let is_model = found.iter().any(|name| name == MANIFEST_FILE);
+        let empty = found.iter().all(|name| name == INNER_HOLDER);
+        let got = match (empty, is_model) {
+            (true, _) => None,
+            (false, true) => (!replace).then_some("a model: --force replaces it"),
+            (false, false) if replace => Some("a folder that holds no model"),
+            (false, false) => Some("a folder with files in it"),
+        };
+        if let Some(got) = got {
+            return Err(refused(shown, expected(replace), got));
+        }
+        let holder = holder.map_or_else(|| Holder::take(inner, shown), Ok)?;
+        holder.make_model()?;
+        let old = if is_model { model_files(&dir) } else { Vec::new() };
+        let _parents = NewFolders(Vec::new());
+        Ok(Place { shown: shown.to_path_buf(), dir, there: true, old, holder, _parents })
     }
 
-    fn sibling(&self, kind: &str) -> Result<TempDir> {
-        tempfile::Builder::new()
-            .prefix(&self.prefix(kind))
-            .tempdir_in(&self.parent)
-            .map_err(Error::io("create", &self.parent))
+    fn claim_nothing(shown: &Path, dir: PathBuf) -> Result<Place> {
+        let name = dir.file_name().ok_or_else(|| refused(shown, "a folder's name", "none"))?;
+        let mut hidden = OsString::from(".");
+        hidden.push(name);
+        hidden.push(".partial");
+        let parents = NewFolders::make(folder_of(&dir))?;
+        let holder = Holder::take(folder_of(&dir).join(hidden), shown)?;
+        holder.make_model()?;
+        Ok(Place { shown: shown.to_path_buf(), dir, there: false, old: Vec::new(), holder, _parents: parents })
+    }
+}
+
+/// Folders that were made, outermost first; those that are empty are removed when dropped.
+#[derive(Debug)]
+struct NewFolders(Vec<PathBuf>);
+
+impl NewFolders {
+    fn make(dir: &Path) -> Result<NewFolders> {
+        let mut made = NewFolders(Vec::new());
+        let mut absent: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty()).collect();
+        absent.retain(|dir| fs::symlink_metadata(dir).is_err());
+        for dir in absent.into_iter().rev() {
+            match fs::create_dir(dir) {
+                Ok(()) => made.0.push(dir.to_path_buf()),
+                Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(fault) => return Err(Error::io("create", dir)(fault)),
+            }
+        }
+        Ok(made)
+    }
+}
+
+impl Drop for NewFolders {
+    fn drop(&mut self) {
+        for dir in self.0.iter().rev() {
+            // One that somebody else uses meanwhile is not empty and stays.
+            let _ = fs::remove_dir(dir);
+        }
     }
 }
 
@@ -130,59 +208,50 @@ pub fn sync_dir(dir: &Path) {
     }
 }
 
-/// When the folder or a file in it last changed: a run that is still writing keeps this recent.
-fn newest(dir: &Path) -> Option<SystemTime> {
-    let files = fs::read_dir(dir).ok()?.flatten().filter_map(|file| file.metadata().ok()?.modified().ok());
-    files.chain(fs::metadata(dir).ok()?.modified().ok()).max()
+/// The files of the model in `dir`, its manifest too, as that lists them; of one that cannot be read, those that every
+/// model has.
+fn model_files(dir: &Path) -> Vec<String> {
+    let manifest = json::read_object(&dir.join(MANIFEST_FILE)).ok();
+    let listed = manifest.and_then(|manifest| Some(manifest.get("files")?.as_object()?.keys().cloned().collect()));
+    let usual = || {
+        let texts = [TOKENIZER_FILE, GENERATION_FILE, CHAT_TEMPLATE_FILE].map(String::from);
+        (0..SLICES).map(layout::slice_file).chain(texts).collect()
+    };
+    let mut files: Vec<String> = listed.unwrap_or_else(usual);
+    files.retain(|name| is_plain_name(name) && name != MANIFEST_FILE);
+    files.push(MANIFEST_FILE.into());
+    files
 }
 
-fn is_older(time: SystemTime, age: Duration) -> bool {
-    time.elapsed().is_ok_and(|elapsed| elapsed >= age)
+fn expected(replace: bool) -> &'static str {
+    if replace { "no folder, an empty one or a model" } else { "no folder or an empty one" }
+}
+
+fn refused(path: &Path, expected: impl ToString, got: impl ToString) -> Error {
+    Error::argument(format!("output `{}`", path.display()), expected, got)
+}
+
+/// The folder that a path is in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The path without a slash at its end, which would make a link its target.
+fn plain(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
+fn link_target(path: &Path) -> Option<PathBuf> {
+    let mut real = plain(path);
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&real) {
+            Ok(target) => real = plain(&folder_of(&real).join(target)),
+            Err(_) => return Some(real),
+        }
+    }
+    None
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn only_old_leftovers_of_the_same_place_are_swept() {
-        let parent = tempfile::tempdir().unwrap();
-        for name in [".model.partial-1", ".model.replaced-1", ".other.partial-1", "model.partial-1"] {
-            fs::create_dir(parent.path().join(name)).unwrap();
-            fs::write(parent.path().join(name).join("base.safetensors"), "x").unwrap();
-        }
-        let place = Place::new(&parent.path().join("model"), false).unwrap();
-
-        place.sweep(LEFTOVER_AGE);
-        assert_eq!(names(parent.path()).len(), 4, "all are new");
-
-        place.sweep(Duration::ZERO);
-        assert_eq!(names(parent.path()), [".model.replaced-1", ".other.partial-1", "model.partial-1"]);
-    }
-
-    #[test]
-    fn a_replaced_folder_goes_and_a_foreign_one_is_refused() {
-        let parent = tempfile::tempdir().unwrap();
-        let dir = parent.path().join("model");
-        fs::create_dir(&dir).unwrap();
-        fs::write(dir.join("notes.txt"), "mine").unwrap();
-        assert!(Place::new(&dir, true).unwrap_err().to_string().contains("holds no model"));
-        assert!(Place::new(&dir, false).unwrap_err().to_string().contains("with files in it"));
-
-        fs::write(dir.join(MANIFEST_FILE), "old").unwrap();
-        let place = Place::new(&dir, true).unwrap();
-        let aside = place.aside().unwrap();
-        fs::write(aside.path().join(MANIFEST_FILE), "new").unwrap();
-        place.fill(aside).unwrap();
-        assert_eq!(names(parent.path()), ["model"]);
-        assert_eq!(names(&dir), [MANIFEST_FILE]);
-        assert_eq!(fs::read_to_string(dir.join(MANIFEST_FILE)).unwrap(), "new");
-    }
-}
+#[path = "place_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Component, Path, PathBuf};
 
+use super::advice::advice;
 use super::container::{Container, TensorPlace, Tensors};
 use super::hash::{sha256, sha256_of_file};
 use super::layout;
@@ -12,6 +13,8 @@ use super::open_file::OpenFile;
 use super::summary::FolderSummary;
 use super::{ARCHITECTURE, FORMAT_VERSION, MANIFEST_FILE, PLAIN_VERSION, THRESHOLDS_RULE};
 use crate::error::{Error, Result};
+use crate::filetype::{self, FileType};
+use crate::json;
 use crate::precision::SLICES;
 use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
@@ -42,8 +45,8 @@ impl ModelFolder {
     /// The weights' files stay open, and all that is read of them later is of these very files: a folder that another
     /// model replaces meanwhile is read to its end as it was opened.
     pub fn open(dir: &Path) -> Result<ModelFolder> {
-        let bytes = manifest_bytes(dir)?;
-        let manifest = parse_manifest(&dir.join(MANIFEST_FILE), &bytes)?;
+        let text = manifest_text(dir)?;
+        let manifest = parse_manifest(&dir.join(MANIFEST_FILE), &text)?;
         for (name, entry) in &manifest.files {
             check_size(dir, name, entry)?;
         }
@@ -51,7 +54,7 @@ impl ModelFolder {
         if manifest.routing.is_some() {
             files[0].check_finite(&layout::routers(&manifest.shape))?;
         }
-        check_not_replaced(dir, &bytes)?;
+        check_not_replaced(dir, &text)?;
         Ok(ModelFolder { dir: dir.to_path_buf(), manifest, files })
     }
 
@@ -156,7 +159,12 @@ fn check_size(dir: &Path, name: &str, entry: &FileEntry) -> Result<()> {
     match std::fs::metadata(&path) {
         Ok(found) if found.is_file() && found.len() == entry.bytes => Ok(()),
         Ok(found) if found.is_file() => {
-            Err(Error::damaged(path, "length", expected(), format!("{} bytes", found.len())))
+            // A clone without Git LFS, or a page in the place of a file, is told better by its name than by its length.
+            let leftover = match filetype::of_file(&path)? {
+                left @ FileType::Leftover(_) => left.refusal(&path, &expected()),
+                _ => None,
+            };
+            Err(leftover.unwrap_or_else(|| filetype::wrong_length(&path, entry.bytes, found.len())))
         }
         Ok(_) => Err(Error::damaged(path, "length", expected(), "no regular file")),
         Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => {
@@ -168,27 +176,30 @@ fn check_size(dir: &Path, name: &str, entry: &FileEntry) -> Result<()> {
 
 /// The files were opened one after another: those of a folder that gave way meanwhile could be of two models, which may
 /// have the same headers.
-fn check_not_replaced(dir: &Path, manifest: &[u8]) -> Result<()> {
-    if manifest_bytes(dir)? == manifest {
+fn check_not_replaced(dir: &Path, manifest: &str) -> Result<()> {
+    if manifest_text(dir)? == manifest {
         return Ok(());
     }
     let expected = "the same one before and after the files were opened";
     Err(Error::damaged(dir.join(MANIFEST_FILE), "manifest", expected, "another one: open the folder again"))
 }
 
-fn manifest_bytes(dir: &Path) -> Result<Vec<u8>> {
+/// The manifest's text. A folder without one is no model.
+fn manifest_text(dir: &Path) -> Result<String> {
     let path = dir.join(MANIFEST_FILE);
-    std::fs::read(&path).map_err(|fault| match fault.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Error::ModelMissing {
-            path: dir.to_path_buf(),
-            advice: format!("`edge-run quantize SRC -o {}` makes one", dir.display()),
-        },
+    let missing = |fault: std::io::Error| match fault.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
+            Error::ModelMissing { path: dir.to_path_buf(), advice: advice(dir) }
+        }
         _ => Error::io("read", &path)(fault),
-    })
+    };
+    // Looked for first, as only a manifest that is not there means that there is no model.
+    std::fs::metadata(&path).map_err(missing)?;
+    json::read_config(&path)
 }
 
-/// The manifest in `bytes`, its fields found possible and supported.
-fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest> {
+/// The manifest in `text`, its fields found possible and supported.
+fn parse_manifest(path: &Path, text: &str) -> Result<Manifest> {
     /// What every version's manifest has, read first because another version may have other fields.
     #[derive(serde::Deserialize)]
     struct Versioned {
@@ -196,13 +207,13 @@ fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest> {
     }
 
     let damaged = |fault: serde_json::Error| Error::damaged(path, "JSON", "a model's manifest", fault);
-    let Versioned { format_version } = serde_json::from_slice(bytes).map_err(damaged)?;
+    let Versioned { format_version } = serde_json::from_str(text).map_err(damaged)?;
     if ![PLAIN_VERSION, FORMAT_VERSION].contains(&format_version) {
         let (what, got) = (format!("version of the model folder of `{}`,", path.display()), format_version.to_string());
         let supported = format!("{PLAIN_VERSION} and {FORMAT_VERSION}: quantize the model again");
         return Err(Error::Unsupported { what, got, supported });
     }
-    let manifest: Manifest = serde_json::from_slice(bytes).map_err(damaged)?;
+    let manifest: Manifest = serde_json::from_str(text).map_err(damaged)?;
     let needed = needed_version(&manifest.quantization, manifest.routing.as_ref());
     if format_version < needed {
         let expected = format!("{needed}, as a folder with routers or calibrated ranges has");
@@ -234,7 +245,7 @@ fn supported(what: &str, got: impl ToString, supported: impl ToString) -> Result
 }
 
 /// Whether `name` names a file right in the folder, on every operating system: a manifest must not point out of it.
-fn is_plain_name(name: &str) -> bool {
+pub(super) fn is_plain_name(name: &str) -> bool {
     let one_part = matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
     one_part && !name.contains(['/', '\\', ':'])
 }
@@ -247,8 +258,8 @@ mod tests {
     fn a_folder_that_gives_way_while_it_is_opened_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(MANIFEST_FILE), "first").unwrap();
-        check_not_replaced(dir.path(), b"first").unwrap();
-        let message = check_not_replaced(dir.path(), b"other").unwrap_err().to_string();
+        check_not_replaced(dir.path(), "first").unwrap();
+        let message = check_not_replaced(dir.path(), "other").unwrap_err().to_string();
         assert!(message.contains(MANIFEST_FILE) && message.contains("open the folder again"), "{message}");
     }
 

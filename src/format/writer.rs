@@ -6,13 +6,11 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use tempfile::TempDir;
-
 use super::container::ContainerWriter;
 use super::hash::{sha256, sha256_of_file};
 use super::layout;
 use super::manifest::{FileEntry, Manifest, ModelSource, Quantization, needed_version};
-use super::place::{LEFTOVER_AGE, Place, sync_dir};
+use super::place::{Place, sync_dir};
 use super::{ARCHITECTURE, MANIFEST_FILE};
 use crate::error::{Error, Result};
 use crate::precision::SLICES;
@@ -23,7 +21,6 @@ use crate::shape::LlamaShape;
 #[derive(Debug)]
 pub struct FolderWriter {
     place: Place,
-    aside: TempDir,
     shape: LlamaShape,
     cut: Quantization,
     routing: Option<Thresholds>,
@@ -32,8 +29,10 @@ pub struct FolderWriter {
 }
 
 impl FolderWriter {
-    /// Begins a folder that will appear at `dir`, which must be absent or an empty folder, or with `replace` a model
-    /// folder, and is not touched before [`finish`](FolderWriter::finish). With `routing` it has routers.
+    /// Begins a folder that will appear at `dir`, or where that leads to as a link. It must be absent or an empty folder,
+    /// or with `replace` a model folder; the files there are not touched before [`finish`](FolderWriter::finish), and
+    /// those that are not the model's stay. Fails where `dir` could not be written and where another run is writing to
+    /// it. With `routing` the model has routers.
     pub fn create(
         dir: &Path,
         shape: &LlamaShape,
@@ -41,17 +40,17 @@ impl FolderWriter {
         routing: Option<Thresholds>,
         replace: bool,
     ) -> Result<FolderWriter> {
-        let place = Place::new(dir, replace)?;
-        place.sweep(LEFTOVER_AGE);
-        let aside = place.aside()?;
+        let place = Place::claim(dir, replace)?;
         let slices = (0..SLICES)
             .map(|slice| {
-                let path = aside.path().join(layout::slice_file(slice));
+                let name = layout::slice_file(slice);
+                place.check_name(&name)?;
+                let path = place.model().join(name);
                 let specs = layout::file_tensors(shape, cut.group_size, routing.is_some(), slice);
                 ContainerWriter::create(path, &specs, None)
             })
             .collect::<Result<_>>()?;
-        Ok(FolderWriter { place, aside, shape: shape.clone(), cut, routing, slices, texts: BTreeMap::new() })
+        Ok(FolderWriter { place, shape: shape.clone(), cut, routing, slices, texts: BTreeMap::new() })
     }
 
     /// Writes `bytes` to the tensor `name` of the file of `slice`, from byte `offset` of the tensor on. Panics where
@@ -60,9 +59,10 @@ impl FolderWriter {
         self.slices[slice].write(name, offset, bytes)
     }
 
-    /// Adds a text file.
+    /// Adds a text file. Fails where the place has one of that name that is not the replaced model's.
     pub fn add_text(&mut self, name: &str, text: &str) -> Result<()> {
-        let path = self.aside.path().join(name);
+        self.place.check_name(name)?;
+        let path = self.place.model().join(name);
         write_new(&path, text.as_bytes())?;
         let entry = FileEntry { bytes: text.len() as u64, sha256: sha256(text.as_bytes()), header_sha256: None };
         self.texts.insert(name.to_string(), entry);
@@ -76,7 +76,7 @@ impl FolderWriter {
         source: ModelSource,
         on_bytes: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Manifest> {
-        let FolderWriter { place, aside, shape, cut, routing, slices, texts: mut files } = self;
+        let FolderWriter { place, shape, cut, routing, slices, texts: mut files } = self;
         let total = slices.iter().map(ContainerWriter::bytes).sum();
         let mut done = 0;
         for (slice, file) in slices.into_iter().enumerate() {
@@ -97,9 +97,9 @@ impl FolderWriter {
         };
         let mut json = serde_json::to_string_pretty(&manifest).expect("a manifest has only text, numbers and maps");
         json.push('\n');
-        write_new(&aside.path().join(MANIFEST_FILE), json.as_bytes())?;
-        sync_dir(aside.path());
-        place.fill(aside)?;
+        write_new(&place.model().join(MANIFEST_FILE), json.as_bytes())?;
+        sync_dir(&place.model());
+        place.fill()?;
         Ok(manifest)
     }
 }

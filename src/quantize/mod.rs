@@ -2,6 +2,7 @@
 
 mod cut;
 mod estimate;
+mod folder;
 mod gguf;
 mod huggingface;
 mod slices;
@@ -17,7 +18,7 @@ use half::f16;
 use self::cut::Cut;
 use crate::error::{Error, Result};
 use crate::format::layout::{self, SlicedSpec};
-use crate::format::{CHAT_TEMPLATE_FILE, FolderWriter, GENERATION_FILE, Manifest, TOKENIZER_FILE};
+use crate::format::{CHAT_TEMPLATE_FILE, FolderWriter, GENERATION_FILE, Manifest, TOKENIZER_FILE, follow_links};
 use crate::precision::SLICES;
 use crate::shape::{LlamaShape, Site};
 
@@ -80,8 +81,8 @@ pub struct Report {
 }
 
 /// Makes the model folder of a checkpoint. `on_progress` is called for every few million weights and may break off,
-/// which is [`Error::Stopped`]; then, as after any error, nothing is left behind. A calibration pack that was made for
-/// other weights is refused before anything is written.
+/// which is [`Error::Stopped`]; then, as after any error, nothing is left behind, and a model that was to be replaced is
+/// as it was. What is wrong with the place or with the text side is found before the weights are read.
 pub fn quantize(
     source: &mut dyn Source,
     options: &Options,
@@ -90,11 +91,13 @@ pub fn quantize(
     let begin = Instant::now();
     let shape = source.shape().clone();
     let cut = Cut::choose(source, options)?;
-    check_space(&options.out, estimate_of(&shape, &cut).disk_bytes)?;
-    cut.check_weights(source, on_progress)?;
+    let text = source.text()?;
+    check_space(&follow_links(&options.out)?, estimate_of(&shape, &cut).disk_bytes)?;
     let routing = cut.pack.as_ref().map(|pack| pack.info().thresholds.clone());
+    // Before the weights are read, so that nothing about the place can make the work be for nothing.
     let mut writer = FolderWriter::create(&options.out, &shape, cut.quantization(), routing, options.replace)?;
-    write_text(&mut writer, &source.text()?)?;
+    write_text(&mut writer, &text)?;
+    cut.check_weights(source, on_progress)?;
     let params = shape.linear_params() + shape.embedding_params();
     let mut cutter = Cutter { source, writer, cut: &cut, params, done: 0, on_progress };
     cutter.matrices(&shape)?;

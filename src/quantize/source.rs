@@ -1,13 +1,13 @@
 //! What a model is imported from: its shape, its texts, and its weights a few rows at a time.
 
-use std::fs::File;
-use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::folder;
 use super::gguf::Gguf;
 use super::huggingface::HuggingFace;
 use crate::error::{Error, Result};
+use crate::filetype::{self, FileType};
 use crate::format::ModelSource;
 use crate::shape::{LlamaShape, Site};
 
@@ -18,6 +18,9 @@ pub trait Source {
 
     /// Name, format, dtypes and licence.
     fn model_source(&self) -> &ModelSource;
+
+    /// What was left out or decided where the source is not plain, each a sentence for people.
+    fn warnings(&self) -> &[String];
 
     /// The text side's files.
     fn text(&self) -> Result<TextAssets>;
@@ -119,21 +122,18 @@ impl SourceTensor {
     }
 }
 
-/// Opens a Hugging Face folder or a GGUF file.
+/// Opens a Hugging Face folder or a GGUF file. Anything else is refused by its name, with what to do about it.
 pub fn open(path: &Path) -> Result<Box<dyn Source>> {
-    let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
+    let metadata = std::fs::metadata(path).map_err(|fault| filetype::missing(path, fault))?;
     if metadata.is_dir() {
+        folder::check(path)?;
         return Ok(Box::new(HuggingFace::open(path)?));
     }
-    let mut magic = [0; 4];
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
-    match file.read_exact(&mut magic) {
-        Ok(()) if &magic == b"GGUF" => Ok(Box::new(Gguf::open(path)?)),
-        Err(fault) if fault.kind() != std::io::ErrorKind::UnexpectedEof => Err(Error::io("read", path)(fault)),
-        _ => Err(Error::Unsupported {
-            what: "model file".into(),
-            got: path.display().to_string(),
-            supported: "a GGUF file, or a folder as Hugging Face keeps models".into(),
-        }),
+    if !metadata.is_file() {
+        return Err(Error::damaged(path, "content", filetype::READABLE, "a pipe or a device"));
+    }
+    match filetype::of_file(path)? {
+        FileType::Gguf => Ok(Box::new(Gguf::open(path)?)),
+        found => Err(folder::refuse_file(path, found)),
     }
 }

@@ -8,13 +8,17 @@ use std::path::Path;
 
 use candle_core::quantized::GgmlDType;
 
-use super::metadata::{Metadata, Value};
+use super::metadata::{Metadata, Numbers, Value, scalar, width};
+use super::types::dtype;
 use crate::error::{Error, Result};
+use crate::filetype;
 
 /// Alignment of tensor data where the metadata does not state one.
 const DEFAULT_ALIGNMENT: u64 = 32;
 /// The largest alignment that could be meant.
 const ALIGNMENT_MAX: u64 = 1 << 20;
+/// The number of the type of texts.
+const TEXT: u32 = 8;
 /// Dimensions that a tensor may have.
 const DIMENSIONS_MAX: u32 = 4;
 /// Arrays within arrays that are followed; no key has any, and each costs stack.
@@ -48,7 +52,8 @@ impl GgufTensor {
     }
 }
 
-/// Reads the header of the file at `path`, whose bytes are `bytes`. Every tensor lies within them.
+/// Reads the header of the file at `path`, whose bytes are `bytes`. Every tensor lies within them, and none over another.
+/// No name or key is there twice. In memory a header takes up to 16 times its bytes.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<GgufFile> {
     let mut reader = Reader { path, bytes, at: 0 };
     if reader.take(4, "magic")? != b"GGUF" {
@@ -66,6 +71,9 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<GgufFile> {
         let key = reader.string("metadata key")?;
         let kind = reader.u32(&key)?;
         let value = reader.value(&key, kind, 0)?;
+        if values.contains_key(&key) {
+            return Err(reader.damaged(&key, "one value", "the key twice"));
+        }
         values.insert(key, value);
     }
     let metadata = Metadata::new(path, values);
@@ -73,6 +81,9 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<GgufFile> {
     for _ in 0..tensor_count {
         let name = reader.string("tensor name")?;
         let tensor = reader.tensor(&name)?;
+        if tensors.contains_key(&name) {
+            return Err(reader.damaged(&name, "one tensor", "two of this name"));
+        }
         tensors.insert(name, tensor);
     }
     let alignment = metadata.u64("general.alignment")?.unwrap_or(DEFAULT_ALIGNMENT);
@@ -80,28 +91,39 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<GgufFile> {
         return Err(reader.damaged("general.alignment", "a power of two", &alignment.to_string()));
     }
     let data_start = (reader.at as u64).next_multiple_of(alignment);
-    for (name, tensor) in &mut tensors {
-        place(path, bytes.len() as u64, data_start, name, tensor)?;
-    }
+    place_all(path, bytes.len() as u64, data_start, &mut tensors)?;
     Ok(GgufFile { metadata, tensors })
 }
 
-/// Turns the tensor's offset in the data into one in the file, where it must end.
-fn place(path: &Path, file_bytes: u64, data_start: u64, name: &str, tensor: &mut GgufTensor) -> Result<()> {
-    let misfit =
-        |got: String| Error::damaged(path, name, format!("whole blocks within a file of {file_bytes} bytes"), got);
-    let described = || format!("{:?} {:?} at byte {} of the data", tensor.dtype, tensor.dims, tensor.offset);
-    let (&input, rows) = tensor.dims.split_last().ok_or_else(|| misfit("no dimensions".into()))?;
-    let row_bytes = tensor.row_bytes(input);
-    let bytes = rows.iter().try_fold(row_bytes.unwrap_or(usize::MAX), |bytes, dim| bytes.checked_mul(*dim));
-    let start = data_start.checked_add(tensor.offset);
-    let end = start.zip(bytes).and_then(|(start, bytes)| start.checked_add(bytes as u64));
-    match (start, end) {
-        (Some(start), Some(end)) if end <= file_bytes => {
-            tensor.offset = start;
-            Ok(())
+/// Turns offsets in the data into those in the file, where every tensor must end, and begin after the one before.
+fn place_all(path: &Path, file_bytes: u64, data_start: u64, tensors: &mut HashMap<String, GgufTensor>) -> Result<()> {
+    let mut ranges = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let misfit = |got: String| Error::damaged(path, name, "whole blocks that can be counted", got);
+        let described = || format!("{:?} {:?} at byte {} of the data", tensor.dtype, tensor.dims, tensor.offset);
+        let (&input, rows) = tensor.dims.split_last().ok_or_else(|| misfit("no dimensions".into()))?;
+        let row_bytes = tensor.row_bytes(input);
+        let bytes = row_bytes.and_then(|bytes| rows.iter().try_fold(bytes, |bytes, dim| bytes.checked_mul(*dim)));
+        let start = data_start.checked_add(tensor.offset);
+        let end = start.zip(bytes).and_then(|(start, bytes)| start.checked_add(bytes as u64));
+        let (Some(start), Some(end)) = (start, end) else { return Err(misfit(described())) };
+        tensor.offset = start;
+        ranges.push((start, end, name.as_str()));
+    }
+    ranges.sort_unstable();
+    let mut before = (data_start, "the header");
+    for &(start, end, name) in &ranges {
+        if start < before.0 && end > start {
+            let expected = format!("data from byte {} of the file on, where `{}` ends", before.0, before.1);
+            return Err(Error::damaged(path, name, expected, format!("data from byte {start} on")));
         }
-        _ => Err(misfit(described())),
+        if end > start {
+            before = (end, name);
+        }
+    }
+    match ranges.iter().map(|(_, end, _)| *end).max() {
+        Some(end) if end > file_bytes => Err(filetype::wrong_length(path, end, file_bytes)),
+        _ => Ok(()),
     }
 }
 
@@ -117,7 +139,7 @@ impl<'a> Reader<'a> {
         let end = usize::try_from(count).ok().and_then(|count| self.at.checked_add(count));
         let taken = end.and_then(|end| self.bytes.get(self.at..end));
         let taken = taken.ok_or_else(|| {
-            let left = format!("{} before the end of the file", self.bytes.len() - self.at);
+            let left = format!("{} before the end of the file, which may be cut short", self.bytes.len() - self.at);
             self.damaged(what, &format!("{count} bytes"), &left)
         })?;
         self.at += taken.len();
@@ -143,22 +165,15 @@ impl<'a> Reader<'a> {
     }
 
     fn value(&mut self, key: &str, kind: u32, nesting: u32) -> Result<Value> {
-        Ok(match kind {
-            0 => Value::Unsigned(self.array::<1>(key)?[0].into()),
-            1 => Value::Signed(i8::from_le_bytes(self.array(key)?).into()),
-            2 => Value::Unsigned(u16::from_le_bytes(self.array(key)?).into()),
-            3 => Value::Signed(i16::from_le_bytes(self.array(key)?).into()),
-            4 => Value::Unsigned(self.u32(key)?.into()),
-            5 => Value::Signed(i32::from_le_bytes(self.array(key)?).into()),
-            6 => Value::Float(f32::from_le_bytes(self.array(key)?).into()),
-            7 => Value::Bool(self.array::<1>(key)?[0] != 0),
-            8 => Value::Text(self.string(key)?),
-            9 => self.list(key, nesting)?,
-            10 => Value::Unsigned(self.u64(key)?),
-            11 => Value::Signed(i64::from_le_bytes(self.array(key)?)),
-            12 => Value::Float(f64::from_le_bytes(self.array(key)?)),
-            _ => return Err(self.damaged(key, "a value type up to 12", &kind.to_string())),
-        })
+        if let Some(width) = width(kind) {
+            let bytes = self.take(width as u64, key)?;
+            return Ok(scalar(kind, bytes).expect("as many bytes as the type has"));
+        }
+        match kind {
+            TEXT => Ok(Value::Text(self.string(key)?)),
+            9 => self.list(key, nesting),
+            _ => Err(self.damaged(key, "a value type up to 12", &kind.to_string())),
+        }
     }
 
     fn list(&mut self, key: &str, nesting: u32) -> Result<Value> {
@@ -166,7 +181,18 @@ impl<'a> Reader<'a> {
             return Err(self.damaged(key, &format!("arrays at most {NESTING_MAX} deep"), "deeper ones"));
         }
         let (kind, count) = (self.u32(key)?, self.u64(key)?);
+        if let Some(width) = width(kind) {
+            let bytes = self.take(count.saturating_mul(width as u64), key)?.to_vec();
+            return Ok(Value::Numbers(Numbers { kind, bytes }));
+        }
         // Grown as values come: a damaged count ends with the file, not with the memory.
+        if kind == TEXT {
+            let mut texts = Vec::new();
+            for _ in 0..count {
+                texts.push(self.string(key)?);
+            }
+            return Ok(Value::Texts(texts));
+        }
         let mut values = Vec::new();
         for _ in 0..count {
             values.push(self.value(key, kind, nesting + 1)?);
@@ -193,41 +219,6 @@ impl<'a> Reader<'a> {
 
     fn damaged(&self, what: &str, expected: &str, got: &str) -> Error {
         Error::damaged(self.path, what, expected, got)
-    }
-}
-
-/// The block type with this number in ggml.
-fn dtype(tensor: &str, number: u32) -> Result<GgmlDType> {
-    use GgmlDType::*;
-    const TYPES: [(u32, GgmlDType); 13] = [
-        (0, F32),
-        (1, F16),
-        (2, Q4_0),
-        (3, Q4_1),
-        (6, Q5_0),
-        (7, Q5_1),
-        (8, Q8_0),
-        (10, Q2K),
-        (11, Q3K),
-        (12, Q4K),
-        (13, Q5K),
-        (14, Q6K),
-        (30, BF16),
-    ];
-    let found = TYPES.iter().find(|(known, _)| *known == number);
-    found.map(|(_, dtype)| *dtype).ok_or_else(|| Error::Unsupported {
-        what: format!("dtype of `{tensor}`"),
-        got: format!("ggml type {number}"),
-        supported: TYPES.map(|(_, dtype)| dtype_name(dtype)).join(", "),
-    })
-}
-
-/// The name that people know a block type by.
-pub fn dtype_name(dtype: GgmlDType) -> String {
-    match format!("{dtype:?}").as_str() {
-        // candle leaves the underscore out of these.
-        name if name.starts_with('Q') && name.ends_with('K') => format!("{}_K", &name[..name.len() - 1]),
-        name => name.to_string(),
     }
 }
 

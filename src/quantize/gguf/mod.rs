@@ -6,6 +6,7 @@ mod pretokenizer;
 mod sentencepiece;
 mod shape;
 mod tokenizer;
+mod types;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -15,8 +16,9 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use candle_core::quantized::gguf_file::TensorInfo;
 
-use self::file::{GgufFile, GgufTensor, dtype_name};
+use self::file::{GgufFile, GgufTensor};
 use self::shape::{EMBEDDING, HEAD, ROPE_FACTORS};
+use self::types::dtype_name;
 use super::source::{Source, SourceTensor, TextAssets};
 use crate::error::{Error, Result};
 use crate::format::{ModelSource, map_file};
@@ -31,6 +33,7 @@ pub struct Gguf {
     shape: LlamaShape,
     source: ModelSource,
     tensors: HashMap<SourceTensor, GgufTensor>,
+    warnings: Vec<String>,
 }
 
 impl Gguf {
@@ -40,21 +43,24 @@ impl Gguf {
         // do not count as this process's memory.
         let header = file::parse(path, &map_file(path)?)?;
         let mut file = File::open(path).map_err(Error::io("read", path))?;
-        let factors = match header.tensors.get(ROPE_FACTORS) {
-            Some(tensor) => Some(dequantize(path, &mut file, ROPE_FACTORS, tensor)?),
-            None => None,
-        };
-        let shape = shape::read_shape(&header, factors)?;
+        let shape = shape::read_shape(&header, &mut |tensor| dequantize(path, &mut file, ROPE_FACTORS, tensor))?;
         let tensors = locate_all(path, &shape, &header)?;
         let dtypes: BTreeSet<String> = tensors.values().map(|tensor| dtype_name(tensor.dtype)).collect();
         let stem = || path.file_stem().map_or("unnamed".into(), |stem| stem.to_string_lossy().into_owned());
+        let mut warnings = Vec::new();
         let source = ModelSource {
-            name: header.metadata.text("general.name")?.map_or_else(stem, String::from),
+            name: header.metadata.optional_text("general.name", &mut warnings).map_or_else(stem, String::from),
             format: "gguf".into(),
             dtypes: dtypes.into_iter().collect(),
-            licence: header.metadata.text("general.license")?.map(String::from),
+            licence: header.metadata.optional_text("general.license", &mut warnings).map(String::from),
         };
-        Ok(Gguf { path: path.to_path_buf(), file, header, shape, source, tensors })
+        Ok(Gguf { path: path.to_path_buf(), file, header, shape, source, tensors, warnings })
+    }
+
+    /// The name of a tensor in the file: of an embedding that is the head too, the one of its two names that is there.
+    fn name(&self, tensor: SourceTensor) -> String {
+        let embedding = tensor == SourceTensor::Embed && !self.header.tensors.contains_key(EMBEDDING);
+        name(if embedding { SourceTensor::Head } else { tensor })
     }
 
     /// Rows of a tensor in the order of the file.
@@ -67,7 +73,8 @@ impl Gguf {
             dims: vec![rows.len(), input as usize],
             offset: located.offset + u64::from(rows.start) * row_bytes as u64,
         };
-        dequantize(&self.path, &mut self.file, &name(tensor), &block)
+        let name = self.name(tensor);
+        dequantize(&self.path, &mut self.file, &name, &block)
     }
 }
 
@@ -78,6 +85,10 @@ impl Source for Gguf {
 
     fn model_source(&self) -> &ModelSource {
         &self.source
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     fn text(&self) -> Result<TextAssets> {
@@ -105,7 +116,7 @@ impl Source for Gguf {
     }
 
     fn locate(&self, tensor: SourceTensor) -> (PathBuf, String) {
-        (self.path.clone(), name(tensor))
+        (self.path.clone(), self.name(tensor))
     }
 }
 
@@ -130,7 +141,10 @@ fn locate_all(path: &Path, shape: &LlamaShape, header: &GgufFile) -> Result<Hash
     let mut tensors = HashMap::new();
     let mut needed = BTreeSet::from([ROPE_FACTORS.to_string()]);
     for tensor in SourceTensor::all(shape) {
-        let name = name(tensor);
+        let mut name = name(tensor);
+        if name == EMBEDDING && shape.tied_head && !header.tensors.contains_key(EMBEDDING) {
+            name = HEAD.into();
+        }
         let dims = tensor.stated_dims(shape);
         let found = header.tensors.get(&name);
         let found = found.ok_or_else(|| Error::damaged(path, &name, format!("{dims:?}"), "no tensor"))?;
@@ -140,7 +154,7 @@ fn locate_all(path: &Path, shape: &LlamaShape, header: &GgufFile) -> Result<Hash
         tensors.insert(tensor, found.clone());
         needed.insert(name);
     }
-    match header.tensors.keys().find(|name| !needed.contains(*name)) {
+    match header.tensors.keys().filter(|name| !needed.contains(*name)).min() {
         // A tensor that is left out, a bias say, would silently make another model.
         Some(name) => Err(Error::Unsupported {
             what: "tensor".into(),

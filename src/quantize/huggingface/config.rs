@@ -2,77 +2,84 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::read_json;
+use super::fields::Fields;
+use super::rope;
 use crate::error::{Error, Result};
-use crate::shape::{LlamaShape, Rope, RopeScaling};
+use crate::json::{read_object, shown};
+use crate::shape::LlamaShape;
 
 /// The configuration's file name.
 pub const CONFIG_FILE: &str = "config.json";
-/// Architectures that are a LLaMA.
-const ARCHITECTURES: [&str; 2] = ["LlamaForCausalLM", "MistralForCausalLM"];
-/// What transformers takes where config.json has no `rope_theta`.
-const DEFAULT_ROPE_THETA: f32 = 10_000.0;
 
-/// The fields of config.json that say what the model is.
-#[derive(Debug, Deserialize)]
-struct Config {
-    hidden_size: u32,
+/// What transformers takes where config.json lacks a field.
+struct Defaults {
+    architecture: &'static str,
+    model_type: &'static str,
     intermediate_size: u32,
-    num_hidden_layers: u32,
-    num_attention_heads: u32,
-    num_key_value_heads: Option<u32>,
-    head_dim: Option<u32>,
-    vocab_size: u32,
-    max_position_embeddings: u32,
-    rms_norm_eps: f32,
-    tie_word_embeddings: Option<bool>,
-    attention_bias: Option<bool>,
-    mlp_bias: Option<bool>,
-    hidden_act: Option<String>,
-    rope_theta: Option<f32>,
-    rope_scaling: Option<RopeConfig>,
-    /// What newer versions of transformers write in place of the two before.
-    rope_parameters: Option<RopeConfig>,
-    quantization_config: Option<Value>,
+    /// Key/value heads; `None` for as many as heads.
+    kv_heads: Option<u32>,
+    max_context: u32,
 }
 
-/// Rotary embedding; older files call the kind `type`, some write both.
-#[derive(Debug, Default, Deserialize)]
-struct RopeConfig {
-    rope_type: Option<String>,
-    r#type: Option<String>,
-    rope_theta: Option<f32>,
-    factor: Option<f32>,
-    low_freq_factor: Option<f32>,
-    high_freq_factor: Option<f32>,
-    original_max_position_embeddings: Option<f32>,
-    partial_rotary_factor: Option<f32>,
-}
+/// Architectures that are a LLaMA, as `LlamaConfig` and `MistralConfig` of transformers have them.
+const LLAMA: Defaults = Defaults {
+    architecture: "LlamaForCausalLM",
+    model_type: "llama",
+    intermediate_size: 11_008,
+    kv_heads: None,
+    max_context: 2048,
+};
+const MISTRAL: Defaults = Defaults {
+    architecture: "MistralForCausalLM",
+    model_type: "mistral",
+    intermediate_size: 14_336,
+    kv_heads: Some(8),
+    max_context: 131_072,
+};
+/// How the first conversions of LLaMA spell it.
+const OLD_LLAMA: &str = "LLaMAForCausalLM";
+/// Defaults of both.
+const MODEL_DIM: u32 = 4096;
+const LAYERS: u32 = 32;
+const HEADS: u32 = 32;
+const VOCAB: u32 = 32_000;
+const NORM_EPS: f32 = 1e-6;
 
-/// The shape that the configuration at `path` describes.
-pub fn read_shape(path: &Path) -> Result<LlamaShape> {
+/// The shape that the configuration at `path` describes. A field that it lacks has the default of transformers, which
+/// is a warning, as every file of today has these fields.
+pub fn read_shape(path: &Path, warnings: &mut Vec<String>) -> Result<LlamaShape> {
+    let object = read_object(path)?;
+    let config = Fields::new(path, &object);
     // Another architecture may have other fields, so it is looked at first.
-    check_architecture(&read_json(path)?)?;
-    let config: Config = read_json(path)?;
-    check_features(&config)?;
-    let heads = config.num_attention_heads;
-    // Without heads there is no dimension of one; the shape's own check then names the heads.
-    let head_dim = config.head_dim.or(config.hidden_size.checked_div(heads)).unwrap_or(0);
+    let defaults = architecture(&config)?;
+    check_features(&config, &defaults)?;
+    let mut or_default = |field: &str, stated: Option<u32>, default: u32| {
+        stated.unwrap_or_else(|| {
+            warnings.push(format!("config.json has no {field}: {default}, the default of transformers, is taken"));
+            default
+        })
+    };
+    let mut whole =
+        |field: &str, default: u32| Ok::<_, Error>(or_default(field, config.whole_per_layer(field)?, default));
+    let heads = whole("num_attention_heads", HEADS)?;
+    let model_dim = whole("hidden_size", MODEL_DIM)?;
+    // Only a field that is not there has the default of Mistral; null means as many as heads.
+    let kv_default = if object.contains_key("num_key_value_heads") { None } else { defaults.kv_heads };
     let shape = LlamaShape {
-        layers: config.num_hidden_layers,
-        model_dim: config.hidden_size,
-        ffn_dim: config.intermediate_size,
+        layers: whole("num_hidden_layers", LAYERS)?,
+        model_dim,
+        ffn_dim: whole("intermediate_size", defaults.intermediate_size)?,
         heads,
-        kv_heads: config.num_key_value_heads.unwrap_or(heads),
-        head_dim,
-        vocab: config.vocab_size,
-        max_context: config.max_position_embeddings,
-        norm_eps: config.rms_norm_eps,
-        tied_head: config.tie_word_embeddings.unwrap_or(false),
-        rope: rope(path, &config)?,
+        kv_heads: config.whole_per_layer("num_key_value_heads")?.or(kv_default).unwrap_or(heads),
+        // Without heads there is no dimension of one; the shape's own check then names the heads.
+        head_dim: config.whole_per_layer("head_dim")?.or(model_dim.checked_div(heads)).unwrap_or(0),
+        vocab: whole("vocab_size", VOCAB)?,
+        max_context: whole("max_position_embeddings", defaults.max_context)?,
+        norm_eps: config.number("rms_norm_eps")?.unwrap_or(NORM_EPS),
+        tied_head: config.flag("tie_word_embeddings")?.unwrap_or(false),
+        rope: rope::read(&config, warnings)?,
     };
     match shape.fault() {
         Some((field, supported, got)) => Err(Error::Unsupported { what: field.into(), got, supported }),
@@ -80,142 +87,66 @@ pub fn read_shape(path: &Path) -> Result<LlamaShape> {
     }
 }
 
-fn check_architecture(json: &Value) -> Result<()> {
-    let stated = json.get("architectures").and_then(Value::as_array).and_then(|list| list.first()?.as_str());
-    let stated = stated.unwrap_or("none stated");
-    if !ARCHITECTURES.contains(&stated) {
-        return unsupported("architecture", stated, &ARCHITECTURES.join(", "));
+fn architecture(config: &Fields<'_>) -> Result<Defaults> {
+    let listed = config.get("architectures").and_then(Value::as_array).and_then(|list| list.first()?.as_str());
+    let stated = listed.or(config.text("model_type")?);
+    for defaults in [LLAMA, MISTRAL] {
+        let named = |name: &str| name == defaults.architecture || (listed.is_none() && name == defaults.model_type);
+        if stated.is_some_and(named) || (stated == Some(OLD_LLAMA) && defaults.model_type == LLAMA.model_type) {
+            return Ok(defaults);
+        }
     }
+    let supported = [LLAMA.architecture, MISTRAL.architecture].join(", ");
+    unsupported("architecture", stated.unwrap_or("none stated"), &supported)
+}
+
+fn check_features(config: &Fields<'_>, defaults: &Defaults) -> Result<()> {
     // transformers takes a window of 4096 where the field is missing, so only an explicit null means none.
-    if stated == "MistralForCausalLM" && json.get("sliding_window") != Some(&Value::Null) {
-        let got = json.get("sliding_window").map_or("missing, which means 4096".into(), Value::to_string);
+    if defaults.architecture == MISTRAL.architecture && !config.is_null("sliding_window") {
+        let got = config.get("sliding_window").map_or("missing, which means 4096".into(), shown);
         return unsupported("sliding_window", &got, "null");
     }
-    Ok(())
-}
-
-fn check_features(config: &Config) -> Result<()> {
-    if config.attention_bias == Some(true) {
-        return unsupported("attention_bias", "true", "false");
+    for bias in ["attention_bias", "mlp_bias"] {
+        if config.flag(bias)? == Some(true) {
+            return unsupported(bias, "true", "false");
+        }
     }
-    if config.mlp_bias == Some(true) {
-        return unsupported("mlp_bias", "true", "false");
-    }
-    if let Some(act) = config.hidden_act.as_deref().filter(|act| *act != "silu") {
+    // Two names of one function.
+    if let Some(act) = config.text("hidden_act")?.filter(|act| !["silu", "swish"].contains(act)) {
         return unsupported("hidden_act", act, "silu");
     }
-    if let Some(quantized) = config.quantization_config.as_ref() {
-        let method = quantized.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-        return unsupported("quantization method", method, "weights in F32, F16 or BF16");
+    match quantization(config) {
+        Some(method) => unsupported(
+            "quantization method",
+            &method,
+            "weights in F32, F16 or BF16: get the model that this one was made from",
+        ),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-fn rope(path: &Path, config: &Config) -> Result<Rope> {
-    let none = RopeConfig::default();
-    let stated = config.rope_parameters.as_ref().or(config.rope_scaling.as_ref()).unwrap_or(&none);
-    let number = |field: &str, value: Option<f32>| {
-        value.ok_or_else(|| Error::damaged(path, format!("rope_scaling.{field}"), "a number", "none"))
+/// The method by which the weights were quantized, if they were.
+fn quantization(config: &Fields<'_>) -> Option<String> {
+    // MLX writes both fields.
+    let fields = ["quantization_config", "quantization"].map(|field| config.get(field));
+    let stated =
+        fields.into_iter().flatten().find(|value| value.as_object().is_none_or(|object| !object.is_empty()))?;
+    let method = stated.get("quant_method").and_then(Value::as_str);
+    let is = |field: &str| stated.get(field).is_some_and(|value| *value == Value::Bool(true));
+    let named = match method {
+        Some(method) => method,
+        None if is("load_in_4bit") || is("load_in_8bit") => "bitsandbytes",
+        None if stated.get("bits").is_some() && stated.get("group_size").is_some() => "MLX",
+        None => "unnamed",
     };
-    if let Some(part) = stated.partial_rotary_factor.filter(|part| *part != 1.0) {
-        return unsupported("partial_rotary_factor", &part.to_string(), "1");
-    }
-    let kind = stated.rope_type.as_deref().or(stated.r#type.as_deref()).unwrap_or("default");
-    let scaling = match kind {
-        "default" | "none" => RopeScaling::None,
-        "linear" => RopeScaling::Linear { factor: number("factor", stated.factor)? },
-        "llama3" => RopeScaling::Llama3 {
-            factor: number("factor", stated.factor)?,
-            low_freq_factor: number("low_freq_factor", stated.low_freq_factor)?,
-            high_freq_factor: number("high_freq_factor", stated.high_freq_factor)?,
-            original_context: number("original_max_position_embeddings", stated.original_max_position_embeddings)?,
-        },
-        other => return unsupported("rope type", other, "default, linear, llama3"),
-    };
-    Ok(Rope { theta: stated.rope_theta.or(config.rope_theta).unwrap_or(DEFAULT_ROPE_THETA), scaling })
+    Some(named.to_string())
 }
 
-fn unsupported<T>(what: &str, got: &str, supported: &str) -> Result<T> {
+/// The error for a model that asks for something else than what there is.
+pub fn unsupported<T>(what: &str, got: &str, supported: &str) -> Result<T> {
     Err(Error::Unsupported { what: what.into(), got: got.into(), supported: supported.into() })
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    /// The shape of a small configuration, `changes` made to it; null takes a field out.
-    fn shape(changes: Value) -> Result<LlamaShape> {
-        let mut config = json!({
-            "architectures": ["LlamaForCausalLM"], "hidden_size": 256, "intermediate_size": 512,
-            "num_hidden_layers": 2, "num_attention_heads": 8, "vocab_size": 1000, "max_position_embeddings": 4096,
-            "rms_norm_eps": 1e-5, "hidden_act": "silu",
-        });
-        for (field, value) in changes.as_object().unwrap() {
-            config[field] = value.clone();
-        }
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), config.to_string()).unwrap();
-        read_shape(file.path())
-    }
-
-    #[test]
-    fn what_is_not_stated_takes_the_defaults_of_transformers() {
-        let shape = shape(json!({})).unwrap();
-        assert_eq!((shape.kv_heads, shape.head_dim, shape.tied_head), (8, 32, false));
-        assert_eq!(shape.rope, Rope { theta: 10_000.0, scaling: RopeScaling::None });
-    }
-
-    #[test]
-    fn an_explicit_head_dim_need_not_divide_the_model_dim() {
-        let shape = shape(json!({"head_dim": 64, "num_key_value_heads": 2, "tie_word_embeddings": true})).unwrap();
-        assert_eq!((shape.q_dim(), shape.kv_dim(), shape.tied_head), (512, 128, true));
-    }
-
-    #[test]
-    fn rotary_scaling_is_read_in_its_old_and_its_new_form() {
-        let llama3 =
-            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 8192.0 };
-        let fields = |kind: &str| {
-            json!({kind: "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 8192})
-        };
-        let old = shape(json!({"rope_theta": 5e5, "rope_scaling": fields("rope_type")})).unwrap().rope;
-        assert_eq!(old, Rope { theta: 5e5, scaling: llama3.clone() });
-
-        let mut new = fields("rope_type");
-        new["rope_theta"] = json!(5e5);
-        assert_eq!(shape(json!({"rope_parameters": new})).unwrap().rope, Rope { theta: 5e5, scaling: llama3 });
-
-        let linear = shape(json!({"rope_scaling": {"type": "linear", "factor": 2.0}})).unwrap().rope;
-        assert_eq!(linear.scaling, RopeScaling::Linear { factor: 2.0 });
-    }
-
-    #[test]
-    fn what_cannot_be_done_is_refused_by_name() {
-        let refused = [
-            (json!({"architectures": ["Qwen2ForCausalLM"]}), "architecture `Qwen2ForCausalLM`"),
-            (json!({"architectures": null}), "architecture `none stated`"),
-            (json!({"architectures": ["MistralForCausalLM"], "sliding_window": 4096}), "sliding_window `4096`"),
-            (json!({"architectures": ["MistralForCausalLM"]}), "missing, which means 4096"),
-            (json!({"attention_bias": true}), "attention_bias"),
-            (json!({"mlp_bias": true}), "mlp_bias"),
-            (json!({"hidden_act": "gelu"}), "hidden_act `gelu`"),
-            (json!({"rope_scaling": {"type": "yarn", "factor": 2.0}}), "rope type `yarn`"),
-            (json!({"rope_scaling": {"type": "linear"}}), "rope_scaling.factor"),
-            (json!({"rope_parameters": {"partial_rotary_factor": 0.5}}), "partial_rotary_factor `0.5`"),
-            (json!({"quantization_config": {"quant_method": "gptq"}}), "quantization method `gptq`"),
-            (json!({"num_attention_heads": 0}), "heads"),
-            (json!({"hidden_size": 250}), "model_dim"),
-            (json!({"rms_norm_eps": "small"}), "JSON"),
-            (json!({"rms_norm_eps": 0}), "norm_eps"),
-        ];
-        for (changes, named) in refused {
-            let fault = shape(changes.clone()).unwrap_err().to_string();
-            assert!(fault.contains(named), "{changes}: {fault}");
-        }
-        let mistral = shape(json!({"architectures": ["MistralForCausalLM"], "sliding_window": null}));
-        assert!(mistral.is_ok(), "{mistral:?}");
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,10 +1,12 @@
 //! Imports a folder as Hugging Face keeps models: config.json, safetensors files, tokenizer.json.
 
 mod config;
+mod fields;
+mod rope;
+mod shards;
 mod text;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,21 +14,33 @@ use std::path::{Path, PathBuf};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
-use serde::Deserialize;
+use safetensors::tensor::TensorInfo;
 use serde::de::DeserializeOwned;
 
+use self::shards::{Shard, Shards};
+use super::estimate::block_rows;
 use super::source::{Source, SourceTensor, TextAssets};
 use crate::error::{Error, Result};
 use crate::format::ModelSource;
+use crate::json;
 use crate::shape::LlamaShape;
 
-/// File of a model that is in one piece.
-const WHOLE_FILE: &str = "model.safetensors";
-/// File that says which shard holds which tensor.
-const INDEX_FILE: &str = "model.safetensors.index.json";
-/// What the safetensors crate takes as a header at most.
-const HEADER_BYTES_MAX: u64 = 100_000_000;
+pub use config::CONFIG_FILE;
+pub use shards::{INDEX_FILE, WHOLE_FILE};
+
+/// Ends of names that quantized weights of other programs have.
+const QUANTIZED: [&str; 10] = [
+    ".qweight",
+    ".qzeros",
+    ".g_idx",
+    ".scales",
+    ".absmax",
+    ".quant_map",
+    ".SCB",
+    ".weight_scale",
+    ".weight_scale_inv",
+    ".weight_packed",
+];
 
 /// An opened Hugging Face folder.
 #[derive(Debug)]
@@ -34,24 +48,17 @@ pub struct HuggingFace {
     dir: PathBuf,
     shape: LlamaShape,
     source: ModelSource,
-    shards: Vec<Shard>,
+    shards: Shards,
     tensors: HashMap<SourceTensor, Located>,
+    warnings: Vec<String>,
     /// Bytes as read; words, so that they lie as floats must.
     raw: Vec<u32>,
 }
 
-/// A safetensors file.
-#[derive(Debug)]
-struct Shard {
-    path: PathBuf,
-    file: File,
-    data_start: u64,
-    metadata: Metadata,
-}
-
 /// Where a tensor lies.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Located {
+    name: String,
     shard: usize,
     dtype: Dtype,
     /// From the start of the file, in bytes.
@@ -61,25 +68,45 @@ struct Located {
 impl HuggingFace {
     /// Opens the folder `dir` and checks that it holds a whole LLaMA model.
     pub fn open(dir: &Path) -> Result<HuggingFace> {
-        let shape = config::read_shape(&dir.join(config::CONFIG_FILE))?;
-        let whole = dir.join(WHOLE_FILE);
-        let index = dir.join(INDEX_FILE);
-        let (listing, names) = if whole.is_file() || !index.is_file() {
-            (whole, BTreeSet::from([WHOLE_FILE.to_string()]))
-        } else {
-            let names = shard_names(&index)?;
-            (index, names)
-        };
-        let shards = names.iter().map(|name| Shard::open(dir.join(name))).collect::<Result<Vec<_>>>()?;
-        let tensors = locate_all(&listing, &shape, &shards)?;
+        let mut warnings = Vec::new();
+        let shape = config::read_shape(&dir.join(CONFIG_FILE), &mut warnings)?;
+        let shards = Shards::open(dir, &mut warnings)?;
+        let tensors = locate_all(&shape, &shards)?;
+        warnings.extend(shards.copies());
         let dtypes: BTreeSet<String> = tensors.values().map(|located| located.dtype.to_string()).collect();
         let source = ModelSource {
-            name: text::folder_name(dir),
+            name: hub_name(dir).unwrap_or_else(|| text::folder_name(dir)),
             format: "huggingface".into(),
             dtypes: dtypes.into_iter().collect(),
             licence: text::licence(dir),
         };
-        Ok(HuggingFace { dir: dir.to_path_buf(), shape, source, shards, tensors, raw: Vec::new() })
+        let dir = dir.to_path_buf();
+        let mut folder = HuggingFace { dir, shape, source, shards, tensors, warnings, raw: Vec::new() };
+        folder.check_tied()?;
+        Ok(folder)
+    }
+
+    /// Fails where a model whose head is its embedding has both as tensors, with other numbers: programs disagree on
+    /// which one counts then.
+    fn check_tied(&mut self) -> Result<()> {
+        if !self.shape.tied_head || !self.tensors.contains_key(&SourceTensor::Head) {
+            return Ok(());
+        }
+        let (rows, input) = SourceTensor::Head.dims(&self.shape);
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        for first in (0..rows).step_by(block_rows(input) as usize) {
+            let block = first..rows.min(first + block_rows(input));
+            self.rows(SourceTensor::Embed, block.clone(), &mut one)?;
+            self.rows(SourceTensor::Head, block, &mut other)?;
+            if let Some(at) = one.iter().zip(&other).position(|(one, other)| one.to_bits() != other.to_bits()) {
+                let (file, name) = self.locate(SourceTensor::Head);
+                let expected = format!("the numbers of `{}`, as tie_word_embeddings is true", embed_name());
+                let got = format!("others from row {} on", first as usize + at / input as usize);
+                return Err(Error::damaged(file, name, expected, got));
+            }
+        }
+        self.tensors.remove(&SourceTensor::Head);
+        Ok(())
     }
 }
 
@@ -92,6 +119,10 @@ impl Source for HuggingFace {
         &self.source
     }
 
+    fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     fn text(&self) -> Result<TextAssets> {
         text::read(&self.dir)
     }
@@ -99,12 +130,12 @@ impl Source for HuggingFace {
     fn rows(&mut self, tensor: SourceTensor, rows: Range<u32>, out: &mut Vec<f32>) -> Result<()> {
         let (all, input) = tensor.dims(&self.shape);
         assert!(rows.end <= all, "rows {rows:?} of {all}");
-        let Located { shard, dtype, offset } = self.tensors[&tensor];
+        let Located { shard, dtype, offset, .. } = self.tensors[&tensor];
         let row_bytes = u64::from(input) * dtype.bitsize() as u64 / 8;
         let bytes = (rows.len() as u64 * row_bytes) as usize;
         self.raw.resize(bytes.div_ceil(4), 0);
         let raw = &mut bytemuck::cast_slice_mut(&mut self.raw)[..bytes];
-        let Shard { path, file, .. } = &mut self.shards[shard];
+        let Shard { path, file, .. } = &mut self.shards.files[shard];
         file.seek(SeekFrom::Start(offset + u64::from(rows.start) * row_bytes))
             .and_then(|_| file.read_exact(raw))
             .map_err(Error::io("read", path))?;
@@ -119,91 +150,77 @@ impl Source for HuggingFace {
     }
 
     fn locate(&self, tensor: SourceTensor) -> (PathBuf, String) {
-        (self.shards[self.tensors[&tensor].shard].path.clone(), name(tensor))
+        let located = &self.tensors[&tensor];
+        (self.shards.files[located.shard].path.clone(), located.name.clone())
     }
 }
 
-impl Shard {
-    fn open(path: PathBuf) -> Result<Shard> {
-        let mut file = File::open(&path).map_err(Error::io("read", &path))?;
-        let file_bytes = file.metadata().map_err(Error::io("read", &path))?.len();
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(Error::io("read", &path))?;
-        let length = u64::from_le_bytes(length);
-        if length > HEADER_BYTES_MAX.min(file_bytes - 8) {
-            let got = format!("{length} in a file of {file_bytes}");
-            return Err(Error::damaged(path, "header length", "bytes that are there", got));
-        }
-        let mut header = vec![0; length as usize];
-        file.read_exact(&mut header).map_err(Error::io("read", &path))?;
-        let metadata: Metadata = serde_json::from_slice(&header)
-            .map_err(|fault| Error::damaged(&path, "header", "a safetensors header", fault))?;
-        let data_start = 8 + length;
-        let end = data_start + metadata.data_len() as u64;
-        if end != file_bytes {
-            return Err(Error::damaged(path, "length", format!("{end} bytes"), format!("{file_bytes} bytes")));
-        }
-        Ok(Shard { path, file, data_start, metadata })
+/// Where each tensor of the shape lies; of a model whose head is its embedding the head too, if it is there as well.
+fn locate_all(shape: &LlamaShape, shards: &Shards) -> Result<HashMap<SourceTensor, Located>> {
+    let names = shards.names();
+    let quantized = |name: &&String| QUANTIZED.iter().any(|end| name.ends_with(end)) || name.contains(".quant_state.");
+    if let Some(name) = names.iter().find(quantized) {
+        let supported = "weights in F32, F16 or BF16: get the model that this one was made from";
+        return config::unsupported("quantized tensor", name, supported);
     }
-}
-
-/// Where each tensor of the shape lies. `listing` is the file to blame for one that is missing.
-fn locate_all(listing: &Path, shape: &LlamaShape, shards: &[Shard]) -> Result<HashMap<SourceTensor, Located>> {
-    let headers: Vec<HashMap<String, &TensorInfo>> = shards.iter().map(|shard| shard.metadata.tensors()).collect();
     let mut tensors = HashMap::new();
     let mut needed = BTreeSet::new();
     for tensor in SourceTensor::all(shape) {
-        let name = name(tensor);
         let dims = tensor.stated_dims(shape);
-        let found = headers.iter().enumerate().find_map(|(at, header)| Some((at, *header.get(&name)?)));
-        let (shard, info) = found.ok_or_else(|| Error::damaged(listing, &name, format!("{dims:?}"), "no tensor"))?;
-        tensors.insert(tensor, located(shard, &shards[shard], &name, info, &dims)?);
-        needed.insert(name);
+        // Of the two names that a tied embedding may have, a file has either or both.
+        let twin = (tensor == SourceTensor::Embed && shape.tied_head).then_some(SourceTensor::Head);
+        let mut found = None;
+        for candidate in [Some(tensor), twin].into_iter().flatten() {
+            let name = name(candidate);
+            if let Some((shard, info)) = shards.find(&name).or_else(|fault| absent_twin(twin, fault))? {
+                let located = located(shard, &shards.files[shard], name.clone(), info, &dims)?;
+                tensors.insert(found.map_or(tensor, |()| candidate), located);
+                found = Some(());
+            }
+            needed.insert(name);
+        }
+        if found.is_none() {
+            return Err(Error::damaged(&shards.listing, name(tensor), format!("{dims:?}"), "no tensor"));
+        }
     }
-    let unused = |name: &str| name.ends_with(".rotary_emb.inv_freq") || (shape.tied_head && name == "lm_head.weight");
-    match headers.iter().flat_map(HashMap::keys).find(|name| !needed.contains(*name) && !unused(name)) {
+    match names.iter().find(|name| !needed.contains(*name) && !name.ends_with(".rotary_emb.inv_freq")) {
         // A tensor that is left out, a bias say, would silently make another model.
-        Some(name) => Err(Error::Unsupported {
-            what: "tensor".into(),
-            got: name.clone(),
-            supported: "those of a LLaMA model without biases".into(),
-        }),
+        Some(name) => config::unsupported("tensor", name, "those of a LLaMA model without biases"),
         None => Ok(tensors),
     }
 }
 
-fn located(at: usize, shard: &Shard, name: &str, info: &TensorInfo, dims: &[usize]) -> Result<Located> {
+/// Nothing in the place of the error for a tensor that the index has and its file has not, where the tensor has two
+/// names: an index may list both, of which the file kept one.
+fn absent_twin<T>(twin: Option<SourceTensor>, fault: Error) -> Result<Option<T>> {
+    if twin.is_some() { Ok(None) } else { Err(fault) }
+}
+
+fn located(at: usize, shard: &Shard, name: String, info: &TensorInfo, dims: &[usize]) -> Result<Located> {
     if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-        return Err(Error::Unsupported {
-            what: format!("dtype of `{name}`"),
-            got: info.dtype.to_string(),
-            supported: "F32, F16, BF16".into(),
-        });
+        let dtype = info.dtype.to_string();
+        return config::unsupported(&format!("dtype of `{name}`"), &dtype, "F32, F16, BF16");
     }
     if info.shape != dims {
         return Err(Error::damaged(&shard.path, name, format!("{dims:?}"), format!("{:?}", info.shape)));
     }
-    Ok(Located { shard: at, dtype: info.dtype, offset: shard.data_start + info.data_offsets.0 as u64 })
+    Ok(Located { name, shard: at, dtype: info.dtype, offset: shard.data_start + info.data_offsets.0 as u64 })
 }
 
-/// The shards that the index names.
-fn shard_names(index: &Path) -> Result<BTreeSet<String>> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-
-    let Index { weight_map } = read_json(index)?;
-    let names: BTreeSet<String> = weight_map.into_values().collect();
-    match names.iter().find(|name| name.contains(['/', '\\', ':'])) {
-        Some(name) => Err(Error::damaged(index, "weight_map", "names of files in the folder", name)),
-        None => Ok(names),
-    }
+/// OWNER/NAME of a model in Hugging Face's cache, whose folder is `models--OWNER--NAME/snapshots/HASH`.
+fn hub_name(dir: &Path) -> Option<String> {
+    let real = dir.canonicalize().ok()?;
+    let snapshots = real.parent().filter(|parent| parent.ends_with("snapshots"))?;
+    let name = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?.to_string();
+    Some(name.replacen("--", "/", 1))
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    serde_json::from_slice(&bytes).map_err(|fault| Error::damaged(path, "JSON", "the fields of such a file", fault))
+    json::read(path)
+}
+
+fn embed_name() -> String {
+    name(SourceTensor::Embed)
 }
 
 /// The name of a tensor in checkpoints of `LlamaForCausalLM`.

@@ -19,11 +19,13 @@ fn header(pairs: &[(&str, u32, Vec<u8>)], tensors: &[(&str, &[u64], u32)], data:
         bytes.extend(value);
     }
     for (name, dims, kind) in tensors {
+        // `NAME@OFFSET` lies elsewhere than at the beginning of the data.
+        let (name, offset) = name.split_once('@').unwrap_or((name, "0"));
         string(&mut bytes, name);
         bytes.extend((dims.len() as u32).to_le_bytes());
         dims.iter().for_each(|dim| bytes.extend(dim.to_le_bytes()));
         bytes.extend(kind.to_le_bytes());
-        bytes.extend(0u64.to_le_bytes());
+        bytes.extend(offset.parse::<u64>().unwrap().to_le_bytes());
     }
     bytes.resize(bytes.len().next_multiple_of(32) + data, 0);
     bytes
@@ -45,12 +47,14 @@ fn tensors_are_placed_and_values_read() {
 #[test]
 fn faults_name_what_is_wrong() {
     assert!(fault(b"GGU").contains("magic"));
-    assert!(fault(&header(&[], &[("t", &[32, 2], 8)], 67)).contains("t: expected whole blocks within a file"));
+    assert!(
+        fault(&header(&[], &[("t", &[32, 2], 8)], 67))
+            .contains("length: expected 132 bytes, got 131 bytes: the file is cut short")
+    );
     assert!(fault(&header(&[], &[("t", &[31], 8)], 99)).contains("whole blocks"));
     assert!(fault(&header(&[], &[("t", &[], 0)], 99)).contains("no dimensions"));
     assert!(fault(&header(&[], &[("t", &[32, 1 << 40, 1 << 40], 0)], 99)).contains("whole blocks"));
     assert!(fault(&header(&[], &[("t", &[1, 1, 1, 1, 1], 0)], 99)).contains("at most 4 dimensions"));
-    assert!(fault(&header(&[], &[("blk.0.attn_q.weight", &[32], 23)], 99)).contains("`blk.0.attn_q.weight` `ggml"));
     for alignment in [0u32, 3, 1 << 31] {
         let bytes = header(&[("general.alignment", 4, alignment.to_le_bytes().to_vec())], &[], 0);
         assert!(fault(&bytes).contains("general.alignment"), "{alignment}");
@@ -62,8 +66,27 @@ fn faults_name_what_is_wrong() {
 }
 
 #[test]
-fn k_types_have_the_names_people_know() {
-    assert_eq!(dtype_name(GgmlDType::Q4K), "Q4_K");
-    assert_eq!(dtype_name(GgmlDType::Q4_1), "Q4_1");
-    assert_eq!(dtype_name(GgmlDType::BF16), "BF16");
+fn what_is_there_twice_or_over_another_is_named() {
+    let key = ("llama.rope.freq_base", 6, vec![0; 4]);
+    assert!(fault(&header(&[key.clone(), key], &[], 0)).contains("llama.rope.freq_base: expected one value"));
+    let twice = header(&[], &[("token_embd.weight", &[32], 0), ("token_embd.weight@128", &[32], 0)], 256);
+    assert!(fault(&twice).contains("token_embd.weight: expected one tensor, got two"));
+    let over = header(&[], &[("a", &[32], 0), ("b@96", &[32], 0)], 256);
+    assert!(fault(&over).contains("b: expected data from byte") && fault(&over).contains("where `a` ends"));
+    let beside = header(&[], &[("b@128", &[32], 0), ("a", &[32], 0), ("none@64", &[0], 0)], 256);
+    assert!(parse(Path::new("x.gguf"), &beside).is_ok());
+}
+
+#[test]
+fn lists_are_kept_as_they_lie_in_the_file_and_end_with_it() {
+    let list = |kind: u32, count: u64, bytes: &[u8]| [&kind.to_le_bytes()[..], &count.to_le_bytes(), bytes].concat();
+    let pairs = [("bytes", 9, list(0, 3, &[1, 2, 255])), ("signed", 9, list(5, 1, &[255; 4]))];
+    let file = parse(Path::new("x.gguf"), &header(&pairs, &[], 0)).unwrap();
+    assert_eq!(file.metadata.numbers("bytes").unwrap(), Some(vec![1.0, 2.0, 255.0]));
+    assert_eq!(file.metadata.numbers("signed").unwrap(), Some(vec![-1.0]));
+    assert!(size_of::<Value>() <= 40);
+    for kind in 0..=12 {
+        let endless = header(&[("list", 9, list(kind, u64::MAX, &[]))], &[], 0);
+        assert!(fault(&endless).contains("list"), "{kind}");
+    }
 }

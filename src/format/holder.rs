@@ -1,0 +1,142 @@
+//! The locked folder in which a model is made, and the moves out of it and back.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::MANIFEST_FILE;
+use crate::error::{Error, Result};
+
+/// Age from which a leftover cannot belong to a run that is still writing, where files cannot be locked.
+const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// The file that is locked while a run writes; the system unlocks it when the run is killed.
+const LOCK_FILE: &str = "lock";
+
+/// A folder of one run, removed when dropped.
+#[derive(Debug)]
+pub struct Holder {
+    path: PathBuf,
+    lock: Option<File>,
+    keep: bool,
+}
+
+impl Holder {
+    /// Makes the folder `path`, or takes one over that a killed run left, whose files stay. `shown` is the place that
+    /// it is for. Fails where another run has it.
+    pub fn take(path: PathBuf, shown: &Path) -> Result<Holder> {
+        let left = match fs::create_dir(&path) {
+            Ok(()) => false,
+            Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => true,
+            Err(fault) => return Err(Error::io("create", path)(fault)),
+        };
+        let refused = |got: String| {
+            let expected = "a place that no other run is writing to";
+            Error::argument(format!("output folder `{}`", shown.display()), expected, got)
+        };
+        let lock = path.join(LOCK_FILE);
+        let lock = File::options().create(true).truncate(false).write(true).open(&lock);
+        let lock = lock.map_err(Error::io("create", &path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(refused("one that another run is writing to".into())),
+            // A file system without locks: time is all that tells a run from what it left.
+            Err(TryLockError::Error(_)) if left && !newest(&path).is_some_and(|time| is_older(time, LEFTOVER_AGE)) => {
+                return Err(refused(format!("`{}`; remove it if no run is writing there", path.display())));
+            }
+            Err(TryLockError::Error(_)) => {}
+        }
+        Ok(Holder { path, lock: Some(lock), keep: false })
+    }
+
+    /// The folder in which the model is made.
+    pub fn model(&self) -> PathBuf {
+        self.path.join("model")
+    }
+
+    /// The folder for the files of the model that is replaced.
+    pub fn old(&self) -> PathBuf {
+        self.path.join("old")
+    }
+
+    /// Makes the model's folder, empty, whatever a killed run left.
+    pub fn make_model(&self) -> Result<()> {
+        for dir in [self.model(), self.old()] {
+            match fs::remove_dir_all(&dir) {
+                Err(fault) if fault.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", dir)(fault)),
+                _ => {}
+            }
+        }
+        fs::create_dir(self.model()).map_err(Error::io("create", self.model()))
+    }
+
+    /// Puts files back that a run was replacing in the folder `dir` when it was killed.
+    pub fn restore(&self, dir: &Path) -> Result<()> {
+        if dir.join(MANIFEST_FILE).exists() || !self.old().join(MANIFEST_FILE).exists() {
+            return Ok(());
+        }
+        let names = names(&self.old()).map_err(Error::io("read", self.old()))?;
+        move_all(&self.old(), dir, &manifest_last(names), &mut Vec::new())
+    }
+
+    /// Leaves the folder when dropped: what is in it is wanted.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // Windows does not remove a file that is open; elsewhere the lock is held to the end.
+        if cfg!(windows) || self.keep {
+            drop(self.lock.take());
+        }
+        if !self.keep {
+            // What cannot be removed is cleared by the next run.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Moves the files `names` from one folder to another; those moved are added to `moved`. A file that is not there is
+/// left out.
+pub fn move_all(from: &Path, to: &Path, names: &[String], moved: &mut Vec<String>) -> Result<()> {
+    for name in names {
+        match fs::rename(from.join(name), to.join(name)) {
+            Ok(()) => moved.push(name.clone()),
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound && !from.join(name).exists() => {}
+            Err(fault) => return Err(Error::io("create", to.join(name))(fault)),
+        }
+    }
+    Ok(())
+}
+
+/// The names in a folder, sorted; those that are not UTF-8 as well as can be.
+pub fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The names, the manifest's at the end: a folder is a model from when it has one.
+pub fn manifest_last(mut names: Vec<String>) -> Vec<String> {
+    names.sort_by_key(|name| name == MANIFEST_FILE);
+    names
+}
+
+/// When the folder or a file in it last changed: a run that is still writing keeps this recent.
+fn newest(dir: &Path) -> Option<SystemTime> {
+    let files = fs::read_dir(dir).ok()?.flatten();
+    let inner = files.filter_map(|file| {
+        let within = if file.path().is_dir() { newest(&file.path()) } else { None };
+        within.max(file.metadata().ok()?.modified().ok())
+    });
+    inner.chain(fs::metadata(dir).ok()?.modified().ok()).max()
+}
+
+fn is_older(time: SystemTime, age: Duration) -> bool {
+    time.elapsed().is_ok_and(|elapsed| elapsed >= age)
+}
