@@ -25,6 +25,7 @@
 pub mod codes;
 mod container;
 mod hash;
+pub mod json;
 pub mod layout;
 mod manifest;
 mod mapped;

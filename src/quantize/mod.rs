@@ -6,6 +6,7 @@ mod gguf;
 mod huggingface;
 mod slices;
 mod source;
+mod text;
 mod weights_hash;
 
 use std::ops::ControlFlow;
@@ -25,6 +26,7 @@ pub use estimate::{Estimate, estimate};
 use estimate::{block_rows, check_space, estimate_of};
 use slices::SlicedRows;
 pub use source::{Source, SourceTensor, TextAssets, open};
+pub use text::checked_text;
 pub use weights_hash::weights_sha256;
 
 /// Where the model folder goes and how its weights are cut.
@@ -80,8 +82,8 @@ pub struct Report {
 }
 
 /// Makes the model folder of a checkpoint. `on_progress` is called for every few million weights and may break off,
-/// which is [`Error::Stopped`]; then, as after any error, nothing is left behind. A calibration pack that was made for
-/// other weights is refused before anything is written.
+/// which is [`Error::Stopped`]; then, as after any error, nothing is left behind. A text side that no run would take and
+/// a calibration pack that was made for other weights are refused before anything is written.
 pub fn quantize(
     source: &mut dyn Source,
     options: &Options,
@@ -90,11 +92,13 @@ pub fn quantize(
     let begin = Instant::now();
     let shape = source.shape().clone();
     let cut = Cut::choose(source, options)?;
+    // What a run would refuse is refused before hours of work.
+    let text = checked_text(source)?;
     check_space(&options.out, estimate_of(&shape, &cut).disk_bytes)?;
     cut.check_weights(source, on_progress)?;
     let routing = cut.pack.as_ref().map(|pack| pack.info().thresholds.clone());
     let mut writer = FolderWriter::create(&options.out, &shape, cut.quantization(), routing, options.replace)?;
-    write_text(&mut writer, &source.text()?)?;
+    write_text(&mut writer, &text)?;
     let params = shape.linear_params() + shape.embedding_params();
     let mut cutter = Cutter { source, writer, cut: &cut, params, done: 0, on_progress };
     cutter.matrices(&shape)?;

@@ -19,8 +19,11 @@ pub trait Source {
     /// Name, format, dtypes and licence.
     fn model_source(&self) -> &ModelSource;
 
-    /// The text side's files.
+    /// The text side's files, as the source has them; [`checked_text`](super::checked_text) completes them.
     fn text(&self) -> Result<TextAssets>;
+
+    /// What of the source cannot be followed and counts as absent, the text side left out, in sentences for people.
+    fn warnings(&self) -> &[String];
 
     /// Replaces `out` by rows of a tensor, rows as in Hugging Face checkpoints, which rotate halves of a head; panics
     /// where the tensor has no such rows.
@@ -39,6 +42,8 @@ pub struct TextAssets {
     pub chat_template: Option<String>,
     /// generation_config.json, with the special token ids.
     pub generation_config: String,
+    /// What of them cannot be followed and counts as absent, in sentences for people.
+    pub warnings: Vec<String>,
 }
 
 /// A tensor of a LLaMA checkpoint; the numbers are layers.

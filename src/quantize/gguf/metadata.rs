@@ -40,6 +40,11 @@ impl Metadata {
         &self.path
     }
 
+    /// The value of `key`, whatever it is.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.values.get(key)
+    }
+
     /// The value of `key` as an unsigned integer.
     pub fn u64(&self, key: &str) -> Result<Option<u64>> {
         self.read(key, "an unsigned integer", unsigned)
@@ -53,14 +58,6 @@ impl Metadata {
     /// The value of `key` as a number.
     pub fn f32(&self, key: &str) -> Result<Option<f32>> {
         self.read(key, "a number", number)
-    }
-
-    /// The value of `key` as a truth value.
-    pub fn bool(&self, key: &str) -> Result<Option<bool>> {
-        self.read(key, "true or false", |value| match value {
-            Value::Bool(value) => Some(*value),
-            _ => None,
-        })
     }
 
     /// The value of `key` as text.

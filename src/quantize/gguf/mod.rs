@@ -1,7 +1,9 @@
 //! Imports a GGUF file of a LLaMA-family model.
 
+mod control;
 mod file;
 mod metadata;
+mod optional;
 mod pretokenizer;
 mod sentencepiece;
 mod shape;
@@ -16,6 +18,7 @@ use candle_core::Device;
 use candle_core::quantized::gguf_file::TensorInfo;
 
 use self::file::{GgufFile, GgufTensor, dtype_name};
+use self::optional::Optional;
 use self::shape::{EMBEDDING, HEAD, ROPE_FACTORS};
 use super::source::{Source, SourceTensor, TextAssets};
 use crate::error::{Error, Result};
@@ -31,6 +34,7 @@ pub struct Gguf {
     shape: LlamaShape,
     source: ModelSource,
     tensors: HashMap<SourceTensor, GgufTensor>,
+    warnings: Vec<String>,
 }
 
 impl Gguf {
@@ -48,13 +52,15 @@ impl Gguf {
         let tensors = locate_all(path, &shape, &header)?;
         let dtypes: BTreeSet<String> = tensors.values().map(|tensor| dtype_name(tensor.dtype)).collect();
         let stem = || path.file_stem().map_or("unnamed".into(), |stem| stem.to_string_lossy().into_owned());
+        let mut optional = Optional::new(&header.metadata);
         let source = ModelSource {
-            name: header.metadata.text("general.name")?.map_or_else(stem, String::from),
+            name: optional.text("general.name").map_or_else(stem, String::from),
             format: "gguf".into(),
             dtypes: dtypes.into_iter().collect(),
-            licence: header.metadata.text("general.license")?.map(String::from),
+            licence: optional.text("general.license").map(String::from),
         };
-        Ok(Gguf { path: path.to_path_buf(), file, header, shape, source, tensors })
+        let warnings = optional.warnings;
+        Ok(Gguf { path: path.to_path_buf(), file, header, shape, source, tensors, warnings })
     }
 
     /// Rows of a tensor in the order of the file.
@@ -81,7 +87,11 @@ impl Source for Gguf {
     }
 
     fn text(&self) -> Result<TextAssets> {
-        tokenizer::read(&self.header.metadata, self.shape.vocab)
+        tokenizer::read(&self.header.metadata)
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     fn rows(&mut self, tensor: SourceTensor, rows: Range<u32>, out: &mut Vec<f32>) -> Result<()> {

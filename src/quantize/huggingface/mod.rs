@@ -96,6 +96,10 @@ impl Source for HuggingFace {
         text::read(&self.dir)
     }
 
+    fn warnings(&self) -> &[String] {
+        &[]
+    }
+
     fn rows(&mut self, tensor: SourceTensor, rows: Range<u32>, out: &mut Vec<f32>) -> Result<()> {
         let (all, input) = tensor.dims(&self.shape);
         assert!(rows.end <= all, "rows {rows:?} of {all}");
