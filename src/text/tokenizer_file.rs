@@ -1,7 +1,9 @@
 //! Reads tokenizer.json, a file of strangers: what its library would panic about is refused, or written otherwise, first.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Once;
 
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
@@ -12,6 +14,8 @@ use crate::format::json;
 
 /// Bytes of a token of a Unigram vocabulary: its library keeps them in a tree that takes stack for each.
 const UNIGRAM_TOKEN_BYTES_MAX: usize = 1024;
+/// How many times as long the replacements of a file may make a text; one of a few bytes for a space is usual.
+const GROWTH_MAX: usize = 10_000;
 /// Characters that a decoder may take off a token's end.
 const STRIP_MAX: u64 = 1000;
 
@@ -43,14 +47,31 @@ fn moved(tokenizer: &Tokenizer, added: Option<&Value>) -> Option<String> {
     let first = moved.next()?;
     Some(match moved.count() {
         0 => format!("the added token {first}, by its place"),
-        others => format!("the added token {first}, by its place, and {others} others have other ids than stated"),
+        others => format!("the added token {first}, by its place; so it is with {others} others"),
     })
 }
 
-/// The answer of a call into the library; `None` where it panics. Files that are known to make it panic are refused
-/// before: this is for those that nobody has thought of.
+/// The answer of a call into the library; `None` where it panics, of which nothing is printed. Files that are known to
+/// make it panic are refused before: this is for those that nobody has thought of.
 pub fn unwinding<T>(call: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(call)).ok()
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                others(panic);
+            }
+        }));
+    });
+    let was = QUIET.replace(true);
+    let answer = catch_unwind(AssertUnwindSafe(call)).ok();
+    QUIET.set(was);
+    answer
+}
+
+thread_local! {
+    /// Whether a panic of this thread is an answer of the library, and no fault of the program.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What is wrong, and with what.
@@ -78,6 +99,12 @@ fn mend(fields: &mut Map<String, Value>) -> Checked {
         }
         _ => return fault("model", "an object", "none"),
     }
+    for name in ["normalizer", "decoder"] {
+        let growth = growth(fields.get(name).unwrap_or(&Value::Null));
+        if growth > GROWTH_MAX {
+            return fault(name, "replacements that do not multiply a text's length", format!("a factor of {growth}"));
+        }
+    }
     check_steps(fields.get("normalizer"), &check_normalizer)?;
     check_steps(fields.get("pre_tokenizer"), &check_pre_tokenizer)?;
     check_steps(fields.get("post_processor"), &check_post_processor)?;
@@ -98,6 +125,21 @@ fn check_steps(step: Option<&Value>, check: &dyn Fn(&Map<String, Value>) -> Chec
     let lists = ["normalizers", "pretokenizers", "processors", "decoders"];
     let steps = lists.into_iter().filter_map(|name| fields.get(name)?.as_array()).flatten();
     steps.into_iter().try_for_each(|step| check_steps(Some(step), check))
+}
+
+/// How many times as long the replacements of a step, or of a sequence of them, make a text at most.
+fn growth(step: &Value) -> usize {
+    let lists = ["normalizers", "decoders"].into_iter().filter_map(|name| step.get(name)?.as_array());
+    let within = lists.flatten().map(growth).fold(1, usize::saturating_mul);
+    let Some((content, pattern)) = step.get("content").and_then(Value::as_str).zip(step.get("pattern")) else {
+        return within;
+    };
+    // An expression may match nothing between any two characters.
+    let own = match pattern.get("String").and_then(Value::as_str).filter(|pattern| !pattern.is_empty()) {
+        Some(pattern) => content.len().div_ceil(pattern.len()).max(1),
+        None => content.len() + 1,
+    };
+    within.saturating_mul(own)
 }
 
 fn check_model(model: &Map<String, Value>) -> Checked {
@@ -202,3 +244,7 @@ fn strip_pattern(decoder: &Value) -> Option<String> {
     let end = format!("{content}{{1,{stop}}}\\z");
     Some(if start == 0 { end } else { format!("\\A{content}{{1,{start}}}|{end}") })
 }
+
+#[cfg(test)]
+#[path = "tokenizer_file_tests.rs"]
+mod tests;
