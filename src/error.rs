@@ -1,5 +1,6 @@
 //! The library's one error type: every variant names the thing that is wrong and what was expected of it.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Shorthand used throughout the crate.
@@ -139,4 +140,16 @@ impl Error {
     pub fn argument(name: impl Into<String>, expected: impl ToString, got: impl ToString) -> Error {
         Error::InvalidArgument { name: name.into(), expected: expected.to_string(), got: got.to_string() }
     }
+}
+
+/// A warning about a value of `file` that nothing depends on and that cannot be followed.
+pub fn as_absent(file: impl AsRef<Path>, what: &str, expected: impl fmt::Display, got: impl fmt::Display) -> String {
+    let got = shortened(&got.to_string());
+    format!("`{}`: {what}: expected {expected}, got {got}; it counts as absent", file.as_ref().display())
+}
+
+/// A value in a length that a line of a message bears.
+pub fn shortened(text: &str) -> String {
+    const MOST: usize = 80;
+    if text.chars().count() <= MOST { text.to_string() } else { text.chars().take(MOST).chain(['…']).collect() }
 }

@@ -49,9 +49,9 @@ pub fn read_object(path: &Path) -> error::Result<Map<String, Value>> {
     }
 }
 
-/// The value in `text`, which the file at `path` held.
+/// The value in `text`, which the file at `path` held, with or without a byte order mark.
 pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> error::Result<T> {
-    serde_json::from_str(&plain_numbers(text))
+    serde_json::from_str(&plain_numbers(text.strip_prefix('\u{feff}').unwrap_or(text)))
         .map_err(|fault| Error::damaged(path, "JSON", "the fields of such a file", fault))
 }
 

@@ -43,7 +43,7 @@ impl Windows {
             template: None,
             generation: Some(&assets.generation_config),
         };
-        let model = TextModel::from_files(&files)?;
+        let model = TextModel::from_files(&files, source.shape().vocab)?;
         let mut windows = Vec::new();
         for path in &options.texts {
             let bytes = std::fs::read(path).map_err(Error::io("read", path))?;

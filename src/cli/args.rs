@@ -136,10 +136,11 @@ pub struct SamplingArgs {
     /// Draw from the likeliest tokens that together have this probability [default: the model's, or 0.95]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f32>,
-    /// Draw from tokens with at least this part of the likeliest one's probability [default: 0.05]
+    /// Draw from tokens with at least this part of the likeliest one's probability [default: the model's, or
+    /// 0.05]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub min_p: Option<f32>,
-    /// Make the last 64 tokens less likely; 1 for not at all [default: 1]
+    /// Make the last 64 tokens less likely; 1 for not at all [default: the model's, or 1]
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
     /// Seed of the draws; less than 0 for a random one

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::args::GenerateArgs;
 use super::exit::Exit;
-use super::output::{TokenOutput, note, note_styled};
+use super::output::{self, TokenOutput, note, note_styled};
 use super::power::Follower;
 use super::show_bits::BitsStyle;
 use super::{Done, load, progress, resident, settings, stop};
@@ -41,6 +41,7 @@ pub fn run(args: &GenerateArgs) -> Done {
     let has_routers = folder.thresholds().is_some();
     let mut follower = Follower::start(&args.power, has_routers)?;
     let text = TextModel::open(&folder)?;
+    output::warn(text.warnings());
     let mut sampling = settings::sampling(&args.sampling, text.defaults())?;
     let seed = *sampling.seed.get_or_insert_with(rand::random);
     let trained = folder.shape().max_context;
@@ -80,6 +81,7 @@ pub fn run(args: &GenerateArgs) -> Done {
         Ok(Next::Replan(change.decision.plan(has_routers)?))
     });
     let summary = answer.or_else(|error| output.end_line().and(Err(error)))?;
+    output.rest(&summary.text_left)?;
     let (model, plan) = (session.model(), follower.decision().reason.as_str());
     output.finish(&SummaryLine {
         r#type: "summary",
@@ -209,6 +211,7 @@ mod tests {
             stop,
             prompt_tokens: 37,
             generated_tokens,
+            text_left: String::new(),
             prompt_s,
             generate_s,
             bits: 3.996,

@@ -22,6 +22,11 @@ pub fn note_styled(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// Writes what counts as absent, and the like, to standard error.
+pub fn warn(sentences: &[String]) {
+    sentences.iter().for_each(|sentence| note(format_args!("warning: {sentence}")));
+}
+
 /// Writes a line to standard output; a reader that has gone away wants no more of it, which is no failure.
 pub fn print_line(line: impl Display) -> Result<()> {
     print_line_if_open(line).map(|_| ())
@@ -109,6 +114,15 @@ impl<W: Write> TokenOutput<W> {
             self.in_line = !shown.ends_with('\n');
         }
         Ok(())
+    }
+
+    /// Writes the text that was held back when the answer ended. In JSON it is in the summary.
+    pub fn rest(&mut self, text: &str) -> Result<()> {
+        if self.json || text.is_empty() {
+            return Ok(());
+        }
+        self.in_line = true;
+        self.write(text)
     }
 
     /// Tells that the bits change with the token `token`: on standard error, and in JSON also in its place.

@@ -5,7 +5,7 @@ use indicatif::ProgressBar;
 use super::Done;
 use super::args::QuantizeArgs;
 use super::exit::Exit;
-use super::output::note;
+use super::output::{note, warn};
 use super::progress::{self, Unit};
 use super::{stop, terminal};
 use crate::quantize::{self, Options, Progress, Stage};
@@ -14,7 +14,8 @@ use crate::quantize::{self, Options, Progress, Stage};
 pub fn run(args: &QuantizeArgs) -> Done {
     stop::watch();
     let mut source = quantize::open(&args.source)?;
-    source.warnings().iter().for_each(|warning| note(format_args!("warning: {warning}")));
+    warn(source.warnings());
+    warn(&quantize::checked_text(source.as_ref())?.warnings);
     let options = Options {
         out: args.out.clone(),
         group_size: args.group_size,

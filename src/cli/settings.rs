@@ -101,8 +101,8 @@ pub fn sampling(args: &SamplingArgs, model: &GenerationDefaults) -> Result<Sampl
         temperature: args.temp.or(model.temperature).unwrap_or(plain.temperature),
         top_k: args.top_k.or(model.top_k).unwrap_or(plain.top_k),
         top_p: args.top_p.or(model.top_p).unwrap_or(plain.top_p),
-        min_p: args.min_p.unwrap_or(plain.min_p),
-        repeat_penalty: args.repeat_penalty.unwrap_or(plain.repeat_penalty),
+        min_p: args.min_p.or(model.min_p).unwrap_or(plain.min_p),
+        repeat_penalty: args.repeat_penalty.or(model.repeat_penalty).unwrap_or(plain.repeat_penalty),
         repeat_last_n: plain.repeat_last_n,
         seed: u32::try_from(args.seed).ok(),
     };
@@ -190,6 +190,14 @@ mod tests {
         // A negative temperature is llama.cpp's for the likeliest token.
         assert_eq!(sampling(&parse(&["--temp", "-1", "x"]).sampling, &model).unwrap().temperature, 0.0);
         assert!(sampling(&parse(&["--temp", "nan", "x"]).sampling, &model).is_err());
+
+        let model = GenerationDefaults { min_p: Some(0.2), repeat_penalty: Some(1.9), ..Default::default() };
+        let all = |words: &[&str]| {
+            let settings = sampling(&parse(words).sampling, &model).unwrap();
+            (settings.min_p, settings.repeat_penalty)
+        };
+        assert_eq!(all(&["x"]), (0.2, 1.9));
+        assert_eq!(all(&["--min-p", "0.1", "--repeat-penalty", "1", "x"]), (0.1, 1.0));
     }
 
     #[test]

@@ -1,16 +1,19 @@
-//! `edge-run verify`: every hash and shape of a model folder.
+//! `edge-run verify`: every hash and shape of a model folder, and its text side.
 
 use super::Done;
 use super::args::VerifyArgs;
 use super::exit::Exit;
-use super::output::print_line;
+use super::output::{print_line, warn};
 use super::progress::{self, Unit};
 use super::{stop, terminal};
 use crate::format::ModelFolder;
+use crate::text::TextModel;
 
 /// Checks the folder and says so.
 pub fn run(args: &VerifyArgs) -> Done {
     stop::watch();
+    // What a run would refuse, or warn about, is told before the weights are hashed.
+    warn(TextModel::open(&ModelFolder::open(&args.dir)?)?.warnings());
     let bar = progress::bar("verify", 0, Unit::Bytes);
     let report = ModelFolder::verify(&args.dir, &mut |done, total| {
         bar.set_length(total);

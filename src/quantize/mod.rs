@@ -7,6 +7,7 @@ mod gguf;
 mod huggingface;
 mod slices;
 mod source;
+mod text;
 mod weights_hash;
 
 use std::ops::ControlFlow;
@@ -26,6 +27,7 @@ pub use estimate::{Estimate, estimate};
 use estimate::{block_rows, check_space, estimate_of};
 use slices::SlicedRows;
 pub use source::{Source, SourceTensor, TextAssets, open};
+pub use text::checked_text;
 pub use weights_hash::weights_sha256;
 
 /// Where the model folder goes and how its weights are cut.
@@ -82,7 +84,8 @@ pub struct Report {
 
 /// Makes the model folder of a checkpoint. `on_progress` is called for every few million weights and may break off,
 /// which is [`Error::Stopped`]; then, as after any error, nothing is left behind, and a model that was to be replaced is
-/// as it was. What is wrong with the place or with the text side is found before the weights are read.
+/// as it was. What is wrong with the place, and a text side that no run would take, are found before the weights are
+/// read; a calibration pack that was made for other weights is refused before anything of them is written.
 pub fn quantize(
     source: &mut dyn Source,
     options: &Options,
@@ -91,7 +94,8 @@ pub fn quantize(
     let begin = Instant::now();
     let shape = source.shape().clone();
     let cut = Cut::choose(source, options)?;
-    let text = source.text()?;
+    // What a run would refuse is refused before hours of work.
+    let text = checked_text(source)?;
     check_space(&follow_links(&options.out)?, estimate_of(&shape, &cut).disk_bytes)?;
     let routing = cut.pack.as_ref().map(|pack| pack.info().thresholds.clone());
     // Before the weights are read, so that nothing about the place can make the work be for nothing.

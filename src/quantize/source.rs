@@ -19,10 +19,10 @@ pub trait Source {
     /// Name, format, dtypes and licence.
     fn model_source(&self) -> &ModelSource;
 
-    /// What was left out or decided where the source is not plain, each a sentence for people.
+    /// What of the source was left out, decided or counts as absent, the text side apart, in sentences for people.
     fn warnings(&self) -> &[String];
 
-    /// The text side's files.
+    /// The text side's files, as the source has them; [`checked_text`](super::checked_text) completes them.
     fn text(&self) -> Result<TextAssets>;
 
     /// Replaces `out` by rows of a tensor, rows as in Hugging Face checkpoints, which rotate halves of a head; panics
@@ -42,6 +42,8 @@ pub struct TextAssets {
     pub chat_template: Option<String>,
     /// generation_config.json, with the special token ids.
     pub generation_config: String,
+    /// What of them cannot be followed and counts as absent, in sentences for people.
+    pub warnings: Vec<String>,
 }
 
 /// A tensor of a LLaMA checkpoint; the numbers are layers.

@@ -62,6 +62,10 @@ pub struct Summary {
     pub prompt_tokens: usize,
     /// Tokens generated, the one that ended the turn left out.
     pub generated_tokens: usize,
+    /// Text held back when the turn ended or the caller stopped it: that of a last token which may be the beginning of
+    /// a character, or a replacement character of the model's own. Empty where the last token's text had it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub text_left: String,
     /// Time for the prompt, up to the first token, in seconds.
     pub prompt_s: f64,
     /// Time for the tokens after the first, in seconds.
@@ -232,6 +236,7 @@ impl Session {
             stop,
             prompt_tokens: prompt.len(),
             generated_tokens,
+            text_left: detokenizer.finish(&self.text),
             prompt_s,
             generate_s,
             bits: read.mean(),

@@ -1,13 +1,17 @@
 //! The text side of a model: its tokenizer, its chat template, and the choice of the next token.
 
+mod charsmap;
 mod detokenizer;
+mod ends;
 mod generation;
 mod sampler;
 mod template;
 mod tokenizer;
+mod tokenizer_file;
 
 pub use detokenizer::Detokenizer;
-pub use generation::GenerationDefaults;
+pub use ends::is_turn_end;
+pub use generation::{GenerationDefaults, token_id};
 pub use sampler::{DrawPosition, Sampler};
 pub use template::{ChatTemplate, Message, Role};
 pub use tokenizer::{TextFiles, TextModel};

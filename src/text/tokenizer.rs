@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::Tokenizer;
 
-use super::{ChatTemplate, GenerationDefaults, Message};
-use crate::error::{Error, Result};
+use super::tokenizer_file::{self, unwinding};
+use super::{ChatTemplate, GenerationDefaults, Message, ends};
+use crate::error::{Error, Result, as_absent, shortened};
 use crate::format::{CHAT_TEMPLATE_FILE, GENERATION_FILE, ModelFolder, TOKENIZER_FILE};
 
 /// The text of the files that make up a model's text side.
@@ -22,14 +23,23 @@ pub struct TextFiles<'a> {
     pub generation: Option<&'a str>,
 }
 
+impl TextFiles<'_> {
+    /// The file that errors name for the one called `name`: of a model that is one file, that file.
+    fn place(&self, name: &str) -> PathBuf {
+        if self.folder.is_file() { self.folder.to_path_buf() } else { self.folder.join(name) }
+    }
+}
+
 /// Tokenizer, chat template and special tokens of a model.
 #[derive(Debug)]
 pub struct TextModel {
     file: PathBuf,
     tokenizer: Tokenizer,
+    vocab: u32,
     special: HashSet<u32>,
     template: Option<ChatTemplate>,
     defaults: GenerationDefaults,
+    warnings: Vec<String>,
 }
 
 impl TextModel {
@@ -40,55 +50,91 @@ impl TextModel {
         })?;
         let template = folder.read_text(CHAT_TEMPLATE_FILE)?;
         let generation = folder.read_text(GENERATION_FILE)?;
-        let text = TextModel::from_files(&TextFiles {
+        let files = TextFiles {
             folder: folder.dir(),
             tokenizer: &tokenizer,
             template: template.as_deref(),
             generation: generation.as_deref(),
-        })?;
-        text.check_vocabulary(folder.shape().vocab)?;
-        Ok(text)
+        };
+        TextModel::from_files(&files, folder.shape().vocab)
     }
 
-    /// The text side that `files` describe.
-    pub fn from_files(files: &TextFiles<'_>) -> Result<TextModel> {
-        let file = files.folder.join(TOKENIZER_FILE);
-        let mut tokenizer = Tokenizer::from_bytes(files.tokenizer)
-            .map_err(|e| Error::damaged(&file, "JSON", "a tokenizer as Hugging Face writes it", e))?;
-        // Training set-ups leave these in the file; a prompt is never cut or filled up.
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|e| Error::damaged(&file, "truncation", "none", e))?;
-        let generation = files.folder.join(GENERATION_FILE);
-        let defaults = files.generation.map(|text| GenerationDefaults::parse(&generation, text)).transpose()?;
-        let template = files.folder.join(CHAT_TEMPLATE_FILE);
+    /// The text side that `files` describe, of a model with V = `vocab`. Fails where the tokenizer cannot be read; what
+    /// else cannot be followed is among the [warnings](TextModel::warnings).
+    pub fn from_files(files: &TextFiles<'_>, vocab: u32) -> Result<TextModel> {
+        let mut warnings = Vec::new();
+        let file = files.place(TOKENIZER_FILE);
+        let tokenizer = tokenizer_file::read(&file, files.tokenizer, &mut warnings)?;
+        let generation = files.place(GENERATION_FILE);
+        let defaults = files.generation.map(|text| GenerationDefaults::parse(&generation, text, &mut warnings));
+        let template = files.place(CHAT_TEMPLATE_FILE);
         let template = files.template.map(|source| ChatTemplate::new(&template, source)).transpose()?;
         let added = tokenizer.get_added_tokens_decoder();
         let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
-        Ok(TextModel { file, tokenizer, special, template, defaults: defaults.unwrap_or_default() })
+        let defaults = defaults.unwrap_or_default();
+        let mut text = TextModel { file, tokenizer, vocab, special, template, defaults, warnings };
+        text.warn_of_tokens_outside();
+        text.drop_ids_outside(&generation);
+        let mut tokens: Vec<(u32, &str)> = added.iter().map(|(id, token)| (*id, token.content.as_str())).collect();
+        tokens.retain(|(id, _)| *id < vocab);
+        tokens.sort_unstable();
+        ends::complete(&mut text.defaults, &tokens);
+        Ok(text)
     }
 
-    /// Token ids of `text`; with `add_special`, those that the tokenizer puts around every text come with it.
+    /// What of the files cannot be followed and counts as absent, in sentences for people.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Token ids of `text`; with `add_special`, those that the tokenizer puts around every text come with it. Fails where
+    /// the tokenizer has no tokens for the text, or a token that the model has no embedding of.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, add_special)
-            .map_err(|e| Error::damaged(&self.file, "tokenizer", "one that takes any text", e))?;
-        Ok(encoding.get_ids().to_vec())
+        let expected = "one that takes any text";
+        let encoded = unwinding(|| self.tokenizer.encode_fast(text, add_special));
+        let encoding = encoded
+            .ok_or_else(|| Error::damaged(&self.file, "tokenizer", expected, "one that its library fails on"))?
+            .map_err(|e| Error::damaged(&self.file, "tokenizer", expected, e))?;
+        let ids = encoding.get_ids();
+        match ids.iter().find(|id| **id >= self.vocab) {
+            None => Ok(ids.to_vec()),
+            Some(id) => {
+                let token = shortened(&self.tokenizer.id_to_token(*id).unwrap_or_default());
+                let expected = format!("an id below {}, the model's vocabulary,", self.vocab);
+                Err(Error::damaged(&self.file, format!("token `{token}` of this text"), expected, id))
+            }
+        }
     }
 
     /// Text of `ids` as a whole; special tokens and ids outside the vocabulary have none.
     pub fn decode(&self, ids: &[u32]) -> String {
-        // Decoders work on strings that the vocabulary itself gave them; one that refuses them has no text to give.
-        self.tokenizer.decode(ids, true).unwrap_or_default()
+        let mut tokens = ids.iter().filter(|id| !self.special.contains(id));
+        // Some decoders fail on no tokens.
+        if !tokens.clone().any(|id| self.tokenizer.id_to_token(*id).is_some()) {
+            return String::new();
+        }
+        match unwinding(|| self.tokenizer.decode(ids, true)) {
+            Some(Ok(text)) => text,
+            // Better the tokens as the vocabulary writes them than a text that lacks some.
+            _ => tokens.by_ref().filter_map(|id| self.tokenizer.id_to_token(*id)).collect(),
+        }
     }
 
     /// The prompt that `messages` make, ready for the assistant's turn, if the model has a chat template. Its special
     /// tokens are in the text: encode it without `add_special`.
     pub fn render_chat(&self, messages: &[Message]) -> Result<Option<String>> {
         let Some(template) = &self.template else { return Ok(None) };
-        let token = |id: Option<&u32>| id.and_then(|id| self.tokenizer.id_to_token(*id)).unwrap_or_default();
-        let (bos, eos) = (token(self.defaults.bos.as_ref()), token(self.defaults.end.first()));
-        template.render(messages, &bos, &eos).map(Some)
+        template.render(messages, &self.bos_text(), &self.eos_text()).map(Some)
+    }
+
+    /// What chat templates print for BOS; empty where the model has none.
+    pub fn bos_text(&self) -> String {
+        self.stated_or_token(&self.defaults.bos_text, self.defaults.bos)
+    }
+
+    /// What chat templates print for EOS; empty where the model has none.
+    pub fn eos_text(&self) -> String {
+        self.stated_or_token(&self.defaults.eos_text, self.defaults.end.first().copied())
     }
 
     /// Whether the model has a chat template.
@@ -106,19 +152,49 @@ impl TextModel {
         self.special.contains(&id) || self.is_end(id)
     }
 
+    /// The id of the token with this text, if there is one.
+    pub fn token_id(&self, text: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(text)
+    }
+
     /// What the model's makers recommend.
     pub fn defaults(&self) -> &GenerationDefaults {
         &self.defaults
     }
 
-    /// Refuses a tokenizer that gives ids which a model of `vocab` embeddings does not have.
-    fn check_vocabulary(&self, vocab: u32) -> Result<()> {
-        let highest = self.tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
-        let outside = self.defaults.end.iter().chain(&self.defaults.bos).copied().chain([highest]).max().unwrap_or(0);
-        if outside < vocab {
-            return Ok(());
+    fn stated_or_token(&self, stated: &Option<String>, id: Option<u32>) -> String {
+        let token = || id.and_then(|id| self.tokenizer.id_to_token(id));
+        stated.clone().or_else(token).unwrap_or_default()
+    }
+
+    /// Tokens without an embedding do no harm as long as no text has them: paddings of a fine-tuning often are some.
+    fn warn_of_tokens_outside(&mut self) {
+        let vocab = self.tokenizer.get_vocab(true);
+        let outside = || vocab.iter().filter(|(_, id)| **id >= self.vocab);
+        if let Some((text, id)) = outside().min_by_key(|(text, id)| (**id, text.as_str())) {
+            let (file, count) = (self.file.display(), outside().count());
+            let tokens = if count == 1 { "one token has an id" } else { &format!("{count} tokens have ids") };
+            self.warnings.push(format!(
+                "`{file}`: {tokens} past the model's vocabulary of {}, such as `{}` with {id}: no text with them can be run",
+                self.vocab,
+                shortened(text)
+            ));
         }
-        Err(Error::damaged(&self.file, "token ids", format!("ids below {vocab}, the model's vocabulary"), outside))
+    }
+
+    /// Takes ids away that the model does not have.
+    fn drop_ids_outside(&mut self, file: &Path) {
+        let vocab = self.vocab;
+        let mut keep = |key: &str, id: u32| {
+            if id >= vocab {
+                self.warnings.push(as_absent(file, key, format!("an id below {vocab}, the model's vocabulary"), id));
+            }
+            id < vocab
+        };
+        let defaults = &mut self.defaults;
+        defaults.bos = defaults.bos.filter(|id| keep("bos_token_id", *id));
+        defaults.pad = defaults.pad.filter(|id| keep("pad_token_id", *id));
+        defaults.end.retain(|id| keep("eos_token_id", *id));
     }
 }
 
@@ -148,13 +224,13 @@ pub(super) mod test_models {
             "decoder": decoder,
             "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
         });
-        TextModel::from_files(&TextFiles {
+        let files = TextFiles {
             folder: Path::new("model"),
             tokenizer: &tokenizer.to_string(),
             template,
             generation: Some(&json!({ "bos_token_id": end, "eos_token_id": end }).to_string()),
-        })
-        .unwrap()
+        };
+        TextModel::from_files(&files, end as u32 + 1).unwrap()
     }
 
     /// A byte-level vocabulary of `pieces`, ids in order, and `<|end|>`.
@@ -180,40 +256,5 @@ pub(super) mod test_models {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::test_models::byte_level;
-    use super::*;
-
-    #[test]
-    fn ids_outside_the_vocabulary_are_ordinary_and_empty() {
-        let text = byte_level(&[b"a"]);
-        for id in [2, 49152, u32::MAX] {
-            assert!(!text.is_end(id) && !text.is_special(id));
-            assert_eq!(text.decode(&[0, id]), "a");
-        }
-    }
-
-    #[test]
-    fn special_tokens_in_a_text_become_one_token() {
-        let text = byte_level(&[b"a"]);
-        let end = text.special_for_test();
-        assert_eq!(text.encode("a<|end|>a", false).unwrap(), [0, end, 0]);
-        assert!(text.is_end(end) && text.is_special(end));
-        assert_eq!(text.decode(&[0, end, 0]), "aa");
-    }
-
-    #[test]
-    fn a_tokenizer_with_more_ids_than_the_model_is_refused() {
-        let text = byte_level(&[b"a", b"b"]);
-        assert!(text.check_vocabulary(3).is_ok());
-        let error = text.check_vocabulary(2).unwrap_err();
-        assert!(matches!(&error, Error::Damaged { got, .. } if got == "2"), "{error}");
-    }
-
-    #[test]
-    fn a_file_that_is_no_tokenizer_is_named() {
-        let files = TextFiles { folder: Path::new("model"), tokenizer: "{}", template: None, generation: None };
-        let error = TextModel::from_files(&files).unwrap_err();
-        assert!(matches!(&error, Error::Damaged { file, .. } if file.ends_with(TOKENIZER_FILE)), "{error}");
-    }
-}
+#[path = "tokenizer_tests.rs"]
+mod tests;

@@ -250,11 +250,7 @@ fn tokenizer(case: &mut Case, input: &[u8]) -> Result<()> {
     let generation = (!generation.is_empty()).then_some(generation);
     let files =
         TextFiles { folder: &case.dir, tokenizer: &tokenizer, template: None, generation: generation.as_deref() };
-    speak(&text_model(&files, 1 << 16)?, &text)
-}
-
-fn text_model(files: &TextFiles<'_>, _vocab: u32) -> Result<TextModel> {
-    TextModel::from_files(files)
+    speak(&TextModel::from_files(&files, 1 << 16)?, &text)
 }
 
 /// To ids and back, in one go and one by one, and a chat.
@@ -299,7 +295,7 @@ fn power(case: &mut Case, input: &[u8]) -> Result<()> {
         if policy.check_limits(has_routers).is_err() {
             continue;
         }
-        let mut governor = Governor::new(policy.clone(), has_routers, &PowerState::AC);
+        let mut governor = Governor::new(policy.clone(), has_routers, &PowerState::AC)?;
         for step in &steps {
             let now = match step.at {
                 At::Token(token) => Duration::from_secs(token as u64 % (1 << 32)),

@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::exit::Exit;
-use super::output::{note, print_json, print_line};
+use super::output::{note, print_json, print_line, warn};
 use super::progress::{self, Unit};
 use super::{Done, load, settings, stop, terminal};
 use crate::engine::DeviceInfo;
@@ -71,7 +71,9 @@ fn run_text(args: &EvalArgs, text: &Path) -> Done {
         return Err(Error::argument("--window", expected, window));
     }
     let tokens = args.window.unwrap_or_else(|| default_window(trained));
-    let ids = TextModel::open(&folder)?.encode(&text, false)?;
+    let tokenizer = TextModel::open(&folder)?;
+    warn(tokenizer.warnings());
+    let ids = tokenizer.encode(&text, false)?;
     let window = tokens as usize;
     let windows = windows(ids.len(), window, args.windows)?;
     if let Some(file) = &args.plot {
@@ -98,6 +100,7 @@ fn run_task(args: &EvalArgs, path: &Path) -> Done {
     }
     let folder = settings::open_model(&args.model)?;
     let text = TextModel::open(&folder)?;
+    warn(text.warnings());
     let task = Task::encode(&file, &text, folder.shape().max_context as usize)?;
     let (context, examples) = (task.longest() as u32, task.examples());
     sweep(args, &folder, context, (examples, Unit::Examples), &mut |model, run, show| {

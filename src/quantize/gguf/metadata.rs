@@ -36,7 +36,8 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    fn iter(&self) -> impl Iterator<Item = Value> {
+    /// The values.
+    pub fn iter(&self) -> impl Iterator<Item = Value> {
         let width = width(self.kind).unwrap_or(1);
         self.bytes.chunks_exact(width).filter_map(|bytes| scalar(self.kind, bytes))
     }
@@ -73,7 +74,7 @@ pub fn scalar(kind: u32, bytes: &[u8]) -> Option<Value> {
 
 impl Value {
     /// The value in words, for messages: long texts are cut.
-    fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         const CHARACTERS_MAX: usize = 60;
         match self {
             Value::Unsigned(number) => number.to_string(),
@@ -109,6 +110,11 @@ impl Metadata {
         &self.path
     }
 
+    /// The value of `key`, whatever it is.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.values.get(key)
+    }
+
     /// The value of `key` as an unsigned integer.
     pub fn u64(&self, key: &str) -> Result<Option<u64>> {
         self.read(key, "an unsigned integer", unsigned)
@@ -122,14 +128,6 @@ impl Metadata {
     /// The value of `key` as a number.
     pub fn f32(&self, key: &str) -> Result<Option<f32>> {
         self.read(key, "a number", number)
-    }
-
-    /// The value of `key` as a truth value.
-    pub fn bool(&self, key: &str) -> Result<Option<bool>> {
-        self.read(key, "true or false", |value| match value {
-            Value::Bool(value) => Some(*value),
-            _ => None,
-        })
     }
 
     /// The value of `key` as text.
@@ -178,16 +176,6 @@ impl Metadata {
             return Err(Error::Unsupported { what: "layers of different shape".into(), got: key.into(), supported });
         }
         Ok(Some(first))
-    }
-
-    /// The text of a `key` that the model does without: where it is of another type it counts as absent, which is a
-    /// warning, and so does one of blanks, which is none.
-    pub fn optional_text(&self, key: &str, warnings: &mut Vec<String>) -> Option<&str> {
-        let text = self.text(key).unwrap_or_else(|_| {
-            warnings.push(format!("{key} is left out: expected text, got {}", self.values[key].shown()));
-            None
-        });
-        text.map(str::trim).filter(|text| !text.is_empty())
     }
 
     /// The error for a `value` that `key` must have and has not.

@@ -1,7 +1,9 @@
 //! Imports a GGUF file of a LLaMA-family model.
 
+mod control;
 mod file;
 mod metadata;
+mod optional;
 mod pretokenizer;
 mod sentencepiece;
 mod shape;
@@ -17,6 +19,7 @@ use candle_core::Device;
 use candle_core::quantized::gguf_file::TensorInfo;
 
 use self::file::{GgufFile, GgufTensor};
+use self::optional::Optional;
 use self::shape::{EMBEDDING, HEAD, ROPE_FACTORS};
 use self::types::dtype_name;
 use super::source::{Source, SourceTensor, TextAssets};
@@ -47,13 +50,14 @@ impl Gguf {
         let tensors = locate_all(path, &shape, &header)?;
         let dtypes: BTreeSet<String> = tensors.values().map(|tensor| dtype_name(tensor.dtype)).collect();
         let stem = || path.file_stem().map_or("unnamed".into(), |stem| stem.to_string_lossy().into_owned());
-        let mut warnings = Vec::new();
+        let mut optional = Optional::new(&header.metadata);
         let source = ModelSource {
-            name: header.metadata.optional_text("general.name", &mut warnings).map_or_else(stem, String::from),
+            name: optional.text("general.name").map_or_else(stem, String::from),
             format: "gguf".into(),
             dtypes: dtypes.into_iter().collect(),
-            licence: header.metadata.optional_text("general.license", &mut warnings).map(String::from),
+            licence: optional.text("general.license").map(String::from),
         };
+        let warnings = optional.warnings;
         Ok(Gguf { path: path.to_path_buf(), file, header, shape, source, tensors, warnings })
     }
 
@@ -87,12 +91,12 @@ impl Source for Gguf {
         &self.source
     }
 
-    fn warnings(&self) -> &[String] {
-        &self.warnings
+    fn text(&self) -> Result<TextAssets> {
+        tokenizer::read(&self.header.metadata)
     }
 
-    fn text(&self) -> Result<TextAssets> {
-        tokenizer::read(&self.header.metadata, self.shape.vocab)
+    fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     fn rows(&mut self, tensor: SourceTensor, rows: Range<u32>, out: &mut Vec<f32>) -> Result<()> {

@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use super::optional::Optional;
 use crate::error::{Error, Result};
 
 /// What a name stands for, in the terms of tokenizer.json.
@@ -33,6 +34,27 @@ const LLAMA3_EXPRESSION: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]
 const QWEN2_EXPRESSION: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN_EXPRESSION: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Tokens that only vocabularies of Llama 3 have together.
+const LLAMA3_TOKENS: [&str; 3] = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"];
+
+/// The name of the splitting: the value of `tokenizer.ggml.pre`, or what the vocabulary tells in files that are older
+/// than the key, with a warning.
+pub fn name<'a>(optional: &mut Optional<'a>, tokens: &[String]) -> &'a str {
+    const KEY: &str = "tokenizer.ggml.pre";
+    if let Some(name) = optional.text(KEY).filter(|name| !name.is_empty()) {
+        return name;
+    }
+    if LLAMA3_TOKENS.iter().all(|known| tokens.iter().any(|token| token == known)) {
+        optional
+            .warn(format_args!("there is no {KEY}: by its tokens the vocabulary is Llama 3's, so it is `llama-bpe`"));
+        return LLAMA3[0];
+    }
+    optional.warn(format_args!(
+        "there is no {KEY}, so text is split in the way of `default`: answers may be worse than the model's best"
+    ));
+    DEFAULT[0]
+}
 
 /// What `name`, the value of `tokenizer.ggml.pre`, stands for.
 pub fn splitting(name: &str) -> Result<Splitting> {

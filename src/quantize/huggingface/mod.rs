@@ -15,14 +15,12 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
-use serde::de::DeserializeOwned;
 
 use self::shards::{Shard, Shards};
 use super::estimate::block_rows;
 use super::source::{Source, SourceTensor, TextAssets};
 use crate::error::{Error, Result};
 use crate::format::ModelSource;
-use crate::json;
 use crate::shape::LlamaShape;
 
 pub use config::CONFIG_FILE;
@@ -213,10 +211,6 @@ fn hub_name(dir: &Path) -> Option<String> {
     let snapshots = real.parent().filter(|parent| parent.ends_with("snapshots"))?;
     let name = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?.to_string();
     Some(name.replacen("--", "/", 1))
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    json::read(path)
 }
 
 fn embed_name() -> String {

@@ -4,24 +4,34 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use tokenizers::Tokenizer;
 
 use super::config::CONFIG_FILE;
-use super::read_json;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, as_absent};
 use crate::format::{CHAT_TEMPLATE_FILE, GENERATION_FILE, TOKENIZER_FILE};
+use crate::json;
 use crate::quantize::source::TextAssets;
+use crate::quantize::text::as_file;
+use crate::text::{GenerationDefaults, TextFiles, TextModel};
 
 const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
+/// Texts of special tokens, in folders whose tokenizer_config.json has none.
+const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
 /// Ids that older folders have in config.json only.
 const SPECIAL_IDS: [&str; 3] = ["bos_token_id", "eos_token_id", "pad_token_id"];
 
 /// The text side's files of the folder `dir`.
 pub fn read(dir: &Path) -> Result<TextAssets> {
-    let path = dir.join(TOKENIZER_FILE);
-    let tokenizer = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    Tokenizer::from_bytes(&tokenizer).map_err(|fault| Error::damaged(&path, "JSON", "a tokenizer", fault))?;
-    Ok(TextAssets { tokenizer, chat_template: chat_template(dir)?, generation_config: generation_config(dir)? })
+    let tokenizer = read_text(dir, TOKENIZER_FILE)?;
+    let tokenizer = tokenizer.ok_or_else(|| {
+        let missing = std::io::Error::from(ErrorKind::NotFound);
+        Error::io("read", dir.join(TOKENIZER_FILE))(missing)
+    })?;
+    let files = TextFiles { folder: dir, tokenizer: &tokenizer, template: None, generation: None };
+    let text = TextModel::from_files(&files, u32::MAX)?;
+    let mut warnings = Vec::new();
+    let config = read_object(dir, TOKENIZER_CONFIG_FILE)?;
+    let generation_config = generation_config(dir, &config, &text, &mut warnings)?;
+    Ok(TextAssets { chat_template: chat_template(dir, &config)?, generation_config, tokenizer, warnings })
 }
 
 /// The folder's name, for a model that has no other.
@@ -40,100 +50,132 @@ pub fn licence(dir: &Path) -> Option<String> {
     Some(licence.trim().trim_matches(['"', '\'']).to_string()).filter(|licence| !licence.is_empty())
 }
 
-fn chat_template(dir: &Path) -> Result<Option<String>> {
-    if let Some(template) = if_there(std::fs::read_to_string(dir.join(CHAT_TEMPLATE_FILE)), dir, CHAT_TEMPLATE_FILE)? {
+fn chat_template(dir: &Path, config: &Map<String, Value>) -> Result<Option<String>> {
+    if let Some(template) = read_text(dir, CHAT_TEMPLATE_FILE)? {
         return Ok(Some(template));
     }
-    let path = dir.join(TOKENIZER_CONFIG_FILE);
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let config: Value = read_json(&path)?;
     let named = |entry: &Value| (entry["name"] == "default").then(|| entry["template"].as_str().map(String::from));
     match config.get("chat_template") {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(template)) => Ok(Some(template.clone())),
         Some(Value::Array(entries)) => Ok(entries.iter().find_map(named).flatten()),
-        Some(other) => Err(Error::damaged(path, "chat_template", "a text or a list of named texts", other)),
+        Some(other) => {
+            let path = dir.join(TOKENIZER_CONFIG_FILE);
+            Err(Error::damaged(path, "chat_template", "a text or a list of named texts", other))
+        }
     }
 }
 
-/// generation_config.json, with the special ids that only config.json has.
-fn generation_config(dir: &Path) -> Result<String> {
-    let path = dir.join(GENERATION_FILE);
-    let text = if_there(std::fs::read_to_string(&path), dir, GENERATION_FILE)?;
-    let mut settings: Map<String, Value> = match &text {
-        Some(text) => {
-            serde_json::from_str(text).map_err(|fault| Error::damaged(&path, "JSON", "an object of settings", fault))?
+/// generation_config.json, with what only the other files say of special tokens: the ids of config.json, and the tokens
+/// of the tokenizer's configuration `config`. A turn ends with each token that any of them names.
+fn generation_config(
+    dir: &Path,
+    config: &Map<String, Value>,
+    text: &TextModel,
+    warnings: &mut Vec<String>,
+) -> Result<String> {
+    let file = dir.join(GENERATION_FILE);
+    let source = read_text(dir, GENERATION_FILE)?;
+    let mut said = source
+        .as_ref()
+        .map_or_else(GenerationDefaults::default, |source| GenerationDefaults::parse(&file, source, warnings));
+    let mut names = SpecialTokens::read(dir, config, warnings);
+    let mut id_of = |text_of: &Option<String>, key: &str| {
+        let token = text_of.as_ref()?;
+        let id = text.token_id(token);
+        if id.is_none() {
+            warnings.push(as_absent(
+                dir.join(TOKENIZER_CONFIG_FILE),
+                key,
+                "a token of the tokenizer",
+                format!("`{token}`"),
+            ));
         }
-        None => Map::new(),
+        id
     };
-    let config: Map<String, Value> = read_json(&dir.join(CONFIG_FILE))?;
-    let absent = |value: Option<&Value>| value.is_none_or(Value::is_null);
-    for id in SPECIAL_IDS.into_iter().filter(|id| !absent(config.get(*id))) {
-        if absent(settings.get(id)) {
-            settings.insert(id.into(), config[id].clone());
+    let (bos, eos) = (id_of(&names.bos, "bos_token"), id_of(&names.eos, "eos_token"));
+    let old = old_ids(dir, warnings)?;
+    let ends: Vec<u32> = eos.into_iter().chain(old.end).collect();
+    for id in ends {
+        // config.json may be the base model's, or have the default of its writer: a piece of text that it names ends
+        // a turn only where nothing else does.
+        let trusted = Some(id) == eos || said.end.is_empty() || text.is_special(id);
+        match said.end.contains(&id) {
+            true => (),
+            false if trusted => said.end.push(id),
+            false => {
+                let expected = "a special token, as other files name";
+                warnings.push(as_absent(dir.join(CONFIG_FILE), "eos_token_id", expected, id));
+            }
         }
     }
-    Ok(serde_json::to_string_pretty(&settings).expect("JSON that was read") + "\n")
+    said.bos = said.bos.or(old.bos).or(bos);
+    said.pad = said.pad.or(old.pad);
+    said.bos_text = names.bos.take().or(said.bos_text);
+    said.eos_text = names.eos.take().or(said.eos_text);
+    let parsed = source.and_then(|source| json::parse(&file, &source).ok());
+    let mut settings = match parsed {
+        Some(Value::Object(settings)) => settings,
+        _ => Map::new(),
+    };
+    said.write_into(&mut settings);
+    Ok(as_file(&settings))
 }
 
-/// The text that was read, or `None` where there is no such file.
-fn if_there(read: std::io::Result<String>, dir: &Path, name: &str) -> Result<Option<String>> {
-    match read {
-        Ok(text) => Ok(Some(text)),
+/// The special ids of config.json.
+fn old_ids(dir: &Path, warnings: &mut Vec<String>) -> Result<GenerationDefaults> {
+    let mut config = read_object(dir, CONFIG_FILE)?;
+    config.retain(|key, _| SPECIAL_IDS.contains(&key.as_str()));
+    Ok(GenerationDefaults::parse(&dir.join(CONFIG_FILE), &Value::Object(config).to_string(), warnings))
+}
+
+/// The texts of the tokens that begin and end a text.
+struct SpecialTokens {
+    bos: Option<String>,
+    eos: Option<String>,
+}
+
+impl SpecialTokens {
+    /// What the tokenizer's configuration `config` says, or the file that older folders have beside it.
+    fn read(dir: &Path, config: &Map<String, Value>, warnings: &mut Vec<String>) -> SpecialTokens {
+        let older = read_object(dir, SPECIAL_TOKENS_FILE).unwrap_or_else(|fault| {
+            warnings.push(format!("{fault}; it counts as absent"));
+            Map::new()
+        });
+        let mut token = |key: &str| {
+            let files = [(TOKENIZER_CONFIG_FILE, config), (SPECIAL_TOKENS_FILE, &older)];
+            files.into_iter().find_map(|(file, fields)| {
+                let value = fields.get(key).filter(|value| !value.is_null())?;
+                // A token with properties is an object.
+                let token = value.as_str().or_else(|| value.get("content")?.as_str());
+                if token.is_none() {
+                    warnings.push(as_absent(dir.join(file), key, "a token's text", value));
+                }
+                token.filter(|token| !token.is_empty()).map(String::from)
+            })
+        };
+        SpecialTokens { bos: token("bos_token"), eos: token("eos_token") }
+    }
+}
+
+/// The object of JSON in the file `name`; empty where there is no such file.
+fn read_object(dir: &Path, name: &str) -> Result<Map<String, Value>> {
+    let Some(text) = read_text(dir, name)? else { return Ok(Map::new()) };
+    match json::parse(&dir.join(name), &text)? {
+        Value::Object(fields) => Ok(fields),
+        other => Err(Error::damaged(dir.join(name), "JSON", "an object", other)),
+    }
+}
+
+/// The text of the file `name`, without a byte order mark; `None` where there is no such file.
+fn read_text(dir: &Path, name: &str) -> Result<Option<String>> {
+    let path = dir.join(name);
+    match std::fs::metadata(&path) {
         Err(fault) if fault.kind() == ErrorKind::NotFound => Ok(None),
-        Err(fault) => Err(Error::io("read", dir.join(name))(fault)),
+        _ => json::read_text(&path).map(Some),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        files.iter().for_each(|(name, text)| std::fs::write(dir.path().join(name), text).unwrap());
-        dir
-    }
-
-    #[test]
-    fn a_template_file_goes_before_the_tokenizer_s_configuration() {
-        let config = r#"{"chat_template": "old"}"#;
-        let both = folder(&[(CHAT_TEMPLATE_FILE, "new"), (TOKENIZER_CONFIG_FILE, config)]);
-        assert_eq!(chat_template(both.path()).unwrap().as_deref(), Some("new"));
-        let one = folder(&[(TOKENIZER_CONFIG_FILE, config)]);
-        assert_eq!(chat_template(one.path()).unwrap().as_deref(), Some("old"));
-        assert_eq!(chat_template(folder(&[]).path()).unwrap(), None);
-    }
-
-    #[test]
-    fn of_named_templates_the_default_one_is_taken() {
-        let config = json!({"chat_template": [
-            {"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]});
-        let named = folder(&[(TOKENIZER_CONFIG_FILE, &config.to_string())]);
-        assert_eq!(chat_template(named.path()).unwrap().as_deref(), Some("plain"));
-        let odd = folder(&[(TOKENIZER_CONFIG_FILE, r#"{"chat_template": 7}"#)]);
-        assert!(chat_template(odd.path()).unwrap_err().to_string().contains("chat_template"));
-    }
-
-    #[test]
-    fn special_ids_of_config_json_fill_the_gaps_of_generation_config_json() {
-        let config = r#"{"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": null, "hidden_size": 64}"#;
-        let read = |dir: &Path| serde_json::from_str::<Value>(&generation_config(dir).unwrap()).unwrap();
-        let both = folder(&[(CONFIG_FILE, config), (GENERATION_FILE, r#"{"eos_token_id": [2, 7], "top_p": 0.9}"#)]);
-        assert_eq!(read(both.path()), json!({"eos_token_id": [2, 7], "top_p": 0.9, "bos_token_id": 1}));
-        let one = folder(&[(CONFIG_FILE, config)]);
-        assert_eq!(read(one.path()), json!({"bos_token_id": 1, "eos_token_id": 2}));
-    }
-
-    #[test]
-    fn the_licence_is_the_model_card_s() {
-        let card = |text| licence(folder(&[("README.md", text)]).path());
-        assert_eq!(card("---\ntags:\n- x\nlicense: apache-2.0\n---\n# Model").as_deref(), Some("apache-2.0"));
-        assert_eq!(card("# Model\nlicense: none of this counts"), None);
-        assert_eq!(card("---\ntags: []\n---\nlicense: too late"), None);
-    }
-}
+#[path = "text_tests.rs"]
+mod tests;

@@ -1,0 +1,35 @@
+//! The text side of a source, read as a run reads it: what a run would refuse is refused before the weights are read.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::source::{Source, SourceTensor, TextAssets};
+use crate::error::Result;
+use crate::text::{TextFiles, TextModel};
+
+/// The text side's files of `source` as they go into the model folder: the generation settings with all tokens that end
+/// a turn and without what cannot be followed. Fails as [`TextModel::from_files`] does.
+pub fn checked_text(source: &dyn Source) -> Result<TextAssets> {
+    let mut assets = source.text()?;
+    let (file, _) = source.locate(SourceTensor::Embed);
+    // A folder's files lie beside its weights; a file that is all of a model is named itself.
+    let folder = if source.model_source().format == "gguf" { &file } else { file.parent().unwrap_or(Path::new("")) };
+    let files = TextFiles {
+        folder,
+        tokenizer: &assets.tokenizer,
+        template: assets.chat_template.as_deref(),
+        generation: Some(&assets.generation_config),
+    };
+    let text = TextModel::from_files(&files, source.shape().vocab)?;
+    let mut settings: Map<String, Value> = serde_json::from_str(&assets.generation_config).unwrap_or_default();
+    text.defaults().write_into(&mut settings);
+    assets.generation_config = as_file(&settings);
+    assets.warnings.extend_from_slice(text.warnings());
+    Ok(assets)
+}
+
+/// The text of a file of these settings.
+pub fn as_file(settings: &Map<String, Value>) -> String {
+    serde_json::to_string_pretty(settings).expect("JSON has string keys") + "\n"
+}
