@@ -163,7 +163,7 @@ fn read_source(case: &Case, mut source: Box<dyn Source>) -> Result<()> {
         template: text.chat_template.as_deref(),
         generation: Some(&text.generation_config),
     };
-    speak(&text_model(&files, shape.vocab)?, "A text, 123 <s> \u{e9}\u{1f600}\n")
+    speak(&TextModel::from_files(&files, shape.vocab)?, "A text, 123 <s> \u{e9}\u{1f600}\n")
 }
 
 /// A model folder: its manifest, the headers of its four safetensors files, and the text side. Files whose hash in the
