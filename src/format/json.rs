@@ -23,8 +23,8 @@ pub fn text(file: &Path, mut bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|fault| Error::damaged(file, "encoding", "UTF-8", fault.utf8_error()))
 }
 
-/// The JSON of `file`, whose content is `text`. `NaN`, `Infinity` and `-Infinity` become the texts of these names, which
-/// whoever reads the field then finds not to be a number. Fails where the text is no JSON.
+/// The JSON of `file`, whose content is `text`. `NaN`, `Infinity` and `-Infinity` become the texts of these names, and
+/// whoever reads the field finds that it is no number. Fails where the text is no JSON.
 pub fn parse(file: &Path, text: &str) -> Result<Value> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let parsed = serde_json::from_str(text).or_else(|fault| {

@@ -82,8 +82,8 @@ pub struct Report {
 }
 
 /// Makes the model folder of a checkpoint. `on_progress` is called for every few million weights and may break off,
-/// which is [`Error::Stopped`]; then, as after any error, nothing is left behind. A text side that no run would take and
-/// a calibration pack that was made for other weights are refused before anything is written.
+/// which is [`Error::Stopped`]; then, as after any error, nothing is left behind. A text side that no run would take
+/// and a calibration pack that was made for other weights, are refused before anything is written.
 pub fn quantize(
     source: &mut dyn Source,
     options: &Options,

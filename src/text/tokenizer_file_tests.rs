@@ -39,11 +39,13 @@ fn sound(which: usize) -> Value {
     let normalizers = [
         Value::Null,
         json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
-            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}, {"type": "NFKC"}, {"type": "StripAccents"}]}),
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}, {"type": "NFKC"},
+            {"type": "StripAccents"}]}),
         json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null,
             "lowercase": true}),
         json!({"type": "Sequence", "normalizers": [{"type": "Strip", "strip_left": true, "strip_right": true},
-            {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}, {"type": "Nmt"}, {"type": "Lowercase"}]}),
+            {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}, {"type": "Nmt"},
+            {"type": "Lowercase"}]}),
     ];
     let pre_tokenizers = [
         json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
@@ -281,5 +283,5 @@ fn a_panic_of_the_library_is_an_answer_and_others_stay_panics() {
     assert_eq!(unwinding(|| 1), Some(1));
     assert_eq!(unwinding(|| -> u32 { panic!("of the library") }), None);
     assert!(!QUIET.get());
-    assert!(std::panic::catch_unwind(|| panic!("of the test")).is_err());
+    assert!(catch_unwind(|| panic!("of the test")).is_err());
 }

@@ -41,11 +41,9 @@ impl<'a> Optional<'a> {
     }
 
     /// The value of `key` as a list of numbers, one for each of `tokens` tokens.
-    pub fn numbers(&mut self, key: &str, tokens: usize) -> Option<Vec<f64>> {
-        self.read(key, &format!("a list of {tokens} numbers, one for each token"), |value| match value {
-            Value::List(values) if values.len() == tokens => values.iter().map(number).collect(),
-            _ => None,
-        })
+    pub fn numbers(&mut self, key: &str, tokens: usize) -> Option<Vec<f32>> {
+        let numbers = self.metadata.numbers(key).ok().flatten().filter(|numbers| numbers.len() == tokens);
+        self.read(key, &format!("a list of {tokens} numbers, one for each token"), |_| numbers)
     }
 
     /// Adds a sentence about the file.
@@ -84,6 +82,6 @@ fn words(value: &Value) -> String {
         Value::Float(value) => value.to_string(),
         Value::Bool(value) => value.to_string(),
         Value::Text(value) => format!("the text `{}`", shortened(value)),
-        Value::List(values) => format!("a list of {}", values.len()),
+        _ => "another list".into(),
     }
 }
