@@ -194,7 +194,7 @@ fn a_padding_past_the_vocabulary_does_no_harm_until_a_prompt_has_it() {
     let vocab = model.shape.vocab;
     fs::write(work.path("source/tokenizer.json"), with_token(&work, vocab, "[PAD]")).unwrap();
     let said = work.quantize("source");
-    assert!(said.contains("warning: ") && said.contains(&format!("`[PAD]` with {vocab}")), "{said}");
+    assert!(said.contains("warning: ") && said.contains(&format!("`[PAD]` with id {vocab}")), "{said}");
     let said = work.program(&["verify", "model"]).assert().success();
     assert!(String::from_utf8_lossy(&said.get_output().stderr).contains("`[PAD]`"));
     work.run(&["hello"]);

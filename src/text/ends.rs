@@ -1,7 +1,7 @@
 //! The tokens that end a turn, where a model's files name too few of them: answers would go on for ever.
 //!
-//! The names are those at which llama.cpp ends a generation (`special_eog_ids` in its src/llama-vocab.cpp), and those of
-//! further LLaMA models.
+//! The names are those at which llama.cpp ends a generation (`special_eog_ids` in its src/llama-vocab.cpp), and those
+//! of further LLaMA models.
 
 use super::GenerationDefaults;
 

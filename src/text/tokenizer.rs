@@ -87,17 +87,21 @@ impl TextModel {
         &self.warnings
     }
 
-    /// Token ids of `text`; with `add_special`, those that the tokenizer puts around every text come with it. Fails where
-    /// the tokenizer has no tokens for the text, or a token that the model has no embedding of.
+    /// Token ids of `text`; with `add_special`, those that the tokenizer puts around every text come with it. Fails
+    /// where the tokenizer has no tokens for the text, or a token that the model has no embedding of.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let expected = "one that takes any text";
         let encoded = unwinding(|| self.tokenizer.encode_fast(text, add_special));
         let encoding = encoded
             .ok_or_else(|| Error::damaged(&self.file, "tokenizer", expected, "one that its library fails on"))?
             .map_err(|e| Error::damaged(&self.file, "tokenizer", expected, e))?;
-        let ids = encoding.get_ids();
+        self.within_vocabulary(encoding.get_ids().to_vec())
+    }
+
+    /// The ids of a text, all of which the model must have an embedding of.
+    pub(super) fn within_vocabulary(&self, ids: Vec<u32>) -> Result<Vec<u32>> {
         match ids.iter().find(|id| **id >= self.vocab) {
-            None => Ok(ids.to_vec()),
+            None => Ok(ids),
             Some(id) => {
                 let token = shortened(&self.tokenizer.id_to_token(*id).unwrap_or_default());
                 let expected = format!("an id below {}, the model's vocabulary,", self.vocab);
@@ -172,13 +176,17 @@ impl TextModel {
         let vocab = self.tokenizer.get_vocab(true);
         let outside = || vocab.iter().filter(|(_, id)| **id >= self.vocab);
         if let Some((text, id)) = outside().min_by_key(|(text, id)| (**id, text.as_str())) {
-            let (file, count) = (self.file.display(), outside().count());
-            let tokens = if count == 1 { "one token has an id" } else { &format!("{count} tokens have ids") };
-            self.warnings.push(format!(
-                "`{file}`: {tokens} past the model's vocabulary of {}, such as `{}` with {id}: no text with them can be run",
-                self.vocab,
-                shortened(text)
-            ));
+            let (file, vocab, token) = (self.file.display(), self.vocab, shortened(text));
+            self.warnings.push(match outside().count() {
+                1 => format!(
+                    "`{file}`: the token `{token}` with id {id} is past the model's vocabulary of {vocab}: \
+                     a text that has it cannot be run"
+                ),
+                count => format!(
+                    "`{file}`: {count} tokens are past the model's vocabulary of {vocab}, `{token}` with id {id} \
+                     first: a text that has one of them cannot be run"
+                ),
+            });
         }
     }
 

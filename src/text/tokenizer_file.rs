@@ -1,4 +1,4 @@
-//! Reads tokenizer.json, a file of strangers: what its library would panic about is refused, or written otherwise, first.
+//! Reads tokenizer.json, a file of strangers: what its library would panic about is refused or written otherwise first.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,8 +19,8 @@ const GROWTH_MAX: usize = 10_000;
 /// Characters that a decoder may take off a token's end.
 const STRIP_MAX: u64 = 1000;
 
-/// The tokenizer that `text` describes, the content of `file`. Added tokens that get another id than the file states are
-/// a warning.
+/// The tokenizer that `text` describes, the content of `file`. Added tokens that get another id than the file states
+/// are a warning.
 pub fn read(file: &Path, text: &str, warnings: &mut Vec<String>) -> Result<Tokenizer> {
     const EXPECTED: &str = "a tokenizer as Hugging Face writes it";
     let mut value: Value = json::parse(file, text)?;
@@ -223,8 +223,8 @@ fn is_described(template: &Map<String, Value>, id: &str) -> bool {
     length("ids").is_some() && length("ids") == length("tokens")
 }
 
-/// Writes a decoder that takes characters off the end of a token as a replacement: the library's panics where a token is
-/// shorter than what is to be taken off.
+/// Writes a decoder that takes characters off the end of a token as a replacement: the library's panics where a token
+/// is shorter than what is to be taken off.
 fn mend_decoder(decoder: &mut Value) {
     if let Some(steps) = decoder.get_mut("decoders").and_then(Value::as_array_mut) {
         steps.iter_mut().for_each(mend_decoder);

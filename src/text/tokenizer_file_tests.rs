@@ -39,11 +39,13 @@ fn sound(which: usize) -> Value {
     let normalizers = [
         Value::Null,
         json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
-            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}, {"type": "NFKC"}, {"type": "StripAccents"}]}),
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}, {"type": "NFKC"},
+            {"type": "StripAccents"}]}),
         json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null,
             "lowercase": true}),
         json!({"type": "Sequence", "normalizers": [{"type": "Strip", "strip_left": true, "strip_right": true},
-            {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}, {"type": "Nmt"}, {"type": "Lowercase"}]}),
+            {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}, {"type": "Nmt"},
+            {"type": "Lowercase"}]}),
     ];
     let pre_tokenizers = [
         json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),

@@ -42,7 +42,7 @@ fn model(tokenizer: &str, generation: Option<&str>, vocab: u32) -> Result<TextMo
 fn a_token_past_the_vocabulary_is_an_error_only_where_a_text_has_it() {
     let text = model(&tokenizer(&[("<s>", true), ("[PAD]", true)]), None, 3).unwrap();
     assert_eq!(text.warnings().len(), 1);
-    for word in ["model/tokenizer.json", "`[PAD]` with 3", "vocabulary of 3", "one token"] {
+    for word in ["model/tokenizer.json", "`[PAD]` with id 3", "vocabulary of 3"] {
         assert!(text.warnings()[0].contains(word), "{word}: {}", text.warnings()[0]);
     }
     assert_eq!(text.encode("a<s>b", false).unwrap(), [0, 2, 1]);
@@ -50,6 +50,8 @@ fn a_token_past_the_vocabulary_is_an_error_only_where_a_text_has_it() {
     assert!(matches!(&error, Error::Damaged { got, .. } if got == "3"), "{error}");
     assert!(error.to_string().contains("`[PAD]`") && error.to_string().contains("below 3"), "{error}");
     assert!(model(&tokenizer(&[("[PAD]", true)]), None, 3).unwrap().warnings().is_empty());
+    let text = model(&tokenizer(&[("[PAD]", true)]), None, 1).unwrap();
+    assert!(text.warnings().concat().contains("2 tokens are past"), "{:?}", text.warnings());
 }
 
 #[test]

@@ -42,16 +42,9 @@ impl<'a> Optional<'a> {
     }
 
     /// The value of `key` as a list of numbers, one for each of `tokens` tokens.
-    pub fn numbers(&mut self, key: &str, tokens: usize) -> Option<Vec<f64>> {
-        let expected = format!("a list of {tokens} numbers, one for each token");
-        self.read(key, &expected, |value| {
-            let numbers: Option<Vec<f64>> = match value {
-                Value::Numbers(numbers) => numbers.iter().map(|value| number(&value)).collect(),
-                Value::List(values) => values.iter().map(number).collect(),
-                _ => None,
-            };
-            numbers.filter(|numbers| numbers.len() == tokens)
-        })
+    pub fn numbers(&mut self, key: &str, tokens: usize) -> Option<Vec<f32>> {
+        let numbers = self.metadata.numbers(key).ok().flatten().filter(|numbers| numbers.len() == tokens);
+        self.read(key, &format!("a list of {tokens} numbers, one for each token"), |_| numbers)
     }
 
     /// Adds a sentence about the file.

@@ -189,7 +189,7 @@ fn pieces<'a>(
     Ok(pieces.map(|(((text, _), score), id)| (text.as_str(), id, score)).collect())
 }
 
-/// Puts BOS before texts where the file says so, or does not say and `usual`ly it is so; null where nothing is put there.
+/// Puts BOS before texts where the file says so, or says nothing and `usual` is true; null where nothing is put there.
 fn post_processor(optional: &mut Optional<'_>, tokens: &Tokens, usual: bool) -> Value {
     let stated = optional.truth("tokenizer.ggml.add_bos_token");
     if optional.truth("tokenizer.ggml.add_eos_token") == Some(true) {

@@ -31,6 +31,7 @@ pub fn read(dir: &Path) -> Result<TextAssets> {
     let mut warnings = Vec::new();
     let config = read_object(dir, TOKENIZER_CONFIG_FILE)?;
     let generation_config = generation_config(dir, &config, &text, &mut warnings)?;
+    warn_of_surroundings(dir, &config, &text, &mut warnings);
     Ok(TextAssets { chat_template: chat_template(dir, &config)?, generation_config, tokenizer, warnings })
 }
 
@@ -120,6 +121,23 @@ fn generation_config(
     };
     said.write_into(&mut settings);
     Ok(as_file(&settings))
+}
+
+/// Tells where the tokenizer's configuration says otherwise than the tokenizer what is put around a text. The tokenizer
+/// counts: it is what the model folder keeps.
+fn warn_of_surroundings(dir: &Path, config: &Map<String, Value>, text: &TextModel, warnings: &mut Vec<String>) {
+    let (Ok(bare), Ok(whole)) = (text.encode("a", false), text.encode("a", true)) else { return };
+    let Some(before) = whole.windows(bare.len().max(1)).position(|ids| ids == bare) else { return };
+    let after = whole.len() - before - bare.len();
+    for (key, place, added) in [("add_bos_token", "before", before), ("add_eos_token", "after", after)] {
+        if config.get(key).and_then(Value::as_bool).is_some_and(|stated| stated != (added > 0)) {
+            let (file, puts) = (dir.join(TOKENIZER_CONFIG_FILE), if added > 0 { "puts a" } else { "puts no" });
+            let file = file.display();
+            warnings.push(format!(
+                "`{file}`: {key} is not what {TOKENIZER_FILE} does, which {puts} token {place} a text; the latter counts"
+            ));
+        }
+    }
 }
 
 /// The special ids of config.json.

@@ -111,6 +111,15 @@ fn a_special_token_that_the_tokenizer_lacks_is_a_warning() {
 }
 
 #[test]
+fn a_tokenizer_that_does_otherwise_than_its_configuration_says_is_told() {
+    let said = |config: &str| settings(&[(TOKENIZER_CONFIG_FILE, config)]).1;
+    assert_eq!(said(r#"{"add_bos_token": false, "add_eos_token": null}"#), [""; 0]);
+    let warning = said(r#"{"add_bos_token": true, "add_eos_token": false}"#).concat();
+    assert!(warning.contains("add_bos_token") && warning.contains("puts no token before a text"), "{warning}");
+    assert!(!warning.contains("add_eos_token"), "{warning}");
+}
+
+#[test]
 fn byte_order_marks_are_no_part_of_the_files() {
     let marked = |text: &str| format!("\u{feff}{text}");
     let plain = folder(&[]);

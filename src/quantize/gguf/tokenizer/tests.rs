@@ -246,7 +246,7 @@ fn a_file_with_more_tokens_than_rows_is_read_and_told() {
     let (tokenizer, generation) = (&assets.tokenizer, Some(assets.generation_config.as_str()));
     let text = TextModel::from_files(&TextFiles { folder: Path::new("m"), tokenizer, template: None, generation }, 6);
     let text = text.unwrap();
-    assert!(text.warnings().concat().contains("`<tool>` with 6"), "{:?}", text.warnings());
+    assert!(text.warnings().concat().contains("`<tool>` with id 6"), "{:?}", text.warnings());
     assert!(text.encode("<tool>", false).unwrap_err().to_string().contains("`<tool>`"));
     assert_eq!(text.encode("ab", false).unwrap(), [3]);
 }
