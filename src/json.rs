@@ -230,10 +230,13 @@ mod tests {
 
     #[test]
     fn numbers_of_python_and_marks_of_editors_are_taken() {
-        let read = object(b"\xef\xbb\xbf{\"a\": NaN, \"b\": [Infinity, -Infinity, 1e999, -2.5], \"c\": \"NaN \\\" Infinity\"}");
+        let read = object(
+            b"\xef\xbb\xbf{\"a\": NaN, \"b\": [Infinity, -Infinity, 1e999, -2.5], \"c\": \"NaN \\\" Infinity\"}",
+        );
         let expected = json!({"a": "NaN", "b": ["Infinity", "-Infinity", "1e999", -2.5], "c": "NaN \" Infinity"});
         assert_eq!(Value::from(read.unwrap()), expected);
-        let wide: Vec<u8> = [0xff, 0xfe].into_iter().chain("{\"a\": 1}".encode_utf16().flat_map(u16::to_le_bytes)).collect();
+        let wide: Vec<u8> =
+            [0xff, 0xfe].into_iter().chain("{\"a\": 1}".encode_utf16().flat_map(u16::to_le_bytes)).collect();
         assert_eq!(Value::from(object(&wide).unwrap()), json!({"a": 1}));
         for text in ["{\"a\": 1, \"b\": [true, false, null, -1e-3]}", "\"é\\\\\"", "\"open \\", "", "nan", "-"] {
             assert_eq!(plain_numbers(text), text);
@@ -252,7 +255,9 @@ mod tests {
     #[test]
     fn what_is_no_object_is_refused_and_never_panics() {
         let deep = "[".repeat(100_000);
-        for text in ["[1]", "7", "{\"a\":", deep.as_str(), "{\"a\": NaNa}", "version https://git-lfs.github.com/spec/v1"] {
+        for text in
+            ["[1]", "7", "{\"a\":", deep.as_str(), "{\"a\": NaNa}", "version https://git-lfs.github.com/spec/v1"]
+        {
             assert!(object(text.as_bytes()).is_err(), "{text:.20}");
         }
         assert!(object(b"\x80\x03}").is_err());

@@ -21,7 +21,8 @@ pub fn advice(path: &Path) -> String {
     };
     let mut inner: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     inner.sort();
-    if let Some(gguf) = inner.iter().find(|inner| inner.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"))) {
+    if let Some(gguf) = inner.iter().find(|inner| inner.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")))
+    {
         return quantize(gguf);
     }
     let mut models = inner.iter().filter(|inner| inner.join(MANIFEST_FILE).is_file());

@@ -20,8 +20,8 @@ const FACTS_KEY: &str = "__metadata__";
 /// where the one before it ends, and where one has not the bytes of its dtype and shape. In memory a header takes up
 /// to 24 times its bytes.
 pub fn parse_header(path: &Path, text: &[u8]) -> error::Result<Metadata> {
-    let Header { facts, tensors } = serde_json::from_slice(text)
-        .map_err(|fault| Error::damaged(path, "header", "a safetensors header", fault))?;
+    let Header { facts, tensors } =
+        serde_json::from_slice(text).map_err(|fault| Error::damaged(path, "header", "a safetensors header", fault))?;
     let mut tensors: Vec<(String, TensorInfo)> = tensors.into_iter().collect();
     tensors.sort_by_key(|(_, info)| info.data_offsets);
     let mut before: (&str, usize) = ("the header", 0);
@@ -117,7 +117,8 @@ mod tests {
         assert!(fault(&format!("{{{}}}", tensor("a", 0, 9))).contains("a: expected 8 bytes for F32 [2]"));
         let huge = "{\"a\": {\"dtype\": \"F32\", \"shape\": [4294967295, 4294967295, 9], \"data_offsets\": [0, 8]}}";
         assert!(fault(huge).contains("a: expected a shape"), "{}", fault(huge));
-        let backward = "{\"a\": {\"dtype\": \"F32\", \"shape\": [2], \"data_offsets\": [0, 8], \"data_offsets\": [8, 0]}}";
+        let backward =
+            "{\"a\": {\"dtype\": \"F32\", \"shape\": [2], \"data_offsets\": [0, 8], \"data_offsets\": [8, 0]}}";
         assert!(fault(backward).contains("data_offsets"));
         let odd = "{\"a\": {\"dtype\": \"F9\", \"shape\": [2], \"data_offsets\": [0, 8]}}";
         assert!(fault(odd).contains("`a`") && fault(odd).contains("F9"), "{}", fault(odd));

@@ -34,7 +34,11 @@ impl MappedTensor {
 pub fn map_file(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     // A pipe or a device has no bytes to map, and reading its length from a map would be of no use.
-    if !file.metadata().map_err(Error::io("read", path))?.is_file() {
+    let metadata = file.metadata().map_err(Error::io("read", path))?;
+    if metadata.is_dir() {
+        return Err(Error::io("read", path)(std::io::ErrorKind::IsADirectory.into()));
+    }
+    if !metadata.is_file() {
         return Err(Error::damaged(path, "content", "a regular file", "another kind of file"));
     }
     // SAFETY: the bytes must not change while they are borrowed. Model folders and packs are written aside and renamed

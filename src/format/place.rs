@@ -118,8 +118,8 @@ impl Place {
         let mut old_names = manifest_last(self.old.clone());
         old_names.reverse();
         let (mut out, mut into) = (Vec::new(), Vec::new());
-        let moved = move_all(&self.dir, &old, &old_names, &mut out)
-            .and_then(|()| move_all(&model, &self.dir, &new, &mut into));
+        let moved =
+            move_all(&self.dir, &old, &old_names, &mut out).and_then(|()| move_all(&model, &self.dir, &new, &mut into));
         if let Err(fault) = moved {
             let back = move_all(&self.dir, &model, &into, &mut Vec::new())
                 .and_then(|()| move_all(&old, &self.dir, &manifest_last(out), &mut Vec::new()));

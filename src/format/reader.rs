@@ -166,10 +166,9 @@ fn check_size(dir: &Path, name: &str, entry: &FileEntry) -> Result<()> {
 fn read_manifest(dir: &Path) -> Result<Manifest> {
     let path = dir.join(MANIFEST_FILE);
     let missing = |fault: std::io::Error| match fault.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Error::ModelMissing {
-            path: dir.to_path_buf(),
-            advice: advice(dir),
-        },
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
+            Error::ModelMissing { path: dir.to_path_buf(), advice: advice(dir) }
+        }
         _ => Error::io("read", &path)(fault),
     };
     // Looked for first, as only a manifest that is not there means that there is no model.

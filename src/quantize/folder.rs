@@ -22,7 +22,8 @@ const OTHERS: [(&str, &str); 7] = [
     (".mlpackage", "a Core ML model"),
 ];
 /// What is asked for.
-const WHOLE_MODEL: &str = "a folder with config.json, tokenizer.json and model.safetensors or its shards and their index";
+const WHOLE_MODEL: &str =
+    "a folder with config.json, tokenizer.json and model.safetensors or its shards and their index";
 
 /// Fails where the folder `dir` lacks a file of a Hugging Face model, in words that fit what is there instead.
 pub fn check(dir: &Path) -> Result<()> {
@@ -169,7 +170,8 @@ impl Found<'_> {
 
     /// The folder in this one that is a model, where just one is.
     fn only_model_within(&self) -> Option<std::path::PathBuf> {
-        let mut within = self.names.iter().map(|name| self.dir.join(name)).filter(|dir| dir.join(CONFIG_FILE).is_file());
+        let mut within =
+            self.names.iter().map(|name| self.dir.join(name)).filter(|dir| dir.join(CONFIG_FILE).is_file());
         within.next().filter(|_| within.next().is_none())
     }
 

@@ -167,7 +167,8 @@ impl Metadata {
             Some(Value::List(values)) => values.iter().map(as_u32).collect(),
             _ => return self.u32(key),
         };
-        let expected = layers.map_or("one number for each layer".into(), |layers| format!("{layers} numbers, one a layer"));
+        let expected =
+            layers.map_or("one number for each layer".into(), |layers| format!("{layers} numbers, one a layer"));
         let got = || self.values[key].shown();
         let numbers = numbers.ok_or_else(|| Error::damaged(&self.path, key, "unsigned integers of 32 bits", got()))?;
         let first = numbers.first().filter(|_| layers.is_none_or(|layers| numbers.len() == layers as usize));
@@ -201,9 +202,7 @@ impl Metadata {
         as_type: impl FnOnce(&'a Value) -> Option<T>,
     ) -> Result<Option<T>> {
         let Some(value) = self.values.get(key) else { return Ok(None) };
-        let read = as_type(value).ok_or_else(|| {
-            Error::damaged(&self.path, key, expected, value.shown())
-        })?;
+        let read = as_type(value).ok_or_else(|| Error::damaged(&self.path, key, expected, value.shown()))?;
         Ok(Some(read))
     }
 }

@@ -72,7 +72,10 @@ pub fn dtype(tensor: &str, number: u32) -> Result<GgmlDType> {
     let found = TYPES.iter().find(|(known, _)| *known == number);
     found.map(|(_, dtype)| *dtype).ok_or_else(|| Error::Unsupported {
         what: format!("dtype of `{tensor}`"),
-        got: NAMES.iter().find(|(known, _)| *known == number).map_or(format!("ggml type {number}"), |(_, name)| name.to_string()),
+        got: NAMES
+            .iter()
+            .find(|(known, _)| *known == number)
+            .map_or(format!("ggml type {number}"), |(_, name)| name.to_string()),
         supported: TYPES.map(|(_, dtype)| dtype_name(dtype)).join(", "),
     })
 }
@@ -93,7 +96,8 @@ mod tests {
     #[test]
     fn a_type_that_cannot_be_read_is_told_by_its_name() {
         let fault = |number| dtype("blk.0.attn_q.weight", number).unwrap_err().to_string();
-        for (number, name) in [(20, "IQ4_NL"), (9, "Q8_1"), (31, "Q4_0_4_4"), (34, "TQ1_0"), (39, "MXFP4"), (24, "I8")] {
+        for (number, name) in [(20, "IQ4_NL"), (9, "Q8_1"), (31, "Q4_0_4_4"), (34, "TQ1_0"), (39, "MXFP4"), (24, "I8")]
+        {
             let named = format!("dtype of `blk.0.attn_q.weight` `{name}` is not supported; supported: F32, F16, Q4_0");
             assert!(fault(number).starts_with(&named), "{}", fault(number));
         }

@@ -61,7 +61,8 @@ pub fn read_shape(path: &Path, warnings: &mut Vec<String>) -> Result<LlamaShape>
             default
         })
     };
-    let mut whole = |field: &str, default: u32| Ok::<_, Error>(or_default(field, config.whole_per_layer(field)?, default));
+    let mut whole =
+        |field: &str, default: u32| Ok::<_, Error>(or_default(field, config.whole_per_layer(field)?, default));
     let heads = whole("num_attention_heads", HEADS)?;
     let model_dim = whole("hidden_size", MODEL_DIM)?;
     // Only a field that is not there has the default of Mistral; null means as many as heads.
@@ -128,7 +129,8 @@ fn check_features(config: &Fields<'_>, defaults: &Defaults) -> Result<()> {
 fn quantization(config: &Fields<'_>) -> Option<String> {
     // MLX writes both fields.
     let fields = ["quantization_config", "quantization"].map(|field| config.get(field));
-    let stated = fields.into_iter().flatten().find(|value| value.as_object().is_none_or(|object| !object.is_empty()))?;
+    let stated =
+        fields.into_iter().flatten().find(|value| value.as_object().is_none_or(|object| !object.is_empty()))?;
     let method = stated.get("quant_method").and_then(Value::as_str);
     let is = |field: &str| stated.get(field).is_some_and(|value| *value == Value::Bool(true));
     let named = match method {

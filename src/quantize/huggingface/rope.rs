@@ -64,7 +64,8 @@ fn scaling(fields: &Fields<'_>, warnings: &mut Vec<String>) -> Result<RopeScalin
         "default" | "none" => {
             if let Some(factor) = fields.number("factor")?.filter(|factor| *factor != 1.0) {
                 let name = fields.name("factor");
-                warnings.push(format!("{name}, {factor}, is left out, as rotary embeddings of the type default have none"));
+                warnings
+                    .push(format!("{name}, {factor}, is left out, as rotary embeddings of the type default have none"));
             }
             Ok(RopeScaling::None)
         }

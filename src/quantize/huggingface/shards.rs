@@ -46,7 +46,8 @@ impl Shards {
         if is_there(&whole) || !is_there(&index) {
             let same = |weight_map: BTreeMap<String, String>| weight_map.values().all(|file| file == WHOLE_FILE);
             if is_there(&index) && !read_index(&index).is_ok_and(same) {
-                warnings.push(format!("{INDEX_FILE} is left out: {WHOLE_FILE} is there, and counts in transformers too"));
+                warnings
+                    .push(format!("{INDEX_FILE} is left out: {WHOLE_FILE} is there, and counts in transformers too"));
             }
             return Ok(Shards { files: vec![Shard::open(whole.clone())?], listing: whole, index: None });
         }
