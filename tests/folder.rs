@@ -175,7 +175,7 @@ fn tensors_must_be_those_of_the_layout() {
         ("slice-3.safetensors", "one.more", |header| {
             header["one.more"] = json!({"dtype": "U32", "shape": [0], "data_offsets": [0, 0]});
         }),
-        ("slice-3.safetensors", "header", |header| {
+        ("slice-3.safetensors", "embed.slice3: expected", |header| {
             header["embed.slice3"]["data_offsets"] = json!([0, 1u64 << 40]);
         }),
     ];
@@ -366,7 +366,7 @@ fn a_damaged_pack_is_refused_by_tensor_or_field() {
             let end = header.as_object().unwrap().values().filter_map(|t| t["data_offsets"][1].as_u64()).max();
             header["one.more"] = json!({"dtype": "F16", "shape": [0], "data_offsets": [end, end]});
         }),
-        ("header: expected a safetensors header", |header| {
+        ("routers.rest: expected data from byte", |header| {
             header["routers.rest"]["data_offsets"] = json!([0, 1u64 << 40]);
         }),
     ];

@@ -28,6 +28,9 @@ impl OpenFile {
         let file = File::open(path).map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
         // A pipe or a device has no bytes to map or to read at positions.
+        if found.is_dir() {
+            return Err(failed(ErrorKind::IsADirectory.into()));
+        }
         if !found.is_file() {
             return Err(Error::damaged(path, "content", "a regular file", "another kind of file"));
         }

@@ -91,7 +91,7 @@ fn what_cannot_be_done_is_refused_by_name() {
         (json!({"num_hidden_layers": 4294967295u64}), "layers `4294967295`"),
         (json!({"hidden_size": -64}), "hidden_size: expected a whole number"),
         (json!({"hidden_size": 64.5}), "hidden_size: expected a whole number"),
-        (json!({"rope_theta": 1e300}), "rope_theta: expected a number, got 1e300"),
+        (json!({"rope_theta": 1e300}), "rope_theta: expected a number, got 1e+300"),
         (json!({"num_key_value_heads": [2, 4]}), "layers of different shape `num_key_value_heads`"),
         (json!({"num_key_value_heads": []}), "num_key_value_heads"),
         (json!({"rms_norm_eps": 0}), "norm_eps"),

@@ -49,7 +49,7 @@ fn faults_name_what_is_wrong() {
     assert!(fault(b"GGU").contains("magic"));
     assert!(
         fault(&header(&[], &[("t", &[32, 2], 8)], 67))
-            .contains("length: expected 132 bytes, got 131 bytes: the file is cut short")
+            .contains("length: expected 164 bytes, got 163 bytes: the file is cut short")
     );
     assert!(fault(&header(&[], &[("t", &[31], 8)], 99)).contains("whole blocks"));
     assert!(fault(&header(&[], &[("t", &[], 0)], 99)).contains("no dimensions"));
