@@ -248,7 +248,8 @@ fn pack(case: &mut Case, input: &[u8]) -> Result<()> {
 fn tokenizer(case: &mut Case, input: &[u8]) -> Result<()> {
     let [tokenizer, generation, text] = parts(input).map(String::from_utf8_lossy);
     let generation = (!generation.is_empty()).then_some(generation);
-    let files = TextFiles { folder: &case.dir, tokenizer: &tokenizer, template: None, generation: generation.as_deref() };
+    let files =
+        TextFiles { folder: &case.dir, tokenizer: &tokenizer, template: None, generation: generation.as_deref() };
     speak(&text_model(&files, 1 << 16)?, &text)
 }
 
