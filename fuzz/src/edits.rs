@@ -6,8 +6,24 @@ use serde_json::{Value, json};
 use crate::readers::SEPARATOR;
 
 /// Numbers at which readers go wrong.
-const NUMBERS: [f64; 16] =
-    [0.0, -1.0, 1.0, 2.0, 7.0, 64.0, 255.0, 65536.0, 16777217.0, 4294967295.0, 4294967296.0, 9.3e18, 1e300, -1e-300, 0.5, 1e9];
+const NUMBERS: [f64; 16] = [
+    0.0,
+    -1.0,
+    1.0,
+    2.0,
+    7.0,
+    64.0,
+    255.0,
+    65536.0,
+    16777217.0,
+    4294967295.0,
+    4294967296.0,
+    9.3e18,
+    1e300,
+    -1e-300,
+    0.5,
+    1e9,
+];
 /// Texts at which readers go wrong.
 const TEXTS: [&str; 12] =
     ["", "a", " ", "\u{0}", "<s>", "\u{e9}", "\u{1f600}", "../x", "(a*)*$", "[", "\\p{L}+", "\u{fffd}\u{301}"];
@@ -84,7 +100,8 @@ fn change_this(value: &mut Value, random: &mut Random) {
             (0..=random.below(4)).for_each(|_| list.push(copy.clone()));
         }
         (5, Value::Object(fields)) if !fields.is_empty() => {
-            let (name, copy) = fields.iter().nth(random.below(fields.len())).map(|(n, c)| (n.clone(), c.clone())).unzip();
+            let (name, copy) =
+                fields.iter().nth(random.below(fields.len())).map(|(n, c)| (n.clone(), c.clone())).unzip();
             fields.insert(format!("{}{}", name.unwrap_or_default(), random.below(3)), copy.unwrap_or_default());
         }
         (6, Value::String(text)) => *text = text.repeat(random.below(4)),

@@ -43,8 +43,22 @@ const KEYS: [&str; 28] = [
 
 /// Texts that readers know, or should not stumble over.
 const TEXTS: [&str; 16] = [
-    "llama", "gpt2", "bert", "none", "linear", "yarn", "default", "smollm", "", " ", "a b", "\u{120}the", "<0x41>", "<s>",
-    "\u{2581}", "{{ messages }}",
+    "llama",
+    "gpt2",
+    "bert",
+    "none",
+    "linear",
+    "yarn",
+    "default",
+    "smollm",
+    "",
+    " ",
+    "a b",
+    "\u{120}the",
+    "<0x41>",
+    "<s>",
+    "\u{2581}",
+    "{{ messages }}",
 ];
 
 /// Numbers at which readers go wrong.
