@@ -1,5 +1,6 @@
 // Logits made ready for the choice of a token, and of each block of them the likeliest; one workgroup a block.
-// In place: no number becomes minus infinity, and tokens seen lately become less likely.
+// In place: what is no number becomes minus infinity, and tokens seen lately become less likely. The peak of a block says
+// whether one of its logits was no number.
 #import sampling
 
 struct Params {
@@ -68,6 +69,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         if bits_of_key(own) != bits {
             logits[v] = bits_of_key(own);
         }
+        own = select(own, NO_NUMBER, is_no_number(bits));
         if own > key {
             key = own;
             id = v;
@@ -96,6 +98,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         }
     }
     if local == 0u {
-        peaks[workgroup.x] = Peak(peak, ids[0], masses[0]);
+        peaks[workgroup.x] = Peak(peak, ids[0], select(masses[0], 0.0, peak == NO_NUMBER));
     }
 }

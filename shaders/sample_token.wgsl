@@ -213,8 +213,10 @@ fn draw_by_id(local: u32) -> u32 {
 fn main(@builtin(local_invocation_index) local: u32) {
     let top = find_best(local);
     let all_stay = choice.top_k == 0u || choice.top_k >= params.vocab;
-    var chosen = top.y;
-    if choice.temperature > 0.0 && top.x > LOWEST_KEY {
+    // Of logits that mean no probabilities, none is chosen: one of them is NaN or infinity, or all are minus infinity.
+    let means_nothing = top.x == NO_NUMBER || top.x == LOWEST_KEY;
+    var chosen = select(top.y, NONE, means_nothing);
+    if choice.temperature > 0.0 && !means_nothing {
         if all_stay && choice.top_p >= 1.0 {
             chosen = draw_by_id(local);
         } else {

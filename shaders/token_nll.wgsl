@@ -1,5 +1,6 @@
 // scores[t, 0] = log(sum over v of exp(logits[t, v])) - logits[t, targets[t]], and scores[t, 1] = 1 where no logit is
 // greater than the target's, else 0; one workgroup a token.
+// Where no probabilities can be made of a token's logits, the first score is NaN or infinity.
 // logits: [T, V] f32; scores: [T, 2] f32.
 
 struct Params {
@@ -17,6 +18,13 @@ var<immediate> params: Params;
 @group(0) @binding(2) var<storage, read_write> scores: array<f32>;
 
 var<workgroup> scratch: array<f32, WORKGROUP>;
+
+// Told by the bits, because a compiler may take it that a float is always a number, and a driver's exp and log may make a
+// number of what is none.
+fn is_no_number(x: f32) -> bool {
+    let bits = bitcast<u32>(x);
+    return (bits & 0x7fffffffu) > 0x7f800000u || bits == 0x7f800000u;
+}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -38,7 +46,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
     var total = 0.0;
     for (var v = local; v < params.vocab; v += WORKGROUP) {
-        total += exp(logits[row + v] - highest);
+        let logit = logits[row + v];
+        total += select(exp(logit - highest), logit, is_no_number(logit));
     }
     scratch[local] = total;
     for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
@@ -49,7 +58,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     if local == 0u {
         let logit = logits[row + targets[workgroup.x]];
-        scores[2u * workgroup.x] = log(scratch[0]) + highest - logit;
+        let nll = log(scratch[0]) + highest - logit;
+        scores[2u * workgroup.x] = select(nll, scratch[0], is_no_number(scratch[0]));
         scores[2u * workgroup.x + 1u] = select(0.0, 1.0, logit >= highest);
     }
 }

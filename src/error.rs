@@ -98,7 +98,20 @@ pub enum Error {
         /// What it said.
         message: String,
     },
-    /// The caller asked for a stop (Ctrl-C) before the work was done.
+    /// The model computed logits of which no probabilities can be made: one of them is NaN or infinity, or all are
+    /// minus infinity.
+    #[error(
+        "{device}: the model computed no numbers for what follows token {token} of its context \
+         (NaN or infinity in place of likelihoods)"
+    )]
+    NoNumbers {
+        /// The device that computed them.
+        device: String,
+        /// The first token after which this was seen, counted from 1. After the tokens before it in a prompt nobody
+        /// looked.
+        token: usize,
+    },
+    /// The caller asked for a stop before the work was done: by a [`CancelToken`](crate::CancelToken) or a callback.
     #[error("stopped before {0} was done")]
     Stopped(&'static str),
 }
@@ -123,6 +136,11 @@ impl Error {
             expected: expected.to_string(),
             got: got.to_string(),
         }
+    }
+
+    /// The error of `what`, of which the work that failed is a part: where that was stopped, `what` was.
+    pub fn within(self, what: &'static str) -> Error {
+        if let Error::Stopped(_) = self { Error::Stopped(what) } else { self }
     }
 
     /// An [`Error::InvalidArgument`] for `name`.

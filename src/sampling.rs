@@ -114,7 +114,22 @@ impl Choice {
     }
 }
 
-/// A logit that sums and comparisons can work with: no number is never drawn, infinity is very likely.
+/// In place of a token's id, where no token could be chosen.
+pub const NO_TOKEN: u32 = u32::MAX;
+
+/// Whether these logits mean probabilities, which are all the rules are about: none is NaN or plus infinity, and some
+/// one is not minus infinity. Else their softmax is NaN, and what is drawn would be nobody's choice.
+pub fn has_probabilities(logits: &[f32]) -> bool {
+    let mut any = false;
+    let numbers = logits.iter().all(|logit| {
+        any |= *logit > f32::NEG_INFINITY;
+        !logit.is_nan() && *logit < f32::INFINITY
+    });
+    numbers && any
+}
+
+/// A logit that sums and comparisons can work with: what is no number becomes minus infinity, infinity the greatest
+/// number. Of a model's own logits, [`has_probabilities`] says first whether they can be used.
 pub fn finite(logit: f32) -> f32 {
     if logit.is_nan() { f32::NEG_INFINITY } else { logit.min(f32::MAX) }
 }
@@ -136,18 +151,21 @@ pub fn penalize(choice: &Choice, history: &[u32], logits: &mut [f32]) {
     }
 }
 
-/// The token chosen of these logits, [`finite`] and penalized, one for each of the V tokens: token 0 where all are
-/// minus infinity. Panics where there are none.
-pub fn choose(choice: &Choice, logits: &[f32]) -> u32 {
+/// The token chosen of these logits, [`finite`] and penalized, one for each of the V tokens; none where all are minus
+/// infinity. Panics where there are no logits.
+pub fn choose(choice: &Choice, logits: &[f32]) -> Option<u32> {
     let mut candidates: Vec<Candidate> = (0..).zip(logits).map(|(id, logit)| Candidate { id, logit: *logit }).collect();
     let best = *candidates.iter().min_by(|a, b| likelier(a, b)).expect("a model has at least one token");
-    if choice.temperature == 0.0 || best.logit == f32::NEG_INFINITY {
-        return best.id;
+    if best.logit == f32::NEG_INFINITY {
+        return None;
+    }
+    if choice.temperature == 0.0 {
+        return Some(best.id);
     }
     keep_top_k(&mut candidates, choice.top_k as usize);
     keep_nucleus(&mut candidates, choice.top_p, best.logit);
     candidates.retain(|candidate| candidate.logit >= best.logit + choice.min_p_ln);
-    draw(&candidates, best.logit, choice.temperature, choice.uniform())
+    Some(draw(&candidates, best.logit, choice.temperature, choice.uniform()))
 }
 
 /// A token that may be drawn.

@@ -23,6 +23,8 @@ struct Peak {
 // Logits are compared as keys: unsigned numbers in the order of the logits, of which minus infinity is the least.
 const LOWEST_KEY: u32 = 0x007fffffu;
 const HIGHEST_KEY: u32 = 0xff7fffffu;
+// The key of a logit that is NaN or plus infinity, where that is not to pass for a number.
+const NO_NUMBER: u32 = 0xffffffffu;
 
 fn key_of_bits(bits: u32) -> u32 {
     return bits ^ select(0x80000000u, 0xffffffffu, bits >= 0x80000000u);
@@ -41,6 +43,11 @@ fn logit_of_key(key: u32) -> f32 {
 fn finite_key(bits: u32) -> u32 {
     let not_a_number = (bits & 0x7fffffffu) > 0x7f800000u;
     return select(min(key_of_bits(bits), HIGHEST_KEY), LOWEST_KEY, not_a_number);
+}
+
+// Whether a logit is NaN or plus infinity: its key lies beyond those of all others, at either end.
+fn is_no_number(bits: u32) -> bool {
+    return key_of_bits(bits) - LOWEST_KEY > HIGHEST_KEY - LOWEST_KEY;
 }
 
 // Whether a token comes before another: likelier ones first, of equally likely ones the lower id.

@@ -27,7 +27,7 @@ pub enum Exit {
     NoSuchDevice = 7,
     /// The device or its driver failed.
     Device = 8,
-    /// Stopped by the user: 128 and the number of SIGINT, as shells report it.
+    /// Stopped by Ctrl-C or another signal that asks for it: 128 and the number of SIGINT, as shells report it.
     Stopped = 130,
 }
 
@@ -41,8 +41,8 @@ pub const TABLE: [(Exit, &str); 10] = [
     (Exit::Unsupported, "a file needs something that this version does not have"),
     (Exit::PromptTooLong, "the prompt is longer than the context"),
     (Exit::NoSuchDevice, "no device answers to that name or number"),
-    (Exit::Device, "the device or its driver failed"),
-    (Exit::Stopped, "stopped with Ctrl-C"),
+    (Exit::Device, "the device or its driver failed, or computed no numbers"),
+    (Exit::Stopped, "stopped with Ctrl-C, TERM or HUP"),
 ];
 
 impl Exit {
@@ -61,7 +61,7 @@ impl Exit {
             Error::Unsupported { .. } => Exit::Unsupported,
             Error::PromptTooLong { .. } => Exit::PromptTooLong,
             Error::NoSuchDevice { .. } => Exit::NoSuchDevice,
-            Error::Device { .. } => Exit::Device,
+            Error::Device { .. } | Error::NoNumbers { .. } => Exit::Device,
             Error::Stopped(_) => Exit::Stopped,
         }
     }
@@ -73,6 +73,15 @@ pub fn help() -> String {
         let _ = write!(help, "\n  {:>3}  {meaning}", exit.code());
         help
     })
+}
+
+/// What may help after `error`, for whoever typed the command.
+pub fn advice(error: &Error) -> Option<&'static str> {
+    matches!(error, Error::NoNumbers { .. }).then_some(
+        "try: `edge-run verify MODEL`, to see whether the model's files are sound; --device cpu, --activations f32 or \
+         --no-cooperative-matrix, to compute otherwise; another --cache-type. If none helps, the model's own weights \
+         leave the range of numbers",
+    )
 }
 
 /// The error in one line, with those of its causes that it does not tell itself.
@@ -118,9 +127,10 @@ mod tests {
             Error::PromptTooLong { tokens: 2, context: 1, trained: 1 },
             Error::NoSuchDevice { asked: word(), available: word() },
             Error::Device { device: word(), message: word() },
+            Error::NoNumbers { device: word(), token: 1 },
             Error::Stopped("quantize"),
         ];
         let codes: Vec<u8> = classes.iter().map(|error| Exit::after(error).code()).collect();
-        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8, 130]);
+        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8, 8, 130]);
     }
 }

@@ -12,7 +12,6 @@ use crate::quantize::{self, Options, Progress, Stage};
 
 /// Makes the model folder, with an estimate before and a bar meanwhile.
 pub fn run(args: &QuantizeArgs) -> Done {
-    stop::watch();
     let mut source = quantize::open(&args.source)?;
     let options = Options {
         out: args.out.clone(),
@@ -23,6 +22,7 @@ pub fn run(args: &QuantizeArgs) -> Done {
     let estimate = quantize::estimate(source.as_ref(), &options)?;
     let (disk, memory) = (progress::bytes(estimate.disk_bytes), progress::bytes(estimate.memory_bytes));
     note(format_args!("{}: will take {disk} of disk and about {memory} of memory", source.model_source().name));
+    stop::watch();
     let mut bars = Bars::default();
     let report = quantize::quantize(source.as_mut(), &options, &mut |progress| {
         bars.show(progress);

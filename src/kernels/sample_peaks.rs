@@ -26,13 +26,16 @@ pub static KERNEL: Kernel = Kernel {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Peak {
-    /// Its logit as a number that is ordered like logits.
+    /// Its logit as a number that is ordered like logits; [`NO_NUMBER`] where a logit of the block is NaN or infinity.
     pub key: u32,
     /// Its id.
     pub id: u32,
-    /// The sum of exp(logit - its logit) over the block; 0 where no logit is above minus infinity.
+    /// The sum of exp(logit - its logit) over the block; 0 where no logit is above minus infinity or one is no number.
     pub mass: f32,
 }
+
+/// The key of a logit of which no probabilities can be made, above those of all others.
+pub const NO_NUMBER: u32 = u32::MAX;
 
 /// Blocks at most, which one workgroup can list.
 pub const BLOCKS: u32 = 1024;
@@ -80,12 +83,17 @@ fn sample_peaks(args: &mut Arguments<'_>) {
     let choice = args.read::<Choice>(0)[0];
     let (positions, history): (&[u32], &[u32]) = (args.read(1), args.read(2));
     let (logits, peaks): (&mut [f32], &mut [Peak]) = (args.write(3), args.write(4));
+    let width = block(p.vocab) as usize;
+    let no_number = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
+    let spoilt: Vec<Option<usize>> = logits.chunks(width).map(|block| block.iter().position(no_number)).collect();
     logits.iter_mut().for_each(|logit| *logit = finite(*logit));
     penalize(&choice, &history[..=positions[p.last as usize] as usize], logits);
-    let width = block(p.vocab);
-    for ((peak, logits), first) in
-        peaks.iter_mut().zip(logits.chunks(width as usize)).zip((0..).step_by(width as usize))
-    {
+    let blocks = logits.chunks(width).zip(spoilt).zip((0..).step_by(width));
+    for (peak, ((logits, spoilt), first)) in peaks.iter_mut().zip(blocks) {
+        if let Some(at) = spoilt {
+            *peak = Peak { key: NO_NUMBER, id: first + at as u32, mass: 0.0 };
+            continue;
+        }
         let likelier = |best: (usize, f32), (at, logit): (usize, f32)| {
             if logit.total_cmp(&best.1).is_gt() { (at, logit) } else { best }
         };

@@ -1,10 +1,10 @@
 //! The choice of the next token from logits, written where the next step reads its token.
 
 use super::params;
-use super::sample_peaks::{self, Inputs, Peak, block, blocks};
+use super::sample_peaks::{self, Inputs, NO_NUMBER, Peak, block, blocks};
 use crate::engine::Traits;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
-use crate::sampling::{Choice, choose};
+use crate::sampling::{Choice, NO_TOKEN, choose};
 
 params! {
     /// V
@@ -26,7 +26,8 @@ pub static KERNEL: Kernel = Kernel {
 };
 
 /// Records the choice of [`crate::sampling`] from `inputs.logits`, which are made finite and penalized in place. The
-/// token goes to the entry of the history after the step's last position, and to `id`, `[1]` u32.
+/// token goes to the entry of the history after the step's last position, and to `id`, `[1]` u32: [`NO_TOKEN`] where the
+/// logits mean no probabilities.
 pub fn record(recording: &mut Recording, traits: Traits, inputs: Inputs, id: Span) {
     let vocab = (inputs.logits.bytes / 4) as u32;
     let peaks = recording.transient(u64::from(blocks(vocab)) * size_of::<Peak>() as u64).all();
@@ -46,7 +47,8 @@ fn sample_token(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let choice = args.read::<Choice>(0)[0];
     let (positions, logits): (&[u32], &[f32]) = (args.read(1), args.read(2));
+    let numbers = args.read::<Peak>(3).iter().take(p.blocks as usize).all(|peak| peak.key != NO_NUMBER);
     let (history, id): (&mut [u32], &mut [u32]) = (args.write(4), args.write(5));
-    id[0] = choose(&choice, logits);
+    id[0] = if numbers { choose(&choice, logits).unwrap_or(NO_TOKEN) } else { NO_TOKEN };
     history[positions[p.last as usize] as usize + 1] = id[0];
 }

@@ -3,13 +3,15 @@
 use super::{Kind, Model, TokenDepths};
 use crate::error::Result;
 use crate::recording::Ticket;
-use crate::sampling::Choice;
+use crate::sampling::{Choice, NO_TOKEN};
 
 /// A step under way. One that is dropped runs all the same, and nobody is told what it chose.
 pub struct Flight {
     ticket: Ticket,
     /// Tokens of the last step.
     tokens: u32,
+    /// Its first position.
+    position: u32,
     /// Of the steps before it.
     depths: Vec<TokenDepths>,
 }
@@ -54,23 +56,28 @@ impl Model {
     ///
     /// Fails where the position leaves the context, and where the device fails.
     pub fn begin_chosen(&mut self, position: u32, choice: &Choice) -> Result<Flight> {
-        // Every choice is in the vocabulary, so that any of them will do for the check.
+        // Any token of the vocabulary will do for the check. A step that could not choose leaves none, which this one
+        // embeds as nothing in particular; whoever waits for the step before is told.
         self.check(&[0], position)?;
         self.inputs.write_positions(self.engine.as_mut(), position, 1);
         self.begin(1, position, Vec::new(), choice)
     }
 
-    /// Waits for a step.
+    /// Waits for a step. Fails where its logits are no numbers, where it was stopped, and where the device fails; the
+    /// cache before the step's positions is as it was.
     pub fn finish(&mut self, flight: Flight) -> Result<Chosen> {
-        let Flight { ticket, tokens, mut depths } = flight;
+        let Flight { ticket, tokens, position, mut depths } = flight;
         let (id, read) = self.results(tokens, ticket)?;
         depths.push(read);
         let id = bytemuck::pod_read_unaligned(&id.expect("the step reads back its choice"));
+        if id == NO_TOKEN {
+            return Err(self.no_numbers((position + tokens) as usize));
+        }
         Ok(Chosen { id, depths: TokenDepths::concat(&depths) })
     }
 
     fn begin(&mut self, tokens: u32, position: u32, depths: Vec<TokenDepths>, choice: &Choice) -> Result<Flight> {
         self.inputs.write_choice(self.engine.as_mut(), choice);
-        Ok(Flight { ticket: self.submit(Kind::NextToken, tokens, position)?, tokens, depths })
+        Ok(Flight { ticket: self.submit(Kind::NextToken, tokens, position)?, tokens, position, depths })
     }
 }

@@ -54,10 +54,13 @@ impl Sampler {
         self.random.set_word_pos(position.0);
     }
 
-    /// The next token from its logits, one for each of the V tokens, after the tokens of `history`. Logits that are not
-    /// a number are never drawn; where none is one, the answer is token 0. Panics where there are no logits.
-    pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> u32 {
+    /// The next token from its logits, one for each of the V tokens, after the tokens of `history`; none where the
+    /// logits mean no probabilities ([`sampling::has_probabilities`]). Panics where there are no logits.
+    pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Option<u32> {
         let choice = self.choice();
+        if !sampling::has_probabilities(logits) {
+            return None;
+        }
         self.logits.clear();
         self.logits.extend(logits.iter().map(|logit| sampling::finite(*logit)));
         sampling::penalize(&choice, history, &mut self.logits);

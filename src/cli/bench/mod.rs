@@ -7,7 +7,7 @@ pub use args::BenchArgs;
 
 use super::exit::Exit;
 use super::output::{note, print_line};
-use super::{Done, devices, load, settings};
+use super::{Done, devices, load, settings, stop};
 use crate::bench::{self, Measured, Profile, Synthetic, Test, TestKind};
 use crate::engine::{DeviceInfo, DeviceKind};
 use crate::error::{Error, Result};
@@ -31,6 +31,7 @@ pub fn run(args: &BenchArgs) -> Done {
     }
     let plans = plans(&args.bits, routed, args.vs_uniform)?;
     let size_bytes = layout::total_bytes(shape, source.group_size(), routed);
+    stop::watch();
     let mut engine = devices::open(&args.model)?;
     if args.profile {
         check_timestamps(engine.info())?;
