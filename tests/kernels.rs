@@ -372,6 +372,36 @@ fn a_target_is_top_where_no_logit_is_greater() {
     }
 }
 
+/// Whatever a driver's exp and log make of it, a likelihood that is none must not look like one.
+#[test]
+fn a_likelihood_of_what_is_no_number_is_none() {
+    let (nan, infinity) = (f32::NAN, f32::INFINITY);
+    let rows = [
+        ([nan, nan, nan], 0),
+        ([1.0, nan, 2.0], 0),
+        ([-nan, 1.0, 2.0], 1),
+        ([1.0, infinity, 2.0], 0),
+        ([1.0, infinity, 2.0], 1),
+        ([-infinity; 3], 2),
+        ([-infinity, 1.0, 2.0], 0),
+        ([-infinity, 1.0, 2.0], 1),
+    ];
+    let build = |engine: &mut dyn Engine, recording: &mut Recording| {
+        let logits = upload(engine, &rows.map(|(logits, _)| logits).concat());
+        let targets = upload(engine, &rows.map(|(_, target): (_, u32)| target));
+        let scores = upload(engine, &[0f32; 16]);
+        token_nll::record(recording, 3, logits.all(), targets.all(), scores.all());
+        scores.all()
+    };
+    let mut cpu = cpu::open();
+    let mut gpu = gpu::gpu();
+    for engine in [Some(cpu.as_mut()), gpu.as_mut().map(|gpu| gpu.as_mut())].into_iter().flatten() {
+        let scores = run(engine, &build);
+        let finite: Vec<bool> = scores.iter().step_by(2).map(|nll| nll.is_finite()).collect();
+        assert_eq!(finite, [false, false, false, false, false, false, false, true], "{scores:?}");
+    }
+}
+
 /// The reference of the product against the number format itself, so that both engines cannot be wrong alike.
 #[test]
 fn the_product_is_what_the_format_says() {

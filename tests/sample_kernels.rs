@@ -10,7 +10,7 @@ use edge_run::engine::{Engine, Traits};
 use edge_run::kernels::sample_peaks::{self, Inputs, Peak, blocks};
 use edge_run::kernels::sample_token;
 use edge_run::recording::{Buffer, Prepared, Recording};
-use edge_run::sampling::{Choice, SamplerSettings};
+use edge_run::sampling::{Choice, NO_TOKEN, SamplerSettings, has_probabilities};
 use edge_run::text::Sampler;
 use processors::PROCESSORS;
 use proptest::prelude::*;
@@ -94,18 +94,22 @@ fn logits(rng: &mut StdRng, vocab: u32, shape: Shape) -> Vec<f32> {
         Shape::Ties => rng.random_range(-3i32..3) as f32,
         Shape::Equal => 1.5,
         Shape::Odd => match rng.random_range(0..8) {
-            0 => f32::NAN,
-            1 => f32::NEG_INFINITY,
-            2 => -f32::NAN,
-            3 => f32::MIN,
+            0..2 => f32::NEG_INFINITY,
+            2..4 => f32::MIN,
             4 => -0.0,
             5 => 0.0,
             _ => rng.random_range(-3.0..3.0),
         },
-        Shape::Infinite => *[f32::INFINITY, f32::MAX, 1.0, f32::NAN].get(rng.random_range(0..40)).unwrap_or(&-2.0),
-        Shape::None => [f32::NAN, f32::NEG_INFINITY][rng.random_range(0..2)],
+        Shape::Huge => *[f32::MAX, f32::MAX / 2.0, 1.0].get(rng.random_range(0..40)).unwrap_or(&-2.0),
+        Shape::Spoilt => rng.random_range(-3.0..3.0),
+        Shape::NaN => [f32::NAN, f32::NEG_INFINITY][rng.random_range(0..2)],
+        Shape::Nothing => f32::NEG_INFINITY,
     };
-    (0..vocab).map(|_| one()).collect()
+    let mut logits: Vec<f32> = (0..vocab).map(|_| one()).collect();
+    if shape == Shape::Spoilt {
+        logits[rng.random_range(0..vocab as usize)] = [f32::NAN, -f32::NAN, f32::INFINITY][rng.random_range(0..3)];
+    }
+    logits
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -115,12 +119,24 @@ enum Shape {
     Ties,
     Equal,
     Odd,
-    Infinite,
-    None,
+    Huge,
+    /// One of them is no number.
+    Spoilt,
+    NaN,
+    Nothing,
 }
 
-const SHAPES: [Shape; 7] =
-    [Shape::Peaked, Shape::Flat, Shape::Ties, Shape::Equal, Shape::Odd, Shape::Infinite, Shape::None];
+const SHAPES: [Shape; 9] = [
+    Shape::Peaked,
+    Shape::Flat,
+    Shape::Ties,
+    Shape::Equal,
+    Shape::Odd,
+    Shape::Huge,
+    Shape::Spoilt,
+    Shape::NaN,
+    Shape::Nothing,
+];
 
 fn settings() -> impl Strategy<Value = SamplerSettings> {
     let temperature = prop_oneof![Just(0.0f32), Just(0.8), Just(1.0), Just(1e-30), Just(1e-40), 0.01f32..5.0];
@@ -156,7 +172,7 @@ fn explained(choice: &Choice, logits: &[f32], id: u32) -> bool {
             let top_p = if choice.top_p >= 1.0 { 1.0 } else { choice.top_p + p };
             let near =
                 Choice { top_p, draw_high: (draw >> 21) as u32, draw_low: (draw & ((1 << 21) - 1)) as u32, ..*choice };
-            edge_run::sampling::choose(&near, logits) == id
+            edge_run::sampling::choose(&near, logits) == Some(id)
         })
     })
 }
@@ -188,6 +204,9 @@ fn check(seed: u64, vocab: u32, shape: Shape, settings: &SamplerSettings, rounds
             if !same || (a.mass - b.mass).abs() > 1e-5 * b.mass {
                 return Err(format!("peak {at}: {a:?} instead of {b:?}"));
             }
+        }
+        if (got.id == NO_TOKEN) == has_probabilities(&logits) {
+            return Err(format!("token {} of logits that {shape:?} tells", got.id));
         }
         if got.id != reference.id {
             near += 1;
@@ -250,7 +269,7 @@ fn hundreds_of_draws_are_the_samplers() {
             for _ in 0..400 {
                 let logits = logits(rng, vocab, Shape::Peaked);
                 let history: Vec<u32> = (0..50).map(|_| rng.random_range(0..vocab)).collect();
-                let expected = host.sample(&logits, &history);
+                let expected = host.sample(&logits, &history).unwrap();
                 same += usize::from(chooser.choose(&sampler.choice(), &logits, &history).id == expected);
                 control += usize::from(chooser.choose(&other.choice(), &logits, &history).id == expected);
             }

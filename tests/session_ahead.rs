@@ -95,7 +95,7 @@ impl Plain {
             if turn.most.is_some_and(|most| tokens.len() >= most) {
                 break StopReason::Length;
             }
-            let id = self.sampler.sample(&step.logits, &self.history);
+            let id = self.sampler.sample(&step.logits, &self.history).expect("the model computes numbers");
             self.pending = Some(id);
             if self.text.is_end(id) {
                 break StopReason::EndOfTurn;

@@ -25,14 +25,14 @@ fn softmax(logits: &[f32]) -> Vec<f64> {
 /// How often each token comes in `draws` draws.
 fn counts(sampler: &mut Sampler, logits: &[f32], history: &[u32], draws: usize) -> Vec<usize> {
     let mut counts = vec![0; logits.len()];
-    (0..draws).for_each(|_| counts[sampler.sample(logits, history) as usize] += 1);
+    (0..draws).for_each(|_| counts[sampler.sample(logits, history).unwrap() as usize] += 1);
     counts
 }
 
 #[test]
 fn temperature_zero_takes_the_likeliest_and_the_lower_id_of_two() {
     let mut greedy = sampler(SamplerSettings { temperature: 0.0, ..Default::default() });
-    assert_eq!(greedy.sample(&[0.5, 3.0, -1.0, 3.0], &[]), 1);
+    assert_eq!(greedy.sample(&[0.5, 3.0, -1.0, 3.0], &[]), Some(1));
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn a_seed_repeats_its_draws_and_another_does_not() {
     let logits: Vec<f32> = (0..1000).map(|i| ((i * 7919) % 1000) as f32 / 500.0).collect();
     let draws = |seed| {
         let mut s = sampler(plain(seed));
-        (0..50).map(|_| s.sample(&logits, &[])).collect::<Vec<u32>>()
+        (0..50).map(|_| s.sample(&logits, &[])).collect::<Option<Vec<u32>>>()
     };
     assert_eq!(draws(7), draws(7));
     assert_ne!(draws(7), draws(8));
@@ -128,14 +128,15 @@ fn min_p_is_measured_before_the_temperature() {
 }
 
 #[test]
-fn numbers_that_are_none_are_never_drawn() {
-    let nan = f32::NAN;
+fn logits_that_are_no_numbers_are_not_passed_off_as_token_0() {
+    let (nan, infinity) = (f32::NAN, f32::INFINITY);
     for temperature in [0.0, 0.8] {
         let mut s = sampler(SamplerSettings { temperature, seed: Some(1), ..Default::default() });
-        assert_eq!(s.sample(&[nan, f32::NEG_INFINITY, -3.0, nan], &[]), 2);
-        assert_eq!(s.sample(&[0.0, f32::INFINITY, 3.0], &[]), 1);
-        assert_eq!(s.sample(&[nan, nan], &[]), 0);
-        assert_eq!(s.sample(&[f32::NEG_INFINITY; 3], &[7, u32::MAX]), 0);
+        for logits in [&[nan, nan][..], &[nan, -infinity, -3.0], &[0.0, -nan], &[0.0, infinity, 3.0], &[-infinity; 3]] {
+            assert_eq!(s.sample(logits, &[7, u32::MAX]), None, "{logits:?}");
+        }
+        assert_eq!(s.sample(&[-infinity, -3.0, -infinity], &[7, u32::MAX]), Some(1), "no likelihood is one too");
+        assert_eq!(s.sample(&[f32::MIN, f32::MAX], &[]), Some(1));
     }
 }
 
@@ -161,7 +162,7 @@ proptest! {
         (temperature, seed) in (0.01f32..3.0, any::<u32>()),
     ) {
         let settings = SamplerSettings { temperature, top_k, top_p, min_p, ..plain(seed) };
-        let id = sampler(settings).sample(&logits, &[]) as usize;
+        let id = sampler(settings).sample(&logits, &[]).unwrap() as usize;
         // By definition, with a full sort: those before it in the order, and their share among the top k.
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
