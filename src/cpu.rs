@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::cancel::{CancelToken, Watch};
 use crate::engine::{Activations, DeviceInfo, DeviceKind, Engine, KernelTime, Traits};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::MappedTensor;
 use crate::recording::{Access, Arguments, Bound, Buffer, Command, Dispatch, Prepared, Recording, Span, Ticket};
 
@@ -36,6 +37,7 @@ pub fn open_with(activations: Activations) -> Box<dyn Engine> {
         buffers: HashMap::new(),
         owned_bytes: Arc::default(),
         mapped_bytes: 0,
+        cancel: CancelToken::new(),
     })
 }
 
@@ -46,6 +48,7 @@ struct CpuEngine {
     /// Bytes of all [`Memory::Owned`], transients included.
     owned_bytes: Arc<AtomicU64>,
     mapped_bytes: u64,
+    cancel: CancelToken,
 }
 
 /// What stands behind a buffer.
@@ -114,6 +117,14 @@ impl Engine for CpuEngine {
         }
     }
 
+    fn cancel_token(&self) -> &CancelToken {
+        &self.cancel
+    }
+
+    fn set_cancel(&mut self, cancel: CancelToken) {
+        self.cancel = cancel;
+    }
+
     fn create(&mut self, _label: &str, bytes: u64) -> Result<Buffer> {
         let buffer = Buffer::new(bytes);
         self.buffers.insert(buffer, Memory::Owned(Owned::zeros(bytes, &self.owned_bytes)));
@@ -163,11 +174,11 @@ impl Engine for CpuEngine {
 
     fn submit(&mut self, prepared: &mut Prepared) -> Result<Ticket> {
         let mut results: Vec<Vec<u8>> = Vec::new();
-        self.execute(prepared, &mut |engine, command| match command {
-            Command::Dispatch(dispatch) => engine.dispatch(dispatch),
+        self.execute(prepared, &mut |engine, command, watch| match command {
+            Command::Dispatch(dispatch) => engine.dispatch(dispatch, watch),
             Command::Clear(span) => engine.clear(*span),
             Command::ReadBack(from) => results.push(engine.buffers[&from.buffer].bytes()[range(*from)].to_vec()),
-        });
+        })?;
         Ok(Ticket(Box::new(results)))
     }
 
@@ -178,15 +189,15 @@ impl Engine for CpuEngine {
     fn profile(&mut self, prepared: &mut Prepared) -> Result<Vec<KernelTime>> {
         let mut times = Vec::new();
         let first = Instant::now();
-        self.execute(prepared, &mut |engine, command| match command {
+        self.execute(prepared, &mut |engine, command, watch| match command {
             Command::Dispatch(dispatch) => {
                 let start = first.elapsed();
-                engine.dispatch(dispatch);
+                engine.dispatch(dispatch, watch);
                 times.push(KernelTime { kernel: dispatch.kernel.name, start, end: first.elapsed() });
             }
             Command::Clear(span) => engine.clear(*span),
             Command::ReadBack(_) => (),
-        });
+        })?;
         Ok(times)
     }
 
@@ -196,15 +207,25 @@ impl Engine for CpuEngine {
 }
 
 impl CpuEngine {
-    /// Takes the commands in order, with the transients among the buffers.
-    fn execute(&mut self, prepared: &mut Prepared, take: &mut dyn FnMut(&mut CpuEngine, &Command)) {
+    /// Takes the commands in order, with the transients among the buffers, until a stop is asked for.
+    fn execute(
+        &mut self,
+        prepared: &mut Prepared,
+        take: &mut dyn FnMut(&mut CpuEngine, &Command, &Watch),
+    ) -> Result<()> {
         let prepared: &mut CpuPrepared = prepared.0.downcast_mut().expect("prepared by this engine");
         self.buffers.extend(prepared.transients.drain(..));
+        let watch = Watch::new(&self.cancel);
+        // Short kernels do not look, so that it is looked before each. What has a hole is not gone on with.
         for command in prepared.recording.commands() {
-            take(self, command);
+            if watch.stops() {
+                break;
+            }
+            take(self, command, &watch);
         }
         let taken = prepared.recording.transients().iter().filter_map(|b| self.buffers.remove_entry(b));
         prepared.transients.extend(taken);
+        if watch.was_seen() { Err(Error::Stopped("the step")) } else { Ok(()) }
     }
 
     fn clear(&mut self, span: Span) {
@@ -212,7 +233,7 @@ impl CpuEngine {
         memory.bytes_mut()[range(span)].fill(0);
     }
 
-    fn dispatch(&mut self, dispatch: &Dispatch) {
+    fn dispatch(&mut self, dispatch: &Dispatch, watch: &Watch) {
         let spans = dispatch.bindings.iter().zip(dispatch.kernel.bindings);
         // Written buffers leave the table for the call, so that they can be borrowed beside those that are read.
         let mut written: Vec<(Buffer, Memory)> = spans
@@ -230,7 +251,7 @@ impl CpuEngine {
         });
         let bindings = bindings.collect();
         let Dispatch { params, constants, workgroups, .. } = dispatch;
-        let mut arguments = Arguments { params, constants, workgroups: *workgroups, bindings };
+        let mut arguments = Arguments { params, constants, workgroups: *workgroups, bindings, watch };
         (dispatch.kernel.reference)(&mut arguments);
         drop(arguments);
         self.buffers.extend(written);

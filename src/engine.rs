@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::format::MappedTensor;
 use crate::recording::{Buffer, Prepared, Recording, Span, Ticket};
@@ -125,6 +126,17 @@ pub trait Engine: Send {
 
     /// What recordings need to know of the device.
     fn traits(&self) -> Traits;
+
+    /// What asks this engine to stop.
+    fn cancel_token(&self) -> &CancelToken;
+
+    /// Sets what asks this engine to stop; at first nobody can.
+    ///
+    /// While a stop is asked for, nothing is submitted any more, and a run that is under way ends early where that
+    /// saves time: [`Engine::submit`] or [`Engine::finish`] then fails with
+    /// [`Error::Stopped`](crate::Error::Stopped). Of the commands of such a run, the first ones took effect, one may
+    /// have taken effect in part, and the others did not.
+    fn set_cancel(&mut self, cancel: CancelToken);
 
     /// A new buffer of zeros. Fails where the device has no room.
     fn create(&mut self, label: &str, bytes: u64) -> Result<Buffer>;

@@ -109,7 +109,7 @@ pub enum Error {
         /// Tokens of the context, up to and including the one whose logits are no numbers.
         tokens: usize,
     },
-    /// The caller asked for a stop (Ctrl-C) before the work was done.
+    /// The caller asked for a stop before the work was done: by a [`CancelToken`](crate::CancelToken) or a callback.
     #[error("stopped before {0} was done")]
     Stopped(&'static str),
 }
@@ -134,6 +134,11 @@ impl Error {
             expected: expected.to_string(),
             got: got.to_string(),
         }
+    }
+
+    /// The error of `what`, of which the work that failed is a part: where that was stopped, `what` was.
+    pub fn within(self, what: &'static str) -> Error {
+        if let Error::Stopped(_) = self { Error::Stopped(what) } else { self }
     }
 
     /// An [`Error::InvalidArgument`] for `name`.

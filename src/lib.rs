@@ -6,6 +6,7 @@
 pub mod bench;
 #[cfg(feature = "calibrate")]
 pub mod calibrate;
+pub mod cancel;
 pub mod cli;
 pub mod cpu;
 pub mod encoding;
@@ -29,6 +30,7 @@ pub mod session;
 pub mod shape;
 pub mod text;
 
+pub use cancel::CancelToken;
 pub use error::{Error, Result};
 pub use model::Model;
 pub use precision::{CacheType, Depth, Precision, PrecisionPlan};

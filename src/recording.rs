@@ -6,6 +6,8 @@
 use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::cancel::Watch;
+
 /// Name of a buffer that some engine owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Buffer {
@@ -99,6 +101,8 @@ pub struct Arguments<'a> {
     pub workgroups: [u32; 3],
     /// The bound ranges, in binding order.
     pub bindings: Vec<Bound<'a>>,
+    /// Whether the work is still wanted: long loops look at it every few milliseconds.
+    pub watch: &'a Watch,
 }
 
 /// A bound range as a reference sees it.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// Module families by level, lowest first: a file may name modules of lower levels and of its own family.
 const LEVELS: &[&[&str]] = &[
-    &["encoding", "error", "filetype", "json", "precision", "routing", "sampling", "shape"],
+    &["cancel", "encoding", "error", "filetype", "json", "precision", "routing", "sampling", "shape"],
     &["recording", "format", "power", "text"],
     &["engine", "kernels"],
     &["gpu", "cpu"],
@@ -19,6 +19,7 @@ const LEVELS: &[&[&str]] = &[
 
 /// (family, other family of its level that it may name all the same).
 const SIBLINGS: &[(&str, &str)] = &[
+    ("cancel", "error"),
     ("filetype", "error"),
     ("json", "encoding"),
     ("json", "error"),

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::measure::BENCH;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::kernels::copy;
@@ -26,7 +27,7 @@ pub fn copy_bandwidth(engine: &mut dyn Engine) -> Result<f64> {
     let seconds = best_seconds(engine, a, b, copies);
     engine.destroy(a);
     engine.destroy(b);
-    Ok((2 * bytes * copies) as f64 / seconds?)
+    Ok((2 * bytes * copies) as f64 / seconds.map_err(|e| e.within(BENCH))?)
 }
 
 fn best_seconds(engine: &mut dyn Engine, a: Buffer, b: Buffer, copies: u64) -> Result<f64> {

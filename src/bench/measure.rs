@@ -8,12 +8,14 @@ use rand::{RngExt, SeedableRng};
 
 use super::profile::Profile;
 use super::stats::Stats;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{BitsRead, Model, TokenDepths};
 use crate::text::{Sampler, SamplerSettings};
 
 /// Tokens generated before the first measurement, for caches and clocks.
 const WARM_UP_TOKENS: u32 = 16;
+/// What a measurement is called where it is stopped.
+pub(super) const BENCH: &str = "bench";
 
 /// How the tokens of a test come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +56,7 @@ impl Test {
     fn run(&self, model: &mut Model, ids: &[u32], sampler: &mut Sampler) -> Result<Vec<TokenDepths>> {
         match self.kind {
             TestKind::Prompt => Ok(vec![step(model, ids, self.depth)?]),
-            TestKind::Generation => generate(model, ids, self.depth, sampler),
+            TestKind::Generation => generate(model, ids, self.depth, sampler).map_err(|e| e.within(BENCH)),
         }
     }
 
@@ -112,9 +114,9 @@ pub fn profile(model: &mut Model, test: &Test, repetitions: u32) -> Result<Profi
         TestKind::Generation => (1, Some(Sampler::new(SamplerSettings::default())?.choice())),
     };
     let ids = random_ids(model, &mut ChaCha12Rng::seed_from_u64(2), tokens);
-    model.profile(&ids, test.depth, choice.as_ref())?;
-    let runs =
-        (0..repetitions).map(|_| model.profile(&ids, test.depth, choice.as_ref())).collect::<Result<Vec<_>>>()?;
+    let mut profile = || model.profile(&ids, test.depth, choice.as_ref()).map_err(|e| e.within(BENCH));
+    profile()?;
+    let runs = (0..repetitions).map(|_| profile()).collect::<Result<Vec<_>>>()?;
     Ok(Profile::of(&runs))
 }
 
@@ -139,12 +141,7 @@ fn generate(model: &mut Model, ids: &[u32], position: u32, sampler: &mut Sampler
 
 /// Runs tokens at once.
 pub(super) fn step(model: &mut Model, ids: &[u32], position: u32) -> Result<TokenDepths> {
-    let step = model.next_logits(ids, position)?;
-    if !step.logits.iter().all(|logit| logit.is_finite()) {
-        let message = "computed logits that are no numbers".to_string();
-        return Err(Error::Device { device: model.device().name.clone(), message });
-    }
-    Ok(step.depths)
+    Ok(model.next_logits(ids, position).map_err(|e| e.within(BENCH))?.depths)
 }
 
 pub(super) fn random_ids(model: &Model, random: &mut ChaCha12Rng, count: u32) -> Vec<u32> {

@@ -8,7 +8,7 @@ use super::args::{DevicesArgs, ModelArgs};
 use super::exit::Exit;
 use super::output::{note, print_json, print_line};
 use super::paths::pipelines_dir;
-use super::{Done, terminal};
+use super::{Done, stop, terminal};
 use crate::cpu;
 use crate::engine::{DeviceInfo, DeviceKind, Engine};
 use crate::error::{Error, Result};
@@ -55,8 +55,15 @@ pub fn run(args: &DevicesArgs) -> Done {
     Ok(Exit::Done)
 }
 
-/// Opens the device asked for; without a request the fastest there is, with a word where that is no GPU at all.
+/// Opens the device asked for, which signals then stop; without a request the fastest there is, with a word where that is
+/// no GPU at all.
 pub fn open(args: &ModelArgs) -> Result<Box<dyn Engine>> {
+    let mut engine = open_chosen(args)?;
+    engine.set_cancel(stop::token());
+    Ok(engine)
+}
+
+fn open_chosen(args: &ModelArgs) -> Result<Box<dyn Engine>> {
     let asked = args.device.as_deref();
     // Asked for the CPU, even a broken driver must not get in the way.
     let gpus = if asked.is_some_and(is_cpu) { Vec::new() } else { gpu::devices() };

@@ -27,7 +27,7 @@ pub enum Exit {
     NoSuchDevice = 7,
     /// The device or its driver failed.
     Device = 8,
-    /// Stopped by the user: 128 and the number of SIGINT, as shells report it.
+    /// Stopped by Ctrl-C or another signal that asks for it: 128 and the number of SIGINT, as shells report it.
     Stopped = 130,
 }
 
@@ -41,8 +41,8 @@ pub const TABLE: [(Exit, &str); 10] = [
     (Exit::Unsupported, "a file needs something that this version does not have"),
     (Exit::PromptTooLong, "the prompt is longer than the context"),
     (Exit::NoSuchDevice, "no device answers to that name or number"),
-    (Exit::Device, "the device or its driver failed"),
-    (Exit::Stopped, "stopped with Ctrl-C"),
+    (Exit::Device, "the device or its driver failed, or computed no numbers"),
+    (Exit::Stopped, "stopped with Ctrl-C, TERM or HUP"),
 ];
 
 impl Exit {
@@ -57,11 +57,11 @@ impl Exit {
             Error::Io { .. } | Error::Template { .. } => Exit::Failed,
             Error::InvalidArgument { .. } => Exit::Usage,
             Error::ModelMissing { .. } => Exit::ModelMissing,
-            Error::Damaged { .. } | Error::NoNumbers { .. } => Exit::Damaged,
+            Error::Damaged { .. } => Exit::Damaged,
             Error::Unsupported { .. } => Exit::Unsupported,
             Error::PromptTooLong { .. } => Exit::PromptTooLong,
             Error::NoSuchDevice { .. } => Exit::NoSuchDevice,
-            Error::Device { .. } => Exit::Device,
+            Error::Device { .. } | Error::NoNumbers { .. } => Exit::Device,
             Error::Stopped(_) => Exit::Stopped,
         }
     }
@@ -75,9 +75,14 @@ pub fn help() -> String {
     })
 }
 
-/// What to try where the model gives no numbers.
-const NO_NUMBERS_ADVICE: &str = "try --device cpu, or on a GPU --activations f32, --no-cooperative-matrix or another \
-    --cache-type; `edge-run verify` tells whether the files are sound";
+/// What may help after `error`, for whoever typed the command.
+pub fn advice(error: &Error) -> Option<&'static str> {
+    matches!(error, Error::NoNumbers { .. }).then_some(
+        "try: `edge-run verify MODEL`, to see whether the model's files are sound; --device cpu, --activations f32 or \
+         --no-cooperative-matrix, to compute otherwise; another --cache-type. If none helps, the model's own weights \
+         leave the range of numbers",
+    )
+}
 
 /// The error in one line, with those of its causes that it does not tell itself.
 pub fn sentence(error: &Error) -> String {
@@ -90,9 +95,6 @@ pub fn sentence(error: &Error) -> String {
         }
         _ => error.to_string(),
     };
-    if matches!(error, Error::NoNumbers { .. }) {
-        let _ = write!(sentence, "; {NO_NUMBERS_ADVICE}");
-    }
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
@@ -140,6 +142,6 @@ mod tests {
             Error::Stopped("quantize"),
         ];
         let codes: Vec<u8> = classes.iter().map(|error| Exit::after(error).code()).collect();
-        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8, 4, 130]);
+        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8, 8, 130]);
     }
 }

@@ -50,6 +50,8 @@ pub fn run(args: &GenerateArgs) -> Done {
     if ids.len() > context as usize {
         return Err(Error::PromptTooLong { tokens: ids.len(), context: context as usize, trained: trained as usize });
     }
+    // From here on there is something to end in order; while the prompt is read, a signal ends the program.
+    stop::watch();
     let begin = Instant::now();
     let budget = args.resident.memory_budget.map(|size| size.as_u64());
     let model = load::load_base(&args.model, &folder, context, budget)?;
@@ -65,7 +67,6 @@ pub fn run(args: &GenerateArgs) -> Done {
     }
     let mut session = Session::new(model, text, sampling, plan)?;
     warn(&resident::begin(&args.resident, &follower, &mut session)?);
-    stop::watch();
     let mut output = TokenOutput::stdout(args.json, bits_style(args));
     let (mut tokens, mut plan_changes) = (0, 0);
     let answer = session.generate(&ids, settings::max_new(args), &mut |token| {

@@ -51,6 +51,9 @@ pub fn main() -> ExitCode {
     };
     let exit = run(&cli).unwrap_or_else(|error| {
         output::note(format_args!("error: {}", exit::sentence(&error)));
+        if let Some(advice) = exit::advice(&error) {
+            output::note(advice);
+        }
         Exit::after(&error)
     });
     ExitCode::from(exit.code())

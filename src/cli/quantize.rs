@@ -12,7 +12,6 @@ use crate::quantize::{self, Options, Progress, Stage};
 
 /// Makes the model folder, with an estimate before and a bar meanwhile.
 pub fn run(args: &QuantizeArgs) -> Done {
-    stop::watch();
     let mut source = quantize::open(&args.source)?;
     warn(source.warnings());
     warn(&quantize::checked_text(source.as_ref())?.warnings);
@@ -28,6 +27,7 @@ pub fn run(args: &QuantizeArgs) -> Done {
     let name = source.model_source().name.clone();
     let name = if name.trim().is_empty() { args.source.display().to_string() } else { name };
     note(format_args!("{name}: will take {disk} of disk and about {memory} of memory"));
+    stop::watch();
     let mut bars = Bars::default();
     let report = quantize::quantize(source.as_mut(), &options, &mut |progress| {
         bars.show(progress);

@@ -42,7 +42,8 @@ pub struct Report {
 /// Perplexity of the first `windows` non-overlapping windows of `window` tokens (all whole windows where `None`), each
 /// predicting its tokens 2 to `window`.
 ///
-/// `on_window(done, total, perplexity so far)` may break off, which is [`Error::Stopped`]. Fails where the text is
+/// `on_window(done, total, perplexity so far)` may break off, and so may the model's [`Model::cancel_token`], within a
+/// window too: both are [`Error::Stopped`]. Fails where the text is
 /// shorter than what is asked for, where a window does not fit the model's context, and as [`Model::set_plan`] and
 /// [`Model::token_nll`] do.
 pub fn perplexity(
@@ -67,7 +68,7 @@ pub fn perplexity(
     let start = Instant::now();
     let (mut nll, mut tokens, mut read) = (0f64, 0, BitsRead::new(model.shape()));
     for (at, ids) in ids.chunks_exact(window).take(total).enumerate() {
-        let scores = model.token_nll(ids)?;
+        let scores = model.token_nll(ids).map_err(|e| e.within("eval"))?;
         nll += scores.nll.iter().map(|nll| f64::from(*nll)).sum::<f64>();
         tokens += scores.nll.len();
         read.add(&scores.depths);

@@ -183,7 +183,8 @@ impl Encoder<'_> {
 
 /// Scores the examples of `task` at `plan`.
 ///
-/// `on_example(done, total, accuracy so far)` may break off, which is [`Error::Stopped`]. Fails as [`Model::set_plan`]
+/// `on_example(done, total, accuracy so far)` may break off, and so may the model's [`Model::cancel_token`], within an
+/// example too: both are [`Error::Stopped`]. Fails as [`Model::set_plan`]
 /// and [`Model::token_nll`] do, the latter where the model's context is shorter than [`Task::longest`]. Panics without
 /// examples.
 pub fn zero_shot(
@@ -199,7 +200,7 @@ pub fn zero_shot(
     for example in &task.examples {
         let mut scores = Vec::with_capacity(example.candidates.len());
         for candidate in &example.candidates {
-            let all = model.token_nll(&candidate.ids)?;
+            let all = model.token_nll(&candidate.ids).map_err(|e| e.within("eval"))?;
             read.add(&all.depths);
             let first = all.nll.len() - candidate.scored;
             let nll = all.nll[first..].iter().map(|nll| f64::from(*nll)).sum();

@@ -1,17 +1,19 @@
-//! Executes recordings: one compute pass and one submit a run, or a few of them where it takes long.
+//! Executes recordings: one compute pass and one submit a run, or several of them where it takes long.
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::cache::PipelineCache;
 use super::context::Context;
-use super::pace::Pace;
+use super::pace::Clock;
 use super::pipelines::{Pipeline, Pipelines};
 use super::pool::{Loan, Pool};
+use super::run::{Mapping, Pending, Run, STEP, SharedPace};
 use super::timestamps;
+use crate::cancel::CancelToken;
 use crate::engine::{DeviceInfo, DeviceKind, Engine, KernelTime, Traits};
 use crate::error::Result;
 use crate::format::MappedTensor;
@@ -19,24 +21,30 @@ use crate::recording::{Buffer, Command, Prepared, Recording, Span, Ticket};
 
 /// Bytes written since the last submit at which loading waits, so that the driver's staging copies stay few.
 const STAGING_BYTES: u64 = 32 << 20;
+/// Steps of the first submit of a recording that has not run: on a software renderer one may take seconds.
+const FIRST_STEPS: usize = 8;
+const FIRST_STEPS_IN_SOFTWARE: usize = 1;
 
 pub(super) struct GpuEngine {
-    context: Context,
+    pub(super) context: Context,
     pipelines: Pipelines,
     buffers: HashMap<Buffer, wgpu::Buffer>,
     buffer_bytes: u64,
     /// Bytes of destroyed buffers that submitted work may still read.
     retiring_bytes: Arc<AtomicU64>,
     pool: Pool,
-    /// Of the slowest run so far, for recordings that have not run.
-    pace: Option<Pace>,
+    /// The run that is not submitted as a whole. It comes before all that is written or submitted after it.
+    pub(super) pending: Option<Pending>,
+    /// When the device was done with what was waited for.
+    pub(super) clock: Clock,
+    pub(super) cancel: CancelToken,
     /// Where read-backs go until the host has read them: a buffer for each run under way.
     read_backs: Pool,
     staged_bytes: u64,
 }
 
 /// One step of a run, resolved to wgpu's objects.
-enum Step {
+pub(super) enum Step {
     Dispatch(Launch),
     Clear {
         place: Place,
@@ -70,41 +78,19 @@ impl Launch {
 }
 
 /// A position in a buffer.
-struct Place {
+pub(super) struct Place {
     buffer: wgpu::Buffer,
     offset: u64,
 }
 
 struct GpuPrepared {
-    steps: Vec<Step>,
-    /// Of its last run.
-    pace: Arc<Mutex<Option<Pace>>>,
+    steps: Arc<[Step]>,
+    pace: SharedPace,
     /// Of the read-backs, each at the sum of the lengths before it.
     read_back_lengths: Vec<u64>,
     /// They go back to the pool with the recording. A run that is still under way then comes first on the queue, before
     /// whatever takes them next.
     _transients: Vec<Loan>,
-}
-
-/// A run under way, by its read-backs.
-struct GpuTicket {
-    /// Being mapped since the submission; none where nothing is read back.
-    read_back: Option<Mapping>,
-    lengths: Vec<u64>,
-    submission: wgpu::SubmissionIndex,
-    /// When it was submitted, in how many steps, and where its pace is to be noted.
-    start: Instant,
-    steps: usize,
-    pace: Arc<Mutex<Option<Pace>>>,
-}
-
-/// A read-back buffer that is mapped, or will be. It goes back unmapped.
-struct Mapping(Loan);
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        self.0.buffer().unmap();
-    }
 }
 
 impl GpuEngine {
@@ -120,13 +106,15 @@ impl GpuEngine {
             buffer_bytes: 0,
             retiring_bytes: Arc::default(),
             pool: Pool::new("transient", storage),
-            pace: None,
+            pending: None,
+            clock: Clock::new(Instant::now()),
+            cancel: CancelToken::new(),
             read_backs: Pool::new("read back", wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
             staged_bytes: 0,
         }
     }
 
-    fn encode(&self, steps: &[Step], read_back: Option<&Mapping>) -> wgpu::CommandBuffer {
+    pub(super) fn encode(&self, steps: &[Step], read_back: Option<&Mapping>) -> wgpu::CommandBuffer {
         let mut encoder = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         // All else ends a pass; dispatches between share one.
         for steps in steps.chunk_by(|a, b| matches!((a, b), (Step::Dispatch(_), Step::Dispatch(_)))) {
@@ -153,6 +141,14 @@ impl Engine for GpuEngine {
 
     fn traits(&self) -> Traits {
         self.context.traits
+    }
+
+    fn cancel_token(&self) -> &CancelToken {
+        &self.cancel
+    }
+
+    fn set_cancel(&mut self, cancel: CancelToken) {
+        self.cancel = cancel;
     }
 
     fn create(&mut self, label: &str, bytes: u64) -> Result<Buffer> {
@@ -184,6 +180,8 @@ impl Engine for GpuEngine {
         if self.buffers.remove(&buffer).is_none() {
             return;
         }
+        // Whoever waits for that run is told where it failed.
+        let _ = self.flush();
         // wgpu keeps the memory until the submissions that use it are done, and frees it by itself.
         let bytes = buffer.bytes();
         self.buffer_bytes -= bytes;
@@ -201,16 +199,22 @@ impl Engine for GpuEngine {
     }
 
     fn wait(&mut self) -> Result<()> {
-        self.context.wait()
+        let flushed = self.flush();
+        self.context.wait().and(flushed)
     }
 
     fn write(&mut self, to: Span, bytes: &[u8]) {
         assert_eq!(to.bytes, bytes.len() as u64, "a write fills its span");
+        // Whoever waits for that run is told where it failed.
+        let _ = self.flush();
         self.context.queue.write_buffer(&self.buffers[&to.buffer], to.offset, bytes);
     }
 
     fn upload(&mut self, to: Span, bytes: &[u8]) -> Result<()> {
         for (at, piece) in bytes.chunks(STAGING_BYTES as usize).enumerate() {
+            if at > 0 {
+                self.cancel.check("loading")?;
+            }
             self.write(to.buffer.span(to.offset + at as u64 * STAGING_BYTES, piece.len() as u64), piece);
             self.staged_bytes += piece.len() as u64;
             if self.staged_bytes >= STAGING_BYTES {
@@ -236,6 +240,8 @@ impl Engine for GpuEngine {
         let mut steps = Vec::with_capacity(recording.commands().len());
         let mut read_back_offset = 0;
         for command in recording.commands() {
+            // A pipeline that is compiled may take long.
+            self.cancel.check(STEP)?;
             steps.push(match command {
                 Command::Dispatch(dispatch) => {
                     let pipeline = self.pipelines.get(&self.context, dispatch)?;
@@ -258,8 +264,8 @@ impl Engine for GpuEngine {
         self.context.check()?;
         let transients = loans.into_iter().map(|(_, loan)| loan).collect();
         Ok(Prepared(Box::new(GpuPrepared {
-            steps,
-            pace: Arc::default(),
+            steps: steps.into(),
+            pace: SharedPace::default(),
             read_back_lengths: lengths,
             _transients: transients,
         })))
@@ -270,41 +276,31 @@ impl Engine for GpuEngine {
     }
 
     fn submit(&mut self, prepared: &mut Prepared) -> Result<Ticket> {
+        self.cancel.check(STEP)?;
+        self.flush()?;
         let prepared: &mut GpuPrepared = prepared.0.downcast_mut().expect("prepared by this engine");
         let lengths = prepared.read_back_lengths.clone();
         let read_back = match lengths.is_empty() {
             true => None,
             false => Some(Mapping(self.read_backs.lend(&self.context, lengths.iter().sum())?)),
         };
-        let start = Instant::now();
-        let pace = prepared.pace.lock().expect("no panic while held").or(self.pace).unwrap_or_default();
-        let mut submission = None;
-        for steps in prepared.steps.chunks(pace.steps()) {
-            submission = Some(self.context.queue.submit([self.encode(steps, read_back.as_ref())]));
-        }
-        let submission = submission.unwrap_or_else(|| self.context.queue.submit([]));
-        if let Some(Mapping(loan)) = &read_back {
-            loan.buffer().map_async(wgpu::MapMode::Read, .., |_| ());
-        }
+        let software = self.context.info.kind == DeviceKind::SoftwareRenderer;
+        let first = if software { FIRST_STEPS_IN_SOFTWARE } else { FIRST_STEPS };
+        let pending = Run::begin(&prepared.steps, (read_back, lengths), &prepared.pace, first);
+        let run = pending.run();
+        self.start(pending)?;
         self.context.check()?;
-        let (steps, pace) = (prepared.steps.len(), prepared.pace.clone());
-        Ok(Ticket(Box::new(GpuTicket { read_back, lengths, submission, start, steps, pace })))
+        Ok(Ticket(Box::new(run)))
     }
 
     fn finish(&mut self, ticket: Ticket) -> Result<Vec<Vec<u8>>> {
-        let GpuTicket { read_back, lengths, submission, start, steps, pace } =
-            *ticket.0.downcast().expect("a ticket of this engine");
-        let Some(Mapping(loan)) = &read_back else {
-            return self.context.check().map(|()| Vec::new());
-        };
-        self.context.wait_for(submission)?;
-        let took = Some(Pace::of(steps, start.elapsed()));
-        self.pace = self.pace.max(took);
-        *pace.lock().expect("no panic while held") = took;
+        let run: Arc<Run> = *ticket.0.downcast().expect("a ticket of this engine");
+        self.wait_for_run(&run)?;
+        let Some(Mapping(loan)) = &run.read_back else { return Ok(Vec::new()) };
         let mapped = loan.buffer().get_mapped_range(..).map_err(|e| self.context.fault(e.to_string()))?;
         let mut rest: &[u8] = &mapped;
         let mut results = Vec::new();
-        for bytes in &lengths {
+        for bytes in &run.lengths {
             let (result, after) = rest.split_at(*bytes as usize);
             results.push(result.to_vec());
             rest = after;
@@ -313,9 +309,11 @@ impl Engine for GpuEngine {
     }
 
     fn profile(&mut self, prepared: &mut Prepared) -> Result<Vec<KernelTime>> {
+        self.cancel.check(STEP)?;
+        self.flush()?;
         let prepared: &mut GpuPrepared = prepared.0.downcast_mut().expect("prepared by this engine");
         let mut clears = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        for step in &prepared.steps {
+        for step in prepared.steps.iter() {
             if let Step::Clear { place, bytes } = step {
                 clears.clear_buffer(&place.buffer, place.offset, Some(*bytes));
             }

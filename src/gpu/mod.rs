@@ -8,6 +8,7 @@ mod engine;
 mod pace;
 mod pipelines;
 mod pool;
+mod run;
 mod timestamps;
 
 pub use context::{GpuOptions, devices};

@@ -1,16 +1,16 @@
 //! Causal grouped-query attention over the cache.
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-use rayon::prelude::*;
-
 use super::parts::Parts;
 use super::quantized_cache::Kept;
 use super::sliced::dot;
-use super::{attention_matrix, attention_quantized, attention_split, dequantize_cache, params, quantize_cache};
+use super::{
+    attention_matrix, attention_quantized, attention_split, dequantize_cache, each_row, params, quantize_cache,
+};
 use crate::engine::Traits;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
 use crate::shape::LlamaShape;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 params! {
     /// H
@@ -145,7 +145,7 @@ fn attention(args: &mut Arguments<'_>) {
     let (keys, values): (&[f16], &[f16]) = (args.read(2), args.read(3));
     let tokens = args.workgroups[1] as usize;
     let y: &mut [f32] = args.write(4);
-    y[..tokens * heads * dim].par_chunks_exact_mut(dim).enumerate().for_each(|(at, y)| {
+    each_row(args.watch, &mut y[..tokens * heads * dim], dim, |at, y| {
         let (token, head) = (at / heads, at % heads);
         let length = positions[token] as usize + 1;
         let cache = head / (heads / p.kv_heads as usize) * context * dim;

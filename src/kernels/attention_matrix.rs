@@ -1,13 +1,11 @@
 //! Attention of many tokens by cooperative matrices, for GPUs that have them.
 
-use half::f16;
-use rayon::prelude::*;
-
 use super::attention::{Buffers, attend};
-use super::params;
+use super::{each_row, params};
 use crate::engine::Traits;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording};
 use crate::shape::LlamaShape;
+use half::f16;
 
 params! {
     /// T
@@ -70,7 +68,7 @@ fn attention_matrix(args: &mut Arguments<'_>) {
     let (q, positions): (&[f32], &[u32]) = (args.read(0), args.read(1));
     let (keys, values): (&[f16], &[f16]) = (args.read(2), args.read(3));
     let y: &mut [f32] = args.write(4);
-    y[..p.tokens as usize * heads * dim].par_chunks_exact_mut(dim).enumerate().for_each(|(at, y)| {
+    each_row(args.watch, &mut y[..p.tokens as usize * heads * dim], dim, |at, y| {
         let (token, head) = (at / heads, at % heads);
         let rows = head / shared_by * context * dim..(head / shared_by * context + positions[token] as usize + 1) * dim;
         attend(&q[at * dim..][..dim], &keys[rows.clone()], &values[rows], y);

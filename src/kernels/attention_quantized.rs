@@ -96,7 +96,7 @@ fn attention_quantized(args: &mut Arguments<'_>) {
         layout.write(&mut rows[at * words..], &keys[at * dim..][..dim], &values[at * dim..][..dim]);
     }
     let rows: &[u32] = rows;
-    parts::write(y, (heads, splits, dim), |at, y| {
+    parts::write(y, (heads, splits, dim), args.watch, |at, y| {
         let (head, split) = (at / splits, at % splits);
         let positions = split * share..((split + 1) * share).min(position + 1);
         if positions.is_empty() {

@@ -124,7 +124,7 @@ fn attention_split(args: &mut Arguments<'_>) {
     let (keys, values): (&[f16], &[f16]) = (args.read(2), args.read(3));
     let (splits, tokens) = (args.workgroups[1] as usize, args.workgroups[2] as usize);
     let y: &mut [u32] = args.write(4);
-    parts::write(y, (tokens * heads, splits, dim), |at, y| {
+    parts::write(y, (tokens * heads, splits, dim), args.watch, |at, y| {
         let (token, head, split) = (at / splits / heads, at / splits % heads, at % splits);
         let length = positions[token] as usize + 1;
         let share = length.div_ceil(splits).next_multiple_of(SHARE);

@@ -56,7 +56,7 @@ fn dequantize_cache(args: &mut Arguments<'_>) {
     let rows: &[u32] = args.read(1);
     let (keys, values): (&mut [f16], &mut [f16]) = (args.write(2), args.write(3));
     let (dim, words, before) = (layout.head_dim as usize, layout.row_words(), positions[0] as usize);
-    let context = p.context as usize;
+    let (context, watch) = (p.context as usize, args.watch);
     for kv_head in 0..p.kv_heads as usize {
         let rows = rows[kv_head * context * words..].par_chunks_exact(words).take(before);
         let [keys, values] =
@@ -64,6 +64,9 @@ fn dequantize_cache(args: &mut Arguments<'_>) {
         rows.zip(keys.zip(values)).for_each_init(
             || vec![0f32; dim],
             |numbers, (row, (key, value))| {
+                if watch.stops() {
+                    return;
+                }
                 for (of_value, to) in [(false, key), (true, value)] {
                     layout.row(row).read(layout, of_value, numbers);
                     turn(numbers);

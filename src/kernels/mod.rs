@@ -43,6 +43,9 @@ mod shaders;
 
 pub use shaders::{BASELINE, MATRICES, SUBGROUPS, module};
 
+use rayon::prelude::*;
+
+use crate::cancel::Watch;
 use crate::recording::{Access, Kernel};
 
 /// The kernels that need cooperative matrices.
@@ -80,6 +83,16 @@ pub const ALL: [&Kernel; 26] = [
 
 /// Invocations of a workgroup, for kernels that have no reason for another number.
 pub(crate) const WORKGROUP: u32 = 64;
+
+/// Calls `row` with the number of each row of `width` entries and the row, on all cores, while the work is wanted; the
+/// rows after that stay as they were.
+pub(crate) fn each_row<T: Send>(watch: &Watch, rows: &mut [T], width: usize, row: impl Fn(usize, &mut [T]) + Sync) {
+    rows.par_chunks_exact_mut(width).enumerate().for_each(|(at, entries)| {
+        if !watch.stops() {
+            row(at, entries);
+        }
+    });
+}
 
 /// The bindings of a kernel that reads the first `read` of N and writes the others.
 pub(crate) const fn bindings<const N: usize>(read: usize) -> [Access; N] {

@@ -9,6 +9,8 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
+use super::each_row;
+use crate::cancel::Watch;
 use crate::recording::{Arguments, Recording, Span};
 
 /// The parts of heads in a buffer: [T, H, S, A] f16, of each part the mean of its values by their weights, and behind
@@ -53,12 +55,12 @@ impl Parts {
 pub(super) fn write(
     y: &mut [u32],
     (heads, splits, head_dim): (usize, usize, usize),
+    watch: &Watch,
     part: impl Fn(usize, &mut [f32]) -> Option<[f32; 2]> + Sync,
 ) {
     if splits == 1 {
         let y: &mut [f32] = bytemuck::cast_slice_mut(y);
-        let heads = y[..heads * head_dim].par_chunks_exact_mut(head_dim).enumerate();
-        return heads.for_each(|(at, y)| {
+        return each_row(watch, &mut y[..heads * head_dim], head_dim, |at, y| {
             part(at, y);
         });
     }
@@ -67,6 +69,9 @@ pub(super) fn write(
     let means: &mut [f16] = bytemuck::cast_slice_mut(means);
     let peaks: &mut [[f32; 2]] = bytemuck::cast_slice_mut(&mut peaks[..count * 2]);
     means.par_chunks_exact_mut(head_dim).zip(peaks).enumerate().for_each(|(at, (means, peak))| {
+        if watch.stops() {
+            return;
+        }
         let mut mean = vec![0f32; head_dim];
         *peak = part(at, &mut mean).unwrap_or([LOWEST, 0.0]);
         means.convert_from_f32_slice(&mean);

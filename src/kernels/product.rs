@@ -177,7 +177,7 @@ pub(super) fn compute(args: &mut Arguments<'_>, x: &[f32], work: &[(usize, usize
     let p: Params = args.params();
     let (row_count, input) = (p.rows as usize, (p.chunks * CHUNK) as usize);
     let rows = Rows::bound(args, input, (p.group_chunks * CHUNK) as usize);
-    let y: &mut [f32] = args.write(7);
+    let (y, watch): (&mut [f32], _) = (args.write(7), args.watch);
     if work.is_empty() {
         return;
     }
@@ -186,6 +186,9 @@ pub(super) fn compute(args: &mut Arguments<'_>, x: &[f32], work: &[(usize, usize
     by_row.par_chunks_mut(block * work.len()).enumerate().for_each(|(at, block_out)| {
         let mut weights = vec![0f32; input];
         for (r, out) in block_out.chunks_exact_mut(work.len()).enumerate() {
+            if watch.stops() {
+                return;
+            }
             for depth in (1..=SLICES).filter(|depth| work.iter().any(|(_, d)| d == depth)) {
                 rows.dequantize(at * block + r, depth, &mut weights);
                 for (out, (t, _)) in out.iter_mut().zip(work).filter(|(_, (_, d))| *d == depth) {

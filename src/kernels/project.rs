@@ -268,7 +268,8 @@ pub(super) fn multiply(args: &Arguments<'_>, p: &Params, slices: u32) -> Vec<f32
         });
         parts.sum::<f32>() * factor
     };
-    (0..row_count).into_par_iter().map(product).collect()
+    let watch = args.watch;
+    (0..row_count).into_par_iter().map(|row| if watch.stops() { 0.0 } else { product(row) }).collect()
 }
 
 #[cfg(test)]

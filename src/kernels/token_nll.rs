@@ -1,8 +1,6 @@
 //! Negative log-likelihood of a token under its logits, and whether it is the likeliest.
 
-use rayon::prelude::*;
-
-use super::{WORKGROUP, params};
+use super::{WORKGROUP, each_row, params};
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
 
 params! {
@@ -44,12 +42,12 @@ fn token_nll(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let (logits, targets): (&[f32], &[u32]) = (args.read(0), args.read(1));
     let scores: &mut [f32] = args.write(2);
-    let scores = scores.par_chunks_exact_mut(WIDTH as usize);
-    let rows = logits.par_chunks_exact(p.vocab as usize).zip(targets.par_iter().zip(scores));
-    rows.for_each(|(logits, (target, scores))| {
+    let (tokens, width, vocab) = (targets.len(), WIDTH as usize, p.vocab as usize);
+    each_row(args.watch, &mut scores[..tokens * width], width, |at, scores| {
+        let logits = &logits[at * vocab..][..vocab];
         let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let total: f32 = logits.iter().map(|logit| (logit - highest).exp()).sum();
-        let logit = logits[*target as usize];
+        let logit = logits[targets[at] as usize];
         scores[0] = total.ln() + highest - logit;
         scores[1] = match logits.iter().all(|logit| logit.is_finite()) {
             true if logit >= highest => LIKELIEST,

@@ -93,7 +93,7 @@ impl Model {
         let trial = match entries.iter().find(|known| known.of == of) {
             Some(known) => known.trial,
             None => {
-                let trial = self.try_activations()?;
+                let trial = self.try_activations().map_err(|e| e.within("loading"))?;
                 entries.push(Entry { of, trial });
                 // Where it cannot be kept, the next start tries again.
                 let _ = file.map(|file| keep(file, &entries));

@@ -15,6 +15,7 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha12Rng;
 use rand::seq::SliceRandom;
 
+use crate::cancel::CancelToken;
 use crate::engine::{DeviceInfo, Engine, KernelTime};
 use crate::error::{Error, Result};
 use crate::kernels::attention::Reach;
@@ -105,8 +106,8 @@ impl Model {
     /// tokens is given; `on_bytes(done, total)` follows the loading.
     ///
     /// Fails where the context is 0 or more than the model was trained for, where its heads cannot be kept in the bits
-    /// asked for, where a file is damaged, where the device has no room, and where it was opened for int8 activations
-    /// and a workgroup's memory does not hold the model's inputs.
+    /// asked for, where a file is damaged, where the device has no room, where it was opened for int8 activations and a
+    /// workgroup's memory does not hold the model's inputs, and where the engine's token asks for a stop.
     pub fn load(
         source: &dyn WeightSource,
         engine: Box<dyn Engine>,
@@ -128,7 +129,7 @@ impl Model {
         cache.check(&shape, engine.traits())?;
         let packs = activations::untried(engine.traits(), &shape)?;
         let step_tokens = default_step_tokens(engine.traits());
-        let weights = weights::load(source, engine.as_mut(), slices, on_bytes)?;
+        let weights = weights::load(source, engine.as_mut(), slices, on_bytes).map_err(|e| e.within("loading"))?;
         let cache = state::Cache::new(&shape, engine.as_mut(), cache)?;
         let inputs = state::Inputs::new(&shape, engine.as_mut(), cache.options.context)?;
         let depths = resident::Depths::all(shape.layers, Depth::FULL);
@@ -153,6 +154,18 @@ impl Model {
     /// Whether the products of several tokens are made by cooperative matrices, in f16.
     pub fn multiplies_matrices(&self) -> bool {
         self.engine.traits().cooperative_matrix
+    }
+
+    /// What stops this model's work: another thread that holds a clone may ask for a stop at any time. Steps that are
+    /// under way or begun while a stop is asked for fail with [`Error::Stopped`]; the cache before their positions is
+    /// as it was. To stop a model while it is loaded, set the engine's token before: [`Engine::set_cancel`].
+    pub fn cancel_token(&self) -> &CancelToken {
+        self.engine.cancel_token()
+    }
+
+    /// Sets what stops this model's work.
+    pub fn set_cancel(&mut self, cancel: CancelToken) {
+        self.engine.set_cancel(cancel);
     }
 
     /// The device.

@@ -57,13 +57,15 @@ impl Model {
     ///
     /// Fails where the position leaves the context, and where the device fails.
     pub fn begin_chosen(&mut self, position: u32, choice: &Choice) -> Result<Flight> {
-        // Every choice is in the vocabulary, so that any of them will do for the check.
+        // Any token of the vocabulary will do for the check. A step that could not choose leaves none, which this one
+        // embeds as nothing in particular; whoever waits for the step before is told.
         self.check(&[0], position)?;
         self.inputs.write_positions(self.engine.as_mut(), position, 1);
         self.begin(1, position, Vec::new(), choice)
     }
 
-    /// Waits for a step. Fails where the device fails, and where no logit was a finite number.
+    /// Waits for a step. Fails where no logit is a finite number, where it was stopped, and where the device
+    /// fails; the cache before the step's positions is as it was.
     pub fn finish(&mut self, flight: Flight) -> Result<Chosen> {
         let Flight { ticket, tokens, context_tokens, mut depths } = flight;
         let (sampled, read) = self.results(tokens, ticket)?;

@@ -73,7 +73,7 @@ impl Model {
         let mut model = Model::load_slices(folder, engine, cache.into(), 1, on_bytes)?;
         let parts = parts(&model.shape).into_iter().map(|part| places(folder, part)).collect::<Result<Vec<_>>>()?;
         let budget_bytes = match budget_bytes {
-            Some(budget) => Some(model.left_of(budget, &parts)?),
+            Some(budget) => Some(model.left_of(budget, &parts).map_err(|e| e.within("loading"))?),
             None => None,
         };
         model.residency = Some(Residency::new(parts, budget_bytes)?);
@@ -120,12 +120,12 @@ impl Model {
     }
 
     /// Waits until all slices are there that the plan wants, or no more can be had for now, or for as long as
-    /// `patience`. Fails as [`Model::advance`] does.
+    /// `patience`. Fails as [`Model::advance`] does, and where a stop is asked for; the slices that came stay.
     pub fn settle(&mut self, patience: Option<Duration>) -> Result<()> {
         let Some(residency) = &mut self.residency else { return Ok(()) };
         let moves = residency.settle(self.engine.as_mut(), patience)?;
         self.take(moves);
-        Ok(())
+        self.cancel_token().check("loading")
     }
 
     /// Where the residual slices are, of a model in which they come and go.

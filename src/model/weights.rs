@@ -124,6 +124,7 @@ pub fn load(
     let total = files.map(|tensor| tensor.bytes()).sum();
     let mut done = 0;
     let mut sliced = |engine: &mut dyn Engine, spec: &SlicedSpec| {
+        engine.cancel_token().check("loading")?;
         let weight = load_sliced(source, engine, spec, slices)?;
         done += weight.slices[..slices].iter().chain([&weight.scales]).map(|buffer| buffer.bytes()).sum::<u64>();
         on_bytes(done, total);

@@ -131,6 +131,8 @@ impl Residency {
 
     /// A token boundary: takes slices that came, and asks for the next ones.
     ///
+    /// Where the engine's token asks for a stop, nothing is waited for.
+    ///
     /// A slice that cannot be had is no failure here, but a word in [`Residency::take_faults`]; it is tried again.
     /// Fails where the device fails.
     pub fn advance(&mut self, engine: &mut dyn Engine, pace: Pace) -> Result<Moves> {
@@ -153,6 +155,9 @@ impl Residency {
                 for _ in 0..units {
                     let Some(number) = self.ask_one(engine) else { break };
                     while self.arrivals.contains_key(&number) {
+                        if engine.cancel_token().is_cancelled() {
+                            return Ok(moves);
+                        }
                         self.take_next(engine, &mut moves);
                     }
                 }
@@ -161,7 +166,8 @@ impl Residency {
         Ok(moves)
     }
 
-    /// Waits until all that is wanted is there, or until nothing more can be had for now, or for as long as `patience`.
+    /// Waits until all that is wanted is there, or until nothing more can be had for now, or for as long as `patience`,
+    /// or until the engine's token asks for a stop.
     ///
     /// Fails where the device fails; else as [`Residency::advance`].
     pub fn settle(&mut self, engine: &mut dyn Engine, patience: Option<Duration>) -> Result<Moves> {
@@ -171,7 +177,9 @@ impl Residency {
         self.wait_for_memory(engine)?;
         loop {
             self.ask(engine);
-            if self.arrivals.is_empty() || patience.is_some_and(|patience| begin.elapsed() >= patience) {
+            let enough =
+                engine.cancel_token().is_cancelled() || patience.is_some_and(|patience| begin.elapsed() >= patience);
+            if self.arrivals.is_empty() || enough {
                 return Ok(moves);
             }
             self.take_next(engine, &mut moves);

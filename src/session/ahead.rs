@@ -15,16 +15,9 @@ pub(super) struct Running {
     before: DrawPosition,
 }
 
-impl Running {
-    /// Where the random numbers were before the step's.
-    pub fn before(&self) -> DrawPosition {
-        self.before
-    }
-}
-
 impl Session {
     /// Begins to run tokens after those of the history.
-    pub(super) fn begin_tokens(&mut self, ids: &[u32]) -> Result<Running> {
+    fn begin_tokens(&mut self, ids: &[u32]) -> Result<Running> {
         let before = self.sampler.position();
         let choice = self.sampler.choice();
         let begun = self.model.begin_tokens(ids, self.history.len() as u32, &choice);
@@ -34,9 +27,30 @@ impl Session {
         Ok(Running { flight: begun?, before })
     }
 
+    /// Runs `tokens` after those of the history, unless `begun` runs them already, and begins the step after it where one
+    /// is wanted: what the step chose, where its random number was before, and the step ahead.
+    ///
+    /// Where that fails, nothing of it counts.
+    pub(super) fn run_step(
+        &mut self,
+        begun: Option<Running>,
+        tokens: &[u32],
+        wants_next: bool,
+    ) -> Result<(Chosen, DrawPosition, Option<Running>)> {
+        let running = match begun {
+            Some(running) => running,
+            None => self.begin_tokens(tokens)?,
+        };
+        self.land_slices(&running)?;
+        let end = self.history.len() + tokens.len();
+        let ahead = if wants_next { self.begin_ahead(&running, end)? } else { None };
+        let before = running.before;
+        Ok((self.finish(running)?, before, ahead))
+    }
+
     /// Lets slices land while `running` runs. It is between the beginnings of two steps, whether or not the second one
     /// is begun ahead, so that they land at the same tokens either way. Where that fails, `running` does not count.
-    pub(super) fn land_slices(&mut self, running: &Running) -> Result<()> {
+    fn land_slices(&mut self, running: &Running) -> Result<()> {
         let landed = self.model.advance(self.pace);
         if landed.is_err() {
             self.sampler.rewind(running.before);
@@ -46,7 +60,7 @@ impl Session {
 
     /// Begins to run the token that `running` will choose, at `position`, where steps are begun ahead. Where that
     /// fails, `running` does not count either.
-    pub(super) fn begin_ahead(&mut self, running: &Running, position: usize) -> Result<Option<Running>> {
+    fn begin_ahead(&mut self, running: &Running, position: usize) -> Result<Option<Running>> {
         if !self.runs_ahead {
             return Ok(None);
         }
@@ -60,7 +74,7 @@ impl Session {
     }
 
     /// Waits for a step. Where it fails, neither it nor what was begun ahead of it counts.
-    pub(super) fn finish(&mut self, running: Running) -> Result<Chosen> {
+    fn finish(&mut self, running: Running) -> Result<Chosen> {
         let chosen = self.model.finish(running.flight);
         if chosen.is_err() {
             self.sampler.rewind(running.before);

@@ -4,8 +4,9 @@ mod ahead;
 
 use std::time::{Duration, Instant};
 
+use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
-use crate::model::{BitsRead, Model};
+use crate::model::{BitsRead, Chosen, Model};
 use crate::precision::PrecisionPlan;
 use crate::residency::{Pace, SliceReport};
 use crate::shape::Site;
@@ -49,7 +50,7 @@ pub enum StopReason {
     Length,
     /// The context is full.
     ContextFull,
-    /// The caller stopped it.
+    /// The caller stopped it, or the session's token did.
     Stopped,
 }
 
@@ -158,14 +159,22 @@ impl Session {
         &self.model
     }
 
+    /// What stops this session's work: another thread that holds a clone may ask for a stop at any time, which is heeded
+    /// within a step too. While it asks, nothing is generated; [`CancelToken::reset`] takes the request back.
+    pub fn cancel_token(&self) -> &CancelToken {
+        self.model.cancel_token()
+    }
+
     /// Goes on with the prompt's tokens, then generates until a stop; `on_token` sees each token and says what is next.
     ///
     /// A session may be prompted again and again: each prompt follows what was said before. Without `max_new` only the
-    /// end of the turn and the end of the context stop it.
+    /// end of the turn and the end of the context stop it. Where [`Session::cancel_token`] asks for a stop after the
+    /// first token, that is [`StopReason::Stopped`], and what was generated stands.
     ///
-    /// Fails where the prompt is empty, where it does not fit what is left of the context, where `on_token` fails or
-    /// asks for a plan that the model cannot follow, and where the device fails; the tokens handed out before stand,
-    /// and the session can be prompted again.
+    /// Fails where the prompt is empty, where it does not fit what is left of the context, where a stop is asked for
+    /// before the first token ([`Error::Stopped`]), where `on_token` fails or asks for a plan that the model cannot
+    /// follow, where the model computes no numbers ([`Error::NoNumbers`]), and where the device fails; the tokens handed
+    /// out before stand, and the session can be prompted again.
     pub fn generate(
         &mut self,
         prompt: &[u32],
@@ -176,73 +185,105 @@ impl Session {
             return Err(Error::argument("prompt", "at least one token", 0));
         }
         let start = Instant::now();
-        let mut detokenizer = Detokenizer::continuing(&self.text, prompt);
-        let mut run: Vec<u32> = self.pending.iter().chain(prompt).copied().collect();
-        let mut read = BitsRead::new(self.model.shape());
-        let mut running = self.begin_tokens(&run)?;
-        let (mut prompt_s, mut generated_tokens) = (0.0, 0);
-        let stop = loop {
-            let end = self.history.len() + run.len();
-            let full = end == self.model.context() as usize;
-            let enough = max_new.is_some_and(|most| generated_tokens + 1 >= most);
-            self.land_slices(&running)?;
-            let ahead = if full || enough { None } else { self.begin_ahead(&running, end)? };
-            let before = running.before();
-            let step = self.finish(running)?;
-            self.history.append(&mut run);
-            self.pending = None;
-            read.add(&step.depths);
-            if generated_tokens == 0 {
-                prompt_s = start.elapsed().as_secs_f64();
-            }
-            if max_new == Some(0) {
-                self.sampler.rewind(before);
-                break StopReason::Length;
-            }
-            self.pending = Some(step.id);
-            if self.text.is_end(step.id) {
-                self.give_up(ahead);
-                break StopReason::EndOfTurn;
-            }
-            generated_tokens += 1;
-            let mut text = detokenizer.push(&self.text, step.id);
-            if full || enough {
-                text += &detokenizer.finish(&self.text);
-            }
-            let bits = step.depths.token_bits(self.model.shape(), step.depths.tokens() - 1);
-            let (device_bytes, slices) = (self.model.allocated_bytes(), self.model.slices());
-            let faults = &self.model.take_faults();
-            let next = on_token(&Generated { id: step.id, text: &text, bits, device_bytes, slices, faults });
-            let ahead = if matches!(next, Ok(Next::Go)) { ahead } else { self.give_up(ahead) };
-            match next? {
-                Next::Go => (),
-                Next::Replan(plan) => self.set_plan(plan)?,
-                Next::Stop => break StopReason::Stopped,
-            }
-            if full {
-                break StopReason::ContextFull;
-            }
-            if enough {
-                break StopReason::Length;
-            }
-            run.push(step.id);
-            running = match ahead {
-                Some(ahead) => ahead,
-                None => self.begin_tokens(&run)?,
-            };
+        let mut turn = Turn {
+            detokenizer: Detokenizer::continuing(&self.text, prompt),
+            read: BitsRead::new(self.model.shape()),
+            max_new,
+            generated: 0,
+            prompt_s: None,
         };
-        let generate_s = start.elapsed().as_secs_f64() - prompt_s;
+        let run = self.pending.iter().chain(prompt).copied().collect();
+        let stop = self.run_turn(run, &mut turn, start, on_token)?;
+        let prompt_s = turn.prompt_s.unwrap_or_default();
         Ok(Summary {
             stop,
             prompt_tokens: prompt.len(),
-            generated_tokens,
-            text_left: detokenizer.finish(&self.text),
+            generated_tokens: turn.generated,
+            text_left: turn.detokenizer.finish(&self.text),
             prompt_s,
-            generate_s,
-            bits: read.mean(),
-            bits_by_site: Site::ALL.map(|site| (site.name(), read.of_site(site))),
+            generate_s: start.elapsed().as_secs_f64() - prompt_s,
+            bits: turn.read.mean(),
+            bits_by_site: Site::ALL.map(|site| (site.name(), turn.read.of_site(site))),
             device_bytes: self.model.allocated_bytes(),
             slices: self.model.slices(),
         })
     }
+
+    /// Runs tokens, and one by one those that are chosen after them.
+    fn run_turn(
+        &mut self,
+        mut run: Vec<u32>,
+        turn: &mut Turn,
+        start: Instant,
+        on_token: &mut dyn FnMut(&Generated<'_>) -> Result<Next>,
+    ) -> Result<StopReason> {
+        let mut begun = None;
+        loop {
+            let end = self.history.len() + run.len();
+            let full = end == self.model.context() as usize;
+            let enough = turn.max_new.is_some_and(|most| turn.generated + 1 >= most);
+            let (step, before, ahead) = match self.run_step(begun, &run, !full && !enough) {
+                Ok(done) => done,
+                Err(Error::Stopped(_)) if turn.generated > 0 => return Ok(StopReason::Stopped),
+                Err(error) => return Err(error.within("the prompt")),
+            };
+            self.history.append(&mut run);
+            self.pending = None;
+            turn.read.add(&step.depths);
+            turn.prompt_s.get_or_insert_with(|| start.elapsed().as_secs_f64());
+            if turn.max_new == Some(0) {
+                self.sampler.rewind(before);
+                return Ok(StopReason::Length);
+            }
+            self.pending = Some(step.id);
+            if self.text.is_end(step.id) {
+                self.give_up(ahead);
+                return Ok(StopReason::EndOfTurn);
+            }
+            turn.generated += 1;
+            let next = self.hand_out(&step, turn, full || enough, on_token);
+            let ahead = if matches!(next, Ok(Next::Go)) { ahead } else { self.give_up(ahead) };
+            match next? {
+                Next::Go => (),
+                Next::Replan(plan) => self.set_plan(plan)?,
+                Next::Stop => return Ok(StopReason::Stopped),
+            }
+            if full {
+                return Ok(StopReason::ContextFull);
+            }
+            if enough {
+                return Ok(StopReason::Length);
+            }
+            run.push(step.id);
+            begun = ahead;
+        }
+    }
+
+    /// Shows the caller a token, and asks what is next.
+    fn hand_out(
+        &mut self,
+        step: &Chosen,
+        turn: &mut Turn,
+        last: bool,
+        on_token: &mut dyn FnMut(&Generated<'_>) -> Result<Next>,
+    ) -> Result<Next> {
+        let mut text = turn.detokenizer.push(&self.text, step.id);
+        if last {
+            text += &turn.detokenizer.finish(&self.text);
+        }
+        let bits = step.depths.token_bits(self.model.shape(), step.depths.tokens() - 1);
+        let (device_bytes, slices) = (self.model.allocated_bytes(), self.model.slices());
+        let faults = &self.model.take_faults();
+        on_token(&Generated { id: step.id, text: &text, bits, device_bytes, slices, faults })
+    }
+}
+
+/// What a generation has come to.
+struct Turn {
+    detokenizer: Detokenizer,
+    read: BitsRead,
+    max_new: Option<usize>,
+    generated: usize,
+    /// Once the first token is there.
+    prompt_s: Option<f64>,
 }

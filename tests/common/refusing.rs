@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use edge_run::engine::{DeviceInfo, Engine, KernelTime, Traits};
 use edge_run::format::MappedTensor;
 use edge_run::recording::{Buffer, Prepared, Recording, Span, Ticket};
-use edge_run::{Error, Result};
+use edge_run::{CancelToken, Error, Result};
 
 /// Says what the engine does not do.
 #[derive(Clone, Default)]
@@ -51,6 +51,14 @@ impl Engine for Refusing {
 
     fn traits(&self) -> Traits {
         self.engine.traits()
+    }
+
+    fn cancel_token(&self) -> &CancelToken {
+        self.engine.cancel_token()
+    }
+
+    fn set_cancel(&mut self, cancel: CancelToken) {
+        self.engine.set_cancel(cancel);
     }
 
     fn create(&mut self, label: &str, bytes: u64) -> Result<Buffer> {

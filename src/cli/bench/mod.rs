@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 
 use super::exit::Exit;
 use super::output::{note, print_json_line, print_line};
-use super::{Done, devices, load, settings, terminal};
+use super::{Done, devices, load, settings, stop, terminal};
 use crate::bench::{self, Measured, Profile, Synthetic, Test, TestKind};
 use crate::engine::{DeviceInfo, DeviceKind};
 use crate::error::{Error, Result};
@@ -33,6 +33,7 @@ pub fn run(args: &BenchArgs) -> Done {
     }
     let plans = plans(&args.bits, routed, args.vs_uniform)?;
     let size_bytes = layout::total_bytes(shape, source.group_size(), routed);
+    stop::watch();
     let mut engine = devices::open(&args.model)?;
     if args.profile {
         check_timestamps(engine.info())?;

@@ -123,8 +123,8 @@ fn sweep<R: Row>(
     let routed = folder.thresholds().is_some();
     let shuffled = args.shuffle_gates || (args.plot.is_some() && routed);
     let runs = runs(&args.bits, routed, shuffled, args.plot.is_some())?;
-    let mut model = load::load(&args.model, folder, context)?;
     stop::watch();
+    let mut model = load::load(&args.model, folder, context)?;
     let mut reports: Vec<(Run, R)> = Vec::new();
     for run in runs {
         let seed = (run.depths == Depths::Shuffled).then_some(args.seed);

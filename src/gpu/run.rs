@@ -1,0 +1,185 @@
+//! Runs under way: a recording's steps, cut into submits of which few are in flight at a time.
+//!
+//! A run that fits in one submit is handed to the device whole. Of a longer one, the next submit follows when the one
+//! before the last is done, so that between two of them a stop can be heeded; what follows waits in [`Pending`] until
+//! somebody waits for the run, or hands the device something that must come after it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::engine::{GpuEngine, Step};
+use super::pace::{Clock, Pace, Plan, Spent};
+use super::pool::Loan;
+use crate::error::{Error, Result};
+
+/// Submits of a long run that the device has at a time.
+const IN_FLIGHT: usize = 2;
+
+/// What a run is called where it is stopped.
+pub(super) const STEP: &str = "the step";
+
+/// The pace of a recording's last run, which is noted when that is waited for.
+pub(super) type SharedPace = Arc<Mutex<Option<Pace>>>;
+
+/// A run, for whoever waits for it.
+pub(super) struct Run {
+    /// None where nothing is read back.
+    pub read_back: Option<Mapping>,
+    /// Of the read-backs, each at the sum of the lengths before it.
+    pub lengths: Vec<u64>,
+    pace: SharedPace,
+    state: Mutex<State>,
+}
+
+/// How far a run has come.
+enum State {
+    /// Some steps are not submitted.
+    Pending,
+    /// All steps are submitted; the last of them so, and not all of them waited for.
+    Submitted(InFlight, Plan),
+    /// A stop was asked for before all steps were submitted.
+    Stopped,
+}
+
+/// Steps that the device has, by the last of their submits.
+struct InFlight {
+    submission: wgpu::SubmissionIndex,
+    steps: usize,
+    submitted: Instant,
+}
+
+/// A run whose steps are not all submitted.
+pub(super) struct Pending {
+    run: Arc<Run>,
+    steps: Arc<[Step]>,
+    /// The first step that is not submitted.
+    next: usize,
+    in_flight: VecDeque<InFlight>,
+    plan: Plan,
+}
+
+/// A read-back buffer that is mapped, or will be. It goes back unmapped.
+pub(super) struct Mapping(pub Loan);
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        self.0.buffer().unmap();
+    }
+}
+
+impl Run {
+    /// A run that begins now, with all steps before it.
+    pub fn begin(
+        steps: &Arc<[Step]>,
+        (read_back, lengths): (Option<Mapping>, Vec<u64>),
+        pace: &SharedPace,
+        first: usize,
+    ) -> Pending {
+        let known = *pace.lock().expect("no panic while held");
+        let run = Run { read_back, lengths, pace: Arc::clone(pace), state: Mutex::new(State::Pending) };
+        let (steps, plan) = (Arc::clone(steps), Plan::new(known, first));
+        Pending { run: Arc::new(run), steps, next: 0, in_flight: VecDeque::new(), plan }
+    }
+
+    fn set(&self, state: State) {
+        *self.state.lock().expect("no panic while held") = state;
+    }
+}
+
+impl Pending {
+    /// The run.
+    pub fn run(&self) -> Arc<Run> {
+        Arc::clone(&self.run)
+    }
+
+    /// Whether it is this run.
+    pub fn is(&self, run: &Arc<Run>) -> bool {
+        Arc::ptr_eq(&self.run, run)
+    }
+}
+
+impl GpuEngine {
+    /// Submits what may be submitted of a run without a wait, and keeps the rest.
+    pub(super) fn start(&mut self, pending: Pending) -> Result<()> {
+        debug_assert!(self.pending.is_none(), "what came before is submitted first");
+        self.pending = Some(pending);
+        self.submit_steps(false)
+    }
+
+    /// Submits all that is kept of the run before, waiting for the device as often as it takes. Fails where a stop is
+    /// asked for meanwhile, and where the device fails; nothing is kept then either.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        self.submit_steps(true)
+    }
+
+    fn submit_steps(&mut self, waits: bool) -> Result<()> {
+        let Some(mut pending) = self.pending.take() else { return Ok(()) };
+        while pending.next < pending.steps.len() {
+            if pending.in_flight.len() == IN_FLIGHT {
+                if !waits {
+                    self.pending = Some(pending);
+                    return Ok(());
+                }
+                let first = pending.in_flight.pop_front().expect("there are some");
+                pending.plan.note(self.wait_for_steps(first)?);
+            }
+            if self.cancel.is_cancelled() {
+                pending.run.set(State::Stopped);
+                return Err(Error::Stopped(STEP));
+            }
+            self.submit_next(&mut pending);
+        }
+        self.end(pending);
+        Ok(())
+    }
+
+    fn submit_next(&mut self, pending: &mut Pending) {
+        let count = pending.plan.steps().min(pending.steps.len() - pending.next);
+        let steps = &pending.steps[pending.next..pending.next + count];
+        let submitted = Instant::now();
+        let submission = self.context.queue.submit([self.encode(steps, pending.run.read_back.as_ref())]);
+        pending.next += count;
+        pending.in_flight.push_back(InFlight { submission, steps: count, submitted });
+    }
+
+    /// All steps of a run are submitted.
+    fn end(&mut self, mut pending: Pending) {
+        let first = pending.in_flight.pop_front().unwrap_or_else(|| {
+            let submitted = Instant::now();
+            InFlight { submission: self.context.queue.submit([]), steps: 0, submitted }
+        });
+        // Waited for together.
+        let last = pending.in_flight.into_iter().fold(first, |before, last| InFlight {
+            submission: last.submission,
+            steps: before.steps + last.steps,
+            submitted: before.submitted,
+        });
+        if let Some(Mapping(loan)) = &pending.run.read_back {
+            loan.buffer().map_async(wgpu::MapMode::Read, .., |_| ());
+        }
+        pending.run.set(State::Submitted(last, pending.plan));
+    }
+
+    fn wait_for_steps(&mut self, InFlight { submission, steps, submitted }: InFlight) -> Result<Spent> {
+        let wait = Instant::now();
+        self.context.wait_for(submission)?;
+        let clock: &mut Clock = &mut self.clock;
+        Ok(clock.time(steps, submitted, wait, Instant::now()))
+    }
+
+    /// Waits for a run. Fails where it was stopped before all of it was submitted.
+    pub(super) fn wait_for_run(&mut self, run: &Arc<Run>) -> Result<()> {
+        if self.pending.as_ref().is_some_and(|pending| pending.is(run)) {
+            self.flush()?;
+        }
+        if run.read_back.is_none() {
+            return self.context.check();
+        }
+        let state = std::mem::replace(&mut *run.state.lock().expect("no panic while held"), State::Stopped);
+        let State::Submitted(last, mut plan) = state else { return Err(Error::Stopped(STEP)) };
+        plan.note(self.wait_for_steps(last)?);
+        *run.pace.lock().expect("no panic while held") = Some(plan.pace());
+        Ok(())
+    }
+}

@@ -1,0 +1,236 @@
+//! Work that another thread stops: where it ends, what it says, and that it can begin again as if nothing had been.
+
+mod common;
+#[path = "common/gpu.rs"]
+mod gpu;
+#[path = "common/stopping.rs"]
+mod stopping;
+
+use std::ops::ControlFlow;
+
+use edge_run::bench::{Synthetic, Test, TestKind, copy_bandwidth, measure};
+use edge_run::engine::Engine;
+use edge_run::eval::perplexity;
+use edge_run::format::ModelFolder;
+use edge_run::gpu::GpuOptions;
+use edge_run::residency::Pace;
+use edge_run::session::{Next, StopReason};
+use edge_run::text::{SamplerSettings, TextModel};
+use edge_run::{CancelToken, Error, Model, PrecisionPlan, Session, cpu};
+use stopping::{Stops, stopping};
+
+const CONTEXT: u32 = 128;
+const PROMPT: [u32; 40] = [70; 40];
+/// Steps of the prompt: of four tokens each.
+const STEPS: usize = PROMPT.len() / 4;
+
+fn plan() -> PrecisionPlan {
+    PrecisionPlan::for_bits(8.0, false, "test").unwrap()
+}
+
+fn folder(dir: &std::path::Path) -> ModelFolder {
+    let (source, out) = (dir.join("source"), dir.join("model"));
+    common::tiny_hf_folder(&source, 11, true);
+    common::quantize_tiny(&source, &out).unwrap();
+    ModelFolder::open(&out).unwrap()
+}
+
+fn engines() -> Vec<Box<dyn Engine>> {
+    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, GpuOptions::default()).unwrap());
+    [cpu::open()].into_iter().chain(gpu).collect()
+}
+
+/// Runs `test` on a session that draws tokens, on every engine there is and with or without steps ahead.
+fn on_every_engine(test: impl Fn(&mut Session, &Stops)) {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path());
+    for runs_ahead in [false, true] {
+        for engine in engines() {
+            let (engine, stops) = stopping(engine);
+            let mut model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
+            model.set_step_tokens(4).unwrap();
+            let drawn = SamplerSettings { temperature: 1.5, seed: Some(3), ..SamplerSettings::default() };
+            let mut session = Session::new(model, TextModel::open(&folder).unwrap(), drawn, plan()).unwrap();
+            session.run_ahead(runs_ahead);
+            test(&mut session, &stops);
+        }
+    }
+}
+
+/// The ids of an answer, and why it ended.
+fn answer(session: &mut Session, prompt: &[u32], most: usize) -> (Vec<u32>, Result<StopReason, Error>) {
+    let mut ids = Vec::new();
+    let summary = session.generate(prompt, Some(most), &mut |token| {
+        ids.push(token.id);
+        Ok(Next::Go)
+    });
+    (ids, summary.map(|summary| summary.stop))
+}
+
+#[test]
+fn sessions_go_to_other_threads_and_their_tokens_are_shared() {
+    fn sent<T: Send>() {}
+    fn shared<T: Send + Sync + Clone>() {}
+    sent::<Session>();
+    sent::<Model>();
+    shared::<CancelToken>();
+}
+
+#[test]
+fn a_prompt_is_stopped_between_its_steps_and_then_gives_what_it_would_have_given() {
+    on_every_engine(|session, stops| {
+        stops.at(3);
+        let (ids, stopped) = answer(session, &PROMPT, 8);
+        assert!(ids.is_empty() && matches!(stopped, Err(Error::Stopped("the prompt"))), "{stopped:?}");
+        assert_eq!(stops.submitted(), 3, "of {STEPS} steps");
+        // As long as the request stands, nothing runs.
+        let again = answer(session, &PROMPT, 8).1;
+        assert!(matches!(again, Err(Error::Stopped("the prompt"))) && stops.submitted() == 4, "{again:?}");
+        session.cancel_token().reset();
+        let after = answer(session, &PROMPT, 8);
+        on_every_engine(|session, _| {
+            let never = answer(session, &PROMPT, 8);
+            assert_eq!((&after.0, after.1.as_ref().unwrap()), (&never.0, never.1.as_ref().unwrap()));
+        });
+    });
+}
+
+#[test]
+fn what_was_generated_before_a_stop_stands_and_the_conversation_goes_on_from_it() {
+    on_every_engine(|session, stops| {
+        // The prompt's steps, and some of one token.
+        stops.at(STEPS + 5);
+        let (ids, stopped) = answer(session, &PROMPT, 30);
+        assert_eq!(stopped.unwrap(), StopReason::Stopped);
+        assert!((3..=5).contains(&ids.len()) && stops.submitted() == STEPS + 5, "{ids:?}");
+        session.cancel_token().reset();
+        let rest = answer(session, &[90, 91], 6).0;
+        on_every_engine(|session, _| {
+            // A caller that stops by its own word after the same token.
+            let mut seen = 0;
+            let plain = session.generate(&PROMPT, Some(30), &mut |_| {
+                seen += 1;
+                Ok(if seen == ids.len() { Next::Stop } else { Next::Go })
+            });
+            assert_eq!(plain.unwrap().stop, StopReason::Stopped);
+            assert_eq!(answer(session, &[90, 91], 6).0, rest);
+        });
+    });
+}
+
+#[test]
+fn a_stop_asked_for_while_a_token_is_shown_is_the_last_of_the_answer() {
+    on_every_engine(|session, _| {
+        let token = session.cancel_token().clone();
+        let mut seen = 0;
+        let summary = session.generate(&PROMPT, Some(30), &mut |_| {
+            seen += 1;
+            if seen == 3 {
+                let token = token.clone();
+                std::thread::spawn(move || token.cancel()).join().unwrap();
+            }
+            Ok(Next::Go)
+        });
+        // A step that was whole before may still be told.
+        let summary = summary.unwrap();
+        assert_eq!((summary.stop, summary.generated_tokens), (StopReason::Stopped, seen));
+        assert!((3..=4).contains(&seen), "{seen}");
+    });
+}
+
+#[test]
+fn the_callers_own_error_is_not_taken_for_a_stop() {
+    on_every_engine(|session, _| {
+        let failed = session.generate(&PROMPT, Some(9), &mut |_| Err(Error::Stopped("the caller's work")));
+        assert!(matches!(failed, Err(Error::Stopped("the caller's work"))), "{failed:?}");
+    });
+}
+
+#[test]
+fn eval_is_stopped_within_a_window_and_bench_within_a_test() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path());
+    for engine in engines() {
+        let (engine, stops) = stopping(engine);
+        let mut model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
+        model.set_step_tokens(4).unwrap();
+        let eval =
+            |model: &mut Model| perplexity(model, &PROMPT, 40, None, &plan(), &mut |_, _, _| ControlFlow::Continue(()));
+        stops.at(4);
+        let stopped = eval(&mut model);
+        assert!(matches!(stopped, Err(Error::Stopped("eval"))) && stops.submitted() == 4, "{stopped:?}");
+        model.cancel_token().reset();
+        let after = eval(&mut model).unwrap();
+        stops.at(0);
+        assert_eq!(eval(&mut model).unwrap().perplexity, after.perplexity);
+        for kind in [TestKind::Prompt, TestKind::Generation] {
+            stops.at(12);
+            let stopped = measure(&mut model, &Test { kind, tokens: 40, depth: 0 }, 5);
+            assert!(matches!(stopped, Err(Error::Stopped("bench"))) && stops.submitted() == 12, "{stopped:?}");
+            model.cancel_token().reset();
+        }
+    }
+}
+
+#[test]
+fn loading_and_waiting_for_slices_are_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path());
+    for mut engine in engines() {
+        engine.cancel_token().cancel();
+        let copied = copy_bandwidth(engine.as_mut());
+        assert!(matches!(copied, Err(Error::Stopped("bench"))), "{copied:?}");
+        engine.cancel_token().reset();
+        let token = CancelToken::new();
+        engine.set_cancel(token.clone());
+        let mut calls = 0;
+        let loaded = Model::load(&folder, engine, CONTEXT, &mut |_, _| {
+            calls += 1;
+            token.cancel();
+        });
+        assert!(matches!(loaded, Err(Error::Stopped("loading"))) && calls == 1);
+    }
+    for engine in engines() {
+        let model = Model::load_base(&folder, engine, CONTEXT, None, &mut |_, _| ()).unwrap();
+        let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
+        let mut session = Session::new(model, TextModel::open(&folder).unwrap(), greedy, plan()).unwrap();
+        session.set_pace(Pace::Units(1));
+        session.cancel_token().cancel();
+        let stopped = session.settle(None);
+        assert!(matches!(stopped, Err(Error::Stopped("loading"))), "{stopped:?}");
+        assert!(!session.model().is_settled());
+        session.cancel_token().reset();
+        session.settle(None).unwrap();
+        assert!(session.model().is_settled());
+        assert_eq!(answer(&mut session, &PROMPT, 4).0.len(), 4);
+    }
+}
+
+#[test]
+fn a_trial_of_activations_is_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path());
+    if gpu::gpu().is_none() {
+        return;
+    }
+    let options = GpuOptions { as_hardware: true, ..GpuOptions::default() };
+    let (engine, stops) = stopping(edge_run::gpu::open(0, options).unwrap());
+    let mut model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
+    stops.at(3);
+    let tried = model.choose_activations(None);
+    assert!(matches!(tried, Err(Error::Stopped("loading"))) && stops.submitted() == 3, "{tried:?}");
+}
+
+#[test]
+fn a_synthetic_model_is_stopped_too() {
+    for engine in engines() {
+        let (engine, stops) = stopping(engine);
+        let source = Synthetic::parse("128x256x2x4x2x300", 7).unwrap();
+        let mut model = Model::load(&source, engine, CONTEXT, &mut |_, _| ()).unwrap();
+        model.set_plan(&plan()).unwrap();
+        stops.at(1);
+        assert!(matches!(model.next_logits(&[1, 2], 0), Err(Error::Stopped(_))));
+        model.cancel_token().reset();
+        assert!(model.next_logits(&[1, 2], 0).unwrap().logits.iter().all(|logit| logit.is_finite()));
+    }
+}
