@@ -61,7 +61,7 @@ impl Exit {
             Error::Unsupported { .. } => Exit::Unsupported,
             Error::PromptTooLong { .. } => Exit::PromptTooLong,
             Error::NoSuchDevice { .. } => Exit::NoSuchDevice,
-            Error::Device { .. } => Exit::Device,
+            Error::Device { .. } | Error::NoRoomForContext { .. } => Exit::Device,
             Error::Stopped(_) => Exit::Stopped,
         }
     }

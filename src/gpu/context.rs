@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use wgpu::{Adapter, Backend, Backends, DeviceType, DownlevelFlags, Features, InstanceDescriptor};
 use wgpu::{CooperativeMatrixProperties, CooperativeScalarType};
 
-use crate::engine::{Activations, DeviceInfo, DeviceKind, Traits};
+use crate::engine::{Activations, DeviceInfo, DeviceKind, Traits, USUAL_PROCESSORS};
 use crate::error::{Error, Result};
 use crate::kernels::{packed, project};
 
@@ -20,6 +20,8 @@ const MATRICES: Features =
 const MATRIX_SUBGROUP: u32 = 32;
 /// Storage buffers that a kernel binds at most.
 const STORAGE_BUFFERS: u32 = 8;
+/// Rounds of all its loops after which Mesa's llvmpipe ends an invocation (LP_MAX_TGSI_LOOP_ITERATIONS).
+const LLVMPIPE_ROUNDS: u32 = 65535;
 /// Features that make a difference and are reported.
 const REPORTED: [(&str, Features); 5] = [
     ("immediates", Features::IMMEDIATES),
@@ -175,7 +177,10 @@ impl Context {
             cooperative_matrix,
             workgroup_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            processors: USUAL_PROCESSORS,
             binding_bytes: limits.max_storage_buffer_binding_size,
+            buffer_bytes: limits.max_buffer_size,
+            loop_rounds: if info.name.contains("llvmpipe") { LLVMPIPE_ROUNDS } else { u32::MAX },
         };
         Ok(Context { device, queue, info, traits, options, faults })
     }

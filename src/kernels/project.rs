@@ -47,8 +47,6 @@ params! {
 pub(super) const SHARED_BINDINGS: usize = 7;
 /// Storage buffers that a projection binds at most, which is what [`project_qkv`](super::project_qkv) binds.
 pub const STORAGE_BUFFERS: u32 = 16;
-/// Workgroups up to which a team has rows for one round only: each packs the whole input.
-const WORKGROUPS: u32 = 128;
 /// Invocations of the smallest workgroup, where its memory leaves no choice, and the rows of one at least.
 const SMALLEST: u32 = 128;
 const LEAST_ROWS: u32 = 16;
@@ -119,14 +117,16 @@ pub struct Spread {
     pub rounds: u32,
     /// Invocations of a subgroup, at least.
     pub subgroup: u32,
+    /// Of the device: see [`Traits::processors`].
+    pub processors: u32,
 }
 
 impl Spread {
     /// What suits the weight of a site, or of none; a team has rows in pairs where they make one number.
     pub fn of(traits: Traits, (rows, input): (u32, u32), site: Option<Site>) -> Spread {
-        let subgroup = traits.subgroup;
+        let Traits { subgroup, processors, .. } = traits;
         if traits.software {
-            return Spread { workgroup: 32, lanes: 4, rows: 4, rounds: 1, subgroup };
+            return Spread { workgroup: 32, lanes: 4, rows: 4, rounds: 1, subgroup, processors };
         }
         // Large workgroups for long rows, as each packs the whole input; lanes enough for a row to be in flight at once
         // and not so many that they idle on short ones.
@@ -143,8 +143,10 @@ impl Spread {
         let spreads = sizes.flat_map(|workgroup| {
             let at_once = workgroup / lanes * team_rows;
             let least = LEAST_ROWS.div_ceil(at_once);
-            let rounds = rows.div_ceil(WORKGROUPS * at_once).clamp(least, workgroup / at_once);
-            [rounds, least].map(|rounds| Spread { workgroup, lanes, rows: team_rows, rounds, subgroup })
+            // Up to as many workgroups as have a processor each, a team has rows for one round only: each packs the
+            // whole input.
+            let rounds = rows.div_ceil(traits.row_workgroups() * at_once).clamp(least, workgroup / at_once);
+            [rounds, least].map(|rounds| Spread { workgroup, lanes, rows: team_rows, rounds, subgroup, processors })
         });
         let spreads: Vec<Spread> = spreads.collect();
         let fits = |spread: &&Spread| spread.workgroup_bytes(input, site) <= traits.workgroup_bytes;
@@ -175,7 +177,15 @@ impl Spread {
 
 /// Whether a model's projections can be computed by these kernels on the device.
 pub fn fits(traits: Traits, shape: &LlamaShape) -> bool {
-    traits.packed_dot && needed_bytes(traits, shape) <= traits.workgroup_bytes
+    traits.packed_dot
+        && needed_bytes(traits, shape) <= traits.workgroup_bytes
+        && bound_bytes(shape) <= traits.binding_bytes
+}
+
+/// Bytes of the longest range that the kernels bind of a layer: all of a slice, as their rows belong together. Ranges of
+/// groups are shorter.
+pub fn bound_bytes(shape: &LlamaShape) -> u64 {
+    Site::ALL.map(|site| site.weights(shape) / 4).into_iter().max().expect("a layer has sites")
 }
 
 /// Bytes of memory that a workgroup needs for the largest of a model's projections; the least there can be, where the
@@ -318,6 +328,6 @@ mod tests {
         let down = |bytes| Spread::of(traits(bytes), Site::Down.dims(&larger), Some(Site::Down));
         assert_eq!((down(31 << 10).workgroup, down(32 << 10).workgroup), (1024, 1024));
         let head = Spread::of(traits(48 << 10), (128_256, 4096), None);
-        assert!(head.workgroups(128_256) <= WORKGROUPS, "the input is packed in one wave: {head:?}");
+        assert!(head.workgroups(128_256) <= traits(0).row_workgroups(), "the input is packed in one wave: {head:?}");
     }
 }

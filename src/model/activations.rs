@@ -59,7 +59,12 @@ pub(super) fn untried(traits: Traits, shape: &LlamaShape) -> Result<bool> {
     let fits = project::fits(traits, shape);
     if traits.activations == Activations::Int8 && !fits {
         let (needs, has) = (project::needed_bytes(traits, shape), traits.workgroup_bytes);
-        let expected = format!("auto or f32 on a device whose workgroups have {has} bytes: this model needs {needs}");
+        let (bound, binds) = (project::bound_bytes(shape), traits.binding_bytes);
+        let expected = if bound > binds {
+            format!("auto or f32 on a device that binds {binds} bytes at once: this model needs {bound}")
+        } else {
+            format!("auto or f32 on a device whose workgroups have {has} bytes: this model needs {needs}")
+        };
         return Err(Error::argument("--activations", expected, "int8"));
     }
     Ok(match traits.activations {

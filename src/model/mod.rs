@@ -3,6 +3,7 @@
 mod activations;
 mod bits_read;
 mod decode;
+mod limits;
 mod llama;
 mod next_token;
 mod resident;
@@ -104,7 +105,7 @@ impl Model {
     /// Loads every slice and the routers, where there are any, and makes an empty cache, in f16 where only a number of
     /// tokens is given; `on_bytes(done, total)` follows the loading.
     ///
-    /// Fails where the context is 0 or more than the model was trained for, where its heads cannot be kept in the bits
+    /// Fails where the context is 0, more than the model was trained for or more than the device can hold, where its heads cannot be kept in the bits
     /// asked for, where a file is damaged, where the device has no room, and where it was opened for int8 activations
     /// and a workgroup's memory does not hold the model's inputs.
     pub fn load(
@@ -127,7 +128,8 @@ impl Model {
         let shape = source.shape().clone();
         cache.check(&shape, engine.traits())?;
         let packs = activations::untried(engine.traits(), &shape)?;
-        let step_tokens = default_step_tokens(engine.traits());
+        limits::check_tensors(&shape, source.group_size(), engine.info(), engine.traits())?;
+        let step_tokens = limits::step_tokens(default_step_tokens(engine.traits()), &shape, engine.traits());
         let weights = weights::load(source, engine.as_mut(), slices, on_bytes)?;
         let cache = state::Cache::new(&shape, engine.as_mut(), cache)?;
         let inputs = state::Inputs::new(&shape, engine.as_mut(), cache.options.context)?;
@@ -206,7 +208,7 @@ impl Model {
     /// make long prompts faster where routers choose.
     ///
     /// Fails where it is 0 or more than [`STEP_TOKENS`], or with a memory budget, which was reckoned with the default,
-    /// more than that.
+    /// more than that, or more than the device can bind the activations of.
     pub fn set_step_tokens(&mut self, tokens: u32) -> Result<()> {
         let (most, why) = match &self.residency {
             Some(residency) if residency.is_bounded() => {
@@ -214,6 +216,8 @@ impl Model {
             }
             _ => (STEP_TOKENS, ""),
         };
+        let fit = limits::step_tokens(most, &self.shape, self.engine.traits());
+        let (most, why) = if fit < most { (fit, " for this model on this device") } else { (most, why) };
         if !(1..=most).contains(&tokens) {
             return Err(Error::argument("--ubatch-size", format!("1 to {most}{why}"), tokens));
         }
@@ -277,6 +281,11 @@ impl Model {
     pub fn token_nll(&mut self, ids: &[u32]) -> Result<Scores> {
         self.check(ids, 0)?;
         assert!(ids.len() > 1, "a score has a token before it");
+        let (logits, most) = (llama::scored_bytes(&self.shape), self.engine.traits().binding_bytes);
+        if logits > most {
+            let message = format!("cannot score texts: the logits of a step take {logits} bytes, and {most} are bound");
+            return Err(Error::Device { device: self.engine.info().name.clone(), message });
+        }
         let (mut nll, mut top) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         let mut depths = Vec::new();
         let (inputs, targets) = (&ids[..ids.len() - 1], &ids[1..]);
