@@ -46,7 +46,7 @@ fn traits(binding_bytes: u64) -> Traits {
 
 /// The GPU in an engine of its own.
 fn own_gpu() -> Option<Box<dyn Engine>> {
-    gpu::gpu().map(|_| edge_run::gpu::open(0, Default::default()).expect("the first adapter opens"))
+    gpu::gpu().map(|_| edge_run::gpu::open(0, gpu::options()).expect("the first adapter opens"))
 }
 
 /// A weight with random codes, and ranges about [-1, 1].

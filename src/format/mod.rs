@@ -35,6 +35,7 @@ mod summary;
 mod writer;
 
 pub use container::TensorPlace;
+pub use hash::sha256;
 pub use manifest::{Calibration, FileEntry, Manifest, ModelSource, Quantization};
 pub use mapped::{MappedTensor, map_file};
 pub use pack::{PACK_VERSION, Pack, PackInfo};

@@ -128,6 +128,11 @@ impl GpuEngine {
         }
     }
 
+    /// What is open, to be told what was found out about it.
+    pub fn context_mut(&mut self) -> &mut Context {
+        &mut self.context
+    }
+
     fn encode(&self, steps: &[Step], read_back: Option<&Mapping>) -> wgpu::CommandBuffer {
         let mut encoder = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         // All else ends a pass; dispatches between share one.

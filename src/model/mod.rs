@@ -16,7 +16,7 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha12Rng;
 use rand::seq::SliceRandom;
 
-use crate::engine::{DeviceInfo, Engine, KernelTime};
+use crate::engine::{DeviceInfo, Engine, KernelTime, Traits};
 use crate::error::{Error, Result};
 use crate::kernels::attention::Reach;
 use crate::kernels::token_nll;
@@ -160,6 +160,11 @@ impl Model {
     /// The device.
     pub fn device(&self) -> &DeviceInfo {
         self.engine.info()
+    }
+
+    /// What kernels are chosen by, of the device.
+    pub fn traits(&self) -> Traits {
+        self.engine.traits()
     }
 
     /// Dimensions and constants.
