@@ -92,8 +92,8 @@ pub enum Error {
     },
     /// The device has no room for a model's keys and values.
     #[error(
-        "{device} has no room for a context of {context} tokens, whose keys and values take {} MiB; a smaller one takes \
-         less: {message}", bytes.div_ceil(1 << 20)
+        "{device} has no room for a context of {context} tokens, whose keys and values take {} MiB; a smaller one \
+         takes less: {message}", bytes.div_ceil(1 << 20)
     )]
     NoRoomForContext {
         /// The adapter's name.

@@ -35,8 +35,8 @@ const REPORTED: [(&str, Features); 5] = [
 /// Choices at the opening of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GpuOptions {
-    /// Compile shaders with bounds checks and loop limits, and fill workgroup memory with NaNs before they begin, slower,
-    /// for hunting faults.
+    /// Compile shaders with bounds checks and loop limits, and fill workgroup memory with NaNs before they begin,
+    /// slower, for hunting faults.
     pub checks: bool,
     /// Multiply by cooperative matrices in f16 where the adapter has them.
     pub cooperative_matrix: bool,

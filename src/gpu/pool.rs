@@ -99,7 +99,7 @@ impl Pool {
     }
 }
 
-/// Counts bytes of buffers that were dropped as retiring, until all that was submitted is done: so long wgpu keeps them.
+/// Counts bytes of buffers that were dropped as retiring until all that was submitted is done: wgpu keeps them so long.
 pub(super) fn retire(context: &Context, retiring_bytes: &Arc<AtomicU64>, bytes: u64) {
     if bytes == 0 {
         return;

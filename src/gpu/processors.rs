@@ -1,10 +1,10 @@
 //! How many large workgroups a device runs side by side, one on each of its processors, which no driver tells: counted
 //! by how long more and more of them take, and remembered in a file.
 //!
-//! A workgroup keeps a processor busy for as long as it has rounds. So many of them as there are processors take as long
-//! as one, and one more takes twice as long. All loops are bounded, and no workgroup waits for another.
+//! A workgroup keeps a processor busy for as long as it has rounds. As many of them as there are processors take as
+//! long as one, and one more takes twice as long. All loops are bounded, and no workgroup waits for another.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -139,7 +139,7 @@ fn read(file: &Path) -> Vec<Counted> {
     serde_json::from_str(&text).unwrap_or_default()
 }
 
-fn keep(file: &PathBuf, all: &[Counted]) -> std::io::Result<()> {
+fn keep(file: &Path, all: &[Counted]) -> std::io::Result<()> {
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder)?;
     }

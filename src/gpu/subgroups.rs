@@ -1,7 +1,7 @@
 //! How large a device's subgroups are: what its driver tells, and what a kernel sees.
 //!
-//! Kernels take the size as the least that any of them may find: a team of lanes must lie in one subgroup, and memory is
-//! reserved for as many subgroups as there can be. A kernel that finds larger ones makes do with fewer.
+//! Kernels take the size as the least that any of them may find: a team of lanes must lie in one subgroup, and memory
+//! is reserved for as many subgroups as there can be. A kernel that finds larger ones makes do with fewer.
 
 use wgpu::{AdapterInfo, Backend};
 

@@ -122,7 +122,7 @@ fn record_halves(
 
 /// Positions that a token can look back on: as many as the device's loops last for, where it attends by this kernel.
 pub fn most_positions(traits: Traits, shape: &LlamaShape) -> u32 {
-    if traits.loop_rounds == u32::MAX || !(traits.software || !attention_split::fits(traits)) {
+    if traits.loop_rounds == u32::MAX || (!traits.software && attention_split::fits(traits)) {
         return u32::MAX;
     }
     // Of a block of positions: the words of a key, each position for each word that an invocation has of the output,

@@ -182,7 +182,7 @@ pub fn fits(traits: Traits, shape: &LlamaShape) -> bool {
         && bound_bytes(shape) <= traits.binding_bytes
 }
 
-/// Bytes of the longest range that the kernels bind of a layer: all of a slice, as their rows belong together. Ranges of
+/// Bytes of the longest range that the kernels bind of a layer: all of a slice, as its rows belong together. Ranges of
 /// groups are shorter.
 pub fn bound_bytes(shape: &LlamaShape) -> u64 {
     Site::ALL.map(|site| site.weights(shape) / 4).into_iter().max().expect("a layer has sites")
@@ -284,6 +284,7 @@ pub(super) fn multiply(args: &Arguments<'_>, p: &Params, slices: u32) -> Vec<f32
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::USUAL_PROCESSORS;
     use crate::shape::{Rope, RopeScaling};
 
     const ROWS: [u32; 8] = [1, 64, 576, 1536, 4096, 6144, 28672, 128_256];
@@ -291,7 +292,9 @@ mod tests {
 
     #[test]
     fn every_shape_gets_a_spread_that_the_shader_can_do() {
-        for (software, subgroup) in [(true, 4), (true, 8), (false, 4), (false, 8), (false, 32), (false, 64)] {
+        for (software, subgroup) in
+            [(true, 4), (true, 8), (false, 4), (false, 8), (false, 16), (false, 32), (false, 64)]
+        {
             let traits = Traits { software, subgroup, workgroup_bytes: 1 << 15, ..Traits::LARGE_GPU };
             for (rows, chunks) in ROWS.into_iter().flat_map(|rows| CHUNKS.map(|chunks| (rows, chunks))) {
                 let spread = Spread::of(traits, (rows, chunks * CHUNK), (rows > 64).then_some(Site::GateUp));
@@ -303,6 +306,40 @@ mod tests {
                 assert!(rows.div_ceil(spread.workgroup_rows()) <= 65535, "{rows} rows of {chunks} chunks");
             }
         }
+    }
+
+    #[test]
+    fn weights_that_one_binding_does_not_hold_are_left_to_products_that_split_them() {
+        // 70 billion weights: gate and up have 112 MiB of two bits a slice.
+        let shape = LlamaShape {
+            layers: 80,
+            model_dim: 8192,
+            ffn_dim: 28672,
+            heads: 64,
+            kv_heads: 8,
+            head_dim: 128,
+            vocab: 128_256,
+            max_context: 8192,
+            norm_eps: 1e-5,
+            tied_head: false,
+            rope: Rope { theta: 500_000.0, scaling: RopeScaling::default() },
+        };
+        let traits = Traits { workgroup_bytes: 96 << 10, ..Traits::LARGE_GPU };
+        assert_eq!(bound_bytes(&shape), 2 * 28672 * 8192 / 4);
+        assert!(fits(Traits { binding_bytes: 2 * 28672 * 8192 / 4, ..traits }, &shape));
+        assert!(!fits(Traits { binding_bytes: 2 * 28672 * 8192 / 4 - 1, ..traits }, &shape));
+    }
+
+    #[test]
+    fn small_gpus_have_fewer_workgroups_and_the_usual_one_as_many_as_ever() {
+        let workgroups = |processors| {
+            let traits = Traits { processors, ..Traits::LARGE_GPU };
+            [(6144, 4096), (128_256, 4096), (4096, 11008)].map(|dims| Spread::of(traits, dims, None).workgroups(dims.0))
+        };
+        assert_eq!(Traits::LARGE_GPU.row_workgroups(), 128);
+        assert_eq!(workgroups(USUAL_PROCESSORS), [96, 126, 128]);
+        // A workgroup has one row an invocation at most, so that large heads have more of them.
+        assert_eq!(workgroups(24), [24, 126, 22]);
     }
 
     #[test]

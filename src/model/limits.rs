@@ -1,6 +1,8 @@
 //! What of a model and its context the device can hold, found before any weight is read.
 
-use super::state::CacheOptions;
+use super::Model;
+use super::llama::scored_bytes;
+use super::state::{CacheOptions, STEP_TOKENS, default_step_tokens};
 use crate::engine::{DeviceInfo, Traits};
 use crate::error::{Error, Result};
 use crate::format::layout;
@@ -83,6 +85,45 @@ pub(super) fn step_tokens(asked: u32, shape: &LlamaShape, traits: Traits) -> u32
     fewer.into_iter().find(fits).unwrap_or(asked.min(sliced::CHUNK))
 }
 
+/// Fails where a binding does not hold the logits of texts that are scored.
+pub(super) fn check_scores(shape: &LlamaShape, device: &DeviceInfo, traits: Traits) -> Result<()> {
+    let (bytes, most) = (scored_bytes(shape), traits.binding_bytes);
+    if bytes <= most {
+        return Ok(());
+    }
+    let message = format!("cannot score texts: the logits of a step take {bytes} bytes, and it binds {most} at most");
+    Err(Error::Device { device: device.name.clone(), message })
+}
+
+impl Model {
+    /// How many tokens are computed at once where there are more; [`default_step_tokens`] at first. Fewer make shorter
+    /// steps and slower prompts; with 1, a prompt is computed as generated tokens are. More take more work space, and
+    /// make long prompts faster where routers choose.
+    ///
+    /// Fails where it is 0 or more than [`STEP_TOKENS`], or with a memory budget, which was reckoned with the default,
+    /// more than that, or more than the device can bind the activations of.
+    pub fn set_step_tokens(&mut self, tokens: u32) -> Result<()> {
+        let (most, why) = match &self.residency {
+            Some(residency) if residency.is_bounded() => {
+                (default_step_tokens(self.engine.traits()), " with a memory budget")
+            }
+            _ => (STEP_TOKENS, ""),
+        };
+        let fit = step_tokens(most, &self.shape, self.engine.traits());
+        let (most, why) = if fit < most { (fit, " for this model on this device") } else { (most, why) };
+        if !(1..=most).contains(&tokens) {
+            return Err(Error::argument("--ubatch-size", format!("1 to {most}{why}"), tokens));
+        }
+        self.step_tokens = tokens;
+        Ok(())
+    }
+
+    /// How many tokens are computed at once where there are more.
+    pub fn step_tokens(&self) -> u32 {
+        self.step_tokens
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +173,25 @@ mod tests {
         assert!(message.contains("at most 65536 tokens") && message.contains("keys of a layer"), "{message}");
         let message = refusal(131_072, CacheType::Q8, traits).expect("so is a layer in eight bits");
         assert!(message.contains("keys and values of a layer"), "{message}");
+    }
+
+    /// On a Mac, subgroups were taken to have four, and the message named eight whatever was needed.
+    #[test]
+    fn few_bits_are_refused_by_the_subgroups_that_there_are_and_that_are_needed() {
+        let check = |subgroup, head_dim| {
+            let shape = LlamaShape { head_dim, ..llama_8b() };
+            let traits = Traits { subgroup, ..Traits::LARGE_GPU };
+            let options = CacheOptions { context: 4096, cache_type: CacheType::Q8 };
+            options.check(&shape, traits).err().map(|error| error.to_string())
+        };
+        for subgroup in [16, 32, 64] {
+            assert_eq!([64, 128, 256].map(|head_dim| check(subgroup, head_dim)), [None, None, None], "{subgroup}");
+        }
+        assert_eq!([check(8, 64), check(8, 128)], [None, None]);
+        let message = "f16 for heads of 128 on a device with subgroups of 4, got q8, which needs 8";
+        assert!(check(4, 128).is_some_and(|found| found.ends_with(message)), "{:?}", check(4, 128));
+        let message = "f16 for heads of 256 on a device with subgroups of 8, got q8, which needs 16";
+        assert!(check(8, 256).is_some_and(|found| found.ends_with(message)), "{:?}", check(8, 256));
     }
 
     #[test]

@@ -105,9 +105,9 @@ impl Model {
     /// Loads every slice and the routers, where there are any, and makes an empty cache, in f16 where only a number of
     /// tokens is given; `on_bytes(done, total)` follows the loading.
     ///
-    /// Fails where the context is 0, more than the model was trained for or more than the device can hold, where its heads cannot be kept in the bits
-    /// asked for, where a file is damaged, where the device has no room, and where it was opened for int8 activations
-    /// and a workgroup's memory does not hold the model's inputs.
+    /// Fails where the context is 0, more than the model was trained for or more than the device can hold, where its
+    /// heads cannot be kept in the bits asked for, where a file is damaged, where the device has no room, and where it
+    /// was opened for int8 activations and a workgroup's memory does not hold the model's inputs.
     pub fn load(
         source: &dyn WeightSource,
         engine: Box<dyn Engine>,
@@ -208,33 +208,6 @@ impl Model {
         self.thresholds.is_some()
     }
 
-    /// How many tokens are computed at once where there are more; [`default_step_tokens`] at first. Fewer make shorter
-    /// steps and slower prompts; with 1, a prompt is computed as generated tokens are. More take more work space, and
-    /// make long prompts faster where routers choose.
-    ///
-    /// Fails where it is 0 or more than [`STEP_TOKENS`], or with a memory budget, which was reckoned with the default,
-    /// more than that, or more than the device can bind the activations of.
-    pub fn set_step_tokens(&mut self, tokens: u32) -> Result<()> {
-        let (most, why) = match &self.residency {
-            Some(residency) if residency.is_bounded() => {
-                (default_step_tokens(self.engine.traits()), " with a memory budget")
-            }
-            _ => (STEP_TOKENS, ""),
-        };
-        let fit = limits::step_tokens(most, &self.shape, self.engine.traits());
-        let (most, why) = if fit < most { (fit, " for this model on this device") } else { (most, why) };
-        if !(1..=most).contains(&tokens) {
-            return Err(Error::argument("--ubatch-size", format!("1 to {most}{why}"), tokens));
-        }
-        self.step_tokens = tokens;
-        Ok(())
-    }
-
-    /// How many tokens are computed at once where there are more.
-    pub fn step_tokens(&self) -> u32 {
-        self.step_tokens
-    }
-
     /// What is read of the weights from the next step on; the cache stays as it is.
     ///
     /// Fails where the plan is routed and the model has no routers; the plan before then stands.
@@ -286,11 +259,7 @@ impl Model {
     pub fn token_nll(&mut self, ids: &[u32]) -> Result<Scores> {
         self.check(ids, 0)?;
         assert!(ids.len() > 1, "a score has a token before it");
-        let (logits, most) = (llama::scored_bytes(&self.shape), self.engine.traits().binding_bytes);
-        if logits > most {
-            let message = format!("cannot score texts: the logits of a step take {logits} bytes, and {most} are bound");
-            return Err(Error::Device { device: self.engine.info().name.clone(), message });
-        }
+        limits::check_scores(&self.shape, self.device(), self.engine.traits())?;
         let (mut nll, mut top) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         let mut depths = Vec::new();
         let (inputs, targets) = (&ids[..ids.len() - 1], &ids[1..]);
