@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use edge_run::cpu;
-use edge_run::engine::Engine;
+use edge_run::engine::{Engine, Traits};
 use edge_run::gpu::{self, GpuOptions};
 use edge_run::kernels::gather_tokens;
 use edge_run::kernels::product::{Depths, Output, Product, Tiles, halves, in_tiles, tile_tokens};
@@ -88,7 +88,7 @@ fn prepare_packed(engine: &mut dyn Engine, weights: &[SlicedWeight], depth: Dept
     engine.write(told, bytemuck::bytes_of(&(depth.slices() as u32)));
     let y = recording.transient(u64::from(rows) * 4);
     let traits = engine.traits();
-    let spread = spread_asked(traits.subgroup).unwrap_or_else(|| Spread::of(traits, (rows, input), None));
+    let spread = spread_asked(traits).unwrap_or_else(|| Spread::of(traits, (rows, input), None));
     for weight in weights.iter().cycle().take(REPEATS as usize) {
         let projection = Projection { weight, input: Input::Plain(x), depth: told, spread };
         project_logits::record(&mut recording, traits, &projection, y.all());
@@ -118,11 +118,11 @@ fn number(word: &str) -> u32 {
 }
 
 /// WORKGROUP,LANES,ROWS,ROUNDS
-fn spread_asked(subgroup: u32) -> Option<Spread> {
+fn spread_asked(Traits { subgroup, processors, .. }: Traits) -> Option<Spread> {
     let asked = std::env::var("EDGE_RUN_SPREAD").ok()?;
     let numbers: Vec<u32> = asked.split(',').map(number).collect();
     let [workgroup, lanes, rows, rounds] = numbers[..] else { panic!("EDGE_RUN_SPREAD is four numbers, not {asked}") };
-    Some(Spread { workgroup, lanes, rows, rounds, subgroup })
+    Some(Spread { workgroup, lanes, rows, rounds, subgroup, processors })
 }
 
 fn shapes() -> Vec<(u32, u32)> {

@@ -149,7 +149,7 @@ fn main(place: Place) {
     }
 
     var best = highest;
-    for (var other = LANES; other < place.size; other *= 2u) {
+    for (var other = LANES; other < lanes_of(place); other *= 2u) {
         best = max(best, subgroupShuffleXor(best, other));
     }
     let shrink = exp(highest - best);
@@ -157,7 +157,7 @@ fn main(place: Place) {
     let middle = all_of((1024.0 + middle_of(VALUE_BITS)) * weights);
     sum.first = (sum.first - middle) * shrink;
     sum.second = (sum.second - middle) * shrink;
-    for (var other = LANES; other < place.size; other *= 2u) {
+    for (var other = LANES; other < lanes_of(place); other *= 2u) {
         total += subgroupShuffleXor(total, other);
     }
     let to = place.subgroup * HEAD_VEC4S + lane * 8u;
@@ -167,7 +167,7 @@ fn main(place: Place) {
             subgroup_sums[to + kept_four(place.lane)] = four;
         }
     } else {
-        for (var other = LANES; other < place.size; other *= 2u) {
+        for (var other = LANES; other < lanes_of(place); other *= 2u) {
             sum.first = add_across(sum.first, other);
             sum.second = add_across(sum.second, other);
         }

@@ -129,7 +129,7 @@ fn main(place: Place) {
         }
     }
 
-    for (var other = LANES; other < place.size; other *= 2u) {
+    for (var other = LANES; other < lanes_of(place); other *= 2u) {
         let theirs = subgroupShuffleXor(highest, other);
         let higher = max(highest, theirs);
         let shrink = exp(highest - higher);

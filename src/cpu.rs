@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use bytemuck::allocation::try_zeroed_vec;
+
 use crate::cancel::{CancelToken, Watch};
-use crate::engine::{Activations, DeviceInfo, DeviceKind, Engine, KernelTime, Traits};
+use crate::engine::{Activations, DeviceInfo, DeviceKind, Engine, KernelTime, Traits, USUAL_PROCESSORS};
 use crate::error::{Error, Result};
 use crate::format::MappedTensor;
 use crate::recording::{Access, Arguments, Bound, Buffer, Command, Dispatch, Prepared, Recording, Span, Ticket};
@@ -65,10 +67,29 @@ struct Owned {
 }
 
 impl Owned {
-    fn zeros(bytes: u64, counter: &Arc<AtomicU64>) -> Owned {
-        counter.fetch_add(bytes, Ordering::Relaxed);
-        Owned { words: vec![0; bytes.div_ceil(4) as usize], counter: counter.clone() }
+    /// Zeros, which take no memory before they are written. Fails where there is no room for them.
+    fn zeros(what: &str, bytes: u64, counter: &Arc<AtomicU64>) -> Result<Owned> {
+        let words = usize::try_from(bytes.div_ceil(4)).ok().and_then(|words| try_zeroed_vec(words).ok());
+        let words: Vec<u32> = words.ok_or_else(|| no_room(what, bytes))?;
+        counter.fetch_add(words.len() as u64 * 4, Ordering::Relaxed);
+        Ok(Owned { words, counter: counter.clone() })
     }
+}
+
+/// The error where memory is short.
+fn no_room(what: &str, bytes: u64) -> Error {
+    let message = format!("has no memory for {what}, which needs {bytes} bytes");
+    Error::Device { device: device().name, message }
+}
+
+/// Fails where there is no room for what the kernels' references take for themselves while they run: a few copies of
+/// what they write at most. What they take, they give back.
+fn check_scratch(recording: &Recording) -> Result<()> {
+    const COPIES: u64 = 2;
+    const LEAST_BYTES: u64 = 4 << 20;
+    let most = recording.transients().iter().map(|buffer| buffer.bytes()).max().unwrap_or(0);
+    let bytes = most.saturating_mul(COPIES).max(LEAST_BYTES);
+    Owned::zeros("the work of a step", bytes, &Arc::default()).map(|_| ())
 }
 
 impl Drop for Owned {
@@ -113,7 +134,10 @@ impl Engine for CpuEngine {
             cooperative_matrix: false,
             workgroup_invocations: u32::MAX,
             workgroup_bytes: u32::MAX,
+            processors: USUAL_PROCESSORS,
             binding_bytes: u64::MAX,
+            buffer_bytes: u64::MAX,
+            loop_rounds: u32::MAX,
         }
     }
 
@@ -125,9 +149,10 @@ impl Engine for CpuEngine {
         self.cancel = cancel;
     }
 
-    fn create(&mut self, _label: &str, bytes: u64) -> Result<Buffer> {
+    fn create(&mut self, label: &str, bytes: u64) -> Result<Buffer> {
+        let owned = Owned::zeros(label, bytes, &self.owned_bytes)?;
         let buffer = Buffer::new(bytes);
-        self.buffers.insert(buffer, Memory::Owned(Owned::zeros(bytes, &self.owned_bytes)));
+        self.buffers.insert(buffer, Memory::Owned(owned));
         Ok(buffer)
     }
 
@@ -163,8 +188,12 @@ impl Engine for CpuEngine {
     }
 
     fn prepare(&mut self, recording: Recording) -> Result<Prepared> {
-        let zeros = |buffer: &Buffer| (*buffer, Memory::Owned(Owned::zeros(buffer.bytes(), &self.owned_bytes)));
-        let transients = recording.transients().iter().map(zeros).collect();
+        let what = "the activations of a step";
+        let zeros = |buffer: &Buffer| {
+            Owned::zeros(what, buffer.bytes(), &self.owned_bytes).map(|owned| (*buffer, Memory::Owned(owned)))
+        };
+        let transients = recording.transients().iter().map(zeros).collect::<Result<_>>()?;
+        check_scratch(&recording)?;
         Ok(Prepared(Box::new(CpuPrepared { recording, transients })))
     }
 
@@ -173,12 +202,13 @@ impl Engine for CpuEngine {
     }
 
     fn submit(&mut self, prepared: &mut Prepared) -> Result<Ticket> {
-        let mut results: Vec<Vec<u8>> = Vec::new();
+        let mut results: Vec<Result<Vec<u8>>> = Vec::new();
         self.execute(prepared, &mut |engine, command, watch| match command {
             Command::Dispatch(dispatch) => engine.dispatch(dispatch, watch),
             Command::Clear(span) => engine.clear(*span),
-            Command::ReadBack(from) => results.push(engine.buffers[&from.buffer].bytes()[range(*from)].to_vec()),
+            Command::ReadBack(from) => results.push(copied(&engine.buffers[&from.buffer].bytes()[range(*from)])),
         })?;
+        let results = results.into_iter().collect::<Result<Vec<Vec<u8>>>>()?;
         Ok(Ticket(Box::new(results)))
     }
 
@@ -256,6 +286,14 @@ impl CpuEngine {
         drop(arguments);
         self.buffers.extend(written);
     }
+}
+
+/// A copy for the caller. Fails where there is no room for it.
+fn copied(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len()).map_err(|_| no_room("what a step reads back", bytes.len() as u64))?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
 }
 
 fn range(span: Span) -> std::ops::Range<usize> {

@@ -83,14 +83,32 @@ pub struct Traits {
     pub packed_dot: bool,
     /// What the engine was opened for.
     pub activations: Activations,
-    /// Invocations of a subgroup at least; 1 where kernels may not use subgroups.
+    /// Invocations of a subgroup at least, a power of two; 1 where kernels may not use subgroups.
     pub subgroup: u32,
+    /// Large workgroups that run side by side, none of which shares a processor with another.
+    pub processors: u32,
     /// Invocations that a workgroup may have.
     pub workgroup_invocations: u32,
     /// Bytes of memory that a workgroup may have.
     pub workgroup_bytes: u32,
     /// The longest range that one binding may have, in bytes.
     pub binding_bytes: u64,
+    /// The longest buffer that there may be, in bytes.
+    pub buffer_bytes: u64,
+    /// Rounds of all loops together after which an invocation is ended, silently, as some software renderers do; the
+    /// greatest number where there is no such end.
+    pub loop_rounds: u32,
+}
+
+/// [`Traits::processors`] where they were not counted: those of the GPU that the kernels were first made for, an H100.
+pub const USUAL_PROCESSORS: u32 = 132;
+
+impl Traits {
+    /// Workgroups that the rows of a single token's products are shared among, at most, where each should have a
+    /// processor for itself: one processor in 32 is left for what goes on beside.
+    pub fn row_workgroups(self) -> u32 {
+        (self.processors - self.processors / 32).max(1)
+    }
 }
 
 #[cfg(test)]
@@ -104,7 +122,10 @@ impl Traits {
         subgroup: 32,
         workgroup_invocations: 1024,
         workgroup_bytes: 48 << 10,
+        processors: USUAL_PROCESSORS,
         binding_bytes: 1 << 27,
+        buffer_bytes: 1 << 31,
+        loop_rounds: u32::MAX,
     };
 }
 

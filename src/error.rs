@@ -91,6 +91,21 @@ pub enum Error {
         /// The devices there are, in words.
         available: String,
     },
+    /// The device has no room for a model's keys and values.
+    #[error(
+        "{device} has no room for a context of {context} tokens, whose keys and values take {} MiB; a smaller one \
+         takes less: {message}", bytes.div_ceil(1 << 20)
+    )]
+    NoRoomForContext {
+        /// The adapter's name.
+        device: String,
+        /// Tokens that the context should hold.
+        context: u32,
+        /// Bytes of their keys and values.
+        bytes: u64,
+        /// What the device said.
+        message: String,
+    },
     /// The GPU or its driver refused or failed.
     #[error("{device}: {message}")]
     Device {

@@ -583,7 +583,7 @@ impl AttentionProblem {
             let width = shape.q_dim() + 2 * shape.kv_dim();
             let qkv = upload(engine, &uniform(rng, self.tokens * width));
             let positions = upload(engine, &self.positions());
-            let turns = upload(engine, &rope_cache::turns(&shape, CONTEXT));
+            let turns = upload(engine, &rope_cache::turns(&shape, 0..CONTEXT));
             let q = upload(engine, &vec![0f32; (self.tokens * shape.q_dim()) as usize]);
             let cache = vec![f16::ZERO; (shape.kv_dim() * CONTEXT) as usize];
             let (keys, values) = (upload(engine, &cache), upload(engine, &cache));

@@ -10,7 +10,7 @@ mod processors;
 
 use buffers::{far, floats, halves, random_routers, run, uniform, upload};
 use edge_run::cpu;
-use edge_run::engine::{Engine, Traits};
+use edge_run::engine::{Engine, Traits, USUAL_PROCESSORS};
 use edge_run::kernels::attention::Buffers;
 use edge_run::kernels::packed::Packed;
 use edge_run::kernels::product::{Depths, Output, Product};
@@ -46,7 +46,7 @@ fn traits(binding_bytes: u64) -> Traits {
 
 /// The GPU in an engine of its own.
 fn own_gpu() -> Option<Box<dyn Engine>> {
-    gpu::gpu().map(|_| edge_run::gpu::open(0, Default::default()).expect("the first adapter opens"))
+    gpu::gpu().map(|_| edge_run::gpu::open(0, gpu::options()).expect("the first adapter opens"))
 }
 
 /// A weight with random codes, and ranges about [-1, 1].
@@ -100,9 +100,9 @@ fn problem() -> impl Strategy<Value = Problem> {
     let binding_bytes = prop_oneof![Just(16384u64), Just(1 << 27)];
     // Subgroups of 8 at least; in the last spread, as on devices that have several sizes, they may be larger than told.
     let spread = prop_oneof![
-        Just(Spread { workgroup: 64, lanes: 8, rows: 2, rounds: 2, subgroup: 8 }),
-        Just(Spread { workgroup: 128, lanes: 4, rows: 4, rounds: 1, subgroup: 8 }),
-        Just(Spread { workgroup: 64, lanes: 4, rows: 2, rounds: 1, subgroup: 4 }),
+        Just(Spread { workgroup: 64, lanes: 8, rows: 2, rounds: 2, subgroup: 8, processors: USUAL_PROCESSORS }),
+        Just(Spread { workgroup: 128, lanes: 4, rows: 4, rounds: 1, subgroup: 8, processors: USUAL_PROCESSORS }),
+        Just(Spread { workgroup: 64, lanes: 4, rows: 2, rounds: 1, subgroup: 4, processors: USUAL_PROCESSORS }),
     ];
     (kind, sizes, choices, loudness, binding_bytes, spread).prop_map(
         |(kind, sizes, choices, loudness, binding_bytes, spread)| {
@@ -169,7 +169,7 @@ impl Problem {
             let control = upload(engine, &[closed, open, closed, open]).all();
             let positions = upload(engine, &[POSITION]).all();
             let shape = shape(self.eights);
-            let turns = upload(engine, &rope_cache::turns(&shape, CONTEXT)).all();
+            let turns = upload(engine, &rope_cache::turns(&shape, 0..CONTEXT)).all();
             let [q, keys, values] = [self.eights * 4, self.eights * CONTEXT, self.eights * CONTEXT]
                 .map(|eights| upload(engine, &vec![0u32; (eights * HEAD_DIM / 2) as usize]).all());
             let made = match self.kind {
@@ -287,7 +287,7 @@ proptest! {
 
 #[test]
 fn a_wrong_depth_weight_norm_and_output_are_noticed() {
-    let spread = Spread { workgroup: 64, lanes: 8, rows: 2, rounds: 2, subgroup: 8 };
+    let spread = Spread { workgroup: 64, lanes: 8, rows: 2, rounds: 2, subgroup: 8, processors: USUAL_PROCESSORS };
     for kind in [Kind::Logits, Kind::Residual, Kind::Gate, Kind::Qkv] {
         let sound = Problem {
             kind,

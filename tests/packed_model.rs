@@ -3,6 +3,8 @@
 mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
+#[path = "common/refusing.rs"]
+mod refusing;
 #[path = "common/routed.rs"]
 mod routed;
 
@@ -11,9 +13,9 @@ use std::path::Path;
 use edge_run::engine::{Activations, Engine};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
-use edge_run::model::Step;
+use edge_run::model::{CacheOptions, Step};
 use edge_run::shape::Site;
-use edge_run::{Model, PrecisionPlan, cpu};
+use edge_run::{CacheType, Model, PrecisionPlan, cpu};
 
 const TOKENS: usize = 40;
 const CONTEXT: u32 = 64;
@@ -198,4 +200,55 @@ fn activations_are_chosen_by_a_trial_that_a_file_remembers() {
     assert_ne!(chosen(Activations::Auto).activations_trial().unwrap().int8_us, 2_000_000);
     let entries: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     assert_eq!(entries.as_array().unwrap().len(), 2);
+}
+
+/// The plan stayed at the two bits of the trial.
+#[test]
+fn a_trial_that_fails_leaves_the_plan_as_it_was() {
+    if gpu::gpu().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path(), CONTEXT);
+    let gpu = edge_run::gpu::open(0, GpuOptions { as_hardware: true, ..GpuOptions::default() }).unwrap();
+    let (engine, refuses) = refusing::refusing(gpu);
+    let mut model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
+    model.set_plan(&PrecisionPlan::for_bits(6.0, false, "test").unwrap()).unwrap();
+    refuses.lose();
+    assert!(model.choose_activations(None).unwrap_err().to_string().contains("was lost"));
+    assert_eq!(model.activations_trial(), None);
+    refuses.find();
+    let step = model.next_logits(&[5], 0).unwrap();
+    assert!(depths(&model, &step).iter().all(|depth| *depth == 3), "six bits as before");
+    model.choose_activations(None).unwrap();
+    let step = model.next_logits(&[5], 0).unwrap();
+    assert!(depths(&model, &step).iter().all(|depth| *depth == 3), "and after one that does not fail");
+}
+
+/// Which way is faster depends on the cache's kernels too.
+#[test]
+fn each_type_of_cache_has_a_trial_of_its_own() {
+    if gpu::gpu().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let shape = edge_run::shape::LlamaShape {
+        heads: 2,
+        kv_heads: 2,
+        head_dim: 32,
+        max_context: CONTEXT,
+        ..common::tiny_shape(true)
+    };
+    common::TinyModel::new(shape, 11).write_hf(&dir.path().join("source"), safetensors::Dtype::F32, 1);
+    common::quantize_tiny(&dir.path().join("source"), &dir.path().join("model")).unwrap();
+    let (folder, file) = (ModelFolder::open(&dir.path().join("model")).unwrap(), dir.path().join("trials.json"));
+    for cache_type in [CacheType::F16, CacheType::Q8, CacheType::F16] {
+        let gpu = edge_run::gpu::open(0, GpuOptions { as_hardware: true, ..GpuOptions::default() }).unwrap();
+        let options = CacheOptions { context: CONTEXT, cache_type };
+        let mut model = Model::load(&folder, gpu, options, &mut |_, _| ()).unwrap();
+        model.choose_activations(Some(&file)).unwrap();
+    }
+    let entries: Vec<serde_json::Value> = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let types: Vec<&str> = entries.iter().map(|entry| entry["cache_type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["f16", "q8"]);
 }

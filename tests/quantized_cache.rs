@@ -33,7 +33,7 @@ const CONTEXT: u32 = 700;
 
 /// The CPU engine, and the GPU in an engine of its own.
 fn engines() -> Vec<Box<dyn Engine>> {
-    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, Default::default()).expect("the first adapter opens"));
+    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, gpu::options()).expect("the first adapter opens"));
     [cpu::open()].into_iter().chain(gpu).collect()
 }
 

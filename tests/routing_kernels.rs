@@ -234,7 +234,7 @@ fn what_routers_look_at_is_the_norm() {
     let expected = norm(cpu::open().as_mut(), of(false));
     let other = norm(cpu::open().as_mut(), RouteProblem { seed: 2, ..of(false) });
     for mut engine in
-        [cpu::open()].into_iter().chain(gpu::gpu().map(|_| edge_run::gpu::open(0, Default::default()).unwrap()))
+        [cpu::open()].into_iter().chain(gpu::gpu().map(|_| edge_run::gpu::open(0, gpu::options()).unwrap()))
     {
         let made = norm(engine.as_mut(), of(true));
         assert!(far(&made, &expected) < 1e-5 && far(&made, &other) > 0.1);
@@ -243,7 +243,7 @@ fn what_routers_look_at_is_the_norm() {
 
 #[test]
 fn a_deal_moves_depths_and_changes_none() {
-    for engine in [Some(cpu::open()), gpu::gpu().map(|_| edge_run::gpu::open(0, Default::default()).unwrap())] {
+    for engine in [Some(cpu::open()), gpu::gpu().map(|_| edge_run::gpu::open(0, gpu::options()).unwrap())] {
         let Some(mut engine) = engine else { continue };
         let mut own = run(engine.as_mut(), &sound().build());
         let mut dealt = run(engine.as_mut(), &RouteProblem { dealt: true, ..sound() }.build());

@@ -16,7 +16,9 @@ fn checked(kernel: &Kernel) -> (Module, ModuleInfo) {
     let module = kernels::module(kernel).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
     let more = match kernel.name {
         "matmul_matrix" | "attention_matrix" => kernels::MATRICES,
-        "matvec_vector" | "route_vector" | "attention_quantized" | "attention_split" => kernels::SUBGROUPS,
+        "matvec_vector" | "route_vector" | "probe_subgroups" | "attention_quantized" | "attention_split" => {
+            kernels::SUBGROUPS
+        }
         name if name.starts_with("project_") => kernels::SUBGROUPS,
         _ => Capabilities::empty(),
     };

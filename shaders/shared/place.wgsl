@@ -7,6 +7,11 @@ struct Place {
     @builtin(subgroup_invocation_id) lane: u32,
 }
 
+// Lanes of a subgroup that have an invocation: a subgroup may be larger than the workgroup.
+fn lanes_of(place: Place) -> u32 {
+    return min(place.size, WORKGROUP);
+}
+
 fn local_of(place: Place) -> u32 {
     return place.subgroup * place.size + place.lane;
 }

@@ -24,7 +24,7 @@ fn add_and_scatter(sum: Group, place: Place) -> vec4<f32> {
     let ac = swap_and_add(a, c, place.lane, 2u * LANES);
     let bd = swap_and_add(b, d, place.lane, 2u * LANES);
     var four = swap_and_add(ac, bd, place.lane, 4u * LANES);
-    for (var other = 8u * LANES; other < place.size; other *= 2u) {
+    for (var other = 8u * LANES; other < lanes_of(place); other *= 2u) {
         four += subgroupShuffleXor(four, other);
     }
     return four;

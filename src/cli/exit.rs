@@ -61,7 +61,7 @@ impl Exit {
             Error::Unsupported { .. } => Exit::Unsupported,
             Error::PromptTooLong { .. } => Exit::PromptTooLong,
             Error::NoSuchDevice { .. } => Exit::NoSuchDevice,
-            Error::Device { .. } | Error::NoNumbers { .. } => Exit::Device,
+            Error::Device { .. } | Error::NoNumbers { .. } | Error::NoRoomForContext { .. } => Exit::Device,
             Error::Stopped(_) => Exit::Stopped,
         }
     }

@@ -5,7 +5,7 @@ use super::devices;
 use super::paths::activations_file;
 use super::progress::{self, Unit};
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::ModelFolder;
 use crate::model::{CacheOptions, Model, WeightSource};
 
@@ -18,7 +18,22 @@ pub fn load(args: &ModelArgs, folder: &ModelFolder, context: u32) -> Result<Mode
 /// wanted, within `budget_bytes` for all that the model takes.
 pub fn load_base(args: &ModelArgs, folder: &ModelFolder, context: u32, budget_bytes: Option<u64>) -> Result<Model> {
     let engine = devices::open(args)?;
-    with_bar(args, |on_bytes| Model::load_base(folder, engine, cache(args, context), budget_bytes, on_bytes))
+    let model =
+        with_bar(args, |on_bytes| Model::load_base(folder, engine, cache(args, context), budget_bytes, on_bytes));
+    model.map_err(by_flag)
+}
+
+/// The error with the context called as the command line calls it.
+fn by_flag(error: Error) -> Error {
+    match error {
+        Error::InvalidArgument { name, expected, got } if name == "context" => {
+            Error::InvalidArgument { name: "--ctx-size".to_string(), expected, got }
+        }
+        Error::NoRoomForContext { device, context, bytes, message } => {
+            Error::NoRoomForContext { device, context, bytes, message: format!("{message} (-c sets the context)") }
+        }
+        other => other,
+    }
 }
 
 /// Loads a model from wherever it comes, with a bar and a cache of `context` tokens.

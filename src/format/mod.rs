@@ -39,6 +39,7 @@ mod summary;
 mod writer;
 
 pub use container::TensorPlace;
+pub use hash::sha256;
 pub use header::{HEADER_BYTES_MAX, parse_header};
 pub use manifest::{Calibration, FileEntry, Manifest, ModelSource, Quantization};
 pub use mapped::{MappedTensor, map_file};

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use wgpu::{Adapter, Backend, Backends, DeviceType, DownlevelFlags, Features, InstanceDescriptor};
 use wgpu::{CooperativeMatrixProperties, CooperativeScalarType};
 
-use crate::engine::{Activations, DeviceInfo, DeviceKind, Traits};
+use super::subgroups::Told;
+use crate::engine::{Activations, DeviceInfo, DeviceKind, Traits, USUAL_PROCESSORS};
 use crate::error::{Error, Result};
 use crate::kernels::{packed, project};
 
@@ -20,6 +21,8 @@ const MATRICES: Features =
 const MATRIX_SUBGROUP: u32 = 32;
 /// Storage buffers that a kernel binds at most.
 const STORAGE_BUFFERS: u32 = 8;
+/// Rounds of all its loops after which Mesa's llvmpipe ends an invocation (LP_MAX_TGSI_LOOP_ITERATIONS).
+const LLVMPIPE_ROUNDS: u32 = 65535;
 /// Features that make a difference and are reported.
 const REPORTED: [(&str, Features); 5] = [
     ("immediates", Features::IMMEDIATES),
@@ -32,7 +35,8 @@ const REPORTED: [(&str, Features); 5] = [
 /// Choices at the opening of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GpuOptions {
-    /// Compile shaders with bounds checks and loop limits, slower, for hunting faults.
+    /// Compile shaders with bounds checks and loop limits, and fill workgroup memory with NaNs before they begin,
+    /// slower, for hunting faults.
     pub checks: bool,
     /// Multiply by cooperative matrices in f16 where the adapter has them.
     pub cooperative_matrix: bool,
@@ -56,6 +60,8 @@ pub(super) struct Context {
     pub info: DeviceInfo,
     pub traits: Traits,
     pub options: GpuOptions,
+    /// What the driver tells of subgroups, where kernels may use them.
+    pub subgroups: Option<Told>,
     faults: Arc<Mutex<Option<String>>>,
 }
 
@@ -159,25 +165,35 @@ impl Context {
         let (device, queue) = opened.map_err(|e| refused(e.to_string()))?;
         let faults = record_faults(&device);
         let software = info.kind == DeviceKind::SoftwareRenderer && !options.as_hardware;
-        let subgroup = if features.contains(Features::SUBGROUP) { adapter.get_info().subgroup_min_size } else { 1 };
-        let binds = limits.max_storage_buffers_per_shader_stage;
-        let packs = subgroup >= packed::TEAM && binds >= project::STORAGE_BUFFERS;
-        if options.activations == Activations::Int8 && !packs {
-            let (team, needs) = (packed::TEAM, project::STORAGE_BUFFERS);
-            let message = format!("has subgroups of {subgroup} and binds {binds} storage buffers");
-            return Err(refused(format!("{message}; --activations int8 needs {team} and {needs}")));
-        }
+        let subgroups = features.contains(Features::SUBGROUP).then(|| Told::of(&adapter.get_info()));
         let traits = Traits {
             software,
-            packed_dot: packs,
+            packed_dot: false,
             activations: options.activations,
-            subgroup,
+            subgroup: 1,
             cooperative_matrix,
             workgroup_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            processors: USUAL_PROCESSORS,
             binding_bytes: limits.max_storage_buffer_binding_size,
+            buffer_bytes: limits.max_buffer_size,
+            loop_rounds: if info.name.contains("llvmpipe") { LLVMPIPE_ROUNDS } else { u32::MAX },
         };
-        Ok(Context { device, queue, info, traits, options, faults })
+        Ok(Context { device, queue, info, traits, options, subgroups, faults })
+    }
+
+    /// Takes subgroups to be so large, at least, and with that which kernels there are. Fails where int8 activations
+    /// were asked for and cannot be.
+    pub fn set_subgroup(&mut self, subgroup: u32) -> Result<()> {
+        let binds = self.device.limits().max_storage_buffers_per_shader_stage;
+        self.traits.subgroup = subgroup;
+        self.traits.packed_dot = subgroup >= packed::TEAM && binds >= project::STORAGE_BUFFERS;
+        if self.traits.activations == Activations::Int8 && !self.traits.packed_dot {
+            let (team, needs) = (packed::TEAM, project::STORAGE_BUFFERS);
+            let message = format!("has subgroups of {subgroup} and binds {binds} storage buffers");
+            return Err(self.fault(format!("{message}; --activations int8 needs {team} and {needs}")));
+        }
+        Ok(())
     }
 
     /// The first fault that the driver reported since the last call, as an error; ok if there was none.

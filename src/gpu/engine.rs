@@ -10,7 +10,7 @@ use super::cache::PipelineCache;
 use super::context::Context;
 use super::pace::Clock;
 use super::pipelines::{Pipeline, Pipelines};
-use super::pool::{Loan, Pool};
+use super::pool::{Loan, Pool, retire};
 use super::run::{Mapping, Pending, Run, STEP, SharedPace};
 use super::timestamps;
 use crate::cancel::CancelToken;
@@ -30,7 +30,7 @@ pub(super) struct GpuEngine {
     pipelines: Pipelines,
     buffers: HashMap<Buffer, wgpu::Buffer>,
     buffer_bytes: u64,
-    /// Bytes of destroyed buffers that submitted work may still read.
+    /// Bytes of destroyed buffers, and of those that pools let go of, that submitted work may still use.
     retiring_bytes: Arc<AtomicU64>,
     pool: Pool,
     /// The run that is not submitted as a whole. It comes before all that is written or submitted after it.
@@ -99,19 +99,26 @@ impl GpuEngine {
         let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let cache =
             cache.and_then(|folder| PipelineCache::open(&context.device, &context.device.adapter_info(), folder));
+        let read_back = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let retiring_bytes: Arc<AtomicU64> = Arc::default();
         GpuEngine {
             context,
             pipelines: Pipelines::new(cache),
             buffers: HashMap::new(),
             buffer_bytes: 0,
-            retiring_bytes: Arc::default(),
-            pool: Pool::new("transient", storage),
+            retiring_bytes: Arc::clone(&retiring_bytes),
+            pool: Pool::new("transient", storage, Arc::clone(&retiring_bytes)),
             pending: None,
             clock: Clock::new(Instant::now()),
             cancel: CancelToken::new(),
-            read_backs: Pool::new("read back", wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
+            read_backs: Pool::new("read back", read_back, retiring_bytes),
             staged_bytes: 0,
         }
+    }
+
+    /// What is open, to be told what was found out about it.
+    pub fn context_mut(&mut self) -> &mut Context {
+        &mut self.context
     }
 
     pub(super) fn encode(&self, steps: &[Step], read_back: Option<&Mapping>) -> wgpu::CommandBuffer {
@@ -185,11 +192,7 @@ impl Engine for GpuEngine {
         // wgpu keeps the memory until the submissions that use it are done, and frees it by itself.
         let bytes = buffer.bytes();
         self.buffer_bytes -= bytes;
-        self.retiring_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let retiring = Arc::clone(&self.retiring_bytes);
-        self.context.queue.on_submitted_work_done(move || {
-            retiring.fetch_sub(bytes, Ordering::Relaxed);
-        });
+        retire(&self.context, &self.retiring_bytes, bytes);
     }
 
     fn retiring_bytes(&mut self) -> Result<u64> {
@@ -227,10 +230,11 @@ impl Engine for GpuEngine {
     }
 
     fn prepare(&mut self, recording: Recording) -> Result<Prepared> {
-        let lend = |b: &Buffer| Ok((*b, self.pool.lend(&self.context, b.bytes())?));
-        let loans: Vec<(Buffer, Loan)> = recording.transients().iter().map(lend).collect::<Result<_>>()?;
+        let wanted: Vec<u64> = recording.transients().iter().map(|buffer| buffer.bytes()).collect();
+        let loans = self.pool.lend_all(&self.context, &wanted)?;
+        let lent = recording.transients().iter().zip(&loans);
         let transients: HashMap<Buffer, wgpu::Buffer> =
-            loans.iter().map(|(buffer, loan)| (*buffer, loan.buffer().clone())).collect();
+            lent.map(|(buffer, loan)| (*buffer, loan.buffer().clone())).collect();
         let lengths: Vec<u64> = recording
             .commands()
             .iter()
@@ -262,12 +266,11 @@ impl Engine for GpuEngine {
             });
         }
         self.context.check()?;
-        let transients = loans.into_iter().map(|(_, loan)| loan).collect();
         Ok(Prepared(Box::new(GpuPrepared {
             steps: steps.into(),
             pace: SharedPace::default(),
             read_back_lengths: lengths,
-            _transients: transients,
+            _transients: loans,
         })))
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::cache::PipelineCache;
 use super::context::Context;
+use super::poison::poison;
 use crate::error::Result;
 use crate::kernels;
 use crate::recording::{Access, Dispatch, Kernel};
@@ -58,7 +59,7 @@ impl Pipelines {
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &constants,
-                // Every kernel writes its workgroup memory before it reads it.
+                // Every kernel writes its workgroup memory before it reads it; with checks, poison shows where not.
                 zero_initialize_workgroup_memory: false,
             },
             cache: self.cache.as_ref().map(PipelineCache::get),
@@ -69,7 +70,10 @@ impl Pipelines {
 
     fn module(&mut self, context: &Context, kernel: &'static Kernel) -> Result<wgpu::ShaderModule> {
         if !self.modules.contains_key(kernel.name) {
-            let module = kernels::module(kernel).map_err(|message| context.fault(message))?;
+            let mut module = kernels::module(kernel).map_err(|message| context.fault(message))?;
+            if context.options.checks {
+                poison(&mut module);
+            }
             let descriptor = wgpu::ShaderModuleDescriptor {
                 label: Some(kernel.name),
                 source: wgpu::ShaderSource::Naga(std::borrow::Cow::Owned(module)),

@@ -89,7 +89,7 @@ pub fn record(
         return record_halves(recording, traits, shape, (tokens, reach), context, buffers);
     };
     if tokens == 1 && attention_quantized::fits(traits, kept.layout) {
-        let splits = (splits(shape, reach, context), context);
+        let splits = (splits(traits, shape, reach, context), context);
         return attention_quantized::record(recording, traits, shape, splits, buffers, kept);
     }
     let Buffers { positions, keys, values, .. } = buffers;
@@ -116,12 +116,26 @@ fn record_halves(
         attention_matrix::record(recording, shape, tokens, context, buffers);
         return None;
     }
-    let splits = splits(shape, reach, context);
+    let splits = splits(traits, shape, reach, context);
     attention_split::record(recording, traits, shape, (tokens, splits), context, buffers)
 }
 
-fn splits(shape: &LlamaShape, reach: Reach, context: u32) -> u32 {
-    if reach == Reach::Long { attention_split::splits(shape, context) } else { 1 }
+/// Positions that a token can look back on: as many as the device's loops last for, where it attends by this kernel.
+pub fn most_positions(traits: Traits, shape: &LlamaShape) -> u32 {
+    if traits.loop_rounds == u32::MAX || (!traits.software && attention_split::fits(traits)) {
+        return u32::MAX;
+    }
+    // Of a block of positions: the words of a key, each position for each word that an invocation has of the output,
+    // and what the reductions take with the last rounds, in which loops end.
+    const BLOCK: u32 = 64;
+    const REDUCTIONS: u32 = 20;
+    let words = shape.head_dim / 2;
+    let block = words + BLOCK * words.div_ceil(BLOCK) + REDUCTIONS;
+    (traits.loop_rounds - 2 * REDUCTIONS) / block * BLOCK
+}
+
+fn splits(traits: Traits, shape: &LlamaShape, reach: Reach, context: u32) -> u32 {
+    if reach == Reach::Long { attention_split::splits(traits, shape, context) } else { 1 }
 }
 
 /// Records the attention of `tokens` tokens by this kernel.

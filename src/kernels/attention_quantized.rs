@@ -33,12 +33,19 @@ pub static KERNEL: Kernel = Kernel {
 /// Invocations of a workgroup that has all positions, and that has some.
 const WORKGROUP: u32 = 256;
 const SPLIT_WORKGROUP: u32 = 512;
+/// Invocations that make a group of the token's own numbers ready, in one subgroup.
+const LEAST_SUBGROUP: u32 = 8;
 /// Subgroups of it at most, as what each comes to takes memory.
 const SUBGROUPS: u32 = 16;
 
-/// Whether the device can run the kernel: two teams are in a subgroup.
+/// Whether the device can run the kernel.
 pub fn fits(traits: Traits, layout: Layout) -> bool {
-    traits.subgroup >= 2 * lanes(layout) && traits.workgroup_invocations >= WORKGROUP
+    traits.subgroup >= least_subgroup(layout) && traits.workgroup_invocations >= WORKGROUP
+}
+
+/// Invocations that a subgroup has at least: two teams, and the eight that pack a group.
+pub fn least_subgroup(layout: Layout) -> u32 {
+    (2 * lanes(layout)).max(LEAST_SUBGROUP)
 }
 
 fn lanes(layout: Layout) -> u32 {

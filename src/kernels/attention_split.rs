@@ -39,17 +39,15 @@ pub(super) const SHARE: usize = 32;
 /// token took 1.6% longer with 4 KiB in each of 32 workgroups, and as long with 32 KiB. Why is not known; a processor
 /// may have to divide its memory anew between cache and workgroups where launches want other shares.
 const LEAST_BYTES: u32 = 16 << 10;
-/// Workgroups that a step of one token is cut into at most: one for each of the processors of a large GPU, as one of
-/// this size fills it.
-const WORKGROUPS: u32 = 128;
 /// Invocations of a subgroup that the kernel needs for the longest heads.
 const LEAST_SUBGROUP: u32 = 4;
 /// Positions that a split has at least in a full cache.
 const SPLIT_POSITIONS: u32 = 128;
 
-/// Splits for a step of one token, from what is known before its position is.
-pub fn splits(shape: &LlamaShape, context: u32) -> u32 {
-    (WORKGROUPS / shape.heads).min(context / SPLIT_POSITIONS).max(1)
+/// Splits for a step of one token, from what is known before its position is: as many as there are processors for the
+/// heads' workgroups, as one of this size fills one.
+pub fn splits(traits: Traits, shape: &LlamaShape, context: u32) -> u32 {
+    (traits.row_workgroups() / shape.heads).min(context / SPLIT_POSITIONS).max(1)
 }
 
 /// Whether the device can run the kernel.

@@ -26,13 +26,12 @@ const SMALL_TILE: u32 = 64;
 const LARGE_TILE: u32 = 128;
 /// Bytes of a workgroup's memory with large tiles.
 const LARGE_TILE_BYTES: u32 = 44 << 10;
-/// Workgroups that are enough to take large tiles.
-const WORKGROUPS: u32 = 128;
 
 /// Tokens of a tile for a product of so many rows and tokens.
 pub fn tile_tokens(traits: Traits, rows: u32, tokens: u32) -> u32 {
     let workgroups = u64::from(rows.div_ceil(LARGE_TILE)) * u64::from(tokens.div_ceil(LARGE_TILE));
-    let large = workgroups >= u64::from(WORKGROUPS) && traits.workgroup_bytes >= LARGE_TILE_BYTES;
+    let enough = workgroups >= u64::from(traits.row_workgroups());
+    let large = enough && traits.workgroup_bytes >= LARGE_TILE_BYTES;
     if large { LARGE_TILE } else { SMALL_TILE }
 }
 

@@ -19,6 +19,8 @@ pub mod matvec_sliced;
 pub mod matvec_vector;
 pub mod packed;
 pub mod parts;
+pub mod probe_processors;
+pub mod probe_subgroups;
 pub mod product;
 pub mod project;
 pub mod project_gate;
@@ -41,7 +43,7 @@ pub mod token_nll;
 
 mod shaders;
 
-pub use shaders::{BASELINE, MATRICES, SUBGROUPS, module};
+pub use shaders::{BASELINE, MATRICES, SUBGROUPS, fingerprint, module};
 
 use rayon::prelude::*;
 
@@ -52,7 +54,7 @@ use crate::recording::{Access, Kernel};
 pub const BY_MATRICES: [&Kernel; 2] = [&attention_matrix::KERNEL, &matmul_matrix::KERNEL];
 
 /// Every kernel that adapters without cooperative matrices can run.
-pub const ALL: [&Kernel; 26] = [
+pub const ALL: [&Kernel; 28] = [
     &attention::KERNEL,
     &attention_join::KERNEL,
     &attention_quantized::KERNEL,
@@ -66,6 +68,8 @@ pub const ALL: [&Kernel; 26] = [
     &matmul_tiled::KERNEL,
     &matvec_sliced::KERNEL,
     &matvec_vector::KERNEL,
+    &probe_processors::KERNEL,
+    &probe_subgroups::KERNEL,
     &project_gate::KERNEL,
     &project_logits::KERNEL,
     &project_qkv::KERNEL,

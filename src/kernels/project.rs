@@ -47,8 +47,6 @@ params! {
 pub(super) const SHARED_BINDINGS: usize = 7;
 /// Storage buffers that a projection binds at most, which is what [`project_qkv`](super::project_qkv) binds.
 pub const STORAGE_BUFFERS: u32 = 16;
-/// Workgroups up to which a team has rows for one round only: each packs the whole input.
-const WORKGROUPS: u32 = 128;
 /// Invocations of the smallest workgroup, where its memory leaves no choice, and the rows of one at least.
 const SMALLEST: u32 = 128;
 const LEAST_ROWS: u32 = 16;
@@ -119,14 +117,16 @@ pub struct Spread {
     pub rounds: u32,
     /// Invocations of a subgroup, at least.
     pub subgroup: u32,
+    /// Of the device: see [`Traits::processors`].
+    pub processors: u32,
 }
 
 impl Spread {
     /// What suits the weight of a site, or of none; a team has rows in pairs where they make one number.
     pub fn of(traits: Traits, (rows, input): (u32, u32), site: Option<Site>) -> Spread {
-        let subgroup = traits.subgroup;
+        let Traits { subgroup, processors, .. } = traits;
         if traits.software {
-            return Spread { workgroup: 32, lanes: 4, rows: 4, rounds: 1, subgroup };
+            return Spread { workgroup: 32, lanes: 4, rows: 4, rounds: 1, subgroup, processors };
         }
         // Large workgroups for long rows, as each packs the whole input; lanes enough for a row to be in flight at once
         // and not so many that they idle on short ones.
@@ -143,8 +143,10 @@ impl Spread {
         let spreads = sizes.flat_map(|workgroup| {
             let at_once = workgroup / lanes * team_rows;
             let least = LEAST_ROWS.div_ceil(at_once);
-            let rounds = rows.div_ceil(WORKGROUPS * at_once).clamp(least, workgroup / at_once);
-            [rounds, least].map(|rounds| Spread { workgroup, lanes, rows: team_rows, rounds, subgroup })
+            // Up to as many workgroups as have a processor each, a team has rows for one round only: each packs the
+            // whole input.
+            let rounds = rows.div_ceil(traits.row_workgroups() * at_once).clamp(least, workgroup / at_once);
+            [rounds, least].map(|rounds| Spread { workgroup, lanes, rows: team_rows, rounds, subgroup, processors })
         });
         let spreads: Vec<Spread> = spreads.collect();
         let fits = |spread: &&Spread| spread.workgroup_bytes(input, site) <= traits.workgroup_bytes;
@@ -175,7 +177,15 @@ impl Spread {
 
 /// Whether a model's projections can be computed by these kernels on the device.
 pub fn fits(traits: Traits, shape: &LlamaShape) -> bool {
-    traits.packed_dot && needed_bytes(traits, shape) <= traits.workgroup_bytes
+    traits.packed_dot
+        && needed_bytes(traits, shape) <= traits.workgroup_bytes
+        && bound_bytes(shape) <= traits.binding_bytes
+}
+
+/// Bytes of the longest range that the kernels bind of a layer: all of a slice, as its rows belong together. Ranges of
+/// groups are shorter.
+pub fn bound_bytes(shape: &LlamaShape) -> u64 {
+    Site::ALL.map(|site| site.weights(shape) / 4).into_iter().max().expect("a layer has sites")
 }
 
 /// Bytes of memory that a workgroup needs for the largest of a model's projections; the least there can be, where the
@@ -275,6 +285,7 @@ pub(super) fn multiply(args: &Arguments<'_>, p: &Params, slices: u32) -> Vec<f32
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::USUAL_PROCESSORS;
     use crate::shape::{Rope, RopeScaling};
 
     const ROWS: [u32; 8] = [1, 64, 576, 1536, 4096, 6144, 28672, 128_256];
@@ -282,7 +293,9 @@ mod tests {
 
     #[test]
     fn every_shape_gets_a_spread_that_the_shader_can_do() {
-        for (software, subgroup) in [(true, 4), (true, 8), (false, 4), (false, 8), (false, 32), (false, 64)] {
+        for (software, subgroup) in
+            [(true, 4), (true, 8), (false, 4), (false, 8), (false, 16), (false, 32), (false, 64)]
+        {
             let traits = Traits { software, subgroup, workgroup_bytes: 1 << 15, ..Traits::LARGE_GPU };
             for (rows, chunks) in ROWS.into_iter().flat_map(|rows| CHUNKS.map(|chunks| (rows, chunks))) {
                 let spread = Spread::of(traits, (rows, chunks * CHUNK), (rows > 64).then_some(Site::GateUp));
@@ -294,6 +307,40 @@ mod tests {
                 assert!(rows.div_ceil(spread.workgroup_rows()) <= 65535, "{rows} rows of {chunks} chunks");
             }
         }
+    }
+
+    #[test]
+    fn weights_that_one_binding_does_not_hold_are_left_to_products_that_split_them() {
+        // 70 billion weights: gate and up have 112 MiB of two bits a slice.
+        let shape = LlamaShape {
+            layers: 80,
+            model_dim: 8192,
+            ffn_dim: 28672,
+            heads: 64,
+            kv_heads: 8,
+            head_dim: 128,
+            vocab: 128_256,
+            max_context: 8192,
+            norm_eps: 1e-5,
+            tied_head: false,
+            rope: Rope { theta: 500_000.0, scaling: RopeScaling::default() },
+        };
+        let traits = Traits { workgroup_bytes: 96 << 10, ..Traits::LARGE_GPU };
+        assert_eq!(bound_bytes(&shape), 2 * 28672 * 8192 / 4);
+        assert!(fits(Traits { binding_bytes: 2 * 28672 * 8192 / 4, ..traits }, &shape));
+        assert!(!fits(Traits { binding_bytes: 2 * 28672 * 8192 / 4 - 1, ..traits }, &shape));
+    }
+
+    #[test]
+    fn small_gpus_have_fewer_workgroups_and_the_usual_one_as_many_as_ever() {
+        let workgroups = |processors| {
+            let traits = Traits { processors, ..Traits::LARGE_GPU };
+            [(6144, 4096), (128_256, 4096), (4096, 11008)].map(|dims| Spread::of(traits, dims, None).workgroups(dims.0))
+        };
+        assert_eq!(Traits::LARGE_GPU.row_workgroups(), 128);
+        assert_eq!(workgroups(USUAL_PROCESSORS), [96, 126, 128]);
+        // A workgroup has one row an invocation at most, so that large heads have more of them.
+        assert_eq!(workgroups(24), [24, 126, 22]);
     }
 
     #[test]
@@ -319,6 +366,6 @@ mod tests {
         let down = |bytes| Spread::of(traits(bytes), Site::Down.dims(&larger), Some(Site::Down));
         assert_eq!((down(31 << 10).workgroup, down(32 << 10).workgroup), (1024, 1024));
         let head = Spread::of(traits(48 << 10), (128_256, 4096), None);
-        assert!(head.workgroups(128_256) <= WORKGROUPS, "the input is packed in one wave: {head:?}");
+        assert!(head.workgroups(128_256) <= traits(0).row_workgroups(), "the input is packed in one wave: {head:?}");
     }
 }

@@ -1,5 +1,7 @@
 //! Rotary position embedding of queries and keys, and the store of keys and values into the cache.
 
+use std::ops::Range;
+
 use half::f16;
 
 use super::{WORKGROUP, params};
@@ -58,10 +60,10 @@ pub fn record(recording: &mut Recording, shape: &LlamaShape, tokens: u32, contex
     });
 }
 
-/// Cosine and sine of the turn of each pair at each position: [C, A/2, 2].
-pub fn turns(shape: &LlamaShape, context: u32) -> Vec<[f32; 2]> {
+/// Cosine and sine of the turn of each pair at each of these positions: [positions, A/2, 2].
+pub fn turns(shape: &LlamaShape, positions: Range<u32>) -> Vec<[f32; 2]> {
     let frequencies = shape.rope.frequencies(shape.head_dim);
-    let angles = (0..context).flat_map(|p| frequencies.iter().map(move |f| f64::from(p) * f64::from(*f)));
+    let angles = positions.flat_map(|p| frequencies.iter().map(move |f| f64::from(p) * f64::from(*f)));
     angles.map(|angle| [angle.cos() as f32, angle.sin() as f32]).collect()
 }
 

@@ -2,6 +2,7 @@
 
 use naga::valid::Capabilities;
 
+use crate::format::sha256;
 use crate::recording::Kernel;
 
 /// What every shader may rely on; adapters that lack it are not used.
@@ -41,6 +42,13 @@ const SHARED: [(&str, &str); 19] = [
 pub fn module(kernel: &Kernel) -> Result<naga::Module, String> {
     let text = with_imports(kernel.wgsl)?;
     naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string_with_path(&text, kernel.name))
+}
+
+/// A hash of all shaders, which changes with any of them.
+pub fn fingerprint() -> String {
+    let kernels = super::ALL.into_iter().chain(super::BY_MATRICES).map(|kernel| kernel.wgsl);
+    let texts: Vec<&str> = kernels.chain(SHARED.map(|(_, text)| text)).collect();
+    sha256(texts.join("\n").as_bytes())
 }
 
 /// The text with each import line replaced by the piece it names.

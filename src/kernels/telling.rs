@@ -11,14 +11,12 @@ use crate::routing::HIDDEN;
 
 /// Hidden units of a workgroup at least and at most, powers of two; the latter is the shader's constant.
 const UNITS: (u32, u32) = (2, 16);
-/// Workgroups that a large GPU runs at once, of which those with rows leave some.
-const AT_ONCE: u32 = 132;
 
-/// Hidden units of a workgroup of so many subgroups, one for each at most: as few as leave room on a large GPU for the
-/// workgroups of `routers` routers beside those with rows, so that they are done before these.
-fn units(subgroups: u32, with_rows: u32, routers: u32) -> u32 {
+/// Hidden units of a workgroup of so many subgroups, one for each at most: as few as leave room among the `processors`
+/// for the workgroups of `routers` routers beside those with rows, so that they are done before these.
+fn units(subgroups: u32, with_rows: u32, routers: u32, processors: u32) -> u32 {
     let most = subgroups.min(UNITS.1);
-    let fits = |units: &u32| with_rows + routers * HIDDEN / units <= AT_ONCE;
+    let fits = |units: &u32| with_rows + routers * HIDDEN / units <= processors;
     let sizes = std::iter::successors(Some(UNITS.0.min(most)), |units| (*units < most).then_some(units * 2));
     sizes.into_iter().find(fits).unwrap_or(most)
 }
@@ -64,7 +62,8 @@ impl Telling {
     pub fn new(recording: &mut Recording, projection: &Projection<'_>, told: Option<RoutersAt<'_>>) -> Telling {
         let Projection { weight, depth, spread, .. } = *projection;
         let routers = told.map_or(0, |told| told.count);
-        let units = units(spread.workgroup / spread.subgroup, spread.workgroups(weight.rows), routers);
+        let subgroups = spread.workgroup / spread.subgroup;
+        let units = units(subgroups, spread.workgroups(weight.rows), routers, spread.processors);
         let tellers = routers * HIDDEN / units;
         let constants = vec![("UNITS", units)];
         match told {
@@ -100,15 +99,17 @@ pub(super) fn tell(args: &Arguments<'_>, p: &Params, first: usize, hidden: &mut 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::USUAL_PROCESSORS;
 
     #[test]
     fn units_are_as_few_as_there_is_room_for_and_divide_those_of_a_router() {
         for (subgroups, with_rows, expected) in [(32, 128, 16), (16, 128, 16), (32, 96, 2), (4, 60, 2), (4, 128, 4)] {
-            assert_eq!(units(subgroups, with_rows, 2), expected, "{subgroups} subgroups beside {with_rows} workgroups");
+            let found = units(subgroups, with_rows, 2, USUAL_PROCESSORS);
+            assert_eq!(found, expected, "{subgroups} subgroups beside {with_rows} workgroups");
         }
         for subgroups in (0..=7).map(|power| 1 << power) {
             for with_rows in [1, 100, 116, 124, 1000] {
-                let units = units(subgroups, with_rows, 2);
+                let units = units(subgroups, with_rows, 2, USUAL_PROCESSORS);
                 assert!(HIDDEN.is_multiple_of(units) && units <= subgroups.min(UNITS.1), "{units}");
             }
         }

@@ -10,7 +10,7 @@ use super::{Kind, Model};
 use crate::engine::{Activations, DeviceInfo, Traits};
 use crate::error::{Error, Result};
 use crate::format::write_whole;
-use crate::kernels::project;
+use crate::kernels::{fingerprint, project};
 use crate::precision::{Depth, PrecisionPlan};
 use crate::sampling::{Choice, SamplerSettings};
 use crate::shape::LlamaShape;
@@ -46,10 +46,18 @@ struct Subject {
     device: String,
     backend: String,
     driver: String,
-    /// Of this program.
+    /// Of this program, and a hash of its shaders.
     version: String,
     shape: String,
     group: u32,
+    cache_type: String,
+}
+
+impl Subject {
+    /// Whether it is the same but for the version of the program.
+    fn renews(&self, other: &Subject) -> bool {
+        *self == Subject { version: self.version.clone(), ..other.clone() }
+    }
 }
 
 /// Whether a model's activations are packed where nothing was tried.
@@ -59,7 +67,12 @@ pub(super) fn untried(traits: Traits, shape: &LlamaShape) -> Result<bool> {
     let fits = project::fits(traits, shape);
     if traits.activations == Activations::Int8 && !fits {
         let (needs, has) = (project::needed_bytes(traits, shape), traits.workgroup_bytes);
-        let expected = format!("auto or f32 on a device whose workgroups have {has} bytes: this model needs {needs}");
+        let (bound, binds) = (project::bound_bytes(shape), traits.binding_bytes);
+        let expected = if bound > binds {
+            format!("auto or f32 on a device that binds {binds} bytes at once: this model needs {bound}")
+        } else {
+            format!("auto or f32 on a device whose workgroups have {has} bytes: this model needs {needs}")
+        };
         return Err(Error::argument("--activations", expected, "int8"));
     }
     Ok(match traits.activations {
@@ -81,8 +94,8 @@ impl Model {
     /// was opened for one of them, where it has one only, and on processors, for which the kernels of int8s are not
     /// made.
     ///
-    /// To be called before the first step and the first [`Model::set_plan`]: the cache's first position is written.
-    /// Fails where the device fails. A file that cannot be read or written is as none.
+    /// To be called before the first step: the cache's first position is written. Fails where the device fails; the
+    /// plan is as before then too. A file that cannot be read or written is as none.
     pub fn choose_activations(&mut self, file: Option<&Path>) -> Result<()> {
         let traits = self.engine.traits();
         if traits.activations != Activations::Auto || !untried(traits, &self.shape)? {
@@ -93,7 +106,8 @@ impl Model {
         let trial = match entries.iter().find(|known| known.of == of) {
             Some(known) => known.trial,
             None => {
-                let trial = self.try_activations().map_err(|e| e.within("loading"))?;
+                let trial = self.try_both_ways().map_err(|e| e.within("loading"))?;
+                entries.retain(|known| !of.renews(&known.of));
                 entries.push(Entry { of, trial });
                 // Where it cannot be kept, the next start tries again.
                 let _ = file.map(|file| keep(file, &entries));
@@ -117,6 +131,18 @@ impl Model {
         }
     }
 
+    /// The trial, after which the model reads what it read before, even where it fails.
+    fn try_both_ways(&mut self) -> Result<Trial> {
+        let (plan, packs) = (self.plan.clone(), self.packs);
+        let trial = self.try_activations();
+        self.set_packs(packs);
+        match plan {
+            Some(plan) => self.set_plan(&plan)?,
+            None => self.plan = None,
+        }
+        trial
+    }
+
     /// Runs the first token both ways, in turns.
     fn try_activations(&mut self) -> Result<Trial> {
         self.set_plan(&PrecisionPlan::uniform(Depth::ALL[0], "a trial of activations"))?;
@@ -137,7 +163,6 @@ impl Model {
                 }
             }
         }
-        self.plan = None;
         let [f32_us, int8_us] = [0, 1].map(|way: usize| ways[way].1.as_micros() as u64);
         Ok(Trial { f32_us, int8_us })
     }
@@ -150,9 +175,10 @@ impl Model {
             device: name.clone(),
             backend: backend.clone(),
             driver: driver.clone(),
-            version: env!("CARGO_PKG_VERSION").to_string(),
+            version: format!("{} {}", env!("CARGO_PKG_VERSION"), &fingerprint()[..16]),
             shape: dims.map(|dim| dim.to_string()).join("x"),
             group: self.group_size(),
+            cache_type: self.cache_type().to_string(),
         }
     }
 }
@@ -164,10 +190,12 @@ impl Trial {
     }
 }
 
-/// The trials in a file; none where it is not there or is no such file.
+/// The trials in a file; none where it is not there or is no such file. What another version wrote otherwise is left
+/// out.
 fn read(file: &Path) -> Vec<Entry> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or_default()
+    let entries: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap_or_default();
+    entries.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()).collect()
 }
 
 /// Writes the file, and its folder where there is none.
@@ -201,12 +229,20 @@ mod tests {
             version: "0".to_string(),
             shape: "1x2".to_string(),
             group: 64,
+            cache_type: "f16".to_string(),
         };
+        let newer = Subject { version: "1".to_string(), ..of.clone() };
+        assert!(newer.renews(&of) && !newer.renews(&Subject { group: 128, ..of.clone() }));
+        assert!(!Subject { cache_type: "q8".to_string(), ..of.clone() }.renews(&of), "each cache has a trial");
         let trial = Trial { f32_us: 150, int8_us: 125 };
         let other = Subject { driver: "2".to_string(), ..of.clone() };
         let entries = [of, other].map(|of| Entry { of, trial });
         keep(&file, &entries).unwrap();
         assert_eq!(read(&file), entries);
+        // As 0.1.0 wrote them first, without a type of cache.
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replacen("\"cache_type\"", "\"other\"", 1)).unwrap();
+        assert_eq!(read(&file), entries[1..]);
         std::fs::write(&file, "[{").unwrap();
         assert_eq!(read(&file), []);
     }

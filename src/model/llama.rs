@@ -18,6 +18,11 @@ use crate::shape::{LlamaShape, Site};
 /// Tokens whose logits exist at one time while a text is scored.
 const SCORED_TOKENS: u32 = 64;
 
+/// Bytes of the logits that exist at one time while a text is scored.
+pub(super) fn scored_bytes(shape: &LlamaShape) -> u64 {
+    u64::from(SCORED_TOKENS) * u64::from(shape.vocab) * 4
+}
+
 /// What a forward pass needs to be recorded.
 pub struct Llama<'a> {
     /// Dimensions and constants.

@@ -3,6 +3,7 @@
 mod activations;
 mod bits_read;
 mod decode;
+mod limits;
 mod llama;
 mod next_token;
 mod resident;
@@ -16,7 +17,7 @@ use rand::rngs::ChaCha12Rng;
 use rand::seq::SliceRandom;
 
 use crate::cancel::CancelToken;
-use crate::engine::{DeviceInfo, Engine, KernelTime};
+use crate::engine::{DeviceInfo, Engine, KernelTime, Traits};
 use crate::error::{Error, Result};
 use crate::kernels::attention::Reach;
 use crate::kernels::token_nll;
@@ -105,9 +106,10 @@ impl Model {
     /// Loads every slice and the routers, where there are any, and makes an empty cache, in f16 where only a number of
     /// tokens is given; `on_bytes(done, total)` follows the loading.
     ///
-    /// Fails where the context is 0 or more than the model was trained for, where its heads cannot be kept in the bits
-    /// asked for, where a file is damaged, where the device has no room, where it was opened for int8 activations and a
-    /// workgroup's memory does not hold the model's inputs, and where the engine's token asks for a stop.
+    /// Fails where the context is 0, more than the model was trained for or more than the device can hold, where its
+    /// heads cannot be kept in the bits asked for, where a file is damaged, where the device has no room, where it was
+    /// opened for int8 activations and a workgroup's memory does not hold the model's inputs, and where the engine's token
+    /// asks for a stop.
     pub fn load(
         source: &dyn WeightSource,
         engine: Box<dyn Engine>,
@@ -128,7 +130,8 @@ impl Model {
         let shape = source.shape().clone();
         cache.check(&shape, engine.traits())?;
         let packs = activations::untried(engine.traits(), &shape)?;
-        let step_tokens = default_step_tokens(engine.traits());
+        limits::check_tensors(&shape, source.group_size(), engine.info(), engine.traits())?;
+        let step_tokens = limits::step_tokens(default_step_tokens(engine.traits()), &shape, engine.traits());
         let weights = weights::load(source, engine.as_mut(), slices, on_bytes).map_err(|e| e.within("loading"))?;
         let cache = state::Cache::new(&shape, engine.as_mut(), cache)?;
         let inputs = state::Inputs::new(&shape, engine.as_mut(), cache.options.context)?;
@@ -173,6 +176,11 @@ impl Model {
         self.engine.info()
     }
 
+    /// What kernels are chosen by, of the device.
+    pub fn traits(&self) -> Traits {
+        self.engine.traits()
+    }
+
     /// Dimensions and constants.
     pub fn shape(&self) -> &LlamaShape {
         &self.shape
@@ -212,31 +220,6 @@ impl Model {
     /// Whether the model can follow a routed plan.
     pub fn has_routers(&self) -> bool {
         self.thresholds.is_some()
-    }
-
-    /// How many tokens are computed at once where there are more; [`default_step_tokens`] at first. Fewer make shorter
-    /// steps and slower prompts; with 1, a prompt is computed as generated tokens are. More take more work space, and
-    /// make long prompts faster where routers choose.
-    ///
-    /// Fails where it is 0 or more than [`STEP_TOKENS`], or with a memory budget, which was reckoned with the default,
-    /// more than that.
-    pub fn set_step_tokens(&mut self, tokens: u32) -> Result<()> {
-        let (most, why) = match &self.residency {
-            Some(residency) if residency.is_bounded() => {
-                (default_step_tokens(self.engine.traits()), " with a memory budget")
-            }
-            _ => (STEP_TOKENS, ""),
-        };
-        if !(1..=most).contains(&tokens) {
-            return Err(Error::argument("--ubatch-size", format!("1 to {most}{why}"), tokens));
-        }
-        self.step_tokens = tokens;
-        Ok(())
-    }
-
-    /// How many tokens are computed at once where there are more.
-    pub fn step_tokens(&self) -> u32 {
-        self.step_tokens
     }
 
     /// What is read of the weights from the next step on; the cache stays as it is.
@@ -291,6 +274,7 @@ impl Model {
     pub fn token_nll(&mut self, ids: &[u32]) -> Result<Scores> {
         self.check(ids, 0)?;
         assert!(ids.len() > 1, "a score has a token before it");
+        limits::check_scores(&self.shape, self.device(), self.engine.traits())?;
         let (mut nll, mut top) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         let mut depths = Vec::new();
         let (inputs, targets) = (&ids[..ids.len() - 1], &ids[1..]);

@@ -86,19 +86,19 @@ impl Model {
         let before = self.engine.allocated_bytes();
         // The kinds of steps of a generation, held together as they are kept together.
         let mut steps = Vec::new();
-        for tokens in [step, 1] {
-            let plans: &[bool] = if self.has_routers() { &[false, true] } else { &[false] };
+        let plans: &[bool] = if self.has_routers() { &[false, true] } else { &[false] };
+        for (tokens, reach) in [(step, Reach::Any), (1, Reach::Any), (1, Reach::Long)] {
             for &routed in plans {
                 for kind in [Kind::Fill, Kind::NextToken] {
-                    let pass = Pass { kind, tokens, routed, reach: Reach::of(tokens, self.cache.options.context - 1) };
-                    steps.push(self.engine.prepare(self.record(pass))?);
+                    steps.push(self.engine.prepare(self.record(Pass { kind, tokens, routed, reach }))?);
                 }
             }
         }
         let slices = parts.iter().flat_map(|part| &part.slices).flatten().map(|tensor| tensor.bytes);
         let on_their_way = (RING_BYTES + BOUNDARY_BYTES).min(slices.sum());
         let held = self.engine.allocated_bytes();
-        // The last step of a prompt has buffers of other lengths, which never take more.
+        // As much again: a step of another length takes buffers that are up to a quarter too long for it, and has them
+        // before the device has let go of those that were in their place; and steps under way read back.
         let least = held + (held - before) + on_their_way;
         let mib = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
         budget.checked_sub(least).ok_or_else(|| {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::bits_read::TokenDepths;
+use super::limits;
 use crate::engine::{Engine, Traits};
 use crate::error::{Error, Result};
 use crate::kernels::attention_quantized;
@@ -35,13 +36,14 @@ pub struct CacheOptions {
 }
 
 impl CacheOptions {
-    /// Fails where the context is 0 or more than the model was trained for, and where its heads cannot be cut into the
-    /// groups of a cache in few bits, or not on such a device.
+    /// Fails where the context is 0, more than the model was trained for or more than the device can hold or attend to,
+    /// and where its heads cannot be cut into the groups of a cache in few bits, or not on such a device.
     pub fn check(self, shape: &LlamaShape, traits: Traits) -> Result<()> {
         let CacheOptions { context, cache_type } = self;
         if context == 0 || context > shape.max_context {
-            return Err(Error::argument("--ctx-size", format!("1 to {}", shape.max_context), context));
+            return Err(Error::argument("context", format!("1 to {} tokens", shape.max_context), context));
         }
+        limits::check_context(self, shape, traits)?;
         let Some(layout) = Layout::of(cache_type, shape.head_dim) else { return Ok(()) };
         if !shape.head_dim.is_multiple_of(GROUP as u32) {
             let expected = format!("f16 for a model whose heads have no multiple of {GROUP} dimensions");
@@ -49,8 +51,9 @@ impl CacheOptions {
         }
         // What computes without subgroups runs the kernels' references.
         if traits.packed_dot && traits.subgroup > 1 && !attention_quantized::fits(traits, layout) {
-            let expected = format!("f16 for heads of {} on a device with subgroups of 8", shape.head_dim);
-            return Err(Error::argument("--cache-type", expected, cache_type));
+            let (needs, has) = (attention_quantized::least_subgroup(layout), traits.subgroup);
+            let expected = format!("f16 for heads of {} on a device with subgroups of {has}", shape.head_dim);
+            return Err(Error::argument("--cache-type", expected, format!("{cache_type}, which needs {needs}")));
         }
         Ok(())
     }
@@ -89,12 +92,21 @@ impl Cache {
     /// An empty cache, as options say that were checked. Fails where the device has no room.
     pub fn new(shape: &LlamaShape, engine: &mut dyn Engine, options: CacheOptions) -> Result<Cache> {
         let CacheOptions { context, cache_type } = options;
+        Cache::create(shape, engine, options).map_err(|error| match error {
+            Error::Device { device, message } => {
+                let bytes = u64::from(shape.layers) * u64::from(context) * token_bytes(cache_type, shape);
+                Error::NoRoomForContext { device, context, bytes, message }
+            }
+            other => other,
+        })
+    }
+
+    fn create(shape: &LlamaShape, engine: &mut dyn Engine, options: CacheOptions) -> Result<Cache> {
+        let CacheOptions { context, cache_type } = options;
         let layout = Layout::of(cache_type, shape.head_dim);
         let bytes = u64::from(shape.kv_dim()) * u64::from(context) * 2;
-        let turns = rope_cache::turns(shape, context);
-        let turns: &[u8] = bytemuck::cast_slice(&turns);
-        let turns_buffer = engine.create("turns", turns.len() as u64)?;
-        engine.write(turns_buffer.all(), turns);
+        let turns = engine.create("turns", u64::from(context) * u64::from(shape.head_dim) * 4)?;
+        write_turns(shape, engine, turns)?;
         let halves = |engine: &mut dyn Engine| -> Result<LayerCache> {
             Ok(LayerCache { keys: engine.create("keys", bytes)?, values: engine.create("values", bytes)?, kept: None })
         };
@@ -110,8 +122,21 @@ impl Cache {
                 (0..shape.layers).map(layer).collect::<Result<_>>()?
             }
         };
-        Ok(Cache { options, layers, turns: turns_buffer })
+        Ok(Cache { options, layers, turns })
     }
+}
+
+/// Fills the table of turns, a piece after the other, as all of it may be large.
+fn write_turns(shape: &LlamaShape, engine: &mut dyn Engine, turns: Buffer) -> Result<()> {
+    const PIECE: u64 = 1 << 14;
+    let row = u64::from(shape.head_dim) * 4;
+    let context = turns.bytes() / row;
+    for first in (0..context).step_by(PIECE as usize) {
+        let end = (first + PIECE).min(context);
+        let piece = rope_cache::turns(shape, first as u32..end as u32);
+        engine.upload(turns.span(first * row, (end - first) * row), bytemuck::cast_slice(&piece))?;
+    }
+    Ok(())
 }
 
 /// What the host tells the kernels of a step, and the depths that they read.

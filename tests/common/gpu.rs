@@ -1,10 +1,18 @@
 //! The GPU that tests run on, where there is one.
 
+#![allow(dead_code, reason = "each test program uses a part of this")]
+
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use edge_run::engine::Engine;
 use edge_run::gpu::{self, GpuOptions};
+
+/// How tests open a GPU of their own: with checks and poisoned workgroup memory where `EDGE_RUN_GPU_CHECKS` is set, else
+/// as users do.
+pub fn options() -> GpuOptions {
+    GpuOptions { checks: std::env::var_os("EDGE_RUN_GPU_CHECKS").is_some(), ..GpuOptions::default() }
+}
 
 /// The machine's first GPU or software renderer, for one test at a time.
 ///

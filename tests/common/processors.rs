@@ -1,6 +1,6 @@
 //! What recordings may be told of a device, where a test chooses it.
 
-use edge_run::engine::{Activations, Traits};
+use edge_run::engine::{Activations, Traits, USUAL_PROCESSORS};
 
 /// A device of processor cores with vectors of eight.
 pub const PROCESSORS: Traits = Traits {
@@ -11,5 +11,8 @@ pub const PROCESSORS: Traits = Traits {
     workgroup_bytes: 1 << 14,
     subgroup: 8,
     cooperative_matrix: false,
+    processors: USUAL_PROCESSORS,
     binding_bytes: 1 << 27,
+    buffer_bytes: 1 << 31,
+    loop_rounds: u32::MAX,
 };

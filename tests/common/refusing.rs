@@ -1,5 +1,7 @@
 //! An engine that refuses new buffers, or is lost, while it is told to.
 
+#![allow(dead_code, reason = "each test program uses a part of this")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,6 +26,11 @@ impl Refuses {
     /// No results any more.
     pub fn lose(&self) {
         self.lost.store(true, Ordering::Relaxed);
+    }
+
+    /// Results again.
+    pub fn find(&self) {
+        self.lost.store(false, Ordering::Relaxed);
     }
 }
 

@@ -1,0 +1,225 @@
+//! What of a model and its context the device can hold, found before any weight is read.
+
+use super::Model;
+use super::llama::scored_bytes;
+use super::state::{CacheOptions, STEP_TOKENS, default_step_tokens};
+use crate::engine::{DeviceInfo, Traits};
+use crate::error::{Error, Result};
+use crate::format::layout;
+use crate::kernels::quantized_cache::token_bytes;
+use crate::kernels::{attention, gather_tokens, product, sliced};
+use crate::precision::CacheType;
+use crate::shape::LlamaShape;
+
+/// A buffer whose length grows with the context.
+struct Growing {
+    what: &'static str,
+    /// Bytes for each token.
+    token_bytes: u64,
+    /// Bytes beside.
+    more_bytes: u64,
+}
+
+/// The buffers that grow with the context, as [`Cache`](super::state::Cache) and [`Inputs`](super::state::Inputs) make
+/// them. Every kernel that uses one binds all of it.
+fn growing(shape: &LlamaShape, cache_type: CacheType) -> Vec<Growing> {
+    let buffer = |what, token_bytes| Growing { what, token_bytes, more_bytes: 0 };
+    let mut all = vec![
+        buffer("keys of a layer", u64::from(shape.kv_dim()) * 2),
+        buffer("table of rotations", u64::from(shape.head_dim) * 4),
+        Growing { more_bytes: 4, ..buffer("list of tokens", 4) },
+    ];
+    if cache_type != CacheType::F16 {
+        all.push(buffer("keys and values of a layer", token_bytes(cache_type, shape)));
+    }
+    all
+}
+
+/// Fails where the context has a buffer that is longer than the device binds or makes, and where the device's loops end
+/// before an attention over all of it; says which context would do.
+pub(super) fn check_context(options: CacheOptions, shape: &LlamaShape, traits: Traits) -> Result<()> {
+    let CacheOptions { context, cache_type } = options;
+    let most_bytes = traits.binding_bytes.min(traits.buffer_bytes);
+    let most = |buffer: &Growing| most_bytes.saturating_sub(buffer.more_bytes) / buffer.token_bytes;
+    let buffers = growing(shape, cache_type);
+    let tightest = buffers.iter().min_by_key(|buffer| most(buffer)).expect("some buffers grow");
+    let rounds = attention::most_positions(traits, shape);
+    let tokens = most(tightest).min(u64::from(rounds)).min(u64::from(shape.max_context));
+    if u64::from(context) <= tokens {
+        return Ok(());
+    }
+    let why = if u64::from(rounds) < most(tightest) {
+        "this software renderer ends loops before an attention over more is done".to_string()
+    } else {
+        let Growing { what, token_bytes, more_bytes } = tightest;
+        let needed = u64::from(context) * token_bytes + more_bytes;
+        format!("the {what} need {needed} bytes for {context}, and this device binds {most_bytes} at most")
+    };
+    Err(Error::argument("context", format!("at most {tokens} tokens on this device ({why})"), context))
+}
+
+/// Fails where a tensor of the model is longer than a buffer of the device may be, naming it.
+pub(super) fn check_tensors(shape: &LlamaShape, group: u32, device: &DeviceInfo, traits: Traits) -> Result<()> {
+    // Those of the other slices are as long.
+    let tensors = layout::file_tensors(shape, group, false, 0);
+    let longest = tensors.into_iter().max_by_key(|tensor| tensor.bytes()).expect("a model has tensors");
+    if longest.bytes() <= traits.buffer_bytes {
+        return Ok(());
+    }
+    let (name, bytes, most) = (&longest.name, longest.bytes(), traits.buffer_bytes);
+    let message = format!("cannot hold this model: `{name}` needs a buffer of {bytes} bytes, and {most} is the most");
+    Err(Error::Device { device: device.name.clone(), message })
+}
+
+/// Tokens of a step, `asked` at most: fewer where a binding does not hold what so many tokens have of the widest
+/// activation.
+pub(super) fn step_tokens(asked: u32, shape: &LlamaShape, traits: Traits) -> u32 {
+    let widest = (2 * shape.ffn_dim).max(shape.q_dim() + 2 * shape.kv_dim()).max(shape.model_dim);
+    let inputs = shape.model_dim.max(shape.q_dim()).max(shape.ffn_dim);
+    let fits = |tokens: &u32| {
+        let entries = gather_tokens::entries(product::largest_tile(traits), *tokens);
+        let bytes = (u64::from(*tokens) * u64::from(widest) * 4).max(u64::from(entries) * u64::from(inputs) * 2);
+        bytes <= traits.binding_bytes.min(traits.buffer_bytes)
+    };
+    let fewer = std::iter::successors(Some(asked), |tokens| (*tokens > sliced::CHUNK).then_some(tokens / 2));
+    fewer.into_iter().find(fits).unwrap_or(asked.min(sliced::CHUNK))
+}
+
+/// Fails where a binding does not hold the logits of texts that are scored.
+pub(super) fn check_scores(shape: &LlamaShape, device: &DeviceInfo, traits: Traits) -> Result<()> {
+    let (bytes, most) = (scored_bytes(shape), traits.binding_bytes);
+    if bytes <= most {
+        return Ok(());
+    }
+    let message = format!("cannot score texts: the logits of a step take {bytes} bytes, and it binds {most} at most");
+    Err(Error::Device { device: device.name.clone(), message })
+}
+
+impl Model {
+    /// How many tokens are computed at once where there are more; [`default_step_tokens`] at first. Fewer make shorter
+    /// steps and slower prompts; with 1, a prompt is computed as generated tokens are. More take more work space, and
+    /// make long prompts faster where routers choose.
+    ///
+    /// Fails where it is 0 or more than [`STEP_TOKENS`], or with a memory budget, which was reckoned with the default,
+    /// more than that, or more than the device can bind the activations of.
+    pub fn set_step_tokens(&mut self, tokens: u32) -> Result<()> {
+        let (most, why) = match &self.residency {
+            Some(residency) if residency.is_bounded() => {
+                (default_step_tokens(self.engine.traits()), " with a memory budget")
+            }
+            _ => (STEP_TOKENS, ""),
+        };
+        let fit = step_tokens(most, &self.shape, self.engine.traits());
+        let (most, why) = if fit < most { (fit, " for this model on this device") } else { (most, why) };
+        if !(1..=most).contains(&tokens) {
+            return Err(Error::argument("--ubatch-size", format!("1 to {most}{why}"), tokens));
+        }
+        self.step_tokens = tokens;
+        Ok(())
+    }
+
+    /// How many tokens are computed at once where there are more.
+    pub fn step_tokens(&self) -> u32 {
+        self.step_tokens
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::{Rope, RopeScaling};
+
+    fn llama_8b() -> LlamaShape {
+        LlamaShape {
+            layers: 32,
+            model_dim: 4096,
+            ffn_dim: 14336,
+            heads: 32,
+            kv_heads: 8,
+            head_dim: 128,
+            vocab: 128_256,
+            max_context: 131_072,
+            norm_eps: 1e-5,
+            tied_head: false,
+            rope: Rope { theta: 500_000.0, scaling: RopeScaling::None },
+        }
+    }
+
+    fn refusal(context: u32, cache_type: CacheType, traits: Traits) -> Option<String> {
+        let options = CacheOptions { context, cache_type };
+        options.check(&llama_8b(), traits).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_cache_longer_than_a_binding_is_refused_with_the_longest_context_that_is_not() {
+        let traits = Traits { binding_bytes: 128 << 20, ..Traits::LARGE_GPU };
+        let message = refusal(131_072, CacheType::F16, traits).expect("256 MiB are bound");
+        assert_eq!(
+            message,
+            "context: expected at most 65536 tokens on this device (the keys of a layer need 268435456 bytes for \
+             131072, and this device binds 134217728 at most), got 131072"
+        );
+        assert_eq!(refusal(65536, CacheType::F16, traits), None);
+        assert!(refusal(65537, CacheType::F16, traits).is_some());
+        assert_eq!(refusal(131_072, CacheType::F16, Traits { binding_bytes: 256 << 20, ..traits }), None);
+        let short = Traits { binding_bytes: 256 << 20, buffer_bytes: 128 << 20, ..traits };
+        assert!(refusal(65537, CacheType::F16, short).is_some(), "a buffer has a longest length too");
+    }
+
+    #[test]
+    fn a_cache_in_few_bits_has_the_f16_of_a_layer_all_the_same() {
+        let traits = Traits { binding_bytes: 128 << 20, ..Traits::LARGE_GPU };
+        let message = refusal(131_072, CacheType::Q4, traits).expect("the f16 of a layer are 256 MiB");
+        assert!(message.contains("at most 65536 tokens") && message.contains("keys of a layer"), "{message}");
+        let message = refusal(131_072, CacheType::Q8, traits).expect("so is a layer in eight bits");
+        assert!(message.contains("keys and values of a layer"), "{message}");
+    }
+
+    /// On a Mac, subgroups were taken to have four, and the message named eight whatever was needed.
+    #[test]
+    fn few_bits_are_refused_by_the_subgroups_that_there_are_and_that_are_needed() {
+        let check = |subgroup, head_dim| {
+            let shape = LlamaShape { head_dim, ..llama_8b() };
+            let traits = Traits { subgroup, ..Traits::LARGE_GPU };
+            let options = CacheOptions { context: 4096, cache_type: CacheType::Q8 };
+            options.check(&shape, traits).err().map(|error| error.to_string())
+        };
+        for subgroup in [16, 32, 64] {
+            assert_eq!([64, 128, 256].map(|head_dim| check(subgroup, head_dim)), [None, None, None], "{subgroup}");
+        }
+        assert_eq!([check(8, 64), check(8, 128)], [None, None]);
+        let message = "f16 for heads of 128 on a device with subgroups of 4, got q8, which needs 8";
+        assert!(check(4, 128).is_some_and(|found| found.ends_with(message)), "{:?}", check(4, 128));
+        let message = "f16 for heads of 256 on a device with subgroups of 8, got q8, which needs 16";
+        assert!(check(8, 256).is_some_and(|found| found.ends_with(message)), "{:?}", check(8, 256));
+    }
+
+    #[test]
+    fn every_buffer_that_grows_with_the_context_is_looked_at() {
+        // One head for keys and values: the table of rotations is the longest.
+        let shape = LlamaShape { kv_heads: 1, heads: 16, head_dim: 256, max_context: 1 << 24, ..llama_8b() };
+        let traits = Traits { binding_bytes: 128 << 20, ..Traits::LARGE_GPU };
+        let options = CacheOptions { context: 1 << 18, cache_type: CacheType::F16 };
+        let message = options.check(&shape, traits).unwrap_err().to_string();
+        assert!(message.contains("at most 131072 tokens") && message.contains("table of rotations"), "{message}");
+    }
+
+    #[test]
+    fn a_tensor_longer_than_a_buffer_is_named() {
+        let device = DeviceInfo { name: "Small".into(), ..crate::cpu::device() };
+        let check =
+            |buffer_bytes| check_tensors(&llama_8b(), 64, &device, Traits { buffer_bytes, ..Traits::LARGE_GPU });
+        check(128_256 * 4096 / 4).unwrap();
+        let message = check(128_256 * 4096 / 4 - 1).unwrap_err().to_string();
+        assert!(message.starts_with("Small: cannot hold this model: `") && message.contains(".slice0`"), "{message}");
+    }
+
+    #[test]
+    fn steps_have_as_many_tokens_as_a_binding_holds() {
+        let traits = Traits { cooperative_matrix: true, ..Traits::LARGE_GPU };
+        let shape = llama_8b();
+        let tokens = |binding_bytes| step_tokens(2048, &shape, Traits { binding_bytes, ..traits });
+        assert_eq!([tokens(1 << 30), tokens(128 << 20), tokens(32 << 20)], [2048, 1024, 256]);
+        assert_eq!(step_tokens(512, &shape, traits), 512, "as many as were asked for, where they fit");
+    }
+}

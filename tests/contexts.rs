@@ -1,0 +1,135 @@
+//! Contexts that a device cannot do: they are refused before weights are read, and those that are taken come out right.
+
+#[path = "common/gpu.rs"]
+mod gpu;
+
+use edge_run::bench::Synthetic;
+use edge_run::engine::Engine;
+use edge_run::format::layout::TensorSpec;
+use edge_run::gpu::GpuOptions;
+use edge_run::kernels::attention::{self, Reach};
+use edge_run::model::WeightSource;
+use edge_run::recording::{Buffer, Recording};
+use edge_run::routing::Thresholds;
+use edge_run::shape::{LlamaShape, Rope, RopeScaling};
+use edge_run::{Error, Model, Result, cpu};
+use half::f16;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+fn own_gpu() -> Option<Box<dyn Engine>> {
+    gpu::gpu().map(|_| edge_run::gpu::open(0, GpuOptions::default()).unwrap())
+}
+
+fn one_head(context: u32) -> LlamaShape {
+    LlamaShape {
+        layers: 1,
+        model_dim: 64,
+        ffn_dim: 64,
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 64,
+        vocab: 300,
+        max_context: context,
+        norm_eps: 1e-5,
+        tied_head: true,
+        rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
+    }
+}
+
+/// Attention of a token at the last position of a context: the same keys and values on every engine.
+fn last_of(engine: &mut dyn Engine, context: u32) -> Vec<f32> {
+    let shape = one_head(context);
+    let mut rng = StdRng::seed_from_u64(11);
+    let mut numbers =
+        |count: u32| -> Vec<f16> { (0..count).map(|_| f16::from_f32(rng.random_range(-1.0f32..1.0))).collect() };
+    let filled = |engine: &mut dyn Engine, bytes: &[u8]| {
+        let buffer = engine.create("test", bytes.len() as u64).unwrap();
+        engine.write(buffer.all(), bytes);
+        buffer.all()
+    };
+    let q: Vec<f32> = numbers(64).into_iter().map(f16::to_f32).collect();
+    let [keys, values] = [numbers(context * 64), numbers(context * 64)];
+    let mut recording = Recording::new();
+    let y = recording.transient(64 * 4);
+    let buffers = attention::Buffers {
+        q: filled(engine, bytemuck::cast_slice(&q)),
+        positions: filled(engine, bytemuck::bytes_of(&(context - 1))),
+        keys: filled(engine, bytemuck::cast_slice(&keys)),
+        values: filled(engine, bytemuck::cast_slice(&values)),
+        y: y.all(),
+    };
+    let parts = attention::record(&mut recording, engine.traits(), &shape, (1, Reach::Any), context, buffers, None);
+    assert!(parts.is_none());
+    recording.read_back(y.all());
+    let mut prepared = engine.prepare(recording).unwrap();
+    bytemuck::pod_collect_to_vec(&engine.run(&mut prepared).unwrap()[0])
+}
+
+/// How far the GPU is from the processor, relative to the numbers' size: means of thousands are small.
+fn distance(gpu: &mut dyn Engine, context: u32) -> f32 {
+    let [got, expected] = [last_of(gpu, context), last_of(cpu::open().as_mut(), context)];
+    let size = expected.iter().fold(0f32, |size, number| size.max(number.abs()));
+    got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / size
+}
+
+/// Mesa's llvmpipe ends loops early, and says nothing.
+#[test]
+fn the_longest_context_that_is_taken_is_attended_to_the_end() {
+    let Some(mut gpu) = own_gpu() else { return };
+    let most = attention::most_positions(gpu.traits(), &one_head(1 << 24));
+    let is_llvmpipe = gpu.info().name.contains("llvmpipe");
+    assert_eq!(most < u32::MAX, is_llvmpipe, "the limit is of one driver");
+    if is_llvmpipe {
+        assert!(most > 30_000, "{most}");
+        let (within, beyond) = (distance(gpu.as_mut(), most), distance(gpu.as_mut(), most * 2));
+        assert!(within < 1e-3, "{within} at {most}");
+        assert!(beyond > 0.1, "this driver attends to the end now, so that the limit can go: {beyond}");
+    }
+}
+
+/// A model whose weights must not be looked at.
+struct Untouched(Synthetic);
+
+impl WeightSource for Untouched {
+    fn shape(&self) -> &LlamaShape {
+        self.0.shape()
+    }
+
+    fn group_size(&self) -> u32 {
+        self.0.group_size()
+    }
+
+    fn thresholds(&self) -> Option<&Thresholds> {
+        self.0.thresholds()
+    }
+
+    fn load(&self, _: &mut dyn Engine, _: usize, spec: &TensorSpec) -> Result<Buffer> {
+        panic!("{} is read", spec.name);
+    }
+}
+
+/// Gigabytes were read before a context was refused, in the driver's words.
+#[test]
+fn a_context_that_a_binding_does_not_hold_is_refused_before_weights_are_read() {
+    let Some(gpu) = own_gpu() else { return };
+    let traits = gpu.traits();
+    // A token's keys so long that as many as a model can have leave any binding.
+    let source = Untouched(Synthetic::parse("16384x16384x1x64x64x300", 1).unwrap());
+    let context = source.shape().max_context;
+    if u64::from(context) * 16384 * 2 <= traits.binding_bytes {
+        return;
+    }
+    let error = Model::load(&source, gpu, context, &mut |_, _| ()).err().expect("no such binding");
+    let Error::InvalidArgument { name, expected, got } = &error else { panic!("{error}") };
+    assert_eq!((name.as_str(), got.as_str()), ("context", "131072"));
+    let most: u32 = expected.split_whitespace().nth(2).unwrap().parse().unwrap();
+    assert!((1..context).contains(&most), "{error}");
+    // What is named as the longest is taken.
+    let source = Synthetic::parse("64x64x1x1x1x300", 1).unwrap();
+    let gpu = own_gpu().unwrap();
+    let most = attention::most_positions(gpu.traits(), source.shape()).min(context);
+    assert_eq!(Model::load(&source, gpu, most, &mut |_, _| ()).unwrap().context(), most);
+    let longer = Model::load(&source, own_gpu().unwrap(), most + 1, &mut |_, _| ());
+    assert!(longer.is_err());
+}

@@ -1,0 +1,146 @@
+//! What a model takes on a device, whatever it was asked before, and what becomes of a device that has no room.
+
+mod common;
+#[path = "common/gpu.rs"]
+mod gpu;
+
+use edge_run::bench::Synthetic;
+use edge_run::engine::{Activations, Engine};
+use edge_run::format::ModelFolder;
+use edge_run::gpu::GpuOptions;
+use edge_run::residency::Pace;
+use edge_run::sampling::Choice;
+use edge_run::text::SamplerSettings;
+use edge_run::{Error, Model, PrecisionPlan, cpu};
+
+const CONTEXT: u32 = 512;
+
+/// The GPU as it is, and with its kernels launched as on hardware.
+fn gpus() -> Vec<Box<dyn Engine>> {
+    let open = |as_hardware| {
+        let options = GpuOptions { as_hardware, activations: Activations::F32, ..GpuOptions::default() };
+        edge_run::gpu::open(0, options).unwrap()
+    };
+    gpu::gpu().map(|_| [false, true].map(open).into()).unwrap_or_default()
+}
+
+fn ids(count: u32) -> Vec<u32> {
+    (0..count).map(|i| 3 + (i * i * 7 + i * 13) % 250).collect()
+}
+
+fn plan(bits: f32) -> PrecisionPlan {
+    PrecisionPlan::for_bits(bits, false, "test").unwrap()
+}
+
+/// A hundred lengths from 17 to `most`, in no order.
+fn lengths(most: u32) -> impl Iterator<Item = u32> {
+    (0..100).map(move |i| 17 + i * 61 % (most - 16))
+}
+
+/// Prompts of each length took buffers of its own, which stayed.
+#[test]
+fn prompts_of_many_lengths_take_no_more_than_the_longest() {
+    for (engine, few) in gpus().into_iter().zip([1, 5]) {
+        let source = Synthetic::parse("256x1024x1x4x2x300", 3).unwrap();
+        let mut model = Model::load(&source, engine, CONTEXT, &mut |_, _| ()).unwrap();
+        model.set_plan(&plan(2.0)).unwrap();
+        model.next_logits(&ids(1), 0).unwrap();
+        let loaded = model.allocated_bytes();
+        let most = 300;
+        model.next_logits(&ids(most), 0).unwrap();
+        let work_space = model.allocated_bytes() - loaded;
+        assert!(work_space > 4 << 20, "a prompt takes work space: {work_space}");
+        let mut seen = std::collections::HashSet::new();
+        for tokens in lengths(most).step_by(few) {
+            seen.insert(tokens);
+            model.next_logits(&ids(tokens), 0).unwrap();
+            let bytes = model.allocated_bytes();
+            assert!(bytes <= loaded + work_space * 5 / 4, "{tokens} tokens: {bytes} of {loaded} + {work_space}");
+        }
+        assert!(seen.len() * few > 90, "{} lengths", seen.len());
+        // Work space of a prompt is let go of when shorter ones come.
+        for tokens in [20, 1] {
+            model.next_logits(&ids(tokens), 0).unwrap();
+        }
+        assert!(model.allocated_bytes() < loaded + work_space / 2);
+    }
+}
+
+/// The budget was reckoned with the work space of one length of prompts.
+#[test]
+fn a_budget_holds_at_every_token_after_prompts_of_many_lengths() {
+    let dir = tempfile::tempdir().unwrap();
+    let shape = edge_run::shape::LlamaShape {
+        model_dim: 256,
+        ffn_dim: 1024,
+        head_dim: 64,
+        max_context: CONTEXT,
+        ..common::tiny_shape(false)
+    };
+    common::TinyModel::new(shape, 5).write_hf(&dir.path().join("source"), safetensors::Dtype::F32, 1);
+    common::quantize_tiny(&dir.path().join("source"), &dir.path().join("model")).unwrap();
+    let folder = ModelFolder::open(&dir.path().join("model")).unwrap();
+    let load = |engine, budget| Model::load_base(&folder, engine, CONTEXT, Some(budget), &mut |_, _| ());
+    for (engine, probe) in gpus().into_iter().zip(gpus()) {
+        let message = load(probe, 1 << 16).err().expect("too little").to_string();
+        let words: Vec<&str> = message.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "MiB").unwrap();
+        let budget = words[at - 1].parse::<u64>().unwrap() << 20;
+        let mut model = load(engine, budget).unwrap();
+        model.set_plan(&plan(8.0)).unwrap();
+        let choice = Choice::new(&SamplerSettings::default(), 0);
+        for tokens in lengths(CONTEXT - 20).step_by(9) {
+            for ids in [ids(tokens), ids(1), ids(1)] {
+                let flight = model.begin_tokens(&ids, 0, &choice).unwrap();
+                model.advance(Pace::Units(1)).unwrap();
+                assert!(model.allocated_bytes() <= budget, "under way, {tokens} tokens");
+                model.finish(flight).unwrap();
+                let bytes = model.allocated_bytes();
+                assert!(bytes <= budget, "{tokens} tokens: {bytes} of {budget}");
+            }
+        }
+    }
+}
+
+/// A buffer that cannot be had ended the process.
+#[test]
+fn a_buffer_that_cannot_be_had_is_an_error_of_the_device() {
+    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, GpuOptions::default()).unwrap());
+    for mut engine in [cpu::open()].into_iter().chain(gpu) {
+        let before = engine.allocated_bytes();
+        for bytes in [1 << 60, u64::MAX - 3, u64::MAX] {
+            let error = engine.create("keys", bytes).unwrap_err();
+            assert!(matches!(&error, Error::Device { message, .. } if message.contains("keys")), "{error}");
+            let mut recording = edge_run::recording::Recording::new();
+            recording.transient(bytes);
+            let error = engine.prepare(recording).err().expect("no such transient");
+            assert!(matches!(error, Error::Device { .. }), "{error}");
+        }
+        assert_eq!(engine.allocated_bytes(), before);
+        engine.create("small", 64).expect("what is small fits all the same");
+    }
+}
+
+/// As where memory is short and the system promises none that it does not have.
+#[cfg(unix)]
+#[test]
+fn a_context_that_memory_does_not_hold_ends_the_program_with_the_code_of_the_device() {
+    let home = tempfile::tempdir().unwrap();
+    let shape = edge_run::shape::LlamaShape { max_context: 1 << 24, ..common::tiny_shape(true) };
+    common::TinyModel::new(shape, 7).write_hf(&home.path().join("source"), safetensors::Dtype::F32, 1);
+    let model = home.path().join("model");
+    common::quantize_tiny(&home.path().join("source"), &model).unwrap();
+    let run = |context: &str| {
+        let mut command = assert_cmd::Command::new("sh");
+        command.env("XDG_CONFIG_HOME", home.path()).env("XDG_CACHE_HOME", home.path());
+        let limited = "ulimit -v 2000000 && exec \"$@\"";
+        command.args(["-c", limited, "sh", env!("CARGO_BIN_EXE_edge-run"), "--device", "cpu", "--power-mode", "high"]);
+        command.arg("-m").arg(&model).args(["-n", "2", "-c", context, "-p", "hi"]).output().unwrap()
+    };
+    // Four buffers of a GiB, where all together may be less than two.
+    let output = run("0");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(8), "{words}");
+    assert!(words.contains("has no room for a context of 16777216 tokens") && words.contains("(-c sets"), "{words}");
+    assert_eq!(run("256").status.code(), Some(0), "a small context fits");
+}
