@@ -16,7 +16,7 @@ use counting::Counting;
 pub use edits::mutate;
 pub use gguf::edited as edited_gguf;
 pub use libfuzzer_sys;
-use readers::Target;
+use readers::TARGETS;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting::new();
@@ -34,7 +34,8 @@ pub fn start() {
 
 /// Reads an input of the target `name`, and ends the process where that is a fault.
 pub fn run(name: &str, input: &[u8]) {
-    let read = AssertUnwindSafe(|| Target::named(name).run(&ALLOCATOR, dir(), input));
+    let target = TARGETS.iter().find(|target| target.name == name).expect("a target of this name");
+    let read = AssertUnwindSafe(|| target.run(&ALLOCATOR, dir(), input));
     if std::panic::catch_unwind(read).is_err() {
         let panic = PANIC.lock().unwrap_or_else(PoisonError::into_inner);
         if known().iter().any(|known| panic.contains(known)) {

@@ -52,11 +52,6 @@ pub const TARGETS: [Target; 7] = [
 ];
 
 impl Target {
-    /// The target of this name; panics where there is none.
-    pub fn named(name: &str) -> &'static Target {
-        const { &TARGETS }.iter().find(|target| target.name == name).expect("a target of this name")
-    }
-
     /// Reads `input`, whose files are put into the folder `dir`. Panics where reading does, or takes too much memory.
     pub fn run(&self, allocator: &Counting, dir: &Path, input: &[u8]) -> Result<()> {
         let mut case = Case { dir: dir.to_path_buf(), bytes: input.len() };
