@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::Tokenizer;
 
-use super::{ChatTemplate, GenerationDefaults, Message};
+use super::{ChatTemplates, GenerationDefaults};
 use crate::error::{Error, Result};
-use crate::format::{CHAT_TEMPLATE_FILE, GENERATION_FILE, ModelFolder, TOKENIZER_FILE};
+use crate::format::{CHAT_TEMPLATE_FILE, CHAT_TEMPLATES_FILE, GENERATION_FILE, ModelFolder, TOKENIZER_FILE};
 
 /// The text of the files that make up a model's text side.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +18,8 @@ pub struct TextFiles<'a> {
     pub tokenizer: &'a str,
     /// `chat_template.jinja`
     pub template: Option<&'a str>,
+    /// `chat_templates.json`
+    pub templates: Option<&'a str>,
     /// `generation_config.json`
     pub generation: Option<&'a str>,
 }
@@ -25,10 +27,10 @@ pub struct TextFiles<'a> {
 /// Tokenizer, chat template and special tokens of a model.
 #[derive(Debug)]
 pub struct TextModel {
-    file: PathBuf,
-    tokenizer: Tokenizer,
+    pub(super) file: PathBuf,
+    pub(super) tokenizer: Tokenizer,
     special: HashSet<u32>,
-    template: Option<ChatTemplate>,
+    pub(super) templates: ChatTemplates,
     defaults: GenerationDefaults,
 }
 
@@ -39,11 +41,13 @@ impl TextModel {
             Error::damaged(folder.dir().join(TOKENIZER_FILE), "the file", "a tokenizer", "no file of this name")
         })?;
         let template = folder.read_text(CHAT_TEMPLATE_FILE)?;
+        let templates = folder.read_text(CHAT_TEMPLATES_FILE)?;
         let generation = folder.read_text(GENERATION_FILE)?;
         let text = TextModel::from_files(&TextFiles {
             folder: folder.dir(),
             tokenizer: &tokenizer,
             template: template.as_deref(),
+            templates: templates.as_deref(),
             generation: generation.as_deref(),
         })?;
         text.check_vocabulary(folder.shape().vocab)?;
@@ -60,11 +64,10 @@ impl TextModel {
         tokenizer.with_truncation(None).map_err(|e| Error::damaged(&file, "truncation", "none", e))?;
         let generation = files.folder.join(GENERATION_FILE);
         let defaults = files.generation.map(|text| GenerationDefaults::parse(&generation, text)).transpose()?;
-        let template = files.folder.join(CHAT_TEMPLATE_FILE);
-        let template = files.template.map(|source| ChatTemplate::new(&template, source)).transpose()?;
+        let templates = ChatTemplates::read(files.folder, files.template, files.templates)?;
         let added = tokenizer.get_added_tokens_decoder();
         let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
-        Ok(TextModel { file, tokenizer, special, template, defaults: defaults.unwrap_or_default() })
+        Ok(TextModel { file, tokenizer, special, templates, defaults: defaults.unwrap_or_default() })
     }
 
     /// Token ids of `text`; with `add_special`, those that the tokenizer puts around every text come with it.
@@ -80,20 +83,6 @@ impl TextModel {
     pub fn decode(&self, ids: &[u32]) -> String {
         // Decoders work on strings that the vocabulary itself gave them; one that refuses them has no text to give.
         self.tokenizer.decode(ids, true).unwrap_or_default()
-    }
-
-    /// The prompt that `messages` make, ready for the assistant's turn, if the model has a chat template. Its special
-    /// tokens are in the text: encode it without `add_special`.
-    pub fn render_chat(&self, messages: &[Message]) -> Result<Option<String>> {
-        let Some(template) = &self.template else { return Ok(None) };
-        let token = |id: Option<&u32>| id.and_then(|id| self.tokenizer.id_to_token(*id)).unwrap_or_default();
-        let (bos, eos) = (token(self.defaults.bos.as_ref()), token(self.defaults.end.first()));
-        template.render(messages, &bos, &eos).map(Some)
-    }
-
-    /// Whether the model has a chat template.
-    pub fn has_chat_template(&self) -> bool {
-        self.template.is_some()
     }
 
     /// Whether the token ends a turn or a text.
@@ -152,6 +141,7 @@ pub(super) mod test_models {
             folder: Path::new("model"),
             tokenizer: &tokenizer.to_string(),
             template,
+            templates: None,
             generation: Some(&json!({ "bos_token_id": end, "eos_token_id": end }).to_string()),
         })
         .unwrap()
@@ -212,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_tokenizer_is_named() {
-        let files = TextFiles { folder: Path::new("model"), tokenizer: "{}", template: None, generation: None };
+        let files = TextFiles { folder: Path::new("model"), tokenizer: "{}", template: None, templates: None, generation: None };
         let error = TextModel::from_files(&files).unwrap_err();
         assert!(matches!(&error, Error::Damaged { file, .. } if file.ends_with(TOKENIZER_FILE)), "{error}");
     }
