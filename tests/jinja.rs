@@ -40,7 +40,6 @@ const DIFFERENT: &[(&str, &[&str])] = &[
         "namespace(a=1) | tojson",
     ]),
     ("filters of texts take other values too", &["5 | indent", "none | indent", "['a', 'b'] | sum(start='')"]),
-    ("a joined float has no exponent", &["[1.5, 1e20] | join(' ')"]),
     ("texts cannot be unpacked", &[
         "{% set a, b = 'xy' %}{{ a }}{{ b }}",
         "{% for a, b in [(1, 2), [3, 4], 'xy'] %}{{ a }}{{ b }};{% endfor %}",
@@ -106,4 +105,12 @@ fn templates_and_expressions_render_as_jinja2_renders_them() {
             assert!(different.iter().any(|d| d == source), "{source:?} is no longer different, or no case: {reason}");
         }
     }
+}
+
+#[test]
+fn probe() {
+    let Ok(source) = std::env::var("TEMPLATE") else { return };
+    let begin = std::time::Instant::now();
+    let got = render(&source);
+    println!("{:?} {}", begin.elapsed(), match got { Ok(t) => format!("OK {}", t.len()), Err(e) => e.chars().take(150).collect() });
 }

@@ -17,7 +17,7 @@ use half::f16;
 use self::cut::Cut;
 use crate::error::{Error, Result};
 use crate::format::layout::{self, SlicedSpec};
-use crate::format::{CHAT_TEMPLATE_FILE, FolderWriter, GENERATION_FILE, Manifest, TOKENIZER_FILE};
+use crate::format::{CHAT_TEMPLATE_FILE, CHAT_TEMPLATES_FILE, FolderWriter, GENERATION_FILE, Manifest, TOKENIZER_FILE};
 use crate::precision::SLICES;
 use crate::shape::{LlamaShape, Site};
 
@@ -111,10 +111,16 @@ pub fn quantize(
 fn write_text(writer: &mut FolderWriter, text: &TextAssets) -> Result<()> {
     writer.add_text(TOKENIZER_FILE, &text.tokenizer)?;
     writer.add_text(GENERATION_FILE, &text.generation_config)?;
-    match &text.chat_template {
-        Some(template) => writer.add_text(CHAT_TEMPLATE_FILE, template),
-        None => Ok(()),
+    if let Some(template) = &text.chat_template {
+        writer.add_text(CHAT_TEMPLATE_FILE, template)?;
     }
+    if text.named_templates.is_empty() {
+        return Ok(());
+    }
+    let named: serde_json::Map<String, serde_json::Value> =
+        text.named_templates.iter().map(|(name, template)| (name.clone(), template.as_str().into())).collect();
+    let json = serde_json::to_string_pretty(&named).expect("a map of texts");
+    writer.add_text(CHAT_TEMPLATES_FILE, &(json + "\n"))
 }
 
 fn report(options: &Options, manifest: &Manifest, params: u64, begin: Instant) -> Report {

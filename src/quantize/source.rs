@@ -37,6 +37,8 @@ pub struct TextAssets {
     pub tokenizer: String,
     /// A Jinja template, if the source has one.
     pub chat_template: Option<String>,
+    /// Jinja templates that have names of their own, by name.
+    pub named_templates: Vec<(String, String)>,
     /// generation_config.json, with the special token ids.
     pub generation_config: String,
 }

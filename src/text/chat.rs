@@ -30,9 +30,9 @@ impl TextModel {
         self.templates.choose(file_or_name)
     }
 
-    /// A sentence that says why no conversation can be rendered, if the chat template in use cannot be compiled.
-    pub fn chat_template_fault(&self) -> Option<String> {
-        self.templates.in_use()?.fault()
+    /// A sentence for each chat template that cannot be compiled, and so renders no conversation. Compiles all of them.
+    pub fn chat_template_faults(&self) -> Vec<String> {
+        self.templates.faults()
     }
 
     /// The prompt that `messages` make, ready for the assistant's turn, if the model has a chat template. Its special
@@ -188,4 +188,4 @@ fn unmarked(text: &str, mark: char) -> (String, Vec<usize>) {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -240,4 +240,4 @@ fn is_marked(piece: &NormalizedString, own: &Range<usize>, marks: &[usize]) -> b
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

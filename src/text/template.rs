@@ -168,7 +168,9 @@ impl ChatTemplate {
 fn dictionary(message: &Message, form: ContentForm) -> Value {
     let content = match form {
         ContentForm::Text => Value::from(message.content.as_str()),
-        ContentForm::Parts => Value::from(vec![context! { r#type => "text", text => message.content.as_str() }]),
+        ContentForm::Parts => {
+            Value::from(vec![Value::from_pairs([("type", "text"), ("text", message.content.as_str())])])
+        }
     };
     context! { role => message.role.to_string(), content }
 }

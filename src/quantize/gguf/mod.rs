@@ -5,6 +5,7 @@ mod metadata;
 mod pretokenizer;
 mod sentencepiece;
 mod shape;
+mod templates;
 mod tokenizer;
 
 use std::collections::{BTreeSet, HashMap};

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
 use super::metadata::Metadata;
-use super::{pretokenizer, sentencepiece};
+use super::{pretokenizer, sentencepiece, templates};
 use crate::error::{Error, Result};
 use crate::quantize::source::TextAssets;
 
@@ -43,7 +43,8 @@ pub fn read(metadata: &Metadata, vocab: u32) -> Result<TextAssets> {
         .map_err(|fault| Error::damaged(metadata.path(), "tokenizer.ggml", "a sound vocabulary", fault))?;
     Ok(TextAssets {
         tokenizer,
-        chat_template: metadata.text("tokenizer.chat_template")?.map(String::from),
+        chat_template: templates::default(metadata)?,
+        named_templates: templates::named(metadata)?,
         generation_config: generation_config(metadata, &tokens, kind)?,
     })
 }

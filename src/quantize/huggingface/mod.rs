@@ -1,6 +1,7 @@
 //! Imports a folder as Hugging Face keeps models: config.json, safetensors files, tokenizer.json.
 
 mod config;
+mod templates;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -8,11 +8,11 @@ use tokenizers::Tokenizer;
 
 use super::config::CONFIG_FILE;
 use super::read_json;
+use super::templates::{self, Templates};
 use crate::error::{Error, Result};
-use crate::format::{CHAT_TEMPLATE_FILE, GENERATION_FILE, TOKENIZER_FILE};
+use crate::format::{GENERATION_FILE, TOKENIZER_FILE};
 use crate::quantize::source::TextAssets;
 
-const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 /// Ids that older folders have in config.json only.
 const SPECIAL_IDS: [&str; 3] = ["bos_token_id", "eos_token_id", "pad_token_id"];
 
@@ -21,7 +21,8 @@ pub fn read(dir: &Path) -> Result<TextAssets> {
     let path = dir.join(TOKENIZER_FILE);
     let tokenizer = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     Tokenizer::from_bytes(&tokenizer).map_err(|fault| Error::damaged(&path, "JSON", "a tokenizer", fault))?;
-    Ok(TextAssets { tokenizer, chat_template: chat_template(dir)?, generation_config: generation_config(dir)? })
+    let Templates { default: chat_template, named: named_templates } = templates::read(dir)?;
+    Ok(TextAssets { tokenizer, chat_template, named_templates, generation_config: generation_config(dir)? })
 }
 
 /// The folder's name, for a model that has no other.
@@ -38,24 +39,6 @@ pub fn licence(dir: &Path) -> Option<String> {
     let front_matter = lines.take_while(|line| line.trim_end() != "---");
     let licence = front_matter.filter_map(|line| line.strip_prefix("license:")).next()?;
     Some(licence.trim().trim_matches(['"', '\'']).to_string()).filter(|licence| !licence.is_empty())
-}
-
-fn chat_template(dir: &Path) -> Result<Option<String>> {
-    if let Some(template) = if_there(std::fs::read_to_string(dir.join(CHAT_TEMPLATE_FILE)), dir, CHAT_TEMPLATE_FILE)? {
-        return Ok(Some(template));
-    }
-    let path = dir.join(TOKENIZER_CONFIG_FILE);
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let config: Value = read_json(&path)?;
-    let named = |entry: &Value| (entry["name"] == "default").then(|| entry["template"].as_str().map(String::from));
-    match config.get("chat_template") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(template)) => Ok(Some(template.clone())),
-        Some(Value::Array(entries)) => Ok(entries.iter().find_map(named).flatten()),
-        Some(other) => Err(Error::damaged(path, "chat_template", "a text or a list of named texts", other)),
-    }
 }
 
 /// generation_config.json, with the special ids that only config.json has.
@@ -97,26 +80,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         files.iter().for_each(|(name, text)| std::fs::write(dir.path().join(name), text).unwrap());
         dir
-    }
-
-    #[test]
-    fn a_template_file_goes_before_the_tokenizer_s_configuration() {
-        let config = r#"{"chat_template": "old"}"#;
-        let both = folder(&[(CHAT_TEMPLATE_FILE, "new"), (TOKENIZER_CONFIG_FILE, config)]);
-        assert_eq!(chat_template(both.path()).unwrap().as_deref(), Some("new"));
-        let one = folder(&[(TOKENIZER_CONFIG_FILE, config)]);
-        assert_eq!(chat_template(one.path()).unwrap().as_deref(), Some("old"));
-        assert_eq!(chat_template(folder(&[]).path()).unwrap(), None);
-    }
-
-    #[test]
-    fn of_named_templates_the_default_one_is_taken() {
-        let config = json!({"chat_template": [
-            {"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]});
-        let named = folder(&[(TOKENIZER_CONFIG_FILE, &config.to_string())]);
-        assert_eq!(chat_template(named.path()).unwrap().as_deref(), Some("plain"));
-        let odd = folder(&[(TOKENIZER_CONFIG_FILE, r#"{"chat_template": 7}"#)]);
-        assert!(chat_template(odd.path()).unwrap_err().to_string().contains("chat_template"));
     }
 
     #[test]

@@ -13,6 +13,9 @@ use super::{filters, strings};
 /// The filter that stands for `'text' % value`, which minijinja has no operator for.
 pub(super) const PERCENT_FILTER: &str = "percent_format";
 
+/// The function around both sides of `~`: what minijinja itself makes of a list has no limit.
+pub(super) const TEXT_FUNCTION: &str = "text_of_value";
+
 /// Tests of minijinja that Jinja2 does not have.
 const FOREIGN_TESTS: [&str; 4] = ["safe", "int", "startingwith", "endingwith"];
 
@@ -29,6 +32,10 @@ pub(super) fn environment(fuel: u64) -> Environment<'static> {
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_function("dict", dict);
+    environment.add_function(TEXT_FUNCTION, |state: &State<'_, '_>, value: &Value| match value.kind() {
+        ValueKind::String | ValueKind::Undefined => Ok(value.clone()),
+        _ => text_of(state, value).map(Value::from),
+    });
     environment.add_function("cycler", |items: Rest<Value>| -> Answer<Value> {
         if items.is_empty() {
             return Err(refusal("cycler takes one value at least"));
@@ -86,8 +93,8 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
 }
 
 /// Templates call this for conversations that they do not take.
-fn raise_exception(message: String) -> Answer<Value> {
-    Err(refusal(message))
+fn raise_exception(state: &State<'_, '_>, message: &Value) -> Answer<Value> {
+    Err(refusal(text_of(state, message)?))
 }
 
 /// The local time in a format of C's `strftime`.

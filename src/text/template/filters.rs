@@ -6,13 +6,16 @@ use minijinja::{Environment, ErrorKind, State, filters};
 use super::json;
 use super::printf::filled;
 use super::python::{
-    Answer, bind, flag_argument, named, number_argument, refusal, repr, text_argument, text_of,
+    Answer, bind, charge, flag_argument, named, number_argument, refusal, repr, text_argument, text_of,
 };
-use super::strings::{replaced, trimmed};
+use super::strings::{self, replaced, trimmed};
 use super::text_filters;
 
 /// Filters of minijinja that Jinja2 does not have.
 const FOREIGN: [&str; 5] = ["split", "lines", "chain", "zip", "bool"];
+
+/// Bytes of a list of one value, a little more than they are.
+const VALUE_BYTES: usize = 128;
 
 /// What a filter is called with, after its value.
 pub(super) type Args = Rest<ValueOrKwargs>;
@@ -49,6 +52,13 @@ pub(super) fn add(environment: &mut Environment<'_>, percent: &'static str) {
         let filter = Value::from_function(filters::slice);
         in_order(state, filter, value, bind("slice", ["slices", "fill_with"], &args.into_values())?)
     });
+    environment.add_filter("join", join);
+    for name in ["upper", "lower", "title", "capitalize"] {
+        environment.add_filter(name, move |state: &State, value: &Value| -> Answer<String> {
+            let text = text_of(state, value)?;
+            Ok(strings::changed(&text, name).unwrap_or(text))
+        });
+    }
     text_filters::add(environment);
 }
 
@@ -68,6 +78,9 @@ fn by_name<const N: usize>(
 
 /// Calls a filter of minijinja that takes its arguments by their order only.
 fn in_order<const N: usize>(state: &mut State, filter: Value, value: &Value, given: [Option<Value>; N]) -> Answer<Value> {
+    // Both fill up lists, of so many values.
+    let count = given.first().and_then(Option::as_ref).and_then(Value::as_usize).unwrap_or(0);
+    charge(state, count.saturating_mul(VALUE_BYTES))?;
     let args: Vec<Value> = std::iter::once(value.clone()).chain(given.into_iter().map_while(|value| value)).collect();
     filter.call(state, &args)
 }
@@ -168,6 +181,28 @@ fn float(value: &Value, args: Args) -> Answer<Value> {
         _ => None,
     };
     Ok(number.map_or_else(|| default.unwrap_or_else(|| Value::from(0.0)), Value::from))
+}
+
+fn join(state: &State, value: &Value, args: Args) -> Answer<Value> {
+    let [between, attribute] = bind("join", ["d", "attribute"], &args.into_values())?;
+    let between = between.map_or(Ok(String::new()), |between| text_of(state, &between))?;
+    let attribute = attribute.filter(|attribute| !attribute.is_none());
+    let mut joined = String::new();
+    for (i, item) in value.try_iter()?.checked().enumerate() {
+        let mut item = item?;
+        if let Some(attribute) = &attribute {
+            for part in text_of(state, attribute)?.split('.') {
+                let key = part.parse::<i64>().map_or_else(|_| Value::from(part), Value::from);
+                item = item.get_item(&key)?;
+            }
+        }
+        let text = text_of(state, &item)?;
+        charge(state, between.len() + text.len())?;
+        state.consume_fuel(1)?;
+        joined.push_str(if i == 0 { "" } else { &between });
+        joined.push_str(&text);
+    }
+    Ok(Value::from(joined))
 }
 
 fn list(state: &State, value: Value) -> Answer<Value> {

@@ -72,9 +72,9 @@ impl ChatTemplates {
         Ok(self.chosen.as_ref())
     }
 
-    /// The template in use, if one is.
-    pub fn in_use(&self) -> Option<&ChatTemplate> {
-        self.chosen.as_ref()
+    /// Why those that cannot be compiled cannot.
+    pub fn faults(&self) -> Vec<String> {
+        self.named.iter().filter_map(|(_, template)| template.fault()).collect()
     }
 
     /// Uses the template in the file `file_or_name`, or where there is no such file the one of that name.

@@ -1,9 +1,10 @@
 //! A template's source as minijinja takes it: line ends, tags and operators that Jinja2 knows and minijinja does not.
 
-use super::environment::PERCENT_FILTER;
+use super::environment::{PERCENT_FILTER, TEXT_FUNCTION};
 
-/// `source` with its byte order mark dropped, its line ends those of Unix, `generation` blocks as plain scopes, and
-/// `'text' % value` as a call of the filter [`PERCENT_FILTER`]. Lines keep their numbers.
+/// `source` with its byte order mark dropped, its line ends those of Unix, `generation` blocks as plain scopes,
+/// `'text' % value` as a call of the filter [`PERCENT_FILTER`], and both sides of `~` as calls of [`TEXT_FUNCTION`],
+/// which writes values as Python does and within the fuel. Lines keep their numbers.
 pub(super) fn prepare(source: &str) -> String {
     let source = source.strip_prefix('\u{feff}').unwrap_or(source);
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
@@ -77,8 +78,13 @@ fn code(rest: &str, close: &str, out: &mut String) -> usize {
         out.push_str(rest);
         return rest.len();
     };
-    out.push_str(&rest[..2]);
-    rewrite(rest, &tokens, 2, length - 2, out);
+    // The sign of white space and the word that a tag begins with are no part of an expression.
+    let signed = tokens.first().is_some_and(|token| token.start == 2 && matches!(rest.as_bytes()[2], b'-' | b'+'));
+    let mut first = usize::from(signed);
+    first += usize::from(close == "%}" && tokens.get(first).is_some_and(|token| token.kind == Kind::Word));
+    let from = first.checked_sub(1).map_or(2, |last| tokens[last].end);
+    out.push_str(&rest[..from]);
+    rewrite(rest, &tokens[first..], from, length - 2, out);
     out.push_str(close);
     length
 }
@@ -151,8 +157,59 @@ fn tokens(rest: &str, close: &str) -> Option<(Vec<Token>, usize)> {
     None
 }
 
-/// Copies `source[from..to]`, which `tokens` are the pieces of, with `'text' % value` as a filter.
+/// Copies `source[from..to]`, which `tokens` are the pieces of, with what minijinja has no operator for as calls.
 fn rewrite(source: &str, tokens: &[Token], from: usize, to: usize, out: &mut String) {
+    let (mut copied, mut i) = (from, 0);
+    while i < tokens.len() {
+        let end = side_after(source, tokens, i);
+        let tilde = |i: usize| tokens.get(i).is_some_and(|token| &source[token.start..token.end] == "~");
+        if i < end && (tilde(end) || (i > 0 && tilde(i - 1))) {
+            let (start, stop) = (tokens[i].start, tokens[end - 1].end);
+            out.push_str(&source[copied..start]);
+            out.push_str(TEXT_FUNCTION);
+            out.push('(');
+            formats(source, &tokens[i..end], start, stop, out);
+            out.push(')');
+            copied = stop;
+        } else if i < end {
+            formats(source, &tokens[i..end], copied, tokens[end - 1].end, out);
+            copied = tokens[end - 1].end;
+        }
+        // The piece that ends the side.
+        if let Some(token) = tokens.get(end) {
+            out.push_str(&source[copied..token.end]);
+            copied = token.end;
+        }
+        i = end + 1;
+    }
+    out.push_str(&source[copied..to]);
+}
+
+/// The index after what may stand on one side of `~`, which begins at `i`: all up to an operator that binds less.
+fn side_after(source: &str, tokens: &[Token], i: usize) -> usize {
+    let text = |token: &Token| &source[token.start..token.end];
+    let mut at = i;
+    while let Some(token) = tokens.get(at) {
+        let before = at.checked_sub(1).filter(|before| *before >= i).map(|before| &tokens[before]);
+        // A sign is one of a number where no operand is before it.
+        let operand_before = before.is_some_and(|b| matches!(b.kind, Kind::Text | Kind::Number | Kind::Close) || (b.kind == Kind::Word && !is_operator(text(b))));
+        let after_is = before.is_some_and(|b| text(b) == "is");
+        match (token.kind, text(token)) {
+            (Kind::Open, _) => at = closing(tokens, at),
+            (Kind::Sign, "~" | "," | ":" | "=" | "!" | "<" | ">") => return at,
+            (Kind::Sign, "+" | "-") if operand_before => return at,
+            (Kind::Word, "is") => {}
+            (Kind::Word, "not") if after_is => {}
+            (Kind::Word, word) if is_operator(word) && !matches!(before.map(text), Some("." | "|" | "is")) => return at,
+            _ => {}
+        }
+        at += 1;
+    }
+    at.min(tokens.len())
+}
+
+/// Copies `source[from..to]`, one side of an operator, with `'text' % value` as a filter.
+fn formats(source: &str, tokens: &[Token], from: usize, to: usize, out: &mut String) {
     let text = |token: &Token| &source[token.start..token.end];
     let (mut copied, mut i) = (from, 0);
     // Where in `out` the operand before the token begins, and whether it is nothing but literal text.
@@ -164,12 +221,12 @@ fn rewrite(source: &str, tokens: &[Token], from: usize, to: usize, out: &mut Str
         match token.kind {
             Kind::Sign if text(token) == "%" && operand.is_some() => {
                 let right = operand_after(source, tokens, i + 1);
-                let formats = matches!(operand, Some((_, true))) || is_text_or_tuple(source, &tokens[i + 1..right]);
-                if let (Some((start, _)), true, Some(last)) = (operand, formats, tokens[i + 1..right].last()) {
+                let fills = matches!(operand, Some((_, true))) || is_text_or_tuple(source, &tokens[i + 1..right]);
+                if let (Some((start, _)), true, Some(last)) = (operand, fills, tokens[i + 1..right].last()) {
                     out.insert(start, '(');
                     out.truncate(out.trim_end_matches([' ', '\t']).len());
                     out.push_str(&format!("|{PERCENT_FILTER}("));
-                    rewrite(source, &tokens[i + 1..right], token.end, last.end, out);
+                    formats(source, &tokens[i + 1..right], token.end, last.end, out);
                     out.push_str("))");
                     (copied, i, operand) = (last.end, right, Some((start, false)));
                     continue;
@@ -253,7 +310,7 @@ fn is_text_or_tuple(source: &str, operand: &[Token]) -> bool {
 
 /// Whether a word stands between operands.
 fn is_operator(word: &str) -> bool {
-    matches!(word, "and" | "or" | "not" | "in" | "is" | "if" | "elif" | "else" | "set" | "for" | "call" | "filter")
+    matches!(word, "and" | "or" | "not" | "in" | "is" | "if" | "else" | "recursive")
 }
 
 #[cfg(test)]
@@ -279,6 +336,12 @@ mod tests {
         let filter = PERCENT_FILTER;
         assert_eq!(prepare("{{ '%s' % x.y[0] | f(1) + 2 }}"), format!("{{{{ ('%s'|{filter}( x.y[0] | f(1))) + 2 }}}}"));
         assert_eq!(prepare("{% set a = f(b % ('x', 1)) %}"), format!("{{% set a = f((b|{filter}( ('x', 1)))) %}}"));
+        let text = TEXT_FUNCTION;
+        assert_eq!(prepare("{{ a ~ -b.c | f(1 ~ d) + 'x' }}"), format!("{{{{ {text}(a) ~ {text}(-b.c | f({text}(1) ~ {text}(d))) + 'x' }}}}"));
+        assert_eq!(prepare("{% if not a * 2 ~ b == c if d ~ '%s' % e else f %}"),
+            format!("{{% if not {text}(a * 2) ~ {text}(b) == c if {text}(d) ~ {text}(('%s'|{filter}( e))) else f %}}"));
+        assert_eq!(prepare("{{- a ~ b -}}{%- if a ~ b -%}"), format!("{{{{- {text}(a) ~ {text}(b) -}}}}{{%- if {text}(a) ~ {text}(b) -%}}"));
+        assert_eq!(prepare("{% set x = [a ~ b is string, 1] %}"), format!("{{% set x = [{text}(a) ~ {text}(b is string), 1] %}}"));
         for same in ["{{ 7 % 2 }}", "{{ a % b }}", "{{ loop.index0 % 2 == 0 }}", "{{ (a) % (b) }}", "{{ '%' }}", "{{ x"] {
             assert_eq!(prepare(same), same);
         }
@@ -286,7 +349,7 @@ mod tests {
 
     #[test]
     fn sources_of_every_shape_are_taken() {
-        for odd in ["{", "{%", "{{", "{#", "{{ '", "{{ ( }}", "{{ ) % ( }}", "{% raw", "{{ '' %", "{{ % }}", "{{ 'a' % }}"] {
+        for odd in ["{", "{%", "{{", "{#", "{{ '", "{{ ( }}", "{{ ) % ( }}", "{% raw", "{{ '' %", "{{ % }}", "{{ 'a' % }}", "{{ ~ }}", "{{ a ~ }}", "{{ ~~ a }}", "{{ - ~ - }}", "{% ~ %}", "{{ a ~ ( }}"] {
             prepare(odd);
         }
     }

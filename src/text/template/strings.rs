@@ -34,7 +34,7 @@ pub(super) fn call(state: &State, text: &str, name: &str, args: &[Value]) -> Opt
         "zfill" => zero_filled(state, text, args),
         "ljust" | "rjust" | "center" => justified(state, text, name, args),
         "expandtabs" => expand_tabs(state, text, args),
-        "format" => format(FormatStyle::StrFormat, text, args).map(Value::from),
+        "format" => formatted(state, text, args),
         _ => return None,
     })
 }
@@ -72,7 +72,7 @@ fn question(text: &str, name: &str) -> Option<bool> {
 }
 
 /// The text in other letters.
-fn changed(text: &str, name: &str) -> Option<String> {
+pub(super) fn changed(text: &str, name: &str) -> Option<String> {
     Some(match name {
         "upper" => text.to_uppercase(),
         "lower" => text.to_lowercase(),
@@ -105,6 +105,16 @@ pub(super) fn trimmed<'a>(text: &'a str, chars: Option<&str>, start: bool, end: 
     let goes = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
     let text = if start { text.trim_start_matches(goes) } else { text };
     if end { text.trim_end_matches(goes) } else { text }
+}
+
+/// `text.format(...)`, whose values and widths are paid for before anything is made of them.
+fn formatted(state: &State, text: &str, args: &[Value]) -> Answer<Value> {
+    let widths = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    charge(state, widths.map(|digits| digits.parse().unwrap_or(usize::MAX)).fold(0, usize::saturating_add))?;
+    for value in args {
+        charge(state, text_of(state, value)?.len().saturating_mul(text.matches('{').count()))?;
+    }
+    format(FormatStyle::StrFormat, text, args).map(Value::from)
 }
 
 fn stripped(text: &str, name: &str, args: &[Value]) -> Answer<Value> {
