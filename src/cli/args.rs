@@ -51,6 +51,9 @@ pub struct GenerateArgs {
     /// Take the prompt as it is, without the model's chat template
     #[arg(long)]
     pub raw: bool,
+    /// Chat template in place of the model's default one: a Jinja file, or the name of another of the model's
+    #[arg(long, value_name = "FILE|NAME", conflicts_with = "raw")]
+    pub chat_template: Option<String>,
     /// The model and what it runs on.
     #[command(flatten)]
     pub model: ModelArgs,

@@ -40,8 +40,11 @@ pub fn run(args: &GenerateArgs) -> Done {
     let folder = settings::open_model(&args.model)?;
     let has_routers = folder.thresholds().is_some();
     let mut follower = Follower::start(&args.power, has_routers)?;
-    let text = TextModel::open(&folder)?;
+    let mut text = TextModel::open(&folder)?;
     output::warn(text.warnings());
+    if let Some(choice) = &args.chat_template {
+        text.choose_chat_template(choice)?;
+    }
     let mut sampling = settings::sampling(&args.sampling, text.defaults())?;
     let seed = *sampling.seed.get_or_insert_with(rand::random);
     let trained = folder.shape().max_context;
@@ -119,8 +122,8 @@ fn prompt_ids(args: &GenerateArgs, text: &TextModel, prompt: String) -> Result<V
     }
     let system = args.system.iter().map(|system| Message::new(Role::System, system));
     let messages: Vec<Message> = system.chain([Message::new(Role::User, &prompt)]).collect();
-    match text.render_chat(&messages)? {
-        Some(chat) => text.encode(&chat, false),
+    match text.encode_chat(&messages)? {
+        Some(ids) => Ok(ids),
         None => {
             note("note: this model has no chat template, so it goes on from the prompt as it is");
             text.encode(&prompt, true)

@@ -13,7 +13,9 @@ use crate::text::TextModel;
 pub fn run(args: &VerifyArgs) -> Done {
     stop::watch();
     // What a run would refuse, or warn about, is told before the weights are hashed.
-    warn(TextModel::open(&ModelFolder::open(&args.dir)?)?.warnings());
+    let text = TextModel::open(&ModelFolder::open(&args.dir)?)?;
+    warn(text.warnings());
+    warn(&text.chat_template_faults());
     let bar = progress::bar("verify", 0, Unit::Bytes);
     let report = ModelFolder::verify(&args.dir, &mut |done, total| {
         bar.set_length(total);

@@ -60,6 +60,9 @@ pub const MANIFEST_FILE: &str = "edge-run.json";
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// The chat template's file name; a model without one has no such file.
 pub const CHAT_TEMPLATE_FILE: &str = "chat_template.jinja";
+/// File name of the chat templates that have names of their own, a JSON object of their texts by name; a model without
+/// any has no such file.
+pub const CHAT_TEMPLATES_FILE: &str = "chat_templates.json";
 /// File name of the default generation settings and the special token ids.
 pub const GENERATION_FILE: &str = "generation_config.json";
 /// What a sound table of thresholds is, for messages.

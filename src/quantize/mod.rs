@@ -19,7 +19,9 @@ use half::f16;
 use self::cut::Cut;
 use crate::error::{Error, Result};
 use crate::format::layout::{self, SlicedSpec};
-use crate::format::{CHAT_TEMPLATE_FILE, FolderWriter, GENERATION_FILE, Manifest, TOKENIZER_FILE, follow_links};
+use crate::format::{
+    CHAT_TEMPLATE_FILE, CHAT_TEMPLATES_FILE, FolderWriter, GENERATION_FILE, Manifest, TOKENIZER_FILE, follow_links,
+};
 use crate::precision::SLICES;
 use crate::shape::{LlamaShape, Site};
 
@@ -118,8 +120,11 @@ pub fn quantize(
 fn write_text(writer: &mut FolderWriter, text: &TextAssets) -> Result<()> {
     writer.add_text(TOKENIZER_FILE, &text.tokenizer)?;
     writer.add_text(GENERATION_FILE, &text.generation_config)?;
-    match &text.chat_template {
-        Some(template) => writer.add_text(CHAT_TEMPLATE_FILE, template),
+    if let Some(template) = &text.chat_template {
+        writer.add_text(CHAT_TEMPLATE_FILE, template)?;
+    }
+    match text.named_templates_file() {
+        Some(templates) => writer.add_text(CHAT_TEMPLATES_FILE, &templates),
         None => Ok(()),
     }
 }

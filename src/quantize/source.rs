@@ -3,9 +3,12 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value};
+
 use super::folder;
 use super::gguf::Gguf;
 use super::huggingface::HuggingFace;
+use super::text::as_file;
 use crate::error::{Error, Result};
 use crate::filetype::{self, FileType};
 use crate::format::ModelSource;
@@ -40,10 +43,21 @@ pub struct TextAssets {
     pub tokenizer: String,
     /// A Jinja template, if the source has one.
     pub chat_template: Option<String>,
+    /// Jinja templates that have names of their own, by name.
+    pub named_templates: Vec<(String, String)>,
     /// generation_config.json, with the special token ids.
     pub generation_config: String,
     /// What of them cannot be followed and counts as absent, in sentences for people.
     pub warnings: Vec<String>,
+}
+
+impl TextAssets {
+    /// chat_templates.json, an object of the templates that have names of their own; `None` where there are none.
+    pub fn named_templates_file(&self) -> Option<String> {
+        let named: Map<String, Value> =
+            self.named_templates.iter().map(|(name, template)| (name.clone(), template.as_str().into())).collect();
+        (!named.is_empty()).then(|| as_file(&named))
+    }
 }
 
 /// A tensor of a LLaMA checkpoint; the numbers are layers.

@@ -15,10 +15,12 @@ pub fn checked_text(source: &dyn Source) -> Result<TextAssets> {
     let (file, _) = source.locate(SourceTensor::Embed);
     // A folder's files lie beside its weights; a file that is all of a model is named itself.
     let folder = if source.model_source().format == "gguf" { &file } else { file.parent().unwrap_or(Path::new("")) };
+    let named_templates = assets.named_templates_file();
     let files = TextFiles {
         folder,
         tokenizer: &assets.tokenizer,
         template: assets.chat_template.as_deref(),
+        templates: named_templates.as_deref(),
         generation: Some(&assets.generation_config),
     };
     let text = TextModel::from_files(&files, source.shape().vocab)?;
@@ -26,6 +28,7 @@ pub fn checked_text(source: &dyn Source) -> Result<TextAssets> {
     text.defaults().write_into(&mut settings);
     assets.generation_config = as_file(&settings);
     assets.warnings.extend_from_slice(text.warnings());
+    assets.warnings.extend(text.chat_template_faults());
     Ok(assets)
 }
 

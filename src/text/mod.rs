@@ -1,9 +1,11 @@
 //! The text side of a model: its tokenizer, its chat template, and the choice of the next token.
 
 mod charsmap;
+mod chat;
 mod detokenizer;
 mod ends;
 mod generation;
+mod plain_text;
 mod sampler;
 mod template;
 mod tokenizer;
@@ -13,7 +15,7 @@ pub use detokenizer::Detokenizer;
 pub use ends::is_turn_end;
 pub use generation::{GenerationDefaults, token_id};
 pub use sampler::{DrawPosition, Sampler};
-pub use template::{ChatTemplate, Message, Role};
+pub use template::{ChatTemplate, ChatTemplates, Message, Role};
 pub use tokenizer::{TextFiles, TextModel};
 
 pub use crate::sampling::SamplerSettings;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 
 use super::tokenizer_file::{self, unwinding};
-use super::{ChatTemplate, GenerationDefaults, Message, ends};
+use super::{ChatTemplates, GenerationDefaults, ends};
 use crate::error::{Error, Result, as_absent, shortened};
-use crate::format::{CHAT_TEMPLATE_FILE, GENERATION_FILE, ModelFolder, TOKENIZER_FILE};
+use crate::format::{CHAT_TEMPLATE_FILE, CHAT_TEMPLATES_FILE, GENERATION_FILE, ModelFolder, TOKENIZER_FILE};
 
 /// The text of the files that make up a model's text side.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +19,8 @@ pub struct TextFiles<'a> {
     pub tokenizer: &'a str,
     /// `chat_template.jinja`
     pub template: Option<&'a str>,
+    /// `chat_templates.json`
+    pub templates: Option<&'a str>,
     /// `generation_config.json`
     pub generation: Option<&'a str>,
 }
@@ -33,11 +35,11 @@ impl TextFiles<'_> {
 /// Tokenizer, chat template and special tokens of a model.
 #[derive(Debug)]
 pub struct TextModel {
-    file: PathBuf,
-    tokenizer: Tokenizer,
+    pub(super) file: PathBuf,
+    pub(super) tokenizer: Tokenizer,
     vocab: u32,
     special: HashSet<u32>,
-    template: Option<ChatTemplate>,
+    pub(super) templates: ChatTemplates,
     defaults: GenerationDefaults,
     warnings: Vec<String>,
 }
@@ -49,11 +51,13 @@ impl TextModel {
             Error::damaged(folder.dir().join(TOKENIZER_FILE), "the file", "a tokenizer", "no file of this name")
         })?;
         let template = folder.read_text(CHAT_TEMPLATE_FILE)?;
+        let templates = folder.read_text(CHAT_TEMPLATES_FILE)?;
         let generation = folder.read_text(GENERATION_FILE)?;
         let files = TextFiles {
             folder: folder.dir(),
             tokenizer: &tokenizer,
             template: template.as_deref(),
+            templates: templates.as_deref(),
             generation: generation.as_deref(),
         };
         TextModel::from_files(&files, folder.shape().vocab)
@@ -67,12 +71,11 @@ impl TextModel {
         let tokenizer = tokenizer_file::read(&file, files.tokenizer, &mut warnings)?;
         let generation = files.place(GENERATION_FILE);
         let defaults = files.generation.map(|text| GenerationDefaults::parse(&generation, text, &mut warnings));
-        let template = files.place(CHAT_TEMPLATE_FILE);
-        let template = files.template.map(|source| ChatTemplate::new(&template, source)).transpose()?;
+        let templates = ChatTemplates::read(files.folder, files.template, files.templates)?;
         let added = tokenizer.get_added_tokens_decoder();
         let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
         let defaults = defaults.unwrap_or_default();
-        let mut text = TextModel { file, tokenizer, vocab, special, template, defaults, warnings };
+        let mut text = TextModel { file, tokenizer, vocab, special, templates, defaults, warnings };
         text.warn_of_tokens_outside();
         text.drop_ids_outside(&generation);
         let mut tokens: Vec<(u32, &str)> = added.iter().map(|(id, token)| (*id, token.content.as_str())).collect();
@@ -124,13 +127,6 @@ impl TextModel {
         }
     }
 
-    /// The prompt that `messages` make, ready for the assistant's turn, if the model has a chat template. Its special
-    /// tokens are in the text: encode it without `add_special`.
-    pub fn render_chat(&self, messages: &[Message]) -> Result<Option<String>> {
-        let Some(template) = &self.template else { return Ok(None) };
-        template.render(messages, &self.bos_text(), &self.eos_text()).map(Some)
-    }
-
     /// What chat templates print for BOS; empty where the model has none.
     pub fn bos_text(&self) -> String {
         self.stated_or_token(&self.defaults.bos_text, self.defaults.bos)
@@ -139,11 +135,6 @@ impl TextModel {
     /// What chat templates print for EOS; empty where the model has none.
     pub fn eos_text(&self) -> String {
         self.stated_or_token(&self.defaults.eos_text, self.defaults.end.first().copied())
-    }
-
-    /// Whether the model has a chat template.
-    pub fn has_chat_template(&self) -> bool {
-        self.template.is_some()
     }
 
     /// Whether the token ends a turn or a text.
@@ -236,6 +227,7 @@ pub(super) mod test_models {
             folder: Path::new("model"),
             tokenizer: &tokenizer.to_string(),
             template,
+            templates: None,
             generation: Some(&json!({ "bos_token_id": end, "eos_token_id": end }).to_string()),
         };
         TextModel::from_files(&files, end as u32 + 1).unwrap()

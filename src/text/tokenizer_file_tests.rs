@@ -92,7 +92,7 @@ enum Outcome {
 
 /// Reads a tokenizer and uses it.
 fn outcome(tokenizer: &str) -> Outcome {
-    let files = TextFiles { folder: Path::new("model"), tokenizer, template: None, generation: None };
+    let files = TextFiles { folder: Path::new("model"), tokenizer, template: None, templates: None, generation: None };
     let panicked = |fault: Error| Some(fault.to_string()).filter(|fault| fault.contains("its library fails on"));
     let text = match TextModel::from_files(&files, 12) {
         Ok(text) => text,

@@ -34,7 +34,7 @@ fn tokenizer(added: &[(&str, bool)]) -> String {
 }
 
 fn model(tokenizer: &str, generation: Option<&str>, vocab: u32) -> Result<TextModel> {
-    let files = TextFiles { folder: Path::new("model"), tokenizer, template: None, generation };
+    let files = TextFiles { folder: Path::new("model"), tokenizer, template: None, templates: None, generation };
     TextModel::from_files(&files, vocab)
 }
 

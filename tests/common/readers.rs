@@ -151,11 +151,13 @@ fn read_source(case: &Case, mut source: Box<dyn Source>) -> Result<()> {
         assert_eq!(rows.len(), all.min(2) as usize * input as usize, "{tensor:?}");
         let _ = source.locate(tensor);
     }
-    let text = source.text()?;
+    let text = edge_run::quantize::checked_text(source.as_ref())?;
+    let named_templates = text.named_templates_file();
     let files = TextFiles {
         folder: &case.dir,
         tokenizer: &text.tokenizer,
         template: text.chat_template.as_deref(),
+        templates: named_templates.as_deref(),
         generation: Some(&text.generation_config),
     };
     speak(&TextModel::from_files(&files, shape.vocab)?, "A text, 123 <s> \u{e9}\u{1f600}\n")
@@ -243,8 +245,13 @@ fn pack(case: &mut Case, input: &[u8]) -> Result<()> {
 fn tokenizer(case: &mut Case, input: &[u8]) -> Result<()> {
     let [tokenizer, generation, text] = parts(input).map(String::from_utf8_lossy);
     let generation = (!generation.is_empty()).then_some(generation);
-    let files =
-        TextFiles { folder: &case.dir, tokenizer: &tokenizer, template: None, generation: generation.as_deref() };
+    let files = TextFiles {
+        folder: &case.dir,
+        tokenizer: &tokenizer,
+        template: None,
+        templates: None,
+        generation: generation.as_deref(),
+    };
     speak(&TextModel::from_files(&files, 1 << 16)?, &text)
 }
 
@@ -261,13 +268,13 @@ fn speak(model: &TextModel, text: &str) -> Result<()> {
         let _ = (model.is_end(*id), model.is_special(*id));
     }
     let _ = detokenizer.finish(model);
-    model.render_chat(&[Message::new(Role::User, text)]).map(|_| ())
+    model.encode_chat(&[Message::new(Role::User, text)]).map(|_| ())
 }
 
 /// A chat template, and what the system, the user and the assistant say in turn.
 fn template(_case: &mut Case, input: &[u8]) -> Result<()> {
     let mut parts = input.splitn(8, |byte| *byte == SEPARATOR).map(String::from_utf8_lossy);
-    let template = ChatTemplate::new(Path::new(CHAT_TEMPLATE_FILE), &parts.next().unwrap_or_default())?;
+    let template = ChatTemplate::new(Path::new(CHAT_TEMPLATE_FILE), &parts.next().unwrap_or_default());
     let roles = [Role::System, Role::User, Role::Assistant].into_iter().cycle();
     let messages: Vec<Message> = parts.zip(roles).map(|(text, role)| Message::new(role, text)).collect();
     template.render(&messages, "<s>", "</s>").map(|_| ())

@@ -7,6 +7,7 @@ mod optional;
 mod pretokenizer;
 mod sentencepiece;
 mod shape;
+mod templates;
 mod tokenizer;
 mod types;
 
@@ -52,10 +53,10 @@ impl Gguf {
         let stem = || path.file_stem().map_or("unnamed".into(), |stem| stem.to_string_lossy().into_owned());
         let mut optional = Optional::new(&header.metadata);
         let source = ModelSource {
-            name: optional.text("general.name").map_or_else(stem, String::from),
+            name: optional.text("general.name").map_or_else(stem, |name| name.trim().to_string()),
             format: "gguf".into(),
             dtypes: dtypes.into_iter().collect(),
-            licence: optional.text("general.license").map(String::from),
+            licence: optional.text("general.license").map(|licence| licence.trim().to_string()),
         };
         let warnings = optional.warnings;
         Ok(Gguf { path: path.to_path_buf(), file, header, shape, source, tensors, warnings })

@@ -16,13 +16,19 @@ impl<'a> Optional<'a> {
         Optional { metadata, warnings: Vec::new() }
     }
 
-    /// The value of `key` as text; one of blanks is none.
+    /// The value of `key` as text, as it stands; one of blanks is none.
     pub fn text(&mut self, key: &str) -> Option<&'a str> {
         let text = self.read(key, "text", |value| match value {
-            Value::Text(text) => Some(text.trim()),
+            Value::Text(text) => Some(text.as_str()),
             _ => None,
         });
-        text.filter(|text| !text.is_empty())
+        text.filter(|text| !text.trim().is_empty())
+    }
+
+    /// The value of `key` as a list of texts; none where it is no such list.
+    pub fn texts(&mut self, key: &str) -> Vec<&'a str> {
+        let texts = self.metadata.texts(key).ok().flatten();
+        self.read(key, "a list of texts", |_| texts).unwrap_or_default()
     }
 
     /// The value of `key` as a truth value, for which 0 and 1 will do.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::control::{self, token_type};
 use super::metadata::Metadata;
 use super::optional::Optional;
-use super::{pretokenizer, sentencepiece};
+use super::{pretokenizer, sentencepiece, templates};
 use crate::error::{Error, Result, shortened};
 use crate::quantize::source::TextAssets;
 use crate::quantize::text::as_file;
@@ -39,7 +39,8 @@ pub fn read(metadata: &Metadata) -> Result<TextAssets> {
     generation.write_into(&mut settings);
     Ok(TextAssets {
         tokenizer: serde_json::to_string_pretty(&tokenizer).expect("JSON made here"),
-        chat_template: optional.text("tokenizer.chat_template").map(String::from),
+        chat_template: templates::default(&mut optional),
+        named_templates: templates::named(&mut optional),
         generation_config: as_file(&settings),
         warnings: optional.warnings,
     })

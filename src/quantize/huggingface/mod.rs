@@ -4,6 +4,7 @@ mod config;
 mod fields;
 mod rope;
 mod shards;
+mod templates;
 mod text;
 
 use std::collections::{BTreeSet, HashMap};

@@ -6,8 +6,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::config::CONFIG_FILE;
+use super::templates::{self, Templates};
 use crate::error::{Error, Result, as_absent};
-use crate::format::{CHAT_TEMPLATE_FILE, GENERATION_FILE, TOKENIZER_FILE};
+use crate::format::{GENERATION_FILE, TOKENIZER_FILE};
 use crate::json;
 use crate::quantize::source::TextAssets;
 use crate::quantize::text::as_file;
@@ -26,13 +27,14 @@ pub fn read(dir: &Path) -> Result<TextAssets> {
         let missing = std::io::Error::from(ErrorKind::NotFound);
         Error::io("read", dir.join(TOKENIZER_FILE))(missing)
     })?;
-    let files = TextFiles { folder: dir, tokenizer: &tokenizer, template: None, generation: None };
+    let files = TextFiles { folder: dir, tokenizer: &tokenizer, template: None, templates: None, generation: None };
     let text = TextModel::from_files(&files, u32::MAX)?;
     let mut warnings = Vec::new();
     let config = read_object(dir, TOKENIZER_CONFIG_FILE)?;
     let generation_config = generation_config(dir, &config, &text, &mut warnings)?;
     warn_of_surroundings(dir, &config, &text, &mut warnings);
-    Ok(TextAssets { chat_template: chat_template(dir, &config)?, generation_config, tokenizer, warnings })
+    let Templates { default: chat_template, named: named_templates } = templates::read(dir)?;
+    Ok(TextAssets { tokenizer, chat_template, named_templates, generation_config, warnings })
 }
 
 /// The folder's name, for a model that has no other.
@@ -49,22 +51,6 @@ pub fn licence(dir: &Path) -> Option<String> {
     let front_matter = lines.take_while(|line| line.trim_end() != "---");
     let licence = front_matter.filter_map(|line| line.strip_prefix("license:")).next()?;
     Some(licence.trim().trim_matches(['"', '\'']).to_string()).filter(|licence| !licence.is_empty())
-}
-
-fn chat_template(dir: &Path, config: &Map<String, Value>) -> Result<Option<String>> {
-    if let Some(template) = read_text(dir, CHAT_TEMPLATE_FILE)? {
-        return Ok(Some(template));
-    }
-    let named = |entry: &Value| (entry["name"] == "default").then(|| entry["template"].as_str().map(String::from));
-    match config.get("chat_template") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(template)) => Ok(Some(template.clone())),
-        Some(Value::Array(entries)) => Ok(entries.iter().find_map(named).flatten()),
-        Some(other) => {
-            let path = dir.join(TOKENIZER_CONFIG_FILE);
-            Err(Error::damaged(path, "chat_template", "a text or a list of named texts", other))
-        }
-    }
 }
 
 /// generation_config.json, with what only the other files say of special tokens: the ids of config.json, and the tokens

@@ -26,29 +26,6 @@ fn settings(files: &[(&str, &str)]) -> (Value, Vec<String>) {
     (serde_json::from_str(&assets.generation_config).unwrap(), assets.warnings)
 }
 
-fn template(files: &[(&str, &str)]) -> Result<Option<String>> {
-    read(folder(files).path()).map(|assets| assets.chat_template)
-}
-
-#[test]
-fn a_template_file_goes_before_the_tokenizer_s_configuration() {
-    let config = r#"{"chat_template": "old"}"#;
-    let both = [(CHAT_TEMPLATE_FILE, "new"), (TOKENIZER_CONFIG_FILE, config)];
-    assert_eq!(template(&both).unwrap().as_deref(), Some("new"));
-    assert_eq!(template(&both[1..]).unwrap().as_deref(), Some("old"));
-    assert_eq!(template(&[]).unwrap(), None);
-}
-
-#[test]
-fn of_named_templates_the_default_one_is_taken() {
-    let config = json!({"chat_template": [
-        {"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]});
-    let named = template(&[(TOKENIZER_CONFIG_FILE, &config.to_string())]);
-    assert_eq!(named.unwrap().as_deref(), Some("plain"));
-    let odd = template(&[(TOKENIZER_CONFIG_FILE, r#"{"chat_template": 7}"#)]);
-    assert!(odd.unwrap_err().to_string().contains("chat_template"));
-}
-
 #[test]
 fn special_ids_of_config_json_fill_the_gaps_of_generation_config_json() {
     let config = r#"{"bos_token_id": 3, "eos_token_id": 2, "pad_token_id": null, "hidden_size": 64}"#;

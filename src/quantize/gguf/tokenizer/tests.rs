@@ -105,6 +105,7 @@ fn warnings(metadata: &Metadata) -> (Vec<String>, TextModel) {
         folder: Path::new("x.gguf"),
         tokenizer: &assets.tokenizer,
         template: None,
+        templates: None,
         generation: Some(&assets.generation_config),
     };
     (assets.warnings, TextModel::from_files(&files, 64).unwrap())
@@ -244,7 +245,10 @@ fn scores_that_are_no_numbers_are_the_lowest() {
 fn a_file_with_more_tokens_than_rows_is_read_and_told() {
     let assets = read(&byte_level_pairs(&[])).unwrap();
     let (tokenizer, generation) = (&assets.tokenizer, Some(assets.generation_config.as_str()));
-    let text = TextModel::from_files(&TextFiles { folder: Path::new("m"), tokenizer, template: None, generation }, 6);
+    let text = TextModel::from_files(
+        &TextFiles { folder: Path::new("m"), tokenizer, template: None, templates: None, generation },
+        6,
+    );
     let text = text.unwrap();
     assert!(text.warnings().concat().contains("`<tool>` with id 6"), "{:?}", text.warnings());
     assert!(text.encode("<tool>", false).unwrap_err().to_string().contains("`<tool>`"));

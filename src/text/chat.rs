@@ -1,0 +1,193 @@
+//! Conversations: rendered through the chat template, and encoded so that nothing said becomes a control token.
+
+use std::path::Path;
+
+use super::plain_text::PlainText;
+use super::template::ContentForm;
+use super::tokenizer_file::unwinding;
+use super::{ChatTemplate, ChatTemplates, Message, TextModel};
+use crate::error::{Error, Result};
+
+/// Messages of fewer bytes may be found in a prompt by chance.
+const TELLING_BYTES: usize = 16;
+
+/// Characters that no text has a use for.
+const PRIVATE: [std::ops::RangeInclusive<char>; 2] = ['\u{e000}'..='\u{f8ff}', '\u{f0000}'..='\u{ffffd}'];
+
+impl TextModel {
+    /// Whether the model has a chat template, or one was chosen.
+    pub fn has_chat_template(&self) -> bool {
+        !self.templates.is_empty()
+    }
+
+    /// The model's chat templates.
+    pub fn chat_templates(&self) -> &ChatTemplates {
+        &self.templates
+    }
+
+    /// Uses another chat template from now on: that in the file `file_or_name` or, where there is no such file, the
+    /// model's own of that name. Fails where there is neither, and where the file is blank or no text.
+    pub fn choose_chat_template(&mut self, file_or_name: &str) -> Result<()> {
+        self.templates.choose(file_or_name)
+    }
+
+    /// A sentence for each chat template that cannot be compiled, and so renders no conversation. Compiles all of them.
+    pub fn chat_template_faults(&self) -> Vec<String> {
+        self.templates.faults()
+    }
+
+    /// The prompt that `messages` make, ready for the assistant's turn, if the model has a chat template. Its special
+    /// tokens are in the text, as are those that a message has in it: for a prompt to run, use
+    /// [`encode_chat`](TextModel::encode_chat).
+    ///
+    /// Fails with [`Error::Template`] where the template refuses the conversation, cannot be compiled, or leaves out
+    /// what a message says.
+    pub fn render_chat(&self, messages: &[Message]) -> Result<Option<String>> {
+        let Some(template) = self.template()? else { return Ok(None) };
+        self.render(template, messages).map(|(_, prompt)| Some(prompt))
+    }
+
+    /// Token ids of the prompt that `messages` make, ready for the assistant's turn, if the model has a chat template.
+    /// Special tokens of the template are tokens; special tokens that a message has in it are text like any other, so
+    /// that no message can begin or end a turn.
+    ///
+    /// Fails as [`render_chat`](TextModel::render_chat) does.
+    pub fn encode_chat(&self, messages: &[Message]) -> Result<Option<Vec<u32>>> {
+        let Some(template) = self.template()? else { return Ok(None) };
+        let (form, prompt) = self.render(template, messages)?;
+        let plain = PlainText::new(&self.tokenizer, |id| self.is_special(id) || self.defaults().bos == Some(id));
+        let marks: Vec<Vec<usize>> = messages.iter().map(|message| plain.marks(&message.content)).collect();
+        if marks.iter().all(Vec::is_empty) {
+            return self.encode(&prompt, false).map(Some);
+        }
+        let mark = unused(template, messages)?;
+        let marked: Vec<Message> = messages.iter().zip(&marks).map(|(message, at)| marked(message, at, mark)).collect();
+        let (bos, eos) = self.template_texts();
+        let (text, places) = unmarked(&template.render_as(form, &marked, &bos, &eos)?, mark);
+        let ids = |found: Vec<(u32, std::ops::Range<usize>)>| found.into_iter().map(|(id, _)| id).collect::<Vec<u32>>();
+        // A template that looked for a token in a message did not find it. Where it would have taken it out, all
+        // control tokens that are left are its own.
+        if text != prompt && ids(plain.controls(&prompt, &[])) == ids(plain.controls(&text, &places)) {
+            return self.encode(&prompt, false).map(Some);
+        }
+        let damaged = |got: String| Error::damaged(&self.file, "tokenizer", "one that takes any text", got);
+        let encoded = unwinding(|| plain.encode(&text, &places).map_err(|fault| fault.to_string()));
+        let ids = encoded.ok_or_else(|| damaged("one that its library fails on".into()))?.map_err(damaged)?;
+        self.within_vocabulary(ids).map(Some)
+    }
+
+    fn template(&self) -> Result<Option<&ChatTemplate>> {
+        self.templates.chosen(self.file.parent().unwrap_or(Path::new("")))
+    }
+
+    /// The texts of the tokens that begin and end a text, for templates.
+    fn template_texts(&self) -> (String, String) {
+        (self.bos_text(), self.eos_text())
+    }
+
+    /// The prompt of `messages`, with all that they say, and the form in which the template takes their contents.
+    fn render(&self, template: &ChatTemplate, messages: &[Message]) -> Result<(ContentForm, String)> {
+        let (bos, eos) = self.template_texts();
+        let render = |form, messages: &[Message]| template.render_as(form, messages, &bos, &eos);
+        let dropped = |form, prompt: &str| dropped(prompt, messages, &|other| render(form, other));
+        let plain = render(ContentForm::Text, messages);
+        let lost = match &plain {
+            Ok(prompt) => dropped(ContentForm::Text, prompt),
+            Err(_) => None,
+        };
+        if let (Ok(prompt), None) = (&plain, lost) {
+            return Ok((ContentForm::Text, prompt.clone()));
+        }
+        // Templates of models that take pictures too may know nothing but lists of parts.
+        if let Ok(prompt) = render(ContentForm::Parts, messages)
+            && dropped(ContentForm::Parts, &prompt).is_none()
+        {
+            return Ok((ContentForm::Parts, prompt));
+        }
+        plain.and_then(|_| {
+            let role = lost.map_or_else(String::new, |message| message.role.to_string());
+            Err(template.error(None, format!("the template drops the {role} message: its text is not in the prompt")))
+        })
+    }
+}
+
+/// The first message of which `prompt`, which `render` made of `messages`, says nothing.
+fn dropped<'a>(
+    prompt: &str,
+    messages: &'a [Message],
+    render: &dyn Fn(&[Message]) -> Result<String>,
+) -> Option<&'a Message> {
+    let doubtful = |message: &Message| {
+        let text = message.content.trim();
+        !text.is_empty() && (text.len() < TELLING_BYTES || !prompt.contains(text))
+    };
+    let mut doubtful: Vec<usize> = (0..messages.len()).filter(|i| doubtful(&messages[*i])).collect();
+    if doubtful.is_empty() {
+        return None;
+    }
+    // Words that no prompt has by chance are found in it, or the template changes what is said.
+    let mut others = messages.to_vec();
+    doubtful.iter().for_each(|i| others[*i].content = word(*i));
+    if let Ok(other) = render(&others) {
+        doubtful.retain(|i| !other.contains(&word(*i)));
+    }
+    // What is said in other letters makes another prompt, if the template looks at it at all.
+    let unseen = |i: usize| {
+        let mut others = messages.to_vec();
+        others[i].content = in_other_letters(&messages[i].content);
+        render(&others).is_ok_and(|other| other == prompt)
+    };
+    doubtful.into_iter().find(|i| unseen(*i)).map(|i| &messages[i])
+}
+
+/// A word for the message `i`.
+fn word(i: usize) -> String {
+    format!("Zq{i}xkvw")
+}
+
+/// A text of the same shape.
+fn in_other_letters(text: &str) -> String {
+    let other = |c: char| match c {
+        c if c.is_whitespace() => c,
+        'q' => 'z',
+        _ => 'q',
+    };
+    text.chars().map(other).collect()
+}
+
+/// A character that neither the template nor a message has.
+fn unused(template: &ChatTemplate, messages: &[Message]) -> Result<char> {
+    let has = |text: &str, c: char| text.contains(c) || text.contains(&escaped(c));
+    let taken = |c: &char| has(template.source(), *c) || messages.iter().any(|message| has(&message.content, *c));
+    let unused = PRIVATE.into_iter().flatten().find(|c| !taken(c));
+    unused.ok_or_else(|| Error::argument("messages", "fewer private-use characters", "every one of them"))
+}
+
+/// The character as JSON in ASCII and Python's `repr` write it.
+fn escaped(c: char) -> String {
+    c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+}
+
+/// The message with `mark` at the bytes `at` of its text.
+fn marked(message: &Message, at: &[usize], mark: char) -> Message {
+    let mut content = message.content.clone();
+    at.iter().rev().for_each(|at| content.insert(*at, mark));
+    Message { role: message.role, content }
+}
+
+/// The text without `mark`, and where it stood.
+fn unmarked(text: &str, mark: char) -> (String, Vec<usize>) {
+    let text = text.replace(&escaped(mark), mark.encode_utf8(&mut [0; 4]));
+    let mut out = String::with_capacity(text.len());
+    let mut places = Vec::new();
+    for (i, piece) in text.split(mark).enumerate() {
+        if i > 0 {
+            places.push(out.len());
+        }
+        out.push_str(piece);
+    }
+    (out, places)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,244 @@
+//! Encoding in which some special tokens of a text stay text: what users write must not become a turn of its own.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use tokenizers::normalizer::Range as Of;
+use tokenizers::{
+    AddedToken, Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+    Token, Tokenizer,
+};
+
+/// The tokens that a tokenizer looks for in a text, and which of them control the model.
+pub(super) struct PlainText<'a> {
+    tokenizer: &'a Tokenizer,
+    added: HashMap<u32, AddedToken>,
+    /// Looked for in the text as it is.
+    as_written: Patterns,
+    /// Looked for in the normalized text.
+    normalized: Patterns,
+    /// What users must not write: the tokens that control the model, by id.
+    control: HashMap<u32, String>,
+    control_patterns: Patterns,
+}
+
+/// Texts with their token ids by first character, the longest first.
+#[derive(Default)]
+struct Patterns(HashMap<char, Vec<(String, u32)>>);
+
+impl Patterns {
+    fn new(texts: impl IntoIterator<Item = (String, u32)>) -> Patterns {
+        let mut patterns = Patterns::default();
+        for (text, id) in texts {
+            if let Some(first) = text.chars().next() {
+                patterns.0.entry(first).or_default().push((text, id));
+            }
+        }
+        patterns.0.values_mut().for_each(|texts| texts.sort_by_key(|(text, _)| std::cmp::Reverse(text.len())));
+        patterns
+    }
+
+    /// The texts that `rest` begins with, the longest first.
+    fn at<'a>(&'a self, rest: &'a str) -> impl Iterator<Item = &'a (String, u32)> {
+        let first = rest.chars().next();
+        let known = first.and_then(|first| self.0.get(&first)).into_iter().flatten();
+        known.filter(move |(text, _)| rest.starts_with(text.as_str()))
+    }
+}
+
+/// A token found in a text: the bytes that it takes, with the space beside it where it takes that, and its own bytes.
+struct Found {
+    id: u32,
+    takes: Range<usize>,
+    own: Range<usize>,
+}
+
+impl PlainText<'_> {
+    /// What is to be known of `tokenizer`. Special tokens and those that `is_control` control the model.
+    pub(super) fn new(tokenizer: &Tokenizer, is_control: impl Fn(u32) -> bool) -> PlainText<'_> {
+        let added: HashMap<u32, AddedToken> = tokenizer.get_added_tokens_decoder().into_iter().collect();
+        let normal = |token: &AddedToken| {
+            let mut text = NormalizedString::from(token.content.as_str());
+            // The tokenizer itself goes on where its normalizer fails.
+            let _ = tokenizer.get_normalizer().map(|normalizer| normalizer.normalize(&mut text));
+            text.get().to_string()
+        };
+        let texts = |normalized: bool| {
+            let wanted = added.iter().filter(move |(_, token)| token.normalized == normalized);
+            let normal = &normal;
+            wanted.map(move |(id, token)| (if normalized { normal(token) } else { token.content.clone() }, *id))
+        };
+        let (as_written, normalized) = (Patterns::new(texts(false)), Patterns::new(texts(true)));
+        let controls = added.iter().filter(|(id, token)| token.special || is_control(**id));
+        let control: HashMap<u32, String> = controls.map(|(id, token)| (*id, token.content.clone())).collect();
+        let control_patterns = Patterns::new(control.iter().map(|(id, text)| (text.clone(), *id)));
+        PlainText { tokenizer, added, as_written, normalized, control, control_patterns }
+    }
+
+    /// Where marks must stand in `text`, in bytes from its start, so that none of it becomes a control token: within
+    /// each of these, and at ends that another text could complete.
+    pub(super) fn marks(&self, text: &str) -> Vec<usize> {
+        let first = |at: usize| text[at..].chars().next().map_or(0, char::len_utf8);
+        let within =
+            |own: Range<usize>| if first(own.start) < own.len() { own.start + first(own.start) } else { own.start };
+        let mut marks = Vec::new();
+        for (at, _) in text.char_indices() {
+            marks.extend(self.control_patterns.at(&text[at..]).map(|(token, _)| within(at..at + token.len())));
+        }
+        if self.control.keys().any(|id| self.added.get(id).is_some_and(|token| token.normalized)) {
+            marks.extend(self.controls(text, &[]).into_iter().map(|(_, own)| within(own)));
+        }
+        let (start, end) = (text.len() - text.trim_start().len(), text.trim_end().len());
+        let inner = text.trim();
+        let begun = |token: &String| token.char_indices().skip(1).any(|(at, _)| inner.ends_with(&token[..at]));
+        let ended = |token: &String| token.char_indices().skip(1).any(|(at, _)| inner.starts_with(&token[at..]));
+        if !inner.is_empty() {
+            marks.extend(self.control.values().any(ended).then_some(start));
+            marks.extend(self.control.values().any(begun).then_some(end));
+        }
+        marks.sort_unstable();
+        marks.dedup();
+        marks
+    }
+
+    /// The control tokens of `text` that no mark is in, with the bytes that are theirs.
+    pub(super) fn controls(&self, text: &str, marks: &[usize]) -> Vec<(u32, Range<usize>)> {
+        let found = std::cell::RefCell::new(Vec::new());
+        let keep = |id: u32, own: &Range<usize>| {
+            if self.control.contains_key(&id) {
+                found.borrow_mut().push((id, own.clone()));
+            }
+        };
+        // Without a model nothing of it can fail.
+        let _ = self.split(text, marks, &keep);
+        let mut found = found.into_inner();
+        found.sort_by_key(|(_, own)| own.start);
+        found
+    }
+
+    /// Token ids of `text`, in which control tokens with a mark in them stay text. Without marks, what the tokenizer
+    /// itself gives, without those that it puts around every text.
+    pub(super) fn encode(&self, text: &str, marks: &[usize]) -> tokenizers::Result<Vec<u32>> {
+        let mut pieces = self.split(text, marks, &|_, _| ())?;
+        if let Some(pre_tokenizer) = self.tokenizer.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut pieces)?;
+        }
+        pieces.tokenize(|piece| {
+            let (start, end) = piece.offsets_original();
+            let marked = marks.iter().any(|mark| (start..end).contains(mark));
+            self.tokens(piece.get(), marked)
+        })?;
+        let pieces = pieces.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        Ok(pieces.iter().filter_map(|(_, _, tokens)| tokens.as_ref()).flatten().map(|token| token.id).collect())
+    }
+
+    /// The model's tokens of a piece. Some models have control tokens among the pieces that they make texts of: in a
+    /// piece that is marked, these are cut in two.
+    fn tokens(&self, piece: &str, marked: bool) -> tokenizers::Result<Vec<Token>> {
+        let tokens = self.tokenizer.get_model().tokenize(piece)?;
+        if !marked {
+            return Ok(tokens);
+        }
+        let text_of = |token: &Token| piece.get(token.offsets.0..token.offsets.1);
+        let forged = tokens
+            .iter()
+            .find(|token| self.control.get(&token.id).is_some_and(|control| text_of(token) == Some(control.as_str())));
+        let cut = forged.and_then(|token| {
+            let first = text_of(token)?.chars().next()?;
+            Some(token.offsets.0 + first.len_utf8()).filter(|cut| *cut < token.offsets.1)
+        });
+        match cut {
+            None => Ok(tokens),
+            Some(cut) => Ok([self.tokens(&piece[..cut], true)?, self.tokens(&piece[cut..], true)?].concat()),
+        }
+    }
+
+    /// `text` split at the tokens to look for, as `Tokenizer` does it but for marked control tokens; the rest of it
+    /// normalized. `on_token` is told each token and the bytes of `text` that are its own.
+    fn split(
+        &self,
+        text: &str,
+        marks: &[usize],
+        on_token: &dyn Fn(u32, &Range<usize>),
+    ) -> tokenizers::Result<PreTokenizedString> {
+        let mut pieces = PreTokenizedString::from(text);
+        pieces.split(|_, piece| self.cut(&piece, &self.as_written, marks, on_token))?;
+        pieces.split(|_, mut piece| {
+            let _ = self.tokenizer.get_normalizer().map(|normalizer| normalizer.normalize(&mut piece));
+            self.cut(&piece, &self.normalized, marks, on_token)
+        })?;
+        Ok(pieces)
+    }
+
+    /// A piece cut at the tokens of `patterns`.
+    #[expect(clippy::type_complexity, reason = "it is what the crate's own split function takes")]
+    fn cut(
+        &self,
+        piece: &NormalizedString,
+        patterns: &Patterns,
+        marks: &[usize],
+        on_token: &dyn Fn(u32, &Range<usize>),
+    ) -> tokenizers::Result<Vec<(NormalizedString, Option<Vec<Token>>)>> {
+        let slice = |range: Range<usize>| {
+            piece.slice(Of::Normalized(range)).ok_or_else(|| tokenizers::Error::from("a token splits a character"))
+        };
+        let own = |range: &Range<usize>| {
+            let (start, end) = slice(range.clone())?.offsets_original();
+            Ok::<_, tokenizers::Error>(start..end)
+        };
+        let mut cut = Vec::new();
+        let mut at = 0;
+        for found in self.find(piece.get(), patterns, &|id, range| {
+            self.control.contains_key(&id) && own(range).is_ok_and(|own| is_marked(piece, &own, marks))
+        }) {
+            if at < found.takes.start {
+                cut.push((slice(at..found.takes.start)?, None));
+            }
+            at = found.takes.end;
+            let taken = slice(found.takes)?;
+            let text = taken.get().to_string();
+            let end = text.len();
+            on_token(found.id, &own(&found.own)?);
+            cut.push((taken, Some(vec![Token::new(found.id, text, (0, end))])));
+        }
+        if at < piece.get().len() {
+            cut.push((slice(at..piece.get().len())?, None));
+        }
+        Ok(cut)
+    }
+
+    /// The tokens of `patterns` in `text`, the leftmost and of these the longest, but for those that `is_text`.
+    fn find(&self, text: &str, patterns: &Patterns, is_text: &dyn Fn(u32, &Range<usize>) -> bool) -> Vec<Found> {
+        let word = |c: char| c.is_alphanumeric() || c == '_';
+        let (mut found, mut taken, mut at) = (Vec::new(), 0, 0);
+        while let Some(c) = text[at..].chars().next() {
+            let Some((token, id)) = patterns.at(&text[at..]).next() else {
+                at += c.len_utf8();
+                continue;
+            };
+            let own = at..at + token.len();
+            at = own.end;
+            let Some(token) = self.added.get(id) else { continue };
+            let (before, after) = (&text[..own.start], &text[own.end..]);
+            if is_text(*id, &own) || (token.single_word && (before.ends_with(word) || after.starts_with(word))) {
+                continue;
+            }
+            let start = if token.lstrip { before.trim_end().len().max(taken) } else { own.start };
+            let end = if token.rstrip { text.len() - after.trim_start().len() } else { own.end };
+            found.push(Found { id: *id, takes: start..end, own });
+            taken = end;
+        }
+        found
+    }
+}
+
+/// Whether a mark is within the bytes `own`, or before the only character of them.
+fn is_marked(piece: &NormalizedString, own: &Range<usize>, marks: &[usize]) -> bool {
+    let (shift, _) = piece.offsets_original();
+    let text = piece.get_original().get(own.start - shift..own.end - shift).unwrap_or_default();
+    let single = text.chars().nth(1).is_none();
+    marks.iter().any(|mark| (own.start < *mark && *mark < own.end) || (single && *mark == own.start))
+}
+
+#[cfg(test)]
+mod tests;

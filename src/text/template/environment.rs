@@ -1,0 +1,175 @@
+//! The environment that transformers gives chat templates: its whitespace rules, its functions, Python's methods.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Object, Rest, Value, ValueKind, ValueOrKwargs};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
+
+use super::python::{Answer, bind, refusal, text_of};
+use super::{filters, strings};
+
+/// The filter that stands for `'text' % value`, which minijinja has no operator for.
+pub(super) const PERCENT_FILTER: &str = "percent_format";
+
+/// The function around both sides of `~`: what minijinja itself makes of a list has no limit.
+pub(super) const TEXT_FUNCTION: &str = "text_of_value";
+
+/// Tests of minijinja that Jinja2 does not have.
+const FOREIGN_TESTS: [&str; 4] = ["safe", "int", "startingwith", "endingwith"];
+
+/// The environment, in which a template may take `fuel`.
+pub(super) fn environment(fuel: u64) -> Environment<'static> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.expect("the default delimiters are sound"));
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_formatter(print);
+    environment.set_unknown_method_callback(method);
+    environment.set_fuel(Some(fuel));
+    environment.remove_global("debug");
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime_now);
+    environment.add_function("dict", dict);
+    environment.add_function(TEXT_FUNCTION, |state: &State<'_, '_>, value: &Value| match value.kind() {
+        ValueKind::String | ValueKind::Undefined => Ok(value.clone()),
+        _ => text_of(state, value).map(Value::from),
+    });
+    environment.add_function("cycler", |items: Rest<Value>| -> Answer<Value> {
+        if items.is_empty() {
+            return Err(refusal("cycler takes one value at least"));
+        }
+        Ok(Value::from_object(Cycler { items: items.0, at: AtomicUsize::new(0) }))
+    });
+    environment.add_function("joiner", |separator: Option<Value>| {
+        Value::from_object(Joiner {
+            separator: separator.unwrap_or_else(|| Value::from(", ")),
+            calls: AtomicUsize::new(0),
+        })
+    });
+    FOREIGN_TESTS.iter().for_each(|name| environment.remove_test(name));
+    environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
+    environment.add_test("sequence", is_sequence);
+    environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
+    filters::add(&mut environment, PERCENT_FILTER);
+    environment
+}
+
+/// What has a length and items by position or key, as Jinja2 asks.
+fn is_sequence(value: &Value) -> bool {
+    use ValueKind::{Iterable, Map, Seq, String, Undefined};
+    matches!(value.kind(), Seq | Iterable | Map | String | Undefined)
+}
+
+/// Writes what stands in braces.
+fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Answer<()> {
+    if value.kind() == ValueKind::Invalid || !matches!(state.auto_escape(), AutoEscape::None) {
+        return minijinja::escape_formatter(out, state, value);
+    }
+    match value.as_str() {
+        Some(text) => out.write_str(text)?,
+        None => out.write_str(&text_of(state, value)?)?,
+    }
+    Ok(())
+}
+
+/// Python's methods of texts, lists and dictionaries.
+fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Answer<Value> {
+    if let Some(text) = value.as_str() {
+        return strings::call(state, text, name, args).unwrap_or_else(|| Err(Error::from(ErrorKind::UnknownMethod)));
+    }
+    match (value.kind(), name) {
+        (ValueKind::Seq | ValueKind::Iterable, "index") => {
+            let [item] = bind("index", ["value"], args)?;
+            for (i, other) in value.try_iter()?.checked().enumerate() {
+                if item.as_ref() == Some(&other?) {
+                    return Ok(Value::from(i));
+                }
+            }
+            Err(refusal("index: the list has no such value"))
+        }
+        (ValueKind::Seq, "copy") => {
+            bind("copy", [], args).and_then(|[]| minijinja::filters::list(state, value.clone()))
+        }
+        (ValueKind::Map, "copy") => bind("copy", [], args).map(|[]| value.clone()),
+        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
+    }
+}
+
+/// Templates call this for conversations that they do not take.
+fn raise_exception(state: &State<'_, '_>, message: &Value) -> Answer<Value> {
+    Err(refusal(text_of(state, message)?))
+}
+
+/// The local time in a format of C's `strftime`.
+fn strftime_now(format: &str) -> Answer<String> {
+    jiff::fmt::strtime::format(format, &jiff::Zoned::now()).map_err(|e| refusal(format!("strftime_now: {e}")))
+}
+
+/// `dict()` of another one, of pairs, or of arguments by name.
+fn dict(args: Rest<ValueOrKwargs>) -> Answer<Value> {
+    let mut pairs: Vec<(Value, Value)> = Vec::new();
+    for from in args.into_values() {
+        let keyed = from.kind() == ValueKind::Map || from.is_kwargs();
+        for item in from.try_iter()?.checked() {
+            let item = item?;
+            let (key, value) = if keyed {
+                let value = from.get_item(&item)?;
+                (item, value)
+            } else {
+                (item.get_item_by_index(0)?, item.get_item_by_index(1)?)
+            };
+            match pairs.iter_mut().find(|(other, _)| *other == key) {
+                Some((_, old)) => *old = value,
+                None => pairs.push((key, value)),
+            }
+        }
+    }
+    Ok(Value::from_pairs(pairs))
+}
+
+/// Hands out its items in turn.
+#[derive(Debug)]
+struct Cycler {
+    items: Vec<Value>,
+    at: AtomicUsize,
+}
+
+impl Object for Cycler {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        (key.as_str() == Some("current"))
+            .then(|| self.items[self.at.load(Ordering::Relaxed) % self.items.len()].clone())
+    }
+
+    fn call_method(self: &Arc<Self>, _: &mut State<'_, '_>, name: &str, args: &[Value]) -> Answer<Value> {
+        let [] = bind(name, [], args)?;
+        match name {
+            "next" => Ok(self.items[self.at.fetch_add(1, Ordering::Relaxed) % self.items.len()].clone()),
+            "reset" => {
+                self.at.store(0, Ordering::Relaxed);
+                Ok(Value::from(()))
+            }
+            _ => Err(Error::from(ErrorKind::UnknownMethod)),
+        }
+    }
+}
+
+/// Says nothing at first, and its separator from then on.
+#[derive(Debug)]
+struct Joiner {
+    separator: Value,
+    calls: AtomicUsize,
+}
+
+impl Object for Joiner {
+    fn repr(self: &Arc<Self>) -> minijinja::value::ObjectRepr {
+        minijinja::value::ObjectRepr::Plain
+    }
+
+    fn call(self: &Arc<Self>, _: &mut State<'_, '_>, args: &[Value]) -> Answer<Value> {
+        let [] = bind("joiner", [], args)?;
+        let first = self.calls.fetch_add(1, Ordering::Relaxed) == 0;
+        Ok(if first { Value::from("") } else { self.separator.clone() })
+    }
+}

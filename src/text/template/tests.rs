@@ -1,0 +1,121 @@
+use super::*;
+
+fn render(source: &str, messages: &[Message]) -> Result<String> {
+    ChatTemplate::new(Path::new("m/chat_template.jinja"), source).render(messages, "<s>", "</s>")
+}
+
+fn talk() -> Vec<Message> {
+    vec![Message::new(Role::System, "Be brief."), Message::new(Role::User, " Hi <b>\"you\"</b> ")]
+}
+
+#[test]
+fn messages_become_a_prompt_with_the_whitespace_of_transformers() {
+    let source = "{{ bos_token }}\n{%- for m in messages %}\n  {% if m.role == 'user' %}\n\
+                  [{{ m['content'].strip() }}]\n  {% else %}\n({{ m.content | upper }})\n  {% endif %}\n\
+                  {% endfor %}\n{% if add_generation_prompt %}A:{% endif %}\n";
+    assert_eq!(render(source, &talk()).unwrap(), "<s>(BE BRIEF.)\n[Hi <b>\"you\"</b>]\nA:");
+}
+
+#[test]
+fn python_methods_loop_controls_and_namespaces_work() {
+    let source = "{% set ns = namespace(n=0) %}{% for m in messages[::-1] %}{% set ns.n = ns.n + 1 %}\
+                  {% if m.role.startswith('sys') %}{% break %}{% endif %}\
+                  {{ m.content.split(' ')[1] }}{% endfor %}{{ ns.n }}\
+                  {% if tools is not none or documents %}tools{% endif %}";
+    assert_eq!(render(source, &talk()).unwrap(), "Hi2");
+}
+
+#[test]
+fn parts_are_what_templates_of_models_with_pictures_expect() {
+    let source = "{% for m in messages %}{% for part in m.content %}\
+                  {% if part.type == 'text' %}[{{ part['text'] }}]{% endif %}{% endfor %}{% endfor %}";
+    let template = ChatTemplate::new(Path::new("t"), source);
+    assert_eq!(template.render_as(ContentForm::Parts, &talk(), "", "").unwrap(), "[Be brief.][ Hi <b>\"you\"</b> ]");
+}
+
+#[test]
+fn strftime_now_gives_the_date_and_refuses_nonsense() {
+    let date = render("{{ strftime_now('%d %b %Y') }}", &[]).unwrap();
+    let parts: Vec<&str> = date.split(' ').collect();
+    assert!(parts.len() == 3 && parts[0].len() == 2 && parts[2].parse::<u32>().is_ok_and(|y| y >= 2024), "{date}");
+    assert!(render("{{ strftime_now('%') }}", &[]).is_err());
+}
+
+#[test]
+fn what_a_template_refuses_is_told_with_file_and_line() {
+    let error = render("one\n{{ raise_exception('roles must alternate') }}", &[]).unwrap_err();
+    assert_eq!(error.to_string(), "`m/chat_template.jinja`, line 2: roles must alternate");
+    let error = render("one\r\ntwo\r\n{{ missing.field }}", &[]).unwrap_err();
+    assert!(matches!(error, Error::Template { line: Some(3), .. }), "{error}");
+}
+
+#[test]
+fn a_broken_template_is_an_error_of_rendering_only() {
+    let template = ChatTemplate::new(Path::new("t.jinja"), "one\n{% if %}");
+    let error = template.render(&talk(), "", "").unwrap_err();
+    assert!(matches!(&error, Error::Template { line: Some(2), .. }), "{error}");
+    let fault = template.fault().unwrap();
+    assert!(fault.contains("`t.jinja`, line 2: it is no Jinja template"), "{fault}");
+    assert_eq!(ChatTemplate::new(Path::new("t.jinja"), "{{ nope() }}").fault(), None);
+}
+
+/// Each of these would take hours, gigabytes or the whole stack of a program.
+#[test]
+fn a_template_can_neither_hang_nor_fill_the_memory_nor_end_the_program() {
+    for source in [
+        "{% for a in range(9999) %}{% for b in range(9999) %}{{ a * b }}{% endfor %}{% endfor %}",
+        "{{ 'a' * 10**9 }}",
+        "{{ 'a' * 10**8 }}",
+        "{{ 'a'.ljust(10**9) }}{{ 'a'.zfill(10**12) }}",
+        "{{ 'a'.center(10**9) }}",
+        "{{ 'a' | center(10**9) }}",
+        "{{ '\t' .expandtabs(10**9) }}",
+        "{{ '%1000000000d' % 1 }}",
+        "{{ '%*d' % (1000000000, 1) }}",
+        "{{ '{:>1000000000}'.format('a') }}",
+        "{{ '{:>{}}'.format('a', 1000000000) }}",
+        "{{ 'a' | indent(10**9, true) }}",
+        "{{ {'a': 1} | tojson(indent=10**9) }}",
+        "{{ range(10**9) | list }}",
+        "{{ ([0] * 10**8) | length }}{{ ([0] * 10**8) | list }}",
+        "{{ (range(99999) | list) * 1000 | join(',') }}",
+        "{% set x = 'a' * 10**6 %}{{ x.replace('a', x) }}",
+        "{% set x = 'a' * 10**6 %}{{ x | replace('a', x) }}",
+        "{% set x = 'a' * 10**6 %}{{ ([x] * 10**6) | join }}",
+        "{% set x = 'a' * 10**6 %}{{ x.join([x] * 10**6) }}",
+        "{% set ns = namespace(x='a') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% set ns = namespace(x=['a']) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x == ns.x }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(1) }}",
+        "{{ 2 ** 99999999999 }}",
+    ] {
+        let begin = std::time::Instant::now();
+        println!("{source}");
+        let error = match render(source, &talk()) {
+            Err(error) => error,
+            Ok(text) => panic!("{source}: {} bytes", text.len()),
+        };
+        assert!(matches!(error, Error::Template { .. }), "{source}: {error}");
+        assert!(begin.elapsed().as_secs() < 20, "{source}");
+    }
+}
+
+#[test]
+fn lists_nested_without_end_do_not_overflow_the_stack() {
+    for last in
+        ["", "{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x | string }}", "{{ ns.x == [ns.x] }}", "{{ ns.x ~ 'a' }}"]
+    {
+        let deep = "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}";
+        let dict = deep.replace("[ns.x] %}", "{'a': ns.x} %}");
+        for source in [deep, &dict, &deep.replace("99999", "20000"), &dict.replace("99999", "20000")] {
+            let _ = render(&format!("{source}{last}"), &talk());
+        }
+    }
+    let parentheses = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
+    assert!(render(&parentheses, &talk()).is_err());
+    assert!(render(&"{% if 1 %}".repeat(100_000), &talk()).is_err());
+    let _ = render(&format!("{{{{ {}1 }}}}", "not ".repeat(100_000)), &talk());
+    let _ = render(&format!("{{{{ 1{} }}}}", " + 1".repeat(100_000)), &talk());
+}
