@@ -81,8 +81,8 @@ pub struct Report {
 }
 
 /// Makes the model folder of a checkpoint. `on_progress` is called for every few million weights and may break off,
-/// which is [`Error::Stopped`]; then, as after any error, nothing is left behind, and a model that was to be replaced is
-/// as it was. What is wrong with the place or with the text side is found before the weights are read.
+/// which is [`Error::Stopped`]; then, as after any error, nothing is left behind, and a model that was to be replaced
+/// is as it was. What is wrong with the place or with the text side is found before the weights are read.
 pub fn quantize(
     source: &mut dyn Source,
     options: &Options,
