@@ -1,7 +1,7 @@
 //! Tells by its first bytes what a file really holds, so that what stands in a model file's place gets its name.
 //!
-//! A clone without Git LFS leaves pointers, a proxy leaves pages of HTML, a stopped download leaves an empty file. Other
-//! programs keep weights in formats of their own. Each of them is refused with what to do about it.
+//! A clone without Git LFS leaves pointers, a proxy leaves pages of HTML, a stopped download leaves an empty file.
+//! Other programs keep weights in formats of their own. Each of them is refused with what to do about it.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};

@@ -1,7 +1,7 @@
 //! Reads JSON as Python's programs write it, and refuses objects that name a key twice.
 //!
-//! Python writes NaN and Infinity, which JSON does not know; editors put a byte order mark before the text. Neither is a
-//! reason to refuse a model that does not use the field. A key that is there twice is: programs disagree on which one
+//! Python writes NaN and Infinity, which JSON does not know; editors put a byte order mark before the text. Neither is
+//! a reason to refuse a model that does not use the field. A key that is there twice is: programs disagree on which one
 //! counts.
 
 use std::borrow::Cow;
@@ -49,9 +49,15 @@ pub fn read_object(path: &Path) -> error::Result<Map<String, Value>> {
     }
 }
 
+/// The text in `bytes`, which the file at `path` held, without a byte order mark.
+pub fn text(path: &Path, bytes: Vec<u8>) -> error::Result<String> {
+    encoding::decode(bytes).map_err(|fault| Error::damaged(path, "text", encoding::EXPECTED, fault))
+}
+
 /// The value in `text`, which the file at `path` held, with or without a byte order mark.
 pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> error::Result<T> {
-    serde_json::from_str(&plain_numbers(text.strip_prefix('\u{feff}').unwrap_or(text)))
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    serde_json::from_str(&plain_numbers(text))
         .map_err(|fault| Error::damaged(path, "JSON", "the fields of such a file", fault))
 }
 
@@ -165,10 +171,10 @@ fn read_at_most(path: &Path, bytes_max: u64) -> error::Result<String> {
     if bytes > bytes_max {
         return Err(Error::damaged(path, "length", format!("at most {bytes_max} bytes"), bytes));
     }
-    let mut text = Vec::with_capacity(bytes as usize);
+    let mut read = Vec::with_capacity(bytes as usize);
     // A file that grows meanwhile is read no further.
-    file.take(bytes).read_to_end(&mut text).map_err(Error::io("read", path))?;
-    encoding::decode(text).map_err(|fault| Error::damaged(path, "text", encoding::EXPECTED, fault))
+    file.take(bytes).read_to_end(&mut read).map_err(Error::io("read", path))?;
+    text(path, read)
 }
 
 /// The text with numbers that JSON cannot state, NaN, Infinity and those beyond 64-bit floats, made into texts: where a

@@ -260,7 +260,7 @@ fn a_source_to_quantize_is_missing_or_none() {
     let text = home.path().join("notes.txt");
     std::fs::write(&text, "Not a model.").unwrap();
     let assert = edge_run(home.path()).arg("quantize").arg(&text).arg("-o").arg(&out).assert();
-    assert_failure(assert, 5, &["notes.txt` is not supported", "GGUF"]);
+    assert_failure(assert, 5, &["notes.txt`: content `neither GGUF nor safetensors` is not supported", "GGUF"]);
     assert!(!out.exists());
 }
 

@@ -32,7 +32,7 @@ impl Holder {
         };
         let refused = |got: String| {
             let expected = "a place that no other run is writing to";
-            Error::argument(format!("output folder `{}`", shown.display()), expected, got)
+            Error::argument(format!("output `{}`", shown.display()), expected, got)
         };
         let lock = path.join(LOCK_FILE);
         let lock = File::options().create(true).truncate(false).write(true).open(&lock);

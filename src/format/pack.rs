@@ -95,8 +95,8 @@ impl Pack {
         Some(cast_slice(bytes))
     }
 
-    /// Writes a pack to `path`, or where that leads to as a link. It appears there whole, in place of what was there, or
-    /// not at all. `tensor_bytes` is
+    /// Writes a pack to `path`, or where that leads to as a link. It appears there whole, in place of what was there,
+    /// or not at all. `tensor_bytes` is
     /// asked for the data of each of [`layout::pack_tensors`], in their order. Fails where the result is no pack that
     /// [`Pack::open`] takes; panics where a tensor has not the bytes of its shape.
     pub fn write(path: &Path, info: &PackInfo, tensor_bytes: &mut dyn FnMut(&TensorSpec) -> Vec<u8>) -> Result<()> {

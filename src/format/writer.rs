@@ -29,10 +29,10 @@ pub struct FolderWriter {
 }
 
 impl FolderWriter {
-    /// Begins a folder that will appear at `dir`, or where that leads to as a link. It must be absent or an empty folder,
-    /// or with `replace` a model folder; the files there are not touched before [`finish`](FolderWriter::finish), and
-    /// those that are not the model's stay. Fails where `dir` could not be written and where another run is writing to
-    /// it. With `routing` the model has routers.
+    /// Begins a folder that will appear at `dir`, or where that leads to as a link. It must be absent or an empty
+    /// folder, or with `replace` a model folder; the files there are not touched before
+    /// [`finish`](FolderWriter::finish), and those that are not the model's stay. Fails where `dir` could not be
+    /// written and where another run is writing to it. With `routing` the model has routers.
     pub fn create(
         dir: &Path,
         shape: &LlamaShape,

@@ -52,8 +52,8 @@ impl GgufTensor {
     }
 }
 
-/// Reads the header of the file at `path`, whose bytes are `bytes`. Every tensor lies within them, and none over another.
-/// No name or key is there twice. In memory a header takes up to 16 times its bytes.
+/// Reads the header of the file at `path`, whose bytes are `bytes`. Every tensor lies within them, and none over
+/// another. No name or key is there twice. In memory a header takes up to 16 times its bytes.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<GgufFile> {
     let mut reader = Reader { path, bytes, at: 0 };
     if reader.take(4, "magic")? != b"GGUF" {

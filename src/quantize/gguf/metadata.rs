@@ -156,20 +156,19 @@ impl Metadata {
         })
     }
 
-    /// The value of `key` as an unsigned integer of 32 bits, which may be a list of one for each of `layers` layers, all
-    /// of them equal; `layers` is `None` where it is not known.
-    pub fn u32_per_layer(&self, key: &str, layers: Option<u32>) -> Result<Option<u32>> {
+    /// The value of `key` as an unsigned integer of 32 bits, which may be a list of one for each of `layers` layers,
+    /// all of them equal.
+    pub fn u32_per_layer(&self, key: &str, layers: u32) -> Result<Option<u32>> {
         let as_u32 = |value: &Value| u32::try_from(unsigned(value)?).ok();
         let numbers: Option<Vec<u32>> = match self.values.get(key) {
             Some(Value::Numbers(numbers)) => numbers.iter().map(|value| as_u32(&value)).collect(),
             Some(Value::List(values)) => values.iter().map(as_u32).collect(),
             _ => return self.u32(key),
         };
-        let expected =
-            layers.map_or("one number for each layer".into(), |layers| format!("{layers} numbers, one a layer"));
+        let expected = format!("{layers} numbers, one a layer");
         let got = || self.values[key].shown();
         let numbers = numbers.ok_or_else(|| Error::damaged(&self.path, key, "unsigned integers of 32 bits", got()))?;
-        let first = numbers.first().filter(|_| layers.is_none_or(|layers| numbers.len() == layers as usize));
+        let first = numbers.first().filter(|_| numbers.len() == layers as usize);
         let first = *first.ok_or_else(|| Error::damaged(&self.path, key, expected, got()))?;
         if numbers.iter().any(|number| *number != first) {
             let supported = "one number for all layers".into();

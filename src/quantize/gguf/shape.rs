@@ -24,7 +24,7 @@ pub fn read_shape(file: &GgufFile, read: &mut dyn FnMut(&GgufTensor) -> Result<V
     check_features(metadata)?;
     let needed = |key: &str| metadata.u32(key)?.ok_or_else(|| metadata.missing(key, "a number"));
     let layers = needed("llama.block_count")?;
-    let per_layer = |key: &str| metadata.u32_per_layer(key, Some(layers));
+    let per_layer = |key: &str| metadata.u32_per_layer(key, layers);
     let needed_per_layer = |key: &str| per_layer(key)?.ok_or_else(|| metadata.missing(key, "a number"));
     let model_dim = needed("llama.embedding_length")?;
     let heads = needed_per_layer("llama.attention.head_count")?;

@@ -21,7 +21,8 @@ use self::shards::{Shard, Shards};
 use super::estimate::block_rows;
 use super::source::{Source, SourceTensor, TextAssets};
 use crate::error::{Error, Result};
-use crate::format::ModelSource;
+use crate::filetype::{self, FileType};
+use crate::format::{GENERATION_FILE, ModelSource, TOKENIZER_FILE};
 use crate::shape::LlamaShape;
 
 pub use config::CONFIG_FILE;
@@ -67,6 +68,13 @@ struct Located {
 impl HuggingFace {
     /// Opens the folder `dir` and checks that it holds a whole LLaMA model.
     pub fn open(dir: &Path) -> Result<HuggingFace> {
+        // A text that is a pointer or a page is named before it is read as JSON.
+        for name in [TOKENIZER_FILE, GENERATION_FILE, "tokenizer_config.json"] {
+            let path = dir.join(name);
+            if std::fs::symlink_metadata(&path).is_ok() {
+                filetype::open(&path, FileType::Other, "JSON")?;
+            }
+        }
         let mut warnings = Vec::new();
         let shape = config::read_shape(&dir.join(CONFIG_FILE), &mut warnings)?;
         let shards = Shards::open(dir, &mut warnings)?;
