@@ -11,10 +11,13 @@ const WHOLE: f32 = 32639.0 / 32768.0;
 const BITS: u32 = 14u;
 // Chunks whose greatest number has a lower exponent than this are rounded as if it had this one.
 const LEAST_EXPONENT: u32 = 15u << 23u;
-// Greater than any number that is finite but for the last few.
-const INFINITE: f32 = 3.4e38;
 // A float that is 2^23 and a half of it: a small number added to it is rounded to a whole one, which is its low bits.
 const ROUNDS_OFF: f32 = 12582912.0;
+// A bit of the float that NaN and infinity become then, and no number does; and that bit where a chunk's sum of numbers,
+// which is less than 2^22, leaves room for those of 16 lanes.
+const NO_NUMBER: u32 = 0x20000000u;
+const NO_NUMBER_SHIFT: u32 = 5u;
+const NO_NUMBER_SUM: i32 = 0x00800000;
 
 // Lengths of arrays have names, as naga wants. There are no more subgroups than this in a workgroup.
 override PLANE_VEC4S: u32 = 8u * CHUNKS;
@@ -51,8 +54,10 @@ fn pack(chunk: u32, lane: u32, within: bool) -> f32 {
     let exponent = max(bitcast<u32>(peak) & 0x7f800000u, LEAST_EXPONENT);
     let to_int = bitcast<f32>(((254u + BITS) << 23u) - exponent) * WHOLE;
     var sum = 0;
+    var marks = 0u;
     for (var v = 0u; v < CHUNK_VEC4S / TEAM; v++) {
         let ints = bitcast<vec4<u32>>(own[v] * to_int + vec4<f32>(ROUNDS_OFF));
+        marks |= ints.x | ints.y | ints.z | ints.w;
         let high = pack4xU8((ints + vec4<u32>(128u)) >> vec4<u32>(8u));
         let low = pack4xU8(ints);
         sum += HIGH * dot4I8Packed(high, 0x01010101u) + dot4I8Packed(low, 0x01010101u);
@@ -63,12 +68,14 @@ fn pack(chunk: u32, lane: u32, within: bool) -> f32 {
             planes[(4u + entry % 4u) * CHUNKS + chunk][entry / 4u] = low;
         }
     }
+    sum += i32((marks & NO_NUMBER) >> NO_NUMBER_SHIFT);
     for (var other = TEAM / 2u; other > 0u; other /= 2u) {
         sum += subgroupShuffleXor(sum, other);
     }
     if lane == 0u && within {
-        // What is not finite stays so.
-        let unit = select(bitcast<f32>(exponent - (BITS << 23u)) * (1.0 / WHOLE), peak, peak > INFINITE);
+        // A chunk with NaN or infinity counts for NaN as a whole, so that nothing hides it.
+        let unit_bits = exponent - (BITS << 23u);
+        let unit = bitcast<f32>(select(unit_bits, exponent | 0x7fc00000u, sum >= NO_NUMBER_SUM)) * (1.0 / WHOLE);
         about[chunk] = vec2<f32>(unit, unit * f32(sum));
     }
     return select(0.0, all, within);

@@ -1,14 +1,16 @@
 //! Causal grouped-query attention over the cache.
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 use super::parts::Parts;
 use super::quantized_cache::Kept;
 use super::sliced::dot;
-use super::{attention_matrix, attention_quantized, attention_split, dequantize_cache, each_row, params, quantize_cache};
+use super::{
+    attention_matrix, attention_quantized, attention_split, dequantize_cache, each_row, params, quantize_cache,
+};
 use crate::engine::Traits;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
 use crate::shape::LlamaShape;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 params! {
     /// H

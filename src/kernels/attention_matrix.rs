@@ -1,11 +1,11 @@
 //! Attention of many tokens by cooperative matrices, for GPUs that have them.
 
-use half::f16;
 use super::attention::{Buffers, attend};
 use super::{each_row, params};
 use crate::engine::Traits;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording};
 use crate::shape::LlamaShape;
+use half::f16;
 
 params! {
     /// T

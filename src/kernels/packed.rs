@@ -25,8 +25,6 @@ const WHOLE: f32 = 32639.0 / 32768.0;
 const BITS: u32 = 14;
 /// The exponent of a chunk's greatest number, where f32 has it, counts for no less than this.
 const LEAST_EXPONENT: u32 = 15 << 23;
-/// Greater than any number that is finite but for the last few.
-const INFINITE: f32 = 3.4e38;
 
 /// Numbers as pairs of int8s.
 #[derive(Debug, Clone)]
@@ -45,8 +43,9 @@ impl Packed {
             let peak = x.iter().fold(0f32, |peak, x| peak.max(x.abs()));
             let exponent = (peak.to_bits() & 0x7f80_0000).max(LEAST_EXPONENT);
             let to_int = f32::from_bits(((254 + BITS) << 23) - exponent) * WHOLE;
-            // What is not finite stays so.
-            let unit = if peak > INFINITE { peak } else { f32::from_bits(exponent - (BITS << 23)) * (1.0 / WHOLE) };
+            // A chunk with NaN or infinity counts for NaN as a whole, so that nothing hides it.
+            let numbers = x.iter().all(|x| x.is_finite());
+            let unit = if numbers { f32::from_bits(exponent - (BITS << 23)) * (1.0 / WHOLE) } else { f32::NAN };
             packed.ints.extend(x.iter().map(|x| (x * to_int).round_ties_even() as i32));
             packed.units.push(unit);
         }
@@ -79,8 +78,11 @@ mod tests {
             assert!((packed.numbers()[0] / peak - 1.0).abs() < 1e-4, "{peak}: {}", packed.numbers()[0]);
         }
         assert!(Packed::of(&[0.0; 64]).numbers().iter().all(|number| *number == 0.0));
-        let mut infinite = [0.5f32; 64];
-        infinite[0] = f32::INFINITY;
-        assert!(Packed::of(&infinite).numbers().iter().any(|number| !number.is_finite()));
+        for spoilt in [f32::INFINITY, -f32::INFINITY, f32::NAN, -f32::NAN] {
+            let mut numbers = [0.5f32; 128];
+            numbers[70] = spoilt;
+            let packed = Packed::of(&numbers);
+            assert!(packed.units[0].is_finite() && packed.units[1].is_nan(), "{spoilt}: {:?}", packed.units);
+        }
     }
 }

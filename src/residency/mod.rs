@@ -173,8 +173,8 @@ impl Residency {
         self.wait_for_memory(engine)?;
         loop {
             self.ask(engine);
-            let enough = engine.cancel_token().is_cancelled()
-                || patience.is_some_and(|patience| begin.elapsed() >= patience);
+            let enough =
+                engine.cancel_token().is_cancelled() || patience.is_some_and(|patience| begin.elapsed() >= patience);
             if self.arrivals.is_empty() || enough {
                 return Ok(moves);
             }
