@@ -113,7 +113,10 @@ fn main(place: Place) {
     if has_own && head % SHARED_BY == 0u && local < OWN_VEC4S {
         rows[own_row + SCALE_VEC4S + local] = own_codes[local];
         if local < GROUPS {
-            rows[own_row + local / 4u][local % 4u] = pack2x16float(own_scales[local]);
+            // A row that is kept has finite scales, as it may be read and thrown away.
+            let scales = own_scales[local];
+            let spoilt = (bitcast<vec2<u32>>(scales) & vec2<u32>(0x7fffffffu)) > vec2<u32>(0x7f800000u);
+            rows[own_row + local / 4u][local % 4u] = pack2x16float(select(scales, vec2<f32>(), spoilt));
         }
     }
     var query = ready_query(group);

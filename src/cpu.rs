@@ -299,3 +299,66 @@ fn copied(bytes: &[u8]) -> Result<Vec<u8>> {
 fn range(span: Span) -> std::ops::Range<usize> {
     span.offset as usize..(span.offset + span.bytes) as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::kernels::each_row;
+    use crate::recording::Kernel;
+
+    /// Rows of a dispatch that would take long.
+    const ROWS: usize = 1 << 20;
+    static TOKEN: LazyLock<CancelToken> = LazyLock::new(CancelToken::new);
+    static DONE: AtomicUsize = AtomicUsize::new(0);
+
+    fn stopped_on_the_way(args: &mut Arguments<'_>) {
+        let rows: &mut [u32] = args.write(0);
+        each_row(args.watch, rows, 1, |_, row| {
+            row[0] = 1;
+            if DONE.fetch_add(1, Ordering::Relaxed) == 100 {
+                TOKEN.cancel();
+            }
+        });
+    }
+
+    static KERNEL: Kernel = Kernel {
+        name: "stopped_on_the_way",
+        wgsl: "",
+        params: &[],
+        bindings: &[Access::Write],
+        reference: stopped_on_the_way,
+    };
+
+    #[test]
+    fn a_stop_is_heeded_within_a_dispatch_and_nothing_comes_after_it() {
+        let mut engine = open();
+        engine.set_cancel(TOKEN.clone());
+        let [a, b] = ["a", "b"].map(|label| engine.create(label, ROWS as u64 * 4).unwrap());
+        let mut recording = Recording::new();
+        let transient = recording.transient(4);
+        for buffer in [a, b, transient] {
+            let (constants, params, bindings) = (vec![], vec![], vec![buffer.all()]);
+            recording.dispatch(Dispatch { kernel: &KERNEL, constants, params, bindings, workgroups: [1; 3] });
+        }
+        recording.read_back(b.all());
+        let mut prepared = engine.prepare(recording).unwrap();
+        let bytes = engine.allocated_bytes();
+        assert!(matches!(engine.run(&mut prepared), Err(Error::Stopped(_))));
+        // Every thread may have been in a row when the stop came.
+        let done = DONE.load(Ordering::Relaxed);
+        assert!((101..=101 + rayon::current_num_threads()).contains(&done), "{done} rows of {ROWS}");
+        assert!(matches!(engine.run(&mut prepared), Err(Error::Stopped(_))), "as long as it is asked for");
+        assert_eq!((DONE.load(Ordering::Relaxed), engine.allocated_bytes()), (done, bytes));
+
+        TOKEN.reset();
+        let mut recording = Recording::new();
+        recording.read_back(b.all());
+        let mut look = engine.prepare(recording).unwrap();
+        assert!(engine.run(&mut look).unwrap()[0].iter().all(|byte| *byte == 0), "the second dispatch did not begin");
+        let whole = engine.run(&mut prepared).unwrap().remove(0);
+        assert!(bytemuck::pod_collect_to_vec::<u8, u32>(&whole).iter().all(|row| *row == 1));
+    }
+}

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use common::tiny_hf_folder;
+use edge_run::CancelToken;
 use edge_run::calibrate::{Options, Progress, Report, StepLog, calibrate, cpu};
 use edge_run::format::{ModelFolder, Pack};
 use edge_run::{Error, quantize};
@@ -15,6 +16,7 @@ use edge_run::{Error, quantize};
 /// A place to calibrate in: a tiny model's checkpoint and a text.
 struct Lab {
     dir: tempfile::TempDir,
+    cancel: CancelToken,
 }
 
 impl Lab {
@@ -25,7 +27,7 @@ impl Lab {
         tiny_hf_folder(&source, 7, true);
         let words: String = (0..6000u32).map(|i| ["on ", "a ", "day ", "the "][(i * i % 7 % 4) as usize]).collect();
         fs::write(dir.path().join("text.txt"), words).unwrap();
-        Lab { dir }
+        Lab { dir, cancel: CancelToken::new() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -49,7 +51,7 @@ impl Lab {
     fn run(&self, options: &Options, stop_after: Option<usize>) -> (Result<Report, Error>, Vec<StepLog>) {
         let mut steps = Vec::new();
         let mut source = quantize::open(&self.path("source")).unwrap();
-        let report = calibrate(source.as_mut(), &cpu(), options, &mut |progress| {
+        let report = calibrate(source.as_mut(), &cpu(), options, &self.cancel, &mut |progress| {
             if let Progress::Step(step) = progress {
                 steps.push(step);
                 if stop_after == Some(step.done) {
@@ -144,4 +146,21 @@ fn what_cannot_be_calibrated_is_told_before_anything_is_written() {
         assert!(message.contains(named), "{named}: {message}");
     }
     assert!(!lab.path("x.pack").exists() && !lab.path("x.pack.checkpoint").exists());
+}
+
+#[test]
+fn a_run_is_stopped_within_a_step_of_which_nothing_counts() {
+    let lab = Lab::new();
+    let options = lab.options("stopped.pack");
+    let mut source = quantize::open(&lab.path("source")).unwrap();
+    let stopped = calibrate(source.as_mut(), &cpu(), &options, &lab.cancel, &mut |progress| {
+        if matches!(progress, Progress::Step(step) if step.done == 5) {
+            lab.cancel.cancel();
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(stopped, Err(Error::Stopped("calibrate"))));
+    lab.cancel.reset();
+    let (report, steps) = lab.run(&options, None);
+    assert!(report.unwrap().resumed == 5 && steps[0].done == 6);
 }

@@ -85,6 +85,8 @@ struct Problem {
     routed: bool,
     tells: bool,
     loudness: f32,
+    /// In place of a number of the input.
+    spoilt: Option<f32>,
     binding_bytes: u64,
     spread: Spread,
 }
@@ -107,7 +109,22 @@ fn problem() -> impl Strategy<Value = Problem> {
     (kind, sizes, choices, loudness, binding_bytes, spread).prop_map(
         |(kind, sizes, choices, loudness, binding_bytes, spread)| {
             let ((seed, eights, groups, group, depth), (normed, routed, tells)) = (sizes, choices);
-            Problem { kind, seed, eights, groups, group, depth, normed, routed, tells, loudness, binding_bytes, spread }
+            let spoilt = None;
+            Problem {
+                kind,
+                seed,
+                eights,
+                groups,
+                group,
+                depth,
+                normed,
+                routed,
+                tells,
+                loudness,
+                spoilt,
+                binding_bytes,
+                spread,
+            }
         },
     )
 }
@@ -157,6 +174,9 @@ impl Problem {
             let mut x = uniform(rng, input, self.loudness);
             // A chunk of zeros is packed as such.
             x[..64 * (self.seed % 2) as usize].fill(0.0);
+            if let Some(spoilt) = self.spoilt {
+                x[self.seed as usize % input as usize] = spoilt;
+            }
             let x = upload(engine, &x).all();
             let norm = Norm { weight: upload(engine, &uniform(rng, input, 1.0)), eps: EPS };
             let y = upload(engine, &uniform(rng, rows, 1.0)).all();
@@ -300,6 +320,7 @@ fn a_wrong_depth_weight_norm_and_output_are_noticed() {
             routed: true,
             tells: true,
             loudness: 1.0,
+            spoilt: None,
             binding_bytes: 1 << 27,
             spread,
         };
@@ -315,6 +336,37 @@ fn a_wrong_depth_weight_norm_and_output_are_noticed() {
                 assert!(far(&made, &reference) > sound.tolerance(&reference), "{wrong:?}");
                 let expected = of_input && sound.tells();
                 assert_eq!(far(&other, &told) > 0.05, expected, "{wrong:?}: what is told is another, where any is");
+            }
+        }
+    }
+}
+
+/// A number that is none, anywhere in the input, must not be packed as a zero.
+#[test]
+fn an_input_that_is_no_number_reaches_every_product() {
+    for (kind, normed) in [(Kind::Logits, true), (Kind::Residual, false), (Kind::Gate, true), (Kind::Qkv, false)] {
+        for (seed, spoilt) in [(3, f32::NAN), (70, -f32::NAN), (139, f32::INFINITY), (191, f32::NEG_INFINITY)] {
+            let problem = Problem {
+                kind,
+                seed,
+                eights: 5,
+                groups: 3,
+                group: 64,
+                depth: 2,
+                normed,
+                routed: false,
+                tells: false,
+                loudness: 1.0,
+                spoilt: Some(spoilt),
+                binding_bytes: 1 << 27,
+                spread: Spread { workgroup: 64, lanes: 8, rows: 2, rounds: 2, subgroup: 8, processors: 128 },
+            };
+            for mut engine in [cpu::open()].into_iter().chain(own_gpu()) {
+                let (made, ..) = problem.run(engine.as_mut(), false);
+                // The cache of the other positions is zero.
+                let expected = if kind == Kind::Qkv { 4 * 5 * HEAD_DIM as usize } else { made.len() };
+                let spoilt = made.iter().filter(|number| number.is_nan()).count();
+                assert_eq!(spoilt, expected, "{problem:?} on {}", engine.info().name);
             }
         }
     }

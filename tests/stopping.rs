@@ -13,6 +13,8 @@ use edge_run::engine::Engine;
 use edge_run::eval::perplexity;
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
+use edge_run::kernels::copy;
+use edge_run::recording::Recording;
 use edge_run::residency::Pace;
 use edge_run::session::{Next, StopReason};
 use edge_run::text::{SamplerSettings, TextModel};
@@ -232,5 +234,71 @@ fn a_synthetic_model_is_stopped_too() {
         assert!(matches!(model.next_logits(&[1, 2], 0), Err(Error::Stopped(_))));
         model.cancel_token().reset();
         assert!(model.next_logits(&[1, 2], 0).unwrap().logits.iter().all(|logit| logit.is_finite()));
+    }
+}
+
+/// A long run is handed to the device in pieces, so that what is not handed over yet can be left undone.
+#[test]
+fn a_run_of_the_gpu_is_stopped_between_its_submits() {
+    if gpu::gpu().is_none() {
+        return;
+    }
+    let mut engine = edge_run::gpu::open(0, GpuOptions::default()).unwrap();
+    let token = CancelToken::new();
+    engine.set_cancel(token.clone());
+    let [a, b] = ["a", "b"].map(|label| engine.create(label, 64 << 20).unwrap());
+    let [marker, marked] = ["marker", "marked"].map(|label| engine.create(label, 16).unwrap());
+    engine.write(marker.all(), &[7; 16]);
+    let mark = |recording: &mut Recording| {
+        copy::record(recording, marker.all(), marked.all());
+        recording.read_back(marked.all());
+    };
+    // Copies for many seconds, on anything that computes, and a mark at their end.
+    let mut long = Recording::new();
+    (0..10_000).for_each(|_| copy::record(&mut long, a.all(), b.all()));
+    mark(&mut long);
+    let mut long = engine.prepare(long).unwrap();
+    let asks = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        token.cancel();
+    });
+    let ran = engine.run(&mut long);
+    assert!(matches!(ran, Err(Error::Stopped(_))), "{ran:?}");
+    asks.join().unwrap();
+    let refused = engine.run(&mut long);
+    assert!(matches!(refused, Err(Error::Stopped(_))), "as long as it is asked for: {refused:?}");
+    engine.cancel_token().reset();
+    let mut look = Recording::new();
+    look.read_back(marked.all());
+    let mut look = engine.prepare(look).unwrap();
+    assert_eq!(engine.run(&mut look).unwrap(), [[0; 16]], "its end was never handed to the device");
+    let mut short = Recording::new();
+    mark(&mut short);
+    let mut short = engine.prepare(short).unwrap();
+    assert_eq!(engine.run(&mut short).unwrap(), [[7; 16]], "and the device goes on");
+}
+
+/// What is written while a long run is under way comes after all of it, and before the next.
+#[test]
+fn what_is_written_during_a_run_in_pieces_comes_after_it() {
+    if gpu::gpu().is_none() {
+        return;
+    }
+    let mut engine = edge_run::gpu::open(0, GpuOptions::default()).unwrap();
+    let [from, to] = ["from", "to"].map(|label| engine.create(label, 1 << 20).unwrap());
+    engine.write(from.all(), &[1; 1 << 20]);
+    let mut recording = Recording::new();
+    (0..50).for_each(|_| copy::record(&mut recording, from.all(), to.all()));
+    recording.read_back(to.span(0, 16));
+    let mut prepared = engine.prepare(recording).unwrap();
+    for first in [1, 3] {
+        let run = engine.submit(&mut prepared).unwrap();
+        engine.write(from.all(), &[first + 1; 1 << 20]);
+        let next = engine.submit(&mut prepared).unwrap();
+        engine.write(from.all(), &[first + 2; 1 << 20]);
+        drop(engine.submit(&mut prepared).unwrap());
+        let results = [run, next].map(|ticket| engine.finish(ticket).unwrap().remove(0));
+        assert_eq!(results, [[first; 16], [first + 1; 16]]);
+        assert_eq!(engine.run(&mut prepared).unwrap(), [[first + 2; 16]]);
     }
 }

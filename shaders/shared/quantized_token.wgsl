@@ -23,7 +23,7 @@ fn turned_across(four: vec4<f32>, lane: u32) -> vec4<f32> {
     return turned_pair(turned_pair(turned_pair(own, lane, 1u), lane, 2u), lane, 4u);
 }
 
-fn max_across(own: f32) -> f32 {
+fn max_across(own: u32) -> u32 {
     let two = max(own, subgroupShuffleXor(own, 1u));
     let four = max(two, subgroupShuffleXor(two, 2u));
     return max(four, subgroupShuffleXor(four, 4u));
@@ -39,7 +39,10 @@ fn sum_across(own: f32) -> f32 {
 // head. All lanes of a subgroup call it.
 fn make_ready(four: vec4<f32>, at: u32, part: u32, lane: u32) {
     let numbers = turned_across(four, lane);
-    let largest = max_across(max(max(abs(numbers.x), abs(numbers.y)), max(abs(numbers.z), abs(numbers.w))));
+    // By their bits, in which NaN is greater than infinity and that than any number.
+    let sizes = bitcast<vec4<u32>>(numbers) & vec4<u32>(0x7fffffffu);
+    let largest_bits = max_across(max(max(sizes.x, sizes.y), max(sizes.z, sizes.w)));
+    let largest = bitcast<f32>(largest_bits);
     let group = at / 8u;
     let unit = largest / 32512.0;
     let whole = vec4<i32>(round(numbers * select(0.0, 1.0 / unit, largest > 0.0)));
@@ -58,7 +61,9 @@ fn make_ready(four: vec4<f32>, at: u32, part: u32, lane: u32) {
         return;
     }
     let first = codes_at(0u, group, part == 2u) - SCALE_VEC4S;
-    own_scales[group][part - 1u] = scale;
+    // What is no number counts for NaN here, so that nothing hides it.
+    let numbers_all = largest_bits < 0x7f800000u;
+    own_scales[group][part - 1u] = select(bitcast<f32>(largest_bits | 0x7fc00000u), scale, numbers_all);
     if bits == 8u {
         own_codes[first + at % 8u / 4u][at % 4u] = bytes ^ select(0x80808080u, 0u, part == 2u);
     } else if at % 8u < 4u {

@@ -27,6 +27,7 @@ pub use burn::tensor::Device;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
+use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::format::layout;
 use crate::quantize::{self, Source};
@@ -133,13 +134,15 @@ pub struct Report {
 
 /// Calibrates the model of `source` on `device` and writes its pack.
 ///
-/// `on_progress` may break off: then a checkpoint is kept and the error is [`Error::Stopped`]; a later call with the
-/// same options goes on from it. Fails where the text has too few windows, where a window is longer than the model was
+/// `on_progress` may break off, between two steps, and so may `cancel`, between two layers, of which the step then does
+/// not count: a checkpoint is kept and the error is [`Error::Stopped`]; a later call with the same options goes on from
+/// it. Fails where the text has too few windows, where a window is longer than the model was
 /// trained for, where one window does not fit the memory, and where a file cannot be read or written.
 pub fn calibrate(
     source: &mut dyn Source,
     device: &Device,
     options: &Options,
+    cancel: &CancelToken,
     on_progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
     let begin = Instant::now();
@@ -157,19 +160,18 @@ pub fn calibrate(
     let source_sha256 = quantize::weights_sha256(source, &mut |progress| {
         on_progress(Progress::Weights(progress.done, progress.total))
     })?;
-    let mut network = Network::load(source, device, options.seq, &mut |done, total| {
-        // Broken off at the first step.
-        let _ = on_progress(Progress::Weights(done, total));
-    })?;
+    let mut network =
+        Network::load(source, device, options.seq, &mut |done, total| on_progress(Progress::Weights(done, total)))?;
+    network.cancel = cancel.clone();
     network.product_dtype = product_dtype(device);
 
     let mut trainer = Trainer::new(&network, device, &windows, memory.micro, group as usize, options, source_sha256);
     let held_out = Batch { ids: windows.held_out(device), micro: memory.micro };
-    let loss_before = trainer.loss(&held_out);
+    let loss_before = trainer.loss(&held_out)?;
     let resumed = trainer.resume()?;
     trainer.train(resumed, on_progress)?;
     trainer.round_as_pack();
-    let loss_after = trainer.loss(&held_out);
+    let loss_after = trainer.loss(&held_out)?;
     let thresholds =
         thresholds::measure(&network, &trainer.params, &held_out, &mut |rows| on_progress(Progress::Table(rows)))?;
     let seconds = begin.elapsed().as_secs_f64();
@@ -251,7 +253,13 @@ impl<'a> Trainer<'a> {
             let (target, drawn) = draw(&mut rng);
             let ids = self.windows.draw(&mut rng, self.run.batch, self.device);
             let batch = Batch { ids, micro: self.micro };
-            let outcome = step::step(self.network, &self.params, &batch, target);
+            let outcome = match step::step(self.network, &self.params, &batch, target) {
+                Ok(outcome) => outcome,
+                Err(stopped) => {
+                    self.save(at)?;
+                    return Err(stopped);
+                }
+            };
             self.optimizer.step(at, &mut self.params, outcome.gradients);
             if !outcome.kl.is_finite() {
                 return Err(self.failed(format!("step {} has a loss of {}", at + 1, outcome.kl)));
@@ -260,7 +268,7 @@ impl<'a> Trainer<'a> {
             let stopped = on_progress(Progress::Step(step)).is_break();
             // At the end too: the table is still to be measured.
             if stopped || (at + 1) % CHECKPOINT_STEPS == 0 || at + 1 == self.run.steps {
-                checkpoint::save(&self.checkpoint, &self.run, at + 1, &self.params, &self.optimizer)?;
+                self.save(at + 1)?;
             }
             if stopped {
                 return Err(Error::Stopped("calibrate"));
@@ -269,11 +277,16 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// The mean loss at [`BITS_JUDGED`].
-    fn loss(&self, batch: &Batch) -> f32 {
+    /// Keeps what `done` steps have come to.
+    fn save(&self, done: usize) -> Result<()> {
+        checkpoint::save(&self.checkpoint, &self.run, done, &self.params, &self.optimizer)
+    }
+
+    /// The mean loss at [`BITS_JUDGED`]. Fails where a stop is asked for.
+    fn loss(&self, batch: &Batch) -> Result<f32> {
         let target = |bits| Target { bits: Some(bits), threshold: threshold_for(bits), budget: BUDGET };
-        let losses = step::losses(self.network, &self.params, batch, &BITS_JUDGED.map(target));
-        losses.iter().sum::<f32>() / losses.len() as f32
+        let losses = step::losses(self.network, &self.params, batch, &BITS_JUDGED.map(target))?;
+        Ok(losses.iter().sum::<f32>() / losses.len() as f32)
     }
 
     fn failed(&self, message: String) -> Error {

@@ -1,10 +1,13 @@
 //! The unquantized model as burn tensors: frozen weights, and the forward pass of a block around any linears.
 
+use std::ops::ControlFlow;
+
 use burn::tensor::kind::Autodiff;
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation};
 
 use super::reduce::{softmax, spread, sum_rows};
-use crate::error::Result;
+use crate::cancel::CancelToken;
+use crate::error::{Error, Result};
 use crate::quantize::{Source, SourceTensor};
 use crate::shape::{LlamaShape, Site};
 
@@ -23,6 +26,8 @@ pub struct Network {
     rotation: Rotation,
     /// What matrix products are computed in.
     pub product_dtype: DType,
+    /// What asks to stop.
+    pub cancel: CancelToken,
 }
 
 /// The frozen weights of one layer.
@@ -41,12 +46,13 @@ struct Rotation {
 }
 
 impl Network {
-    /// Loads the weights of `source` for windows of `window` tokens; `on_tensor(done, total)` follows it.
+    /// Loads the weights of `source` for windows of `window` tokens; `on_tensor(done, total)` follows it and may break
+    /// off.
     pub fn load(
         source: &mut dyn Source,
         device: &Device,
         window: usize,
-        on_tensor: &mut dyn FnMut(u64, u64),
+        on_tensor: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Network> {
         let shape = source.shape().clone();
         let total = shape.linear_params() + shape.embedding_params();
@@ -62,7 +68,9 @@ impl Network {
             }
             if rows > 1 {
                 done += all.len() as u64;
-                on_tensor(done, total);
+                if on_tensor(done, total).is_break() {
+                    return Err(Error::Stopped("calibrate"));
+                }
             }
             Ok(Tensor::from_data(TensorData::new(all, [rows, input]), device))
         };
@@ -80,7 +88,16 @@ impl Network {
         }
         let final_norm = stacked(source, &[SourceTensor::FinalNorm])?.squeeze_dim(0);
         let rotation = Rotation::new(&shape, window, device);
-        Ok(Network { shape, embed, head, final_norm, layers, rotation, product_dtype: DType::F32 })
+        Ok(Network {
+            shape,
+            embed,
+            head,
+            final_norm,
+            layers,
+            rotation,
+            product_dtype: DType::F32,
+            cancel: CancelToken::new(),
+        })
     }
 
     /// The residual stream at the first layer: [B, T] ids to [B, T, D].

@@ -8,6 +8,7 @@ use burn::tensor::{Int, Tensor};
 use super::network::{Network, beside};
 use super::reduce::{log_softmax, sum_all};
 use super::student::{RoutedBlock, SiteParams, Stream};
+use crate::error::Result;
 
 /// What the loss is multiplied with on its way back: products in f16 lose gradients below its smallest number, and the
 /// gradients of one token of thousands are small.
@@ -58,11 +59,17 @@ impl Batch {
     }
 }
 
+/// Fails where a stop is asked for: to be called before each layer.
+fn go_on(network: &Network) -> Result<()> {
+    network.cancel.check("calibrate")
+}
+
 /// The residual stream after the last layer of the unquantized model, of each part of the batch.
-fn teacher(network: &Network, batch: &Batch) -> Vec<Tensor<3>> {
+fn teacher(network: &Network, batch: &Batch) -> Result<Vec<Tensor<3>>> {
     let layers = |x| {
-        network.layers.iter().fold(x, |x, layer| {
-            network.block(layer, x, &mut |site, x| network.product(x, layer.sites[site as usize].clone()))
+        network.layers.iter().try_fold(x, |x, layer| {
+            go_on(network)?;
+            Ok(network.block(layer, x, &mut |site, x| network.product(x, layer.sites[site as usize].clone())))
         })
     };
     batch.parts().into_iter().map(|ids| layers(network.embed(ids))).collect()
@@ -76,12 +83,13 @@ pub struct Forward {
     pub bits: f32,
 }
 
-/// Runs the student; `keep` the inputs of all layers, or only the output.
-pub fn forward(network: &Network, params: &Params, batch: &Batch, threshold: f32, keep: bool) -> Forward {
+/// Runs the student; `keep` the inputs of all layers, or only the output. Fails where a stop is asked for.
+pub fn forward(network: &Network, params: &Params, batch: &Batch, threshold: f32, keep: bool) -> Result<Forward> {
     let embedded = batch.parts().into_iter().map(|ids| Stream { x: network.embed(ids), seen: None });
     let mut inputs = vec![embedded.collect::<Vec<_>>()];
     let mut bits: Vec<Tensor<1>> = Vec::new();
     for (at, (layer, params)) in (0..).zip(network.layers.iter().zip(params)) {
+        go_on(network)?;
         let slices = std::array::from_fn(|site| params[site].slices(&layer.sites[site]));
         let block = RoutedBlock { network, layer, at, params, slices: &slices, threshold };
         let (outputs, read): (Vec<_>, Vec<_>) =
@@ -93,14 +101,14 @@ pub fn forward(network: &Network, params: &Params, batch: &Batch, threshold: f32
         inputs.push(outputs);
     }
     let bits: f32 = Tensor::cat(bits, 0).sum().into_scalar();
-    Forward { inputs, bits: bits / (batch.tokens() * network.layers.len()) as f32 }
+    Ok(Forward { inputs, bits: bits / (batch.tokens() * network.layers.len()) as f32 })
 }
 
-/// The loss of a batch and its gradients.
-pub fn step(network: &Network, params: &Params, batch: &Batch, target: Target) -> Outcome {
-    let mut forward = forward(network, params, batch, target.threshold, true);
+/// The loss of a batch and its gradients. Fails where a stop is asked for.
+pub fn step(network: &Network, params: &Params, batch: &Batch, target: Target) -> Result<Outcome> {
+    let mut forward = forward(network, params, batch, target.threshold, true)?;
     let outputs = forward.inputs.pop().expect("the output").into_iter().map(|stream| stream.x);
-    let (kl, upstream) = distance(network, outputs.collect(), teacher(network, batch), batch.tokens());
+    let (kl, upstream) = distance(network, outputs.collect(), teacher(network, batch)?, batch.tokens());
     let mut upstream: Vec<Stream> = upstream.into_iter().map(|x| Stream { x, seen: None }).collect();
 
     // d(budget) / d(sum of bits over tokens and layers)
@@ -109,27 +117,29 @@ pub fn step(network: &Network, params: &Params, batch: &Batch, target: Target) -
 
     let mut gradients = Vec::with_capacity(params.len());
     for (at, inputs) in forward.inputs.into_iter().enumerate().rev() {
+        go_on(network)?;
         let leaves = params[at].each_ref().map(SiteParams::leaves);
         let (own, down) = backward(network, at, &leaves, inputs, upstream, target.threshold, per_bit);
         gradients.push(own);
         upstream = down;
     }
     gradients.reverse();
-    Outcome { kl, bits: forward.bits, gradients }
+    Ok(Outcome { kl, bits: forward.bits, gradients })
 }
 
-/// The loss of a batch under each target: KL, and budget times the squared distance from the bits wanted.
-pub fn losses(network: &Network, params: &Params, batch: &Batch, targets: &[Target]) -> Vec<f32> {
-    let teacher = teacher(network, batch);
+/// The loss of a batch under each target: KL, and budget times the squared distance from the bits wanted. Fails
+/// where a stop is asked for.
+pub fn losses(network: &Network, params: &Params, batch: &Batch, targets: &[Target]) -> Result<Vec<f32>> {
+    let teacher = teacher(network, batch)?;
     let loss = |target: &Target| {
-        let mut forward = forward(network, params, batch, target.threshold, false);
+        let mut forward = forward(network, params, batch, target.threshold, false)?;
         let outputs = forward.inputs.pop().expect("the output").into_iter();
         let parts = outputs.zip(&teacher).flat_map(|(student, teacher)| {
             let pairs = parts(network, student.x).into_iter().zip(parts(network, teacher.clone()));
             pairs.map(|(student, teacher)| divergence(network, student, teacher, batch.tokens()))
         });
         let kl: f32 = Tensor::cat(parts.collect(), 0).sum().into_scalar();
-        kl + target.bits.map_or(0.0, |bits| target.budget * (forward.bits - bits).powi(2))
+        Ok(kl + target.bits.map_or(0.0, |bits| target.budget * (forward.bits - bits).powi(2)))
     };
     targets.iter().map(loss).collect()
 }

@@ -27,7 +27,7 @@ pub fn measure(
         if on_row(measured).is_break() {
             return Err(Error::Stopped("calibrate"));
         }
-        let bits = forward(network, params, batch, threshold, false).bits;
+        let bits = forward(network, params, batch, threshold, false)?.bits;
         Ok(Threshold { bits, threshold })
     };
     let rows = table(&mut at)?;

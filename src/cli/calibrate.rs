@@ -51,7 +51,7 @@ mod training {
         let (device, name) = device(args)?;
         note(format_args!("{}: calibration on {name}", source.model_source().name));
         let mut bars = Bars { steps: options.steps, shown: None };
-        let report = calibrate::calibrate(source.as_mut(), &device, &options, &mut |progress| {
+        let report = calibrate::calibrate(source.as_mut(), &device, &options, &stop::token(), &mut |progress| {
             bars.show(progress);
             stop::flow()
         });

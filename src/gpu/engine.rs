@@ -121,13 +121,17 @@ impl GpuEngine {
         &mut self.context
     }
 
+    pub(super) fn is_software(&self) -> bool {
+        self.context.info.kind == DeviceKind::SoftwareRenderer
+    }
+
     pub(super) fn encode(&self, steps: &[Step], read_back: Option<&Mapping>) -> wgpu::CommandBuffer {
         let mut encoder = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         // All else ends a pass; dispatches between share one.
         for steps in steps.chunk_by(|a, b| matches!((a, b), (Step::Dispatch(_), Step::Dispatch(_)))) {
             match steps {
                 [Step::ReadBack { from, offset, bytes }] => {
-                    let to = read_back.expect("a buffer where there is a read-back").0.buffer();
+                    let to = read_back.expect("a buffer where there is a read-back").buffer();
                     encoder.copy_buffer_to_buffer(&from.buffer, from.offset, to, *offset, *bytes);
                 }
                 [Step::Clear { place, bytes }] => encoder.clear_buffer(&place.buffer, place.offset, Some(*bytes)),
@@ -275,7 +279,7 @@ impl Engine for GpuEngine {
     }
 
     fn overlaps(&self) -> bool {
-        self.context.info.kind != DeviceKind::SoftwareRenderer
+        !self.is_software()
     }
 
     fn submit(&mut self, prepared: &mut Prepared) -> Result<Ticket> {
@@ -285,10 +289,9 @@ impl Engine for GpuEngine {
         let lengths = prepared.read_back_lengths.clone();
         let read_back = match lengths.is_empty() {
             true => None,
-            false => Some(Mapping(self.read_backs.lend(&self.context, lengths.iter().sum())?)),
+            false => Some(Mapping::of(self.read_backs.lend(&self.context, lengths.iter().sum())?)),
         };
-        let software = self.context.info.kind == DeviceKind::SoftwareRenderer;
-        let first = if software { FIRST_STEPS_IN_SOFTWARE } else { FIRST_STEPS };
+        let first = if self.is_software() { FIRST_STEPS_IN_SOFTWARE } else { FIRST_STEPS };
         let pending = Run::begin(&prepared.steps, (read_back, lengths), &prepared.pace, first);
         let run = pending.run();
         self.start(pending)?;
@@ -299,8 +302,8 @@ impl Engine for GpuEngine {
     fn finish(&mut self, ticket: Ticket) -> Result<Vec<Vec<u8>>> {
         let run: Arc<Run> = *ticket.0.downcast().expect("a ticket of this engine");
         self.wait_for_run(&run)?;
-        let Some(Mapping(loan)) = &run.read_back else { return Ok(Vec::new()) };
-        let mapped = loan.buffer().get_mapped_range(..).map_err(|e| self.context.fault(e.to_string()))?;
+        let Some(mapping) = &run.read_back else { return Ok(Vec::new()) };
+        let mapped = mapping.buffer().get_mapped_range(..).map_err(|e| self.context.fault(e.to_string()))?;
         let mut rest: &[u8] = &mapped;
         let mut results = Vec::new();
         for bytes in &run.lengths {

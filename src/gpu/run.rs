@@ -5,6 +5,7 @@
 //! somebody waits for the run, or hands the device something that must come after it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -13,8 +14,10 @@ use super::pace::{Clock, Pace, Plan, Spent};
 use super::pool::Loan;
 use crate::error::{Error, Result};
 
-/// Submits of a long run that the device has at a time.
+/// Submits of a long run that the device has at a time: one that runs, and one more so that it never waits for the host.
+/// A software renderer waits for the host's cores whatever there is, and should be stopped soon.
 const IN_FLIGHT: usize = 2;
+const IN_FLIGHT_IN_SOFTWARE: usize = 1;
 
 /// What a run is called where it is stopped.
 pub(super) const STEP: &str = "the step";
@@ -59,12 +62,36 @@ pub(super) struct Pending {
     plan: Plan,
 }
 
-/// A read-back buffer that is mapped, or will be. It goes back unmapped.
-pub(super) struct Mapping(pub Loan);
+/// A read-back buffer, which is mapped once all of its run is submitted. It goes back unmapped.
+pub(super) struct Mapping {
+    loan: Loan,
+    mapped: AtomicBool,
+}
+
+impl Mapping {
+    /// A buffer that is not mapped yet.
+    pub fn of(loan: Loan) -> Mapping {
+        Mapping { loan, mapped: AtomicBool::new(false) }
+    }
+
+    /// The buffer.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        self.loan.buffer()
+    }
+
+    /// Begins to map the buffer, which no later submit may write.
+    fn map(&self) {
+        self.buffer().map_async(wgpu::MapMode::Read, .., |_| ());
+        self.mapped.store(true, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        self.0.buffer().unmap();
+        // That of a run that was stopped is not mapped.
+        if self.mapped.load(Ordering::Relaxed) {
+            self.buffer().unmap();
+        }
     }
 }
 
@@ -115,8 +142,9 @@ impl GpuEngine {
 
     fn submit_steps(&mut self, waits: bool) -> Result<()> {
         let Some(mut pending) = self.pending.take() else { return Ok(()) };
+        let most = if self.is_software() { IN_FLIGHT_IN_SOFTWARE } else { IN_FLIGHT };
         while pending.next < pending.steps.len() {
-            if pending.in_flight.len() == IN_FLIGHT {
+            if pending.in_flight.len() == most {
                 if !waits {
                     self.pending = Some(pending);
                     return Ok(());
@@ -155,8 +183,8 @@ impl GpuEngine {
             steps: before.steps + last.steps,
             submitted: before.submitted,
         });
-        if let Some(Mapping(loan)) = &pending.run.read_back {
-            loan.buffer().map_async(wgpu::MapMode::Read, .., |_| ());
+        if let Some(mapping) = &pending.run.read_back {
+            mapping.map();
         }
         pending.run.set(State::Submitted(last, pending.plan));
     }

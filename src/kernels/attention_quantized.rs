@@ -102,12 +102,23 @@ fn attention_quantized(args: &mut Arguments<'_>) {
         let at = kv_head * context + position;
         layout.write(&mut rows[at * words..], &keys[at * dim..][..dim], &values[at * dim..][..dim]);
     }
+    // What is no number has no code: it counts for NaN in this token's attention, so that nothing hides it.
+    let spoilt: Vec<bool> = (0..p.kv_heads as usize)
+        .map(|kv_head| {
+            let own = (kv_head * context + position) * dim..(kv_head * context + position + 1) * dim;
+            keys[own.clone()].iter().chain(&values[own]).any(|number| !number.is_finite())
+        })
+        .collect();
     let rows: &[u32] = rows;
     parts::write(y, (heads, splits, dim), args.watch, |at, y| {
         let (head, split) = (at / splits, at % splits);
         let positions = split * share..((split + 1) * share).min(position + 1);
         if positions.is_empty() {
             return None;
+        }
+        if positions.contains(&position) && spoilt[head / shared_by] {
+            y.fill(f32::NAN);
+            return Some([0.0, f32::NAN]);
         }
         let first_row = head / shared_by * context;
         let numbers = |of_value: bool| {

@@ -87,7 +87,7 @@ pub(super) fn step_tokens(asked: u32, shape: &LlamaShape, traits: Traits) -> u32
 
 /// Fails where a binding does not hold the logits of texts that are scored.
 pub(super) fn check_scores(shape: &LlamaShape, device: &DeviceInfo, traits: Traits) -> Result<()> {
-    let (bytes, most) = (scored_bytes(shape), traits.binding_bytes);
+    let (bytes, most) = (scored_bytes(shape, traits), traits.binding_bytes);
     if bytes <= most {
         return Ok(());
     }

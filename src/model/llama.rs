@@ -15,12 +15,15 @@ use crate::recording::{Buffer, Recording, Span};
 use crate::routing::{site_at, sites_by_attention, sites_by_feed_forward};
 use crate::shape::{LlamaShape, Site};
 
-/// Tokens whose logits exist at one time while a text is scored.
-const SCORED_TOKENS: u32 = 64;
+/// Tokens whose logits exist at one time while a text is scored; fewer on software renderers, which cannot be stopped
+/// within a dispatch.
+fn scored_tokens(traits: Traits) -> u32 {
+    if traits.software && traits.subgroup > 1 { 16 } else { 64 }
+}
 
 /// Bytes of the logits that exist at one time while a text is scored.
-pub(super) fn scored_bytes(shape: &LlamaShape) -> u64 {
-    u64::from(SCORED_TOKENS) * u64::from(shape.vocab) * 4
+pub(super) fn scored_bytes(shape: &LlamaShape, traits: Traits) -> u64 {
+    u64::from(scored_tokens(traits)) * u64::from(shape.vocab) * 4
 }
 
 /// What a forward pass needs to be recorded.
@@ -106,12 +109,12 @@ impl Llama<'_> {
     pub fn score(&self, tokens: u32) -> Recording {
         let mut r = Recording::new();
         let x = self.layers(&mut r, tokens);
-        let vocab = self.shape.vocab;
-        let logits = r.transient(u64::from(SCORED_TOKENS.min(tokens)) * u64::from(vocab) * 4);
+        let (vocab, most) = (self.shape.vocab, scored_tokens(self.traits));
+        let logits = r.transient(u64::from(most.min(tokens)) * u64::from(vocab) * 4);
         let row = token_nll::WIDTH * 4;
-        let scores = r.transient(u64::from(tokens.next_multiple_of(SCORED_TOKENS)) * row);
-        for first in (0..tokens).step_by(SCORED_TOKENS as usize) {
-            let part = SCORED_TOKENS.min(tokens - first);
+        let scores = r.transient(u64::from(tokens.next_multiple_of(most)) * row);
+        for first in (0..tokens).step_by(most as usize) {
+            let part = most.min(tokens - first);
             let logits = logits.span(0, u64::from(part) * u64::from(vocab) * 4);
             self.logits(&mut r, x, first, part, logits);
             let scores = scores.span(u64::from(first) * row, u64::from(part) * row);

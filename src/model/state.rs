@@ -21,9 +21,14 @@ use crate::shape::{LlamaShape, Site};
 pub const STEP_TOKENS: u32 = 2048;
 
 /// Tokens of one step at most where nothing else is asked for. More take more work space, and are worth it where
-/// products are so fast that it counts what each step leaves of tiles unfilled.
+/// products are so fast that it counts what each step leaves of tiles unfilled. A software renderer cannot be stopped
+/// within a dispatch, so that its dispatches are to be short.
 pub fn default_step_tokens(traits: Traits) -> u32 {
-    if traits.cooperative_matrix && !traits.software { STEP_TOKENS } else { 512 }
+    match (traits.software, traits.cooperative_matrix) {
+        (false, true) => STEP_TOKENS,
+        (true, _) if traits.subgroup > 1 => 128,
+        _ => 512,
+    }
 }
 
 /// How many tokens a model's cache holds, and how it keeps their keys and values.

@@ -62,7 +62,10 @@ fn generation_config(
     warnings: &mut Vec<String>,
 ) -> Result<String> {
     let file = dir.join(GENERATION_FILE);
-    let source = read_text(dir, GENERATION_FILE)?;
+    let source = read_text(dir, GENERATION_FILE).unwrap_or_else(|fault| {
+        warnings.push(format!("{fault}; it counts as absent"));
+        None
+    });
     let mut said = source
         .as_ref()
         .map_or_else(GenerationDefaults::default, |source| GenerationDefaults::parse(&file, source, warnings));

@@ -117,8 +117,8 @@ fn byte_order_marks_are_no_part_of_the_files() {
 #[test]
 fn other_encodings_and_tokenizers_that_are_none_are_named() {
     for (name, bytes, word) in [
-        (TOKENIZER_FILE, &b"\xff\xfe{\0}\0"[..], "UTF-16"),
-        (TOKENIZER_FILE, b"version https://git-lfs", "tokenizer.json"),
+        (TOKENIZER_FILE, &b"version https://git-lfs"[..], "tokenizer.json"),
+        (TOKENIZER_FILE, b"{}", "tokenizer.json"),
         (TOKENIZER_CONFIG_FILE, b"{\"a\": \xff}", "tokenizer_config.json"),
         (TOKENIZER_CONFIG_FILE, b"{", "tokenizer_config.json"),
     ] {
