@@ -1,5 +1,6 @@
 //! Contexts that a device cannot do: they are refused before weights are read, and those that are taken come out right.
 
+mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
 
@@ -132,4 +133,32 @@ fn a_context_that_a_binding_does_not_hold_is_refused_before_weights_are_read() {
     assert_eq!(Model::load(&source, gpu, most, &mut |_, _| ()).unwrap().context(), most);
     let longer = Model::load(&source, own_gpu().unwrap(), most + 1, &mut |_, _| ());
     assert!(longer.is_err());
+}
+
+/// The driver's words named no flag.
+#[test]
+fn the_command_line_calls_the_context_by_its_flag_and_names_the_longest_that_works() {
+    let Some(gpu) = own_gpu() else { return };
+    if !gpu.info().name.contains("llvmpipe") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let shape = LlamaShape { max_context: 1 << 20, ..common::tiny_shape(true) };
+    common::TinyModel::new(shape, 7).write_hf(&home.path().join("source"), safetensors::Dtype::F32, 1);
+    let model = home.path().join("model");
+    common::quantize_tiny(&home.path().join("source"), &model).unwrap();
+    let device = gpu.info().index.unwrap().to_string();
+    let run = |context: &str| {
+        let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_edge-run"));
+        command.env("XDG_CONFIG_HOME", home.path()).env("XDG_CACHE_HOME", home.path());
+        command.args(["--device", &device, "--power-mode", "high", "-m"]).arg(&model);
+        let output = command.args(["-n", "1", "-c", context, "-p", "hi"]).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).to_string())
+    };
+    let (code, words) = run("0");
+    assert_eq!(code, Some(2), "{words}");
+    let at = words.find("--ctx-size: expected at most ").unwrap_or_else(|| panic!("{words}"));
+    let most = words[at..].split_whitespace().nth(4).unwrap().to_string();
+    let (code, words) = run(&most);
+    assert_eq!(code, Some(0), "-c {most}: {words}");
 }

@@ -46,7 +46,10 @@ impl Synthetic {
         let row = |bits: f32, threshold| Threshold { bits, threshold };
         let table = Thresholds::new(vec![row(*BITS.start(), 1.0), row(*BITS.end(), -1.0)]);
         let mut random = ChaCha12Rng::seed_from_u64(seed);
-        let block = (0..BLOCK_WORDS).map(|_| random.next_u32()).collect();
+        let mut block = Vec::new();
+        let room = block.try_reserve_exact(BLOCK_WORDS);
+        room.map_err(|_| Error::io("take", "memory for random weights")(std::io::ErrorKind::OutOfMemory.into()))?;
+        block.extend((0..BLOCK_WORDS).map(|_| random.next_u32()));
         Ok(Synthetic { shape, group, thresholds: table.expect("the table is sound"), seed, block })
     }
 

@@ -148,8 +148,8 @@ fn read(
     for (tensor, place) in tensors.iter().enumerate() {
         for offset in (0..place.bytes).step_by(CHUNK_BYTES as usize) {
             let Ok(mut bytes) = empty.recv() else { return Ok(false) };
-            bytes.resize(CHUNK_BYTES.min(place.bytes - offset) as usize, 0);
-            if let Err(fault) = place.file.read_exact_at(&mut bytes, place.offset + offset) {
+            let roomy = make_long(&mut bytes, CHUNK_BYTES.min(place.bytes - offset) as usize);
+            if let Err(fault) = roomy.and_then(|()| place.file.read_exact_at(&mut bytes, place.offset + offset)) {
                 // The chunk is the ring's, whatever came of it.
                 let _ = deliver.send(Delivery::Chunk { number: u64::MAX, tensor, offset, bytes });
                 let expected = format!("{} bytes from byte {} on", place.bytes, place.offset);
@@ -164,6 +164,13 @@ fn read(
         place.file.check_unchanged()?;
     }
     Ok(true)
+}
+
+/// Makes a chunk so long. Fails where memory is short.
+fn make_long(chunk: &mut Vec<u8>, bytes: usize) -> std::io::Result<()> {
+    chunk.try_reserve_exact(bytes.saturating_sub(chunk.len())).map_err(|_| ErrorKind::OutOfMemory)?;
+    chunk.resize(bytes, 0);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -222,6 +229,16 @@ mod tests {
             assert_eq!(collect(&mut stream, &tensors).unwrap(), [&bytes[100..], &bytes[7..20]]);
         }
         assert_eq!(stream.read_bytes(), 3 * (long + 13));
+    }
+
+    #[test]
+    fn a_chunk_that_memory_does_not_hold_is_a_fault() {
+        let mut chunk = vec![1, 2];
+        let fault = make_long(&mut chunk, usize::MAX / 2).unwrap_err();
+        assert_eq!((fault.kind(), &chunk[..]), (ErrorKind::OutOfMemory, &[1, 2][..]));
+        make_long(&mut chunk, 3).unwrap();
+        make_long(&mut chunk, 1).unwrap();
+        assert_eq!(chunk, [1]);
     }
 
     #[test]
