@@ -43,10 +43,14 @@ impl Packed {
             let peak = x.iter().fold(0f32, |peak, x| peak.max(x.abs()));
             let exponent = (peak.to_bits() & 0x7f80_0000).max(LEAST_EXPONENT);
             let to_int = f32::from_bits(((254 + BITS) << 23) - exponent) * WHOLE;
-            // A chunk with NaN or infinity counts for NaN as a whole, so that nothing hides it.
-            let numbers = x.iter().all(|x| x.is_finite());
-            let unit = if numbers { f32::from_bits(exponent - (BITS << 23)) * (1.0 / WHOLE) } else { f32::NAN };
+            let mut unit = f32::from_bits(exponent - (BITS << 23)) * (1.0 / WHOLE);
+            let first = packed.ints.len();
             packed.ints.extend(x.iter().map(|x| (x * to_int).round_ties_even() as i32));
+            if !x.iter().all(|x| x.is_finite()) {
+                // A chunk with NaN or infinity counts for NaN as a whole, so that nothing hides it.
+                packed.ints[first..].fill(0);
+                unit = f32::NAN;
+            }
             packed.units.push(unit);
         }
         packed
