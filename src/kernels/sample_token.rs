@@ -26,8 +26,8 @@ pub static KERNEL: Kernel = Kernel {
 };
 
 /// Records the choice of [`crate::sampling`] from `inputs.logits`, which are made finite and penalized in place. The
-/// token goes to the entry of the history after the step's last position, and to `id`, `[1]` u32: [`NO_TOKEN`] where the
-/// logits mean no probabilities.
+/// token goes to the entry of the history after the step's last position, and to `id`, `[1]` u32. Where the logits mean
+/// no probabilities, it is [`NO_TOKEN`].
 pub fn record(recording: &mut Recording, traits: Traits, inputs: Inputs, id: Span) {
     let vocab = (inputs.logits.bytes / 4) as u32;
     let peaks = recording.transient(u64::from(blocks(vocab)) * size_of::<Peak>() as u64).all();
