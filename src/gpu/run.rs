@@ -14,8 +14,8 @@ use super::pace::{Clock, Pace, Plan, Spent};
 use super::pool::Loan;
 use crate::error::{Error, Result};
 
-/// Submits of a long run that the device has at a time: one that runs, and one more so that it never waits for the host.
-/// A software renderer waits for the host's cores whatever there is, and should be stopped soon.
+/// Submits of a long run that the device has at a time: one that runs, and one more, so that it never waits for the
+/// host. A software renderer computes on the host's cores, and one at a time is stopped sooner.
 const IN_FLIGHT: usize = 2;
 const IN_FLIGHT_IN_SOFTWARE: usize = 1;
 

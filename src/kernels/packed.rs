@@ -46,13 +46,14 @@ impl Packed {
             let peak = x.iter().fold(0, |peak, x| x.abs().to_bits().max(peak));
             let exponent = (peak & 0x7f80_0000).max(LEAST_EXPONENT);
             let to_int = f32::from_bits(((254 + BITS) << 23) - exponent) * WHOLE;
-            // What is not finite stays so.
-            let unit = if peak > INFINITE {
-                f32::from_bits(peak)
-            } else {
-                f32::from_bits(exponent - (BITS << 23)) * (1.0 / WHOLE)
-            };
+            let mut unit = f32::from_bits(exponent - (BITS << 23)) * (1.0 / WHOLE);
+            let first = packed.ints.len();
             packed.ints.extend(x.iter().map(|x| (x * to_int).round_ties_even() as i32));
+            if peak > INFINITE {
+                // A chunk with NaN or infinity counts for NaN as a whole, so that nothing hides it.
+                packed.ints[first..].fill(0);
+                unit = f32::NAN;
+            }
             packed.units.push(unit);
         }
         packed

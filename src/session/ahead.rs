@@ -27,8 +27,8 @@ impl Session {
         Ok(Running { flight: begun?, before })
     }
 
-    /// Runs `tokens` after those of the history, unless `begun` runs them already, and begins the step after it where one
-    /// is wanted: what the step chose, where its random number was before, and the step ahead.
+    /// Runs `tokens` after those of the history, unless `begun` runs them already, and begins the step after that where
+    /// one is wanted: what the step chose, where its random number was before, and the step ahead.
     ///
     /// Where that fails, nothing of it counts.
     pub(super) fn run_step(

@@ -159,8 +159,8 @@ impl Session {
         &self.model
     }
 
-    /// What stops this session's work: another thread that holds a clone may ask for a stop at any time, which is heeded
-    /// within a step too. While it asks, nothing is generated; [`CancelToken::reset`] takes the request back.
+    /// What stops this session's work: another thread that holds a clone may ask for a stop at any time, which is
+    /// heeded within a step too. While it asks, nothing is generated; [`CancelToken::reset`] takes the request back.
     pub fn cancel_token(&self) -> &CancelToken {
         self.model.cancel_token()
     }
@@ -173,8 +173,8 @@ impl Session {
     ///
     /// Fails where the prompt is empty, where it does not fit what is left of the context, where a stop is asked for
     /// before the first token ([`Error::Stopped`]), where `on_token` fails or asks for a plan that the model cannot
-    /// follow, where the model computes no numbers ([`Error::NoNumbers`]), and where the device fails; the tokens handed
-    /// out before stand, and the session can be prompted again.
+    /// follow, where the model computes no numbers ([`Error::NoNumbers`]), and where the device fails; the tokens
+    /// handed out before stand, and the session can be prompted again.
     pub fn generate(
         &mut self,
         prompt: &[u32],
