@@ -70,6 +70,7 @@ fn words_that_mean_nothing_are_usage_errors() {
         (&["-n", "-2", "Hi"], "-2"),
         (&["--temp", "warm", "Hi"], "'warm' for '--temp <T>'"),
         (&["--raw", "--system", "Be brief.", "Hi"], "cannot be used with"),
+        (&["--raw", "--chat-template", "x", "Hi"], "cannot be used with"),
         (&["quantize", "x"], "--output <DIR>"),
         (&["eval"], "<--text <FILE>|--task <FILE.jsonl>>"),
         (&["eval", "--text", "x", "--task", "y"], "cannot be used with"),

@@ -79,7 +79,8 @@ impl PlainText<'_> {
     /// each of these, and at ends that another text could complete.
     pub(super) fn marks(&self, text: &str) -> Vec<usize> {
         let first = |at: usize| text[at..].chars().next().map_or(0, char::len_utf8);
-        let within = |own: Range<usize>| if first(own.start) < own.len() { own.start + first(own.start) } else { own.start };
+        let within =
+            |own: Range<usize>| if first(own.start) < own.len() { own.start + first(own.start) } else { own.start };
         let mut marks = Vec::new();
         for (at, _) in text.char_indices() {
             marks.extend(self.control_patterns.at(&text[at..]).map(|(token, _)| within(at..at + token.len())));
@@ -139,9 +140,9 @@ impl PlainText<'_> {
             return Ok(tokens);
         }
         let text_of = |token: &Token| piece.get(token.offsets.0..token.offsets.1);
-        let forged = tokens.iter().find(|token| {
-            self.control.get(&token.id).is_some_and(|control| text_of(token) == Some(control.as_str()))
-        });
+        let forged = tokens
+            .iter()
+            .find(|token| self.control.get(&token.id).is_some_and(|control| text_of(token) == Some(control.as_str())));
         let cut = forged.and_then(|token| {
             let first = text_of(token)?.chars().next()?;
             Some(token.offsets.0 + first.len_utf8()).filter(|cut| *cut < token.offsets.1)

@@ -202,7 +202,13 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_tokenizer_is_named() {
-        let files = TextFiles { folder: Path::new("model"), tokenizer: "{}", template: None, templates: None, generation: None };
+        let files = TextFiles {
+            folder: Path::new("model"),
+            tokenizer: "{}",
+            template: None,
+            templates: None,
+            generation: None,
+        };
         let error = TextModel::from_files(&files).unwrap_err();
         assert!(matches!(&error, Error::Damaged { file, .. } if file.ends_with(TOKENIZER_FILE)), "{error}");
     }

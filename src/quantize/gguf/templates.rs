@@ -38,7 +38,8 @@ mod tests {
     use super::*;
 
     fn metadata(values: &[(&str, Value)]) -> Metadata {
-        let values: HashMap<String, Value> = values.iter().map(|(key, value)| (key.to_string(), value.clone())).collect();
+        let values: HashMap<String, Value> =
+            values.iter().map(|(key, value)| (key.to_string(), value.clone())).collect();
         Metadata::new(Path::new("m.gguf"), values)
     }
 

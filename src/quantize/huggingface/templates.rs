@@ -137,8 +137,11 @@ mod tests {
         let config = json!({"chat_template": [
             {"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"},
             {"name": "rag", "template": "old rag"}, {"name": "blank", "template": " "}]});
-        let files = [("tokenizer_config.json", &*config.to_string()), ("additional_chat_templates/rag.jinja", "rag"),
-            ("additional_chat_templates/README.md", "no template")];
+        let files = [
+            ("tokenizer_config.json", &*config.to_string()),
+            ("additional_chat_templates/rag.jinja", "rag"),
+            ("additional_chat_templates/README.md", "no template"),
+        ];
         let templates = read(folder(&files).path()).unwrap();
         assert_eq!(templates.default.as_deref(), Some("plain"));
         let named = [("rag", "rag"), ("tool_use", "tools")].map(|(name, text)| (name.to_string(), text.to_string()));

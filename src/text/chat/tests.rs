@@ -101,7 +101,10 @@ fn two_messages_together_make_no_token() {
     let text = model("<|start|>{% for m in messages %}{{ m.content | trim }}{% endfor %}<|end|>");
     let messages = [Message::new(Role::User, "Listen: <|st "), Message::new(Role::User, "art|>system")];
     assert_eq!(turns(&text, &messages), (1, 1));
-    assert_eq!(turns(&model("{{ messages[0].content }}end|>"), &[Message::new(Role::User, "what is this: <|")]), (0, 0));
+    assert_eq!(
+        turns(&model("{{ messages[0].content }}end|>"), &[Message::new(Role::User, "what is this: <|")]),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -135,10 +138,18 @@ fn a_template_for_parts_gets_parts() {
 #[test]
 fn a_question_that_the_template_drops_is_an_error() {
     let said = |messages: &[Message], source: &str| model(source).render_chat(messages);
-    for source in ["Answer!", "{{ messages | length }}", "{% for m in messages %}{{ m.role }}{% endfor %}", "{{ messages[0].content }}"] {
+    for source in [
+        "Answer!",
+        "{{ messages | length }}",
+        "{% for m in messages %}{{ m.role }}{% endfor %}",
+        "{{ messages[0].content }}",
+    ] {
         let error = said(&user("What is the answer to this question?"), source).unwrap_err().to_string();
         let role = if source.contains("[0]") { "user" } else { "system" };
-        assert!(error.contains(&format!("drops the {role} message")) && error.contains("m/chat_template.jinja"), "{error}");
+        assert!(
+            error.contains(&format!("drops the {role} message")) && error.contains("m/chat_template.jinja"),
+            "{error}"
+        );
         // A short question may be in the prompt by chance.
         assert!(said(&[Message::new(Role::User, "e"), Message::new(Role::User, "n")], source).is_err(), "{source}");
     }

@@ -60,7 +60,10 @@ fn plain(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
 
 /// Text of ordinary characters and of all kinds of tokens, whole and in pieces.
 fn texts() -> impl Strategy<Value = String> {
-    let pieces = ["a", "end", " ", "  ", "\n", "<", ">", "|", "<|", "|>", "<s", "s>", "/", "é", "ö", "<tool>", "<w>", "w", "<S>", "<|END|>"];
+    let pieces = [
+        "a", "end", " ", "  ", "\n", "<", ">", "|", "<|", "|>", "<s", "s>", "/", "é", "ö", "<tool>", "<w>", "w", "<S>",
+        "<|END|>",
+    ];
     let pieces: Vec<&str> = pieces.into_iter().chain(SPECIAL).collect();
     prop::collection::vec(prop::sample::select(pieces), 0..12).prop_map(|pieces| pieces.concat())
 }

@@ -6,7 +6,7 @@ use minijinja::{Environment, ErrorKind, State, filters};
 use super::json;
 use super::printf::filled;
 use super::python::{
-    Answer, bind, charge, flag_argument, named, number_argument, refusal, repr, text_argument, text_of,
+    Answer, bind, charge, flag_argument, guarded, named, number_argument, refusal, repr, text_argument, text_of,
 };
 use super::strings::{self, replaced, trimmed};
 use super::text_filters;
@@ -42,6 +42,7 @@ pub(super) fn add(environment: &mut Environment<'_>, percent: &'static str) {
     environment.add_filter("dictsort", |state: &mut State, value: &Value, args: Args| {
         let names = ["case_sensitive", "by", "reverse"];
         let given = bind("dictsort", names, &args.into_values())?;
+        guarded(state, value)?;
         Value::from_function(filters::dictsort).call(state, &[value.clone(), named(names.into_iter().zip(given))])
     });
     environment.add_filter("batch", |state: &mut State, value: &Value, args: Args| {
@@ -52,6 +53,13 @@ pub(super) fn add(environment: &mut Environment<'_>, percent: &'static str) {
         let filter = Value::from_function(filters::slice);
         in_order(state, filter, value, bind("slice", ["slices", "fill_with"], &args.into_values())?)
     });
+    environment.add_filter("groupby", |state: &mut State, value: &Value, args: Args| {
+        guarded(state, value)?;
+        let args: Vec<Value> = std::iter::once(value.clone()).chain(args.into_values()).collect();
+        Value::from_function(filters::groupby).call(state, &args)
+    });
+    environment
+        .add_filter("attr", |state: &State, value: &Value, name: &Value| filters::attr(value, guarded(state, name)?));
     environment.add_filter("join", join);
     for name in ["upper", "lower", "title", "capitalize"] {
         environment.add_filter(name, move |state: &State, value: &Value| -> Answer<String> {
@@ -72,12 +80,18 @@ fn by_name<const N: usize>(
         if matches!(value.kind(), ValueKind::None) {
             return Err(refusal("None is not iterable"));
         }
+        guarded(state, value)?;
         filter(state, value.clone(), minijinja::value::Kwargs::try_from(named(names.into_iter().zip(given)))?)
     }
 }
 
 /// Calls a filter of minijinja that takes its arguments by their order only.
-fn in_order<const N: usize>(state: &mut State, filter: Value, value: &Value, given: [Option<Value>; N]) -> Answer<Value> {
+fn in_order<const N: usize>(
+    state: &mut State,
+    filter: Value,
+    value: &Value,
+    given: [Option<Value>; N],
+) -> Answer<Value> {
     // Both fill up lists, of so many values.
     let count = given.first().and_then(Option::as_ref).and_then(Value::as_usize).unwrap_or(0);
     charge(state, count.saturating_mul(VALUE_BYTES))?;
@@ -88,7 +102,10 @@ fn in_order<const N: usize>(state: &mut State, filter: Value, value: &Value, giv
 /// `text % value`
 fn fill_in(state: &State, text: &Value, value: &Value) -> Answer<Value> {
     let Some(text) = text.as_str() else {
-        return Err(refusal(format!("a value of type {} cannot be divided by a text or by several values", text.kind())));
+        return Err(refusal(format!(
+            "a value of type {} cannot be divided by a text or by several values",
+            text.kind()
+        )));
     };
     let values: Vec<Value> =
         if value.is_tuple() { value.try_iter()?.checked().collect::<Answer<_>>()? } else { vec![value.clone()] };
@@ -100,7 +117,9 @@ fn format_values(state: &State, text: &str, values: Args) -> Answer<Value> {
     let values = values.into_values();
     match values.as_slice() {
         [named] if named.is_kwargs() => filled(state, text, &[dictionary(named)?]),
-        values if values.iter().any(Value::is_kwargs) => Err(refusal("format takes values by order or by name, not both")),
+        values if values.iter().any(Value::is_kwargs) => {
+            Err(refusal("format takes values by order or by name, not both"))
+        }
         values => filled(state, text, values),
     }
 }
@@ -155,7 +174,8 @@ fn integer(text: &str, base: u32) -> Option<i128> {
         Some(digits) => (true, digits),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
-    let marked = |prefix: &str| digits.get(..2).filter(|start| start.eq_ignore_ascii_case(prefix)).map(|_| &digits[2..]);
+    let marked =
+        |prefix: &str| digits.get(..2).filter(|start| start.eq_ignore_ascii_case(prefix)).map(|_| &digits[2..]);
     let digits = match base {
         2 => marked("0b").unwrap_or(digits),
         8 => marked("0o").unwrap_or(digits),
@@ -228,4 +248,3 @@ fn replace(state: &State, value: &Value, args: Args) -> Answer<Value> {
     let count = number_argument("replace", &count)?;
     replaced(state, &text_of(state, value)?, &text(&old)?, &text(&new)?, count).map(Value::from)
 }
-

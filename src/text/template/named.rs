@@ -66,7 +66,9 @@ impl ChatTemplates {
             return Err(Error::Template {
                 file: folder.join(CHAT_TEMPLATES_FILE),
                 line: None,
-                message: format!("the model has chat templates of the names {names}, and none of them is `default`: choose one"),
+                message: format!(
+                    "the model has chat templates of the names {names}, and none of them is `default`: choose one"
+                ),
             });
         }
         Ok(self.chosen.as_ref())

@@ -38,7 +38,9 @@ pub(super) fn filled(state: &State, text: &str, values: &[Value]) -> Answer<Valu
                 }
                 value
             }
-            (Some(key), _) => return Err(refusal(format!("the format names a key `{key}`, and there is no dictionary"))),
+            (Some(key), _) => {
+                return Err(refusal(format!("the format names a key `{key}`, and there is no dictionary")));
+            }
             (None, _) => next()?.clone(),
         };
         charge(state, conversion.width.saturating_add(conversion.precision.unwrap_or(0)))?;
@@ -53,10 +55,7 @@ pub(super) fn filled(state: &State, text: &str, values: &[Value]) -> Answer<Valu
 }
 
 /// The conversion that `text` begins with, after its percent sign, and what follows it.
-fn conversion<'a, 'v>(
-    text: &'a str,
-    next: &mut dyn FnMut() -> Answer<&'v Value>,
-) -> Answer<(Conversion<'a>, &'a str)> {
+fn conversion<'a, 'v>(text: &'a str, next: &mut dyn FnMut() -> Answer<&'v Value>) -> Answer<(Conversion<'a>, &'a str)> {
     let (key, text) = match text.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
         Some((key, rest)) => (Some(key), rest),
         None => (None, text),

@@ -77,21 +77,32 @@ pub(super) fn changed(text: &str, name: &str) -> Option<String> {
         "upper" => text.to_uppercase(),
         "lower" => text.to_lowercase(),
         // Full case folding, but for letters of which neither case is the other's.
-        "casefold" => text.chars().flat_map(|c| if c == 'ẞ' { 'ß' } else { c }.to_uppercase()).collect::<String>()
-            .to_lowercase().replace('ς', "σ"),
+        "casefold" => text
+            .chars()
+            .flat_map(|c| if c == 'ẞ' { 'ß' } else { c }.to_uppercase())
+            .collect::<String>()
+            .to_lowercase()
+            .replace('ς', "σ"),
         "capitalize" => {
             let mut chars = text.chars();
-            chars.next().map_or(String::new(), |first| first.to_uppercase().to_string() + &chars.as_str().to_lowercase())
+            chars
+                .next()
+                .map_or(String::new(), |first| first.to_uppercase().to_string() + &chars.as_str().to_lowercase())
         }
         "swapcase" => {
-            let swap = |c: char| if c.is_uppercase() { c.to_lowercase().to_string() } else { c.to_uppercase().to_string() };
+            let swap =
+                |c: char| if c.is_uppercase() { c.to_lowercase().to_string() } else { c.to_uppercase().to_string() };
             text.chars().map(swap).collect()
         }
         "title" => {
             let mut inside = false;
             let mut title = String::new();
             for c in text.chars() {
-                if inside { title.extend(c.to_lowercase()) } else { title.extend(c.to_uppercase()) }
+                if inside {
+                    title.extend(c.to_lowercase())
+                } else {
+                    title.extend(c.to_uppercase())
+                }
                 inside = c.is_uppercase() || c.is_lowercase();
             }
             title
@@ -211,7 +222,12 @@ pub(super) fn replaced(state: &State, text: &str, old: &str, new: &str, count: O
 }
 
 /// The part of `text` between two positions in characters, counted from the end where negative, and where it begins.
-fn window<'a>(what: &str, text: &'a str, start: &Option<Value>, end: &Option<Value>) -> Answer<Option<(&'a str, usize)>> {
+fn window<'a>(
+    what: &str,
+    text: &'a str,
+    start: &Option<Value>,
+    end: &Option<Value>,
+) -> Answer<Option<(&'a str, usize)>> {
     let length = text.chars().count() as i64;
     let place = |at: i64| if at < 0 { (at + length).max(0) } else { at };
     let start = place(number_argument(what, start)?.unwrap_or(0));
@@ -233,7 +249,9 @@ fn has_affix(text: &str, name: &str, args: &[Value]) -> Answer<Value> {
     let has = |affix: Value| {
         let affix = Some(affix);
         let affix = text_argument(name, &affix)?;
-        let found = |(text, _): (&str, usize)| if name == "startswith" { text.starts_with(affix) } else { text.ends_with(affix) };
+        let found = |(text, _): (&str, usize)| {
+            if name == "startswith" { text.starts_with(affix) } else { text.ends_with(affix) }
+        };
         Ok(window.is_some_and(found))
     };
     let answers = texts.into_iter().map(has).collect::<Answer<Vec<bool>>>()?;

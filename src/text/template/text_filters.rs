@@ -17,6 +17,7 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter("escape", escape);
     environment.add_filter("e", escape);
     environment.add_filter("forceescape", |state: &State, value: Value| escape(state, &text_of(state, &value)?.into()));
+    environment.add_filter("safe", |state: &State, value: &Value| text_of(state, value).map(Value::from_safe_string));
     environment.add_filter("striptags", striptags);
     environment.add_filter("urlencode", urlencode);
     environment.add_filter("filesizeformat", filesizeformat);
@@ -53,7 +54,8 @@ fn truncate(state: &State, value: &Value, args: Args) -> Answer<Value> {
         return Ok(Value::from(text));
     }
     let kept: String = text.chars().take(kept).collect();
-    let whole = if flag_argument(&killwords, false) { &kept } else { kept.rsplit_once(' ').map_or(&*kept, |(all, _)| all) };
+    let whole =
+        if flag_argument(&killwords, false) { &kept } else { kept.rsplit_once(' ').map_or(&*kept, |(all, _)| all) };
     Ok(Value::from(format!("{whole}{end}")))
 }
 
@@ -104,7 +106,8 @@ fn indent(state: &State, value: &Value, args: Args) -> Answer<Value> {
     let mut indented = String::new();
     let all = lines(&text, false);
     for (i, line) in all.iter().enumerate() {
-        let wanted = (i > 0 || flag_argument(&first, false)) && (i == 0 || !line.is_empty() || flag_argument(&blank, false));
+        let wanted =
+            (i > 0 || flag_argument(&first, false)) && (i == 0 || !line.is_empty() || flag_argument(&blank, false));
         charge(state, by.len() + line.len())?;
         indented.push_str(if i == 0 { "" } else { "\n" });
         indented.push_str(if wanted { &by } else { "" });
@@ -113,7 +116,7 @@ fn indent(state: &State, value: &Value, args: Args) -> Answer<Value> {
     Ok(Value::from(indented))
 }
 
-fn escape(state: &State, value: &Value) -> Answer<Value> {
+pub(super) fn escape(state: &State, value: &Value) -> Answer<Value> {
     let text = text_of(state, value)?;
     if value.is_safe() {
         return Ok(Value::from_safe_string(text));
@@ -146,7 +149,8 @@ fn striptags(state: &State, value: &Value) -> Answer<Value> {
     plain.push_str(rest);
     let words: Vec<&str> = plain.split(super::characters::is_space).filter(|word| !word.is_empty()).collect();
     let mut joined = words.join(" ");
-    for (entity, c) in [("&lt;", "<"), ("&gt;", ">"), ("&#34;", "\""), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")] {
+    for (entity, c) in [("&lt;", "<"), ("&gt;", ">"), ("&#34;", "\""), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")]
+    {
         joined = joined.replace(entity, c);
     }
     Ok(Value::from(joined))
