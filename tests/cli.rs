@@ -72,6 +72,7 @@ fn words_that_mean_nothing_are_usage_errors() {
         (&["-c", "4294967296", "Hi"], "the number is too large"),
         (&["--temp", "warm", "Hi"], "'warm' for '--temp <T>'"),
         (&["--raw", "--system", "Be brief.", "Hi"], "cannot be used with"),
+        (&["--raw", "--chat-template", "x", "Hi"], "cannot be used with"),
         (&["quantize", "x"], "--output <DIR>"),
         (&["eval"], "<--text <FILE>|--task <FILE.jsonl>>"),
         (&["eval", "--text", "x", "--task", "y"], "cannot be used with"),

@@ -2,6 +2,7 @@
 
 mod characters;
 mod environment;
+mod expression;
 mod filters;
 mod json;
 mod named;

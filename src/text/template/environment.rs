@@ -7,14 +7,17 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Object, Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
 
-use super::python::{Answer, bind, refusal, text_of};
-use super::{filters, strings};
+use super::python::{Answer, bind, charge, guarded, refusal, text_of};
+use super::{filters, strings, text_filters};
 
 /// The filter that stands for `'text' % value`, which minijinja has no operator for.
 pub(super) const PERCENT_FILTER: &str = "percent_format";
 
 /// The function around both sides of `~`: what minijinja itself makes of a list has no limit.
 pub(super) const TEXT_FUNCTION: &str = "text_of_value";
+
+/// The function around what is compared or looked up.
+pub(super) const GUARD_FUNCTION: &str = "guarded_value";
 
 /// Tests of minijinja that Jinja2 does not have.
 const FOREIGN_TESTS: [&str; 4] = ["safe", "int", "startingwith", "endingwith"];
@@ -32,6 +35,7 @@ pub(super) fn environment(fuel: u64) -> Environment<'static> {
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_function("dict", dict);
+    environment.add_function(GUARD_FUNCTION, |state: &State<'_, '_>, value: &Value| guarded(state, value).cloned());
     environment.add_function(TEXT_FUNCTION, |state: &State<'_, '_>, value: &Value| match value.kind() {
         ValueKind::String | ValueKind::Undefined => Ok(value.clone()),
         _ => text_of(state, value).map(Value::from),
@@ -52,6 +56,7 @@ pub(super) fn environment(fuel: u64) -> Environment<'static> {
     environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     environment.add_test("sequence", is_sequence);
     environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
+    comparisons(&mut environment);
     filters::add(&mut environment, PERCENT_FILTER);
     environment
 }
@@ -62,14 +67,39 @@ fn is_sequence(value: &Value) -> bool {
     matches!(value.kind(), Seq | Iterable | Map | String | Undefined)
 }
 
+/// Makes tests that compare look at their values first.
+fn comparisons(environment: &mut Environment<'_>) {
+    type Holds = fn(&Value, &Value) -> bool;
+    let tests: [(&[&'static str], Holds); 6] = [
+        (&["eq", "equalto", "=="], |a, b| a == b),
+        (&["ne", "!="], |a, b| a != b),
+        (&["lt", "lessthan", "<"], |a, b| a < b),
+        (&["le", "<="], |a, b| a <= b),
+        (&["gt", "greaterthan", ">"], |a, b| a > b),
+        (&["ge", ">="], |a, b| a >= b),
+    ];
+    for (names, holds) in tests {
+        for name in names {
+            environment.add_test(*name, move |state: &State<'_, '_>, a: &Value, b: &Value| -> Answer<bool> {
+                Ok(holds(guarded(state, a)?, guarded(state, b)?))
+            });
+        }
+    }
+    environment.add_test("in", |state: &State<'_, '_>, a: &Value, b: &Value| -> Answer<bool> {
+        minijinja::tests::is_in(state, guarded(state, a)?, guarded(state, b)?)
+    });
+}
+
 /// Writes what stands in braces.
 fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Answer<()> {
-    if value.kind() == ValueKind::Invalid || !matches!(state.auto_escape(), AutoEscape::None) {
+    if value.kind() == ValueKind::Invalid {
         return minijinja::escape_formatter(out, state, value);
     }
+    let escapes = !matches!(state.auto_escape(), AutoEscape::None);
     match value.as_str() {
-        Some(text) => out.write_str(text)?,
-        None => out.write_str(&text_of(state, value)?)?,
+        Some(text) if !escapes => out.write_str(text)?,
+        _ if escapes => out.write_str(&text_of(state, &text_filters::escape(state, value)?)?)?,
+        _ => out.write_str(&text_of(state, value)?)?,
     }
     Ok(())
 }
@@ -80,19 +110,28 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
         return strings::call(state, text, name, args).unwrap_or_else(|| Err(Error::from(ErrorKind::UnknownMethod)));
     }
     match (value.kind(), name) {
-        (ValueKind::Seq | ValueKind::Iterable, "index") => {
-            let [item] = bind("index", ["value"], args)?;
+        (ValueKind::Seq | ValueKind::Iterable, "index" | "count") => {
+            let [item] = bind(name, ["value"], args)?;
+            let item = item.ok_or_else(|| refusal(format!("{name} takes a value")))?;
+            guarded(state, &item)?;
+            let mut count = 0;
             for (i, other) in value.try_iter()?.checked().enumerate() {
-                if item.as_ref() == Some(&other?) {
+                let same = item == *guarded(state, &other?)?;
+                count += usize::from(same);
+                if same && name == "index" {
                     return Ok(Value::from(i));
                 }
             }
-            Err(refusal("index: the list has no such value"))
+            if name == "count" { Ok(Value::from(count)) } else { Err(refusal("index: the list has no such value")) }
         }
         (ValueKind::Seq, "copy") => {
             bind("copy", [], args).and_then(|[]| minijinja::filters::list(state, value.clone()))
         }
         (ValueKind::Map, "copy") => bind("copy", [], args).map(|[]| value.clone()),
+        (ValueKind::Map, "get") => {
+            args.iter().try_for_each(|arg| guarded(state, arg).map(|_| ()))?;
+            minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
+        }
         _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
     }
 }
@@ -108,7 +147,7 @@ fn strftime_now(format: &str) -> Answer<String> {
 }
 
 /// `dict()` of another one, of pairs, or of arguments by name.
-fn dict(args: Rest<ValueOrKwargs>) -> Answer<Value> {
+fn dict(state: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> Answer<Value> {
     let mut pairs: Vec<(Value, Value)> = Vec::new();
     for from in args.into_values() {
         let keyed = from.kind() == ValueKind::Map || from.is_kwargs();
@@ -120,6 +159,8 @@ fn dict(args: Rest<ValueOrKwargs>) -> Answer<Value> {
             } else {
                 (item.get_item_by_index(0)?, item.get_item_by_index(1)?)
             };
+            guarded(state, &key)?;
+            charge(state, pairs.len())?;
             match pairs.iter_mut().find(|(other, _)| *other == key) {
                 Some((_, old)) => *old = value,
                 None => pairs.push((key, value)),

@@ -6,7 +6,7 @@ use minijinja::{Environment, ErrorKind, State, filters};
 use super::json;
 use super::printf::filled;
 use super::python::{
-    Answer, bind, charge, flag_argument, named, number_argument, refusal, repr, text_argument, text_of,
+    Answer, bind, charge, flag_argument, guarded, named, number_argument, refusal, repr, text_argument, text_of,
 };
 use super::strings::{self, replaced, trimmed};
 use super::text_filters;
@@ -42,6 +42,7 @@ pub(super) fn add(environment: &mut Environment<'_>, percent: &'static str) {
     environment.add_filter("dictsort", |state: &mut State, value: &Value, args: Args| {
         let names = ["case_sensitive", "by", "reverse"];
         let given = bind("dictsort", names, &args.into_values())?;
+        guarded(state, value)?;
         Value::from_function(filters::dictsort).call(state, &[value.clone(), named(names.into_iter().zip(given))])
     });
     environment.add_filter("batch", |state: &mut State, value: &Value, args: Args| {
@@ -52,6 +53,13 @@ pub(super) fn add(environment: &mut Environment<'_>, percent: &'static str) {
         let filter = Value::from_function(filters::slice);
         in_order(state, filter, value, bind("slice", ["slices", "fill_with"], &args.into_values())?)
     });
+    environment.add_filter("groupby", |state: &mut State, value: &Value, args: Args| {
+        guarded(state, value)?;
+        let args: Vec<Value> = std::iter::once(value.clone()).chain(args.into_values()).collect();
+        Value::from_function(filters::groupby).call(state, &args)
+    });
+    environment
+        .add_filter("attr", |state: &State, value: &Value, name: &Value| filters::attr(value, guarded(state, name)?));
     environment.add_filter("join", join);
     for name in ["upper", "lower", "title", "capitalize"] {
         environment.add_filter(name, move |state: &State, value: &Value| -> Answer<String> {
@@ -72,6 +80,7 @@ fn by_name<const N: usize>(
         if matches!(value.kind(), ValueKind::None) {
             return Err(refusal("None is not iterable"));
         }
+        guarded(state, value)?;
         filter(state, value.clone(), minijinja::value::Kwargs::try_from(named(names.into_iter().zip(given)))?)
     }
 }

@@ -22,6 +22,29 @@ pub(super) fn charge(state: &State, bytes: usize) -> Answer<()> {
     state.consume_fuel((bytes / FUEL_BYTES) as u64)
 }
 
+/// The value, looked through: it is not nested too deep, and there is fuel to compare it. minijinja compares lists
+/// without a limit, and a list that holds another one twice, and so on, is soon larger than it looks.
+pub(super) fn guarded<'a>(state: &State, value: &'a Value) -> Answer<&'a Value> {
+    fn look(state: &State, value: &Value, depth: usize) -> Answer<()> {
+        if depth > DEPTH_MAX {
+            return Err(refusal(format!("a value nested more than {DEPTH_MAX} deep cannot be compared")));
+        }
+        state.consume_fuel(1)?;
+        match value.kind() {
+            ValueKind::Seq | ValueKind::Iterable => {
+                value.try_iter()?.checked().try_for_each(|item| look(state, &item?, depth + 1))
+            }
+            ValueKind::Map => value.try_iter()?.checked().try_for_each(|key| {
+                let key = key?;
+                look(state, &key, depth + 1)?;
+                look(state, &value.get_item(&key)?, depth + 1)
+            }),
+            _ => Ok(()),
+        }
+    }
+    look(state, value, 0).map(|()| value)
+}
+
 /// `str(value)`
 pub(super) fn text_of(state: &State, value: &Value) -> Answer<String> {
     match value.kind() {

@@ -17,6 +17,7 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter("escape", escape);
     environment.add_filter("e", escape);
     environment.add_filter("forceescape", |state: &State, value: Value| escape(state, &text_of(state, &value)?.into()));
+    environment.add_filter("safe", |state: &State, value: &Value| text_of(state, value).map(Value::from_safe_string));
     environment.add_filter("striptags", striptags);
     environment.add_filter("urlencode", urlencode);
     environment.add_filter("filesizeformat", filesizeformat);
@@ -115,7 +116,7 @@ fn indent(state: &State, value: &Value, args: Args) -> Answer<Value> {
     Ok(Value::from(indented))
 }
 
-fn escape(state: &State, value: &Value) -> Answer<Value> {
+pub(super) fn escape(state: &State, value: &Value) -> Answer<Value> {
     let text = text_of(state, value)?;
     if value.is_safe() {
         return Ok(Value::from_safe_string(text));
