@@ -164,7 +164,7 @@ fn mean_error(bits: u32) -> f32 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: gpu::cases(24), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_kept_is_what_was_there_but_for_its_bits(problem in problem()) {

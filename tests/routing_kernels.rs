@@ -149,7 +149,7 @@ fn tile() -> impl Strategy<Value = u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: gpu::cases(48), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn routers_are_their_reference(problem in route_problem()) {

@@ -14,6 +14,11 @@ pub fn options() -> GpuOptions {
     GpuOptions { checks: std::env::var_os("EDGE_RUN_GPU_CHECKS").is_some(), ..GpuOptions::default() }
 }
 
+/// How many random problems a test of its own engines tries, of the `usual` ones.
+pub fn cases(usual: u32) -> u32 {
+    if options().checks { usual / 4 } else { usual }
+}
+
 /// The machine's first GPU or software renderer, for one test at a time.
 ///
 /// `None` where there is no adapter, with a line that says so; a panic instead where `EDGE_RUN_REQUIRE_GPU` is set, so
