@@ -35,6 +35,8 @@ fn chats_are_rendered_and_tokenized_as_by_the_reference() {
     with_golden(|record, text| {
         for chat in entries(record, "chat") {
             let user = Message::new(Role::User, text_of(&chat["user"]));
+            let encoded = text.encode_chat(std::slice::from_ref(&user)).unwrap();
+            assert_eq!(encoded, Some(ids(&chat["prompt_ids"])));
             let rendered = text.render_chat(&[user]).unwrap().expect("the default model has a chat template");
             assert_eq!(rendered, text_of(&chat["prompt_text"]));
             assert_eq!(text.encode(&rendered, false).unwrap(), ids(&chat["prompt_ids"]));

@@ -171,7 +171,6 @@ impl PlainText<'_> {
     }
 
     /// A piece cut at the tokens of `patterns`.
-    #[expect(clippy::type_complexity, reason = "it is what the crate's own split function takes")]
     fn cut(
         &self,
         piece: &NormalizedString,

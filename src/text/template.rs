@@ -3,6 +3,8 @@
 mod characters;
 mod environment;
 mod expression;
+#[cfg(test)]
+mod expression_tests;
 mod filters;
 mod json;
 mod named;
@@ -28,11 +30,12 @@ use crate::format::CHAT_TEMPLATE_FILE;
 const FUEL: u64 = 500_000;
 /// Fuel for each message.
 const FUEL_PER_MESSAGE: u64 = 2000;
-/// Fuel for each byte of the messages, for templates that look at every character.
-const FUEL_PER_BYTE: u64 = 16;
-/// Stack to render on. Lists that a template nests within its fuel are taken apart level by level: some 300 bytes of
-/// stack for each of at most 70,000 levels. It is reserved, not used, by others.
-const STACK_BYTES: usize = 256 << 20;
+/// Fuel for each byte of the messages: a hundred filters may look at all that is said.
+const FUEL_PER_BYTE: u64 = 4;
+/// Most bytes of a template, some five times the longest known. Its length bounds how deep it can nest values.
+const TEMPLATE_BYTES: usize = 256 << 10;
+/// Stack to render on, the first that can be had: values nested in a template of the most bytes take at most 24 MiB.
+const STACK_BYTES: [usize; 3] = [64 << 20, 32 << 20, 16 << 20];
 
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -142,6 +145,10 @@ impl ChatTemplate {
         fuel: u64,
         work: impl FnOnce(&minijinja::Template<'_, '_>) -> std::result::Result<T, minijinja::Error>,
     ) -> Result<T> {
+        if self.source.len() > TEMPLATE_BYTES {
+            let message = format!("a template of {} bytes is too long; at most {TEMPLATE_BYTES}", self.source.len());
+            return Err(self.error(None, message));
+        }
         let environment = environment::environment(fuel);
         let source = source::prepare(&self.source);
         let template = environment.template_from_named_str(CHAT_TEMPLATE_FILE, &source);
@@ -150,12 +157,25 @@ impl ChatTemplate {
 
     /// Runs `work` in a thread with room for whatever a template nests.
     fn apart<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let work = std::sync::Mutex::new(Some(work));
+        let once = || match work.lock().ok().and_then(|mut work| work.take()) {
+            Some(work) => work(),
+            None => Err(self.error(None, "the template was rendered already")),
+        };
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES);
-            match thread.spawn_scoped(scope, work) {
-                Ok(thread) => thread.join().unwrap_or_else(|_| Err(self.error(None, "the template engine failed"))),
-                Err(fault) => Err(self.error(None, format!("no thread can be had to render it: {fault}"))),
+            let mut fault = None;
+            for bytes in STACK_BYTES {
+                let thread = std::thread::Builder::new().name("chat template".into()).stack_size(bytes);
+                match thread.spawn_scoped(scope, once) {
+                    Ok(thread) => {
+                        let failed = |_| Err(self.error(None, "the template engine failed"));
+                        return thread.join().unwrap_or_else(failed);
+                    }
+                    Err(refusal) => fault = Some(refusal),
+                }
             }
+            let fault = fault.map_or_else(String::new, |fault| fault.to_string());
+            Err(self.error(None, format!("no thread can be had to render it: {fault}")))
         })
     }
 
@@ -178,11 +198,14 @@ fn dictionary(message: &Message, form: ContentForm) -> Value {
 
 /// What the error says, without the place, which the caller names in its own way.
 fn sentence(error: &minijinja::Error) -> String {
+    use ErrorKind::{CannotUnpack, InvalidOperation, OutOfFuel, SyntaxError, UndefinedError};
     match (error.kind(), error.detail()) {
-        (ErrorKind::OutOfFuel, _) => "it takes too many steps or too much memory".to_string(),
-        (ErrorKind::InvalidOperation, Some(detail)) => detail.to_string(),
-        (ErrorKind::SyntaxError, Some(detail)) => format!("it is no Jinja template: {detail}"),
-        (kind, Some(detail)) => format!("{kind}: {detail}"),
+        (OutOfFuel, _) => "it takes too many steps or too much memory".to_string(),
+        (SyntaxError, Some(detail)) => format!("it is no Jinja template: {detail}"),
+        (UndefinedError, None) => "it uses a value that is not defined".to_string(),
+        (InvalidOperation, None) => "it does with a value what cannot be done with it".to_string(),
+        (kind @ (UndefinedError | CannotUnpack), Some(detail)) => format!("{kind}: {detail}"),
+        (_, Some(detail)) => detail.to_string(),
         (kind, None) => kind.to_string(),
     }
 }

@@ -1,9 +1,12 @@
+//! Conversations with a small model: what is said stays what is said.
+
 use serde_json::json;
 
 use super::*;
 use crate::text::{Role, TextFiles};
 
-const CHATML: &str = "{% for m in messages %}{{ '<|start|>' ~ m.role ~ '\n' ~ m.content ~ '<|end|>\n' }}{% endfor %}<|start|>assistant\n";
+const CHATML: &str = "{% for m in messages %}{{ '<|start|>' ~ m.role ~ '\n' ~ m.content ~ '<|end|>\n' }}{% endfor %}\
+    <|start|>assistant\n";
 
 /// A byte-level tokenizer of ASCII with `<|start|>` and `<|end|>`, which ends turns and is not marked special, and
 /// with `<think>`, which is text to the template.
@@ -19,7 +22,8 @@ fn model(template: &str) -> TextModel {
     let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
     let tokenizer = json!({
         "version": "1.0", "pre_tokenizer": level, "decoder": level,
-        "added_tokens": [added(first + 1, "<|start|>", true), added(first + 2, "<|end|>", false), added(first + 3, "<think>", false)],
+        "added_tokens": [added(first + 1, "<|start|>", true), added(first + 2, "<|end|>", false),
+            added(first + 3, "<think>", false)],
         "model": {"type": "BPE", "vocab": vocabulary, "merges": [["u", "n"]]},
     });
     let files = TextFiles {

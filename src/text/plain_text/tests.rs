@@ -1,3 +1,5 @@
+//! Ids beside those of the tokenizers themselves, of several kinds.
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

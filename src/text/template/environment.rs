@@ -7,7 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Object, Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
 
-use super::python::{Answer, bind, charge, guarded, refusal, text_of};
+use super::python::{Answer, bind, charge, guarded, kept, refusal, text_of};
 use super::{filters, strings, text_filters};
 
 /// The filter that stands for `'text' % value`, which minijinja has no operator for.
@@ -18,6 +18,9 @@ pub(super) const TEXT_FUNCTION: &str = "text_of_value";
 
 /// The function around what is compared or looked up.
 pub(super) const GUARD_FUNCTION: &str = "guarded_value";
+
+/// The function around what a namespace is to keep, from one round of a loop to the next.
+pub(super) const KEEP_FUNCTION: &str = "kept_value";
 
 /// Tests of minijinja that Jinja2 does not have.
 const FOREIGN_TESTS: [&str; 4] = ["safe", "int", "startingwith", "endingwith"];
@@ -36,21 +39,27 @@ pub(super) fn environment(fuel: u64) -> Environment<'static> {
     environment.add_function("strftime_now", strftime_now);
     environment.add_function("dict", dict);
     environment.add_function(GUARD_FUNCTION, |state: &State<'_, '_>, value: &Value| guarded(state, value).cloned());
+    environment.add_function(KEEP_FUNCTION, |state: &State<'_, '_>, value: &Value| kept(state, value));
+    environment.add_function("namespace", |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| -> Answer<Value> {
+        let args = args.into_values();
+        let made = Value::from_function(minijinja::functions::namespace).call(state, &args)?;
+        let pairs = made.try_iter()?.map(|key| made.get_item(&key).and_then(|value| Ok((key, kept(state, &value)?))));
+        let pairs = Value::from_pairs(pairs.collect::<Answer<Vec<_>>>()?);
+        Value::from_function(minijinja::functions::namespace).call(state, &[pairs])
+    });
     environment.add_function(TEXT_FUNCTION, |state: &State<'_, '_>, value: &Value| match value.kind() {
         ValueKind::String | ValueKind::Undefined => Ok(value.clone()),
         _ => text_of(state, value).map(Value::from),
     });
     environment.add_function("cycler", |items: Rest<Value>| -> Answer<Value> {
-        if items.is_empty() {
-            return Err(refusal("cycler takes one value at least"));
+        if items.is_empty() || items.iter().any(|item| item.as_object().is_some()) {
+            return Err(refusal("cycler takes one value at least, and neither lists nor dictionaries"));
         }
         Ok(Value::from_object(Cycler { items: items.0, at: AtomicUsize::new(0) }))
     });
-    environment.add_function("joiner", |separator: Option<Value>| {
-        Value::from_object(Joiner {
-            separator: separator.unwrap_or_else(|| Value::from(", ")),
-            calls: AtomicUsize::new(0),
-        })
+    environment.add_function("joiner", |state: &State<'_, '_>, separator: Option<Value>| -> Answer<Value> {
+        let separator = separator.map_or(Ok(", ".to_string()), |separator| text_of(state, &separator))?;
+        Ok(Value::from_object(Joiner { separator: Value::from(separator), calls: AtomicUsize::new(0) }))
     });
     FOREIGN_TESTS.iter().for_each(|name| environment.remove_test(name));
     environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());

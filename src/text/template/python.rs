@@ -1,6 +1,6 @@
 //! Values as Python writes them: `str()`, `repr()`, and the arguments of its functions.
 
-use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::value::{Kwargs, Tuple, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
 /// What a function that templates call answers.
@@ -11,6 +11,9 @@ pub(super) const DEPTH_MAX: usize = 64;
 
 /// Bytes that one unit of a template's fuel pays for, as in minijinja.
 const FUEL_BYTES: usize = 64;
+
+/// Items looked at for one unit of fuel where a namespace is to keep them, again and again as a list grows.
+const ITEMS_PER_FUEL: u64 = 16;
 
 /// An error that says `message`.
 pub(super) fn refusal(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
@@ -43,6 +46,51 @@ pub(super) fn guarded<'a>(state: &State, value: &'a Value) -> Answer<&'a Value> 
         }
     }
     look(state, value, 0).map(|()| value)
+}
+
+/// The value with all that minijinja makes item by item as lists, as Python has them: a view of a view, and so on from
+/// one round of a loop to the next, would need a stack for each. Nothing is kept that is nested too deep.
+pub(super) fn kept(state: &State, value: &Value) -> Answer<Value> {
+    fn settle(state: &State, value: &Value, depth: usize, seen: &mut u64) -> Answer<Option<Value>> {
+        if depth > DEPTH_MAX {
+            return Err(refusal(format!("a value nested more than {DEPTH_MAX} deep cannot be kept")));
+        }
+        *seen += 1;
+        if seen.is_multiple_of(ITEMS_PER_FUEL) {
+            state.consume_fuel(1)?;
+        }
+        match value.kind() {
+            ValueKind::Seq | ValueKind::Iterable => {
+                let (mut items, mut changed) = (Vec::new(), value.kind() == ValueKind::Iterable);
+                for item in value.try_iter()?.checked() {
+                    let item = item?;
+                    let settled = settle(state, &item, depth + 1, seen)?;
+                    changed |= settled.is_some();
+                    items.push(settled.unwrap_or(item));
+                }
+                let made = || if value.is_tuple() { Value::from(Tuple::from(items)) } else { Value::from(items) };
+                Ok(changed.then(made))
+            }
+            ValueKind::Map => {
+                let kind = value.as_object().map_or("", |object| object.type_name());
+                if kind.contains("Loop") {
+                    return Err(refusal("a namespace cannot keep a loop"));
+                }
+                let (mut pairs, mut changed) = (Vec::new(), false);
+                for key in value.try_iter()?.checked() {
+                    let key = key?;
+                    let item = value.get_item(&key)?;
+                    let settled = settle(state, &item, depth + 1, seen)?;
+                    changed |= settled.is_some();
+                    pairs.push((key, settled.unwrap_or(item)));
+                }
+                // What a namespace has was settled when it was put there.
+                Ok((changed && !kind.contains("Namespace")).then(|| Value::from_pairs(pairs)))
+            }
+            _ => Ok(None),
+        }
+    }
+    Ok(settle(state, value, 0, &mut 0)?.unwrap_or_else(|| value.clone()))
 }
 
 /// `str(value)`
@@ -102,7 +150,9 @@ fn write_repr(state: &State, value: &Value, depth: usize, out: &mut String) -> A
             }
             out.push('}');
         }
-        _ => out.push_str(&value.to_string()),
+        ValueKind::None | ValueKind::Bool | ValueKind::Number => out.push_str(&value.to_string()),
+        // What minijinja writes of its own objects has no limit.
+        kind => out.push_str(&format!("<{kind}>")),
     }
     Ok(())
 }

@@ -1,3 +1,5 @@
+//! Templates as models have them, and templates that mean harm.
+
 use super::*;
 
 fn render(source: &str, messages: &[Message]) -> Result<String> {
@@ -85,11 +87,14 @@ fn a_template_can_neither_hang_nor_fill_the_memory_nor_end_the_program() {
         "{% set x = 'a' * 10**6 %}{{ x.join([x] * 10**6) }}",
         "{% set ns = namespace(x='a') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
         "{% set ns = namespace(x=['a']) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
-        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}\
+         {% endfor %}{{ ns.x | tojson }}",
         "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}\
          {% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ ns.x == ns.y }}",
-        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x ~ 'a' }}",
-        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ {ns.x: 1} }}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}\
+         {% endfor %}{{ ns.x ~ 'a' }}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}\
+         {% endfor %}{{ {ns.x: 1} }}",
         "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}\
          {{ [ns.x, ns.x + [1]] | sort | length }}{{ ns.x is eq(ns.x + []) }}",
         "{% set a = namespace() %}{% set a.a = a %}{% set b = namespace() %}{% set b.a = b %}{{ a == b }}",
@@ -111,22 +116,91 @@ fn a_template_can_neither_hang_nor_fill_the_memory_nor_end_the_program() {
     }
 }
 
+/// What a template nests in loops is refused at a few levels; what it spells out is bounded by its length. Both in all
+/// ways to nest a value, and with a message that gives the template much fuel.
 #[test]
-fn lists_nested_without_end_do_not_overflow_the_stack() {
-    for last in
-        ["", "{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x | string }}", "{{ ns.x == [ns.x] }}", "{{ ns.x ~ 'a' }}"]
-    {
-        let deep = "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}";
-        let dict = deep.replace("[ns.x] %}", "{'a': ns.x} %}");
-        for source in [deep, &dict, &deep.replace("99999", "20000"), &dict.replace("99999", "20000")] {
-            let _ = render(&format!("{source}{last}"), &talk());
+fn values_nested_without_end_do_not_overflow_the_stack() {
+    let long = [Message::new(Role::User, "a".repeat(1_000_000))];
+    for nested in [
+        "[#]",
+        "(#,)",
+        "{'a': #}",
+        "{'a': 1, 'b': [#]}",
+        "namespace(a=#)",
+        "dict(a=#)",
+        "[#][:]",
+        "#[:]",
+        "#[::-1]",
+        "# * 1",
+        "# + []",
+        "[] + #",
+        "# | list",
+        "# | reverse",
+        "# | batch(1)",
+        "# | batch(1) | list",
+        "# | slice(1)",
+        "[#] | map('list')",
+        "[#] | select",
+        "[#[0][:]] | list",
+        "[# | first | reverse]",
+        "{'a': #}.items() | list",
+        "{'a': #}.values()",
+        "cycler(#)",
+        "joiner(#)",
+        "[loop]",
+        "[#] | sort",
+        "[#] | unique",
+        "[#] | groupby(0)",
+        "#.x | default(#)",
+        "# if i else [#]",
+        "ns",
+    ] {
+        let looped = nested.replace('#', "ns.x");
+        let head = "{% set ns = namespace(x=[1]) %}";
+        let looped = format!("{head}{{% for i in range(30000) %}}{{% set ns.x = {looped} %}}{{% endfor %}}");
+        let one = format!("{{% set x = {} %}}", nested.replace('#', "x"));
+        let spelt =
+            format!("{head}{{% set x = [1] %}}{{% set i = 1 %}}{}", one.repeat((TEMPLATE_BYTES - 200) / one.len()));
+        for last in ["{{ x | length }}{{ x == ns.x }}", "{{ ns.x }}{{ x ~ ns }}"] {
+            let _ = render(&format!("{looped}{last}"), &long);
+            let _ = render(&format!("{spelt}{last}"), &long);
         }
     }
-    let brackets = format!("{{{{ {}1{} }}}}", "[".repeat(199), "]".repeat(199));
-    assert!(render(&brackets, &talk()).is_err());
-    let parentheses = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
-    assert!(render(&parentheses, &talk()).is_err());
-    assert!(render(&"{% if 1 %}".repeat(100_000), &talk()).is_err());
-    let _ = render(&format!("{{{{ {}1 }}}}", "not ".repeat(100_000)), &talk());
-    let _ = render(&format!("{{{{ 1{} }}}}", " + 1".repeat(100_000)), &talk());
+}
+
+#[test]
+fn what_a_namespace_keeps_is_what_was_put_into_it() {
+    let source = "{% set ns = namespace(l=[], t=()) %}{% for m in messages %}{% set ns.l = ns.l + [m.role] %}\
+                  {% set ns.t = ns.l[::-1], {'a': ns.l[:1]} %}{% endfor %}{{ ns.l }}{{ ns.t }}{% set ns.a = ns.l[1:] %}\
+                  {{ ns.a | length }}{{ ns.a }}{% set ns.b = 1 if ns.a else 2 %}{{ ns.b }}";
+    let expected = "['system', 'user'](['user', 'system'], {'a': ['system']})1['user']1";
+    assert_eq!(render(source, &talk()).unwrap(), expected);
+}
+
+#[test]
+fn a_template_is_not_longer_than_a_book_and_its_brackets_end() {
+    let error = render(&"a".repeat(TEMPLATE_BYTES + 1), &talk()).unwrap_err().to_string();
+    assert!(error.contains("262145 bytes") && error.contains("262144"), "{error}");
+    for (open, close) in
+        [("(", ")"), ("[", "]"), ("{'a':", "}"), ("f(", ")"), ("[", ""), ("", ")"), ("not ", ""), ("-", "")]
+    {
+        for times in [199, 10_000] {
+            let _ = render(&format!("{{{{ {}1{} }}}}", open.repeat(times), close.repeat(times)), &talk());
+        }
+    }
+    for block in [
+        "{% if 1 %}",
+        "{% for a in [1] %}",
+        "{% with %}",
+        "{% macro f() %}",
+        "{% raw %}",
+        "{% generation %}",
+        "{#",
+        "{{",
+    ] {
+        assert!(render(&block.repeat(20_000), &talk()).is_err(), "{block}");
+    }
+    for tail in [" + 1", " ~ 1", " if 1 else 1", " | abs", ".a", "[0]", " and 1", " == 1", " % 'a'", "()", ", 1"] {
+        let _ = render(&format!("{{{{ 1{} }}}}", tail.repeat(20_000)), &talk());
+    }
 }
