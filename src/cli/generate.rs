@@ -11,7 +11,7 @@ use super::output::{self, TokenOutput, note, note_styled};
 use super::power::Follower;
 use super::show_bits::BitsStyle;
 use super::{Done, load, progress, resident, settings, stop};
-use crate::engine::{DeviceInfo, Traits};
+use crate::engine::{DeviceInfo, DeviceKind, Traits};
 use crate::error::{Error, Result};
 use crate::format::ModelFolder;
 use crate::model::Model;
@@ -149,9 +149,13 @@ fn tell(folder: &ModelFolder, model: &Model, load_s: f64) {
         format!(" (a token took {} us in f32 and {} in int8)", trial.f32_us, trial.int8_us)
     });
     let Traits { subgroup, processors, .. } = model.traits();
+    let found = match kind {
+        DeviceKind::Processor => String::new(),
+        DeviceKind::SoftwareRenderer => format!("; subgroups of {subgroup}"),
+        _ => format!("; subgroups of {subgroup}, work for {processors} processors"),
+    };
     note(format_args!(
-        "device: {name}, {kind}, {backend} {driver}; {activations} activations for a single token{trial}; subgroups of \
-         {subgroup}, work for {processors} processors"
+        "device: {name}, {kind}, {backend} {driver}; {activations} activations for a single token{trial}{found}"
     ));
     note(format_args!(
         "model:  {} ({}), {} layers of {}, {} weights and {} in embedding and head",

@@ -32,6 +32,8 @@ pub fn read(dir: &Path) -> Result<Templates> {
     let file = dir.join(CHAT_TEMPLATE_FILE);
     match std::fs::metadata(&file) {
         Err(fault) if fault.kind() == ErrorKind::NotFound => {}
+        // Some repositories have a file of nothing, where a blank template is none.
+        Ok(found) if found.is_file() && found.len() == 0 => {}
         _ => templates.add(DEFAULT_NAME, json::read_text(&file)?),
     }
     additional(&dir.join(ADDITIONAL), &mut templates)?;
@@ -69,6 +71,9 @@ fn additional(dir: &Path, templates: &mut Templates) -> Result<()> {
         .map_err(Error::io("read", dir))?;
     files.sort();
     for file in files.iter().filter(|file| file.extension() == Some(OsStr::new("jinja")) && file.is_file()) {
+        if std::fs::metadata(file).is_ok_and(|found| found.len() == 0) {
+            continue;
+        }
         let text = json::read_text(file)?;
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
         templates.add(&name, text);
@@ -128,6 +133,7 @@ mod tests {
         assert_eq!(default_of(&[]), None);
         assert_eq!(default_of(&[(CHAT_TEMPLATE_FILE, " \r\n"), config]).as_deref(), Some("old"));
         assert_eq!(default_of(&[(CHAT_TEMPLATE_FILE, "\u{feff}")]), None);
+        assert_eq!(default_of(&[(CHAT_TEMPLATE_FILE, ""), ("additional_chat_templates/rag.jinja", "")]), None);
         assert_eq!(default_of(&[("tokenizer_config.json", r#"{"chat_template": " "}"#)]), None);
     }
 
