@@ -123,15 +123,28 @@ def gguf_tensors(vocab):
     return names
 
 
+# Weights of a block of a type, and the bytes that it takes.
+BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 8: (32, 34), 30: (1, 2)}
+
+
 def gguf(keys, tensors, dtype, version=3):
-    """The header alone: the fuzz target adds zeros for the tensors, which all begin with the data."""
+    """The header alone, with the places of the tensors: the fuzz target adds zeros for their data."""
+    offset = 0
     out = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(keys))
     out += b"".join(text(key) + value for key, value in keys.items())
     for name, rows in tensors.items():
         dims = [DIM, rows] if rows else [DIM]
         out += text(name) + struct.pack("<I", len(dims)) + struct.pack(f"<{len(dims)}Q", *dims)
-        out += struct.pack("<IQ", dtype if rows else 0, 0)
+        kind = dtype if rows else 0
+        out += struct.pack("<IQ", kind, offset)
+        weights, size = BLOCKS[kind]
+        offset += align(DIM * max(rows, 1) // weights * size)
     return out
+
+
+def align(bytes_):
+    """The next multiple of what tensors are aligned to."""
+    return (bytes_ + 31) // 32 * 32
 
 
 def gguf_seeds():

@@ -24,9 +24,10 @@ pub const SEPARATOR: u8 = 0x1c;
 /// Data that a safetensors file of an input is given, at most, after its header.
 const DATA_BYTES_MAX: u64 = 1 << 20;
 /// Zeros after the header of a GGUF file, for its tensors to lie in.
-const GGUF_DATA_BYTES: usize = 1 << 14;
-/// Memory that a reader may take besides its share of the file: a compiled expression alone can take ten megabytes.
-const FREE_BYTES: usize = 64 << 20;
+const GGUF_DATA_BYTES: usize = 1 << 18;
+/// Memory that a reader may take besides its share of the file: a compiled expression alone can take ten megabytes, and
+/// the steps that a template may take make values of up to 80.
+const FREE_BYTES: usize = 96 << 20;
 
 /// A kind of input, and what reads it.
 pub struct Target {

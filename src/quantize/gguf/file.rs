@@ -48,7 +48,7 @@ impl GgufTensor {
     /// Bytes of a row of `input` weights, if they are whole blocks.
     pub fn row_bytes(&self, input: usize) -> Option<usize> {
         let blocks = input.is_multiple_of(self.dtype.block_size()).then(|| input / self.dtype.block_size());
-        blocks.map(|blocks| blocks * self.dtype.type_size())
+        blocks?.checked_mul(self.dtype.type_size())
     }
 }
 
