@@ -55,8 +55,8 @@ pub fn run(args: &DevicesArgs) -> Done {
     Ok(Exit::Done)
 }
 
-/// Opens the device asked for, which signals then stop; without a request the fastest there is, with a word where that is
-/// no GPU at all.
+/// Opens the device asked for, which signals then stop; without a request the fastest there is, with a word where that
+/// is no GPU at all.
 pub fn open(args: &ModelArgs) -> Result<Box<dyn Engine>> {
     let mut engine = open_chosen(args)?;
     engine.set_cancel(stop::token());

@@ -98,8 +98,8 @@ impl Model {
     ///
     /// Fails where the context is 0, more than the model was trained for or more than the device can hold, where its
     /// heads cannot be kept in the bits asked for, where a file is damaged, where the device has no room, where it was
-    /// opened for int8 activations and a workgroup's memory does not hold the model's inputs, and where the engine's token
-    /// asks for a stop.
+    /// opened for int8 activations and a workgroup's memory does not hold the model's inputs, and where the engine's
+    /// token asks for a stop.
     pub fn load(
         source: &dyn WeightSource,
         engine: Box<dyn Engine>,

@@ -85,8 +85,8 @@ pub struct Report {
 }
 
 /// Makes the model folder of a checkpoint. `on_progress` is called for every few million weights and may break off,
-/// which is [`Error::Stopped`]; then, as after any error, nothing is left behind, and a model that was to be replaced is
-/// as it was. What is wrong with the place, and a text side that no run would take, are found before the weights are
+/// which is [`Error::Stopped`]; then, as after any error, nothing is left behind, and a model that was to be replaced
+/// is as it was. What is wrong with the place, and a text side that no run would take, are found before the weights are
 /// read; a calibration pack that was made for other weights is refused before anything of them is written.
 pub fn quantize(
     source: &mut dyn Source,

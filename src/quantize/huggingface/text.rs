@@ -123,7 +123,7 @@ fn warn_of_surroundings(dir: &Path, config: &Map<String, Value>, text: &TextMode
             let (file, puts) = (dir.join(TOKENIZER_CONFIG_FILE), if added > 0 { "puts a" } else { "puts no" });
             let file = file.display();
             warnings.push(format!(
-                "`{file}`: {key} is not what {TOKENIZER_FILE} does, which {puts} token {place} a text; the latter counts"
+                "`{file}`: {key} is not what {TOKENIZER_FILE} does, which {puts} token {place} a text and counts"
             ));
         }
     }
