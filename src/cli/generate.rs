@@ -244,7 +244,7 @@ mod tests {
         let device = DeviceInfo {
             index: Some(0),
             name: "llvmpipe".into(),
-            kind: crate::engine::DeviceKind::SoftwareRenderer,
+            kind: DeviceKind::SoftwareRenderer,
             backend: "Vulkan".into(),
             driver: String::new(),
             features: Vec::new(),
