@@ -41,6 +41,7 @@ impl Windows {
             folder,
             tokenizer: &assets.tokenizer,
             template: None,
+            templates: None,
             generation: Some(&assets.generation_config),
         };
         let model = TextModel::from_files(&files, source.shape().vocab)?;
