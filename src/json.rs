@@ -49,11 +49,6 @@ pub fn read_object(path: &Path) -> error::Result<Map<String, Value>> {
     }
 }
 
-/// The text in `bytes`, which the file at `path` held, without a byte order mark.
-pub fn text(path: &Path, bytes: Vec<u8>) -> error::Result<String> {
-    encoding::decode(bytes).map_err(|fault| Error::damaged(path, "text", encoding::EXPECTED, fault))
-}
-
 /// The value in `text`, which the file at `path` held, with or without a byte order mark.
 pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> error::Result<T> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -174,7 +169,7 @@ fn read_at_most(path: &Path, bytes_max: u64) -> error::Result<String> {
     let mut read = Vec::with_capacity(bytes as usize);
     // A file that grows meanwhile is read no further.
     file.take(bytes).read_to_end(&mut read).map_err(Error::io("read", path))?;
-    text(path, read)
+    encoding::decode(read).map_err(|fault| Error::damaged(path, "text", encoding::EXPECTED, fault))
 }
 
 /// The text with numbers that JSON cannot state, NaN, Infinity and those beyond 64-bit floats, made into texts: where a

@@ -3,8 +3,8 @@
 mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
-#[path = "common/stopping.rs"]
-mod stopping;
+#[path = "common/refusing.rs"]
+mod refusing;
 
 use std::ops::ControlFlow;
 
@@ -19,7 +19,7 @@ use edge_run::residency::Pace;
 use edge_run::session::{Next, StopReason};
 use edge_run::text::{SamplerSettings, TextModel};
 use edge_run::{CancelToken, Error, Model, PrecisionPlan, Session, cpu};
-use stopping::{Stops, stopping};
+use refusing::{Refuses, refusing};
 
 const CONTEXT: u32 = 128;
 const PROMPT: [u32; 40] = [70; 40];
@@ -43,18 +43,18 @@ fn engines() -> Vec<Box<dyn Engine>> {
 }
 
 /// Runs `test` on a session that draws tokens, on every engine there is and with or without steps ahead.
-fn on_every_engine(test: impl Fn(&mut Session, &Stops)) {
+fn on_every_engine(test: impl Fn(&mut Session, &Refuses)) {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path());
     for runs_ahead in [false, true] {
         for engine in engines() {
-            let (engine, stops) = stopping(engine);
+            let (engine, refuses) = refusing(engine);
             let mut model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
             model.set_step_tokens(4).unwrap();
             let drawn = SamplerSettings { temperature: 1.5, seed: Some(3), ..SamplerSettings::default() };
             let mut session = Session::new(model, TextModel::open(&folder).unwrap(), drawn, plan()).unwrap();
             session.run_ahead(runs_ahead);
-            test(&mut session, &stops);
+            test(&mut session, &refuses);
         }
     }
 }
@@ -80,14 +80,14 @@ fn sessions_go_to_other_threads_and_their_tokens_are_shared() {
 
 #[test]
 fn a_prompt_is_stopped_between_its_steps_and_then_gives_what_it_would_have_given() {
-    on_every_engine(|session, stops| {
-        stops.at(3);
+    on_every_engine(|session, refuses| {
+        refuses.stop_at(3);
         let (ids, stopped) = answer(session, &PROMPT, 8);
         assert!(ids.is_empty() && matches!(stopped, Err(Error::Stopped("the prompt"))), "{stopped:?}");
-        assert_eq!(stops.submitted(), 3, "of {STEPS} steps");
+        assert_eq!(refuses.submitted(), 3, "of {STEPS} steps");
         // As long as the request stands, nothing runs.
         let again = answer(session, &PROMPT, 8).1;
-        assert!(matches!(again, Err(Error::Stopped("the prompt"))) && stops.submitted() == 4, "{again:?}");
+        assert!(matches!(again, Err(Error::Stopped("the prompt"))) && refuses.submitted() == 4, "{again:?}");
         session.cancel_token().reset();
         let after = answer(session, &PROMPT, 8);
         on_every_engine(|session, _| {
@@ -99,12 +99,12 @@ fn a_prompt_is_stopped_between_its_steps_and_then_gives_what_it_would_have_given
 
 #[test]
 fn what_was_generated_before_a_stop_stands_and_the_conversation_goes_on_from_it() {
-    on_every_engine(|session, stops| {
+    on_every_engine(|session, refuses| {
         // The prompt's steps, and some of one token.
-        stops.at(STEPS + 5);
+        refuses.stop_at(STEPS + 5);
         let (ids, stopped) = answer(session, &PROMPT, 30);
         assert_eq!(stopped.unwrap(), StopReason::Stopped);
-        assert!((3..=5).contains(&ids.len()) && stops.submitted() == STEPS + 5, "{ids:?}");
+        assert!((3..=5).contains(&ids.len()) && refuses.submitted() == STEPS + 5, "{ids:?}");
         session.cancel_token().reset();
         let rest = answer(session, &[90, 91], 6).0;
         on_every_engine(|session, _| {
@@ -153,22 +153,22 @@ fn eval_is_stopped_within_a_window_and_bench_within_a_test() {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path());
     for engine in engines() {
-        let (engine, stops) = stopping(engine);
+        let (engine, refuses) = refusing(engine);
         let mut model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
         model.set_step_tokens(4).unwrap();
         let eval =
             |model: &mut Model| perplexity(model, &PROMPT, 40, None, &plan(), &mut |_, _, _| ControlFlow::Continue(()));
-        stops.at(4);
+        refuses.stop_at(4);
         let stopped = eval(&mut model);
-        assert!(matches!(stopped, Err(Error::Stopped("eval"))) && stops.submitted() == 4, "{stopped:?}");
+        assert!(matches!(stopped, Err(Error::Stopped("eval"))) && refuses.submitted() == 4, "{stopped:?}");
         model.cancel_token().reset();
         let after = eval(&mut model).unwrap();
-        stops.at(0);
+        refuses.stop_at(0);
         assert_eq!(eval(&mut model).unwrap().perplexity, after.perplexity);
         for kind in [TestKind::Prompt, TestKind::Generation] {
-            stops.at(12);
+            refuses.stop_at(12);
             let stopped = measure(&mut model, &Test { kind, tokens: 40, depth: 0 }, 5);
-            assert!(matches!(stopped, Err(Error::Stopped("bench"))) && stops.submitted() == 12, "{stopped:?}");
+            assert!(matches!(stopped, Err(Error::Stopped("bench"))) && refuses.submitted() == 12, "{stopped:?}");
             model.cancel_token().reset();
         }
     }
@@ -216,21 +216,21 @@ fn a_trial_of_activations_is_stopped() {
         return;
     }
     let options = GpuOptions { as_hardware: true, ..GpuOptions::default() };
-    let (engine, stops) = stopping(edge_run::gpu::open(0, options).unwrap());
+    let (engine, refuses) = refusing(edge_run::gpu::open(0, options).unwrap());
     let mut model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
-    stops.at(3);
+    refuses.stop_at(3);
     let tried = model.choose_activations(None);
-    assert!(matches!(tried, Err(Error::Stopped("loading"))) && stops.submitted() == 3, "{tried:?}");
+    assert!(matches!(tried, Err(Error::Stopped("loading"))) && refuses.submitted() == 3, "{tried:?}");
 }
 
 #[test]
 fn a_synthetic_model_is_stopped_too() {
     for engine in engines() {
-        let (engine, stops) = stopping(engine);
+        let (engine, refuses) = refusing(engine);
         let source = Synthetic::parse("128x256x2x4x2x300", 7).unwrap();
         let mut model = Model::load(&source, engine, CONTEXT, &mut |_, _| ()).unwrap();
         model.set_plan(&plan()).unwrap();
-        stops.at(1);
+        refuses.stop_at(1);
         assert!(matches!(model.next_logits(&[1, 2], 0), Err(Error::Stopped(_))));
         model.cancel_token().reset();
         assert!(model.next_logits(&[1, 2], 0).unwrap().logits.iter().all(|logit| logit.is_finite()));

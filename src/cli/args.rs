@@ -112,7 +112,8 @@ pub struct ModelArgs {
     /// Compile shaders with bounds checks and loop limits: slower, for hunting faults
     #[arg(long)]
     pub gpu_checks: bool,
-    /// Most tokens of a prompt computed at once; 1: as generated ones [default: 512; with cooperative matrices 2048]
+    /// Most tokens of a prompt computed at once; 1: as generated ones [default: 512; with
+    /// cooperative matrices 2048; on software renderers 128]
     #[arg(long, value_name = "N")]
     pub ubatch_size: Option<u32>,
     /// How keys and values of the context are kept

@@ -23,9 +23,7 @@ pub fn run(args: &QuantizeArgs) -> Done {
     };
     let estimate = quantize::estimate(source.as_ref(), &options)?;
     let (disk, memory) = (progress::bytes(estimate.disk_bytes), progress::bytes(estimate.memory_bytes));
-    // A file may name its model nothing.
-    let name = source.model_source().name.clone();
-    let name = if name.trim().is_empty() { args.source.display().to_string() } else { name };
+    let name = &source.model_source().name;
     note(format_args!("{name}: will take {disk} of disk and about {memory} of memory"));
     stop::watch();
     let mut bars = Bars::default();

@@ -1,9 +1,9 @@
-//! An engine that refuses new buffers, or is lost, while it is told to.
+//! An engine that refuses new buffers, is lost, or is stopped by another thread, when it is told to.
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use edge_run::engine::{DeviceInfo, Engine, KernelTime, Traits};
 use edge_run::format::MappedTensor;
@@ -15,6 +15,9 @@ use edge_run::{CancelToken, Error, Result};
 pub struct Refuses {
     buffers: Arc<AtomicBool>,
     lost: Arc<AtomicBool>,
+    /// The submission at which it is stopped, counted from 1; 0 for none.
+    stops_at: Arc<AtomicUsize>,
+    submitted: Arc<AtomicUsize>,
 }
 
 impl Refuses {
@@ -31,6 +34,17 @@ impl Refuses {
     /// Results again.
     pub fn find(&self) {
         self.lost.store(false, Ordering::Relaxed);
+    }
+
+    /// From the `count`th submission from now on, nothing until the stop is reset; 0 for no stop.
+    pub fn stop_at(&self, count: usize) {
+        self.stops_at.store(count, Ordering::Relaxed);
+        self.submitted.store(0, Ordering::Relaxed);
+    }
+
+    /// Submissions since [`Refuses::stop_at`].
+    pub fn submitted(&self) -> usize {
+        self.submitted.load(Ordering::Relaxed)
     }
 }
 
@@ -108,6 +122,11 @@ impl Engine for Refusing {
     }
 
     fn submit(&mut self, prepared: &mut Prepared) -> Result<Ticket> {
+        let submitted = self.refuses.submitted.fetch_add(1, Ordering::Relaxed) + 1;
+        if submitted == self.refuses.stops_at.load(Ordering::Relaxed) {
+            let token = self.engine.cancel_token().clone();
+            std::thread::spawn(move || token.cancel()).join().expect("the thread ends");
+        }
         self.engine.submit(prepared)
     }
 

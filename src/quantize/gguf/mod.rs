@@ -53,7 +53,11 @@ impl Gguf {
         let stem = || path.file_stem().map_or("unnamed".into(), |stem| stem.to_string_lossy().into_owned());
         let mut optional = Optional::new(&header.metadata);
         let source = ModelSource {
-            name: optional.text("general.name").map_or_else(stem, |name| name.trim().to_string()),
+            name: optional
+                .text("general.name")
+                .map(str::trim)
+                .filter(|name| !name.is_empty())
+                .map_or_else(stem, str::to_string),
             format: "gguf".into(),
             dtypes: dtypes.into_iter().collect(),
             licence: optional.text("general.license").map(|licence| licence.trim().to_string()),
