@@ -8,7 +8,14 @@ use crate::error::{Error, Result};
 /// A request to stop. Clones share it: one thread sets it, and the work that holds a clone ends soon after with
 /// [`Error::Stopped`]. It stays set until [`CancelToken::reset`].
 #[derive(Debug, Clone, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
+pub struct CancelToken(Arc<Request>);
+
+#[derive(Debug, Default)]
+struct Request {
+    made: AtomicBool,
+    /// The request that stops this token's work too.
+    parent: Option<CancelToken>,
+}
 
 impl CancelToken {
     /// A request that nobody has made yet.
@@ -16,19 +23,25 @@ impl CancelToken {
         CancelToken::default()
     }
 
+    /// A token for a part of this token's work. A request on this token stops that part too; a request on the part's
+    /// token stops the part alone.
+    pub fn child(&self) -> CancelToken {
+        CancelToken(Arc::new(Request { made: AtomicBool::new(false), parent: Some(self.clone()) }))
+    }
+
     /// Asks for a stop.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.made.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a stop was asked for.
+    /// Whether a stop was asked for, of this token or of the one it is a child of.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.made.load(Ordering::Relaxed) || self.0.parent.as_ref().is_some_and(CancelToken::is_cancelled)
     }
 
-    /// Takes the request back, so that work may begin again. Work that has seen the request still ends.
+    /// Takes this token's own request back, so that work may begin again. Work that has seen the request still ends.
     pub fn reset(&self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.0.made.store(false, Ordering::Relaxed);
     }
 
     /// Fails where a stop was asked for; `what` is the work that is not done.
@@ -82,6 +95,19 @@ mod tests {
         assert_eq!(token.check("work").unwrap_err().to_string(), "stopped before work was done");
         token.reset();
         assert!(!token.is_cancelled() && token.check("work").is_ok());
+    }
+
+    #[test]
+    fn a_request_stops_the_parts_and_not_the_whole() {
+        let whole = CancelToken::new();
+        let (part, other) = (whole.child(), whole.child());
+        part.cancel();
+        assert_eq!([&whole, &part, &other].map(CancelToken::is_cancelled), [false, true, false]);
+        part.reset();
+        whole.cancel();
+        assert_eq!([&whole, &part, &other].map(CancelToken::is_cancelled), [true; 3]);
+        part.reset();
+        assert!(part.is_cancelled(), "a part cannot take back what was asked of the whole");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod gpu;
 
 use assert_cmd::Command;
-use edge_run::bench::{Stats, Synthetic, Test, TestKind, copy_bandwidth, fill, find_thresholds, measure, profile};
+use edge_run::bench::{Stats, Synthetic, Test, TestKind, copy_bandwidth, filled, find_thresholds, measure, profile};
 use edge_run::engine::Engine;
 use edge_run::gpu::GpuOptions;
 use edge_run::kernels::copy;
@@ -35,9 +35,8 @@ fn a_synthetic_model_computes_the_same_on_every_engine() {
         let logits: Vec<Vec<f32>> = engines()
             .into_iter()
             .map(|engine| {
-                let mut model = model(engine);
-                model.set_plan(&plan(Precision::Uniform(depth))).unwrap();
-                model.next_logits(&ids, 0).unwrap().logits
+                let mut sequence = model(engine).sequence(&plan(Precision::Uniform(depth))).unwrap();
+                sequence.next_logits(&ids).unwrap().logits
             })
             .collect();
         let size = Stats::of(&logits[0].iter().map(|logit| f64::from(*logit)).collect::<Vec<_>>()).stddev;
@@ -53,9 +52,9 @@ fn a_synthetic_model_computes_the_same_on_every_engine() {
 fn weights_depend_on_the_seed_alone() {
     let logits = |seed| {
         let source = Synthetic::parse(SHAPE, seed).unwrap();
-        let mut model = Model::load(&source, cpu::open(), CONTEXT, &mut |_, _| ()).unwrap();
-        model.set_plan(&plan(Precision::Uniform(Depth::FULL))).unwrap();
-        model.next_logits(&[1, 2], 0).unwrap().logits
+        let model = Model::load(&source, cpu::open(), CONTEXT, &mut |_, _| ()).unwrap();
+        let mut sequence = model.sequence(&plan(Precision::Uniform(Depth::FULL))).unwrap();
+        sequence.next_logits(&[1, 2]).unwrap().logits
     };
     assert_eq!(logits(7), logits(7));
     assert_ne!(logits(7), logits(8));
@@ -64,14 +63,14 @@ fn weights_depend_on_the_seed_alone() {
 #[test]
 fn random_routers_read_about_the_bits_asked_for() {
     for engine in engines() {
-        let mut model = model(engine);
-        find_thresholds(&mut model, &[6.0, 3.4, 8.0, 3.4]).unwrap();
+        let model = model(engine);
+        find_thresholds(&model, &[6.0, 3.4, 8.0, 3.4]).unwrap();
         let rows: Vec<f32> = model.thresholds().unwrap().rows().iter().map(|row| row.bits).collect();
         assert_eq!(rows, [2.0, 3.4, 6.0, 8.0]);
         let test = Test { kind: TestKind::Prompt, tokens: 256, depth: 0 };
         for (bits, most) in [(2.0, 0.0), (3.4, 0.5), (6.0, 0.5), (8.0, 0.0)] {
-            model.set_plan(&plan(Precision::Routed(bits))).unwrap();
-            let read = measure(&mut model, &test, 1).unwrap().read.mean();
+            let mut sequence = filled(&model, &plan(Precision::Routed(bits)), 0).unwrap();
+            let read = measure(&mut sequence, &test, 1).unwrap().read.mean();
             // Other tokens than those of the search, so within the spread of a small model's routers.
             assert!((read - bits).abs() <= most, "{read} bits read of {bits}");
         }
@@ -81,15 +80,14 @@ fn random_routers_read_about_the_bits_asked_for() {
 #[test]
 fn tests_count_their_tokens_behind_the_context() {
     for engine in engines() {
-        let mut model = model(engine);
-        model.set_plan(&plan(Precision::Uniform(Depth::ALL[1]))).unwrap();
-        fill(&mut model, 280).unwrap();
+        let mut sequence = filled(&model(engine), &plan(Precision::Uniform(Depth::ALL[1])), 280).unwrap();
+        assert_eq!(sequence.tokens().len(), 280);
         for kind in [TestKind::Prompt, TestKind::Generation] {
             let test = Test { kind, tokens: 20, depth: 280 };
-            let measured = measure(&mut model, &test, 3).unwrap();
+            let measured = measure(&mut sequence, &test, 3).unwrap();
             assert_eq!((measured.read.tokens(), measured.read.mean()), (60, 4.0));
             assert!(measured.tokens_per_second.mean > 0.0 && measured.tokens_per_second.stddev.is_finite());
-            assert!(measure(&mut model, &Test { depth: 281, ..test }, 1).is_err(), "it leaves the context");
+            assert!(measure(&mut sequence, &Test { depth: 281, ..test }, 1).is_err(), "it leaves the context");
         }
     }
 }
@@ -98,10 +96,10 @@ fn tests_count_their_tokens_behind_the_context() {
 fn a_profile_has_every_kernel_and_takes_time() {
     for engine in engines() {
         let timed = engine.info().index.is_none() || engine.info().features.contains(&("timestamps".into(), true));
-        let mut model = model(engine);
-        model.set_plan(&plan(Precision::Routed(4.0))).unwrap();
+        let model = model(engine);
+        let mut sequence = filled(&model, &plan(Precision::Routed(4.0)), 0).unwrap();
         let test = Test { kind: TestKind::Generation, tokens: 8, depth: 0 };
-        let profile = profile(&mut model, &test, 2);
+        let profile = profile(&mut sequence, &test, 2);
         if !timed {
             assert!(profile.unwrap_err().to_string().contains("no timestamps"));
             continue;

@@ -3,6 +3,7 @@
 #[path = "common/default_model.rs"]
 mod default_model;
 
+use edge_run::model::Sequence;
 use edge_run::{Model, PrecisionPlan, cpu};
 
 /// Tokens that are scored; the plan changes after half of them.
@@ -10,16 +11,21 @@ const TOKENS: usize = 192;
 /// The figures may be this far outside of those that they are to lie between.
 const SLACK: f64 = 1.01;
 
+fn plan(model: &Model, bits: f32) -> PrecisionPlan {
+    PrecisionPlan::for_bits(bits, model.has_routers(), "test").unwrap()
+}
+
 /// Perplexity of the text, its halves read at these bits.
-fn perplexity(model: &mut Model, ids: &[u32], bits: [f32; 2]) -> f64 {
+fn perplexity(sequence: &mut Sequence, ids: &[u32], bits: [f32; 2]) -> f64 {
     let mut nll = 0.0;
+    sequence.reset();
     for (at, pair) in ids.windows(2).enumerate() {
         if at % (TOKENS / 2) == 0 {
             let bits = bits[at / (TOKENS / 2)];
-            model.set_plan(&PrecisionPlan::for_bits(bits, model.has_routers(), "test").unwrap()).unwrap();
-            model.settle(None).unwrap();
+            sequence.set_plan(&plan(sequence.model(), bits)).unwrap();
+            sequence.settle(None).unwrap();
         }
-        let logits = model.next_logits(&pair[..1], at as u32).unwrap().logits;
+        let logits = sequence.next_logits(&pair[..1]).unwrap().logits;
         let highest = logits.iter().copied().fold(f32::MIN, f32::max);
         let sum: f64 = logits.iter().map(|logit| f64::from(logit - highest).exp()).sum();
         nll += sum.ln() - f64::from(logits[pair[1] as usize] - highest);
@@ -35,8 +41,9 @@ fn a_change_of_precision_goes_on_with_the_context() {
     };
     let text = edge_run::text::TextModel::open(&folder).unwrap();
     let ids = text.encode(include_str!("../CONTRIBUTING.md"), false).unwrap();
-    let mut model = Model::load_base(&folder, cpu::open(), TOKENS as u32, None, &mut |_, _| ()).unwrap();
-    let mut of = |bits| perplexity(&mut model, &ids[..=TOKENS], bits);
+    let model = Model::load_base(&folder, cpu::open(), TOKENS as u32, None, &mut |_, _| ()).unwrap();
+    let mut sequence = model.sequence(&plan(&model, 4.0)).unwrap();
+    let mut of = |bits| perplexity(&mut sequence, &ids[..=TOKENS], bits);
     let [low, high, rising, falling] = [[4.0, 4.0], [8.0, 8.0], [4.0, 8.0], [8.0, 4.0]].map(&mut of);
     println!("4 bits {low:.3}, 8 bits {high:.3}, 4 then 8 bits {rising:.3}, 8 then 4 bits {falling:.3}");
     for mixed in [rising, falling] {

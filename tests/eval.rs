@@ -1,14 +1,18 @@
 //! Perplexity and zero-shot tasks of a tiny model on the CPU engine, against sums over next-token probabilities.
 
 mod common;
+#[path = "common/logits.rs"]
+mod logits;
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use edge_run::eval::{Detail, Figures, Task, TaskFile, TaskReport, perplexity, zero_shot};
 use edge_run::format::ModelFolder;
+use edge_run::model::Sequence;
 use edge_run::text::TextModel;
 use edge_run::{Error, Model, PrecisionPlan, cpu};
+use logits::logits_at;
 use serde_json::{Value, json};
 
 /// The id that stands before a context without tokens: the tiny model's BOS.
@@ -17,7 +21,7 @@ const BOS: u32 = 1;
 const SUMS_DIFFER: f64 = 1e-4;
 
 struct Tiny {
-    model: Model,
+    sequence: Sequence,
     text: TextModel,
 }
 
@@ -37,9 +41,9 @@ impl Tiny {
         std::fs::write(&file, tokenizer.to_string()).unwrap();
         common::quantize_tiny(&source, &out).unwrap();
         let folder = ModelFolder::open(&out).unwrap();
-        let mut model = Model::load(&folder, cpu::open(), folder.shape().max_context, &mut |_, _| ()).unwrap();
-        model.set_plan(&plan(8.0)).unwrap();
-        Tiny { model, text: TextModel::open(&folder).unwrap() }
+        let model = Model::load(&folder, cpu::open(), folder.shape().max_context, &mut |_, _| ()).unwrap();
+        let sequence = model.sequence(&plan(8.0)).unwrap();
+        Tiny { sequence, text: TextModel::open(&folder).unwrap() }
     }
 
     fn encode(&self, text: &str) -> Vec<u32> {
@@ -47,12 +51,12 @@ impl Tiny {
     }
 
     fn context(&self) -> usize {
-        self.model.context() as usize
+        self.sequence.model().context() as usize
     }
 
     /// log p of each token of the vocabulary after `ids`, at the plan that is set.
     fn log_softmax(&mut self, ids: &[u32]) -> Vec<f64> {
-        let logits = self.model.next_logits(ids, 0).unwrap().logits;
+        let logits = logits_at(&mut self.sequence, ids, 0).logits;
         let total: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
         logits.iter().map(|logit| f64::from(*logit) - total.ln()).collect()
     }
@@ -71,7 +75,7 @@ impl Tiny {
         let text: Vec<String> = lines.iter().map(Value::to_string).collect();
         let file = TaskFile::parse(Path::new("task.jsonl"), &text.join("\n"))?;
         let task = Task::encode(&file, &self.text, self.context())?;
-        zero_shot(&mut self.model, &task, &plan(8.0), &mut |_, _, _| ControlFlow::Continue(()))
+        zero_shot(&mut self.sequence, &task, &mut |_, _, _| ControlFlow::Continue(()))
     }
 }
 
@@ -101,8 +105,8 @@ fn perplexity_is_that_of_the_next_token_probabilities_and_bits_are_those_read() 
     let mut tiny = Tiny::new();
     let ids = tiny.encode(&"the thin thing in the inn ".repeat(4));
     for bits in [4.0, 8.0] {
-        let report =
-            perplexity(&mut tiny.model, &ids, 12, Some(3), &plan(bits), &mut |_, _, _| ControlFlow::Continue(()));
+        tiny.sequence.set_plan(&plan(bits)).unwrap();
+        let report = perplexity(&mut tiny.sequence, &ids, 12, Some(3), &mut |_, _, _| ControlFlow::Continue(()));
         let report = report.unwrap();
         let windows: Vec<&[u32]> = ids.chunks_exact(12).take(3).collect();
         let nll: f64 = windows.into_iter().map(|window| tiny.brute_force(window, 11).0).sum();
@@ -117,7 +121,7 @@ fn perplexity_is_that_of_the_next_token_probabilities_and_bits_are_those_read() 
 fn a_stop_is_an_error_and_not_a_report() {
     let mut tiny = Tiny::new();
     let ids = tiny.encode("the thin thing in the inn");
-    let stopped = perplexity(&mut tiny.model, &ids, 4, None, &plan(8.0), &mut |_, _, _| ControlFlow::Break(()));
+    let stopped = perplexity(&mut tiny.sequence, &ids, 4, None, &mut |_, _, _| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(Error::Stopped(_))));
 }
 

@@ -5,6 +5,8 @@
 mod default_model;
 #[path = "common/gpu.rs"]
 mod gpu;
+#[path = "common/logits.rs"]
+mod logits;
 #[path = "common/uncalibrated.rs"]
 mod uncalibrated;
 
@@ -12,12 +14,13 @@ use default_model::{default_model, record, skipped};
 use edge_run::engine::{Activations, Engine};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
-use edge_run::model::Step;
+use edge_run::model::{NextLogits, Sequence};
 use edge_run::power::PowerMode;
 use edge_run::session::Next;
 use edge_run::shape::Site;
 use edge_run::text::{Message, Role, SamplerSettings, TextModel};
 use edge_run::{Model, PrecisionPlan, Session, cpu};
+use logits::logits_at;
 use serde_json::Value;
 use uncalibrated::uncalibrated_model;
 
@@ -41,30 +44,38 @@ fn engines() -> Vec<Box<dyn Engine>> {
     [cpu::open()].into_iter().chain(gpu).collect()
 }
 
-/// The default model on every engine, read at `bits`.
-fn models(bits: u32) -> Option<Vec<Model>> {
+/// The default model on every engine.
+fn models() -> Option<Vec<Model>> {
     let folder = default_model().map_err(|reason| skipped(&reason)).ok()?;
-    Some(load(&folder, bits))
+    Some(load(&folder))
+}
+
+/// A sequence of the default model on every engine, read at `bits`.
+fn sequences(bits: u32) -> Option<Vec<Sequence>> {
+    Some(open(models()?, bits))
 }
 
 /// The same without its calibration.
-fn uncalibrated_models(bits: u32) -> Option<Vec<Model>> {
+fn uncalibrated_sequences(bits: u32) -> Option<Vec<Sequence>> {
     let (_dir, folder) = uncalibrated_model().map_err(|reason| skipped(&reason)).ok()?;
-    Some(load(&folder, bits))
+    Some(open(load(&folder), bits))
 }
 
-fn load(folder: &ModelFolder, bits: u32) -> Vec<Model> {
-    let load = |engine| {
-        let mut model = Model::load(folder, engine, CONTEXT, &mut |_, _| ()).expect("the default model loads");
-        set_bits(&mut model, bits);
-        model
-    };
+fn load(folder: &ModelFolder) -> Vec<Model> {
+    let load = |engine| Model::load(folder, engine, CONTEXT, &mut |_, _| ()).expect("the default model loads");
     engines().into_iter().map(load).collect()
 }
 
-fn set_bits(model: &mut Model, bits: u32) {
-    let plan = PrecisionPlan::for_bits(bits as f32, false, "test").expect("a whole number of slices");
-    model.set_plan(&plan).expect("a uniform plan");
+fn open(models: Vec<Model>, bits: u32) -> Vec<Sequence> {
+    models.iter().map(|model| model.sequence(&plan(bits)).expect("a uniform plan")).collect()
+}
+
+fn plan(bits: u32) -> PrecisionPlan {
+    PrecisionPlan::for_bits(bits as f32, false, "test").expect("a whole number of slices")
+}
+
+fn set_bits(sequence: &mut Sequence, bits: u32) {
+    sequence.set_plan(&plan(bits)).expect("a uniform plan");
 }
 
 fn golden() -> Value {
@@ -87,15 +98,15 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 #[test]
 fn logits_at_eight_bits_are_the_reference_s() {
     let golden = golden();
-    let Some(models) = uncalibrated_models(8) else { return };
+    let Some(sequences) = uncalibrated_sequences(8) else { return };
     let bytes = record("logits.safetensors");
     let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("the record is sound");
-    for mut model in models {
+    for mut sequence in sequences {
         for (at, prompt) in golden["logit_prompts"].as_array().expect("a list").iter().enumerate() {
             let reference = tensors.tensor(&format!("logits_{at}")).expect("logits for each prompt");
             let reference: Vec<f32> = bytemuck::pod_collect_to_vec(reference.data());
-            let logits = model.next_logits(&ids(&prompt["ids"]), 0).expect("the prompt runs").logits;
-            let (device, cosine) = (model.device().name.clone(), cosine(&logits, &reference));
+            let logits = logits_at(&mut sequence, &ids(&prompt["ids"]), 0).logits;
+            let (device, cosine) = (sequence.model().device().name.clone(), cosine(&logits, &reference));
             assert!(cosine > 0.999, "{device}, prompt {at}: cosine {cosine}");
             assert_eq!(top(&logits), top(&reference), "{device}, prompt {at}");
         }
@@ -105,16 +116,16 @@ fn logits_at_eight_bits_are_the_reference_s() {
 #[test]
 fn the_reference_s_greedy_text_is_followed_at_eight_bits() {
     let golden = golden();
-    let Some(models) = uncalibrated_models(8) else { return };
-    for mut model in models {
+    let Some(sequences) = uncalibrated_sequences(8) else { return };
+    for mut sequence in sequences {
         for entry in ["plain", "chat"].iter().flat_map(|list| golden[list].as_array().expect("a list")) {
             let prompt = ids(&entry["prompt_ids"]);
-            let mut logits = model.next_logits(&prompt, 0).expect("the prompt runs").logits;
+            let mut logits = logits_at(&mut sequence, &prompt, 0).logits;
             for (at, id) in ids(&entry["new_ids"]).into_iter().take(FOLLOWED).enumerate() {
                 let (ours, theirs) = (logits[top(&logits)], logits[id as usize]);
-                let device = &model.device().name;
+                let device = &sequence.model().device().name;
                 assert!(ours - theirs <= TIE, "{device}, {}, token {at}: {} short", entry["text"], ours - theirs);
-                logits = model.next_logits(&[id], (prompt.len() + at) as u32).expect("the token runs").logits;
+                logits = sequence.next_logits(&[id]).expect("the token runs").logits;
             }
         }
     }
@@ -122,9 +133,9 @@ fn the_reference_s_greedy_text_is_followed_at_eight_bits() {
 
 #[test]
 fn a_text_that_is_not_the_model_s_is_not_followed() {
-    let Some(models) = models(8) else { return };
-    for mut model in models {
-        let logits = model.next_logits(&[504, 3575, 282, 4649, 314], 0).expect("the prompt runs").logits;
+    let Some(sequences) = sequences(8) else { return };
+    for mut sequence in sequences {
+        let logits = logits_at(&mut sequence, &[504, 3575, 282, 4649, 314], 0).logits;
         let unlikely = (0..logits.len()).min_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("there are logits");
         assert!(logits[top(&logits)] - logits[unlikely] > TIE);
     }
@@ -132,14 +143,14 @@ fn a_text_that_is_not_the_model_s_is_not_followed() {
 
 #[test]
 fn engines_agree_at_every_depth() {
-    let Some(mut models) = models(8) else { return };
+    let Some(mut sequences) = sequences(8) else { return };
     let tokens: Vec<u32> = (0..40).map(|i| 1000 + 37 * i).collect();
     for bits in [2, 4, 6, 8] {
-        let logits: Vec<Vec<f32>> = models
+        let logits: Vec<Vec<f32>> = sequences
             .iter_mut()
-            .map(|model| {
-                set_bits(model, bits);
-                model.next_logits(&tokens, 0).expect("the tokens run").logits
+            .map(|sequence| {
+                set_bits(sequence, bits);
+                logits_at(sequence, &tokens, 0).logits
             })
             .collect();
         for other in &logits[1..] {
@@ -151,8 +162,8 @@ fn engines_agree_at_every_depth() {
 
 #[test]
 fn engines_choose_the_same_depths() {
-    let Some(mut models) = models(8) else { return };
-    if !models[0].has_routers() {
+    let Some(mut sequences) = sequences(8) else { return };
+    if !sequences[0].model().has_routers() {
         return skipped("the default model has no routers");
     }
     let text = TextModel::open(&default_model().expect("it was there")).expect("a sound text side");
@@ -160,15 +171,15 @@ fn engines_choose_the_same_depths() {
     let tokens = &text.encode(&readme, false).expect("a sound tokenizer")[..256];
     for bits in [2.5, 3.25, 4.0, 5.0] {
         let plan = PrecisionPlan::for_bits(bits, true, "test").expect("bits in range");
-        let steps: Vec<Step> = models
+        let steps: Vec<NextLogits> = sequences
             .iter_mut()
-            .map(|model| {
-                model.set_plan(&plan).expect("a model with routers");
-                model.next_logits(tokens, 0).expect("the tokens run")
+            .map(|sequence| {
+                sequence.set_plan(&plan).expect("a model with routers");
+                logits_at(sequence, tokens, 0)
             })
             .collect();
-        let depths = |step: &Step| -> Vec<u8> {
-            let layers = 0..models[0].shape().layers as usize;
+        let depths = |step: &NextLogits| -> Vec<u8> {
+            let layers = 0..sequences[0].model().shape().layers as usize;
             let sites = layers.flat_map(|layer| Site::ALL.map(|site| step.depths.at(layer, site).to_vec()));
             sites.flatten().collect()
         };
@@ -184,7 +195,7 @@ fn engines_choose_the_same_depths() {
 #[test]
 fn the_default_model_knows_the_capital_of_france() {
     for mode in [PowerMode::Low, PowerMode::High] {
-        let Some(models) = models(8) else { return };
+        let Some(models) = models() else { return };
         for model in models {
             let text = TextModel::open(&default_model().expect("it was there")).expect("a sound text side");
             let question = Message::new(Role::User, "What is the capital of France?");
@@ -192,10 +203,10 @@ fn the_default_model_knows_the_capital_of_france() {
             let prompt = text.encode(&chat, false).expect("a sound tokenizer");
             let device = model.device().name.clone();
             let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
-            let mut session = Session::new(model, text, greedy, mode.plan(false)).expect("sound settings");
+            let mut session = Session::new(&model, text, greedy, mode.plan(false)).expect("sound settings");
             let mut answer = String::new();
             let summary = session.generate(&prompt, Some(40), &mut |token| {
-                answer += token.text;
+                answer += &token.text;
                 Ok(Next::Go)
             });
             assert!(answer.contains("Paris"), "{device}, {mode:?}: {answer:?} ({summary:?})");
@@ -205,15 +216,15 @@ fn the_default_model_knows_the_capital_of_france() {
 
 #[test]
 fn precision_changes_in_the_middle_of_a_conversation() {
-    let Some(models) = models(8) else { return };
-    for mut model in models {
+    let Some(sequences) = sequences(8) else { return };
+    for mut sequence in sequences {
         let prompt: Vec<u32> = vec![504, 3575, 282, 4649, 314];
-        let steady = model.next_logits(&prompt, 0).expect("the prompt runs").logits;
-        set_bits(&mut model, 4);
-        let coarse = model.next_logits(&[7042], prompt.len() as u32).expect("the token runs").logits;
-        set_bits(&mut model, 8);
-        let fine = model.next_logits(&[7042], prompt.len() as u32).expect("the token runs").logits;
+        let steady = logits_at(&mut sequence, &prompt, 0).logits;
+        set_bits(&mut sequence, 4);
+        let coarse = logits_at(&mut sequence, &[7042], prompt.len()).logits;
+        set_bits(&mut sequence, 8);
+        let fine = logits_at(&mut sequence, &[7042], prompt.len()).logits;
         assert_ne!(coarse, fine, "the depth is read from the plan");
-        assert_eq!(model.next_logits(&prompt, 0).expect("the prompt runs").logits, steady, "and leaves no trace");
+        assert_eq!(logits_at(&mut sequence, &prompt, 0).logits, steady, "and leaves no trace");
     }
 }

@@ -3,13 +3,17 @@
 mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
+#[path = "common/logits.rs"]
+mod logits;
 #[path = "common/routed.rs"]
 mod routed;
 
 use edge_run::engine::{Activations, Engine};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
+use edge_run::model::Sequence;
 use edge_run::{Model, PrecisionPlan, cpu};
+use logits::logits_at;
 
 /// Long enough for attention in splits.
 const CONTEXT: u32 = 700;
@@ -20,8 +24,8 @@ fn ids(count: u32) -> Vec<u32> {
     (0..count).map(|i| 3 + (i * i * 7 + i * 13) % 250).collect()
 }
 
-/// The CPU, and the GPU with its kernels launched as on a GPU.
-fn models() -> Option<[Model; 2]> {
+/// A sequence on the CPU, and one on the GPU with its kernels launched as on a GPU.
+fn sequences(plan: &PrecisionPlan) -> Option<[Sequence; 2]> {
     drop(gpu::gpu()?);
     let dir = tempfile::tempdir().unwrap();
     let shape = edge_run::shape::LlamaShape { max_context: CONTEXT, ..common::tiny_shape(true) };
@@ -34,8 +38,11 @@ fn models() -> Option<[Model; 2]> {
         GpuOptions { checks: true, cooperative_matrix: false, as_hardware: true, activations: Activations::F32 };
     let gpu = edge_run::gpu::open(0, options).unwrap();
     assert!(!gpu.traits().software);
-    let load = |engine: Box<dyn Engine>| Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
-    Some([load(cpu::open()), load(gpu)])
+    let open = |engine: Box<dyn Engine>| {
+        let model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
+        model.sequence(plan).unwrap()
+    };
+    Some([open(cpu::open()), open(gpu)])
 }
 
 fn assert_alike(what: &str, numbers: [Vec<f32>; 2]) {
@@ -47,43 +54,41 @@ fn assert_alike(what: &str, numbers: [Vec<f32>; 2]) {
 
 #[test]
 fn prompts_and_tokens_at_any_position_are_those_of_the_cpu() {
-    let Some(mut models) = models() else { return };
+    let plan = |bits| PrecisionPlan::for_bits(bits, false, "test").unwrap();
+    let Some(mut sequences) = sequences(&plan(2.0)) else { return };
     for bits in [2.0, 4.0, 8.0] {
-        let plan = PrecisionPlan::for_bits(bits, false, "test").unwrap();
-        models.iter_mut().for_each(|model| model.set_plan(&plan).unwrap());
+        sequences.iter_mut().for_each(|sequence| sequence.set_plan(&plan(bits)).unwrap());
         // Lengths about the edges of tiles and steps; positions on both sides of where splits begin.
         for (tokens, position) in [(1, 0), (17, 1), (64, 18), (65, 82), (300, 147), (64, 447), (1, 511), (1, 512)] {
-            let logits = models.each_mut().map(|model| model.next_logits(&ids(tokens), position).unwrap().logits);
+            let logits = sequences.each_mut().map(|sequence| logits_at(sequence, &ids(tokens), position).logits);
             assert_alike(&format!("{bits} bits, {tokens} at {position}"), logits);
         }
-        let logits = models.each_mut().map(|model| model.next_logits(&[9], 513).unwrap().logits);
+        let logits = sequences.each_mut().map(|sequence| logits_at(sequence, &[9], 513).logits);
         assert_alike(&format!("{bits} bits, at 513"), logits.clone());
-        let other = models[1].next_logits(&[8], 513).unwrap().logits;
+        let other = logits_at(&mut sequences[1], &[8], 513).logits;
         assert!(other.iter().zip(&logits[0]).any(|(a, b)| (a - b).abs() > ENGINES_DIFFER), "another token is noticed");
     }
 }
 
 #[test]
 fn a_step_longer_than_usual_is_that_of_the_cpu() {
-    let Some(mut models) = models() else { return };
     let plan = PrecisionPlan::for_bits(6.0, false, "test").unwrap();
-    let logits = models.each_mut().map(|model| {
-        model.set_plan(&plan).unwrap();
-        model.set_step_tokens(CONTEXT).unwrap();
-        model.next_logits(&ids(CONTEXT - 9), 0).unwrap().logits
+    let Some(mut sequences) = sequences(&plan) else { return };
+    let logits = sequences.each_mut().map(|sequence| {
+        sequence.model().set_step_tokens(CONTEXT).unwrap();
+        logits_at(sequence, &ids(CONTEXT - 9), 0).logits
     });
     assert_alike("a long step", logits.clone());
-    let other = models[1].next_logits(&ids(CONTEXT - 10), 0).unwrap().logits;
+    let other = logits_at(&mut sequences[1], &ids(CONTEXT - 10), 0).logits;
     assert!(other.iter().zip(&logits[0]).any(|(a, b)| (a - b).abs() > ENGINES_DIFFER), "another prompt is noticed");
 }
 
 #[test]
 fn routed_prompts_are_those_of_the_cpu_while_depths_agree() {
-    let Some(mut models) = models() else { return };
     let plan = PrecisionPlan::for_bits(4.5, true, "test").unwrap();
-    models.iter_mut().for_each(|model| model.set_plan(&plan).unwrap());
-    let scores = models.each_mut().map(|model| model.token_nll(&ids(200)).unwrap());
-    let layers = models[0].shape().layers as usize;
+    let Some(mut sequences) = sequences(&plan) else { return };
+    let scores = sequences.each_mut().map(|sequence| sequence.token_nll(&ids(200)).unwrap());
+    let layers = sequences[0].model().shape().layers as usize;
     let places: Vec<_> = (0..layers).flat_map(|layer| edge_run::shape::Site::ALL.map(|site| (layer, site))).collect();
     let differs = |token: &usize| {
         places.iter().any(|(l, s)| scores[0].depths.at(*l, *s)[*token] != scores[1].depths.at(*l, *s)[*token])

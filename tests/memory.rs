@@ -3,15 +3,16 @@
 mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
+#[path = "common/logits.rs"]
+mod logits;
 
 use edge_run::bench::Synthetic;
 use edge_run::engine::{Activations, Engine};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
 use edge_run::residency::Pace;
-use edge_run::sampling::Choice;
-use edge_run::text::SamplerSettings;
 use edge_run::{Error, Model, PrecisionPlan, cpu};
+use logits::logits_at;
 
 const CONTEXT: u32 = 512;
 
@@ -42,27 +43,27 @@ fn lengths(most: u32) -> impl Iterator<Item = u32> {
 fn prompts_of_many_lengths_take_no_more_than_the_longest() {
     for (engine, few) in gpus().into_iter().zip([1, 5]) {
         let source = Synthetic::parse("256x1024x1x4x2x300", 3).unwrap();
-        let mut model = Model::load(&source, engine, CONTEXT, &mut |_, _| ()).unwrap();
-        model.set_plan(&plan(2.0)).unwrap();
+        let model = Model::load(&source, engine, CONTEXT, &mut |_, _| ()).unwrap();
+        let mut sequence = model.sequence(&plan(2.0)).unwrap();
         // Longer than the longest prompt, so that each is one step; recordings of whole steps stay.
         model.set_step_tokens(512).unwrap();
-        model.next_logits(&ids(1), 0).unwrap();
+        logits_at(&mut sequence, &ids(1), 0);
         let loaded = model.allocated_bytes();
         let most = 300;
-        model.next_logits(&ids(most), 0).unwrap();
+        logits_at(&mut sequence, &ids(most), 0);
         let work_space = model.allocated_bytes() - loaded;
         assert!(work_space > 4 << 20, "a prompt takes work space: {work_space}");
         let mut seen = std::collections::HashSet::new();
         for tokens in lengths(most).step_by(few) {
             seen.insert(tokens);
-            model.next_logits(&ids(tokens), 0).unwrap();
+            logits_at(&mut sequence, &ids(tokens), 0);
             let bytes = model.allocated_bytes();
             assert!(bytes <= loaded + work_space * 5 / 4, "{tokens} tokens: {bytes} of {loaded} + {work_space}");
         }
         assert!(seen.len() * few > 90, "{} lengths", seen.len());
         // Work space of a prompt is let go of when shorter ones come.
         for tokens in [20, 1] {
-            model.next_logits(&ids(tokens), 0).unwrap();
+            logits_at(&mut sequence, &ids(tokens), 0);
         }
         assert!(model.allocated_bytes() < loaded + work_space / 2);
     }
@@ -89,15 +90,15 @@ fn a_budget_holds_at_every_token_after_prompts_of_many_lengths() {
         let words: Vec<&str> = message.split_whitespace().collect();
         let at = words.iter().position(|word| *word == "MiB").unwrap();
         let budget = words[at - 1].parse::<u64>().unwrap() << 20;
-        let mut model = load(engine, budget).unwrap();
-        model.set_plan(&plan(8.0)).unwrap();
-        let choice = Choice::new(&SamplerSettings::default(), 0);
+        let model = load(engine, budget).unwrap();
+        let mut sequence = model.sequence(&plan(8.0)).unwrap();
         for tokens in lengths(CONTEXT - 20).step_by(few) {
             for ids in [ids(tokens), ids(1), ids(1)] {
-                let flight = model.begin_tokens(&ids, 0, &choice).unwrap();
+                sequence.truncate(0);
+                let step = sequence.begin(&ids).unwrap();
                 model.advance(Pace::Units(1)).unwrap();
                 assert!(model.allocated_bytes() <= budget, "under way, {tokens} tokens");
-                model.finish(flight).unwrap();
+                sequence.finish(step).unwrap();
                 let bytes = model.allocated_bytes();
                 assert!(bytes <= budget, "{tokens} tokens: {bytes} of {budget}");
             }

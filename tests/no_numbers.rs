@@ -60,7 +60,7 @@ fn plan() -> PrecisionPlan {
 }
 
 fn load(folder: &ModelFolder, engine: Box<dyn Engine>, cache_type: CacheType) -> Model {
-    let cache = CacheOptions { context: 64, cache_type };
+    let cache = CacheOptions { cache_type, ..CacheOptions::from(64) };
     Model::load(folder, engine, cache, &mut |_, _| ()).expect("a sound model")
 }
 
@@ -68,7 +68,7 @@ fn load(folder: &ModelFolder, engine: Box<dyn Engine>, cache_type: CacheType) ->
 fn generate(folder: &ModelFolder, model: Model) -> (usize, Result<(), Error>) {
     let text = TextModel::open(folder).expect("a sound text side");
     let settings = SamplerSettings { seed: Some(1), ..SamplerSettings::default() };
-    let mut session = Session::new(model, text, settings, plan()).expect("sound settings");
+    let mut session = Session::new(&model, text, settings, plan()).expect("sound settings");
     let mut tokens = 0;
     let done = session.generate(&[5, 9, 200], Some(8), &mut |_| {
         tokens += 1;
@@ -101,8 +101,9 @@ fn perplexity_is_refused_where_a_logit_is_no_number() {
     for (name, factor) in SPOILT {
         let (_dir, folder) = spoilt(name, factor);
         for (activations, engine) in engines() {
-            let mut model = load(&folder, engine, CacheType::F16);
-            let report = perplexity(&mut model, &ids, 16, None, &plan(), &mut |_, _, _| ControlFlow::Continue(()));
+            let model = load(&folder, engine, CacheType::F16);
+            let mut sequence = model.sequence(&plan()).expect("a uniform plan");
+            let report = perplexity(&mut sequence, &ids, 16, None, &mut |_, _, _| ControlFlow::Continue(()));
             let told = matches!(report, Err(Error::NoNumbers { tokens: 1, .. }));
             assert!(told, "{name} with {activations:?}: {report:?}");
         }

@@ -3,6 +3,8 @@
 mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
+#[path = "common/logits.rs"]
+mod logits;
 #[path = "common/refusing.rs"]
 mod refusing;
 #[path = "common/routed.rs"]
@@ -13,9 +15,10 @@ use std::path::Path;
 use edge_run::engine::{Activations, Engine};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
-use edge_run::model::{CacheOptions, Step};
+use edge_run::model::{CacheOptions, NextLogits};
 use edge_run::shape::Site;
 use edge_run::{CacheType, Model, PrecisionPlan, cpu};
+use logits::logits_at;
 
 const TOKENS: usize = 40;
 const CONTEXT: u32 = 64;
@@ -53,9 +56,10 @@ fn load(folder: &ModelFolder, open: Open, activations: Activations) -> Model {
 }
 
 /// Each token alone, behind those before it.
-fn steps(model: &mut Model, plan: &PrecisionPlan, shift: u32) -> Vec<Step> {
-    model.set_plan(plan).unwrap();
-    (0..TOKENS as u32).map(|i| model.next_logits(&[3 + shift + (i * i * 7 + i * 13) % 250], i).unwrap()).collect()
+fn steps(model: &Model, plan: &PrecisionPlan, shift: u32) -> Vec<NextLogits> {
+    let mut sequence = model.sequence(plan).unwrap();
+    let ids = (0..TOKENS as u32).map(|i| 3 + shift + (i * i * 7 + i * 13) % 250);
+    ids.map(|id| sequence.next_logits(&[id]).unwrap()).collect()
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f32 {
@@ -64,12 +68,12 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Depths of all sites.
-fn depths(model: &Model, step: &Step) -> Vec<u8> {
+fn depths(model: &Model, step: &NextLogits) -> Vec<u8> {
     (0..model.shape().layers as usize).flat_map(|layer| Site::ALL.map(|site| step.depths.at(layer, site)[0])).collect()
 }
 
 /// The least cosine among the steps, of those that read the same depths before and at the step.
-fn least_cosine(a: &[Step], b: &[Step], alike: usize) -> f32 {
+fn least_cosine(a: &[NextLogits], b: &[NextLogits], alike: usize) -> f32 {
     a.iter().zip(b).take(alike).map(|(a, b)| cosine(&a.logits, &b.logits)).fold(1.0, f32::min)
 }
 
@@ -78,18 +82,18 @@ fn int8_logits_are_those_of_f32_but_for_their_rounding() {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path(), CONTEXT);
     for open in engines() {
-        let [mut float, mut packed] = [Activations::F32, Activations::Int8].map(|a| load(&folder, open, a));
+        let [float, packed] = [Activations::F32, Activations::Int8].map(|a| load(&folder, open, a));
         for bits in [4.0, 6.0, 8.0] {
             let plan = PrecisionPlan::for_bits(bits, false, "test").unwrap();
-            let (a, b) = (steps(&mut float, &plan, 0), steps(&mut packed, &plan, 0));
+            let (a, b) = (steps(&float, &plan, 0), steps(&packed, &plan, 0));
             let least = least_cosine(&a, &b, TOKENS);
             let mean = a.iter().zip(&b).map(|(a, b)| cosine(&a.logits, &b.logits)).sum::<f32>() / TOKENS as f32;
             assert!(mean > COSINE && least > LEAST_COSINE, "{bits} bits: {mean}, {least} at least");
             assert_ne!(a[1].logits, b[1].logits, "two paths");
             // Another token, and another depth, are far outside.
-            assert!(least_cosine(&a, &steps(&mut packed, &plan, 1), TOKENS) < LEAST_COSINE);
+            assert!(least_cosine(&a, &steps(&packed, &plan, 1), TOKENS) < LEAST_COSINE);
             let coarse = PrecisionPlan::for_bits(2.0, false, "test").unwrap();
-            assert!(least_cosine(&a, &steps(&mut packed, &coarse, 0), TOKENS) < LEAST_COSINE);
+            assert!(least_cosine(&a, &steps(&packed, &coarse, 0), TOKENS) < LEAST_COSINE);
             println!("{}, {bits} bits: cosine {mean}, {least} at least", float.device().name);
         }
     }
@@ -100,11 +104,11 @@ fn routers_choose_by_int8_as_by_f32() {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path(), CONTEXT);
     for open in engines() {
-        let [mut float, mut packed] = [Activations::F32, Activations::Int8].map(|a| load(&folder, open, a));
+        let [float, packed] = [Activations::F32, Activations::Int8].map(|a| load(&folder, open, a));
         let (mut sites, mut differ, mut seen) = (0, 0, [0; 5]);
         for bits in [3.0, 4.0, 5.0, 6.0, 7.0] {
             let plan = PrecisionPlan::for_bits(bits, true, "test").unwrap();
-            let (a, b) = (steps(&mut float, &plan, 0), steps(&mut packed, &plan, 0));
+            let (a, b) = (steps(&float, &plan, 0), steps(&packed, &plan, 0));
             let mut alike = TOKENS;
             for (at, (a, b)) in a.iter().zip(&b).enumerate() {
                 let (a, b) = (depths(&float, a), depths(&packed, b));
@@ -124,7 +128,7 @@ fn routers_choose_by_int8_as_by_f32() {
         assert!(seen[1..].iter().all(|count| count * 20 > sites), "every depth comes often: {seen:?}");
         let [a, b] = [4.0, 5.0].map(|bits| {
             let plan = PrecisionPlan::for_bits(bits, true, "test").unwrap();
-            let steps = steps(&mut packed, &plan, 0);
+            let steps = steps(&packed, &plan, 0);
             steps.iter().flat_map(|step| depths(&packed, step)).collect::<Vec<u8>>()
         });
         let far = a.iter().zip(&b).filter(|(a, b)| a != b).count();
@@ -149,11 +153,11 @@ fn tokens_behind_long_contexts_are_those_of_the_cpu() {
         let folder = folder(dir.path(), context);
         let engines = [cpu::open_with(Activations::Int8), edge_run::gpu::open(0, hardware).unwrap()];
         let logits = engines.map(|engine| {
-            let mut model = Model::load(&folder, engine, context, &mut |_, _| ()).unwrap();
-            model.set_plan(&plan).unwrap();
+            let model = Model::load(&folder, engine, context, &mut |_, _| ()).unwrap();
+            let mut sequence = model.sequence(&plan).unwrap();
             let prompt: Vec<u32> = (0..520).map(|i| 3 + (i * i * 7 + i * 13) % 250).collect();
-            model.next_logits(&prompt, 0).unwrap();
-            [9, 8].map(|token| model.next_logits(&[token], 520).unwrap().logits)
+            sequence.next_logits(&prompt).unwrap();
+            [9, 8].map(|token| logits_at(&mut sequence, &[token], 520).logits)
         });
         let found = cosine(&logits[0][0], &logits[1][0]);
         println!("{context}: cosine {found}");
@@ -173,7 +177,7 @@ fn activations_are_chosen_by_a_trial_that_a_file_remembers() {
         edge_run::gpu::open(0, GpuOptions { activations, as_hardware: true, ..GpuOptions::default() }).unwrap()
     };
     let chosen = |activations| {
-        let mut model = load(&folder, open, activations);
+        let model = load(&folder, open, activations);
         model.choose_activations(Some(&file)).unwrap();
         model
     };
@@ -188,11 +192,11 @@ fn activations_are_chosen_by_a_trial_that_a_file_remembers() {
         assert_eq!(entries.len(), 1, "one device and one model");
         (entries[0]["f32_us"], entries[0]["int8_us"]) = (times[0].into(), times[1].into());
         std::fs::write(&file, serde_json::to_vec(&entries).unwrap()).unwrap();
-        let mut model = chosen(Activations::Auto);
+        let model = chosen(Activations::Auto);
         assert_eq!(model.packs_activations(), asked == Activations::Int8);
-        let mut forced = chosen(asked);
+        let forced = chosen(asked);
         assert_eq!(forced.activations_trial(), None, "nothing to choose");
-        assert!(steps(&mut model, &plan, 0) == steps(&mut forced, &plan, 0), "{asked:?}");
+        assert!(steps(&model, &plan, 0) == steps(&forced, &plan, 0), "{asked:?}");
     }
     // A trial of another driver says nothing, and stays.
     let text = std::fs::read_to_string(&file).unwrap();
@@ -212,16 +216,18 @@ fn a_trial_that_fails_leaves_the_plan_as_it_was() {
     let folder = folder(dir.path(), CONTEXT);
     let gpu = edge_run::gpu::open(0, GpuOptions { as_hardware: true, ..GpuOptions::default() }).unwrap();
     let (engine, refuses) = refusing::refusing(gpu);
-    let mut model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
-    model.set_plan(&PrecisionPlan::for_bits(6.0, false, "test").unwrap()).unwrap();
+    // The trial takes the place of a second sequence.
+    let cache = CacheOptions { sequences: 2, ..CacheOptions::from(CONTEXT) };
+    let model = Model::load(&folder, engine, cache, &mut |_, _| ()).unwrap();
+    let mut sequence = model.sequence(&PrecisionPlan::for_bits(6.0, false, "test").unwrap()).unwrap();
     refuses.lose();
     assert!(model.choose_activations(None).unwrap_err().to_string().contains("was lost"));
     assert_eq!(model.activations_trial(), None);
     refuses.find();
-    let step = model.next_logits(&[5], 0).unwrap();
+    let step = logits_at(&mut sequence, &[5], 0);
     assert!(depths(&model, &step).iter().all(|depth| *depth == 3), "six bits as before");
     model.choose_activations(None).unwrap();
-    let step = model.next_logits(&[5], 0).unwrap();
+    let step = logits_at(&mut sequence, &[5], 0);
     assert!(depths(&model, &step).iter().all(|depth| *depth == 3), "and after one that does not fail");
 }
 
@@ -244,8 +250,8 @@ fn each_type_of_cache_has_a_trial_of_its_own() {
     let (folder, file) = (ModelFolder::open(&dir.path().join("model")).unwrap(), dir.path().join("trials.json"));
     for cache_type in [CacheType::F16, CacheType::Q8, CacheType::F16] {
         let gpu = edge_run::gpu::open(0, GpuOptions { as_hardware: true, ..GpuOptions::default() }).unwrap();
-        let options = CacheOptions { context: CONTEXT, cache_type };
-        let mut model = Model::load(&folder, gpu, options, &mut |_, _| ()).unwrap();
+        let options = CacheOptions { cache_type, ..CacheOptions::from(CONTEXT) };
+        let model = Model::load(&folder, gpu, options, &mut |_, _| ()).unwrap();
         model.choose_activations(Some(&file)).unwrap();
     }
     let entries: Vec<serde_json::Value> = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();

@@ -6,6 +6,8 @@ mod buffers;
 mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
+#[path = "common/logits.rs"]
+mod logits;
 #[path = "common/processors.rs"]
 mod processors;
 #[path = "common/routed.rs"]
@@ -18,12 +20,13 @@ use edge_run::gpu::GpuOptions;
 use edge_run::kernels::attention::{self, Reach};
 use edge_run::kernels::quantized_cache::{Kept, Layout};
 use edge_run::kernels::{attention_join, dequantize_cache, quantize_cache};
-use edge_run::model::CacheOptions;
+use edge_run::model::{CacheOptions, Sequence};
 use edge_run::precision::CacheType;
 use edge_run::recording::{Recording, Span};
 use edge_run::shape::LlamaShape;
 use edge_run::{Model, PrecisionPlan, cpu};
 use half::f16;
+use logits::logits_at;
 use processors::PROCESSORS;
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -262,13 +265,13 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Logits of single tokens behind prompts, on both sides of where attention is split.
-fn logits(model: &mut Model, shift: u32) -> Vec<f32> {
+fn logits(sequence: &mut Sequence, shift: u32) -> Vec<f32> {
     let ids = |count: u32, first: u32| -> Vec<u32> {
         (first..first + count).map(|i| 3 + (shift + i * i * 7 + i * 13) % 250).collect()
     };
     let mut all = Vec::new();
     for (tokens, position) in [(1, 0), (40, 1), (1, 41), (1, 42), (460, 43), (20, 503), (1, 523), (1, 524)] {
-        let step = model.next_logits(&ids(tokens, position), position).unwrap();
+        let step = logits_at(sequence, &ids(tokens, position), position as usize);
         if position > 0 {
             all.extend(step.logits);
         }
@@ -285,11 +288,10 @@ fn a_model_s_logits_are_those_of_f16_but_for_its_bits() {
     let plan = PrecisionPlan::for_bits(8.0, false, "test").unwrap();
     for (name, open) in ways() {
         let of = |cache_type, shift| {
-            let cache = CacheOptions { context: CONTEXT, cache_type };
-            let mut model = Model::load(&folder, open(), cache, &mut |_, _| ()).unwrap();
-            model.set_plan(&plan).unwrap();
+            let cache = CacheOptions { cache_type, ..CacheOptions::from(CONTEXT) };
+            let model = Model::load(&folder, open(), cache, &mut |_, _| ()).unwrap();
             assert_eq!(model.cache_type(), cache_type);
-            (logits(&mut model, shift), model.allocated_bytes())
+            (logits(&mut model.sequence(&plan).unwrap(), shift), model.allocated_bytes())
         };
         let (reference, mut memory) = of(CacheType::F16, 0);
         for (cache_type, range) in
@@ -312,7 +314,7 @@ fn a_model_s_logits_are_those_of_f16_but_for_its_bits() {
 fn heads_that_cannot_be_cut_into_groups_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path(), 16);
-    let cache = CacheOptions { context: CONTEXT, cache_type: CacheType::Q4 };
+    let cache = CacheOptions { cache_type: CacheType::Q4, ..CacheOptions::from(CONTEXT) };
     let message = Model::load(&folder, cpu::open(), cache, &mut |_, _| ()).err().unwrap().to_string();
     assert_eq!(
         message,

@@ -15,7 +15,7 @@ use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
 use edge_run::model::STEP_TOKENS;
 use edge_run::residency::{Pace, SliceReport};
-use edge_run::session::Next;
+use edge_run::session::{Next, Token};
 use edge_run::text::{SamplerSettings, TextModel};
 use edge_run::{Model, PrecisionPlan, Session, cpu};
 use safetensors::Dtype;
@@ -56,7 +56,7 @@ impl Home {
     fn session(&self, engine: Box<dyn Engine>, bits: u32, budget: Option<u64>) -> edge_run::Result<Session> {
         let folder = ModelFolder::open(&self.model).unwrap();
         let model = Model::load_base(&folder, engine, CONTEXT, budget, &mut |_, _| ())?;
-        let mut session = Session::new(model, TextModel::open(&folder).unwrap(), greedy(), plan(bits))?;
+        let mut session = Session::new(&model, TextModel::open(&folder).unwrap(), greedy(), plan(bits))?;
         session.set_pace(Pace::Units(1));
         Ok(session)
     }
@@ -91,7 +91,7 @@ fn answer(session: &mut Session, count: usize, at: &mut dyn FnMut(usize) -> Opti
     let mut told: Vec<Told> = Vec::new();
     let summary = session.generate(&PROMPT, Some(count), &mut |token| {
         let (id, bits, device_bytes) = (token.id, token.bits, token.device_bytes);
-        told.push(Told { id, bits, device_bytes, slices: token.slices.unwrap(), faults: token.faults.to_vec() });
+        told.push(Told { id, bits, device_bytes, slices: token.slices.unwrap(), faults: token.faults.clone() });
         Ok(at(told.len()).map_or(Next::Go, Next::Replan))
     });
     assert_eq!(summary.unwrap().generated_tokens, count);
@@ -115,9 +115,9 @@ fn slices_that_came_are_the_slices_of_a_model_loaded_whole() {
 
         let folder = ModelFolder::open(&home.model).unwrap();
         let model = Model::load(&folder, whole, CONTEXT, &mut |_, _| ()).unwrap();
-        let mut session = Session::new(model, TextModel::open(&folder).unwrap(), greedy(), plan(8)).unwrap();
+        let mut session = Session::new(&model, TextModel::open(&folder).unwrap(), greedy(), plan(8)).unwrap();
         let mut expected = Vec::new();
-        let push = &mut |token: &edge_run::session::Generated<'_>| {
+        let push = &mut |token: &Token| {
             expected.push(token.id);
             Ok(Next::Go)
         };
@@ -315,7 +315,7 @@ fn a_budget_keeps_steps_from_becoming_longer() {
         let folder = ModelFolder::open(&home.model).unwrap();
         Model::load_base(&folder, cpu::open(), CONTEXT, budget, &mut |_, _| ()).unwrap()
     };
-    let mut bounded = load(Some(1 << 30));
+    let bounded = load(Some(1 << 30));
     let own = bounded.step_tokens();
     bounded.set_step_tokens(own).unwrap();
     let refused = bounded.set_step_tokens(own + 1).unwrap_err().to_string();

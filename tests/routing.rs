@@ -1,8 +1,10 @@
-//! A tiny model with random routers on both engines: depths, thresholds, dealt gates, and plans that change.
+//! A tiny model with random routers on both engines: depths, thresholds, shuffled gates, and plans that change.
 
 mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
+#[path = "common/logits.rs"]
+mod logits;
 #[path = "common/routed.rs"]
 mod routed;
 
@@ -11,11 +13,12 @@ use std::path::Path;
 use edge_run::engine::{Activations, Engine};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
-use edge_run::model::{BitsRead, STEP_TOKENS, TokenDepths};
+use edge_run::model::{BitsRead, STEP_TOKENS, Sequence, TokenDepths};
 use edge_run::session::Next;
 use edge_run::shape::Site;
 use edge_run::text::{SamplerSettings, TextModel};
 use edge_run::{Depth, Error, Model, PrecisionPlan, Session, cpu};
+use logits::logits_at;
 
 /// More than a step holds of itself without matrices, so that steps are joined, which [`models`] makes sure of.
 const TOKENS: u32 = 600;
@@ -69,14 +72,11 @@ fn mean_bits(model: &Model, depths: &TokenDepths) -> f32 {
 
 #[test]
 fn engines_route_alike_and_agree_where_they_do() {
-    let mut models = models();
+    let models = models();
     for bits in [3.0, 4.5, 6.0] {
         let mut scores: Vec<_> = models
-            .iter_mut()
-            .map(|model| {
-                model.set_plan(&plan(bits)).unwrap();
-                model.token_nll(&ids(TOKENS)).unwrap()
-            })
+            .iter()
+            .map(|model| model.sequence(&plan(bits)).unwrap().token_nll(&ids(TOKENS)).unwrap())
             .collect();
         let Some(gpu) = scores.pop().filter(|_| models.len() == 2) else { return };
         let cpu = &scores[0];
@@ -102,12 +102,12 @@ fn engines_route_alike_and_agree_where_they_do() {
 
 #[test]
 fn shorter_steps_compute_the_same() {
-    for mut model in models() {
-        model.set_plan(&plan(4.5)).unwrap();
-        let whole = model.token_nll(&ids(TOKENS)).unwrap();
+    for model in models() {
+        let mut sequence = model.sequence(&plan(4.5)).unwrap();
+        let whole = sequence.token_nll(&ids(TOKENS)).unwrap();
         for tokens in [1, 7] {
             model.set_step_tokens(tokens).unwrap();
-            let parts = model.token_nll(&ids(TOKENS)).unwrap();
+            let parts = sequence.token_nll(&ids(TOKENS)).unwrap();
             assert_eq!(parts.depths.tokens(), whole.depths.tokens());
             let alike = |token: usize| {
                 places(&model).iter().all(|(l, s)| whole.depths.at(*l, *s)[token] == parts.depths.at(*l, *s)[token])
@@ -127,12 +127,13 @@ fn shorter_steps_compute_the_same() {
 
 #[test]
 fn a_lower_threshold_reads_more_bits_and_every_depth_is_there() {
-    for mut model in models() {
+    for model in models() {
+        let mut sequence = model.sequence(&plan(2.5)).unwrap();
         let mut before = 2.0;
         let mut seen = [false; 5];
         for bits in [2.5, 4.0, 5.0, 6.0, 7.5] {
-            model.set_plan(&plan(bits)).unwrap();
-            let step = model.next_logits(&ids(TOKENS), 0).unwrap();
+            sequence.set_plan(&plan(bits)).unwrap();
+            let step = logits_at(&mut sequence, &ids(TOKENS), 0);
             assert_eq!(step.depths.tokens(), TOKENS as usize);
             let read = mean_bits(&model, &step.depths);
             assert!(read > before, "{bits}: {read} after {before}");
@@ -146,12 +147,12 @@ fn a_lower_threshold_reads_more_bits_and_every_depth_is_there() {
 
 #[test]
 fn routed_tokens_one_by_one_read_what_they_read_together() {
-    for mut model in models() {
-        model.set_plan(&plan(5.0)).unwrap();
+    for model in models() {
+        let mut sequence = model.sequence(&plan(5.0)).unwrap();
         let ids = ids(12);
-        let together = model.next_logits(&ids, 0).unwrap();
+        let together = logits_at(&mut sequence, &ids, 0);
         for (at, id) in ids.iter().enumerate() {
-            let alone = model.next_logits(&[*id], at as u32).unwrap();
+            let alone = logits_at(&mut sequence, &[*id], at);
             for (layer, site) in places(&model) {
                 assert_eq!(
                     alone.depths.at(layer, site)[0],
@@ -168,50 +169,50 @@ fn routed_tokens_one_by_one_read_what_they_read_together() {
 }
 
 #[test]
-fn dealt_gates_are_others_of_the_same_number() {
-    for mut model in models() {
-        model.set_plan(&plan(5.0)).unwrap();
+fn shuffled_gates_are_others_of_the_same_number() {
+    for model in models() {
+        let mut sequence = model.sequence(&plan(5.0)).unwrap();
         let ids = ids(100);
-        let first = |model: &mut Model| {
-            // The first site's input hangs on no depth, so that its router chooses the same whatever was dealt.
-            model.next_logits(&ids, 0).unwrap().depths.at(0, Site::Qkv).to_vec()
+        let first = |sequence: &mut Sequence| {
+            // The first site's input hangs on no depth, so that its router chooses the same however they were shuffled.
+            logits_at(sequence, &ids, 0).depths.at(0, Site::Qkv).to_vec()
         };
-        let own = first(&mut model);
-        model.deal_gates(Some(1));
-        let (dealt, again) = (first(&mut model), first(&mut model));
-        model.deal_gates(Some(1));
-        assert_eq!(first(&mut model), dealt, "a seed tells the permutations");
-        assert!(own != dealt && dealt != again, "every step deals anew");
+        let own = first(&mut sequence);
+        sequence.shuffle_gates(Some(1));
+        let (shuffled, again) = (first(&mut sequence), first(&mut sequence));
+        sequence.shuffle_gates(Some(1));
+        assert_eq!(first(&mut sequence), shuffled, "a seed tells the permutations");
+        assert!(own != shuffled && shuffled != again, "every step shuffles anew");
         let sorted = |mut depths: Vec<u8>| {
             depths.sort_unstable();
             depths
         };
-        assert_eq!(sorted(dealt), sorted(own.clone()));
+        assert_eq!(sorted(shuffled), sorted(own.clone()));
         assert_eq!(sorted(again), sorted(own.clone()));
-        model.deal_gates(None);
-        assert_eq!(first(&mut model), own);
+        sequence.shuffle_gates(None);
+        assert_eq!(first(&mut sequence), own);
     }
 }
 
 #[test]
 fn a_plan_that_changes_in_mid_conversation_keeps_the_cache() {
-    for mut model in models() {
+    for model in models() {
         let ids = ids(40);
         let (prompt, next) = (&ids[..39], &ids[39..]);
         let uniform = |depth| PrecisionPlan::uniform(depth, "test");
-        model.set_plan(&plan(4.0)).unwrap();
-        model.next_logits(prompt, 0).unwrap();
-        model.set_plan(&uniform(Depth::FULL)).unwrap();
-        let full = model.next_logits(next, 39).unwrap();
+        let mut sequence = model.sequence(&plan(4.0)).unwrap();
+        sequence.fill(prompt).unwrap();
+        sequence.set_plan(&uniform(Depth::FULL)).unwrap();
+        let full = logits_at(&mut sequence, next, 39);
         assert_eq!(mean_bits(&model, &full.depths), 8.0);
-        model.set_plan(&plan(4.0)).unwrap();
-        let coarse = model.next_logits(next, 39).unwrap();
+        sequence.set_plan(&plan(4.0)).unwrap();
+        let coarse = logits_at(&mut sequence, next, 39);
         assert_ne!(full.logits, coarse.logits);
-        model.set_plan(&uniform(Depth::FULL)).unwrap();
-        assert_eq!(model.next_logits(next, 39).unwrap().logits, full.logits, "the prompt's keys and values stand");
+        sequence.set_plan(&uniform(Depth::FULL)).unwrap();
+        assert_eq!(logits_at(&mut sequence, next, 39).logits, full.logits, "the prompt's keys and values stand");
         // A prompt that was run at other depths left others.
-        model.next_logits(prompt, 0).unwrap();
-        assert_ne!(model.next_logits(next, 39).unwrap().logits, full.logits);
+        logits_at(&mut sequence, prompt, 0);
+        assert_ne!(logits_at(&mut sequence, next, 39).logits, full.logits);
     }
 }
 
@@ -221,7 +222,7 @@ fn a_session_reports_the_bits_that_were_read() {
     let folder = folder(dir.path(), true);
     for model in models() {
         let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
-        let mut session = Session::new(model, TextModel::open(&folder).unwrap(), greedy, plan(4.0)).unwrap();
+        let mut session = Session::new(&model, TextModel::open(&folder).unwrap(), greedy, plan(4.0)).unwrap();
         let mut bits = Vec::new();
         let summary = session.generate(&ids(20), Some(8), &mut |token| {
             bits.push(token.bits);
@@ -247,11 +248,15 @@ fn a_session_reports_the_bits_that_were_read() {
 fn a_routed_plan_is_refused_without_routers() {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path(), false);
-    let mut model = Model::load(&folder, cpu::open(), CONTEXT, &mut |_, _| ()).unwrap();
+    let model = Model::load(&folder, cpu::open(), CONTEXT, &mut |_, _| ()).unwrap();
     assert!(!model.has_routers() && model.thresholds().is_none());
-    model.set_plan(&PrecisionPlan::uniform(Depth::ALL[1], "test")).unwrap();
-    let refused = model.set_plan(&plan(3.5));
+    let mut sequence = model.sequence(&PrecisionPlan::uniform(Depth::ALL[1], "test")).unwrap();
+    let refused = sequence.set_plan(&plan(3.5));
     assert!(matches!(&refused, Err(Error::InvalidArgument { name, .. }) if name == "bits"), "{refused:?}");
-    let step = model.next_logits(&ids(3), 0).unwrap();
+    let step = sequence.next_logits(&ids(3)).unwrap();
     assert_eq!(mean_bits(&model, &step.depths), 4.0, "the plan before stands");
+    drop(sequence);
+    let refused = model.sequence(&plan(3.5)).map(drop);
+    assert!(matches!(&refused, Err(Error::InvalidArgument { name, .. }) if name == "bits"), "{refused:?}");
+    model.sequence(&PrecisionPlan::uniform(Depth::FULL, "test")).expect("what was refused takes no place");
 }

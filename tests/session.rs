@@ -33,7 +33,7 @@ fn on_every_engine(bits: u32, test: impl Fn(&mut Session)) {
     for engine in engines {
         let model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
         let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
-        test(&mut Session::new(model, TextModel::open(&folder).unwrap(), greedy, plan(bits)).unwrap());
+        test(&mut Session::new(&model, TextModel::open(&folder).unwrap(), greedy, plan(bits)).unwrap());
     }
 }
 

@@ -10,7 +10,7 @@ mod routed;
 use edge_run::engine::{Activations, Engine};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
-use edge_run::model::{BitsRead, Step};
+use edge_run::model::{BitsRead, NextLogits, Sequence};
 use edge_run::session::{Next, StopReason};
 use edge_run::text::{Sampler, SamplerSettings, TextModel};
 use edge_run::{Error, Model, PrecisionPlan, Result, Session, cpu};
@@ -65,17 +65,15 @@ impl Turn {
 
 /// The plain loop.
 struct Plain {
-    model: Model,
+    sequence: Sequence,
     text: TextModel,
     sampler: Sampler,
-    history: Vec<u32>,
     pending: Option<u32>,
 }
 
 impl Plain {
-    fn run(&mut self, ids: &[u32], read: &mut BitsRead) -> Result<Step> {
-        let step = self.model.next_logits(ids, self.history.len() as u32)?;
-        self.history.extend(ids);
+    fn run(&mut self, ids: &[u32], read: &mut BitsRead) -> Result<NextLogits> {
+        let step = self.sequence.next_logits(ids)?;
         self.pending = None;
         read.add(&step.depths);
         Ok(step)
@@ -88,25 +86,25 @@ impl Plain {
     }
 
     fn generate(&mut self, turn: &Turn, tokens: &mut Vec<(u32, f32)>) -> Result<(StopReason, f32)> {
-        let mut read = BitsRead::new(self.model.shape());
+        let mut read = BitsRead::new(self.sequence.model().shape());
         let unheard: Vec<u32> = self.pending.iter().chain(&turn.prompt).copied().collect();
         let mut step = self.run(&unheard, &mut read)?;
         let stop = loop {
             if turn.most.is_some_and(|most| tokens.len() >= most) {
                 break StopReason::Length;
             }
-            let id = self.sampler.sample(&step.logits, &self.history);
+            let id = self.sampler.sample(&step.logits, self.sequence.tokens());
             self.pending = Some(id);
             if self.text.is_end(id) {
                 break StopReason::EndOfTurn;
             }
-            tokens.push((id, step.depths.token_bits(self.model.shape(), step.depths.tokens() - 1)));
+            tokens.push((id, step.depths.token_bits(self.sequence.model().shape(), step.depths.tokens() - 1)));
             match turn.next(tokens.len())? {
                 Next::Go => (),
-                Next::Replan(plan) => self.model.set_plan(&plan)?,
+                Next::Replan(plan) => self.sequence.set_plan(&plan)?,
                 Next::Stop => break StopReason::Stopped,
             }
-            if self.history.len() == CONTEXT as usize {
+            if self.sequence.tokens().len() == CONTEXT as usize {
                 break StopReason::ContextFull;
             }
             if turn.most.is_some_and(|most| tokens.len() >= most) {
@@ -149,11 +147,11 @@ fn compare(routers: bool, bits: f32, settings: &SamplerSettings, seeds: u32, tur
             let settings = SamplerSettings { seed: Some(seed), ..settings.clone() };
             let load = || Model::load(&folder, engine(), CONTEXT, &mut |_, _| ()).unwrap();
             let text = || TextModel::open(&folder).unwrap();
-            let mut ahead = Session::new(load(), text(), settings.clone(), plan(bits)).unwrap();
+            let mut ahead = Session::new(&load(), text(), settings.clone(), plan(bits)).unwrap();
             ahead.run_ahead(runs_ahead);
             let sampler = Sampler::new(settings).unwrap();
-            let mut plain = Plain { model: load(), text: text(), sampler, history: Vec::new(), pending: None };
-            plain.model.set_plan(&plan(bits)).unwrap();
+            let sequence = load().sequence(&plan(bits)).unwrap();
+            let mut plain = Plain { sequence, text: text(), sampler, pending: None };
             for (at, turn) in turns.iter().enumerate() {
                 let (got, expected) = (turn.ahead(&mut ahead), plain.turn(turn));
                 assert_eq!(got, expected, "seed {seed}, turn {at}, {runs_ahead}, on {}", ahead.model().device().name);
@@ -228,7 +226,7 @@ fn another_seed_and_a_forgotten_plan_are_noticed() {
         let outcome = |seed, turn: &Turn| {
             let model = Model::load(&folder, engine(), CONTEXT, &mut |_, _| ()).unwrap();
             let settings = SamplerSettings { seed: Some(seed), ..drawn() };
-            let mut session = Session::new(model, TextModel::open(&folder).unwrap(), settings, plan(8.0)).unwrap();
+            let mut session = Session::new(&model, TextModel::open(&folder).unwrap(), settings, plan(8.0)).unwrap();
             session.run_ahead(true);
             turn.ahead(&mut session)
         };

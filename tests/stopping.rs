@@ -14,6 +14,7 @@ use edge_run::eval::perplexity;
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
 use edge_run::kernels::copy;
+use edge_run::model::Sequence;
 use edge_run::recording::Recording;
 use edge_run::residency::Pace;
 use edge_run::session::{Next, StopReason};
@@ -49,10 +50,10 @@ fn on_every_engine(test: impl Fn(&mut Session, &Refuses)) {
     for runs_ahead in [false, true] {
         for engine in engines() {
             let (engine, refuses) = refusing(engine);
-            let mut model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
+            let model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
             model.set_step_tokens(4).unwrap();
             let drawn = SamplerSettings { temperature: 1.5, seed: Some(3), ..SamplerSettings::default() };
-            let mut session = Session::new(model, TextModel::open(&folder).unwrap(), drawn, plan()).unwrap();
+            let mut session = Session::new(&model, TextModel::open(&folder).unwrap(), drawn, plan()).unwrap();
             session.run_ahead(runs_ahead);
             test(&mut session, &refuses);
         }
@@ -154,22 +155,23 @@ fn eval_is_stopped_within_a_window_and_bench_within_a_test() {
     let folder = folder(dir.path());
     for engine in engines() {
         let (engine, refuses) = refusing(engine);
-        let mut model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
+        let model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
         model.set_step_tokens(4).unwrap();
+        let mut sequence = model.sequence(&plan()).unwrap();
         let eval =
-            |model: &mut Model| perplexity(model, &PROMPT, 40, None, &plan(), &mut |_, _, _| ControlFlow::Continue(()));
+            |sequence: &mut Sequence| perplexity(sequence, &PROMPT, 40, None, &mut |_, _, _| ControlFlow::Continue(()));
         refuses.stop_at(4);
-        let stopped = eval(&mut model);
+        let stopped = eval(&mut sequence);
         assert!(matches!(stopped, Err(Error::Stopped("eval"))) && refuses.submitted() == 4, "{stopped:?}");
-        model.cancel_token().reset();
-        let after = eval(&mut model).unwrap();
+        sequence.cancel_token().reset();
+        let after = eval(&mut sequence).unwrap();
         refuses.stop_at(0);
-        assert_eq!(eval(&mut model).unwrap().perplexity, after.perplexity);
+        assert_eq!(eval(&mut sequence).unwrap().perplexity, after.perplexity);
         for kind in [TestKind::Prompt, TestKind::Generation] {
             refuses.stop_at(12);
-            let stopped = measure(&mut model, &Test { kind, tokens: 40, depth: 0 }, 5);
+            let stopped = measure(&mut sequence, &Test { kind, tokens: 40, depth: 0 }, 5);
             assert!(matches!(stopped, Err(Error::Stopped("bench"))) && refuses.submitted() == 12, "{stopped:?}");
-            model.cancel_token().reset();
+            sequence.cancel_token().reset();
         }
     }
 }
@@ -195,7 +197,7 @@ fn loading_and_waiting_for_slices_are_stopped() {
     for engine in engines() {
         let model = Model::load_base(&folder, engine, CONTEXT, None, &mut |_, _| ()).unwrap();
         let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
-        let mut session = Session::new(model, TextModel::open(&folder).unwrap(), greedy, plan()).unwrap();
+        let mut session = Session::new(&model, TextModel::open(&folder).unwrap(), greedy, plan()).unwrap();
         session.set_pace(Pace::Units(1));
         session.cancel_token().cancel();
         let stopped = session.settle(None);
@@ -217,7 +219,7 @@ fn a_trial_of_activations_is_stopped() {
     }
     let options = GpuOptions { as_hardware: true, ..GpuOptions::default() };
     let (engine, refuses) = refusing(edge_run::gpu::open(0, options).unwrap());
-    let mut model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
+    let model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
     refuses.stop_at(3);
     let tried = model.choose_activations(None);
     assert!(matches!(tried, Err(Error::Stopped("loading"))) && refuses.submitted() == 3, "{tried:?}");
@@ -228,12 +230,12 @@ fn a_synthetic_model_is_stopped_too() {
     for engine in engines() {
         let (engine, refuses) = refusing(engine);
         let source = Synthetic::parse("128x256x2x4x2x300", 7).unwrap();
-        let mut model = Model::load(&source, engine, CONTEXT, &mut |_, _| ()).unwrap();
-        model.set_plan(&plan()).unwrap();
+        let model = Model::load(&source, engine, CONTEXT, &mut |_, _| ()).unwrap();
+        let mut sequence = model.sequence(&plan()).unwrap();
         refuses.stop_at(1);
-        assert!(matches!(model.next_logits(&[1, 2], 0), Err(Error::Stopped(_))));
-        model.cancel_token().reset();
-        assert!(model.next_logits(&[1, 2], 0).unwrap().logits.iter().all(|logit| logit.is_finite()));
+        assert!(matches!(sequence.next_logits(&[1, 2]), Err(Error::Stopped(_))));
+        sequence.cancel_token().reset();
+        assert!(sequence.next_logits(&[1, 2]).unwrap().logits.iter().all(|logit| logit.is_finite()));
     }
 }
 

@@ -168,10 +168,10 @@ fn text_held_back_is_handed_out_at_every_end() {
         let model = Model::load(&folder, cpu::open(), 32, &mut |_, _| ()).unwrap();
         let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
         let plan = PrecisionPlan::for_bits(8.0, false, "test").unwrap();
-        let mut session = Session::new(model, TextModel::open(&folder).unwrap(), greedy, plan).unwrap();
+        let mut session = Session::new(&model, TextModel::open(&folder).unwrap(), greedy, plan).unwrap();
         let mut text = String::new();
         let summary = session.generate(&[70], most, &mut |token| {
-            text += token.text;
+            text += &token.text;
             Ok(next.clone())
         });
         (text, summary.unwrap())

@@ -9,8 +9,9 @@ use rand::{RngExt, SeedableRng};
 use super::profile::Profile;
 use super::stats::Stats;
 use crate::error::Result;
-use crate::model::{BitsRead, Model, TokenDepths};
-use crate::text::{Sampler, SamplerSettings};
+use crate::model::{BitsRead, Model, Sequence, TokenDepths};
+use crate::precision::PrecisionPlan;
+use crate::sampling::SamplerSettings;
 
 /// Tokens generated before the first measurement, for caches and clocks.
 const WARM_UP_TOKENS: u32 = 16;
@@ -53,10 +54,11 @@ impl Test {
     }
 
     /// Runs `ids` behind the context: all of a prompt, or the first of them and what is drawn after it.
-    fn run(&self, model: &mut Model, ids: &[u32], sampler: &mut Sampler) -> Result<Vec<TokenDepths>> {
+    fn run(&self, sequence: &mut Sequence, ids: &[u32]) -> Result<Vec<TokenDepths>> {
+        sequence.truncate(self.depth as usize);
         match self.kind {
-            TestKind::Prompt => Ok(vec![step(model, ids, self.depth)?]),
-            TestKind::Generation => generate(model, ids, self.depth, sampler).map_err(|e| e.within(BENCH)),
+            TestKind::Prompt => Ok(vec![step(sequence, ids)?]),
+            TestKind::Generation => generate(sequence, ids).map_err(|e| e.within(BENCH)),
         }
     }
 
@@ -81,26 +83,32 @@ impl fmt::Display for Test {
     }
 }
 
-/// Puts `depth` random tokens into the context.
-pub fn fill(model: &mut Model, depth: u32) -> Result<()> {
+/// A sequence of `depth` random tokens under a plan.
+pub fn filled(model: &Model, plan: &PrecisionPlan, depth: u32) -> Result<Sequence> {
+    let mut sequence = model.sequence(plan)?;
     let ids = random_ids(model, &mut ChaCha12Rng::seed_from_u64(0), depth);
-    if ids.is_empty() { Ok(()) } else { step(model, &ids, 0).map(|_| ()) }
+    if !ids.is_empty() {
+        step(&mut sequence, &ids)?;
+    }
+    Ok(sequence)
 }
 
-/// Measures under the plan that is set, after a warm-up that is not counted.
+/// Measures behind the tokens of a sequence that was [`filled`] for the test, after a warm-up that is not counted.
 ///
 /// Fails where the test leaves the model's context, and where the device fails or computes what is no number.
-pub fn measure(model: &mut Model, test: &Test, repetitions: u32) -> Result<Measured> {
+pub fn measure(sequence: &mut Sequence, test: &Test, repetitions: u32) -> Result<Measured> {
+    let model = &sequence.model().clone();
     let random = &mut ChaCha12Rng::seed_from_u64(1);
-    let sampler = &mut Sampler::new(SamplerSettings { seed: Some(1), ..SamplerSettings::default() })?;
+    sequence.set_sampler(SamplerSettings { seed: Some(1), ..SamplerSettings::default() })?;
     let ids = random_ids(model, random, test.warm_up_tokens());
-    step(model, &ids, test.depth)?;
-    test.run(model, &ids, sampler)?;
+    sequence.truncate(test.depth as usize);
+    step(sequence, &ids)?;
+    test.run(sequence, &ids)?;
     let (mut rates, mut read) = (Vec::new(), BitsRead::new(model.shape()));
     for _ in 0..repetitions {
         let ids = random_ids(model, random, test.tokens);
         let start = Instant::now();
-        let steps = test.run(model, &ids, sampler)?;
+        let steps = test.run(sequence, &ids)?;
         rates.push(f64::from(test.tokens) / start.elapsed().as_secs_f64());
         steps.iter().for_each(|depths| read.add(depths));
     }
@@ -108,13 +116,14 @@ pub fn measure(model: &mut Model, test: &Test, repetitions: u32) -> Result<Measu
 }
 
 /// Times every kernel of a step of the test, under the plan that is set: of the prompt's first step, or of one token.
-pub fn profile(model: &mut Model, test: &Test, repetitions: u32) -> Result<Profile> {
-    let (tokens, choice) = match test.kind {
-        TestKind::Prompt => (test.tokens.min(model.step_tokens()), None),
-        TestKind::Generation => (1, Some(Sampler::new(SamplerSettings::default())?.choice())),
+pub fn profile(sequence: &mut Sequence, test: &Test, repetitions: u32) -> Result<Profile> {
+    let (tokens, samples) = match test.kind {
+        TestKind::Prompt => (test.tokens.min(sequence.model().step_tokens()), false),
+        TestKind::Generation => (1, true),
     };
-    let ids = random_ids(model, &mut ChaCha12Rng::seed_from_u64(2), tokens);
-    let mut profile = || model.profile(&ids, test.depth, choice.as_ref()).map_err(|e| e.within(BENCH));
+    let ids = random_ids(sequence.model(), &mut ChaCha12Rng::seed_from_u64(2), tokens);
+    sequence.truncate(test.depth as usize);
+    let mut profile = || sequence.profile(&ids, samples).map_err(|e| e.within(BENCH));
     profile()?;
     let runs = (0..repetitions).map(|_| profile()).collect::<Result<Vec<_>>>()?;
     Ok(Profile::of(&runs))
@@ -122,26 +131,26 @@ pub fn profile(model: &mut Model, test: &Test, repetitions: u32) -> Result<Profi
 
 /// Generates as many tokens as there are `ids`, as a session does: drawn on the device, with the next step begun before
 /// a token is read where that pays. What was read for each of them.
-fn generate(model: &mut Model, ids: &[u32], position: u32, sampler: &mut Sampler) -> Result<Vec<TokenDepths>> {
-    let end = position + ids.len() as u32;
+fn generate(sequence: &mut Sequence, ids: &[u32]) -> Result<Vec<TokenDepths>> {
     let mut depths = Vec::with_capacity(ids.len());
-    let mut running = model.begin_tokens(&ids[..1], position, &sampler.choice())?;
-    for next in position + 1..end {
-        let ahead = model.overlaps().then(|| model.begin_chosen(next, &sampler.choice())).transpose()?;
-        let chosen = model.finish(running)?;
-        depths.push(chosen.depths);
+    let mut running = sequence.begin(&ids[..1])?;
+    let overlaps = sequence.model().overlaps();
+    for _ in 1..ids.len() {
+        let ahead = overlaps.then(|| sequence.begin_after(&running)).transpose()?;
+        let sampled = sequence.finish(running)?;
+        depths.push(sampled.depths);
         running = match ahead {
             Some(ahead) => ahead,
-            None => model.begin_tokens(&[chosen.id], next, &sampler.choice())?,
+            None => sequence.begin(&[sampled.id])?,
         };
     }
-    depths.push(model.finish(running)?.depths);
+    depths.push(sequence.finish(running)?.depths);
     Ok(depths)
 }
 
 /// Runs tokens at once.
-pub(super) fn step(model: &mut Model, ids: &[u32], position: u32) -> Result<TokenDepths> {
-    Ok(model.next_logits(ids, position).map_err(|e| e.within(BENCH))?.depths)
+pub(super) fn step(sequence: &mut Sequence, ids: &[u32]) -> Result<TokenDepths> {
+    Ok(sequence.next_logits(ids).map_err(|e| e.within(BENCH))?.depths)
 }
 
 pub(super) fn random_ids(model: &Model, random: &mut ChaCha12Rng, count: u32) -> Vec<u32> {

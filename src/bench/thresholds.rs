@@ -19,7 +19,7 @@ const BOUND: f32 = 64.0;
 const HALVINGS: usize = 24;
 
 /// Gives the model a table of thresholds for each of `bits`, by bisection on random tokens; panics without routers.
-pub fn find_thresholds(model: &mut Model, bits: &[f32]) -> Result<()> {
+pub fn find_thresholds(model: &Model, bits: &[f32]) -> Result<()> {
     let tokens = TOKENS.min(model.context());
     let ids = random_ids(model, &mut ChaCha12Rng::seed_from_u64(3), tokens);
     let mut asked: Vec<f32> = bits.iter().copied().filter(|b| *b > *BITS.start() && *b < *BITS.end()).collect();
@@ -57,13 +57,13 @@ fn bisect(bits: f32, low: f32, high: f32, read: &mut dyn FnMut(f32) -> Result<f3
 }
 
 /// Bits read of `ids` at one threshold.
-fn read(model: &mut Model, ids: &[u32], threshold: f32) -> Result<f32> {
+fn read(model: &Model, ids: &[u32], threshold: f32) -> Result<f32> {
     let row = |bits| Threshold { bits, threshold };
     let everywhere = Thresholds::new(vec![row(*BITS.start()), row(*BITS.end())]).expect("a table of one threshold");
     model.set_thresholds(everywhere);
-    model.set_plan(&PrecisionPlan::routed(*BITS.start(), "one threshold"))?;
+    let mut sequence = model.sequence(&PrecisionPlan::routed(*BITS.start(), "one threshold"))?;
     let mut read = BitsRead::new(model.shape());
-    read.add(&step(model, ids, 0)?);
+    read.add(&step(&mut sequence, ids)?);
     Ok(read.mean())
 }
 

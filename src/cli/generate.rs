@@ -68,13 +68,13 @@ pub fn run(args: &GenerateArgs) -> Done {
         ));
         note(format_args!("seed:   {seed}"));
     }
-    let mut session = Session::new(model, text, sampling, plan)?;
+    let mut session = Session::new(&model, text, sampling, plan)?;
     warn(&resident::begin(&args.resident, &follower, &mut session)?);
     let mut output = TokenOutput::stdout(args.json, bits_style(args));
     let (mut tokens, mut plan_changes) = (0, 0);
     let answer = session.generate(&ids, settings::max_new(args), &mut |token| {
         output.token(token)?;
-        warn(token.faults);
+        warn(&token.faults);
         if stop::asked() || output.is_closed() {
             return Ok(Next::Stop);
         }

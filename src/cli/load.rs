@@ -42,7 +42,7 @@ pub fn load_onto(args: &ModelArgs, engine: Box<dyn Engine>, source: &dyn WeightS
 }
 
 fn cache(args: &ModelArgs, context: u32) -> CacheOptions {
-    CacheOptions { context, cache_type: args.cache_type }
+    CacheOptions { cache_type: args.cache_type, ..CacheOptions::from(context) }
 }
 
 fn with_bar(args: &ModelArgs, load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> Result<Model>) -> Result<Model> {
@@ -52,7 +52,7 @@ fn with_bar(args: &ModelArgs, load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> Res
         bar.set_position(done);
     });
     bar.finish_and_clear();
-    let mut model = model?;
+    let model = model?;
     // Without a home folder the trial is not remembered.
     model.choose_activations(activations_file().ok().as_deref())?;
     if let Some(tokens) = args.ubatch_size {

@@ -9,7 +9,7 @@ use super::show_bits::BitsStyle;
 use super::terminal;
 use crate::error::{Error, Result};
 use crate::power::{Change, Rule};
-use crate::session::Generated;
+use crate::session::Token;
 
 /// Writes a line to standard error, the control characters in it shown: it may name what a file says. A standard error
 /// that is closed is no reason to stop.
@@ -98,14 +98,15 @@ impl<W: Write> TokenOutput<W> {
     }
 
     /// Writes a token and flushes it.
-    pub fn token(&mut self, token: &Generated<'_>) -> Result<()> {
+    pub fn token(&mut self, token: &Token) -> Result<()> {
         if self.json {
-            let Generated { id, text, bits, device_bytes, .. } = *token;
+            let Token { id, text, bits, device_bytes, .. } = token;
             let resident_bytes = token.slices.map(|slices| slices.resident_bytes);
+            let (id, bits, device_bytes) = (*id, *bits, *device_bytes);
             self.write_json(&TokenLine { r#type: "token", id, text, bits, resident_bytes, device_bytes })?;
             return Ok(());
         }
-        let shown = if self.terminal { terminal::in_lines(token.text) } else { token.text.to_string() };
+        let shown = if self.terminal { terminal::in_lines(&token.text) } else { token.text.clone() };
         if !shown.is_empty() {
             match self.style {
                 Some(style) => self.write(&style.paint(&shown, token.bits))?,
@@ -210,8 +211,8 @@ mod tests {
         }
     }
 
-    fn token(text: &str) -> Generated<'_> {
-        Generated { id: 7, text, bits: 4.0, device_bytes: 9, slices: None, faults: &[] }
+    fn token(text: &str) -> Token {
+        Token { id: 7, text: text.into(), bits: 4.0, device_bytes: 9, slices: None, faults: Vec::new() }
     }
 
     #[test]

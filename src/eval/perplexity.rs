@@ -6,8 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::model::{BitsRead, Model};
-use crate::precision::PrecisionPlan;
+use crate::model::{BitsRead, Sequence};
 
 /// Tokens of a window where nothing else is asked for and the model's context holds them.
 const WINDOW: u32 = 1024;
@@ -39,22 +38,20 @@ pub struct Report {
     pub read: BitsRead,
 }
 
-/// Perplexity of the first `windows` non-overlapping windows of `window` tokens (all whole windows where `None`), each
+/// Perplexity, under the plan of `sequence`, of the first `windows` non-overlapping windows of `window` tokens (all whole windows where `None`), each
 /// predicting its tokens 2 to `window`.
 ///
-/// `on_window(done, total, perplexity so far)` may break off, and so may the model's [`Model::cancel_token`], within a
+/// `on_window(done, total, perplexity so far)` may break off, and so may [`Sequence::cancel_token`], within a
 /// window too: both are [`Error::Stopped`]. Fails where the text is
-/// shorter than what is asked for, where a window does not fit the model's context, and as [`Model::set_plan`] and
-/// [`Model::token_nll`] do.
+/// shorter than what is asked for, where a window does not fit the model's context, and as [`Sequence::token_nll`] does.
 pub fn perplexity(
-    model: &mut Model,
+    sequence: &mut Sequence,
     ids: &[u32],
     window: usize,
     windows: Option<usize>,
-    plan: &PrecisionPlan,
     on_window: &mut dyn FnMut(usize, usize, f64) -> ControlFlow<()>,
 ) -> Result<Report> {
-    let context = model.context() as usize;
+    let context = sequence.model().context() as usize;
     if !(2..=context).contains(&window) {
         return Err(Error::argument("--window", format!("2 to {context} tokens"), window));
     }
@@ -64,11 +61,10 @@ pub fn perplexity(
         let got = format!("{total} (the text has {} tokens: {whole} windows of {window})", ids.len());
         return Err(Error::argument("--windows", "1 up to the whole windows of the text", got));
     }
-    model.set_plan(plan)?;
     let start = Instant::now();
-    let (mut nll, mut tokens, mut read) = (0f64, 0, BitsRead::new(model.shape()));
+    let (mut nll, mut tokens, mut read) = (0f64, 0, BitsRead::new(sequence.model().shape()));
     for (at, ids) in ids.chunks_exact(window).take(total).enumerate() {
-        let scores = model.token_nll(ids).map_err(|e| e.within("eval"))?;
+        let scores = sequence.token_nll(ids).map_err(|e| e.within("eval"))?;
         nll += scores.nll.iter().map(|nll| f64::from(*nll)).sum::<f64>();
         tokens += scores.nll.len();
         read.add(&scores.depths);
@@ -78,7 +74,7 @@ pub fn perplexity(
     }
     Ok(Report {
         perplexity: (nll / tokens as f64).exp(),
-        bits_asked: plan.bits(),
+        bits_asked: sequence.plan().bits(),
         bits: read.mean(),
         windows: total,
         window,

@@ -7,8 +7,7 @@ use serde::Serialize;
 
 use super::task_file::{Examples, TaskFile};
 use crate::error::{Error, Result};
-use crate::model::{BitsRead, Model};
-use crate::precision::PrecisionPlan;
+use crate::model::{BitsRead, Sequence};
 use crate::text::TextModel;
 
 /// A task's examples as tokens.
@@ -181,26 +180,24 @@ impl Encoder<'_> {
     }
 }
 
-/// Scores the examples of `task` at `plan`.
+/// Scores the examples of `task` under the plan of `sequence`.
 ///
-/// `on_example(done, total, accuracy so far)` may break off, and so may the model's [`Model::cancel_token`], within an
-/// example too: both are [`Error::Stopped`]. Fails as [`Model::set_plan`]
-/// and [`Model::token_nll`] do, the latter where the model's context is shorter than [`Task::longest`]. Panics without
+/// `on_example(done, total, accuracy so far)` may break off, and so may [`Sequence::cancel_token`], within an
+/// example too: both are [`Error::Stopped`]. Fails as
+/// [`Sequence::token_nll`] does, where the model's context is shorter than [`Task::longest`] too. Panics without
 /// examples.
 pub fn zero_shot(
-    model: &mut Model,
+    sequence: &mut Sequence,
     task: &Task,
-    plan: &PrecisionPlan,
     on_example: &mut dyn FnMut(usize, usize, f64) -> ControlFlow<()>,
 ) -> Result<TaskReport> {
     assert!(!task.examples.is_empty(), "a task has examples");
-    model.set_plan(plan)?;
     let start = Instant::now();
-    let (mut tally, mut read) = (Tally::default(), BitsRead::new(model.shape()));
+    let (mut tally, mut read) = (Tally::default(), BitsRead::new(sequence.model().shape()));
     for example in &task.examples {
         let mut scores = Vec::with_capacity(example.candidates.len());
         for candidate in &example.candidates {
-            let all = model.token_nll(&candidate.ids).map_err(|e| e.within("eval"))?;
+            let all = sequence.token_nll(&candidate.ids).map_err(|e| e.within("eval"))?;
             read.add(&all.depths);
             let first = all.nll.len() - candidate.scored;
             let nll = all.nll[first..].iter().map(|nll| f64::from(*nll)).sum();
@@ -225,7 +222,7 @@ pub fn zero_shot(
         acc: tally.acc(),
         acc_stderr: stderr(tally.acc(), examples),
         figures,
-        bits_asked: plan.bits(),
+        bits_asked: sequence.plan().bits(),
         bits: read.mean(),
         tokens: read.tokens() as usize,
         seconds: start.elapsed().as_secs_f64(),

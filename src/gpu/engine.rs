@@ -292,7 +292,7 @@ impl Engine for GpuEngine {
             false => Some(Mapping::of(self.read_backs.lend(&self.context, lengths.iter().sum())?)),
         };
         let first = if self.is_software() { FIRST_STEPS_IN_SOFTWARE } else { FIRST_STEPS };
-        let pending = Run::begin(&prepared.steps, (read_back, lengths), &prepared.pace, first);
+        let pending = Run::begin(&prepared.steps, (read_back, lengths), &prepared.pace, first, &self.cancel);
         let run = pending.run();
         self.start(pending)?;
         self.context.check()?;

@@ -12,6 +12,7 @@ use std::time::Instant;
 use super::engine::{GpuEngine, Step};
 use super::pace::{Clock, Pace, Plan, Spent};
 use super::pool::Loan;
+use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 
 /// Submits of a long run that the device has at a time: one that runs, and one more, so that it never waits for the
@@ -33,6 +34,8 @@ pub(super) struct Run {
     pub lengths: Vec<u64>,
     pace: SharedPace,
     state: Mutex<State>,
+    /// What stops this run, whoever's run the engine works on when it is looked at.
+    cancel: CancelToken,
 }
 
 /// How far a run has come.
@@ -102,9 +105,10 @@ impl Run {
         (read_back, lengths): (Option<Mapping>, Vec<u64>),
         pace: &SharedPace,
         first: usize,
+        cancel: &CancelToken,
     ) -> Pending {
         let known = *pace.lock().expect("no panic while held");
-        let run = Run { read_back, lengths, pace: Arc::clone(pace), state: Mutex::new(State::Pending) };
+        let run = Run { read_back, lengths, pace: Arc::clone(pace), state: Mutex::new(State::Pending), cancel: cancel.clone() };
         let (steps, plan) = (Arc::clone(steps), Plan::new(known, first));
         Pending { run: Arc::new(run), steps, next: 0, in_flight: VecDeque::new(), plan }
     }
@@ -134,10 +138,13 @@ impl GpuEngine {
         self.submit_steps(false)
     }
 
-    /// Submits all that is kept of the run before, waiting for the device as often as it takes. Fails where a stop is
-    /// asked for meanwhile, and where the device fails; nothing is kept then either.
+    /// Submits all that is kept of the run before, waiting for the device as often as it takes. Where that run is
+    /// stopped meanwhile, whoever waits for it is told, and nothing is kept. Fails where the device fails.
     pub(super) fn flush(&mut self) -> Result<()> {
-        self.submit_steps(true)
+        match self.submit_steps(true) {
+            Err(Error::Stopped(_)) => Ok(()),
+            other => other,
+        }
     }
 
     fn submit_steps(&mut self, waits: bool) -> Result<()> {
@@ -152,7 +159,7 @@ impl GpuEngine {
                 let first = pending.in_flight.pop_front().expect("there are some");
                 pending.plan.note(self.wait_for_steps(first)?);
             }
-            if self.cancel.is_cancelled() {
+            if pending.run.cancel.is_cancelled() {
                 pending.run.set(State::Stopped);
                 return Err(Error::Stopped(STEP));
             }

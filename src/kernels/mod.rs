@@ -8,6 +8,7 @@ pub mod attention_matrix;
 pub mod attention_quantized;
 pub mod attention_split;
 pub mod copy;
+pub mod copy_cells;
 pub mod dequantize_cache;
 pub mod embed_sliced;
 pub mod gather_inputs;
@@ -34,6 +35,7 @@ pub mod rope_cache;
 pub mod route;
 pub mod route_vector;
 pub mod routers;
+pub mod rows;
 pub mod sample_peaks;
 pub mod sample_token;
 pub mod silu_mul;
@@ -54,12 +56,13 @@ use crate::recording::{Access, Kernel};
 pub const BY_MATRICES: [&Kernel; 2] = [&attention_matrix::KERNEL, &matmul_matrix::KERNEL];
 
 /// Every kernel that adapters without cooperative matrices can run.
-pub const ALL: [&Kernel; 28] = [
+pub const ALL: [&Kernel; 29] = [
     &attention::KERNEL,
     &attention_join::KERNEL,
     &attention_quantized::KERNEL,
     &attention_split::KERNEL,
     &copy::KERNEL,
+    &copy_cells::KERNEL,
     &dequantize_cache::KERNEL,
     &embed_sliced::KERNEL,
     &gather_inputs::KERNEL,

@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Model};
+use super::Model;
+use super::executor::{Executor, StepKind};
+use crate::cancel::CancelToken;
 use crate::engine::{Activations, DeviceInfo, Traits};
 use crate::error::{Error, Result};
 use crate::format::write_whole;
+use crate::kernels::rows::Row;
 use crate::kernels::{fingerprint, project};
 use crate::precision::{Depth, PrecisionPlan};
 use crate::sampling::{Choice, SamplerSettings};
@@ -85,7 +88,7 @@ pub(super) fn untried(traits: Traits, shape: &LlamaShape) -> Result<bool> {
 impl Model {
     /// Whether the numbers that go into the products of a single token become int8s.
     pub fn packs_activations(&self) -> bool {
-        self.packs
+        self.executor().packs
     }
 
     /// Chooses f32 or int8 activations by which is faster here: by the trial that `file` remembers of such a device,
@@ -94,9 +97,20 @@ impl Model {
     /// was opened for one of them, where it has one only, and on processors, for which the kernels of int8s are not
     /// made.
     ///
-    /// To be called before the first step: the cache's first position is written. Fails where the device fails; the
-    /// plan is as before then too. A file that cannot be read or written is as none.
-    pub fn choose_activations(&mut self, file: Option<&Path>) -> Result<()> {
+    /// To be called before any sequence is open: the trial takes a sequence's place, and writes the cache. Fails where
+    /// none is free, and where the device fails. A file that cannot be read or written is as none.
+    pub fn choose_activations(&self, file: Option<&Path>) -> Result<()> {
+        self.executor().choose_activations(file, self.cancel_token())
+    }
+
+    /// The trial by which [`Model::choose_activations`] chose, where there was a choice.
+    pub fn activations_trial(&self) -> Option<Trial> {
+        self.executor().trial
+    }
+}
+
+impl Executor {
+    fn choose_activations(&mut self, file: Option<&Path>, cancel: &CancelToken) -> Result<()> {
         let traits = self.engine.traits();
         if traits.activations != Activations::Auto || !untried(traits, &self.shape)? {
             return Ok(());
@@ -106,7 +120,7 @@ impl Model {
         let trial = match entries.iter().find(|known| known.of == of) {
             Some(known) => known.trial,
             None => {
-                let trial = self.try_both_ways().map_err(|e| e.within("loading"))?;
+                let trial = self.try_both_ways(cancel).map_err(|e| e.within("loading"))?;
                 entries.retain(|known| !of.renews(&known.of));
                 entries.push(Entry { of, trial });
                 // Where it cannot be kept, the next start tries again.
@@ -119,11 +133,6 @@ impl Model {
         Ok(())
     }
 
-    /// The trial by which [`Model::choose_activations`] chose, where there was a choice.
-    pub fn activations_trial(&self) -> Option<Trial> {
-        self.trial
-    }
-
     fn set_packs(&mut self, packs: bool) {
         if packs != self.packs {
             self.packs = packs;
@@ -131,28 +140,27 @@ impl Model {
         }
     }
 
-    /// The trial, after which the model reads what it read before, even where it fails.
-    fn try_both_ways(&mut self) -> Result<Trial> {
-        let (plan, packs) = (self.plan.clone(), self.packs);
-        let trial = self.try_activations();
+    /// The trial, after which the model computes as before, even where it fails.
+    fn try_both_ways(&mut self, cancel: &CancelToken) -> Result<Trial> {
+        let packs = self.packs;
+        let slot = self.open(&PrecisionPlan::uniform(Depth::ALL[0], "a trial of activations"))?;
+        let trial = self.try_activations(slot, cancel);
+        self.close(slot);
         self.set_packs(packs);
-        match plan {
-            Some(plan) => self.set_plan(&plan)?,
-            None => self.plan = None,
-        }
         trial
     }
 
     /// Runs the first token both ways, in turns.
-    fn try_activations(&mut self) -> Result<Trial> {
-        self.set_plan(&PrecisionPlan::uniform(Depth::ALL[0], "a trial of activations"))?;
+    fn try_activations(&mut self, slot: u32, cancel: &CancelToken) -> Result<Trial> {
+        self.engine.set_cancel(cancel.clone());
+        self.inputs.write_choice(self.engine.as_mut(), &Choice::new(&SamplerSettings::default(), 0));
+        let first_cell = self.cache.cells(slot).start;
+        let row = Row { token: 0, position: 0, first_cell, slot, depth_row: 0, embed_depth: 0 };
         let mut ways = Vec::new();
         for packs in [false, true] {
             self.set_packs(packs);
-            self.inputs.write_tokens(self.engine.as_mut(), &[0], 0);
-            self.inputs.write_choice(self.engine.as_mut(), &Choice::new(&SamplerSettings::default(), 0));
-            let pass = self.deal(Kind::NextToken, 1, 0);
-            ways.push((self.engine.prepare(self.record(pass))?, Duration::MAX));
+            let class = self.write(StepKind::NextToken, vec![row]);
+            ways.push((self.engine.prepare(self.record(class))?, Duration::MAX));
         }
         for run in 0..WARM_UPS + RUNS {
             for (prepared, least) in &mut ways {
@@ -177,8 +185,8 @@ impl Model {
             driver: driver.clone(),
             version: format!("{} {}", env!("CARGO_PKG_VERSION"), &fingerprint()[..16]),
             shape: dims.map(|dim| dim.to_string()).join("x"),
-            group: self.group_size(),
-            cache_type: self.cache_type().to_string(),
+            group: self.weights.embed.group,
+            cache_type: self.cache.options.cache_type.to_string(),
         }
     }
 }

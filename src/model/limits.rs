@@ -2,7 +2,8 @@
 
 use super::Model;
 use super::llama::scored_bytes;
-use super::state::{CacheOptions, STEP_TOKENS, default_step_tokens};
+use super::cache::CacheOptions;
+use super::inputs::{STEP_TOKENS, default_step_tokens};
 use crate::engine::{DeviceInfo, Traits};
 use crate::error::{Error, Result};
 use crate::format::layout;
@@ -16,18 +17,18 @@ struct Growing {
     what: &'static str,
     /// Bytes for each token.
     token_bytes: u64,
-    /// Bytes beside.
-    more_bytes: u64,
+    /// How many sequences' tokens it has; they share the rotary table.
+    sequences: u32,
 }
 
-/// The buffers that grow with the context, as [`Cache`](super::state::Cache) and [`Inputs`](super::state::Inputs) make
-/// them. Every kernel that uses one binds all of it.
-fn growing(shape: &LlamaShape, cache_type: CacheType) -> Vec<Growing> {
-    let buffer = |what, token_bytes| Growing { what, token_bytes, more_bytes: 0 };
+/// The buffers that grow with the context, as [`Cache`](super::cache::Cache) makes them. Every kernel that uses one binds all of it.
+fn growing(shape: &LlamaShape, options: CacheOptions) -> Vec<Growing> {
+    let CacheOptions { sequences, cache_type, .. } = options;
+    let buffer = |what, token_bytes| Growing { what, token_bytes, sequences };
     let mut all = vec![
         buffer("keys of a layer", u64::from(shape.kv_dim()) * 2),
-        buffer("table of rotations", u64::from(shape.head_dim) * 4),
-        Growing { more_bytes: 4, ..buffer("list of tokens", 4) },
+        Growing { sequences: 1, ..buffer("table of rotations", u64::from(shape.head_dim) * 4) },
+        buffer("list of tokens", 4),
     ];
     if cache_type != CacheType::F16 {
         all.push(buffer("keys and values of a layer", token_bytes(cache_type, shape)));
@@ -35,13 +36,13 @@ fn growing(shape: &LlamaShape, cache_type: CacheType) -> Vec<Growing> {
     all
 }
 
-/// Fails where the context has a buffer that is longer than the device binds or makes, and where the device's loops end
-/// before an attention over all of it; says which context would do.
+/// Fails where the cache has a buffer that is longer than the device binds or makes, and where the device's loops end
+/// before an attention over all of a context; says which context would do.
 pub(super) fn check_context(options: CacheOptions, shape: &LlamaShape, traits: Traits) -> Result<()> {
-    let CacheOptions { context, cache_type } = options;
+    let context = options.context;
     let most_bytes = traits.binding_bytes.min(traits.buffer_bytes);
-    let most = |buffer: &Growing| most_bytes.saturating_sub(buffer.more_bytes) / buffer.token_bytes;
-    let buffers = growing(shape, cache_type);
+    let most = |buffer: &Growing| most_bytes / buffer.token_bytes / u64::from(buffer.sequences);
+    let buffers = growing(shape, options);
     let tightest = buffers.iter().min_by_key(|buffer| most(buffer)).expect("some buffers grow");
     let rounds = attention::most_positions(traits, shape);
     let tokens = most(tightest).min(u64::from(rounds)).min(u64::from(shape.max_context));
@@ -51,9 +52,10 @@ pub(super) fn check_context(options: CacheOptions, shape: &LlamaShape, traits: T
     let why = if u64::from(rounds) < most(tightest) {
         "this software renderer ends loops before an attention over more is done".to_string()
     } else {
-        let Growing { what, token_bytes, more_bytes } = tightest;
-        let needed = u64::from(context) * token_bytes + more_bytes;
-        format!("the {what} need {needed} bytes for {context}, and this device binds {most_bytes} at most")
+        let Growing { what, token_bytes, sequences } = tightest;
+        let needed = u64::from(context) * token_bytes * u64::from(*sequences);
+        let of = if *sequences > 1 { format!("{context} of {sequences} sequences") } else { context.to_string() };
+        format!("the {what} need {needed} bytes for {of}, and this device binds {most_bytes} at most")
     };
     Err(Error::argument("context", format!("at most {tokens} tokens on this device ({why})"), context))
 }
@@ -102,25 +104,27 @@ impl Model {
     ///
     /// Fails where it is 0 or more than [`STEP_TOKENS`], or with a memory budget, which was reckoned with the default,
     /// more than that, or more than the device can bind the activations of.
-    pub fn set_step_tokens(&mut self, tokens: u32) -> Result<()> {
-        let (most, why) = match &self.residency {
+    pub fn set_step_tokens(&self, tokens: u32) -> Result<()> {
+        let mut executor = self.executor();
+        let traits = self.traits();
+        let (most, why) = match &executor.residency {
             Some(residency) if residency.is_bounded() => {
-                (default_step_tokens(self.engine.traits()), " with a memory budget")
+                (default_step_tokens(traits), " with a memory budget")
             }
             _ => (STEP_TOKENS, ""),
         };
-        let fit = step_tokens(most, &self.shape, self.engine.traits());
+        let fit = step_tokens(most, self.shape(), traits);
         let (most, why) = if fit < most { (fit, " for this model on this device") } else { (most, why) };
         if !(1..=most).contains(&tokens) {
             return Err(Error::argument("--ubatch-size", format!("1 to {most}{why}"), tokens));
         }
-        self.step_tokens = tokens;
+        executor.step_tokens = tokens;
         Ok(())
     }
 
     /// How many tokens are computed at once where there are more.
     pub fn step_tokens(&self) -> u32 {
-        self.step_tokens
+        self.executor().step_tokens
     }
 }
 
@@ -146,7 +150,7 @@ mod tests {
     }
 
     fn refusal(context: u32, cache_type: CacheType, traits: Traits) -> Option<String> {
-        let options = CacheOptions { context, cache_type };
+        let options = CacheOptions { cache_type, ..CacheOptions::from(context) };
         options.check(&llama_8b(), traits).err().map(|error| error.to_string())
     }
 
@@ -181,7 +185,7 @@ mod tests {
         let check = |subgroup, head_dim| {
             let shape = LlamaShape { head_dim, ..llama_8b() };
             let traits = Traits { subgroup, ..Traits::LARGE_GPU };
-            let options = CacheOptions { context: 4096, cache_type: CacheType::Q8 };
+            let options = CacheOptions { cache_type: CacheType::Q8, ..CacheOptions::from(4096) };
             options.check(&shape, traits).err().map(|error| error.to_string())
         };
         for subgroup in [16, 32, 64] {
@@ -199,7 +203,7 @@ mod tests {
         // One head for keys and values: the table of rotations is the longest.
         let shape = LlamaShape { kv_heads: 1, heads: 16, head_dim: 256, max_context: 1 << 24, ..llama_8b() };
         let traits = Traits { binding_bytes: 128 << 20, ..Traits::LARGE_GPU };
-        let options = CacheOptions { context: 1 << 18, cache_type: CacheType::F16 };
+        let options = CacheOptions { cache_type: CacheType::F16, ..CacheOptions::from(1 << 18) };
         let message = options.check(&shape, traits).unwrap_err().to_string();
         assert!(message.contains("at most 131072 tokens") && message.contains("table of rotations"), "{message}");
     }

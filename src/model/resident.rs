@@ -1,50 +1,38 @@
-//! A model whose residual slices come and go: what is there, and so what may be read.
+//! Residual slices that come and go: what is there, and so what each sequence may read.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::state::{CacheOptions, Inputs};
-use super::weights::Part;
-use super::{Kind, Model, Pass};
+use super::cache::CacheOptions;
+use super::executor::{Executor, Slot, StepClass, StepKind};
+use super::inputs::DepthLimits;
+use super::weights::ModelPart;
+use super::{Model, WeightSource};
+use crate::cancel::CancelToken;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::{ModelFolder, TensorPlace, layout};
 use crate::kernels::attention::Reach;
 use crate::precision::{Depth, Precision};
-use crate::residency::{self, BOUNDARY_BYTES, Moves, Pace, RING_BYTES, Residency, SliceReport};
+use crate::residency::{BOUNDARY_BYTES, Pace, PartFiles, RING_BYTES, Residency, SliceChanges, SliceReport};
 use crate::shape::{LlamaShape, Site};
 
-/// The most slices that may be read, everywhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Depths {
-    pub embed: Depth,
-    head: Depth,
-    /// First to last.
-    layers: Vec<Depth>,
-    /// Steps of how many tokens find the depths of a uniform plan where they look for them, if any do.
-    rows: Option<u32>,
-}
-
-impl Depths {
-    /// The same everywhere.
-    pub fn all(layers: u32, depth: Depth) -> Depths {
-        Depths { embed: depth, head: depth, layers: vec![depth; layers as usize], rows: None }
-    }
-}
+/// How long loading may keep other sequences waiting at a time.
+const TURN: Duration = Duration::from_millis(20);
 
 /// The parts of a model of this shape, in the order in which they are loaded.
-fn parts(shape: &LlamaShape) -> Vec<Part> {
-    let head = if shape.tied_head { None } else { Some(Part::Head) };
-    let layers = (0..shape.layers as usize).map(Part::Layer);
-    [Part::Embed { tied: shape.tied_head }].into_iter().chain(head).chain(layers).collect()
+fn parts(shape: &LlamaShape) -> Vec<ModelPart> {
+    let head = if shape.tied_head { None } else { Some(ModelPart::Head) };
+    let layers = (0..shape.layers as usize).map(ModelPart::Layer);
+    [ModelPart::Embed { tied: shape.tied_head }].into_iter().chain(head).chain(layers).collect()
 }
 
 /// Where the slices of a part lie in the files of a folder.
-fn places(folder: &ModelFolder, part: Part) -> Result<residency::Part> {
+fn places(folder: &ModelFolder, part: ModelPart) -> Result<PartFiles> {
     let shape = folder.shape();
     let (name, matrices) = match part {
-        Part::Embed { .. } => ("the embedding".to_string(), vec![layout::embed(shape)]),
-        Part::Head => ("the head".to_string(), layout::head(shape).into_iter().collect()),
-        Part::Layer(layer) => {
+        ModelPart::Embed { .. } => ("the embedding".to_string(), vec![layout::embed(shape)]),
+        ModelPart::Head => ("the head".to_string(), layout::head(shape).into_iter().collect()),
+        ModelPart::Layer(layer) => {
             let sites = Site::ALL.map(|site| layout::site(shape, layer as u32, site));
             (format!("layer {layer}"), sites.to_vec())
         }
@@ -52,7 +40,7 @@ fn places(folder: &ModelFolder, part: Part) -> Result<residency::Part> {
     let slice = |slice: usize| -> Result<Vec<TensorPlace>> {
         matrices.iter().map(|matrix| folder.place(slice, &matrix.slice(slice).name)).collect()
     };
-    Ok(residency::Part { name, slices: [slice(1)?, slice(2)?, slice(3)?] })
+    Ok(PartFiles { name, slices: [slice(1)?, slice(2)?, slice(3)?] })
 }
 
 impl Model {
@@ -70,27 +58,72 @@ impl Model {
         budget_bytes: Option<u64>,
         on_bytes: &mut dyn FnMut(u64, u64),
     ) -> Result<Model> {
-        let mut model = Model::load_slices(folder, engine, cache.into(), 1, on_bytes)?;
-        let parts = parts(&model.shape).into_iter().map(|part| places(folder, part)).collect::<Result<Vec<_>>>()?;
+        let mut executor = Executor::load(folder, engine, cache.into(), 1, on_bytes)?;
+        let parts = parts(&executor.shape).into_iter().map(|part| places(folder, part)).collect::<Result<Vec<_>>>()?;
         let budget_bytes = match budget_bytes {
-            Some(budget) => Some(model.left_of(budget, &parts).map_err(|e| e.within("loading"))?),
+            Some(budget) => Some(executor.left_of(budget, &parts).map_err(|e| e.within("loading"))?),
             None => None,
         };
-        model.residency = Some(Residency::new(parts, budget_bytes)?);
-        Ok(model)
+        executor.residency = Some(Residency::new(parts, budget_bytes)?);
+        Ok(Model::of(executor, WeightSource::group_size(folder)))
     }
 
+    /// A token boundary: slices that plans want come, as `pace` says, and are read from the next step on.
+    ///
+    /// A slice that cannot be had is told by [`Model::take_faults`] and tried again later; what is there goes on being
+    /// read. Fails where the device fails. Without slices that come and go, nothing happens.
+    pub fn advance(&self, pace: Pace) -> Result<()> {
+        self.executor().advance(pace)
+    }
+
+    /// Waits until all slices are there that the plans of all sequences want, or no more can be had for now, or for as
+    /// long as `patience`. Steps of other sequences run meanwhile. Fails as [`Model::advance`] does, and where a stop is
+    /// asked for; the slices that came stay.
+    pub fn settle(&self, patience: Option<Duration>) -> Result<()> {
+        self.settle_unless(self.cancel_token(), patience)
+    }
+
+    pub(super) fn settle_unless(&self, cancel: &CancelToken, patience: Option<Duration>) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            let left = patience.map(|patience| patience.saturating_sub(begin.elapsed()));
+            let more = self.executor().settle(cancel, left.unwrap_or(TURN).min(TURN))?;
+            cancel.check("loading")?;
+            if !more || left.is_some_and(|left| left.is_zero()) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Where the residual slices are, of a model in which they come and go.
+    pub fn slices(&self) -> Option<SliceReport> {
+        self.executor().residency.as_ref().map(Residency::report)
+    }
+
+    /// Whether all slices are there that the plans want.
+    pub fn is_settled(&self) -> bool {
+        self.executor().residency.as_ref().is_none_or(Residency::is_settled)
+    }
+
+    /// Slices that could not be had since the last call, in words.
+    pub fn take_faults(&self) -> Vec<String> {
+        self.executor().residency.as_mut().map(Residency::take_faults).unwrap_or_default()
+    }
+}
+
+impl Executor {
     /// What a budget leaves for slices.
-    fn left_of(&mut self, budget: u64, parts: &[residency::Part]) -> Result<u64> {
+    fn left_of(&mut self, budget: u64, parts: &[PartFiles]) -> Result<u64> {
         let step = self.step_tokens;
         let before = self.engine.allocated_bytes();
         // The kinds of steps of a generation, held together as they are kept together.
         let mut steps = Vec::new();
-        let plans: &[bool] = if self.has_routers() { &[false, true] } else { &[false] };
+        let plans: &[bool] = if self.thresholds.is_some() { &[false, true] } else { &[false] };
         for (tokens, reach) in [(step, Reach::Any), (1, Reach::Any), (1, Reach::Long)] {
             for &routed in plans {
-                for kind in [Kind::Fill, Kind::NextToken] {
-                    steps.push(self.engine.prepare(self.record(Pass { kind, tokens, routed, reach }))?);
+                for kind in [StepKind::Fill, StepKind::NextToken] {
+                    let class = StepClass { kind, tokens, routed, reach };
+                    steps.push(self.engine.prepare(self.record(class))?);
                 }
             }
         }
@@ -102,64 +135,53 @@ impl Model {
         let least = held + (held - before) + on_their_way;
         let mib = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
         budget.checked_sub(least).ok_or_else(|| {
-            let context = self.cache.options.context;
+            let context = self.cache.options.cells();
             let expected = format!("at least {} for the base, a context of {context} and a step", mib(least));
             Error::argument("--memory-budget", expected, mib(budget))
         })
     }
 
-    /// A token boundary: slices that the plan wants come, as `pace` says, and are read from the next step on.
-    ///
-    /// A slice that cannot be had is told by [`Model::take_faults`] and tried again later; what is there goes on being
-    /// read. Fails where the device fails. Without slices that come and go, nothing happens.
-    pub fn advance(&mut self, pace: Pace) -> Result<()> {
+    fn advance(&mut self, pace: Pace) -> Result<()> {
         let Some(residency) = &mut self.residency else { return Ok(()) };
-        let moves = residency.advance(self.engine.as_mut(), pace)?;
-        self.take(moves);
+        let changes = residency.advance(self.engine.as_mut(), pace)?;
+        self.take(changes);
         Ok(())
     }
 
-    /// Waits until all slices are there that the plan wants, or no more can be had for now, or for as long as
-    /// `patience`. Fails as [`Model::advance`] does, and where a stop is asked for; the slices that came stay.
-    pub fn settle(&mut self, patience: Option<Duration>) -> Result<()> {
-        let Some(residency) = &mut self.residency else { return Ok(()) };
-        let moves = residency.settle(self.engine.as_mut(), patience)?;
-        self.take(moves);
-        self.cancel_token().check("loading")
+    /// Waits as long as `patience` for slices; whether more are on their way.
+    fn settle(&mut self, cancel: &CancelToken, patience: Duration) -> Result<bool> {
+        self.engine.set_cancel(cancel.clone());
+        let Some(residency) = &mut self.residency else { return Ok(false) };
+        let changes = residency.settle(self.engine.as_mut(), Some(patience))?;
+        let more = residency.is_loading();
+        self.take(changes);
+        Ok(more)
     }
 
-    /// Where the residual slices are, of a model in which they come and go.
-    pub fn slices(&self) -> Option<SliceReport> {
-        self.residency.as_ref().map(Residency::report)
+    /// Wants what the plans of all sequences may read, and lets go of the rest at once.
+    pub fn want(&mut self) {
+        let Some(residency) = &mut self.residency else { return };
+        let plans: Vec<_> = self.slots.iter().flatten().map(|slot| &slot.plan).collect();
+        let depth = |part: ModelPart| {
+            let of = |plan: &&_| depth_of_part(plan, part);
+            plans.iter().map(of).max()
+        };
+        // Without a sequence, what is there stays for the next one.
+        let depths: Option<Vec<Depth>> = parts(&self.shape).into_iter().map(depth).collect();
+        if let Some(depths) = depths {
+            let changes = residency.want(&depths);
+            self.take(changes);
+        }
     }
 
-    /// Whether all slices are there that the plan wants.
-    pub fn is_settled(&self) -> bool {
-        self.residency.as_ref().is_none_or(Residency::is_settled)
-    }
-
-    /// Slices that could not be had since the last call, in words.
-    pub fn take_faults(&mut self) -> Vec<String> {
-        self.residency.as_mut().map(Residency::take_faults).unwrap_or_default()
-    }
-
-    /// Wants what the plan may read, and lets go of the rest at once.
-    pub(super) fn want(&mut self) {
-        let (Some(plan), Some(residency)) = (&self.plan, &mut self.residency) else { return };
-        let depth = |part: Part| if matches!(part, Part::Layer(_)) { plan.deepest() } else { plan.outer_depth() };
-        let depths: Vec<Depth> = parts(&self.shape).into_iter().map(depth).collect();
-        let moves = residency.want(&depths);
-        self.take(moves);
-    }
-
-    /// Binds what landed and unbinds what is freed.
-    fn take(&mut self, moves: Moves) {
-        let Moves { landed, freed } = moves;
-        if landed.is_empty() && freed.is_empty() {
+    /// Binds what was loaded and unbinds what is freed.
+    fn take(&mut self, changes: SliceChanges) {
+        let SliceChanges { loaded, freed } = changes;
+        if loaded.is_empty() && freed.is_empty() {
             return;
         }
         let parts = parts(&self.shape);
-        for (unit, buffers) in landed {
+        for (unit, buffers) in loaded {
             self.weights.exchange(parts[unit.part], unit.slice, Some(&buffers));
         }
         // What was prepared holds the buffers.
@@ -168,55 +190,47 @@ impl Model {
             let old = self.weights.exchange(parts[unit.part], unit.slice, None);
             old.into_iter().for_each(|buffer| self.engine.destroy(buffer));
         }
-        self.write_plan();
+        self.limit_all();
     }
 
-    /// Writes what the plan reads of what is there.
-    pub(super) fn write_plan(&mut self) {
-        let Some(plan) = &self.plan else { return };
-        let mut depths = Depths::all(self.shape.layers, plan.deepest());
-        (depths.embed, depths.head) = (Depth::FULL, Depth::FULL);
+    /// Works out anew what every sequence may read.
+    pub fn limit_all(&mut self) {
+        let open: Vec<u32> = (0..).zip(&self.slots).filter_map(|(at, slot)| slot.as_ref().map(|_| at)).collect();
+        open.into_iter().for_each(|slot| self.limit(slot));
+    }
+
+    /// Works out what a slot's plan reads of what is there, and tells the routers.
+    pub fn limit(&mut self, slot: u32) {
+        let Some(Slot { plan, .. }) = &self.slots[slot as usize] else { return };
+        let mut limits = DepthLimits {
+            embed: Depth::FULL,
+            head: Depth::FULL,
+            layers: vec![plan.deepest(); self.shape.layers as usize],
+        };
         if let Some(residency) = &self.residency {
             for (at, part) in parts(&self.shape).into_iter().enumerate() {
-                let clamp = residency.clamp(at);
+                // Others may want more than this plan does.
+                let limit = residency.clamp(at).min(depth_of_part(plan, part));
                 match part {
-                    Part::Embed { tied } => {
-                        depths.embed = clamp;
-                        depths.head = if tied { clamp } else { depths.head };
+                    ModelPart::Embed { tied } => {
+                        limits.embed = limit;
+                        limits.head = if tied { limit } else { limits.head };
                     }
-                    Part::Head => depths.head = clamp,
-                    Part::Layer(layer) => depths.layers[layer] = clamp.min(plan.deepest()),
+                    ModelPart::Head => limits.head = limit,
+                    ModelPart::Layer(layer) => limits.layers[layer] = limit,
                 }
             }
         }
-        if depths.embed != self.depths.embed {
-            // Recordings have it.
-            self.prepared.clear();
+        if let (Precision::Routed(bits), Some(table)) = (plan.precision, &self.thresholds) {
+            self.inputs.write_control(self.engine.as_mut(), slot, table.threshold(bits), &limits.layers);
         }
-        let engine = self.engine.as_mut();
-        match (plan.precision, &self.thresholds) {
-            (Precision::Routed(bits), Some(table)) => {
-                self.inputs.write_control(engine, table.threshold(bits), &depths.layers);
-            }
-            _ => self.inputs.write_orders(engine, &depths.layers),
+        if let Some(open) = &mut self.slots[slot as usize] {
+            open.limits = limits;
         }
-        if depths.head != self.depths.head {
-            self.inputs.write_head_depth(engine, depths.head);
-        }
-        self.depths = depths;
     }
+}
 
-    pub(super) fn is_routed(&self) -> bool {
-        self.plan.as_ref().is_some_and(|plan| matches!(plan.precision, Precision::Routed(_)))
-    }
-
-    /// Makes sure that steps of so many tokens find the depths of a uniform plan. Routers write their own.
-    pub(super) fn write_rows(&mut self, tokens: u32) {
-        let there = self.depths.rows.is_some_and(|rows| Inputs::same_rows(rows, tokens));
-        if self.is_routed() || there {
-            return;
-        }
-        self.inputs.write_depths(self.engine.as_mut(), &self.depths.layers, tokens);
-        self.depths.rows = Some(tokens);
-    }
+/// The most slices that a plan reads of a part.
+fn depth_of_part(plan: &crate::precision::PrecisionPlan, part: ModelPart) -> Depth {
+    if matches!(part, ModelPart::Layer(_)) { plan.deepest() } else { plan.outer_depth() }
 }

@@ -1,10 +1,10 @@
 //! How likely a model finds a text, token by token.
 
-use super::{Kind, Model, TokenDepths, limits};
-use crate::error::Result;
+use super::{Sequence, TokenDepths, limits};
+use crate::error::{Error, Result};
 use crate::kernels::token_nll;
 
-/// What [`Model::token_nll`] found.
+/// What [`Sequence::token_nll`] found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
     /// Negative log-likelihood, in nats, of each token but the first.
@@ -15,34 +15,45 @@ pub struct Scores {
     pub depths: TokenDepths,
 }
 
-impl Model {
-    /// Runs tokens from position 0 on and scores each token but the first, given those before it.
+impl Sequence {
+    /// Scores each token but the first, given those before it. The sequence is reset first, and then has run all tokens
+    /// but the last.
     ///
-    /// Fails and panics as [`Model::next_logits`] does, fails where a logit is no finite number, and panics with a
-    /// single token, which has nothing to score.
+    /// Fails where there are fewer than two tokens, as [`Sequence::fill`] does, and where a logit is no finite number;
+    /// the sequence is empty then.
     pub fn token_nll(&mut self, ids: &[u32]) -> Result<Scores> {
-        self.check(ids, 0)?;
-        assert!(ids.len() > 1, "a score has a token before it");
-        limits::check_scores(&self.shape, self.device(), self.engine.traits())?;
+        self.truncate(0);
+        if ids.len() < 2 {
+            return Err(Error::argument("tokens", "two or more, of which the second is scored", ids.len()));
+        }
+        self.check(ids)?;
+        limits::check_scores(self.model().shape(), self.model().device(), self.model().traits())?;
+        let scores = self.score(ids);
+        if scores.is_err() {
+            self.truncate(0);
+        }
+        scores
+    }
+
+    fn score(&mut self, ids: &[u32]) -> Result<Scores> {
         let (mut nll, mut top) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         let mut depths = Vec::new();
         let (inputs, targets) = (&ids[..ids.len() - 1], &ids[1..]);
-        let step = self.step_tokens as usize;
-        let steps = inputs.chunks(step).zip(targets.chunks(step));
-        for (at, (ids, targets)) in steps.enumerate() {
-            let position = (at * step) as u32;
-            self.inputs.write_tokens(self.engine.as_mut(), ids, position);
-            self.inputs.write_targets(self.engine.as_mut(), targets);
-            let (scores, read) = self.run(Kind::Score, ids.len() as u32, position)?;
+        let step = self.model().step_tokens() as usize;
+        for (ids, targets) in inputs.chunks(step).zip(targets.chunks(step)) {
+            let rows = self.rows(ids, self.tokens().len());
+            let (scores, read) = self.model().executor().score(rows, targets, self.cancel_token())?;
             for score in scores.unwrap_or_default().chunks_exact(token_nll::WIDTH as usize) {
                 if score[1] == token_nll::NO_NUMBERS || !score[0].is_finite() {
-                    return Err(self.no_numbers(nll.len() + 1));
+                    return Err(self.model().no_numbers(nll.len() + 1));
                 }
                 nll.push(score[0]);
                 top.push(score[1] == token_nll::LIKELIEST);
             }
             depths.push(read);
+            self.advance(ids);
         }
+        debug_assert_eq!(self.tokens().len() + 1, ids.len());
         Ok(Scores { nll, top, depths: TokenDepths::concat(&depths) })
     }
 }

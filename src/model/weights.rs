@@ -77,28 +77,28 @@ impl LayerWeights {
 impl Weights {
     /// Puts a buffer in the place of slice `slice` of each matrix of a part, and returns what was there; without
     /// buffers the base, which stands for a slice that is not there.
-    pub fn exchange(&mut self, part: Part, slice: usize, buffers: Option<&[Buffer]>) -> Vec<Buffer> {
+    pub fn exchange(&mut self, part: ModelPart, slice: usize, buffers: Option<&[Buffer]>) -> Vec<Buffer> {
         let exchange = |(at, weight): (usize, &mut SlicedWeight)| {
             let new = buffers.map_or(weight.slices[0], |buffers| buffers[at]);
             std::mem::replace(&mut weight.slices[slice], new)
         };
         match part {
-            Part::Embed { tied } => {
+            ModelPart::Embed { tied } => {
                 let old = exchange((0, &mut self.embed));
                 if tied {
                     self.head = self.embed;
                 }
                 vec![old]
             }
-            Part::Head => vec![exchange((0, &mut self.head))],
-            Part::Layer(layer) => self.layers[layer].sites.iter_mut().enumerate().map(exchange).collect(),
+            ModelPart::Head => vec![exchange((0, &mut self.head))],
+            ModelPart::Layer(layer) => self.layers[layer].sites.iter_mut().enumerate().map(exchange).collect(),
         }
     }
 }
 
 /// Matrices whose slices come and go together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum ModelPart {
     /// The embedding, which is the head too where that is `tied`.
     Embed {
         /// Whether it is.

@@ -7,6 +7,7 @@
 mod battery;
 mod config;
 mod fields;
+mod follower;
 mod governor;
 #[cfg(target_os = "macos")]
 mod macos;
@@ -20,6 +21,7 @@ mod windows;
 
 use crate::precision::PrecisionPlan;
 
+pub use follower::{PowerFollower, READ_EVERY};
 pub use governor::{Change, Governor};
 pub use policy::{Decision, Held, Policy, Rule, Rung};
 pub use simulated::{At, Trace, TraceStep};

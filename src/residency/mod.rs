@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-pub use store::{State, Store, Unit};
+pub use store::{SliceState, Store, Unit};
 pub use stream::{Delivery, RING_BYTES, Stream};
 
 use crate::engine::Engine;
@@ -28,7 +28,7 @@ pub const BOUNDARY_BYTES: u64 = 16 << 20;
 
 /// A part of the model whose slices come and go together.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub struct PartFiles {
     /// Its name, for messages.
     pub name: String,
     /// The tensors of slices 1 to 3, in the order in which their buffers are handed out.
@@ -48,9 +48,9 @@ pub enum Pace {
 
 /// What changed on the device.
 #[derive(Debug, Default)]
-pub struct Moves {
+pub struct SliceChanges {
     /// Units that can be read from here on, each with its buffers.
-    pub landed: Vec<(Unit, Vec<Buffer>)>,
+    pub loaded: Vec<(Unit, Vec<Buffer>)>,
     /// Units that must not be read any more, and whose buffers are to be destroyed.
     pub freed: Vec<Unit>,
 }
@@ -60,9 +60,9 @@ pub struct Moves {
 pub struct SliceReport {
     /// Bytes of the residual slices that can be read.
     pub resident_bytes: u64,
-    /// Units that landed, and their bytes.
+    /// Units that were loaded.
     pub loaded_units: u64,
-    /// Bytes of the units that landed.
+    /// Bytes of the units that were loaded.
     pub loaded_bytes: u64,
     /// Units that were freed.
     pub freed_units: u64,
@@ -83,7 +83,7 @@ struct Arrival {
 /// The residual slices of a model on an engine.
 pub struct Residency {
     store: Store,
-    parts: Vec<Part>,
+    parts: Vec<PartFiles>,
     /// None after its thread ended, until something is asked for again.
     stream: Option<Stream>,
     /// Bytes that streams before this one read.
@@ -100,8 +100,8 @@ pub struct Residency {
 
 impl Residency {
     /// No slice is there and none is wanted; all together may take `budget_bytes`. Fails where no thread can be had.
-    pub fn new(parts: Vec<Part>, budget_bytes: Option<u64>) -> Result<Residency> {
-        let bytes = |part: &Part| part.slices[0].iter().map(|tensor| tensor.bytes).sum();
+    pub fn new(parts: Vec<PartFiles>, budget_bytes: Option<u64>) -> Result<Residency> {
+        let bytes = |part: &PartFiles| part.slices[0].iter().map(|tensor| tensor.bytes).sum();
         let unit_bytes: Vec<u64> = parts.iter().map(bytes).collect();
         Ok(Residency {
             store: Store::new(&unit_bytes, budget_bytes),
@@ -122,11 +122,11 @@ impl Residency {
     }
 
     /// Sets the depth that is to be resident of each part, in the order of the parts; what lies deeper is freed.
-    pub fn want(&mut self, depths: &[Depth]) -> Moves {
+    pub fn want(&mut self, depths: &[Depth]) -> SliceChanges {
         self.store.want(depths);
         let freed = self.store.take_freed();
         freed.iter().for_each(|unit| self.count_freed(*unit));
-        Moves { landed: Vec::new(), freed }
+        SliceChanges { loaded: Vec::new(), freed }
     }
 
     /// A token boundary: takes slices that came, and asks for the next ones.
@@ -135,9 +135,9 @@ impl Residency {
     ///
     /// A slice that cannot be had is no failure here, but a word in [`Residency::take_faults`]; it is tried again.
     /// Fails where the device fails.
-    pub fn advance(&mut self, engine: &mut dyn Engine, pace: Pace) -> Result<Moves> {
+    pub fn advance(&mut self, engine: &mut dyn Engine, pace: Pace) -> Result<SliceChanges> {
         self.now += 1;
-        let mut moves = Moves::default();
+        let mut changes = SliceChanges::default();
         match pace {
             Pace::AsReady => {
                 self.retire(engine)?;
@@ -146,7 +146,7 @@ impl Residency {
                 while taken < BOUNDARY_BYTES
                     && let Some(delivery) = self.try_next(engine)
                 {
-                    taken += self.take(engine, delivery, &mut moves);
+                    taken += self.take(engine, delivery, &mut changes);
                     self.ask(engine);
                 }
             }
@@ -156,33 +156,33 @@ impl Residency {
                     let Some(number) = self.ask_one(engine) else { break };
                     while self.arrivals.contains_key(&number) {
                         if engine.cancel_token().is_cancelled() {
-                            return Ok(moves);
+                            return Ok(changes);
                         }
-                        self.take_next(engine, &mut moves);
+                        self.take_next(engine, &mut changes);
                     }
                 }
             }
         }
-        Ok(moves)
+        Ok(changes)
     }
 
     /// Waits until all that is wanted is there, or until nothing more can be had for now, or for as long as `patience`,
     /// or until the engine's token asks for a stop.
     ///
     /// Fails where the device fails; else as [`Residency::advance`].
-    pub fn settle(&mut self, engine: &mut dyn Engine, patience: Option<Duration>) -> Result<Moves> {
+    pub fn settle(&mut self, engine: &mut dyn Engine, patience: Option<Duration>) -> Result<SliceChanges> {
         let begin = Instant::now();
         self.now += 1;
-        let mut moves = Moves::default();
+        let mut changes = SliceChanges::default();
         self.wait_for_memory(engine)?;
         loop {
             self.ask(engine);
             let enough =
                 engine.cancel_token().is_cancelled() || patience.is_some_and(|patience| begin.elapsed() >= patience);
             if self.arrivals.is_empty() || enough {
-                return Ok(moves);
+                return Ok(changes);
             }
-            self.take_next(engine, &mut moves);
+            self.take_next(engine, &mut changes);
             self.wait_for_memory(engine)?;
         }
     }
@@ -195,6 +195,11 @@ impl Residency {
     /// Whether all that is wanted is there and nothing is on its way.
     pub fn is_settled(&self) -> bool {
         self.store.is_settled()
+    }
+
+    /// Whether slices are on their way.
+    pub fn is_loading(&self) -> bool {
+        !self.arrivals.is_empty()
     }
 
     /// Where the slices are, and what was done so far.
@@ -250,10 +255,10 @@ impl Residency {
         self.stream.as_mut().expect("it was started").request(tensors)
     }
 
-    fn take_next(&mut self, engine: &mut dyn Engine, moves: &mut Moves) {
+    fn take_next(&mut self, engine: &mut dyn Engine, changes: &mut SliceChanges) {
         match self.stream.as_mut().map(Stream::wait_next) {
             Some(Ok(delivery)) => {
-                self.take(engine, delivery, moves);
+                self.take(engine, delivery, changes);
             }
             Some(Err(fault)) => self.lose_stream(engine, &fault),
             None => {}
@@ -279,7 +284,7 @@ impl Residency {
     }
 
     /// Takes a delivery; the bytes handed to the device.
-    fn take(&mut self, engine: &mut dyn Engine, delivery: Delivery, moves: &mut Moves) -> u64 {
+    fn take(&mut self, engine: &mut dyn Engine, delivery: Delivery, changes: &mut SliceChanges) -> u64 {
         match delivery {
             Delivery::Chunk { number, tensor, offset, bytes } => {
                 let length = bytes.len() as u64;
@@ -295,7 +300,7 @@ impl Residency {
             }
             Delivery::Whole(number) => {
                 if let Some(arrival) = self.arrivals.remove(&number) {
-                    self.land(engine, arrival, moves);
+                    self.land(engine, arrival, changes);
                 }
                 0
             }
@@ -306,13 +311,13 @@ impl Residency {
         }
     }
 
-    fn land(&mut self, engine: &mut dyn Engine, Arrival { unit, buffers }: Arrival, moves: &mut Moves) {
+    fn land(&mut self, engine: &mut dyn Engine, Arrival { unit, buffers }: Arrival, changes: &mut SliceChanges) {
         self.report.loaded_units += 1;
         self.report.loaded_bytes += self.store.unit_bytes(unit);
-        self.store.landed(unit);
+        self.store.loaded(unit);
         let unwanted = self.store.take_freed();
         if unwanted.is_empty() {
-            moves.landed.push((unit, buffers));
+            changes.loaded.push((unit, buffers));
             return;
         }
         // Nobody has seen it, so that nobody else can end its buffers.

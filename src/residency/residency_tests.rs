@@ -18,7 +18,7 @@ fn residency(file: &std::path::Path) -> Residency {
         offset: (slice - 1) * BYTES,
         bytes: BYTES,
     };
-    let part = |name: &str| Part { name: name.into(), slices: [1, 2, 3].map(|slice| vec![place(slice)]) };
+    let part = |name: &str| PartFiles { name: name.into(), slices: [1, 2, 3].map(|slice| vec![place(slice)]) };
     let mut residency = Residency::new(vec![part("layer 0"), part("layer 1")], None).unwrap();
     residency.want(&[Depth::FULL; 2]);
     residency
@@ -32,19 +32,19 @@ fn a_reader_that_died_is_told_once_and_started_again() {
         // Dead before anything is asked of it.
         let mut residency = residency(file.path());
         residency.stream = Some(Stream::ended_for_test());
-        assert!(residency.advance(&mut *engine, pace).unwrap().landed.is_empty());
+        assert!(residency.advance(&mut *engine, pace).unwrap().loaded.is_empty());
         let faults = residency.take_faults();
         assert!(matches!(&faults[..], [fault] if fault.contains("the thread that reads slices")), "{faults:?}");
 
-        let mut landed = 0;
+        let mut loaded = 0;
         for _ in 0..1000 {
-            landed += residency.advance(&mut *engine, pace).unwrap().landed.len();
+            loaded += residency.advance(&mut *engine, pace).unwrap().loaded.len();
             if residency.is_settled() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!((landed, residency.take_faults()), (6, vec![]), "{pace:?}");
+        assert_eq!((loaded, residency.take_faults()), (6, vec![]), "{pace:?}");
         let report = residency.report();
         assert_eq!((report.faults, report.read_bytes), (1, 7 + 6 * BYTES), "what the first one read counts too");
     }
@@ -58,9 +58,9 @@ fn what_was_on_its_way_from_a_reader_that_died_is_asked_for_again() {
     residency.ask(&mut *engine);
     assert_eq!(residency.arrivals.len(), UNITS_AT_ONCE);
     residency.stream = Some(Stream::ended_for_test());
-    assert!(residency.settle(&mut *engine, None).unwrap().landed.is_empty());
+    assert!(residency.settle(&mut *engine, None).unwrap().loaded.is_empty());
     assert!(residency.arrivals.is_empty());
     assert_eq!(residency.take_faults().len(), 1, "one wait, one sentence");
     residency.now += 1000;
-    assert_eq!(residency.settle(&mut *engine, None).unwrap().landed.len(), 6);
+    assert_eq!(residency.settle(&mut *engine, None).unwrap().loaded.len(), 6);
 }

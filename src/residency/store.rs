@@ -24,7 +24,7 @@ pub struct Unit {
 
 /// Where a unit is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum SliceState {
     /// Not on the device.
     Absent,
     /// Has memory, and its bytes are on their way.
@@ -37,28 +37,28 @@ pub enum State {
 
 /// What is known of a part.
 #[derive(Debug, Clone)]
-struct Part {
+struct PartState {
     /// Bytes of each of its units.
     bytes: u64,
     /// Depth to be resident, within the budget.
     wanted: Depth,
-    states: [State; RESIDUALS],
+    states: [SliceState; RESIDUALS],
 }
 
-impl Part {
+impl PartState {
     /// Slices of it, the base included, that can be read one after the other.
     fn resident(&self) -> usize {
-        1 + self.states.iter().take_while(|state| **state == State::Resident).count()
+        1 + self.states.iter().take_while(|state| **state == SliceState::Resident).count()
     }
 }
 
 /// The states of all units, and what is wanted of them.
 #[derive(Debug, Clone)]
 pub struct Store {
-    parts: Vec<Part>,
+    parts: Vec<PartState>,
     budget_bytes: Option<u64>,
     freed: Vec<Unit>,
-    /// Failures, each after a wait, since a unit landed last.
+    /// Failures, each after a wait, since a unit loaded last.
     failures: u32,
     /// Before this tick nothing is loaded. One wait serves all parts: they share files and memory, which is what fails.
     waits_until: u64,
@@ -68,7 +68,7 @@ impl Store {
     /// A store with only the bases there, of parts whose units have these bytes. Units take at most `budget_bytes`
     /// together, whatever their state.
     pub fn new(unit_bytes: &[u64], budget_bytes: Option<u64>) -> Store {
-        let part = |bytes: &u64| Part { bytes: *bytes, wanted: Depth::ALL[0], states: [State::Absent; RESIDUALS] };
+        let part = |bytes: &u64| PartState { bytes: *bytes, wanted: Depth::ALL[0], states: [SliceState::Absent; RESIDUALS] };
         let parts = unit_bytes.iter().map(part).collect();
         Store { parts, budget_bytes, freed: Vec::new(), failures: 0, waits_until: 0 }
     }
@@ -96,7 +96,7 @@ impl Store {
             self.parts[at].wanted = (*depth).min(cut);
             for slice in self.parts[at].wanted.slices()..SLICES {
                 let unit = Unit { part: at, slice };
-                if self.state(unit) == State::Resident {
+                if self.state(unit) == SliceState::Resident {
                     self.free(unit);
                 }
             }
@@ -113,7 +113,7 @@ impl Store {
         if !self.budget_bytes.is_none_or(fits) {
             return None;
         }
-        *self.state_mut(unit) = State::Loading;
+        *self.state_mut(unit) = SliceState::Loading;
         Some(unit)
     }
 
@@ -126,17 +126,17 @@ impl Store {
             let part = &self.parts[unit.part];
             // Above a slice that failed nothing could be read.
             let mut below = part.states[..unit.slice - 1].iter();
-            let grounded = below.all(|state| matches!(state, State::Loading | State::Resident));
-            unit.slice < part.wanted.slices() && self.state(*unit) == State::Absent && grounded
+            let grounded = below.all(|state| matches!(state, SliceState::Loading | SliceState::Resident));
+            unit.slice < part.wanted.slices() && self.state(*unit) == SliceState::Absent && grounded
         };
         self.units().find(is_due)
     }
 
     /// A loading unit is whole. It is freed at once where it is no longer wanted.
-    pub fn landed(&mut self, unit: Unit) {
-        assert_eq!(self.state(unit), State::Loading, "{unit:?} lands");
+    pub fn loaded(&mut self, unit: Unit) {
+        assert_eq!(self.state(unit), SliceState::Loading, "{unit:?} lands");
         self.failures = 0;
-        *self.state_mut(unit) = State::Resident;
+        *self.state_mut(unit) = SliceState::Resident;
         if unit.slice >= self.parts[unit.part].wanted.slices() {
             self.free(unit);
         }
@@ -145,8 +145,8 @@ impl Store {
     /// A loading unit cannot be had at `now`; its memory is free. Nothing more is loaded for a while, ever longer while
     /// nothing lands. Whether this begins such a wait: what was on its way beside it may fail within the same one.
     pub fn failed(&mut self, unit: Unit, now: u64) -> bool {
-        assert_eq!(self.state(unit), State::Loading, "{unit:?} fails");
-        *self.state_mut(unit) = State::Absent;
+        assert_eq!(self.state(unit), SliceState::Loading, "{unit:?} fails");
+        *self.state_mut(unit) = SliceState::Absent;
         if now < self.waits_until {
             return false;
         }
@@ -158,8 +158,8 @@ impl Store {
 
     /// The memory of a freed unit is free.
     pub fn retired(&mut self, unit: Unit) {
-        assert_eq!(self.state(unit), State::Retiring, "{unit:?} retires");
-        *self.state_mut(unit) = State::Absent;
+        assert_eq!(self.state(unit), SliceState::Retiring, "{unit:?} retires");
+        *self.state_mut(unit) = SliceState::Absent;
     }
 
     /// The units freed since the last call: none of them may be read any more, and each is to be [`Store::retired`].
@@ -180,24 +180,24 @@ impl Store {
     }
 
     /// Where a unit is.
-    pub fn state(&self, unit: Unit) -> State {
+    pub fn state(&self, unit: Unit) -> SliceState {
         self.parts[unit.part].states[unit.slice - 1]
     }
 
     /// Whether every part is as deep as wanted and nothing is on its way.
     pub fn is_settled(&self) -> bool {
-        let still = self.units().all(|unit| matches!(self.state(unit), State::Absent | State::Resident));
+        let still = self.units().all(|unit| matches!(self.state(unit), SliceState::Absent | SliceState::Resident));
         still && self.parts.iter().all(|part| part.resident() == part.wanted.slices())
     }
 
     /// Bytes of the units that can be read.
     pub fn resident_bytes(&self) -> u64 {
-        self.bytes_of(|state| state == State::Resident)
+        self.bytes_of(|state| state == SliceState::Resident)
     }
 
     /// Bytes of all units that take memory, whatever for.
     pub fn committed_bytes(&self) -> u64 {
-        self.bytes_of(|state| state != State::Absent)
+        self.bytes_of(|state| state != SliceState::Absent)
     }
 
     /// Bytes of a unit.
@@ -205,7 +205,7 @@ impl Store {
         self.parts[unit.part].bytes
     }
 
-    fn bytes_of(&self, counts: impl Fn(State) -> bool) -> u64 {
+    fn bytes_of(&self, counts: impl Fn(SliceState) -> bool) -> u64 {
         self.units().filter(|unit| counts(self.state(*unit))).map(|unit| self.unit_bytes(unit)).sum()
     }
 
@@ -215,12 +215,12 @@ impl Store {
         (1..SLICES).flat_map(move |slice| (0..parts).map(move |part| Unit { part, slice }))
     }
 
-    fn state_mut(&mut self, unit: Unit) -> &mut State {
+    fn state_mut(&mut self, unit: Unit) -> &mut SliceState {
         &mut self.parts[unit.part].states[unit.slice - 1]
     }
 
     fn free(&mut self, unit: Unit) {
-        *self.state_mut(unit) = State::Retiring;
+        *self.state_mut(unit) = SliceState::Retiring;
         self.freed.push(unit);
     }
 }

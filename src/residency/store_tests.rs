@@ -18,10 +18,10 @@ fn second_slices_come_before_third_ones_and_clamps_rise_as_they_land() {
     store.want(&depths(&[3, 2, 4]));
     assert_eq!(all_due(&mut store, 0), [(0, 1), (1, 1), (2, 1), (0, 2), (2, 2), (2, 3)]);
     // A slice above one that is missing is no use yet.
-    store.landed(Unit { part: 2, slice: 2 });
+    store.loaded(Unit { part: 2, slice: 2 });
     assert_eq!(store.clamps(), depths(&[1, 1, 1]));
-    store.landed(Unit { part: 2, slice: 1 });
-    store.landed(Unit { part: 1, slice: 1 });
+    store.loaded(Unit { part: 2, slice: 1 });
+    store.loaded(Unit { part: 1, slice: 1 });
     assert_eq!(store.clamps(), depths(&[1, 2, 3]));
     assert_eq!((store.resident_bytes(), store.committed_bytes()), (70, 120));
 }
@@ -31,7 +31,7 @@ fn going_down_lowers_the_clamp_at_once_and_frees() {
     let mut store = Store::new(&[10, 10], None);
     store.want(&depths(&[4, 4]));
     while let Some(unit) = store.next(0) {
-        store.landed(unit);
+        store.loaded(unit);
     }
     assert!(store.is_settled());
     store.want(&depths(&[2, 3]));
@@ -74,7 +74,7 @@ fn failures_are_tried_again_ever_more_rarely() {
     assert_eq!(waits, [8, 16, 32, 64, 128, 256, 512, 1024, 1024]);
     now += 1024;
     let unit = store.next(now).unwrap();
-    store.landed(unit);
+    store.loaded(unit);
     assert_eq!(store.clamp(0), Depth::ALL[1]);
     assert_eq!(store.failures, 0);
     // What fails beside another begins no wait of its own.
@@ -128,7 +128,7 @@ impl World {
             Event::Land(at) => {
                 if let Some(unit) = pick(&mut self.loading, *at) {
                     self.readable.push(unit);
-                    self.store.landed(unit);
+                    self.store.loaded(unit);
                 }
             }
             Event::Fail(at) => {

@@ -1,24 +1,40 @@
-//! A conversation with a model: prefill, decode, plan changes between tokens, stop conditions.
+//! A conversation with a model: prompts, answers, plan changes between tokens, stop conditions.
 
-mod ahead;
+mod answer;
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
-use crate::model::{BitsRead, Chosen, Model};
+use crate::model::{Model, PendingStep, SampledToken, Sequence, TokenDepths};
+use crate::power::PowerFollower;
 use crate::precision::PrecisionPlan;
 use crate::residency::{Pace, SliceReport};
-use crate::shape::Site;
-use crate::text::{Detokenizer, Sampler, SamplerSettings, TextModel};
+use crate::text::{Message, SamplerSettings, TextModel};
+
+pub use answer::Answer;
+
+/// What happens while an answer is generated.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A token was generated.
+    Token(Token),
+    /// From the next token on, the weights are read by this plan.
+    Plan(PrecisionPlan),
+    /// The answer is over.
+    Done(Summary),
+}
 
 /// A token as it was generated.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Generated<'a> {
+#[non_exhaustive]
+pub struct Token {
     /// Token id.
     pub id: u32,
     /// Text that became complete with it; empty in the middle of a character, and for special tokens.
-    pub text: &'a str,
+    pub text: String,
     /// Bits read of each weight by the step that chose it, weighted by parameters.
     pub bits: f32,
     /// Bytes that the model takes on the device.
@@ -26,10 +42,10 @@ pub struct Generated<'a> {
     /// Where the residual slices are, of a model in which they come and go.
     pub slices: Option<SliceReport>,
     /// Slices that could not be had since the token before, in words; they are tried again later.
-    pub faults: &'a [String],
+    pub faults: Vec<String>,
 }
 
-/// What a caller wants after a token.
+/// What a caller of [`Session::generate`] wants after a token.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
     /// The next token.
@@ -43,6 +59,7 @@ pub enum Next {
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum StopReason {
     /// The model ended its turn.
     EndOfTurn,
@@ -56,10 +73,11 @@ pub enum StopReason {
 
 /// Counts and times of a generation.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Summary {
     /// Why it ended.
     pub stop: StopReason,
-    /// Tokens of the prompt.
+    /// Tokens of the prompt that were run.
     pub prompt_tokens: usize,
     /// Tokens generated, the one that ended the turn left out.
     pub generated_tokens: usize,
@@ -90,38 +108,56 @@ fn as_map<S: serde::Serializer>(
     serializer.collect_map(sites.iter().copied())
 }
 
-/// A conversation: the tokens so far, with their keys and values in the model's cache.
+/// A conversation: a [`Sequence`] of a model, and the text side.
+///
+/// Any number of sessions may share a model, each on a thread of its own; a session may move between threads.
 pub struct Session {
-    model: Model,
-    text: TextModel,
-    sampler: Sampler,
-    plan: PrecisionPlan,
+    sequence: Sequence,
+    text: Arc<TextModel>,
     pace: Pace,
     /// Whether steps are begun ahead.
     runs_ahead: bool,
-    /// Tokens that the model has run.
-    history: Vec<u32>,
-    /// The token sampled last, which the model has not run yet.
-    pending: Option<u32>,
+    /// What changes the plan by the power state.
+    power: Option<PowerFollower>,
 }
 
 impl Session {
-    /// A session with an empty context. Fails where a setting of the sampler is out of its range, and where the model
-    /// cannot follow the plan.
-    pub fn new(mut model: Model, text: TextModel, sampler: SamplerSettings, plan: PrecisionPlan) -> Result<Session> {
-        let sampler = Sampler::new(sampler)?;
-        model.set_plan(&plan)?;
-        let runs_ahead = model.overlaps();
-        let pace = Pace::default();
-        Ok(Session { model, text, sampler, plan, pace, runs_ahead, history: Vec::new(), pending: None })
+    /// A session with an empty context. Fails where a setting of the sampler is out of its range, where the model
+    /// cannot follow the plan, and where [`Model::sequences`] are open.
+    pub fn new(
+        model: &Model,
+        text: impl Into<Arc<TextModel>>,
+        sampler: SamplerSettings,
+        plan: PrecisionPlan,
+    ) -> Result<Session> {
+        let mut sequence = model.sequence(&plan)?;
+        sequence.set_sampler(sampler)?;
+        Ok(Session { sequence, text: text.into(), pace: Pace::default(), runs_ahead: model.overlaps(), power: None })
     }
 
-    /// What is read of the weights from the next token on; the context stays as it is. Fails as [`Model::set_plan`]
-    /// does.
+    /// Sets what is read of the weights from the next token on; the context stays as it is. A power state that was
+    /// followed is followed no more. Fails as [`Sequence::set_plan`] does.
     pub fn set_plan(&mut self, plan: PrecisionPlan) -> Result<()> {
-        self.model.set_plan(&plan)?;
-        self.plan = plan;
+        self.sequence.set_plan(&plan)?;
+        self.power = None;
         Ok(())
+    }
+
+    /// Lets the plan follow a power state from here on, within an answer too, until a plan is set by hand.
+    ///
+    /// Fails where the follower's policy allows no bits that the model can follow.
+    pub fn follow_power(&mut self, power: PowerFollower) -> Result<()> {
+        self.sequence.set_plan(&power.plan()?)?;
+        self.power = Some(power);
+        Ok(())
+    }
+
+    /// Sets the plan that the power state calls for, where one is followed and calls for another one than before;
+    /// whether it did.
+    fn obey_power(&mut self) -> Result<bool> {
+        let Some(change) = self.power.as_mut().and_then(PowerFollower::poll) else { return Ok(false) };
+        self.sequence.set_plan(&change.decision.plan(self.model().has_routers())?)?;
+        Ok(true)
     }
 
     /// How slices land from the next token on, of a model in which they come and go.
@@ -131,15 +167,15 @@ impl Session {
 
     /// Waits until all slices are there that the plan may read, or no more can be had for now, or for as long as
     /// `patience`: which could not be had, in words. Without this, a generation begins with what is there. Fails where
-    /// the device fails.
+    /// a stop is asked for, and where the device fails.
     pub fn settle(&mut self, patience: Option<Duration>) -> Result<Vec<String>> {
-        self.model.settle(patience)?;
-        Ok(self.model.take_faults())
+        self.sequence.settle(patience)?;
+        Ok(self.model().take_faults())
     }
 
     /// What is read of the weights now.
     pub fn plan(&self) -> &PrecisionPlan {
-        &self.plan
+        self.sequence.plan()
     }
 
     /// Whether the step that runs a token is begun before the token is read, which changes no token. At first it is so
@@ -156,134 +192,125 @@ impl Session {
 
     /// The model.
     pub fn model(&self) -> &Model {
-        &self.model
+        self.sequence.model()
+    }
+
+    /// The tokens so far.
+    pub fn sequence(&self) -> &Sequence {
+        &self.sequence
     }
 
     /// What stops this session's work: another thread that holds a clone may ask for a stop at any time, which is
     /// heeded within a step too. While it asks, nothing is generated; [`CancelToken::reset`] takes the request back.
     pub fn cancel_token(&self) -> &CancelToken {
-        self.model.cancel_token()
+        self.sequence.cancel_token()
     }
 
-    /// Goes on with the prompt's tokens, then generates until a stop; `on_token` sees each token and says what is next.
+    /// Forgets the conversation.
+    pub fn reset(&mut self) {
+        self.sequence.reset();
+    }
+
+    /// Forgets all tokens but the first `length`.
+    pub fn truncate(&mut self, length: usize) {
+        self.sequence.truncate(length);
+    }
+
+    /// A second session that goes on from here, under the plan of now. Fails as [`Sequence::fork`] does.
+    pub fn fork(&self) -> Result<Session> {
+        let (sequence, text) = (self.sequence.fork()?, Arc::clone(&self.text));
+        Ok(Session { sequence, text, pace: self.pace, runs_ahead: self.runs_ahead, power: None })
+    }
+
+    /// Answers the last of `messages`, the whole conversation from its beginning. What of it has run before, as far as
+    /// its tokens are the same, is not run again.
+    ///
+    /// Fails where the model has no chat template, as [`TextModel::encode_chat`] does, and as [`Session::answer`] does.
+    pub fn chat(&mut self, messages: &[Message], max_new: Option<usize>) -> Result<Answer<'_>> {
+        let Some(ids) = self.text.encode_chat(messages)? else {
+            return Err(Error::argument("messages", "a model with a chat template", "a model without one"));
+        };
+        let same = self.sequence.tokens().iter().zip(&ids).take_while(|(a, b)| a == b).count();
+        // The last token runs in any case, as the answer comes of it.
+        let same = same.min(ids.len().saturating_sub(1));
+        self.sequence.truncate(same);
+        self.answer(&ids[same..], max_new)
+    }
+
+    /// Goes on with the prompt's tokens, then generates until a stop, an event at a time.
     ///
     /// A session may be prompted again and again: each prompt follows what was said before. Without `max_new` only the
     /// end of the turn and the end of the context stop it. Where [`Session::cancel_token`] asks for a stop after the
     /// first token, that is [`StopReason::Stopped`], and what was generated stands.
     ///
-    /// Fails where the prompt is empty, where it does not fit what is left of the context, where a stop is asked for
-    /// before the first token ([`Error::Stopped`]), where `on_token` fails or asks for a plan that the model cannot
-    /// follow, where the model computes no numbers ([`Error::NoNumbers`]), and where the device fails; the tokens
+    /// Fails where the prompt is empty. The events fail where it does not fit what is left of the context, where a stop
+    /// is asked for before the first token ([`Error::Stopped`]), where the model computes no numbers
+    /// ([`Error::NoNumbers`]), and where the device fails.
+    pub fn answer(&mut self, prompt: &[u32], max_new: Option<usize>) -> Result<Answer<'_>> {
+        if prompt.is_empty() {
+            return Err(Error::argument("prompt", "at least one token", 0));
+        }
+        Ok(Answer::new(self, prompt, max_new))
+    }
+
+    /// The whole of [`Session::answer`]: `on_token` sees each token and says what is next.
+    ///
+    /// Fails as its events do, and where `on_token` fails or asks for a plan that the model cannot follow. The tokens
     /// handed out before stand, and the session can be prompted again.
     pub fn generate(
         &mut self,
         prompt: &[u32],
         max_new: Option<usize>,
-        on_token: &mut dyn FnMut(&Generated<'_>) -> Result<Next>,
+        on_token: &mut dyn FnMut(&Token) -> Result<Next>,
     ) -> Result<Summary> {
-        if prompt.is_empty() {
-            return Err(Error::argument("prompt", "at least one token", 0));
+        let mut answer = self.answer(prompt, max_new)?;
+        while let Some(event) = answer.next() {
+            match event? {
+                Event::Token(token) => match on_token(&token)? {
+                    Next::Go => (),
+                    Next::Replan(plan) => answer.set_plan(plan)?,
+                    Next::Stop => return Ok(answer.stop()),
+                },
+                Event::Plan(_) => (),
+                Event::Done(summary) => return Ok(summary),
+            }
         }
-        let start = Instant::now();
-        let mut turn = Turn {
-            detokenizer: Detokenizer::continuing(&self.text, prompt),
-            read: BitsRead::new(self.model.shape()),
-            max_new,
-            generated: 0,
-            prompt_s: None,
+        unreachable!("an answer ends with its summary or a failure")
+    }
+
+    /// Runs tokens, and generates none.
+    fn fill(&mut self, tokens: &[u32]) -> Result<TokenDepths> {
+        self.model().advance(self.pace)?;
+        self.sequence.fill(tokens)
+    }
+
+    /// Runs `tokens` after those that have run, unless `begun` runs them already, and begins the step after that where
+    /// one is wanted and steps are begun ahead: what the step sampled, and the step ahead.
+    ///
+    /// Where that fails, nothing of it counts.
+    fn run_step(
+        &mut self,
+        begun: Option<PendingStep>,
+        tokens: &[u32],
+        wants_next: bool,
+    ) -> Result<(SampledToken, Option<PendingStep>)> {
+        let step = match begun {
+            Some(step) => step,
+            None => self.sequence.begin(tokens)?,
         };
-        let run = self.pending.iter().chain(prompt).copied().collect();
-        let stop = self.run_turn(run, &mut turn, start, on_token)?;
-        let prompt_s = turn.prompt_s.unwrap_or_default();
-        Ok(Summary {
-            stop,
-            prompt_tokens: prompt.len(),
-            generated_tokens: turn.generated,
-            text_left: turn.detokenizer.finish(&self.text),
-            prompt_s,
-            generate_s: start.elapsed().as_secs_f64() - prompt_s,
-            bits: turn.read.mean(),
-            bits_by_site: Site::ALL.map(|site| (site.name(), turn.read.of_site(site))),
-            device_bytes: self.model.allocated_bytes(),
-            slices: self.model.slices(),
-        })
-    }
-
-    /// Runs tokens, and one by one those that are chosen after them.
-    fn run_turn(
-        &mut self,
-        mut run: Vec<u32>,
-        turn: &mut Turn,
-        start: Instant,
-        on_token: &mut dyn FnMut(&Generated<'_>) -> Result<Next>,
-    ) -> Result<StopReason> {
-        let mut begun = None;
-        loop {
-            let end = self.history.len() + run.len();
-            let full = end == self.model.context() as usize;
-            let enough = turn.max_new.is_some_and(|most| turn.generated + 1 >= most);
-            let (step, before, ahead) = match self.run_step(begun, &run, !full && !enough) {
-                Ok(done) => done,
-                Err(Error::Stopped(_)) if turn.generated > 0 => return Ok(StopReason::Stopped),
-                Err(error) => return Err(error.within("the prompt")),
-            };
-            self.history.append(&mut run);
-            self.pending = None;
-            turn.read.add(&step.depths);
-            turn.prompt_s.get_or_insert_with(|| start.elapsed().as_secs_f64());
-            if turn.max_new == Some(0) {
-                self.sampler.rewind(before);
-                return Ok(StopReason::Length);
+        // It is between the beginnings of two steps, whether or not the second one is begun ahead, that slices land, so
+        // that they land at the same tokens either way.
+        let ahead = self.model().advance(self.pace).and_then(|()| match wants_next && self.runs_ahead {
+            true => self.sequence.begin_after(&step).map(Some),
+            false => Ok(None),
+        });
+        match ahead {
+            // Where it fails, its random number is taken back, and so is that of the step ahead, which came after it.
+            Ok(ahead) => Ok((self.sequence.finish(step)?, ahead)),
+            Err(error) => {
+                self.sequence.discard(step);
+                Err(error)
             }
-            self.pending = Some(step.id);
-            if self.text.is_end(step.id) {
-                self.give_up(ahead);
-                return Ok(StopReason::EndOfTurn);
-            }
-            turn.generated += 1;
-            let next = self.hand_out(&step, turn, full || enough, on_token);
-            let ahead = if matches!(next, Ok(Next::Go)) { ahead } else { self.give_up(ahead) };
-            match next? {
-                Next::Go => (),
-                Next::Replan(plan) => self.set_plan(plan)?,
-                Next::Stop => return Ok(StopReason::Stopped),
-            }
-            if full {
-                return Ok(StopReason::ContextFull);
-            }
-            if enough {
-                return Ok(StopReason::Length);
-            }
-            run.push(step.id);
-            begun = ahead;
         }
     }
-
-    /// Shows the caller a token, and asks what is next.
-    fn hand_out(
-        &mut self,
-        step: &Chosen,
-        turn: &mut Turn,
-        last: bool,
-        on_token: &mut dyn FnMut(&Generated<'_>) -> Result<Next>,
-    ) -> Result<Next> {
-        let mut text = turn.detokenizer.push(&self.text, step.id);
-        if last {
-            text += &turn.detokenizer.finish(&self.text);
-        }
-        let bits = step.depths.token_bits(self.model.shape(), step.depths.tokens() - 1);
-        let (device_bytes, slices) = (self.model.allocated_bytes(), self.model.slices());
-        let faults = &self.model.take_faults();
-        on_token(&Generated { id: step.id, text: &text, bits, device_bytes, slices, faults })
-    }
-}
-
-/// What a generation has come to.
-struct Turn {
-    detokenizer: Detokenizer,
-    read: BitsRead,
-    max_new: Option<usize>,
-    generated: usize,
-    /// Once the first token is there.
-    prompt_s: Option<f64>,
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::error::as_absent;
 use crate::json;
+use crate::sampling::SamplerSettings;
 
 /// What a model's makers say about generating with it; everything is optional.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -68,6 +69,19 @@ impl GenerationDefaults {
             top_p: fields.number("top_p", "a number from 0 to 1", |p| (0.0..=1.0).contains(&p)),
             min_p: fields.number("min_p", "a number from 0 to 1", |p| (0.0..=1.0).contains(&p)),
             repeat_penalty: fields.number("repetition_penalty", "a number above 0", |r| r > 0.0),
+        }
+    }
+
+    /// The settings recommended here, and elsewhere those of [`SamplerSettings::default`].
+    pub fn sampling(&self) -> SamplerSettings {
+        let plain = SamplerSettings::default();
+        SamplerSettings {
+            temperature: self.temperature.unwrap_or(plain.temperature),
+            top_k: self.top_k.unwrap_or(plain.top_k),
+            top_p: self.top_p.unwrap_or(plain.top_p),
+            min_p: self.min_p.unwrap_or(plain.min_p),
+            repeat_penalty: self.repeat_penalty.unwrap_or(plain.repeat_penalty),
+            ..plain
         }
     }
 

@@ -14,7 +14,7 @@ mod tokenizer_file;
 pub use detokenizer::Detokenizer;
 pub use ends::is_turn_end;
 pub use generation::{GenerationDefaults, token_id};
-pub use sampler::{DrawPosition, Sampler};
+pub use sampler::{DrawPosition, Sampler, same_numbers};
 pub use template::{ChatTemplate, ChatTemplates, Message, Role};
 pub use tokenizer::{TextFiles, TextModel};
 

@@ -23,6 +23,21 @@ pub struct Sampler {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrawPosition(u128);
 
+impl Clone for Sampler {
+    /// A sampler that will take the same random numbers.
+    fn clone(&self) -> Sampler {
+        let random = same_numbers(&self.random);
+        Sampler { settings: self.settings.clone(), seed: self.seed, random, logits: Vec::new() }
+    }
+}
+
+/// A generator that will make the same numbers.
+pub fn same_numbers(random: &ChaCha12Rng) -> ChaCha12Rng {
+    let mut same = ChaCha12Rng::from_seed(random.get_seed());
+    same.set_word_pos(random.get_word_pos());
+    same
+}
+
 impl Sampler {
     /// A sampler at the start of its random numbers.
     pub fn new(settings: SamplerSettings) -> Result<Sampler> {
@@ -52,6 +67,11 @@ impl Sampler {
     /// Returns the random numbers that were taken since `position`, so that they are taken again.
     pub fn rewind(&mut self, position: DrawPosition) {
         self.random.set_word_pos(position.0);
+    }
+
+    /// Takes the random numbers from their beginning again.
+    pub fn restart(&mut self) {
+        self.random.set_word_pos(0);
     }
 
     /// The next token from its logits, one for each of the V tokens, after the tokens of `history`. Logits that are not

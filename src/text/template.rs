@@ -73,6 +73,21 @@ impl Message {
     pub fn new(role: Role, content: impl Into<String>) -> Message {
         Message { role, content: content.into() }
     }
+
+    /// What whoever set the assistant up says.
+    pub fn system(content: impl Into<String>) -> Message {
+        Message::new(Role::System, content)
+    }
+
+    /// What the person says.
+    pub fn user(content: impl Into<String>) -> Message {
+        Message::new(Role::User, content)
+    }
+
+    /// What the model said.
+    pub fn assistant(content: impl Into<String>) -> Message {
+        Message::new(Role::Assistant, content)
+    }
 }
 
 /// What a template sees as the content of a message.

@@ -223,10 +223,10 @@ fn read_folder(folder: &ModelFolder) -> Result<()> {
     }
     let text = TextModel::open(folder)?;
     speak(&text, "A text, 123 <s> \u{e9}\u{1f600}\n")?;
-    let mut model = Model::load(folder, cpu::open(), 8, &mut |_, _| ())?;
+    let model = Model::load(folder, cpu::open(), 8, &mut |_, _| ())?;
     for bits in [2.0, 8.0] {
-        model.set_plan(&PrecisionPlan::for_bits(bits, false, "fuzz")?)?;
-        model.next_logits(&[0, shape.vocab - 1, 0], 0)?;
+        let mut sequence = model.sequence(&PrecisionPlan::for_bits(bits, false, "fuzz")?)?;
+        sequence.next_logits(&[0, shape.vocab - 1, 0])?;
     }
     Ok(())
 }

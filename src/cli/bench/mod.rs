@@ -40,12 +40,12 @@ pub fn run(args: &BenchArgs) -> Done {
     }
     let copy_bandwidth = bench::copy_bandwidth(engine.as_mut())?;
     note(format_args!("{}: copies {:.1} GB/s", engine.info().name, copy_bandwidth / 1e9));
-    let mut model = load::load_onto(&args.model, engine, source.as_ref(), context)?;
+    let model = load::load_onto(&args.model, engine, source.as_ref(), context)?;
     if args.synthetic.is_some() && plans.iter().any(|plan| matches!(plan.precision, Precision::Routed(_))) {
-        bench::find_thresholds(&mut model, &args.bits)?;
+        bench::find_thresholds(&model, &args.bits)?;
     }
     let subject = Subject { name, size_bytes, copy_bandwidth, repetitions: args.repetitions };
-    let profiles = print_rows(&mut model, &subject, &plans, &tests, args)?;
+    let profiles = print_rows(&model, &subject, &plans, &tests, args)?;
     print_profiles(&profiles, args)?;
     Ok(Exit::Done)
 }
@@ -60,7 +60,7 @@ struct Subject {
 
 /// Measures every test under every plan and prints its row at once; the profiles, where they are asked for.
 fn print_rows(
-    model: &mut Model,
+    model: &Model,
     subject: &Subject,
     plans: &[PrecisionPlan],
     tests: &[Test],
@@ -71,10 +71,9 @@ fn print_rows(
     // Tokens a second of the uniform plan before, by test: what the routed one after it is compared with.
     let mut uniform: Vec<Option<f64>> = vec![None; tests.len()];
     for plan in plans {
-        model.set_plan(plan)?;
-        bench::fill(model, args.depth)?;
+        let mut sequence = bench::filled(model, plan, args.depth)?;
         for (test, uniform) in tests.iter().zip(&mut uniform) {
-            let measured = bench::measure(model, test, args.repetitions)?;
+            let measured = bench::measure(&mut sequence, test, args.repetitions)?;
             let rate = measured.tokens_per_second.mean;
             let mut row = row(model, subject, plan, test, &measured);
             if args.vs_uniform && matches!(plan.precision, Precision::Routed(_)) {
@@ -84,7 +83,7 @@ fn print_rows(
             }
             print_row(&table.row(&row), args)?;
             if args.profile {
-                let profile = bench::profile(model, test, args.repetitions)?;
+                let profile = bench::profile(&mut sequence, test, args.repetitions)?;
                 profiles.extend(profile_rows(&row, &profile));
             }
         }

@@ -20,7 +20,7 @@ use crate::eval::{
     Curve, Depths, Detail, Report, Run, Task, TaskFile, TaskReport, default_window, perplexity, plot, runs, zero_shot,
 };
 use crate::format::ModelFolder;
-use crate::model::{BitsRead, Model};
+use crate::model::{BitsRead, Sequence};
 use crate::text::TextModel;
 
 /// A report's line of JSON.
@@ -79,8 +79,8 @@ fn run_text(args: &EvalArgs, text: &Path) -> Done {
     if let Some(file) = &args.plot {
         check_folder_of(file)?;
     }
-    let reports = sweep(args, &folder, tokens, (windows, Unit::Windows), &mut |model, run, show| {
-        perplexity(model, &ids, window, Some(windows), &run.plan, &mut |done, _, so_far| {
+    let reports = sweep(args, &folder, tokens, (windows, Unit::Windows), &mut |sequence, show| {
+        perplexity(sequence, &ids, window, Some(windows), &mut |done, _, so_far| {
             show(done, format!("perplexity {so_far:.2}"))
         })
     })?;
@@ -103,8 +103,8 @@ fn run_task(args: &EvalArgs, path: &Path) -> Done {
     warn(text.warnings());
     let task = Task::encode(&file, &text, folder.shape().max_context as usize)?;
     let (context, examples) = (task.longest() as u32, task.examples());
-    sweep(args, &folder, context, (examples, Unit::Examples), &mut |model, run, show| {
-        zero_shot(model, &task, &run.plan, &mut |done, _, so_far| show(done, format!("accuracy {so_far:.4}")))
+    sweep(args, &folder, context, (examples, Unit::Examples), &mut |sequence, show| {
+        zero_shot(sequence, &task, &mut |done, _, so_far| show(done, format!("accuracy {so_far:.4}")))
     })?;
     Ok(ending())
 }
@@ -118,13 +118,13 @@ fn sweep<R: Row>(
     folder: &ModelFolder,
     context: u32,
     (total, unit): (usize, Unit),
-    measure: &mut dyn FnMut(&mut Model, &Run, Show<'_>) -> Result<R>,
+    measure: &mut dyn FnMut(&mut Sequence, Show<'_>) -> Result<R>,
 ) -> Result<Vec<(Run, R)>> {
     let routed = folder.thresholds().is_some();
     let shuffled = args.shuffle_gates || (args.plot.is_some() && routed);
     let runs = runs(&args.bits, routed, shuffled, args.plot.is_some())?;
     stop::watch();
-    let mut model = load::load(&args.model, folder, context)?;
+    let model = load::load(&args.model, folder, context)?;
     let mut reports: Vec<(Run, R)> = Vec::new();
     for run in runs {
         let seed = (run.depths == Depths::Shuffled).then_some(args.seed);
@@ -132,11 +132,12 @@ fn sweep<R: Row>(
         let report = match measured {
             Some(report) => report,
             None => {
-                model.deal_gates(seed.map(u64::from));
+                let mut sequence = model.sequence(&run.plan)?;
+                sequence.shuffle_gates(seed.map(u64::from));
                 let bar =
                     progress::bar(&format!("{} bits, {}", run.plan.bits(), run.depths.name()), total as u64, unit);
                 bar.tick();
-                let report = measure(&mut model, &run, &mut |done, figure| {
+                let report = measure(&mut sequence, &mut |done, figure| {
                     bar.set_position(done as u64);
                     bar.set_message(figure);
                     stop::flow()

@@ -1,0 +1,129 @@
+//! What most applications need of a model: open it, and start sessions.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::cancel::CancelToken;
+use crate::devices::Device;
+use crate::error::Result;
+use crate::format::ModelFolder;
+use crate::model::{CacheOptions, Model};
+use crate::power::PowerMode;
+use crate::precision::{CacheType, PrecisionPlan};
+use crate::session::Session;
+use crate::text::{SamplerSettings, TextModel};
+
+/// Tokens of a context where nothing else is asked for and the model was trained for as many.
+const CONTEXT: u32 = 4096;
+
+/// How a model is opened: [`OpenOptions::default`], and what is to be otherwise.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// The device; at first the best one.
+    pub device: Device,
+    /// Tokens of a session at most; at first 4096, or as many as the model was trained for.
+    pub context: Option<u32>,
+    /// Sessions that may be open at one time; at first one. Memory for all of their contexts is taken at once.
+    pub sessions: u32,
+    /// How keys and values of the context are stored; at first in f16.
+    pub cache_type: CacheType,
+    /// Bytes of device memory that the model may take in all. Slices are then only as deep as they fit.
+    pub memory_budget: Option<u64>,
+    /// A folder for what is found out about the device once: compiled pipelines, and which kernels are faster.
+    pub cache_dir: Option<PathBuf>,
+    /// What stops loading and all sessions.
+    pub cancel: CancelToken,
+}
+
+impl Default for OpenOptions {
+    fn default() -> OpenOptions {
+        OpenOptions {
+            device: Device::Best,
+            context: None,
+            sessions: 1,
+            cache_type: CacheType::default(),
+            memory_budget: None,
+            cache_dir: None,
+            cancel: CancelToken::new(),
+        }
+    }
+}
+
+/// A language model on a device, with its tokenizer and its chat template. Clones share it, on any threads.
+#[derive(Clone)]
+pub struct LanguageModel {
+    model: Model,
+    text: Arc<TextModel>,
+}
+
+impl LanguageModel {
+    /// Opens the model in a folder that `edge-run quantize` made, on the best device.
+    ///
+    /// Fails as [`LanguageModel::open_with`] does.
+    pub fn open(folder: impl AsRef<Path>) -> Result<LanguageModel> {
+        LanguageModel::open_with(folder, OpenOptions::default(), &mut |_, _| ())
+    }
+
+    /// Opens the model in a folder that `edge-run quantize` made. The 2-bit base is loaded; `on_bytes(done, total)`
+    /// follows it. Residual slices come as sessions' plans want them.
+    ///
+    /// Fails where a file of the folder is missing or damaged, naming it; where the device is not there or cannot hold
+    /// the model, the contexts or the budget; and where [`OpenOptions::cancel`] asks for a stop.
+    pub fn open_with(
+        folder: impl AsRef<Path>,
+        options: OpenOptions,
+        on_bytes: &mut dyn FnMut(u64, u64),
+    ) -> Result<LanguageModel> {
+        let folder = ModelFolder::open(folder.as_ref())?;
+        let text = TextModel::open(&folder)?;
+        let context = options.context.unwrap_or(CONTEXT.min(folder.shape().max_context));
+        let cache = CacheOptions { context, sequences: options.sessions, cache_type: options.cache_type };
+        let mut engine = options.device.open(options.cache_dir.as_deref())?;
+        engine.set_cancel(options.cancel);
+        let model = Model::load_base(&folder, engine, cache, options.memory_budget, on_bytes)?;
+        let measurements = options.cache_dir.map(|dir| dir.join("activations.json"));
+        model.choose_activations(measurements.as_deref())?;
+        Ok(LanguageModel { model, text: Arc::new(text) })
+    }
+
+    /// Starts a session that reads eight bits of each weight, and samples as the model's makers recommend.
+    ///
+    /// Fails where [`OpenOptions::sessions`] are open.
+    pub fn session(&self) -> Result<Session> {
+        self.session_with(PowerMode::High.plan(self.has_routers()), self.recommended_sampling())
+    }
+
+    /// Starts a session that reads what `plan` says, and samples by these settings.
+    ///
+    /// Fails where [`OpenOptions::sessions`] are open, where the plan is routed and the model has no routers, and where
+    /// a setting is out of its range.
+    pub fn session_with(&self, plan: PrecisionPlan, sampling: SamplerSettings) -> Result<Session> {
+        Session::new(&self.model, Arc::clone(&self.text), sampling, plan)
+    }
+
+    /// How the model's makers recommend to sample, where they say; the rest is as [`SamplerSettings::default`] has it.
+    pub fn recommended_sampling(&self) -> SamplerSettings {
+        self.text.defaults().sampling()
+    }
+
+    /// Whether the model has routers, so that plans of any number of bits from 2 to 8 can be followed.
+    pub fn has_routers(&self) -> bool {
+        self.model.has_routers()
+    }
+
+    /// The tokenizer and the chat template.
+    pub fn text(&self) -> &TextModel {
+        &self.text
+    }
+
+    /// The weights, for what a session does not do.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// What stops loading and all sessions.
+    pub fn cancel_token(&self) -> &CancelToken {
+        self.model.cancel_token()
+    }
+}

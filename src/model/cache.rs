@@ -1,0 +1,165 @@
+//! The key/value cache: one pool of cells, of which every sequence has a range.
+
+use std::ops::Range;
+
+use super::limits;
+use crate::engine::{Engine, Traits};
+use crate::error::{Error, Result};
+use crate::kernels::quantized_cache::{GROUP, Kept, Layout, token_bytes};
+use crate::kernels::{attention_quantized, copy_cells, rope_cache};
+use crate::precision::CacheType;
+use crate::recording::{Buffer, Recording};
+use crate::shape::LlamaShape;
+
+/// How many tokens a model's cache holds, for how many sequences, and how it stores their keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheOptions {
+    /// Tokens of one sequence at most.
+    pub context: u32,
+    /// Sequences that may be open at one time, 1 or more; memory for all of them is taken at once.
+    pub sequences: u32,
+    /// How keys and values are stored.
+    pub cache_type: CacheType,
+}
+
+impl CacheOptions {
+    /// C: the tokens of all sequences. Panics where [`CacheOptions::check`] fails.
+    pub fn cells(self) -> u32 {
+        self.context.checked_mul(self.sequences).expect("options that were checked")
+    }
+
+    /// Fails where the context is 0 or more than the model was trained for, where there is no sequence, where the
+    /// device cannot hold the cells of all sequences or attend to so long a context, and where the heads cannot be cut
+    /// into the groups of a quantized cache, or not on such a device.
+    pub fn check(self, shape: &LlamaShape, traits: Traits) -> Result<()> {
+        let CacheOptions { context, sequences, cache_type } = self;
+        if context == 0 || context > shape.max_context {
+            return Err(Error::argument("context", format!("1 to {} tokens", shape.max_context), context));
+        }
+        if sequences == 0 || context.checked_mul(sequences).is_none() {
+            return Err(Error::argument("sequences", format!("1 to {}", u32::MAX / context), sequences));
+        }
+        limits::check_context(self, shape, traits)?;
+        let Some(layout) = Layout::of(cache_type, shape.head_dim) else { return Ok(()) };
+        if !shape.head_dim.is_multiple_of(GROUP as u32) {
+            let expected = format!("f16 for a model whose heads have no multiple of {GROUP} dimensions");
+            return Err(Error::argument("--cache-type", expected, format!("{cache_type} for {}", shape.head_dim)));
+        }
+        // What computes without subgroups runs the kernels' references.
+        if traits.packed_dot && traits.subgroup > 1 && !attention_quantized::fits(traits, layout) {
+            let (needs, has) = (attention_quantized::least_subgroup(layout), traits.subgroup);
+            let expected = format!("f16 for heads of {} on a device with subgroups of {has}", shape.head_dim);
+            return Err(Error::argument("--cache-type", expected, format!("{cache_type}, which needs {needs}")));
+        }
+        Ok(())
+    }
+}
+
+impl From<u32> for CacheOptions {
+    /// One sequence of so many tokens, in f16.
+    fn from(context: u32) -> CacheOptions {
+        CacheOptions { context, sequences: 1, cache_type: CacheType::default() }
+    }
+}
+
+/// Keys and values of every layer, the tokens they are of, and the rotary table.
+pub struct Cache {
+    /// The sizes.
+    pub options: CacheOptions,
+    /// First layer to last.
+    pub layers: Vec<LayerCache>,
+    /// The token of every cell, `[C]` u32.
+    pub tokens: Buffer,
+    /// Cosine and sine for every position of a sequence, [context, A/2, 2] f32.
+    pub turns: Buffer,
+    kv_heads: u32,
+}
+
+/// Keys and values of one layer.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerCache {
+    /// [K, C, A] f16. All layers of a quantized cache share these: they hold what a step itself makes, and what it
+    /// reads of earlier tokens where its kernels read f16.
+    pub keys: Buffer,
+    /// [K, C, A] f16, as the keys.
+    pub values: Buffer,
+    /// The codes of a quantized cache.
+    pub kept: Option<Kept>,
+}
+
+impl Cache {
+    /// An empty cache, as options say that were checked. Fails where the device has no room.
+    pub fn new(shape: &LlamaShape, engine: &mut dyn Engine, options: CacheOptions) -> Result<Cache> {
+        Cache::create(shape, engine, options).map_err(|error| match error {
+            Error::Device { device, message } => {
+                let context = options.cells();
+                let bytes = u64::from(shape.layers) * u64::from(context) * token_bytes(options.cache_type, shape);
+                Error::NoRoomForContext { device, context, bytes, message }
+            }
+            other => other,
+        })
+    }
+
+    fn create(shape: &LlamaShape, engine: &mut dyn Engine, options: CacheOptions) -> Result<Cache> {
+        let cells = u64::from(options.cells());
+        let layout = Layout::of(options.cache_type, shape.head_dim);
+        let bytes = u64::from(shape.kv_dim()) * cells * 2;
+        let turns = engine.create("turns", u64::from(options.context) * u64::from(shape.head_dim) * 4)?;
+        write_turns(shape, engine, turns)?;
+        let tokens = engine.create("tokens of the cache", cells * 4)?;
+        let halves = |engine: &mut dyn Engine| -> Result<LayerCache> {
+            Ok(LayerCache { keys: engine.create("keys", bytes)?, values: engine.create("values", bytes)?, kept: None })
+        };
+        let layers = match layout {
+            None => (0..shape.layers).map(|_| halves(engine)).collect::<Result<_>>()?,
+            Some(layout) => {
+                let shared = halves(engine)?;
+                let bytes = cells * token_bytes(options.cache_type, shape);
+                let layer = |_| {
+                    let rows = engine.create("keys and values", bytes)?.all();
+                    Ok(LayerCache { kept: Some(Kept { rows, layout }), ..shared })
+                };
+                (0..shape.layers).map(layer).collect::<Result<_>>()?
+            }
+        };
+        Ok(Cache { options, layers, tokens, turns, kv_heads: shape.kv_heads })
+    }
+
+    /// The cells of a slot.
+    pub fn cells(&self, slot: u32) -> Range<u32> {
+        let first = slot * self.options.context;
+        first..first + self.options.context
+    }
+
+    /// What copies the first `count` tokens of one slot to another, all that later steps read of them.
+    pub fn copy(&self, from: u32, to: u32, count: u32) -> Recording {
+        let mut recording = Recording::new();
+        let cells = self.options.cells();
+        let (from, to) = (self.cells(from).start, self.cells(to).start);
+        let mut copy = |buffer: Buffer, heads: u32| {
+            let words = (buffer.bytes() / 4 / u64::from(cells) / u64::from(heads)) as u32;
+            copy_cells::record(&mut recording, buffer.all(), copy_cells::CellCopy { heads, cells, words, from, to, count });
+        };
+        copy(self.tokens, 1);
+        for layer in &self.layers {
+            match layer.kept {
+                Some(kept) => copy(kept.rows.buffer, self.kv_heads),
+                None => [layer.keys, layer.values].into_iter().for_each(|buffer| copy(buffer, self.kv_heads)),
+            }
+        }
+        recording
+    }
+}
+
+/// Fills the rotary table, a piece after the other, as all of it may be large.
+fn write_turns(shape: &LlamaShape, engine: &mut dyn Engine, turns: Buffer) -> Result<()> {
+    const PIECE: u64 = 1 << 14;
+    let row = u64::from(shape.head_dim) * 4;
+    let context = turns.bytes() / row;
+    for first in (0..context).step_by(PIECE as usize) {
+        let end = (first + PIECE).min(context);
+        let piece = rope_cache::turns(shape, first as u32..end as u32);
+        engine.upload(turns.span(first * row, (end - first) * row), bytemuck::cast_slice(&piece))?;
+    }
+    Ok(())
+}

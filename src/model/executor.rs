@@ -1,0 +1,270 @@
+//! What runs the steps of all sequences of a model: engine, weights, cache, and the recordings made so far.
+
+use std::collections::HashMap;
+
+use super::cache::{Cache, CacheOptions};
+use super::inputs::{DepthLimits, Inputs, STEP_TOKENS, default_step_tokens};
+use super::{TokenDepths, Trial, WeightSource, activations, limits, llama, weights};
+use crate::cancel::CancelToken;
+use crate::engine::{Engine, KernelTime, Traits};
+use crate::error::{Error, Result};
+use crate::kernels::attention::Reach;
+use crate::kernels::rows::Row;
+use crate::precision::{Depth, Precision, PrecisionPlan};
+use crate::recording::{Prepared, Recording, Ticket};
+use crate::residency::Residency;
+use crate::routing::Thresholds;
+use crate::sampling::Choice;
+use crate::shape::LlamaShape;
+
+/// Runs steps, one at a time. Sequences share it behind a lock.
+pub(super) struct Executor {
+    pub engine: Box<dyn Engine>,
+    pub shape: LlamaShape,
+    pub weights: weights::Weights,
+    pub cache: Cache,
+    pub inputs: Inputs,
+    /// The routers' table from average bits to the threshold, where the model has routers.
+    pub thresholds: Option<Thresholds>,
+    /// The slices that come and go; without it, all are there.
+    pub residency: Option<Residency>,
+    /// An entry for each sequence that may be open.
+    pub slots: Vec<Option<Slot>>,
+    pub prepared: HashMap<StepClass, Prepared>,
+    /// Tokens of a step at most.
+    pub step_tokens: u32,
+    /// Whether the products of a single token are of int8s.
+    pub packs: bool,
+    /// The measurement by which that was chosen.
+    pub trial: Option<Trial>,
+}
+
+/// What is known of an open sequence.
+pub(super) struct Slot {
+    pub plan: PrecisionPlan,
+    pub limits: DepthLimits,
+}
+
+/// What a step does beside filling the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum StepKind {
+    /// Nothing.
+    Fill,
+    /// It reads back the last token's logits.
+    NextLogits,
+    /// It samples the token that follows the last one.
+    NextToken,
+    /// It scores the token that follows each one.
+    Score,
+}
+
+/// All that a recording depends on, beside the model. Whose tokens they are is in the step's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct StepClass {
+    pub kind: StepKind,
+    pub tokens: u32,
+    pub routed: bool,
+    pub reach: Reach,
+}
+
+impl StepClass {
+    /// Whether a recording of this class takes the place of the other one's: they differ in the number of tokens only,
+    /// and both have many.
+    fn replaces(self, other: &StepClass) -> bool {
+        self.tokens > 1 && other.tokens > 1 && self == StepClass { tokens: self.tokens, ..*other }
+    }
+}
+
+/// The numbers that a step reads back, if any, and what it read of the weights for each token.
+pub(super) type StepResults = (Option<Vec<f32>>, TokenDepths);
+
+impl Executor {
+    /// Loads as many slices of every weight, and all that is in no slice, and makes an empty cache.
+    pub fn load(
+        source: &dyn WeightSource,
+        mut engine: Box<dyn Engine>,
+        options: CacheOptions,
+        slices: usize,
+        on_bytes: &mut dyn FnMut(u64, u64),
+    ) -> Result<Executor> {
+        let shape = source.shape().clone();
+        let traits = engine.traits();
+        options.check(&shape, traits)?;
+        let packs = activations::untried(traits, &shape)?;
+        limits::check_tensors(&shape, source.group_size(), engine.info(), traits)?;
+        let step_tokens = limits::step_tokens(default_step_tokens(traits), &shape, traits);
+        let weights = weights::load(source, engine.as_mut(), slices, on_bytes).map_err(|e| e.within("loading"))?;
+        let cache = Cache::new(&shape, engine.as_mut(), options)?;
+        let inputs = Inputs::new(&shape, engine.as_mut(), options.sequences)?;
+        Ok(Executor {
+            engine,
+            shape,
+            weights,
+            cache,
+            inputs,
+            thresholds: source.thresholds().cloned(),
+            residency: None,
+            slots: (0..options.sequences).map(|_| None).collect(),
+            prepared: HashMap::new(),
+            step_tokens,
+            packs,
+            trial: None,
+        })
+    }
+
+    pub fn traits(&self) -> Traits {
+        self.engine.traits()
+    }
+
+    /// Takes a free slot for a sequence. Fails where all are taken, and as [`Executor::set_plan`].
+    pub fn open(&mut self, plan: &PrecisionPlan) -> Result<u32> {
+        let Some(slot) = self.slots.iter().position(Option::is_none) else {
+            let most = self.slots.len();
+            return Err(Error::argument("sequences", format!("at most {most} open at one time"), most + 1));
+        };
+        self.set_plan(slot as u32, plan)?;
+        Ok(slot as u32)
+    }
+
+    /// Frees a slot. What is resident stays, for the next sequence, unless others want less.
+    pub fn close(&mut self, slot: u32) {
+        self.slots[slot as usize] = None;
+        self.want();
+    }
+
+    /// What a slot's sequence reads of the weights from its next step on.
+    ///
+    /// Fails where the plan is routed and the model has no routers; the plan before then stands.
+    pub fn set_plan(&mut self, slot: u32, plan: &PrecisionPlan) -> Result<()> {
+        if let (Precision::Routed(bits), None) = (plan.precision, &self.thresholds) {
+            return Err(Error::argument("bits", "2, 4, 6 or 8 for a model without routers", bits));
+        }
+        let limits = DepthLimits { embed: Depth::FULL, head: Depth::FULL, layers: Vec::new() };
+        self.slots[slot as usize] = Some(Slot { plan: plan.clone(), limits });
+        self.want();
+        self.limit(slot);
+        Ok(())
+    }
+
+    /// The plan of a slot.
+    pub fn slot(&self, slot: u32) -> &Slot {
+        self.slots[slot as usize].as_ref().expect("a sequence is open as long as it is there")
+    }
+
+    pub fn is_routed(&self, slot: u32) -> bool {
+        matches!(self.slot(slot).plan.precision, Precision::Routed(_))
+    }
+
+    /// Begins a step of one sequence's rows, keeping what was prepared for it if its like will come again; on GPUs,
+    /// whose work space stays with a pool anyway, for the last length of a kind too.
+    pub fn submit(&mut self, kind: StepKind, rows: Vec<Row>, cancel: &CancelToken) -> Result<Ticket> {
+        self.engine.set_cancel(cancel.clone());
+        let class = self.write(kind, rows);
+        let mut prepared = match self.prepared.remove(&class) {
+            Some(prepared) => prepared,
+            None => {
+                // First, as work space is reckoned for one length.
+                self.prepared.retain(|other, _| !class.replaces(other));
+                self.engine.prepare(self.record(class))?
+            }
+        };
+        let ticket = self.engine.submit(&mut prepared);
+        if class.tokens == 1 || class.tokens == self.step_tokens || !self.traits().software {
+            self.prepared.insert(class, prepared);
+        }
+        ticket
+    }
+
+    /// Writes what a step of one sequence's rows reads; the class of its recording.
+    pub fn write(&mut self, kind: StepKind, mut rows: Vec<Row>) -> StepClass {
+        let (tokens, first) = (rows.len() as u32, rows[0]);
+        debug_assert!(rows.iter().zip(0..).all(|(row, at)| row.slot == first.slot && row.position == first.position + at));
+        let routed = self.is_routed(first.slot);
+        let slot = self.slots[first.slot as usize].as_ref().expect("a sequence is open as long as it is there");
+        let engine = self.engine.as_mut();
+        rows.iter_mut().for_each(|row| row.embed_depth = slot.limits.embed.slices() as u32);
+        self.inputs.write_rows(engine, &rows);
+        if routed {
+            self.inputs.leave_depths_to_routers();
+        } else {
+            self.inputs.write_uniform(engine, &slot.limits, tokens);
+        }
+        self.inputs.write_head(engine, slot.limits.head);
+        // Processor cores have one kernel, however far back the tokens look.
+        let reach = if engine.traits().software { Reach::Any } else { Reach::of(tokens, first.position) };
+        StepClass { kind, tokens, routed, reach }
+    }
+
+    /// Waits for a step: what it reads back, if anything, and its depths.
+    pub fn finish(&mut self, tokens: u32, ticket: Ticket, cancel: &CancelToken) -> Result<(Option<Vec<u8>>, TokenDepths)> {
+        self.engine.set_cancel(cancel.clone());
+        let mut results = self.engine.finish(ticket)?;
+        let depths = results.pop().expect("every step reads back its depths, last");
+        Ok((results.pop(), self.inputs.token_depths(tokens, &depths)))
+    }
+
+    /// Submits and finishes a step: its numbers, where it reads any back, and its depths.
+    pub fn run(&mut self, kind: StepKind, rows: Vec<Row>, cancel: &CancelToken) -> Result<StepResults> {
+        let tokens = rows.len() as u32;
+        let ticket = self.submit(kind, rows, cancel)?;
+        let (numbers, depths) = self.finish(tokens, ticket, cancel)?;
+        Ok((numbers.map(|bytes| bytemuck::pod_collect_to_vec(&bytes)), depths))
+    }
+
+    /// Begins a step that samples the token after its last row.
+    pub fn sample(&mut self, rows: Vec<Row>, choice: &Choice, cancel: &CancelToken) -> Result<Ticket> {
+        self.inputs.write_choice(self.engine.as_mut(), choice);
+        self.submit(StepKind::NextToken, rows, cancel)
+    }
+
+    /// Runs a step that scores the `targets` that follow its rows.
+    pub fn score(&mut self, rows: Vec<Row>, targets: &[u32], cancel: &CancelToken) -> Result<StepResults> {
+        self.inputs.write_targets(self.engine.as_mut(), targets);
+        self.run(StepKind::Score, rows, cancel)
+    }
+
+    /// Runs a step kernel by kernel, and tells when each one ran.
+    pub fn profile(
+        &mut self,
+        kind: StepKind,
+        rows: Vec<Row>,
+        choice: &Choice,
+        cancel: &CancelToken,
+    ) -> Result<Vec<KernelTime>> {
+        assert!(rows.len() <= STEP_TOKENS as usize, "one step is profiled");
+        self.engine.set_cancel(cancel.clone());
+        self.inputs.write_choice(self.engine.as_mut(), choice);
+        let class = self.write(kind, rows);
+        let mut prepared = self.engine.prepare(self.record(class))?;
+        self.engine.profile(&mut prepared)
+    }
+
+    /// Copies the first `count` tokens of a slot to another one.
+    pub fn copy(&mut self, from: u32, to: u32, count: u32, cancel: &CancelToken) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        self.engine.set_cancel(cancel.clone());
+        let mut prepared = self.engine.prepare(self.cache.copy(from, to, count))?;
+        self.engine.run(&mut prepared).map(|_| ())
+    }
+
+    pub fn record(&self, class: StepClass) -> Recording {
+        let llama = llama::Llama {
+            shape: &self.shape,
+            traits: self.traits(),
+            weights: &self.weights,
+            cache: &self.cache,
+            inputs: &self.inputs,
+            routed: class.routed,
+            packs: self.packs,
+            reach: class.reach,
+        };
+        match class.kind {
+            StepKind::Fill => llama.fill(class.tokens),
+            StepKind::NextLogits => llama.next_logits(class.tokens),
+            StepKind::NextToken => llama.next_token(class.tokens),
+            StepKind::Score => llama.score(class.tokens),
+        }
+    }
+}

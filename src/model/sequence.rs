@@ -1,0 +1,358 @@
+//! A sequence of tokens on a model: its part of the cache, its plan, and the draws of its tokens.
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha12Rng;
+use rand::seq::SliceRandom;
+
+use super::executor::StepKind;
+use super::{Model, TokenDepths};
+use crate::cancel::CancelToken;
+use crate::engine::KernelTime;
+use crate::error::{Error, Result};
+use crate::kernels::rows::Row;
+use crate::kernels::sample_token::Sampled;
+use crate::precision::{Precision, PrecisionPlan};
+use crate::recording::Ticket;
+use crate::sampling::SamplerSettings;
+use crate::text::{DrawPosition, Sampler, same_numbers};
+
+/// A sequence of tokens on a [`Model`]: its cells of the cache, its precision plan, and the random numbers that its
+/// tokens are drawn with.
+///
+/// Any number of sequences, up to [`Model::sequences`], are open on one model at one time, on any threads. What one of
+/// them does changes nothing that another one computes. Dropping a sequence frees its cells.
+pub struct Sequence {
+    model: Model,
+    slot: u32,
+    /// The tokens that have run.
+    tokens: Vec<u32>,
+    /// The token that the last step sampled, where it has not run yet.
+    sampled: Option<u32>,
+    plan: PrecisionPlan,
+    sampler: Sampler,
+    /// Where gates are shuffled.
+    shuffle: Option<ChaCha12Rng>,
+    cancel: CancelToken,
+}
+
+/// A step under way that samples a token. One that is dropped runs all the same, and nobody is told what it sampled;
+/// [`Sequence::discard`] also takes its random number back.
+pub struct PendingStep {
+    ticket: Ticket,
+    /// The tokens that it runs; none where it runs the one that the step before it samples.
+    ids: Vec<u32>,
+    /// Tokens of its last part.
+    last: u32,
+    /// Its sequence's tokens when it is done.
+    end: usize,
+    /// What its parts before the last one read.
+    depths: Vec<TokenDepths>,
+    draw: DrawPosition,
+}
+
+/// What a [`PendingStep`] sampled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampledToken {
+    /// The token that follows.
+    pub id: u32,
+    /// What was read for each token run.
+    pub depths: TokenDepths,
+}
+
+/// What [`Sequence::next_logits`] found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NextLogits {
+    /// Logits of what follows the last token, `[V]`.
+    pub logits: Vec<f32>,
+    /// What was read for each token run.
+    pub depths: TokenDepths,
+}
+
+impl Sequence {
+    pub(super) fn open(model: &Model, plan: &PrecisionPlan) -> Result<Sequence> {
+        let sampler = Sampler::new(SamplerSettings::default())?;
+        let slot = model.executor().open(plan)?;
+        let (model, cancel) = (model.clone(), model.cancel_token().child());
+        let (tokens, plan) = (Vec::new(), plan.clone());
+        Ok(Sequence { model, slot, tokens, sampled: None, plan, sampler, shuffle: None, cancel })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The tokens that have run, and whose keys and values are in the cache.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// The token that was sampled last, where it has not run yet.
+    pub fn sampled(&self) -> Option<u32> {
+        self.sampled
+    }
+
+    /// What is read of the weights.
+    pub fn plan(&self) -> &PrecisionPlan {
+        &self.plan
+    }
+
+    /// Sets what is read of the weights from the next step on; the cache stays as it is.
+    ///
+    /// Fails where the plan is routed and the model has no routers; the plan before then stands.
+    pub fn set_plan(&mut self, plan: &PrecisionPlan) -> Result<()> {
+        self.model.executor().set_plan(self.slot, plan)?;
+        self.plan = plan.clone();
+        Ok(())
+    }
+
+    /// Sets how tokens are sampled from the next step on, with random numbers from their beginning. Fails where a
+    /// setting is out of its range.
+    pub fn set_sampler(&mut self, settings: SamplerSettings) -> Result<()> {
+        self.sampler = Sampler::new(settings)?;
+        Ok(())
+    }
+
+    /// The seed of the draws, to repeat them.
+    pub fn seed(&self) -> u32 {
+        self.sampler.seed()
+    }
+
+    /// What stops this sequence's work: another thread that holds a clone may ask for a stop at any time. Steps that are
+    /// under way or begun while a stop is asked for fail with [`Error::Stopped`]; the tokens that had run stand. It is a
+    /// child of [`Model::cancel_token`], which stops all sequences.
+    pub fn cancel_token(&self) -> &CancelToken {
+        &self.cancel
+    }
+
+    /// Waits for slices as [`Model::settle`] does, unless this sequence's token asks for a stop.
+    pub fn settle(&self, patience: Option<std::time::Duration>) -> Result<()> {
+        self.model.settle_unless(&self.cancel, patience)
+    }
+
+    /// Forgets all tokens but the first `length`; the rest of a shorter sequence is not there to forget.
+    pub fn truncate(&mut self, length: usize) {
+        self.tokens.truncate(length);
+        self.sampled = None;
+    }
+
+    /// Forgets all tokens, and takes the random numbers from their beginning again.
+    pub fn reset(&mut self) {
+        self.truncate(0);
+        self.sampler.restart();
+    }
+
+    /// A second sequence with the same tokens, plan and random numbers to come, whose keys and values are copied on the
+    /// device.
+    ///
+    /// Fails where no more sequences may be open, and where the device fails.
+    pub fn fork(&self) -> Result<Sequence> {
+        let mut fork = Sequence::open(&self.model, &self.plan)?;
+        self.model.executor().copy(self.slot, fork.slot, self.tokens.len() as u32, &self.cancel)?;
+        fork.tokens.clone_from(&self.tokens);
+        fork.sampled = self.sampled;
+        fork.sampler = self.sampler.clone();
+        fork.shuffle = self.shuffle.as_ref().map(same_numbers);
+        Ok(fork)
+    }
+
+    /// With a seed, every step gives the depths that its routers choose to its tokens in a random order: one
+    /// permutation a step, the same at all sites. Without one, each token keeps its own, as at first.
+    ///
+    /// What a token then reads says nothing about it, at the same cost: a control for what routing is worth.
+    pub fn shuffle_gates(&mut self, seed: Option<u64>) {
+        self.shuffle = seed.map(ChaCha12Rng::seed_from_u64);
+    }
+
+    /// Runs tokens after those that have run, and fills the cache with them.
+    ///
+    /// Fails where there is none, where one is not in the vocabulary, where they leave the context, and where the
+    /// device fails; the sequence is then as it was.
+    pub fn fill(&mut self, ids: &[u32]) -> Result<TokenDepths> {
+        self.check(ids)?;
+        let depths = self.run_parts(StepKind::Fill, ids)?;
+        Ok(TokenDepths::concat(&depths))
+    }
+
+    /// Runs tokens after those that have run, and returns the logits of what follows. Fails as [`Sequence::fill`] does.
+    pub fn next_logits(&mut self, ids: &[u32]) -> Result<NextLogits> {
+        self.check(ids)?;
+        let (first, last) = self.split(ids);
+        let begin = self.tokens.len();
+        let run = |sequence: &mut Sequence| {
+            let mut depths = if first.is_empty() { Vec::new() } else { sequence.run_parts(StepKind::Fill, first)? };
+            let rows = sequence.rows(last, sequence.tokens.len());
+            let (logits, read) = sequence.model.executor().run(StepKind::NextLogits, rows, &sequence.cancel)?;
+            depths.push(read);
+            Ok(NextLogits { logits: logits.unwrap_or_default(), depths: TokenDepths::concat(&depths) })
+        };
+        let found = run(self);
+        match &found {
+            Ok(_) => self.advance(last),
+            Err(_) => self.tokens.truncate(begin),
+        }
+        found
+    }
+
+    /// Begins to run tokens after those that have run, and to sample the token that follows. At most the last
+    /// [`Model::step_tokens`] of them still run when it returns. The tokens count as run once [`Sequence::finish`]
+    /// returns.
+    ///
+    /// Fails as [`Sequence::fill`] does; the random number is then not taken.
+    pub fn begin(&mut self, ids: &[u32]) -> Result<PendingStep> {
+        self.check(ids)?;
+        let (first, last) = self.split(ids);
+        let begin = self.tokens.len();
+        let depths = if first.is_empty() { Ok(Vec::new()) } else { self.run_parts(StepKind::Fill, first) };
+        let rows = self.rows(last, self.tokens.len());
+        self.tokens.truncate(begin);
+        self.submit(rows, ids.to_vec(), depths?, begin + ids.len())
+    }
+
+    /// Begins to run the token that `step` samples, which need not be over, and to sample the one that follows. `step`
+    /// is to be finished first.
+    ///
+    /// Fails where the context is full, and where the device fails.
+    pub fn begin_after(&mut self, step: &PendingStep) -> Result<PendingStep> {
+        // Any token of the vocabulary will do for the check. A step that could not sample leaves none, which this one
+        // embeds as nothing in particular; finishing the step before tells of it.
+        self.check_fits(step.end, 1)?;
+        let rows = self.rows(&[Row::SAMPLED], step.end);
+        self.submit(rows, Vec::new(), Vec::new(), step.end + 1)
+    }
+
+    /// Waits for a step, whose tokens then have run.
+    ///
+    /// Fails where no logit is a finite number, where it was stopped, and where the device fails; the sequence is then
+    /// as it was before the step, its random numbers included, and what was begun after it does not count.
+    pub fn finish(&mut self, step: PendingStep) -> Result<SampledToken> {
+        let draw = step.draw;
+        let found = self.wait(step);
+        if found.is_err() {
+            self.sampler.rewind(draw);
+        }
+        found
+    }
+
+    /// Drops a step whose token is not wanted, and takes its random number back. The last of several comes first.
+    pub fn discard(&mut self, step: PendingStep) {
+        self.sampler.rewind(step.draw);
+    }
+
+    /// Runs a step as [`Sequence::next_logits`] does, or as [`Sequence::begin`] where it `samples`, and tells when each
+    /// kernel ran. The tokens do not count as run.
+    ///
+    /// Fails as these do, and where the device cannot tell; panics where it would take several steps.
+    pub fn profile(&mut self, ids: &[u32], samples: bool) -> Result<Vec<KernelTime>> {
+        self.check(ids)?;
+        let kind = if samples { StepKind::NextToken } else { StepKind::NextLogits };
+        let rows = self.rows(ids, self.tokens.len());
+        let choice = self.sampler.choice();
+        self.model.executor().profile(kind, rows, &choice, &self.cancel)
+    }
+
+    /// Fails where the tokens cannot run after those that have.
+    pub(super) fn check(&self, ids: &[u32]) -> Result<()> {
+        let vocab = self.model.shape().vocab;
+        if ids.is_empty() {
+            return Err(Error::argument("tokens", "at least one", 0));
+        }
+        if let Some(id) = ids.iter().find(|id| **id >= vocab) {
+            return Err(Error::argument("token id", format!("below {vocab}"), id));
+        }
+        self.check_fits(self.tokens.len(), ids.len())
+    }
+
+    fn check_fits(&self, before: usize, more: usize) -> Result<()> {
+        let (tokens, context) = (before + more, self.model.context() as usize);
+        if tokens > context {
+            return Err(Error::PromptTooLong { tokens, context, trained: self.model.shape().max_context as usize });
+        }
+        Ok(())
+    }
+
+    /// The tokens of whole steps, and those of the last one.
+    fn split<'a>(&self, ids: &'a [u32]) -> (&'a [u32], &'a [u32]) {
+        let step = self.model.step_tokens() as usize;
+        ids.split_at((ids.len() - 1) / step * step)
+    }
+
+    /// Runs tokens in steps that read back no more than their depths.
+    fn run_parts(&mut self, kind: StepKind, ids: &[u32]) -> Result<Vec<TokenDepths>> {
+        let (begin, step) = (self.tokens.len(), self.model.step_tokens() as usize);
+        let mut depths = Vec::new();
+        for ids in ids.chunks(step) {
+            let rows = self.rows(ids, self.tokens.len());
+            // Between two steps, other sequences have their turn.
+            let run = self.model.executor().run(kind, rows, &self.cancel);
+            match run {
+                Ok((_, read)) => depths.push(read),
+                Err(error) => {
+                    self.tokens.truncate(begin);
+                    return Err(error);
+                }
+            }
+            self.advance(ids);
+        }
+        Ok(depths)
+    }
+
+    pub(super) fn advance(&mut self, ids: &[u32]) {
+        self.tokens.extend_from_slice(ids);
+        self.sampled = None;
+    }
+
+    /// What the kernels read of a step of these tokens, from `position` on.
+    pub(super) fn rows(&mut self, ids: &[u32], position: usize) -> Vec<Row> {
+        let mut depth_rows: Vec<u32> = (0..ids.len() as u32).collect();
+        if let (Precision::Routed(_), Some(random)) = (self.plan.precision, &mut self.shuffle) {
+            depth_rows.shuffle(random);
+        }
+        let (slot, first_cell) = (self.slot, self.slot * self.model.context());
+        let row = |(at, token): (usize, &u32)| Row {
+            token: *token,
+            position: (position + at) as u32,
+            first_cell,
+            slot,
+            depth_row: depth_rows[at],
+            embed_depth: 0,
+        };
+        ids.iter().enumerate().map(row).collect()
+    }
+
+    fn submit(&mut self, rows: Vec<Row>, ids: Vec<u32>, depths: Vec<TokenDepths>, end: usize) -> Result<PendingStep> {
+        let draw = self.sampler.position();
+        let choice = self.sampler.choice();
+        let last = rows.len() as u32;
+        match self.model.executor().sample(rows, &choice, &self.cancel) {
+            Ok(ticket) => Ok(PendingStep { ticket, ids, last, end, depths, draw }),
+            Err(error) => {
+                self.sampler.rewind(draw);
+                Err(error)
+            }
+        }
+    }
+
+    fn wait(&mut self, step: PendingStep) -> Result<SampledToken> {
+        let PendingStep { ticket, ids, last, end, mut depths, .. } = step;
+        let (sampled, read) = self.model.executor().finish(last, ticket, &self.cancel)?;
+        depths.push(read);
+        let sampled = sampled.expect("the step reads back what it sampled");
+        let sampled: Vec<Sampled> = bytemuck::pod_collect_to_vec(&sampled);
+        let sampled = sampled[self.slot as usize];
+        if !sampled.is_sound() {
+            return Err(self.model.no_numbers(end));
+        }
+        let ids = if ids.is_empty() { self.sampled.into_iter().collect() } else { ids };
+        self.advance(&ids);
+        assert_eq!(self.tokens.len(), end, "steps are finished in the order in which they were begun");
+        self.sampled = Some(sampled.id);
+        Ok(SampledToken { id: sampled.id, depths: TokenDepths::concat(&depths) })
+    }
+}
+
+impl Drop for Sequence {
+    fn drop(&mut self) {
+        self.model.executor().close(self.slot);
+    }
+}
