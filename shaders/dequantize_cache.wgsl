@@ -1,4 +1,4 @@
-// What shaders/quantize_cache.wgsl kept of the positions before a step's first one, as f16 again; an invocation takes
+// The rows of shaders/quantize_cache.wgsl for the positions before a step's first one, as f16 again; an invocation takes
 // groups of a key and a value, one after the other. positions: [T]; rows: [K, C, ROW_VEC4S]; keys, values:
 // [K, C, A/8] vec4s of eight f16.
 #import quantized_cache
@@ -17,7 +17,7 @@ var<immediate> params: Params;
 @group(0) @binding(2) var<storage, read_write> keys: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> values: array<vec4<u32>>;
 
-fn halves(a: vec4<f32>, b: vec4<f32>) -> vec4<u32> {
+fn to_f16(a: vec4<f32>, b: vec4<f32>) -> vec4<u32> {
     return vec4<u32>(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy), pack2x16float(b.zw));
 }
 
@@ -28,7 +28,7 @@ fn group_in(row: u32, group: u32, bits: u32, of_value: bool, scale: f32) -> Grou
     let sign = vec4<u32>(select(0u, 0x80808080u, bits == 8u && !of_value));
     let middle = all_of(1024.0 + middle_of(bits));
     let first = (sixteen_numbers(bytes.first ^ sign) - middle) * scale;
-    return turned(Group(first, (sixteen_numbers(bytes.second ^ sign) - middle) * scale));
+    return hadamard(Group(first, (sixteen_numbers(bytes.second ^ sign) - middle) * scale));
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -43,13 +43,13 @@ fn main(@builtin(global_invocation_id) global: vec3<u32>) {
         let key = group_in(row, group, KEY_BITS, false, scales.x);
         let value = group_in(row, group, VALUE_BITS, true, scales.y);
         let to = (at * GROUPS + group) * 4u;
-        keys[to] = halves(key.first[0], key.first[1]);
-        keys[to + 1u] = halves(key.first[2], key.first[3]);
-        keys[to + 2u] = halves(key.second[0], key.second[1]);
-        keys[to + 3u] = halves(key.second[2], key.second[3]);
-        values[to] = halves(value.first[0], value.first[1]);
-        values[to + 1u] = halves(value.first[2], value.first[3]);
-        values[to + 2u] = halves(value.second[0], value.second[1]);
-        values[to + 3u] = halves(value.second[2], value.second[3]);
+        keys[to] = to_f16(key.first[0], key.first[1]);
+        keys[to + 1u] = to_f16(key.first[2], key.first[3]);
+        keys[to + 2u] = to_f16(key.second[0], key.second[1]);
+        keys[to + 3u] = to_f16(key.second[2], key.second[3]);
+        values[to] = to_f16(value.first[0], value.first[1]);
+        values[to + 1u] = to_f16(value.first[2], value.first[3]);
+        values[to + 2u] = to_f16(value.second[0], value.second[1]);
+        values[to + 3u] = to_f16(value.second[2], value.second[3]);
     }
 }

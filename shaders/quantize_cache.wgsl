@@ -1,4 +1,4 @@
-// Keeps the keys and values of a step's tokens in few bits: an invocation takes a group of a token's key and of its
+// Quantizes the keys and values of a step's tokens to few bits: an invocation takes a group of a token's key and of its
 // value. positions: [T]; keys, values: [K, C, A/8] vec4s of eight f16; rows: [K, C, ROW_VEC4S].
 #import quantized_cache
 
@@ -16,7 +16,7 @@ var<immediate> params: Params;
 @group(0) @binding(2) var<storage, read> values: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> rows: array<vec4<u32>>;
 
-fn keep_codes(at: u32, codes: Codes, bits: u32) {
+fn write_codes(at: u32, codes: Codes, bits: u32) {
     rows[at] = codes.first;
     if bits == 8u {
         rows[at + 1u] = codes.second;
@@ -36,9 +36,9 @@ fn main(@builtin(global_invocation_id) global: vec3<u32>) {
     let row = at * ROW_VEC4S;
     let key = group_of(keys[first], keys[first + 1u], keys[first + 2u], keys[first + 3u]);
     let value = group_of(values[first], values[first + 1u], values[first + 2u], values[first + 3u]);
-    let key_codes = quantized(turned(key), KEY_BITS, false);
-    let value_codes = quantized(turned(value), VALUE_BITS, true);
+    let key_codes = quantized(hadamard(key), KEY_BITS, false);
+    let value_codes = quantized(hadamard(value), VALUE_BITS, true);
     rows[row + group / 4u][group % 4u] = pack2x16float(vec2<f32>(key_codes.scale, value_codes.scale));
-    keep_codes(codes_at(row, group, false), key_codes, KEY_BITS);
-    keep_codes(codes_at(row, group, true), value_codes, VALUE_BITS);
+    write_codes(codes_at(row, group, false), key_codes, KEY_BITS);
+    write_codes(codes_at(row, group, true), value_codes, VALUE_BITS);
 }

@@ -15,13 +15,13 @@ var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> qkv: array<f32>;
 @group(0) @binding(1) var<storage, read> positions: array<u32>;
 // [C, A/2] of (cos, sin).
-@group(0) @binding(2) var<storage, read> turns: array<vec2<f32>>;
+@group(0) @binding(2) var<storage, read> rope_table: array<vec2<f32>>;
 @group(0) @binding(3) var<storage, read_write> q: array<f32>;
 @group(0) @binding(4) var<storage, read_write> keys: array<u32>;
 @group(0) @binding(5) var<storage, read_write> values: array<u32>;
 
-// (a, b) turned by (cos, sin).
-fn turn(a: f32, b: f32, by: vec2<f32>) -> vec2<f32> {
+// (a, b) rotated by (cos, sin).
+fn rotate(a: f32, b: f32, by: vec2<f32>) -> vec2<f32> {
     return vec2<f32>(a * by.x - b * by.y, b * by.x + a * by.y);
 }
 
@@ -40,9 +40,9 @@ fn main(@builtin(global_invocation_id) global: vec3<u32>) {
     let low = vec2<f32>(qkv[source], qkv[source + 1u]);
     let high = vec2<f32>(qkv[source + half], qkv[source + half + 1u]);
     let position = positions[token];
-    let turn_at = position * half + 2u * j;
-    let first = turn(low.x, high.x, turns[turn_at]);
-    let second = turn(low.y, high.y, turns[turn_at + 1u]);
+    let table_at = position * half + 2u * j;
+    let first = rotate(low.x, high.x, rope_table[table_at]);
+    let second = rotate(low.y, high.y, rope_table[table_at + 1u]);
 
     if slot < params.heads {
         let to = (token * params.heads + slot) * params.head_dim + 2u * j;

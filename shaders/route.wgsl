@@ -63,6 +63,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     if local == 0u {
         let depth = depth_of(terms[0] + b2_of(own_rest), control[site]);
-        depths[workgroup.y * params.depths_row + deal[token]] = depth;
+        depths[workgroup.y * params.depths_row + shuffle[token]] = depth;
     }
 }

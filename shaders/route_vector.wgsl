@@ -55,6 +55,6 @@ fn main(
     workgroupBarrier();
     if unit == 0u {
         let o = terms[0] + terms[1] + terms[2] + terms[3] + b2_of(own_rest);
-        depths[workgroup.y * params.depths_row + deal[token]] = depth_of(o, control[site]);
+        depths[workgroup.y * params.depths_row + shuffle[token]] = depth_of(o, control[site]);
     }
 }

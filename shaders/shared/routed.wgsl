@@ -20,6 +20,6 @@ var<immediate> params: Params;
 @group(0) @binding(3) var<storage, read> rest: array<f32>;
 @group(0) @binding(4) var<storage, read> control: array<Control>;
 // The token that gets the depth chosen for each token.
-@group(0) @binding(5) var<storage, read> deal: array<u32>;
+@group(0) @binding(5) var<storage, read> shuffle: array<u32>;
 @group(0) @binding(6) var<storage, read_write> normed: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> depths: array<u32>;

@@ -1,8 +1,8 @@
 //! Rows of a sliced embedding, by token id.
 
-use super::sliced::{Rows, SlicedWeight};
-use super::{WORKGROUP, params};
 use crate::engine::Traits;
+use crate::kernels::declare::{WORKGROUP, params};
+use crate::kernels::sliced::{Rows, SlicedWeight};
 use crate::precision::Depth;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
 
@@ -33,7 +33,7 @@ pub static KERNEL: Kernel = Kernel {
 /// Records `y[t, :] = embedding[ids[t], :]` at `depth`; an id outside the embedding leaves its row of y as it was.
 pub fn record(recording: &mut Recording, traits: Traits, embedding: &SlicedWeight, depth: Depth, ids: Span, y: Span) {
     let tokens = (ids.bytes / 4) as u32;
-    for rows in embedding.parts(traits) {
+    for rows in embedding.row_ranges(traits) {
         let params = Params {
             tokens,
             first_row: rows.start,

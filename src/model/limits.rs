@@ -6,8 +6,9 @@ use super::state::{CacheOptions, STEP_TOKENS, default_step_tokens};
 use crate::engine::{DeviceInfo, Traits};
 use crate::error::{Error, Result};
 use crate::format::layout;
-use crate::kernels::quantized_cache::token_bytes;
-use crate::kernels::{attention, gather_tokens, product, sliced};
+use crate::kernels::cache::layout::token_bytes;
+use crate::kernels::product::{self, gather_tokens};
+use crate::kernels::{attention, sliced};
 use crate::precision::CacheType;
 use crate::shape::LlamaShape;
 

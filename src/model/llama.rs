@@ -7,9 +7,16 @@ use std::ops::Range;
 use super::state::{Cache, Inputs, LayerCache};
 use super::weights::{LayerWeights, Weights};
 use crate::engine::Traits;
-use crate::kernels::product::{Depths, Output, Product, Tiles, halves, in_tiles, largest_tile, tile_tokens};
-use crate::kernels::{attention, attention_join, embed_sliced, gather_tokens, rms_norm, rope_cache, route, silu_mul};
-use crate::kernels::{sample_peaks, sample_token, token_nll};
+use crate::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, combine};
+use crate::kernels::cache::rope::{self, RopeBuffers};
+use crate::kernels::product::{
+    self, Output, Product, ProductDepths, Tiles, gather_tokens, in_tiles, largest_tile, tile_tokens,
+};
+use crate::kernels::rms_norm::{self, Norm};
+use crate::kernels::router::{self, RouteInputs};
+use crate::kernels::sample::peaks::SampleInputs;
+use crate::kernels::sample::{token, token_nll};
+use crate::kernels::{embed_sliced, silu_mul};
 use crate::precision::Depth;
 use crate::recording::{Buffer, Recording, Span};
 use crate::routing::{site_at, sites_by_attention, sites_by_feed_forward};
@@ -45,7 +52,7 @@ pub struct Llama<'a> {
     /// Whether the products of a single token are of int8s.
     pub packs: bool,
     /// How far back the tokens look.
-    pub reach: attention::Reach,
+    pub reach: ContextClass,
 }
 
 /// Activations of a step.
@@ -67,7 +74,7 @@ struct Activations {
     /// The tokens in tiles of one depth, where routed ones are multiplied in tiles.
     order: Option<Buffer>,
     /// A site's inputs in tiles, where they are multiplied as f16.
-    halves: Option<Buffer>,
+    x_f16: Option<Buffer>,
 }
 
 impl Llama<'_> {
@@ -98,8 +105,8 @@ impl Llama<'_> {
         let logits = r.transient(u64::from(self.shape.vocab) * 4).all();
         self.logits(&mut r, x, tokens - 1, 1, logits);
         let (choice, positions) = (self.inputs.choice(), self.inputs.positions(tokens));
-        let inputs = sample_peaks::Inputs { choice, positions, history: self.inputs.history(), logits };
-        sample_token::record(&mut r, self.traits, inputs, self.inputs.sampled());
+        let inputs = SampleInputs { choice, positions, history: self.inputs.history(), logits };
+        token::record(&mut r, self.traits, inputs, self.inputs.sampled());
         r.read_back(self.inputs.sampled());
         r.read_back(self.inputs.all_depths(tokens));
         r
@@ -161,25 +168,26 @@ impl Llama<'_> {
         let positions = self.inputs.positions(tokens);
         self.normalize(r, a, tokens, weights.input_norm, sites_by_attention(layer));
         self.product(r, a, tokens, (layer, Site::Qkv), weights, (a.normed, a.qkv), Output::Overwrite);
-        let rotated = rope_cache::Buffers {
+        let rotated = RopeBuffers {
             qkv: a.qkv.all(),
             positions,
-            turns: self.cache.turns.all(),
+            rope_table: self.cache.turns.all(),
             q: a.q.all(),
             keys: cache.keys.all(),
             values: cache.values.all(),
         };
-        rope_cache::record(r, shape, tokens, context, rotated);
-        let attended = attention::Buffers {
+        rope::record(r, shape, tokens, context, rotated);
+        let attended = AttentionBuffers {
             q: a.q.all(),
             positions,
             keys: cache.keys.all(),
             values: cache.values.all(),
             y: a.attended.all(),
         };
-        let parts = attention::record(r, self.traits, shape, (tokens, self.reach), context, attended, cache.kept);
-        if let Some(parts) = parts {
-            attention_join::record(r, parts, a.attended.all());
+        let (class, quantized_kv) = (self.reach, cache.kept);
+        let problem = Attention { shape, tokens, context, class, quantized_kv, buffers: attended };
+        if let Some(partials) = attention::record(r, self.traits, &problem) {
+            combine::record(r, partials, a.attended.all());
         }
         self.product(r, a, tokens, (layer, Site::O), weights, (a.attended, a.x), Output::Add);
     }
@@ -211,16 +219,18 @@ impl Llama<'_> {
         sites: Range<u32>,
     ) {
         let routers = self.weights.routers.as_ref().expect("a routed plan is refused without routers");
-        let inputs = route::Inputs {
+        let (depths, depths_row) = self.inputs.depths_of(&sites, tokens);
+        let inputs = RouteInputs {
             x: x.all(),
-            norm: (weight, self.shape.norm_eps),
+            norm: Norm { weight, eps: self.shape.norm_eps },
             normed: normed.all(),
             control: self.inputs.control(),
-            deal: self.inputs.deal(tokens),
-            depths: self.inputs.depths_of(&sites, tokens),
+            shuffle: self.inputs.deal(tokens),
+            depths,
+            depths_row,
             sites,
         };
-        route::record(r, self.traits, routers, &inputs);
+        router::record(r, self.traits, routers, &inputs);
     }
 
     /// The product at one site, y by x.
@@ -238,9 +248,9 @@ impl Llama<'_> {
         let by_token = self.inputs.depths(site_at(layer, site), tokens);
         let weight = weights.site(site);
         let tile = tile_tokens(self.traits, weight.rows, tokens);
-        let tiles = |order, partial| Depths::ByTile(Tiles { order, tile, partial, halves: a.halves });
+        let tiles = |order, partial| ProductDepths::ByTile(Tiles { order, tile, partial, x_f16: a.x_f16 });
         let depths = match a.order {
-            _ if !in_tiles(self.traits, tokens) => Depths::ByToken(by_token),
+            _ if !in_tiles(self.traits, tokens) => ProductDepths::ByToken(by_token),
             None => tiles(self.inputs.order(layer, tokens), false),
             Some(order) => {
                 let order = order.span(0, u64::from(gather_tokens::entries(tile, tokens)) * 4);
@@ -264,11 +274,11 @@ impl Llama<'_> {
         let (weight, output) = (&self.weights.head, Output::Overwrite);
         let product = Product { weight, x: normed, y: logits, tokens: count, output };
         let depths = if in_tiles(self.traits, count) {
-            let halves = halves(r, self.traits, count, weight.input);
+            let x_f16 = product::x_f16(r, self.traits, count, weight.input);
             let tile = tile_tokens(self.traits, weight.rows, count);
-            Depths::ByTile(Tiles { order: self.inputs.head_order(count), tile, partial: false, halves })
+            ProductDepths::ByTile(Tiles { order: self.inputs.head_order(count), tile, partial: false, x_f16 })
         } else {
-            Depths::ByToken(self.inputs.head_depths(count))
+            ProductDepths::ByToken(self.inputs.head_depths(count))
         };
         product.record(r, self.traits, depths);
     }
@@ -280,7 +290,7 @@ impl Activations {
         let entries = u64::from(gather_tokens::entries(largest_tile(traits), tokens));
         let order = (routed && tiled).then(|| r.transient(entries * 4));
         let widest = shape.model_dim.max(shape.q_dim()).max(shape.ffn_dim);
-        let halves = tiled.then(|| halves(r, traits, tokens, widest)).flatten();
+        let x_f16 = tiled.then(|| product::x_f16(r, traits, tokens, widest)).flatten();
         let mut rows = |width: u32| r.transient(u64::from(tokens) * u64::from(width) * 4);
         Activations {
             x,
@@ -291,7 +301,7 @@ impl Activations {
             gate_up: rows(2 * shape.ffn_dim),
             hidden: rows(shape.ffn_dim),
             order,
-            halves,
+            x_f16,
         }
     }
 }

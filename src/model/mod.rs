@@ -20,7 +20,7 @@ use rand::seq::SliceRandom;
 use crate::cancel::CancelToken;
 use crate::engine::{DeviceInfo, Engine, KernelTime, Traits};
 use crate::error::{Error, Result};
-use crate::kernels::attention::Reach;
+use crate::kernels::attention::ContextClass;
 use crate::precision::{CacheType, Depth, Precision, PrecisionPlan, SLICES};
 use crate::recording::{Prepared, Recording, Ticket};
 use crate::residency::Residency;
@@ -74,7 +74,7 @@ struct Pass {
     kind: Kind,
     tokens: u32,
     routed: bool,
-    reach: Reach,
+    reach: ContextClass,
 }
 
 impl Pass {
@@ -305,7 +305,8 @@ impl Model {
             self.inputs.write_deal(self.engine.as_mut(), &deal);
         }
         // Processor cores have one kernel, however far back the tokens look.
-        let reach = if self.engine.traits().software { Reach::Any } else { Reach::of(tokens, position) };
+        let reach =
+            if self.engine.traits().software { ContextClass::Short } else { ContextClass::of(tokens, position) };
         Pass { kind, tokens, routed, reach }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Kind, Model, TokenDepths};
 use crate::error::{Error, Result};
-use crate::kernels::sample_token::Sampled;
+use crate::kernels::sample::token::Sampled;
 use crate::recording::Ticket;
 use crate::sampling::Choice;
 

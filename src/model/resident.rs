@@ -8,7 +8,7 @@ use super::{Kind, Model, Pass};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::{ModelFolder, TensorPlace, layout};
-use crate::kernels::attention::Reach;
+use crate::kernels::attention::ContextClass;
 use crate::precision::{Depth, Precision};
 use crate::residency::{self, BOUNDARY_BYTES, Moves, Pace, RING_BYTES, Residency, SliceReport};
 use crate::shape::{LlamaShape, Site};
@@ -87,7 +87,7 @@ impl Model {
         // The kinds of steps of a generation, held together as they are kept together.
         let mut steps = Vec::new();
         let plans: &[bool] = if self.has_routers() { &[false, true] } else { &[false] };
-        for (tokens, reach) in [(step, Reach::Any), (1, Reach::Any), (1, Reach::Long)] {
+        for (tokens, reach) in [(step, ContextClass::Short), (1, ContextClass::Short), (1, ContextClass::Long)] {
             for &routed in plans {
                 for kind in [Kind::Fill, Kind::NextToken] {
                     steps.push(self.engine.prepare(self.record(Pass { kind, tokens, routed, reach }))?);

@@ -2,7 +2,7 @@
 
 use super::{Kind, Model, TokenDepths, limits};
 use crate::error::Result;
-use crate::kernels::token_nll;
+use crate::kernels::sample::token_nll;
 
 /// What [`Model::token_nll`] found.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,12 +6,13 @@ use super::bits_read::TokenDepths;
 use super::limits;
 use crate::engine::{Engine, Traits};
 use crate::error::{Error, Result};
-use crate::kernels::attention_quantized;
+use crate::kernels::attention::quantized;
+use crate::kernels::cache::layout::{GROUP, Layout, QuantizedKv, token_bytes};
+use crate::kernels::cache::rope;
+use crate::kernels::product::gather_tokens;
 use crate::kernels::product::largest_tile;
-use crate::kernels::quantized_cache::{GROUP, Kept, Layout, token_bytes};
-use crate::kernels::routers::Control;
-use crate::kernels::sample_token::Sampled;
-use crate::kernels::{gather_tokens, rope_cache};
+use crate::kernels::router::Control;
+use crate::kernels::sample::token::Sampled;
 use crate::precision::{CacheType, Depth};
 use crate::recording::{Buffer, Span};
 use crate::sampling::Choice;
@@ -55,8 +56,8 @@ impl CacheOptions {
             return Err(Error::argument("--cache-type", expected, format!("{cache_type} for {}", shape.head_dim)));
         }
         // What computes without subgroups runs the kernels' references.
-        if traits.packed_dot && traits.subgroup > 1 && !attention_quantized::fits(traits, layout) {
-            let (needs, has) = (attention_quantized::least_subgroup(layout), traits.subgroup);
+        if traits.packed_dot && traits.subgroup > 1 && !quantized::fits(traits, layout) {
+            let (needs, has) = (quantized::least_subgroup(layout), traits.subgroup);
             let expected = format!("f16 for heads of {} on a device with subgroups of {has}", shape.head_dim);
             return Err(Error::argument("--cache-type", expected, format!("{cache_type}, which needs {needs}")));
         }
@@ -90,7 +91,7 @@ pub struct LayerCache {
     /// [K, C, A] f16, as the keys.
     pub values: Buffer,
     /// Where they are kept in few bits.
-    pub kept: Option<Kept>,
+    pub kept: Option<QuantizedKv>,
 }
 
 impl Cache {
@@ -122,7 +123,7 @@ impl Cache {
                 let bytes = u64::from(context) * token_bytes(cache_type, shape);
                 let layer = |_| {
                     let rows = engine.create("keys and values", bytes)?.all();
-                    Ok(LayerCache { kept: Some(Kept { rows, layout }), ..shared })
+                    Ok(LayerCache { kept: Some(QuantizedKv { rows, layout }), ..shared })
                 };
                 (0..shape.layers).map(layer).collect::<Result<_>>()?
             }
@@ -138,7 +139,7 @@ fn write_turns(shape: &LlamaShape, engine: &mut dyn Engine, turns: Buffer) -> Re
     let context = turns.bytes() / row;
     for first in (0..context).step_by(PIECE as usize) {
         let end = (first + PIECE).min(context);
-        let piece = rope_cache::turns(shape, first as u32..end as u32);
+        let piece = rope::table(shape, first as u32..end as u32);
         engine.upload(turns.span(first * row, (end - first) * row), bytemuck::cast_slice(&piece))?;
     }
     Ok(())
