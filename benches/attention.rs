@@ -1,14 +1,13 @@
 //! Attention of one token at short and long contexts, by each kernel, on the first GPU: a 7B model's heads.
 //!
 //! Throughput is of the bytes of keys and values that are read, in f16 and in few bits. A measurement is one submit of
-//! [`REPEATS`] dispatches, each over a cache of its own, and the wait for it; parts are put together by `attention_join`.
+//! [`REPEATS`] dispatches, each over a cache of its own, and the wait for it; partials are combined by `attention_combine`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use edge_run::engine::{Engine, Traits};
 use edge_run::gpu::{self, GpuOptions};
-use edge_run::kernels::attention::{self, Reach};
-use edge_run::kernels::attention_join;
-use edge_run::kernels::quantized_cache::{Kept, Layout, token_bytes};
+use edge_run::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, combine};
+use edge_run::kernels::cache::layout::{Layout, QuantizedKv, token_bytes};
 use edge_run::precision::CacheType;
 use edge_run::recording::{Buffer, Prepared, Recording};
 use edge_run::shape::{LlamaShape, Rope, RopeScaling};
@@ -40,18 +39,20 @@ fn filled(engine: &mut dyn Engine, words: u64, word: u32) -> Buffer {
 }
 
 /// Where the keys and values of a dispatch lie.
-type Cache = ([Buffer; 2], Option<Kept>);
+type Cache = ([Buffer; 2], Option<QuantizedKv>);
 
-fn prepare(engine: &mut dyn Engine, caches: &[Cache], traits: Traits, reach: Reach, length: u32) -> Prepared {
+fn prepare(engine: &mut dyn Engine, caches: &[Cache], traits: Traits, class: ContextClass, length: u32) -> Prepared {
     let shape = shape();
     let mut recording = Recording::new();
     let q = filled(engine, u64::from(shape.q_dim()), 0x3c00_0000).all();
     let positions = filled(engine, 1, length - 1).all();
     let y = recording.transient(u64::from(shape.q_dim()) * 4).all();
-    for ([keys, values], kept) in caches {
-        let buffers = attention::Buffers { q, positions, keys: keys.all(), values: values.all(), y };
-        let parts = attention::record(&mut recording, traits, &shape, (1, reach), CONTEXT, buffers, *kept);
-        parts.into_iter().for_each(|parts| attention_join::record(&mut recording, parts, y));
+    for ([keys, values], quantized_kv) in caches {
+        let buffers = AttentionBuffers { q, positions, keys: keys.all(), values: values.all(), y };
+        let (shape, context, quantized_kv) = (&shape, CONTEXT, *quantized_kv);
+        let problem = Attention { shape, tokens: 1, context, class, quantized_kv, buffers };
+        let partials = attention::record(&mut recording, traits, &problem);
+        partials.into_iter().for_each(|partials| combine::record(&mut recording, partials, y));
     }
     recording.read_back(y);
     engine.prepare(recording).expect("the bench can be prepared")
@@ -68,7 +69,7 @@ fn caches(engine: &mut dyn Engine, cache_type: CacheType) -> Vec<Cache> {
     };
     let shared = half(engine);
     let words = token_bytes(cache_type, &shape) * u64::from(CONTEXT) / 4;
-    let rows = |_| (shared, Some(Kept { rows: filled(engine, words, 0x3000_3000).all(), layout }));
+    let rows = |_| (shared, Some(QuantizedKv { rows: filled(engine, words, 0x3000_3000).all(), layout }));
     (0..REPEATS).map(rows).collect()
 }
 
@@ -85,10 +86,13 @@ fn attentions(criterion: &mut Criterion) {
             let mut group = criterion.benchmark_group(format!("{name}, {cache_type} attention over {length}"));
             group.sample_size(10);
             group.throughput(Throughput::BytesDecimal(token_bytes(cache_type, &shape()) * u64::from(length) * REPEATS));
-            let kernels =
-                [("whole", whole, Reach::Any), ("one split", split, Reach::Any), ("splits", split, Reach::Long)];
-            for (kernel, traits, reach) in kernels.into_iter().skip(usize::from(cache_type != CacheType::F16)) {
-                let mut prepared = prepare(engine.as_mut(), &caches, traits, reach, length);
+            let kernels = [
+                ("whole", whole, ContextClass::Short),
+                ("one split", split, ContextClass::Short),
+                ("splits", split, ContextClass::Long),
+            ];
+            for (kernel, traits, class) in kernels.into_iter().skip(usize::from(cache_type != CacheType::F16)) {
+                let mut prepared = prepare(engine.as_mut(), &caches, traits, class, length);
                 group.bench_function(BenchmarkId::from_parameter(kernel), |b| {
                     b.iter(|| engine.run(&mut prepared).expect("the bench runs"));
                 });

@@ -16,10 +16,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use edge_run::cpu;
 use edge_run::engine::{Engine, Traits};
 use edge_run::gpu::{self, GpuOptions};
-use edge_run::kernels::gather_tokens;
-use edge_run::kernels::product::{Depths, Output, Product, Tiles, halves, in_tiles, tile_tokens};
-use edge_run::kernels::project::{Input, Projection, Spread};
-use edge_run::kernels::project_logits;
+use edge_run::kernels::product::{self, Output, Product, ProductDepths, Tiles, gather_tokens, in_tiles, tile_tokens};
+use edge_run::kernels::project::{Input, Projection, Spread, logits};
 use edge_run::kernels::sliced::SlicedWeight;
 use edge_run::precision::Depth;
 use edge_run::recording::{Buffer, Prepared, Recording};
@@ -64,12 +62,12 @@ fn prepare(engine: &mut dyn Engine, weights: &[SlicedWeight], tokens: u32, depth
     let told = engine.create("depths", u64::from(tokens) * 4).expect("room for the bench").all();
     let depths = if in_tiles(engine.traits(), tokens) {
         engine.write(told, bytemuck::cast_slice(&gather_tokens::uniform(0..tokens, depth)));
-        let halves = halves(&mut recording, engine.traits(), tokens, input);
+        let x_f16 = product::x_f16(&mut recording, engine.traits(), tokens, input);
         let tile = tile_tokens(engine.traits(), rows, tokens);
-        Depths::ByTile(Tiles { order: told, tile, partial: false, halves })
+        ProductDepths::ByTile(Tiles { order: told, tile, partial: false, x_f16 })
     } else {
         engine.write(told, bytemuck::cast_slice(&vec![depth; tokens as usize]));
-        Depths::ByToken(told)
+        ProductDepths::ByToken(told)
     };
     let y = recording.transient(u64::from(tokens) * u64::from(rows) * 4);
     for weight in weights.iter().cycle().take(REPEATS as usize) {
@@ -91,7 +89,7 @@ fn prepare_packed(engine: &mut dyn Engine, weights: &[SlicedWeight], depth: Dept
     let spread = spread_asked(traits).unwrap_or_else(|| Spread::of(traits, (rows, input), None));
     for weight in weights.iter().cycle().take(REPEATS as usize) {
         let projection = Projection { weight, input: Input::Plain(x), depth: told, spread };
-        project_logits::record(&mut recording, traits, &projection, y.all());
+        logits::record(&mut recording, traits, &projection, y.all());
     }
     recording.read_back(y.span(0, 4));
     engine.prepare(recording).expect("the bench can be prepared")

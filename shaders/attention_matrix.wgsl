@@ -7,11 +7,12 @@
 // subgroups, and the next ones are loaded while these are multiplied.
 enable f16;
 enable wgpu_cooperative_matrix;
+#import step_rows
 
 struct Params {
     tokens: u32,
     heads: u32,
-    context: u32,
+    cells: u32,
 }
 
 const WORKGROUP: u32 = 128u;
@@ -34,14 +35,14 @@ const F16_MAX: vec4<f32> = vec4<f32>(65504.0);
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
-// They rise.
-@group(0) @binding(1) var<storage, read> positions: array<u32>;
+// Of one sequence; their positions rise.
+@group(0) @binding(1) var<storage, read> step_rows: array<StepRow>;
 @group(0) @binding(2) var<storage, read> keys: array<vec4<f16>>;
 @group(0) @binding(3) var<storage, read> values: array<vec4<f16>>;
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
 
 // Of the tokens: queries, and then weights of positions; scores, and then sums.
-var<workgroup> halves: array<vec4<f16>, BLOCK * STRIDE>;
+var<workgroup> rows_f16: array<vec4<f16>, BLOCK * STRIDE>;
 var<workgroup> floats: array<vec4<f32>, BLOCK * STRIDE>;
 var<workgroup> totals: array<f32, BLOCK>;
 // Of the positions of a block: keys, or values.
@@ -90,7 +91,7 @@ fn stage_queries(local: u32, first_token: u32, head: u32, first: u32) {
         let token = min(first_token + at / QUADS, params.tokens - 1u);
         let quad = min(first / 4u + at % QUADS, HEAD_QUADS - 1u);
         let scaled = q[(token * params.heads + head) * HEAD_QUADS + quad] * inverseSqrt(f32(HEAD_DIM));
-        halves[at / QUADS * STRIDE + at % QUADS] = vec4<f16>(clamp(scaled, -F16_MAX, F16_MAX));
+        rows_f16[at / QUADS * STRIDE + at % QUADS] = vec4<f16>(clamp(scaled, -F16_MAX, F16_MAX));
     }
     workgroupBarrier();
 }
@@ -151,13 +152,14 @@ fn score_block(
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let head = workgroup.x;
     let first_token = workgroup.y * BLOCK;
-    let cache = head / SHARED_BY * params.context * HEAD_QUADS;
-    let last = positions[min(first_token + BLOCK, params.tokens) - 1u];
+    // All tokens are of one sequence.
+    let cache = (head / SHARED_BY * params.cells + step_rows[first_token].first_cell) * HEAD_QUADS;
+    let last = step_rows[min(first_token + BLOCK, params.tokens) - 1u].position;
     // Two lanes share a token, and take turns at its positions.
     let lane = local % SUBGROUP;
     let own_row = local / SUBGROUP * 16u;
     let row = own_row + lane / 2u;
-    let position = positions[min(first_token + row, params.tokens - 1u)];
+    let position = step_rows[min(first_token + row, params.tokens - 1u)].position;
     let own = own_row * STRIDE;
 
     var loaded = load_rows(local, cache, 0u, last, false);
@@ -166,15 +168,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     stage_queries(local, first_token, head, 0u);
     let zero = coopLoad<Sums>(&floats[own], STRIDE);
-    let q_0 = coopLoadT<Queries>(&halves[own], STRIDE);
-    let q_1 = coopLoadT<Queries>(&halves[own + 4u], STRIDE);
-    let q_2 = coopLoadT<Queries>(&halves[own + 8u], STRIDE);
-    let q_3 = coopLoadT<Queries>(&halves[own + 12u], STRIDE);
+    let q_0 = coopLoadT<Queries>(&rows_f16[own], STRIDE);
+    let q_1 = coopLoadT<Queries>(&rows_f16[own + 4u], STRIDE);
+    let q_2 = coopLoadT<Queries>(&rows_f16[own + 8u], STRIDE);
+    let q_3 = coopLoadT<Queries>(&rows_f16[own + 12u], STRIDE);
     stage_queries(local, first_token, head, BLOCK);
-    let q_4 = coopLoadT<Queries>(&halves[own], STRIDE);
-    let q_5 = coopLoadT<Queries>(&halves[own + 4u], STRIDE);
-    let q_6 = coopLoadT<Queries>(&halves[own + 8u], STRIDE);
-    let q_7 = coopLoadT<Queries>(&halves[own + 12u], STRIDE);
+    let q_4 = coopLoadT<Queries>(&rows_f16[own], STRIDE);
+    let q_5 = coopLoadT<Queries>(&rows_f16[own + 4u], STRIDE);
+    let q_6 = coopLoadT<Queries>(&rows_f16[own + 8u], STRIDE);
+    let q_7 = coopLoadT<Queries>(&rows_f16[own + 12u], STRIDE);
 
     var highest = LOWEST;
     var total = 0.0;
@@ -212,13 +214,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         score_block(own, zero, q_0, q_1, q_2, q_3, q_4, q_5, q_6, q_7);
         for (var quad = lane % 2u; quad < QUADS; quad += 2u) {
             let weights = four_weights(four_scores(row, quad, block, position), highest);
-            halves[row * STRIDE + quad] = vec4<f16>(weights);
+            rows_f16[row * STRIDE + quad] = vec4<f16>(weights);
         }
         stage_rows(local, loaded);
         loaded = load_rows(local, cache, block + BLOCK, last, false);
         for (var sixteen = 0u; sixteen < 4u; sixteen++) {
             let value = 16u * sixteen * ROW_QUADS;
-            let weights = coopLoadT<Queries>(&halves[own + 4u * sixteen], STRIDE);
+            let weights = coopLoadT<Queries>(&rows_f16[own + 4u * sixteen], STRIDE);
             y_0 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value], ROW_QUADS), y_0);
             if HEAD_DIM > 16u {
                 y_1 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value + 4u], ROW_QUADS), y_1);

@@ -1,23 +1,24 @@
-// Attention of one token over keys and values in few bits, in parts as in shaders/attention_split.wgsl: a workgroup takes
+// Attention of one token over keys and values in few bits, in splits as in shaders/attention_split.wgsl: a workgroup takes
 // one head and one of `splits` stretches of the positions up to the token's own, with a running softmax.
 //
 // The token's own key and value get their codes here. The workgroups that have its position read them from their own
 // memory, and one of them writes the row for the tokens to come.
 //
-// A team of LANES invocations of a subgroup takes a position at a time, a lane a group of its numbers. All is done on
-// turned numbers, as they are kept; what they sum up to is turned back.
+// A team of LANES invocations of a subgroup takes a position at a time, a lane a group of its numbers. All of it works on
+// numbers after the Hadamard transform, as the rows have them; the weighted sum of values is transformed back.
 // q: [H, A] f32; keys, values, of which the token's own are read: [K, C, A/4] pairs of words of two f16; rows: see
-// shaders/shared/quantized_cache.wgsl. y: [H, A], or where there are splits what shaders/shared/parts.wgsl reads.
-#import place
+// shaders/shared/quantized_cache.wgsl. y: [H, A], or where there are splits what shaders/shared/partials.wgsl reads.
+#import step_rows
+#import invocation
 #import quantized_cache
 #import quantized_token
 #import team_sums
-#import part_of
+#import write_partial
 
 struct Params {
     heads: u32,
     kv_heads: u32,
-    context: u32,
+    cells: u32,
 }
 
 override WORKGROUP: u32 = 256u;
@@ -33,7 +34,7 @@ const SHARE: u32 = 32u;
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> positions: array<u32>;
+@group(0) @binding(1) var<storage, read> step_rows: array<StepRow>;
 @group(0) @binding(2) var<storage, read> keys: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read> values: array<vec2<u32>>;
 @group(0) @binding(4) var<storage, read_write> rows: array<vec4<u32>>;
@@ -74,15 +75,15 @@ fn own_group(group: u32) -> Read {
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(place: Place) {
-    let local = local_of(place);
-    let head = place.workgroup.x;
-    let split = place.workgroup.y;
+fn main(here: Invocation) {
+    let local = local_of(here);
+    let head = here.workgroup.x;
+    let split = here.workgroup.y;
     let lane = local % LANES;
     let team = local / LANES;
     let group = min(lane, GROUPS - 1u);
     let kv_head = head / SHARED_BY;
-    let position = positions[0];
+    let position = step_rows[0].position;
     let length = position + 1u;
     let share = ((length + SPLITS - 1u) / SPLITS + SHARE - 1u) / SHARE * SHARE;
     let first = min(split * share, length);
@@ -90,7 +91,7 @@ fn main(place: Place) {
     let end = min(first + share, length);
 
     // Two positions are always on their way, the first ones while the query is made ready; past the last one, it is read.
-    let first_row = kv_head * params.context;
+    let first_row = kv_head * params.cells + step_rows[0].first_cell;
     let last = max(end, 1u) - 1u;
     var next = read_group((first_row + min(first + team, last)) * ROW_VEC4S, group);
     var after_next = read_group((first_row + min(first + team + TEAMS, last)) * ROW_VEC4S, group);
@@ -102,18 +103,18 @@ fn main(place: Place) {
         if part == 0u {
             four = q[head * HEAD_VEC4S + v] * inverseSqrt(f32(HEAD_DIM));
         } else if part == 1u {
-            four = halves_in(keys[own]);
+            four = f16_in(keys[own]);
         } else {
-            four = halves_in(values[own]);
+            four = f16_in(values[own]);
         }
-        make_ready(four, v, part, place.lane);
+        make_ready(four, v, part, here.lane);
     }
     workgroupBarrier();
     let own_row = (first_row + position) * ROW_VEC4S;
     if has_own && head % SHARED_BY == 0u && local < OWN_VEC4S {
         rows[own_row + SCALE_VEC4S + local] = own_codes[local];
         if local < GROUPS {
-            // A row that is kept has finite scales, as it may be read and thrown away.
+            // A row in the cache has finite scales, as it may be read and thrown away.
             let scales = own_scales[local];
             let spoilt = (bitcast<vec2<u32>>(scales) & vec2<u32>(0x7fffffffu)) > vec2<u32>(0x7f800000u);
             rows[own_row + local / 4u][local % 4u] = pack2x16float(select(scales, vec2<f32>(), spoilt));
@@ -131,28 +132,28 @@ fn main(place: Place) {
     var weights = 0.0;
     for (var block = first; block < end; block += TEAMS) {
         let at = block + team;
-        var here = next;
+        var read = next;
         next = after_next;
         after_next = read_group((first_row + min(at + 2u * TEAMS, last)) * ROW_VEC4S, group);
         // Elsewhere its place in workgroup memory was not written, and a scale there may be no number.
         if has_own && at == position {
-            here = own_group(group);
+            read = own_group(group);
         }
-        let score = select(LOWEST, sum_lanes(score_of(query, here.key)), at < end);
+        let score = select(LOWEST, sum_lanes(score_of(query, read.key)), at < end);
         let higher = max(highest, score);
         let shrink = exp(highest - higher);
         highest = higher;
         let weight = select(0.0, exp(score - highest), at < end);
-        let by = weight * here.value.scale;
+        let by = weight * read.value.scale;
         total = total * shrink + weight;
         weights = weights * shrink + by;
-        let codes = bytes_of(here.value, VALUE_BITS);
+        let codes = bytes_of(read.value, VALUE_BITS);
         sum.first = sum.first * shrink + sixteen_numbers(codes.first) * by;
         sum.second = sum.second * shrink + sixteen_numbers(codes.second) * by;
     }
 
     var best = highest;
-    for (var other = LANES; other < lanes_of(place); other *= 2u) {
+    for (var other = LANES; other < lanes_of(here); other *= 2u) {
         best = max(best, subgroupShuffleXor(best, other));
     }
     let shrink = exp(highest - best);
@@ -160,21 +161,21 @@ fn main(place: Place) {
     let middle = all_of((1024.0 + middle_of(VALUE_BITS)) * weights);
     sum.first = (sum.first - middle) * shrink;
     sum.second = (sum.second - middle) * shrink;
-    for (var other = LANES; other < lanes_of(place); other *= 2u) {
+    for (var other = LANES; other < lanes_of(here); other *= 2u) {
         total += subgroupShuffleXor(total, other);
     }
-    let to = place.subgroup * HEAD_VEC4S + lane * 8u;
+    let to = here.subgroup * HEAD_VEC4S + lane * 8u;
     if SCATTERS == 1u {
-        let four = add_and_scatter(sum, place);
-        if place.lane < 8u * LANES && lane < GROUPS {
-            subgroup_sums[to + kept_four(place.lane)] = four;
+        let four = add_and_scatter(sum, here);
+        if here.lane < 8u * LANES && lane < GROUPS {
+            subgroup_sums[to + scattered_four(here.lane)] = four;
         }
     } else {
-        for (var other = LANES; other < lanes_of(place); other *= 2u) {
+        for (var other = LANES; other < lanes_of(here); other *= 2u) {
             sum.first = add_across(sum.first, other);
             sum.second = add_across(sum.second, other);
         }
-        if place.lane < GROUPS {
+        if here.lane < GROUPS {
             subgroup_sums[to] = sum.first[0];
             subgroup_sums[to + 1u] = sum.first[1];
             subgroup_sums[to + 2u] = sum.first[2];
@@ -185,14 +186,14 @@ fn main(place: Place) {
             subgroup_sums[to + 7u] = sum.second[3];
         }
     }
-    if place.lane == 0u {
-        subgroup_peaks[place.subgroup] = vec2<f32>(best, total);
+    if here.lane == 0u {
+        subgroup_peaks[here.subgroup] = vec2<f32>(best, total);
     }
     workgroupBarrier();
     if local < HEAD_VEC4S {
-        var own = part_of(place.subgroups, local);
-        own.mean = turned_across(own.mean, place.lane);
+        var own = combined_subgroups(here.subgroups, local);
+        own.mean = hadamard_across(own.mean, here.lane);
         let at = (head * SPLITS + split) * HEAD_VEC4S + local;
-        write_part(own, at, params.heads * SPLITS * HEAD_VEC4S);
+        write_partial(own, at, params.heads * SPLITS * HEAD_VEC4S);
     }
 }

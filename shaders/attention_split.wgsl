@@ -1,18 +1,19 @@
-// Attention over the cache in parts: a workgroup takes one token, one head, and one of `splits` stretches of the
+// Attention over the cache in splits: a workgroup takes one token, one head, and one of `splits` stretches of the
 // positions up to the token's own, with a running softmax (Milakov and Gimelshein, arXiv 1805.02867).
 //
-// With one split, y[t, h, :] is what shaders/attention.wgsl computes. With more, y is what shaders/shared/parts.wgsl reads.
+// With one split, y[t, h, :] is what shaders/attention_whole.wgsl computes. With more, y is what shaders/shared/partials.wgsl reads.
 //
 // A team of LANES invocations of a subgroup reads two positions at a time, each of them every LANES-th eight of the
 // dimensions, so that the loads of a team lie side by side. Each team has a running softmax of its own, so that none
 // waits for another; they meet at the end, those of a subgroup first.
 // q: [T, H, A] f32; keys, values: [K, C, A/8] vec4s of eight f16.
-#import place
-#import part_of
+#import step_rows
+#import invocation
+#import write_partial
 
 struct Params {
     heads: u32,
-    context: u32,
+    cells: u32,
     // vec4s of all means.
     vec4s: u32,
 }
@@ -33,7 +34,7 @@ const SHARE: u32 = 32u;
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> positions: array<u32>;
+@group(0) @binding(1) var<storage, read> step_rows: array<StepRow>;
 @group(0) @binding(2) var<storage, read> keys: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> values: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<u32>>;
@@ -73,17 +74,17 @@ fn sum_lanes(own: f32) -> f32 {
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(place: Place) {
-    let local = local_of(place);
-    let head = place.workgroup.x;
-    let split = place.workgroup.y;
-    let token = place.workgroup.z;
+fn main(here: Invocation) {
+    let local = local_of(here);
+    let head = here.workgroup.x;
+    let split = here.workgroup.y;
+    let token = here.workgroup.z;
     let lane = local % LANES;
     let team = local / LANES;
     let words = HEAD_DIM / 8u;
     let row = token * params.heads + head;
-    let cache = head / SHARED_BY * params.context * words;
-    let length = positions[token] + 1u;
+    let cache = (head / SHARED_BY * params.cells + step_rows[token].first_cell) * words;
+    let length = step_rows[token].position + 1u;
     let share = ((length + SPLITS - 1u) / SPLITS + SHARE - 1u) / SHARE * SHARE;
     let first = min(split * share, length);
     let end = min(first + share, length);
@@ -129,7 +130,7 @@ fn main(place: Place) {
         }
     }
 
-    for (var other = LANES; other < lanes_of(place); other *= 2u) {
+    for (var other = LANES; other < lanes_of(here); other *= 2u) {
         let theirs = subgroupShuffleXor(highest, other);
         let higher = max(highest, theirs);
         let shrink = exp(highest - higher);
@@ -142,20 +143,20 @@ fn main(place: Place) {
             sum[e].high = own.high * shrink + subgroupShuffleXor(own.high, other) * their_shrink;
         }
     }
-    if place.lane < LANES {
+    if here.lane < LANES {
         for (var e = 0u; e < EIGHTS; e++) {
-            let to = place.subgroup * HEAD_VEC4S + (lane + e * LANES) * 2u;
+            let to = here.subgroup * HEAD_VEC4S + (lane + e * LANES) * 2u;
             subgroup_sums[to] = sum[e].low;
             subgroup_sums[to + 1u] = sum[e].high;
         }
     }
-    if place.lane == 0u {
-        subgroup_peaks[place.subgroup] = vec2<f32>(highest, total);
+    if here.lane == 0u {
+        subgroup_peaks[here.subgroup] = vec2<f32>(highest, total);
     }
     workgroupBarrier();
     let head_vec4s = 2u * words;
     for (var v = local; v < head_vec4s; v += WORKGROUP) {
         let at = (row * SPLITS + split) * head_vec4s + v;
-        write_part(part_of(place.subgroups, v), at, params.vec4s);
+        write_partial(combined_subgroups(here.subgroups, v), at, params.vec4s);
     }
 }

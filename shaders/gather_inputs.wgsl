@@ -26,6 +26,6 @@ fn main(@builtin(global_invocation_id) global: vec3<u32>) {
     if token < params.tokens {
         numbers = clamp(x[token * params.row_vec4s + global.x], -F16_MAX, F16_MAX);
     }
-    let halves = vec2<u32>(pack2x16float(numbers.xy), pack2x16float(numbers.zw));
-    y[global.y * params.row_vec4s + global.x] = halves;
+    let x_f16 = vec2<u32>(pack2x16float(numbers.xy), pack2x16float(numbers.zw));
+    y[global.y * params.row_vec4s + global.x] = x_f16;
 }

@@ -1,19 +1,19 @@
-// y = silu(Gate x) * (Up x) for one token, of W = [Gate, Up]; routers are told of x beside.
-#import place
+// y = silu(Gate x) * (Up x) for one token, of W = [Gate, Up], and the hidden units of the routers that look at x.
+#import invocation
 #import bins
 #import sliced
 #import router
 #import packed_dot
-#import parts
+#import partials
 #import packed_input
 #import projection
-#import tell
+#import router_hidden
 
 @group(0) @binding(7) var<storage, read> depth: array<u32>;
 // Of all routers, [4 L, REST].
 @group(0) @binding(8) var<storage, read> rest: array<f32>;
 @group(0) @binding(9) var<storage, read> w1: array<vec2<u32>>;
-@group(0) @binding(10) var<storage, read_write> told: array<f32>;
+@group(0) @binding(10) var<storage, read_write> hidden: array<f32>;
 @group(0) @binding(11) var<storage, read_write> y: array<f32>;
 
 // Rows of Gate and Up in turns.
@@ -35,10 +35,10 @@ fn finish(team: Team, sums: vec4<f32>, beside: vec4<f32>) {
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(place: Place) {
-    if place.workgroup.x >= ROW_WORKGROUPS {
-        tell(place);
+fn main(here: Invocation) {
+    if here.workgroup.x >= ROW_WORKGROUPS {
+        router_hidden(here);
     } else {
-        project(place, depth[0]);
+        project(here, depth[0]);
     }
 }

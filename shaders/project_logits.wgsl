@@ -1,9 +1,9 @@
 // y = W x for one token, at the depth that is told: the head.
-#import place
+#import invocation
 #import bins
 #import sliced
 #import packed_dot
-#import parts
+#import partials
 #import packed_input
 #import projection
 
@@ -26,6 +26,6 @@ fn finish(team: Team, sums: vec4<f32>, beside: vec4<f32>) {
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(place: Place) {
-    project(place, depth[0]);
+fn main(here: Invocation) {
+    project(here, depth[0]);
 }

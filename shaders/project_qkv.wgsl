@@ -1,23 +1,24 @@
 // The queries, keys and values of one token, rotated by its position: queries go to `q`, keys and values as f16 into
 // the cache. q: [H, A] f32, keys and values: [K, C, A/2] words of two f16.
-#import place
+#import step_rows
+#import invocation
 #import bins
 #import sliced
 #import router
 #import packed_dot
-#import parts
+#import partials
 #import packed_input
 #import projection
-#import tell
+#import router_hidden
 
 @group(0) @binding(7) var<storage, read> depth: array<u32>;
 // Of all routers, [4 L, REST].
 @group(0) @binding(8) var<storage, read> rest: array<f32>;
 @group(0) @binding(9) var<storage, read> w1: array<vec2<u32>>;
-@group(0) @binding(10) var<storage, read> positions: array<u32>;
+@group(0) @binding(10) var<storage, read> step_rows: array<StepRow>;
 // [C, A/2] of (cos, sin), two to an entry.
-@group(0) @binding(11) var<storage, read> turns: array<vec4<f32>>;
-@group(0) @binding(12) var<storage, read_write> told: array<f32>;
+@group(0) @binding(11) var<storage, read> rope_table: array<vec4<f32>>;
+@group(0) @binding(12) var<storage, read_write> hidden: array<f32>;
 @group(0) @binding(13) var<storage, read_write> q: array<vec2<f32>>;
 @group(0) @binding(14) var<storage, read_write> keys: array<u32>;
 @group(0) @binding(15) var<storage, read_write> values: array<u32>;
@@ -43,8 +44,8 @@ fn row_of(workgroup: u32, own: u32) -> u32 {
     return four.slot * HEAD_DIM + 2u * four.j + own % 2u + own / 2u % 2u * (HEAD_DIM / 2u);
 }
 
-// (a, b) turned by (cos, sin).
-fn turn(a: f32, b: f32, by: vec2<f32>) -> vec2<f32> {
+// (a, b) rotated by (cos, sin).
+fn rotate(a: f32, b: f32, by: vec2<f32>) -> vec2<f32> {
     return vec2<f32>(a * by.x - b * by.y, b * by.x + a * by.y);
 }
 
@@ -58,41 +59,41 @@ fn finish(team: Team, sums: vec4<f32>, beside: vec4<f32>) {
     }
 }
 
-// Turns the products of the workgroup's rows, and puts them where they belong.
-fn hand_out(four: Four, local: u32, position: u32, by: vec4<f32>) {
+// Rotates the products of the workgroup's rows, and puts them where they belong.
+fn store_rotated(four: Four, local: u32, cell: u32, by: vec4<f32>) {
     let quarter = HEAD_DIM / 4u;
     let low = vec2<f32>(outcome[4u * local], outcome[4u * local + 1u]);
     let high = vec2<f32>(outcome[4u * local + 2u], outcome[4u * local + 3u]);
-    let first = turn(low.x, high.x, by.xy);
-    let second = turn(low.y, high.y, by.zw);
+    let first = rotate(low.x, high.x, by.xy);
+    let second = rotate(low.y, high.y, by.zw);
     if four.slot < params.heads {
         let to = four.slot * 2u * quarter + four.j;
         q[to] = vec2<f32>(first.x, second.x);
         q[to + quarter] = vec2<f32>(first.y, second.y);
     } else if four.slot < params.heads + params.kv_heads {
-        let to = ((four.slot - params.heads) * params.context + position) * 2u * quarter + four.j;
+        let to = ((four.slot - params.heads) * params.cells + cell) * 2u * quarter + four.j;
         keys[to] = pack2x16float(vec2<f32>(first.x, second.x));
         keys[to + quarter] = pack2x16float(vec2<f32>(first.y, second.y));
     } else {
-        let to = ((four.slot - params.heads - params.kv_heads) * params.context + position) * 2u * quarter + four.j;
+        let to = ((four.slot - params.heads - params.kv_heads) * params.cells + cell) * 2u * quarter + four.j;
         values[to] = pack2x16float(low);
         values[to + quarter] = pack2x16float(high);
     }
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(place: Place) {
-    if place.workgroup.x >= ROW_WORKGROUPS {
-        tell(place);
+fn main(here: Invocation) {
+    if here.workgroup.x >= ROW_WORKGROUPS {
+        router_hidden(here);
         return;
     }
-    let local = local_of(place);
-    let four = four_of(place.workgroup.x, min(local, OWN_ROWS / 4u - 1u));
-    let position = positions[0];
-    let by = turns[position * (HEAD_DIM / 4u) + four.j];
-    project(place, depth[0]);
+    let local = local_of(here);
+    let four = four_of(here.workgroup.x, min(local, OWN_ROWS / 4u - 1u));
+    let position = step_rows[0].position;
+    let by = rope_table[position * (HEAD_DIM / 4u) + four.j];
+    project(here, depth[0]);
     workgroupBarrier();
     if local < OWN_ROWS / 4u && four.slot < params.heads + 2u * params.kv_heads {
-        hand_out(four, local, position, by);
+        store_rotated(four, local, step_rows[0].first_cell + position, by);
     }
 }

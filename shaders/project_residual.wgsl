@@ -1,25 +1,27 @@
-// y += W x for one token: what attention and feed-forward add to the residual stream. Where routers choose, one workgroup
-// more than the rows have chooses the depths of the two sites that come next, by hidden units that are there.
-#import place
+// y += W x for one token: what attention and feed-forward add to the residual stream. With a routed plan, one
+// workgroup more than the rows have selects the depths of the two sites that come next, by hidden units that are there.
+#import step_rows
+#import invocation
 #import bins
 #import sliced
 #import router
 #import packed_dot
-#import parts
+#import partials
 #import packed_input
 #import projection
 
-// Sites that the workgroup without rows chooses for.
-override CHOSEN: u32 = 0u;
+// Sites whose depth the workgroup without rows selects.
+override SELECTED: u32 = 0u;
 
 // Of all routers, [4 L, REST].
 @group(0) @binding(7) var<storage, read> rest: array<f32>;
 @group(0) @binding(8) var<storage, read> control: array<Control>;
-// The hidden units of the routers that choose.
-@group(0) @binding(9) var<storage, read> told: array<f32>;
+// The hidden units of the routers that select depths.
+@group(0) @binding(9) var<storage, read> hidden: array<f32>;
+@group(0) @binding(10) var<storage, read> step_rows: array<StepRow>;
 // The depth here, and every `depth_row` entries that of a site that comes next.
-@group(0) @binding(10) var<storage, read_write> depth: array<u32>;
-@group(0) @binding(11) var<storage, read_write> y: array<f32>;
+@group(0) @binding(11) var<storage, read_write> depth: array<u32>;
+@group(0) @binding(12) var<storage, read_write> y: array<f32>;
 
 fn row_of(workgroup: u32, own: u32) -> u32 {
     return workgroup * OWN_ROWS + own;
@@ -43,26 +45,26 @@ fn finish(team: Team, sums: vec4<f32>, before: vec4<f32>) {
     }
 }
 
-// Chooses, a subgroup for a site.
-fn choose(place: Place) {
-    for (var at = place.subgroup; at < CHOSEN; at += place.subgroups) {
+// Selects the depths of the sites that come next, a subgroup each.
+fn select_depths(here: Invocation) {
+    for (var at = here.subgroup; at < SELECTED; at += here.subgroups) {
         let site = params.site + at;
         var sum = vec3<f32>();
-        for (var unit = place.lane; unit < HIDDEN; unit += place.size) {
-            sum += told[at * HIDDEN + unit] * w2_of(site * REST, unit);
+        for (var unit = here.lane; unit < HIDDEN; unit += here.size) {
+            sum += hidden[at * HIDDEN + unit] * w2_of(site * REST, unit);
         }
-        let slices = depth_of(subgroupAdd(sum) + b2_of(site * REST), control[site]);
-        if place.lane == 0u {
+        let slices = depth_of(subgroupAdd(sum) + b2_of(site * REST), control[step_rows[0].first_control + site]);
+        if here.lane == 0u {
             depth[(1u + at) * params.depth_row] = slices;
         }
     }
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(place: Place) {
-    if place.workgroup.x >= ROW_WORKGROUPS {
-        choose(place);
+fn main(here: Invocation) {
+    if here.workgroup.x >= ROW_WORKGROUPS {
+        select_depths(here);
     } else {
-        project(place, depth[0]);
+        project(here, depth[0]);
     }
 }

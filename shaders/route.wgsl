@@ -1,6 +1,7 @@
 // The norm of each token, and its depth at some neighbouring sites by the sites' routers, which look at the norm; one
 // workgroup a token and site. src/routing.rs tells the formula. Invocations share the hidden units evenly; those of one
 // unit lie side by side and take turns along its row.
+#import step_rows
 #import router
 #import routed
 
@@ -62,7 +63,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         }
     }
     if local == 0u {
-        let depth = depth_of(terms[0] + b2_of(own_rest), control[site]);
-        depths[workgroup.y * params.depths_row + deal[token]] = depth;
+        let depth = depth_of(terms[0] + b2_of(own_rest), control[step_rows[token].first_control + site]);
+        depths[workgroup.y * params.depths_row + step_rows[token].depth_row] = depth;
     }
 }

@@ -2,6 +2,7 @@
 // vectors are subgroups of eight: a workgroup a token and site, and an invocation a hidden unit. A load costs as much
 // there as dozens of sums, as each lane loads for itself, so lanes share what they load of x. A launch costs about as
 // much as a router, so this one makes the norm too: each workgroup for itself, and the first one of a token writes it.
+#import step_rows
 #import router
 #import routed
 
@@ -55,6 +56,6 @@ fn main(
     workgroupBarrier();
     if unit == 0u {
         let o = terms[0] + terms[1] + terms[2] + terms[3] + b2_of(own_rest);
-        depths[workgroup.y * params.depths_row + deal[token]] = depth_of(o, control[site]);
+        depths[workgroup.y * params.depths_row + step_rows[token].depth_row] = depth_of(o, control[step_rows[token].first_control + site]);
     }
 }

@@ -1,10 +1,11 @@
 // Logits made ready for the choice of a token, and of each block of them the likeliest; one workgroup a block.
 // In place: no number becomes minus infinity, and tokens seen lately become less likely.
+#import step_rows
 #import sampling
 
 struct Params {
     vocab: u32,
-    // The step's last token, in `positions`.
+    // The step's last token, in `step_rows`.
     last: u32,
 }
 
@@ -14,9 +15,9 @@ override BLOCK: u32 = 128u;
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> choice: Choice;
-@group(0) @binding(1) var<storage, read> positions: array<u32>;
-// The token of each position.
-@group(0) @binding(2) var<storage, read> history: array<u32>;
+@group(0) @binding(1) var<storage, read> step_rows: array<StepRow>;
+// The token of each cell of the cache.
+@group(0) @binding(2) var<storage, read> cell_tokens: array<u32>;
 // Bits of f32.
 @group(0) @binding(3) var<storage, read_write> logits: array<u32>;
 @group(0) @binding(4) var<storage, read_write> peaks: array<Peak>;
@@ -32,10 +33,12 @@ fn mark_seen(first: u32, local: u32) {
         atomicStore(&seen[at], 0u);
     }
     workgroupBarrier();
-    let end = positions[params.last] + 1u;
-    for (var at = end - min(end, choice.repeat_last_n) + local; at < end; at += WORKGROUP) {
+    // The sequence's cells.
+    let length = step_rows[params.last].position + 1u;
+    let end = step_rows[params.last].first_cell + length;
+    for (var at = end - min(length, choice.repeat_last_n) + local; at < end; at += WORKGROUP) {
         // An id before the block wraps around to a large number.
-        let place = history[at] - first;
+        let place = cell_tokens[at] - first;
         if place < BLOCK {
             atomicStore(&seen[place], 1u);
         }

@@ -3,13 +3,14 @@
 // As a rule the tokens that stay in the draw are few, and are sorted (candidates); where they turn out to be many, they
 // are searched, never sorted (descent). Where only min-p cuts, they are taken in the order of their ids. No invocation
 // walks along all tokens: Mesa's llvmpipe ends all loops of an invocation after 65535 rounds of them together.
+#import step_rows
 #import sampling
 #import candidates
 #import descent
 
 struct Params {
     vocab: u32,
-    // The step's last token, in `positions`.
+    // The step's last token, in `step_rows`.
     last: u32,
     blocks: u32,
 }
@@ -30,12 +31,12 @@ const NONE: u32 = 0xffffffffu;
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> choice: Choice;
-@group(0) @binding(1) var<storage, read> positions: array<u32>;
+@group(0) @binding(1) var<storage, read> step_rows: array<StepRow>;
 // Bits of f32, finite and penalized.
 @group(0) @binding(2) var<storage, read> logits: array<u32>;
 @group(0) @binding(3) var<storage, read> peaks: array<Peak>;
-@group(0) @binding(4) var<storage, read_write> history: array<u32>;
-@group(0) @binding(5) var<storage, read_write> sampled: Sampled;
+// An entry for each sequence.
+@group(0) @binding(4) var<storage, read_write> sampled: array<Sampled>;
 
 // The likeliest token, (key, id).
 var<workgroup> best: vec2<u32>;
@@ -231,7 +232,6 @@ fn main(@builtin(local_invocation_index) local: u32) {
         }
     }
     if local == 0u {
-        history[positions[params.last] + 1u] = chosen;
-        sampled = Sampled(chosen, bits_of_key(top.x));
+        sampled[step_rows[params.last].slot] = Sampled(chosen, bits_of_key(top.x));
     }
 }

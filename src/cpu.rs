@@ -46,21 +46,21 @@ pub fn open_with(activations: Activations) -> Box<dyn Engine> {
 struct CpuEngine {
     info: DeviceInfo,
     activations: Activations,
-    buffers: HashMap<Buffer, Memory>,
-    /// Bytes of all [`Memory::Owned`], transients included.
+    buffers: HashMap<Buffer, CpuMemory>,
+    /// Bytes of all [`CpuMemory::Owned`], transients included.
     owned_bytes: Arc<AtomicU64>,
     mapped_bytes: u64,
     cancel: CancelToken,
 }
 
 /// What stands behind a buffer.
-enum Memory {
+enum CpuMemory {
     Owned(Owned),
     /// A file's pages, read where they lie.
     Mapped(MappedTensor),
 }
 
-/// Memory of this process, in words so that it is aligned for every element type; counted while it lives.
+/// CpuMemory of this process, in words so that it is aligned for every element type; counted while it lives.
 struct Owned {
     words: Vec<u32>,
     counter: Arc<AtomicU64>,
@@ -98,18 +98,18 @@ impl Drop for Owned {
     }
 }
 
-impl Memory {
+impl CpuMemory {
     fn bytes(&self) -> &[u8] {
         match self {
-            Memory::Owned(owned) => bytemuck::cast_slice(&owned.words),
-            Memory::Mapped(tensor) => tensor.bytes(),
+            CpuMemory::Owned(owned) => bytemuck::cast_slice(&owned.words),
+            CpuMemory::Mapped(tensor) => tensor.bytes(),
         }
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
-            Memory::Owned(owned) => bytemuck::cast_slice_mut(&mut owned.words),
-            Memory::Mapped(_) => panic!("a loaded tensor is never written"),
+            CpuMemory::Owned(owned) => bytemuck::cast_slice_mut(&mut owned.words),
+            CpuMemory::Mapped(_) => panic!("a loaded tensor is never written"),
         }
     }
 }
@@ -117,7 +117,7 @@ impl Memory {
 /// The recording, and the transients while it does not run.
 struct CpuPrepared {
     recording: Recording,
-    transients: Vec<(Buffer, Memory)>,
+    transients: Vec<(Buffer, CpuMemory)>,
 }
 
 impl Engine for CpuEngine {
@@ -152,19 +152,19 @@ impl Engine for CpuEngine {
     fn create(&mut self, label: &str, bytes: u64) -> Result<Buffer> {
         let owned = Owned::zeros(label, bytes, &self.owned_bytes)?;
         let buffer = Buffer::new(bytes);
-        self.buffers.insert(buffer, Memory::Owned(owned));
+        self.buffers.insert(buffer, CpuMemory::Owned(owned));
         Ok(buffer)
     }
 
     fn load(&mut self, _label: &str, tensor: &MappedTensor) -> Result<Buffer> {
         let buffer = Buffer::new(tensor.bytes().len() as u64);
         self.mapped_bytes += buffer.bytes();
-        self.buffers.insert(buffer, Memory::Mapped(tensor.clone()));
+        self.buffers.insert(buffer, CpuMemory::Mapped(tensor.clone()));
         Ok(buffer)
     }
 
     fn destroy(&mut self, buffer: Buffer) {
-        if let Some(Memory::Mapped(_)) = self.buffers.remove(&buffer) {
+        if let Some(CpuMemory::Mapped(_)) = self.buffers.remove(&buffer) {
             self.mapped_bytes -= buffer.bytes();
         }
     }
@@ -190,7 +190,7 @@ impl Engine for CpuEngine {
     fn prepare(&mut self, recording: Recording) -> Result<Prepared> {
         let what = "the activations of a step";
         let zeros = |buffer: &Buffer| {
-            Owned::zeros(what, buffer.bytes(), &self.owned_bytes).map(|owned| (*buffer, Memory::Owned(owned)))
+            Owned::zeros(what, buffer.bytes(), &self.owned_bytes).map(|owned| (*buffer, CpuMemory::Owned(owned)))
         };
         let transients = recording.transients().iter().map(zeros).collect::<Result<_>>()?;
         check_scratch(&recording)?;
@@ -266,7 +266,7 @@ impl CpuEngine {
     fn dispatch(&mut self, dispatch: &Dispatch, watch: &Watch) {
         let spans = dispatch.bindings.iter().zip(dispatch.kernel.bindings);
         // Written buffers leave the table for the call, so that they can be borrowed beside those that are read.
-        let mut written: Vec<(Buffer, Memory)> = spans
+        let mut written: Vec<(Buffer, CpuMemory)> = spans
             .clone()
             .filter(|(_, access)| **access == Access::Write)
             .map(|(span, _)| self.buffers.remove_entry(&span.buffer).expect("a buffer of this engine"))
@@ -306,7 +306,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
-    use crate::kernels::each_row;
+    use crate::kernels::declare::each_row;
     use crate::recording::Kernel;
 
     /// Rows of a dispatch that would take long.

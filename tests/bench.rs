@@ -110,7 +110,7 @@ fn a_profile_has_every_kernel_and_takes_time() {
         // computed with the norms, but for the last, which no router looks at.
         let projections = ["project_qkv", "project_residual", "project_gate"].map(of).iter().sum();
         let routers = of("route") + of("route_vector");
-        assert_eq!((projections, routers), if model.packs_activations() { (8, 1) } else { (0, 3) });
+        assert_eq!((projections, routers), if model.int8_activations() { (8, 1) } else { (0, 3) });
         assert_eq!(of("sample_token"), 1, "the step is one that generation runs");
         assert!(profile.kernels.iter().map(|share| share.total_us).sum::<f64>() > 0.0);
         let launches: usize = profile.kernels.iter().map(|share| share.launches).sum();

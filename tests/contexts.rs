@@ -8,7 +8,7 @@ use edge_run::bench::Synthetic;
 use edge_run::engine::Engine;
 use edge_run::format::layout::TensorSpec;
 use edge_run::gpu::GpuOptions;
-use edge_run::kernels::attention::{self, Reach};
+use edge_run::kernels::attention::{self, Attention, AttentionBuffers, ContextClass};
 use edge_run::model::WeightSource;
 use edge_run::recording::{Buffer, Recording};
 use edge_run::routing::Thresholds;
@@ -53,15 +53,16 @@ fn last_of(engine: &mut dyn Engine, context: u32) -> Vec<f32> {
     let [keys, values] = [numbers(context * 64), numbers(context * 64)];
     let mut recording = Recording::new();
     let y = recording.transient(64 * 4);
-    let buffers = attention::Buffers {
+    let buffers = AttentionBuffers {
         q: filled(engine, bytemuck::cast_slice(&q)),
         positions: filled(engine, bytemuck::bytes_of(&(context - 1))),
         keys: filled(engine, bytemuck::cast_slice(&keys)),
         values: filled(engine, bytemuck::cast_slice(&values)),
         y: y.all(),
     };
-    let parts = attention::record(&mut recording, engine.traits(), &shape, (1, Reach::Any), context, buffers, None);
-    assert!(parts.is_none());
+    let (class, quantized_kv) = (ContextClass::Short, None);
+    let problem = Attention { shape: &shape, tokens: 1, context, class, quantized_kv, buffers };
+    assert!(attention::record(&mut recording, engine.traits(), &problem).is_none());
     recording.read_back(y.all());
     let mut prepared = engine.prepare(recording).unwrap();
     bytemuck::pod_collect_to_vec(&engine.run(&mut prepared).unwrap()[0])

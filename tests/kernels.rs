@@ -7,13 +7,12 @@ mod processors;
 
 use edge_run::engine::{Engine, Traits};
 use edge_run::format::codes::Range;
-use edge_run::kernels::attention::Reach;
-use edge_run::kernels::product::{Depths, Output, Product, Tiles, halves, tile_tokens};
+use edge_run::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, combine, matrix, split};
+use edge_run::kernels::cache::rope::{self, RopeBuffers};
+use edge_run::kernels::product::{self, Output, Product, ProductDepths, Tiles, gather_tokens, tile_tokens};
+use edge_run::kernels::sample::token_nll;
 use edge_run::kernels::sliced::SlicedWeight;
-use edge_run::kernels::{
-    attention, attention_join, attention_matrix, attention_split, embed_sliced, gather_tokens, rms_norm, rope_cache,
-    silu_mul, token_nll,
-};
+use edge_run::kernels::{embed_sliced, rms_norm, silu_mul};
 use edge_run::precision::Depth;
 use edge_run::recording::{Buffer, Recording, Span};
 use edge_run::shape::{LlamaShape, Rope, RopeScaling};
@@ -178,15 +177,15 @@ impl ProductProblem {
             let traits =
                 Traits { software, subgroup, cooperative_matrix, binding_bytes, workgroup_bytes, ..PROCESSORS };
             let depths = match kind {
-                Kind::Matvec => Depths::ByToken(depths.all()),
+                Kind::Matvec => ProductDepths::ByToken(depths.all()),
                 Kind::Matmul => {
                     // A small product has small tiles of itself.
                     let tile = if self.large { 128 } else { tile_tokens(traits, self.rows, tokens) };
                     let order = recording.transient(u64::from(gather_tokens::entries(tile, tokens)) * 4).all();
                     gather_tokens::record(recording, tile, tokens, depths.all(), order);
-                    let halves = halves(recording, traits, tokens, self.input());
+                    let x_f16 = product::x_f16(recording, traits, tokens, self.input());
                     // Tiles may be passed over in part, and need not.
-                    Depths::ByTile(Tiles { order, tile, partial: self.add, halves })
+                    ProductDepths::ByTile(Tiles { order, tile, partial: self.add, x_f16 })
                 }
             };
             product.record(recording, traits, depths);
@@ -428,7 +427,7 @@ fn the_product_is_what_the_format_says() {
             let y = upload(engine, &vec![0f32; rows]);
             let (x, output) = (x.all(), Output::Overwrite);
             let product = Product { weight: &weight, x, y: y.all(), tokens: 1, output };
-            product.record(recording, engine.traits(), Depths::ByToken(depths.all()));
+            product.record(recording, engine.traits(), ProductDepths::ByToken(depths.all()));
             y.all()
         };
         let expected: Vec<f32> = (0..rows)
@@ -583,14 +582,14 @@ impl AttentionProblem {
             let width = shape.q_dim() + 2 * shape.kv_dim();
             let qkv = upload(engine, &uniform(rng, self.tokens * width));
             let positions = upload(engine, &self.positions());
-            let turns = upload(engine, &rope_cache::turns(&shape, 0..CONTEXT));
+            let rope_table = upload(engine, &rope::table(&shape, 0..CONTEXT));
             let q = upload(engine, &vec![0f32; (self.tokens * shape.q_dim()) as usize]);
             let cache = vec![f16::ZERO; (shape.kv_dim() * CONTEXT) as usize];
             let (keys, values) = (upload(engine, &cache), upload(engine, &cache));
             let [q, keys, values] = [q.all(), keys.all(), values.all()];
-            let (qkv, positions, turns) = (qkv.all(), positions.all(), turns.all());
-            let buffers = rope_cache::Buffers { qkv, positions, turns, q, keys, values };
-            rope_cache::record(recording, &shape, self.tokens, CONTEXT, buffers);
+            let (qkv, positions, rope_table) = (qkv.all(), positions.all(), rope_table.all());
+            let buffers = RopeBuffers { qkv, positions, rope_table, q, keys, values };
+            rope::record(recording, &shape, self.tokens, CONTEXT, buffers);
             match part {
                 Part::Q => q,
                 Part::Keys => widen(engine, recording, &shape, keys),
@@ -611,26 +610,29 @@ impl AttentionProblem {
             let (q, positions) = (upload(engine, &q), upload(engine, &self.positions()));
             let y = upload(engine, &vec![0f32; (self.tokens * shape.q_dim()) as usize]);
             let (q, positions, y) = (q.all(), positions.all(), y.all());
-            let buffers = attention::Buffers { q, positions, keys: keys.all(), values: values.all(), y };
+            let buffers = AttentionBuffers { q, positions, keys: keys.all(), values: values.all(), y };
+            let problem = Attention {
+                shape: &shape,
+                tokens: self.tokens,
+                context: self.context,
+                class: ContextClass::Short,
+                quantized_kv: None,
+                buffers,
+            };
             match self.splits {
                 0 if self.matrices => {
                     let workgroup_bytes = 48 << 10;
                     let traits = Traits { software: false, cooperative_matrix: true, workgroup_bytes, ..PROCESSORS };
-                    assert!(attention_matrix::suits(traits, &shape, self.tokens), "{self:?}");
-                    let reach = (self.tokens, Reach::Any);
-                    let parts = attention::record(recording, traits, &shape, reach, self.context, buffers, None);
-                    assert!(parts.is_none());
+                    assert!(matrix::suits(traits, &shape, self.tokens), "{self:?}");
+                    assert!(attention::record(recording, traits, &problem).is_none());
                 }
                 0 => {
-                    let reach = (self.tokens, Reach::Any);
-                    let parts = attention::record(recording, PROCESSORS, &shape, reach, self.context, buffers, None);
-                    assert!(parts.is_none());
+                    assert!(attention::record(recording, PROCESSORS, &problem).is_none());
                 }
                 splits => {
-                    let (cut, context) = ((self.tokens, splits), self.context);
-                    let parts = attention_split::record(recording, PROCESSORS, &shape, cut, context, buffers);
-                    assert_eq!(parts.is_some(), splits > 1);
-                    parts.into_iter().for_each(|parts| attention_join::record(recording, parts, y));
+                    let partials = split::record(recording, PROCESSORS, &problem, splits);
+                    assert_eq!(partials.is_some(), splits > 1);
+                    partials.into_iter().for_each(|partials| combine::record(recording, partials, y));
                 }
             }
             y
@@ -646,9 +648,9 @@ impl AttentionProblem {
     fn tolerance(&self) -> f32 {
         // A score of up to 4 sqrt(A) carries the rounding of its sum into the exponent.
         let score = sum_tolerance(self.head_dim, 4.0) / (self.head_dim as f32).sqrt();
-        // The means of parts are rounded to f16.
-        let parts = if self.splits > 1 { 1.0 / 2048.0 } else { 0.0 };
-        score + sum_tolerance(self.context, 1.0 / 8.0) + TRANSCENDENTAL + parts
+        // The means of partials are rounded to f16.
+        let partials = if self.splits > 1 { 1.0 / 2048.0 } else { 0.0 };
+        score + sum_tolerance(self.context, 1.0 / 8.0) + TRANSCENDENTAL + partials
     }
 }
 
@@ -660,8 +662,9 @@ fn widen(engine: &mut dyn Engine, recording: &mut Recording, shape: &LlamaShape,
     let q = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
     let y = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
     let positions = upload(engine, &[0u32]).all();
-    let buffers = attention::Buffers { q, positions, keys: cache, values: cache, y };
-    let parts = attention::record(recording, PROCESSORS, &flat, (1, Reach::Any), 1, buffers, None);
-    assert!(parts.is_none());
+    let buffers = AttentionBuffers { q, positions, keys: cache, values: cache, y };
+    let (class, quantized_kv) = (ContextClass::Short, None);
+    let problem = Attention { shape: &flat, tokens: 1, context: 1, class, quantized_kv, buffers };
+    assert!(attention::record(recording, PROCESSORS, &problem).is_none());
     y
 }

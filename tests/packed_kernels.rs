@@ -11,18 +11,18 @@ mod processors;
 use buffers::{far, floats, halves, random_routers, run, uniform, upload};
 use edge_run::cpu;
 use edge_run::engine::{Engine, Traits, USUAL_PROCESSORS};
-use edge_run::kernels::attention::Buffers;
-use edge_run::kernels::packed::Packed;
-use edge_run::kernels::product::{Depths, Output, Product};
-use edge_run::kernels::project::{Input, Norm, Projection, Spread};
-use edge_run::kernels::project_residual::Choosing;
-use edge_run::kernels::route;
-use edge_run::kernels::routers::Control;
+use edge_run::kernels::attention::{Attention, AttentionBuffers, ContextClass, combine, split};
+use edge_run::kernels::cache::rope::{self, RopeBuffers};
+use edge_run::kernels::product::{Output, Product, ProductDepths};
+use edge_run::kernels::project::packed::Packed;
+use edge_run::kernels::project::qkv::{self, QkvBuffers};
+use edge_run::kernels::project::residual::{self, DepthSelection};
+use edge_run::kernels::project::router_hidden::{SiteRouters, hidden_bytes};
+use edge_run::kernels::project::{Input, Projection, Spread, gate, logits};
+use edge_run::kernels::rms_norm::{self, Norm};
+use edge_run::kernels::router::{self, Control, RouteInputs};
+use edge_run::kernels::silu_mul;
 use edge_run::kernels::sliced::SlicedWeight;
-use edge_run::kernels::telling::{RoutersAt, hidden_bytes};
-use edge_run::kernels::{attention_join, attention_split};
-use edge_run::kernels::{project_gate, project_logits, project_qkv, project_residual};
-use edge_run::kernels::{rms_norm, rope_cache, silu_mul};
 use edge_run::recording::{Recording, Span};
 use edge_run::shape::{LlamaShape, Rope, Site};
 use half::f16;
@@ -83,7 +83,7 @@ struct Problem {
     normed: bool,
     /// Whether depths are chosen for the next sites.
     routed: bool,
-    tells: bool,
+    has_next: bool,
     loudness: f32,
     /// In place of a number of the input.
     spoilt: Option<f32>,
@@ -100,7 +100,7 @@ fn problem() -> impl Strategy<Value = Problem> {
     let choices = (any::<bool>(), any::<bool>(), any::<bool>());
     let loudness = prop_oneof![Just(1.0f32), Just(1e-2), Just(30.0)];
     let binding_bytes = prop_oneof![Just(16384u64), Just(1 << 27)];
-    // Subgroups of 8 at least; in the last spread, as on devices that have several sizes, they may be larger than told.
+    // Subgroups of 8 at least; in the last spread, as on devices that have several sizes, they may be larger than given.
     let spread = prop_oneof![
         Just(Spread { workgroup: 64, lanes: 8, rows: 2, rounds: 2, subgroup: 8, processors: USUAL_PROCESSORS }),
         Just(Spread { workgroup: 128, lanes: 4, rows: 4, rounds: 1, subgroup: 8, processors: USUAL_PROCESSORS }),
@@ -108,7 +108,7 @@ fn problem() -> impl Strategy<Value = Problem> {
     ];
     (kind, sizes, choices, loudness, binding_bytes, spread).prop_map(
         |(kind, sizes, choices, loudness, binding_bytes, spread)| {
-            let ((seed, eights, groups, group, depth), (normed, routed, tells)) = (sizes, choices);
+            let ((seed, eights, groups, group, depth), (normed, routed, has_next)) = (sizes, choices);
             let spoilt = None;
             Problem {
                 kind,
@@ -119,7 +119,7 @@ fn problem() -> impl Strategy<Value = Problem> {
                 depth,
                 normed,
                 routed,
-                tells,
+                has_next,
                 loudness,
                 spoilt,
                 binding_bytes,
@@ -151,9 +151,9 @@ impl Problem {
         self.groups * self.group
     }
 
-    /// Whether routers are told of the input.
-    fn tells(&self) -> bool {
-        self.tells && self.normed && matches!(self.kind, Kind::Gate | Kind::Qkv)
+    /// Whether the hidden units of routers that look at the input are computed.
+    fn has_routers(&self) -> bool {
+        self.has_next && self.normed && matches!(self.kind, Kind::Gate | Kind::Qkv)
     }
 
     fn rows(&self) -> u32 {
@@ -164,8 +164,8 @@ impl Problem {
         }
     }
 
-    /// The projection, or with `plain` the kernels that it stands for. Reads the results, what routers are told and the
-    /// depth; without the latter two, with `plain`.
+    /// The projection, or with `plain` the kernels that it stands for. Reads the results, the hidden units of routers and
+    /// the depth; without the latter two, with `plain`.
     fn build(&self, plain: bool) -> impl Fn(&mut dyn Engine, &mut Recording) -> Vec<Span> {
         move |engine, recording| {
             let rng = &mut StdRng::seed_from_u64(self.seed);
@@ -182,14 +182,14 @@ impl Problem {
             let y = upload(engine, &uniform(rng, rows, 1.0)).all();
             let routers = random_routers(engine, rng, SITES, input, 1.0);
             let heard = upload(engine, &uniform(rng, (hidden_bytes(2) / 4) as u32, 1.0)).all();
-            let told = upload(engine, &vec![0f32; (hidden_bytes(2) / 4) as usize]).all();
+            let hidden = upload(engine, &vec![0f32; (hidden_bytes(2) / 4) as usize]).all();
             let depth = upload(engine, &[self.depth, 9, 9]).all();
             let closed = Control { threshold: f32::MAX, most: 4 };
             let open = Control { threshold: -1e9, most: 3 };
             let control = upload(engine, &[closed, open, closed, open]).all();
             let positions = upload(engine, &[POSITION]).all();
             let shape = shape(self.eights);
-            let turns = upload(engine, &rope_cache::turns(&shape, 0..CONTEXT)).all();
+            let rope_table = upload(engine, &rope::table(&shape, 0..CONTEXT)).all();
             let [q, keys, values] = [self.eights * 4, self.eights * CONTEXT, self.eights * CONTEXT]
                 .map(|eights| upload(engine, &vec![0u32; (eights * HEAD_DIM / 2) as usize]).all());
             let made = match self.kind {
@@ -206,12 +206,12 @@ impl Problem {
                 let whole = matches!(self.kind, Kind::Logits | Kind::Residual);
                 let products = if whole { y } else { recording.transient(u64::from(rows) * 4).all() };
                 let product = Product { weight: &weight, x: given, y: products, tokens: 1, output };
-                product.record(recording, traits(1 << 27), Depths::ByToken(depth));
+                product.record(recording, traits(1 << 27), ProductDepths::ByToken(depth));
                 match self.kind {
                     Kind::Gate => silu_mul::record(recording, 1, rows / 2, products, made[0]),
                     Kind::Qkv => {
-                        let buffers = rope_cache::Buffers { qkv: products, positions, turns, q, keys, values };
-                        rope_cache::record(recording, &shape, 1, CONTEXT, buffers);
+                        let buffers = RopeBuffers { qkv: products, positions, rope_table, q, keys, values };
+                        rope::record(recording, &shape, 1, CONTEXT, buffers);
                     }
                     _ => (),
                 }
@@ -220,37 +220,37 @@ impl Problem {
             let norm = self.normed.then_some(norm);
             let input = norm.map_or(Input::Plain(x), |norm| Input::Normed(x, norm));
             let projection = Projection { weight: &weight, input, depth, spread: self.spread };
-            let tells = self.tells().then_some(RoutersAt { routers: &routers, first: 2, count: 2, hidden: told });
+            let next = self.has_routers().then_some(SiteRouters { routers: &routers, first: 2, count: 2, hidden });
             match self.kind {
-                Kind::Logits => project_logits::record(recording, traits(self.binding_bytes), &projection, y),
+                Kind::Logits => logits::record(recording, traits(self.binding_bytes), &projection, y),
                 Kind::Residual => {
-                    let at = RoutersAt { routers: &routers, first: 2, count: 2, hidden: heard };
-                    let choosing = Choosing { routers: at, control, depth_row: 1 };
-                    project_residual::record(recording, &projection, self.routed.then_some(choosing), y);
+                    let at = SiteRouters { routers: &routers, first: 2, count: 2, hidden: heard };
+                    let selection = DepthSelection { routers: at, control, depth_row: 1 };
+                    residual::record(recording, &projection, self.routed.then_some(selection), y);
                 }
-                Kind::Gate => project_gate::record(recording, &projection, tells, made[0]),
+                Kind::Gate => gate::record(recording, &projection, next, made[0]),
                 Kind::Qkv => {
-                    let buffers = project_qkv::Buffers { positions, turns, q, keys, values };
-                    project_qkv::record(recording, &projection, tells, (&shape, CONTEXT), buffers);
+                    let buffers = QkvBuffers { positions, rope_table, q, keys, values };
+                    qkv::record(recording, &projection, next, &shape, CONTEXT, buffers);
                 }
             }
-            made.into_iter().chain([told, depth]).collect()
+            made.into_iter().chain([hidden, depth]).collect()
         }
     }
 
-    /// What is made; the hidden units of the routers that are told, and the depths of the next sites.
+    /// What is made; the hidden units of the routers that look at the input, and the depths of the next sites.
     fn run(&self, engine: &mut dyn Engine, plain: bool) -> (Vec<f32>, Vec<f32>, Vec<u32>) {
         let mut results = run(engine, &self.build(plain));
-        let (mut told, mut depths) = (vec![], vec![]);
+        let (mut hidden, mut depths) = (vec![], vec![]);
         if !plain {
             depths = results.pop().expect("depths")[1..].to_vec();
-            told = floats(&results.pop().expect("hidden units"));
+            hidden = floats(&results.pop().expect("hidden units"));
         }
         let numbers = match self.kind {
             Kind::Qkv => results[1..].iter().flat_map(|words| halves(words)).chain(floats(&results[0])).collect(),
             _ => floats(&results[0]),
         };
-        (numbers, told, depths)
+        (numbers, hidden, depths)
     }
 
     /// How far what is made may be off, where it is about as large as `made`: numbers are rounded to sixteen bits, sums
@@ -273,24 +273,24 @@ proptest! {
     #[test]
     fn a_projection_is_its_reference(problem in problem()) {
         let Some(mut gpu) = gpu::gpu() else { return Ok(()) };
-        let (made, told, depths) = problem.run(gpu.as_mut(), false);
-        let (reference, told_reference, depths_reference) = problem.run(cpu::open().as_mut(), false);
+        let (made, hidden, depths) = problem.run(gpu.as_mut(), false);
+        let (reference, hidden_reference, depths_reference) = problem.run(cpu::open().as_mut(), false);
         prop_assert_eq!(depths, depths_reference);
         let distance = far(&made, &reference);
         prop_assert!(distance < problem.tolerance(&reference), "{} of {}", distance, problem.tolerance(&reference));
-        prop_assert!(far(&told, &told_reference) < 1e-4, "told {:?} for {:?}", told, told_reference);
+        prop_assert!(far(&hidden, &hidden_reference) < 1e-4, "hidden {:?} for {:?}", hidden, hidden_reference);
     }
 
     #[test]
     fn a_projection_is_what_it_stands_for(problem in problem()) {
         let mut cpu = cpu::open();
-        let (made, told, depths) = problem.run(cpu.as_mut(), false);
+        let (made, hidden, depths) = problem.run(cpu.as_mut(), false);
         let (plain, ..) = problem.run(cpu.as_mut(), true);
         let chooses = problem.routed && problem.kind == Kind::Residual;
         prop_assert_eq!(depths, if chooses { CHOSEN } else { [9, 9] });
         let distance = far(&made, &plain);
         prop_assert!(distance < problem.tolerance(&plain), "{} of {}", distance, problem.tolerance(&plain));
-        prop_assert_eq!(problem.tells(), told.iter().any(|unit| *unit != 0.0));
+        prop_assert_eq!(problem.has_routers(), hidden.iter().any(|unit| *unit != 0.0));
     }
 
     #[test]
@@ -318,14 +318,14 @@ fn a_wrong_depth_weight_norm_and_output_are_noticed() {
             depth: 2,
             normed: true,
             routed: true,
-            tells: true,
+            has_next: true,
             loudness: 1.0,
             spoilt: None,
             binding_bytes: 1 << 27,
             spread,
         };
         for mut engine in [cpu::open()].into_iter().chain(own_gpu()) {
-            let (reference, told, _) = sound.run(cpu::open().as_mut(), false);
+            let (reference, hidden, _) = sound.run(cpu::open().as_mut(), false);
             let wrong = [
                 (Problem { depth: 3, ..sound.clone() }, false),
                 (Problem { seed: 3, ..sound.clone() }, true),
@@ -334,8 +334,8 @@ fn a_wrong_depth_weight_norm_and_output_are_noticed() {
             for (wrong, of_input) in wrong {
                 let (made, other, _) = wrong.run(engine.as_mut(), false);
                 assert!(far(&made, &reference) > sound.tolerance(&reference), "{wrong:?}");
-                let expected = of_input && sound.tells();
-                assert_eq!(far(&other, &told) > 0.05, expected, "{wrong:?}: what is told is another, where any is");
+                let expected = of_input && sound.has_routers();
+                assert_eq!(far(&other, &hidden) > 0.05, expected, "{wrong:?}: hidden units are others, where any is");
             }
         }
     }
@@ -355,7 +355,7 @@ fn an_input_that_is_no_number_reaches_every_product() {
                 depth: 2,
                 normed,
                 routed: false,
-                tells: false,
+                has_next: false,
                 loudness: 1.0,
                 spoilt: Some(spoilt),
                 binding_bytes: 1 << 27,
@@ -393,19 +393,21 @@ fn a_projection_of_parts_is_that_of_what_they_come_to() {
                 let product = |engine: &mut dyn Engine, recording: &mut Recording, input| {
                     let y = upload(engine, &[0f32; 48]).all();
                     let projection = Projection { weight: &weight, input, depth, spread };
-                    project_residual::record(recording, &projection, None, y);
+                    residual::record(recording, &projection, None, y);
                     y
                 };
                 let mut products = vec![];
-                // At the second one's position some parts have none.
+                // At the second one's position some splits have none.
                 for position in [900u32, 40] {
                     let positions = upload(engine, &[position]).all();
                     let y = recording.transient(u64::from(shape.q_dim()) * 4).all();
-                    let buffers = Buffers { q, positions, keys, values, y };
-                    let parts = attention_split::record(recording, PROCESSORS, &shape, (1, splits), context, buffers);
-                    let parts = parts.expect("positions are cut");
-                    attention_join::record(recording, parts, y);
-                    products.push(product(engine, recording, Input::Parts(parts)));
+                    let buffers = AttentionBuffers { q, positions, keys, values, y };
+                    let (class, quantized_kv) = (ContextClass::Long, None);
+                    let problem = Attention { shape: &shape, tokens: 1, context, class, quantized_kv, buffers };
+                    let partials = split::record(recording, PROCESSORS, &problem, splits);
+                    let partials = partials.expect("positions are cut");
+                    combine::record(recording, partials, y);
+                    products.push(product(engine, recording, Input::Partials(partials)));
                     products.push(product(engine, recording, Input::Plain(y)));
                 }
                 products
@@ -419,7 +421,7 @@ fn a_projection_of_parts_is_that_of_what_they_come_to() {
     }
 }
 
-/// The depths that are chosen beside a projection, by what another told the routers, are those that `route` would have.
+/// The depths that a projection selects, by hidden units that another one computed, are those that `route` selects.
 #[test]
 fn depths_chosen_beside_a_projection_are_those_of_the_routers() {
     for mut engine in [cpu::open()].into_iter().chain(own_gpu()) {
@@ -437,28 +439,28 @@ fn depths_chosen_beside_a_projection_are_those_of_the_routers() {
                 let threshold = (seed % 6) as f32 * 0.8 - 3.0;
                 let bound = Control { threshold, most: 4 - (seed % 3 == 0) as u32 };
                 let control = upload(engine, &[closed, bound, bound, closed]).all();
-                let [read, deal] = [2, 0].map(|word: u32| upload(engine, &[word]).all());
+                let [read, shuffle] = [2, 0].map(|word: u32| upload(engine, &[word]).all());
                 let chosen = upload(engine, &[2u32, 9, 9]).all();
                 let routed = upload(engine, &[9u32; 2]).all();
                 let y = upload(engine, &vec![0f32; rows as usize]).all();
                 let sites = 1..3;
-                let norm_of = (norm.weight, EPS);
-                let depths = (routed, 1);
-                let inputs = route::Inputs { x, norm: norm_of, normed, sites, control, deal, depths };
+                let (depths, depths_row) = (routed, 1);
+                let inputs = RouteInputs { x, norm, normed, sites, control, shuffle, depths, depths_row };
                 // Not by the kernel for processors, which wants their subgroups.
                 let hardware = Traits { software: false, ..traits(1 << 27) };
-                route::record(recording, hardware, &routers, &inputs);
+                router::record(recording, hardware, &routers, &inputs);
 
                 let units = recording.transient(hidden_bytes(2)).all();
-                let told = RoutersAt { routers: &routers, first: 1, count: 2, hidden: units };
+                let next = SiteRouters { routers: &routers, first: 1, count: 2, hidden: units };
                 let spread = Spread::of(traits(1 << 27), (rows, input), Some(Site::GateUp));
-                let gate = Projection { weight: &weight, input: Input::Normed(x, norm), depth: read, spread };
+                let gated_projection =
+                    Projection { weight: &weight, input: Input::Normed(x, norm), depth: read, spread };
                 let gated = recording.transient(u64::from(rows) * 2).all();
-                project_gate::record(recording, &gate, Some(told), gated);
+                gate::record(recording, &gated_projection, Some(next), gated);
                 let spread = Spread::of(traits(1 << 27), (rows, input), Some(Site::Down));
-                let residual = Projection { input: Input::Plain(x), depth: chosen, spread, ..gate };
-                let choosing = Choosing { routers: told, control, depth_row: 1 };
-                project_residual::record(recording, &residual, Some(choosing), y);
+                let added = Projection { input: Input::Plain(x), depth: chosen, spread, ..gated_projection };
+                let selection = DepthSelection { routers: next, control, depth_row: 1 };
+                residual::record(recording, &added, Some(selection), y);
                 vec![chosen, routed]
             };
             let results = run(engine.as_mut(), &build);

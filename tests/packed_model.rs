@@ -193,7 +193,7 @@ fn activations_are_chosen_by_a_trial_that_a_file_remembers() {
         (entries[0]["f32_us"], entries[0]["int8_us"]) = (times[0].into(), times[1].into());
         std::fs::write(&file, serde_json::to_vec(&entries).unwrap()).unwrap();
         let model = chosen(Activations::Auto);
-        assert_eq!(model.packs_activations(), asked == Activations::Int8);
+        assert_eq!(model.int8_activations(), asked == Activations::Int8);
         let forced = chosen(asked);
         assert_eq!(forced.activations_trial(), None, "nothing to choose");
         assert!(steps(&model, &plan, 0) == steps(&forced, &plan, 0), "{asked:?}");

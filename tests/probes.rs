@@ -8,7 +8,7 @@ mod gpu;
 use edge_run::cpu;
 use edge_run::engine::{Engine, USUAL_PROCESSORS};
 use edge_run::gpu::GpuOptions;
-use edge_run::kernels::{probe_processors, probe_subgroups};
+use edge_run::kernels::probe::{processors, subgroups};
 
 /// On Metal, and where Vulkan drivers do not tell, the size was taken to be four.
 #[test]
@@ -34,11 +34,11 @@ fn a_kernel_sees_subgroups_at_every_size_of_workgroup() {
         let words = &buffers::run(engine, &|_, recording| {
             let seen = recording.transient(u64::from(workgroup) * 8).all();
             recording.clear(seen);
-            probe_subgroups::record(recording, workgroup, seen);
+            subgroups::record(recording, workgroup, seen);
             vec![seen]
         })[0];
         let seen: Vec<[u32; 2]> = words.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
-        probe_subgroups::size(workgroup, &seen)
+        subgroups::size(workgroup, &seen)
     };
     for workgroup in [32, 64, 128, 256, 512, 1024] {
         if workgroup <= gpu.traits().workgroup_invocations {
@@ -55,7 +55,7 @@ fn the_work_that_processors_are_counted_by_is_done() {
     let work = |engine: &mut dyn Engine, rounds: u32| {
         buffers::run(engine, &|_, recording| {
             let y = recording.transient(5 * 64 * 4).all();
-            probe_processors::record(recording, (5, 64), rounds, y);
+            processors::record(recording, 5, 64, rounds, y);
             vec![y]
         })
     };

@@ -17,9 +17,9 @@ use buffers::{far, floats, halves, run, uniform, upload};
 use edge_run::engine::{Activations, Engine, Traits};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
-use edge_run::kernels::attention::{self, Reach};
-use edge_run::kernels::quantized_cache::{Kept, Layout};
-use edge_run::kernels::{attention_join, dequantize_cache, quantize_cache};
+use edge_run::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, combine};
+use edge_run::kernels::cache::layout::{CacheConversion, Layout, QuantizedKv};
+use edge_run::kernels::cache::{dequantize, quantize};
 use edge_run::model::{CacheOptions, Sequence};
 use edge_run::precision::CacheType;
 use edge_run::recording::{Recording, Span};
@@ -49,7 +49,7 @@ struct Problem {
     head_dim: u32,
     position: u32,
     cache_type: CacheType,
-    reach: Reach,
+    class: ContextClass,
 }
 
 fn problem() -> impl Strategy<Value = Problem> {
@@ -58,8 +58,8 @@ fn problem() -> impl Strategy<Value = Problem> {
     let position = prop_oneof![0u32..70, 0u32..CONTEXT - 1];
     (any::<u64>(), 1u32..4, 1u32..4, head_dim, position, cache_type, any::<bool>()).prop_map(
         |(seed, kv_heads, share, head_dim, position, cache_type, long)| {
-            let reach = if long { Reach::Long } else { Reach::Any };
-            Problem { seed, kv_heads, share, head_dim, position, cache_type, reach }
+            let class = if long { ContextClass::Long } else { ContextClass::Short };
+            Problem { seed, kv_heads, share, head_dim, position, cache_type, class }
         },
     )
 }
@@ -80,7 +80,7 @@ impl Problem {
     }
 
     /// Keys and values, [K, C, A] f16, in which a dimension stands out.
-    fn halves(&self, engine: &mut dyn Engine, rng: &mut StdRng) -> [Span; 2] {
+    fn f16_kv(&self, engine: &mut dyn Engine, rng: &mut StdRng) -> [Span; 2] {
         [3u32, 7].map(|tall| {
             let mut numbers = uniform(rng, self.shape().kv_dim() * CONTEXT, 1.0);
             numbers.iter_mut().skip(tall as usize).step_by(32).for_each(|number| *number *= 4.0);
@@ -90,40 +90,44 @@ impl Problem {
     }
 
     /// Room for the rows, of zeros.
-    fn rows(&self, engine: &mut dyn Engine) -> Kept {
+    fn rows(&self, engine: &mut dyn Engine) -> QuantizedKv {
         let words = (self.kv_heads * CONTEXT) as usize * self.layout().row_words();
-        Kept { rows: upload(engine, &vec![0u32; words]).all(), layout: self.layout() }
+        QuantizedKv { rows: upload(engine, &vec![0u32; words]).all(), layout: self.layout() }
     }
 
-    /// Keeps the keys and values at positions up to `end`.
-    fn keep(&self, engine: &mut dyn Engine, r: &mut Recording, from: [Span; 2], end: u32, kept: Kept) {
+    /// Quantizes the keys and values at positions up to `end`.
+    fn quantize(&self, engine: &mut dyn Engine, r: &mut Recording, from: [Span; 2], end: u32, rows: QuantizedKv) {
         let positions: Vec<u32> = (0..end).collect();
         if end > 0 {
             let positions = upload(engine, &positions).all();
-            quantize_cache::record(r, (end, self.kv_heads, CONTEXT), positions, from, kept);
+            quantize::record(r, end, &self.conversion(positions, from, rows));
         }
     }
 
-    /// What was kept of the positions up to `end`, as f16.
-    fn kept_halves(&self, engine: &mut dyn Engine, r: &mut Recording, end: u32, kept: Kept) -> [Span; 2] {
+    fn conversion(&self, positions: Span, [keys, values]: [Span; 2], quantized_kv: QuantizedKv) -> CacheConversion {
+        CacheConversion { kv_heads: self.kv_heads, context: CONTEXT, positions, keys, values, quantized_kv }
+    }
+
+    /// The rows at the positions up to `end`, as f16.
+    fn dequantized(&self, engine: &mut dyn Engine, r: &mut Recording, end: u32, rows: QuantizedKv) -> [Span; 2] {
         let zeros = vec![f16::ZERO; (self.shape().kv_dim() * CONTEXT) as usize];
         let to = [(); 2].map(|()| upload(engine, &zeros).all());
         let end = upload(engine, &[end]).all();
-        dequantize_cache::record(r, (self.kv_heads, CONTEXT), end, kept, to);
+        dequantize::record(r, &self.conversion(end, to, rows));
         to
     }
 
-    /// Keys and values, and what is kept of them; one after the other all keys and all values.
+    /// Keys and values, and the same after quantization; one after the other all keys and all values.
     fn round_trip(&self, engine: &mut dyn Engine) -> [Vec<f32>; 2] {
         let build = |engine: &mut dyn Engine, r: &mut Recording| {
-            let from = self.halves(engine, &mut StdRng::seed_from_u64(self.seed));
-            let kept = self.rows(engine);
-            self.keep(engine, r, from, self.position + 1, kept);
-            let back = self.kept_halves(engine, r, self.position + 1, kept);
+            let from = self.f16_kv(engine, &mut StdRng::seed_from_u64(self.seed));
+            let rows = self.rows(engine);
+            self.quantize(engine, r, from, self.position + 1, rows);
+            let back = self.dequantized(engine, r, self.position + 1, rows);
             [from, back].concat()
         };
         let all: Vec<Vec<f32>> = run(engine, &build).iter().map(|words| halves(words)).collect();
-        // Positions behind were never kept.
+        // Positions behind were never quantized.
         let within = |all: &[Vec<f32>]| -> Vec<f32> {
             let head = |head: &[f32]| head[..((self.position + 1) * self.head_dim) as usize].to_vec();
             all.iter().flat_map(|one| one.chunks_exact((CONTEXT * self.head_dim) as usize).flat_map(head)).collect()
@@ -131,27 +135,35 @@ impl Problem {
         [within(&all[..2]), within(&all[2..])]
     }
 
-    /// Attention over what was kept by the kernel that reads it, and by that of f16 over the same as f16, and the row
+    /// Attention over the quantized rows by the kernel that reads them, and by that of f16 over the same as f16, and the row
     /// that the former wrote for the token beside the one of `quantize_cache`.
     fn attend(&self, engine: &mut dyn Engine, traits: Traits, off: u32) -> [Vec<Vec<f32>>; 2] {
         let (shape, last) = (self.shape(), self.position);
         let build = |engine: &mut dyn Engine, r: &mut Recording| {
             let rng = &mut StdRng::seed_from_u64(self.seed);
-            let from = self.halves(engine, rng);
+            let from = self.f16_kv(engine, rng);
             let [before, whole] = [(); 2].map(|()| self.rows(engine));
-            self.keep(engine, r, from, last, before);
-            self.keep(engine, r, from, last + 1, whole);
-            let [keys, values] = self.kept_halves(engine, r, last + 1, whole);
+            self.quantize(engine, r, from, last, before);
+            self.quantize(engine, r, from, last + 1, whole);
+            let [keys, values] = self.dequantized(engine, r, last + 1, whole);
             let q = upload(engine, &uniform(rng, shape.q_dim(), 2.0)).all();
             let [here, other] = [last, last.saturating_sub(off)].map(|at| upload(engine, &[at]).all());
             let [y, expected] = [(); 2].map(|()| r.transient(u64::from(shape.q_dim()) * 4).all());
-            let buffers = attention::Buffers { q, positions: here, keys: from[0], values: from[1], y };
-            let parts = attention::record(r, traits, &shape, (1, self.reach), CONTEXT, buffers, Some(before));
-            parts.into_iter().for_each(|parts| attention_join::record(r, parts, y));
-            let plain = attention::Buffers { q, positions: other, keys, values, y: expected };
-            let parts = attention::record(r, PROCESSORS, &shape, (1, Reach::Any), CONTEXT, plain, None);
-            assert!(parts.is_none());
-            let [own, by_itself] = [before, whole].map(|rows| self.kept_halves(engine, r, last + 1, rows));
+            let buffers = AttentionBuffers { q, positions: here, keys: from[0], values: from[1], y };
+            let problem = Attention {
+                shape: &shape,
+                tokens: 1,
+                context: CONTEXT,
+                class: self.class,
+                quantized_kv: Some(before),
+                buffers,
+            };
+            let partials = attention::record(r, traits, &problem);
+            partials.into_iter().for_each(|partials| combine::record(r, partials, y));
+            let plain = AttentionBuffers { q, positions: other, keys, values, y: expected };
+            let plain = Attention { class: ContextClass::Short, quantized_kv: None, buffers: plain, ..problem };
+            assert!(attention::record(r, PROCESSORS, &plain).is_none());
+            let [own, by_itself] = [before, whole].map(|rows| self.dequantized(engine, r, last + 1, rows));
             [vec![y, expected], [own, by_itself].concat()].concat()
         };
         let all = run(engine, &build);
@@ -159,7 +171,7 @@ impl Problem {
     }
 }
 
-/// Of numbers in groups of 32 that are uniform up to 1 but for one of 4: the largest of a turned group is below four
+/// Of numbers in groups of 32 that are uniform up to 1 but for one of 4: the largest of a group after the Hadamard transform is below four
 /// deviations, and a code is off by half a bin at most and by a third of that on average.
 fn mean_error(bits: u32) -> f32 {
     let deviation = ((31.0 / 3.0 + 16.0 / 3.0) / 32f32).sqrt();
@@ -222,7 +234,7 @@ fn a_position_that_is_left_out_is_noticed() {
         head_dim: 64,
         position: 40,
         cache_type: CacheType::Q8,
-        reach: Reach::Any,
+        class: ContextClass::Short,
     };
     for mut engine in engines() {
         let traits = Traits { packed_dot: true, subgroup: engine.traits().subgroup.max(8), ..PROCESSORS };

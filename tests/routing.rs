@@ -74,10 +74,8 @@ fn mean_bits(model: &Model, depths: &TokenDepths) -> f32 {
 fn engines_route_alike_and_agree_where_they_do() {
     let models = models();
     for bits in [3.0, 4.5, 6.0] {
-        let mut scores: Vec<_> = models
-            .iter()
-            .map(|model| model.sequence(&plan(bits)).unwrap().token_nll(&ids(TOKENS)).unwrap())
-            .collect();
+        let mut scores: Vec<_> =
+            models.iter().map(|model| model.sequence(&plan(bits)).unwrap().token_nll(&ids(TOKENS)).unwrap()).collect();
         let Some(gpu) = scores.pop().filter(|_| models.len() == 2) else { return };
         let cpu = &scores[0];
         let differs = |token: usize| {

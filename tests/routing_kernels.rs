@@ -10,10 +10,10 @@ mod processors;
 use buffers::{far, floats, random_routers, uniform, upload};
 use edge_run::cpu;
 use edge_run::engine::{Engine, Traits};
-use edge_run::kernels::gather_inputs;
-use edge_run::kernels::gather_tokens::{self, PADDING, entry};
-use edge_run::kernels::route;
-use edge_run::kernels::routers::Control;
+use edge_run::kernels::product::gather_inputs;
+use edge_run::kernels::product::gather_tokens::{self, PADDING, entry};
+use edge_run::kernels::rms_norm::Norm;
+use edge_run::kernels::router::{self, Control, RouteInputs};
 use edge_run::recording::{Recording, Span};
 use processors::PROCESSORS;
 use proptest::prelude::*;
@@ -42,7 +42,7 @@ struct RouteProblem {
     loudness: f32,
     /// Factor of the outputs: far out, softplus must neither overflow nor vanish.
     spread: f32,
-    dealt: bool,
+    shuffled: bool,
 }
 
 const EPS: f32 = 1e-5;
@@ -50,9 +50,9 @@ const EPS: f32 = 1e-5;
 fn route_problem() -> impl Strategy<Value = RouteProblem> {
     let sizes = (any::<u64>(), 1u32..40, 1u32..=3, 1u32..100, -2.0f32..2.0, 1u32..=4, any::<bool>());
     let factors = (prop_oneof![Just(1.0f32), Just(1e-2), Just(1e3)], prop_oneof![Just(1.0f32), Just(300.0)]);
-    (sizes, factors, any::<bool>()).prop_map(|(sizes, (loudness, spread), dealt)| {
+    (sizes, factors, any::<bool>()).prop_map(|(sizes, (loudness, spread), shuffled)| {
         let (seed, tokens, sites, eights, threshold, most, software) = sizes;
-        RouteProblem { seed, tokens, sites, eights, threshold, most, software, loudness, spread, dealt }
+        RouteProblem { seed, tokens, sites, eights, threshold, most, software, loudness, spread, shuffled }
     })
 }
 
@@ -73,26 +73,27 @@ impl RouteProblem {
         let mut control = vec![Control { threshold: self.threshold, most: self.most }; self.sites as usize + 2];
         (control[0], control[self.sites as usize + 1]) = (closed, closed);
         let control = upload(engine, &control).all();
-        let mut deal: Vec<u32> = (0..self.tokens).collect();
-        if self.dealt {
-            deal.shuffle(rng);
+        let mut shuffle: Vec<u32> = (0..self.tokens).collect();
+        if self.shuffled {
+            shuffle.shuffle(rng);
         }
-        let deal = upload(engine, &deal).all();
+        let shuffle = upload(engine, &shuffle).all();
         let depths = upload(engine, &vec![0u32; (self.sites * self.tokens) as usize]).all();
         let normed = recording.transient(x.bytes).all();
         // Subgroups of eight are for devices that have them, and for references.
         let subgroup = if engine.traits().subgroup > 8 { engine.traits().subgroup } else { PROCESSORS.subgroup };
         let traits = Traits { software: self.software, subgroup, ..PROCESSORS };
-        let inputs = route::Inputs {
+        let inputs = RouteInputs {
             x,
-            norm: (weight, EPS),
+            norm: Norm { weight, eps: EPS },
             normed,
             sites: 1..1 + self.sites,
             control,
-            deal,
-            depths: (depths, self.tokens),
+            shuffle,
+            depths,
+            depths_row: self.tokens,
         };
-        route::record(recording, traits, &routers, &inputs);
+        router::record(recording, traits, &routers, &inputs);
         [depths, normed]
     }
 }
@@ -113,7 +114,7 @@ fn sound() -> RouteProblem {
         software: true,
         loudness: 1.0,
         spread: 1.0,
-        dealt: false,
+        shuffled: false,
     }
 }
 
@@ -134,7 +135,7 @@ fn gathered_inputs(tile: u32, depths: &[u32], input: u32) -> impl Fn(&mut dyn En
         // Some are beyond f16.
         let x: Vec<f32> = (0..tokens * input).map(|at| (at as f32).sin() * 70000.0).collect();
         let y = upload(engine, &vec![1u32; (order.bytes / 4) as usize * input as usize / 2]).all();
-        gather_inputs::record(recording, (tokens, input), upload(engine, &x).all(), order, y);
+        gather_inputs::record(recording, tokens, input, upload(engine, &x).all(), order, y);
         y
     }
 }
@@ -214,7 +215,7 @@ fn another_threshold_router_clamp_deal_and_order_are_noticed() {
         RouteProblem { threshold: 0.3, ..sound() },
         RouteProblem { seed: 2, ..sound() },
         RouteProblem { most: 3, ..sound() },
-        RouteProblem { dealt: true, ..sound() },
+        RouteProblem { shuffled: true, ..sound() },
     ];
     for wrong in wrong {
         let far = differences(&run(gpu.as_mut(), &wrong.build()), &reference);
@@ -246,10 +247,10 @@ fn a_deal_moves_depths_and_changes_none() {
     for engine in [Some(cpu::open()), gpu::gpu().map(|_| edge_run::gpu::open(0, gpu::options()).unwrap())] {
         let Some(mut engine) = engine else { continue };
         let mut own = run(engine.as_mut(), &sound().build());
-        let mut dealt = run(engine.as_mut(), &RouteProblem { dealt: true, ..sound() }.build());
-        assert_ne!(own, dealt);
+        let mut shuffled = run(engine.as_mut(), &RouteProblem { shuffled: true, ..sound() }.build());
+        assert_ne!(own, shuffled);
         own.sort_unstable();
-        dealt.sort_unstable();
-        assert_eq!(own, dealt);
+        shuffled.sort_unstable();
+        assert_eq!(own, shuffled);
     }
 }

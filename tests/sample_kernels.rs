@@ -7,8 +7,8 @@ mod processors;
 
 use edge_run::cpu;
 use edge_run::engine::{Engine, Traits};
-use edge_run::kernels::sample_peaks::{self, Inputs, Peak, blocks};
-use edge_run::kernels::sample_token::{self, Sampled};
+use edge_run::kernels::sample::peaks::{self, Peak, SampleInputs, blocks};
+use edge_run::kernels::sample::token::{self, Sampled};
 use edge_run::recording::{Buffer, Prepared, Recording};
 use edge_run::sampling::{Choice, SamplerSettings};
 use edge_run::text::Sampler;
@@ -54,11 +54,11 @@ impl Chooser<'_> {
         let mut recording = Recording::new();
         let [logits_all, history_all] = [logits.all(), history.all()];
         let inputs =
-            Inputs { choice: choice.all(), positions: positions.all(), history: history_all, logits: logits_all };
-        sample_token::record(&mut recording, traits, inputs, id.all());
+            SampleInputs { choice: choice.all(), positions: positions.all(), history: history_all, logits: logits_all };
+        token::record(&mut recording, traits, inputs, id.all());
         // Once more for the peaks: what is finite and penalized is so only once, so this one has no penalty.
         let plain = create(8);
-        sample_peaks::record(&mut recording, traits, Inputs { choice: plain.all(), ..inputs }, peaks.all());
+        peaks::record(&mut recording, traits, SampleInputs { choice: plain.all(), ..inputs }, peaks.all());
         [id.all(), history_all, logits_all, peaks.all()].into_iter().for_each(|span| recording.read_back(span));
         let no_penalty = Choice::new(&SamplerSettings::default(), 0);
         engine.write(plain.all(), bytemuck::bytes_of(&no_penalty));

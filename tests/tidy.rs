@@ -1,6 +1,7 @@
 //! The house rules that a machine can check. Every check is a function from text to findings, and every test shows
 //! first, on a made-up text, that its check can fail.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -35,16 +36,44 @@ const SIBLINGS: &[(&str, &str)] = &[
     ("main", "lib"),
 ];
 
-/// Files of `src/kernels` that are no kernel.
-const KERNEL_SUPPORT: &[&str] =
-    &["mod", "packed", "parts", "product", "project", "quantized_cache", "routers", "shaders", "sliced", "telling"];
+/// Type names that more than one file declares, with these files below `src/`. The list only gets shorter.
+const DUPLICATE_TYPES: &[(&str, &[&str])] = &[
+    ("Activations", &["engine.rs", "model/llama.rs"]),
+    ("Bars", &["cli/calibrate.rs", "cli/quantize.rs"]),
+    ("Candidate", &["eval/zero_shot.rs", "sampling.rs"]),
+    ("Choice", &["cli/devices.rs", "eval/task_file.rs", "sampling.rs"]),
+    ("Command", &["cli/args.rs", "recording.rs"]),
+    ("Depths", &["eval/runs.rs", "model/resident.rs"]),
+    ("Examples", &["eval/task_file.rs", "lib.rs"]),
+    ("Fields", &["power/fields.rs", "quantize/huggingface/fields.rs", "text/generation.rs"]),
+    ("Found", &["quantize/folder.rs", "text/plain_text.rs"]),
+    ("Kind", &["model/mod.rs", "text/template/expression.rs"]),
+    ("Options", &["calibrate/mod.rs", "quantize/mod.rs"]),
+    ("Part", &["model/weights.rs", "residency/mod.rs", "residency/store.rs"]),
+    ("Place", &["cli/args.rs", "format/place.rs"]),
+    ("Progress", &["calibrate/mod.rs", "quantize/mod.rs"]),
+    ("Report", &["calibrate/mod.rs", "cli/power/mod.rs", "eval/perplexity.rs", "quantize/mod.rs"]),
+    ("Row", &["cli/bench/table.rs", "cli/eval/mod.rs"]),
+    ("Run", &["calibrate/checkpoint.rs", "eval/runs.rs"]),
+    ("State", &["calibrate/optimizer.rs", "residency/store.rs"]),
+    ("Stream", &["calibrate/student.rs", "residency/stream.rs"]),
+    ("Subject", &["cli/bench/mod.rs", "model/activations.rs"]),
+    ("Unit", &["cli/progress.rs", "residency/store.rs"]),
+    ("Versioned", &["format/pack.rs", "format/reader.rs"]),
+];
+/// A type that every kernel has: a macro declares it, as the shader's struct of that name is its other side.
+const KERNEL_PARAMS: &str = "Params";
 
 const RUST_LINES_MAX: usize = 400;
 const WGSL_LINES_MAX: usize = 260;
 const FUNCTION_LINES_MAX: usize = 80;
 const WIDTH_MAX: usize = 120;
 
+/// Where the kernels are.
+const KERNELS: &str = "src/kernels/";
+
 /// A text file, its path from the repository's root with forward slashes.
+#[derive(Clone)]
 struct File {
     path: String,
     text: String,
@@ -122,12 +151,73 @@ fn shaders_are_files() {
 
 #[test]
 fn every_shader_has_its_kernel_and_every_kernel_its_shader() {
-    let found = unpaired(["shaders/a.wgsl", "shaders/b.wgsl", "src/kernels/b.rs", "src/kernels/c.rs"].into_iter());
-    assert_eq!(found, ["shaders/a.wgsl: no src/kernels/a.rs", "src/kernels/c.rs: no shaders/c.wgsl"]);
-    let other = ["shaders/shared/a.wgsl", "src/kernels/mod.rs"];
-    assert!(unpaired(other.into_iter()).is_empty());
+    let kernel = |path: &str, name: &str| {
+        let wgsl = format!("include_str!(\"../shaders/{name}.wgsl\")");
+        file(path, &format!("pub static KERNEL: Kernel = Kernel {{\n    name: \"{name}\",\n    wgsl: {wgsl},\n"))
+    };
+    let sound = [
+        file("shaders/a_b.wgsl", ""),
+        file("shaders/c_a.wgsl", ""),
+        file("shaders/d.wgsl", ""),
+        file("shaders/shared/e.wgsl", ""),
+        kernel("src/kernels/a/b.rs", "a_b"),
+        kernel("src/kernels/a/c.rs", "c_a"),
+        kernel("src/kernels/a/d.rs", "d"),
+        file("src/kernels/a/mod.rs", ""),
+    ];
+    assert!(unpaired(&sound).is_empty(), "{:?}", unpaired(&sound));
+    let alone = [file("shaders/a.wgsl", ""), kernel("src/kernels/c.rs", "c")];
+    let expected = ["shaders/a.wgsl: 0 kernels have its name", "src/kernels/c.rs: no shaders/c.wgsl"];
+    assert_eq!(unpaired(&alone), expected);
+    let misnamed = [file("shaders/a.wgsl", ""), kernel("src/kernels/x/b.rs", "a")];
+    assert_eq!(unpaired(&misnamed), ["src/kernels/x/b.rs: `a` is not the name of this file and its folder"]);
 
-    assert_tidy(unpaired(tree().iter().map(|f| f.path.as_str())));
+    assert_tidy(unpaired(&tree()));
+}
+
+#[test]
+fn no_kernel_file_needs_one_that_needs_it() {
+    let module = |path: &str, text: &str| file(path, text);
+    let upward = [
+        module("src/kernels/mod.rs", "pub mod a;\n"),
+        module("src/kernels/a/mod.rs", "pub mod b;\n"),
+        module("src/kernels/a/b.rs", "use super::Parameters;\n"),
+    ];
+    assert_eq!(circles(&upward), ["src/kernels/a/b.rs > src/kernels/a/mod.rs > src/kernels/a/b.rs"]);
+    let sideways = [
+        module("src/kernels/a.rs", "use super::b::{X, Y};\n"),
+        module("src/kernels/b.rs", "use crate::{engine, kernels::{c::Z, d}};\n"),
+        module("src/kernels/c.rs", "fn f() {\n    super::a::f();\n}\n"),
+    ];
+    assert_eq!(circles(&sideways), ["src/kernels/a.rs > src/kernels/b.rs > src/kernels/c.rs > src/kernels/a.rs"]);
+    let sound = [
+        module("src/kernels/mod.rs", "pub mod a;\npub mod c;\n"),
+        module("src/kernels/a/mod.rs", "pub mod b;\nmod d;\nuse super::c::X;\npub use d::D;\n"),
+        module("src/kernels/a/b.rs", "//! [`Y`](super::Y)\nuse super::d::D;\nuse crate::kernels::c::X;\n"),
+        module("src/kernels/a/d.rs", "#[cfg(test)]\nmod tests {\n    use super::*;\n}\n"),
+        module("src/kernels/c.rs", "use crate::engine::Traits;\n"),
+    ];
+    assert!(circles(&sound).is_empty(), "{:?}", circles(&sound));
+
+    assert_tidy(circles(&some(rust_sources().into_iter().filter(|f| f.path.starts_with(KERNELS)).collect())));
+}
+
+#[test]
+fn every_type_name_means_one_type() {
+    let twice = [
+        file("src/a.rs", "pub struct Odd {\n}\nenum Even {}\n"),
+        file("src/b.rs", "    pub(super) enum Odd {}\nimpl X {\n    type Even = u8;\n}\n"),
+    ];
+    assert_eq!(duplicate_types(&twice, &[]), ["`Odd` is declared in a.rs, b.rs"]);
+    assert!(duplicate_types(&twice, &[("Odd", &["a.rs", "b.rs"])]).is_empty());
+    let shorter = duplicate_types(&twice[..1], &[("Odd", &["a.rs", "b.rs"])]);
+    assert_eq!(shorter, ["`Odd` is in DUPLICATE_TYPES with a.rs, b.rs, and is not declared in all of these"]);
+    let third = [&twice[..], &[file("src/c.rs", "trait Odd {}\n")]].concat();
+    assert_eq!(duplicate_types(&third, &[("Odd", &["a.rs", "b.rs"])]), ["`Odd` is declared in a.rs, b.rs, c.rs"]);
+    let in_tests = [file("src/a.rs", "struct Odd;\n"), file("src/b_tests.rs", "struct Odd;\n")];
+    assert!(duplicate_types(&in_tests, &[]).is_empty());
+
+    assert_tidy(duplicate_types(&rust_sources(), DUPLICATE_TYPES));
 }
 
 #[test]
@@ -235,19 +325,170 @@ fn inline_shaders(file: &File) -> Vec<String> {
     file.text.match_indices("@compute").map(|(at, _)| finding(file, at, "a shader in a Rust string")).collect()
 }
 
-fn unpaired<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let paths: Vec<&str> = paths.collect();
-    let stems = |folder, ending| {
-        let names = paths.iter().filter_map(move |p| p.strip_prefix(folder)?.strip_suffix(ending));
-        names.filter(|stem| !stem.contains('/')).collect::<Vec<_>>()
+/// A kernel's name is that of its shader, and its file has that name, alone or before or after that of the folder.
+fn unpaired(files: &[File]) -> Vec<String> {
+    let shaders = files.iter().filter_map(|f| f.path.strip_prefix("shaders/")?.strip_suffix(".wgsl"));
+    let shaders: Vec<&str> = shaders.filter(|name| !name.contains('/')).collect();
+    let rust = files.iter().filter(|f| f.path.starts_with(KERNELS));
+    let kernels: Vec<(&str, &str)> = rust.filter_map(|f| Some((f.path.as_str(), kernel_name(&f.text)?))).collect();
+    let mut found = Vec::new();
+    for shader in &shaders {
+        let count = kernels.iter().filter(|(_, name)| name == shader).count();
+        if count != 1 {
+            found.push(format!("shaders/{shader}.wgsl: {count} kernels have its name"));
+        }
+    }
+    for (path, name) in kernels {
+        let mut parts = path.trim_end_matches(".rs").rsplit('/');
+        let (stem, folder) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        if !shaders.contains(&name) {
+            found.push(format!("{path}: no shaders/{name}.wgsl"));
+        } else if ![stem.to_string(), format!("{folder}_{stem}"), format!("{stem}_{folder}")].contains(&name.into()) {
+            found.push(format!("{path}: `{name}` is not the name of this file and its folder"));
+        }
+    }
+    found
+}
+
+/// The name of the kernel that a file declares, if its shader has that name too.
+fn kernel_name(text: &str) -> Option<&str> {
+    let declared = &text[text.find("static KERNEL: Kernel")?..];
+    let name = declared.split_once("name: \"")?.1.split_once('"')?.0;
+    text.contains(&format!("shaders/{name}.wgsl")).then_some(name)
+}
+
+/// Circles of files of which each names one that it needs: by a path, or as its own module.
+fn circles(files: &[File]) -> Vec<String> {
+    let needs: Vec<Vec<usize>> = files.iter().map(|file| needed(file, files)).collect();
+    let mut found: Vec<Vec<usize>> = Vec::new();
+    for start in 0..files.len() {
+        // The shortest way back to a file, by way of those that no circle has yet.
+        let mut ways = vec![vec![start]];
+        let mut seen = vec![false; files.len()];
+        while let Some(way) = (!ways.is_empty()).then(|| ways.remove(0)) {
+            let last = way[way.len() - 1];
+            if needs[last].contains(&start) && last != start {
+                if !found.iter().any(|circle| circle.contains(&start)) {
+                    found.push(way);
+                }
+                break;
+            }
+            for next in needs[last].iter().filter(|next| **next != start) {
+                if !std::mem::replace(&mut seen[*next], true) {
+                    ways.push([&way[..], &[*next]].concat());
+                }
+            }
+        }
+    }
+    let path = |at: &usize| files[*at].path.as_str();
+    let line = |circle: Vec<usize>| {
+        let least = (0..circle.len()).min_by_key(|at| path(&circle[*at])).unwrap_or(0);
+        let ordered = circle.iter().cycle().skip(least).take(circle.len() + 1);
+        ordered.map(path).collect::<Vec<_>>().join(" > ")
     };
-    let (shaders, kernels) = (stems("shaders/", ".wgsl"), stems("src/kernels/", ".rs"));
-    let alone = shaders.iter().filter(|s| !kernels.contains(s));
-    let blind = kernels.iter().filter(|k| !KERNEL_SUPPORT.contains(k) && !shaders.contains(k));
-    alone
-        .map(|s| format!("shaders/{s}.wgsl: no src/kernels/{s}.rs"))
-        .chain(blind.map(|k| format!("src/kernels/{k}.rs: no shaders/{k}.wgsl")))
-        .collect()
+    let mut lines: Vec<String> = found.into_iter().map(line).collect();
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+/// The files that a file of a module tree names: in paths from the crate, by `super`, and as modules of its own.
+fn needed(file: &File, files: &[File]) -> Vec<usize> {
+    let code = without_tests(code_of(&file.text));
+    let own = module_path(&file.path);
+    let mut paths: Vec<Vec<String>> = Vec::new();
+    for at in words(&code, "crate::") {
+        paths.extend(leaves(&code, at + "crate::".len(), &[]));
+    }
+    for at in words(&code, "super::").filter(|at| !code[..*at].ends_with("super::")) {
+        let climbs = code[at..].split("super::").take_while(|between| between.is_empty()).count();
+        let climbs = climbs.min(own.len());
+        let base: Vec<String> = own[..own.len() - climbs].to_vec();
+        paths.extend(leaves(&code, at + climbs * "super::".len(), &base));
+    }
+    for at in words(&code, "mod ") {
+        let name: String = code[at + 4..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        if code[at + 4 + name.len()..].starts_with(';') {
+            paths.push([&own[..], &[name]].concat());
+        }
+    }
+    let modules: Vec<Vec<String>> = files.iter().map(|f| module_path(&f.path)).collect();
+    // The deepest module that a path goes through has what it names.
+    let deepest = |path: &Vec<String>| {
+        let fits = (0..files.len()).filter(|at| path.starts_with(&modules[*at]));
+        fits.max_by_key(|at| modules[*at].len()).filter(|at| modules[*at] != own)
+    };
+    let mut found: Vec<usize> = paths.iter().filter_map(deepest).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// The names of a file's module, from the crate on.
+fn module_path(path: &str) -> Vec<String> {
+    let inside = path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
+    inside.split('/').map(String::from).collect()
+}
+
+/// All paths that begin at `at` behind `base`, those of groups in braces apart.
+fn leaves(code: &str, at: usize, base: &[String]) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for name in heads(code, at) {
+        let end = name.as_ptr() as usize - code.as_ptr() as usize + name.len();
+        let path = [base, &[name.to_string()]].concat();
+        if code[end..].starts_with("::") && code[end + 2..].starts_with(|c: char| c.is_alphabetic() || c == '{') {
+            found.extend(leaves(code, end + 2, &path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn duplicate_types(files: &[File], allowed: &[(&str, &[&str])]) -> Vec<String> {
+    let mut declared: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for file in files.iter().filter(|file| !file.path.ends_with("tests.rs")) {
+        let path = file.path.trim_start_matches("src/");
+        let in_kernels = file.path.starts_with(KERNELS);
+        for name in declared_types(&without_tests(code_of(&file.text))) {
+            if !(in_kernels && name == KERNEL_PARAMS) {
+                declared.entry(name).or_default().insert(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for (name, files) in &declared {
+        let allowed = allowed.iter().find(|(other, _)| other == name).map_or(&[][..], |(_, files)| files);
+        if files.len() > 1 && !files.iter().all(|file| allowed.contains(file)) {
+            let files: Vec<&str> = files.iter().copied().collect();
+            found.push(format!("`{name}` is declared in {}", files.join(", ")));
+        }
+    }
+    for (name, files) in allowed {
+        if !files.iter().all(|file| declared.get(*name).is_some_and(|known| known.contains(file))) {
+            let files = files.join(", ");
+            found.push(format!("`{name}` is in DUPLICATE_TYPES with {files}, and is not declared in all of these"));
+        }
+    }
+    found
+}
+
+/// The names of the types that a file declares. What is indented after `type` belongs to a trait.
+fn declared_types(code: &str) -> Vec<String> {
+    let name = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let line = |line: &str| {
+        let bare = line.trim_start();
+        let indented = bare.len() < line.len();
+        let bare = match bare.strip_prefix("pub") {
+            Some(rest) if rest.starts_with('(') => rest.split_once(") ").map_or(bare, |(_, rest)| rest),
+            Some(rest) => rest.trim_start(),
+            None => bare,
+        };
+        let rest = ["struct ", "enum ", "union ", "trait "].iter().find_map(|word| bare.strip_prefix(word));
+        let rest = rest.or_else(|| bare.strip_prefix("type ").filter(|_| !indented));
+        rest.map(name).filter(|name| !name.is_empty())
+    };
+    code.lines().filter_map(line).collect()
 }
 
 fn widths(file: &File) -> Vec<String> {

@@ -76,8 +76,8 @@ fn pack(chunk: u32, lane: u32, within: bool) -> f32 {
 }
 
 // Packs the input for the workgroup.
-fn pack_input(place: Place) {
-    let local = local_of(place);
+fn pack_input(here: Invocation) {
+    let local = local_of(here);
     var own = 0.0;
     for (var first = 0u; first < CHUNKS; first += WORKGROUP / TEAM) {
         let chunk = first + local / TEAM;
@@ -85,20 +85,20 @@ fn pack_input(place: Place) {
     }
     if NORMED == 1u {
         own = subgroupAdd(own);
-        if place.lane == 0u {
-            squares[place.subgroup] = own;
+        if here.lane == 0u {
+            squares[here.subgroup] = own;
         }
     }
     workgroupBarrier();
 }
 
 // What the norm multiplies all of the input with, once that is packed; called by whole subgroups.
-fn norm_factor(place: Place) -> f32 {
+fn norm_factor(here: Invocation) -> f32 {
     if NORMED == 0u {
         return 1.0;
     }
     var all = 0.0;
-    for (var s = place.lane; s < place.subgroups; s += place.size) {
+    for (var s = here.lane; s < here.subgroups; s += here.size) {
         all += squares[s];
     }
     return inverseSqrt(subgroupAdd(all) / f32(64u * CHUNKS) + params.eps);

@@ -12,14 +12,14 @@ struct Params {
     first_row: u32,
     // Added to the mean square by the norm.
     eps: f32,
-    // The first site that a router chooses for, or is told for.
+    // The first site whose router selects a depth, or whose hidden units are computed.
     site: u32,
     // Entries from one site's depth to the next one's.
     depth_row: u32,
     // Of the attention, where rows are queries, keys and values.
     heads: u32,
     kv_heads: u32,
-    context: u32,
+    cells: u32,
 }
 
 override WORKGROUP: u32 = 256u;
@@ -34,7 +34,7 @@ override CHUNKS: u32 = 64u;
 override GROUP_CHUNKS: u32 = 1u;
 // Of the attention, where rows are queries, keys and values.
 override HEAD_DIM: u32 = 64u;
-// 1: the input is x / sqrt(mean(x^2) + eps) * norm; 0: it is x, or what its parts come to.
+// 1: the input is x / sqrt(mean(x^2) + eps) * norm; 0: it is x, or the combination of its partials.
 override NORMED: u32 = 0u;
 // Workgroups that have rows; a kernel may have others after them.
 override ROW_WORKGROUPS: u32 = 0xffffffffu;
@@ -175,27 +175,27 @@ fn multiply_rows(workgroup: u32, local: u32, slices: u32, factor: f32, first: Be
         }
         var sums = vec4<f32>();
         for (var chunk = team.lane; chunk < CHUNKS; chunk += LANES) {
-            let here = begun;
+            let now = begun;
             if chunk + LANES < CHUNKS {
                 begun = begin(team.rows, chunk + LANES);
             } else if round + 1u < ROUNDS {
                 begun = begin(team_in(workgroup, local, round + 1u).rows, team.lane);
             }
-            sums += products(team.rows, chunk, here, slices);
+            sums += products(team.rows, chunk, now, slices);
         }
         finish(team, sum_lanes(sums) * factor, beside);
     }
 }
 
 // Packs the input and multiplies the workgroup's rows with it, which begin to come meanwhile.
-fn project(place: Place, slices: u32) {
-    let workgroup = place.workgroup.x;
-    let local = local_of(place);
+fn project(here: Invocation, slices: u32) {
+    let workgroup = here.workgroup.x;
+    let local = local_of(here);
     let team = team_in(workgroup, local, 0u);
     let begun = begin(team.rows, min(team.lane, CHUNKS - 1u));
     let beside = ahead(team);
-    pack_input(place);
-    let factor = norm_factor(place);
+    pack_input(here);
+    let factor = norm_factor(here);
     switch slices {
         case 1u: { multiply_rows(workgroup, local, 1u, factor, begun, beside); }
         case 2u: { multiply_rows(workgroup, local, 2u, factor, begun, beside); }

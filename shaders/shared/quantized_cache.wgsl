@@ -1,4 +1,4 @@
-// Keys and values in few bits: groups of 32 numbers, turned by a Hadamard matrix so that none stands out, and then
+// Keys and values in few bits: groups of 32 numbers, multiplied by a Hadamard matrix so that none stands out, and then
 // codes of four or eight bits with a scale. Code c of b bits means (c - (2^b - 1) / 2) * scale.
 //
 // A row is a head's key and value at a position: a word a group with the scales of key and value, as f16, padded to
@@ -40,22 +40,22 @@ fn codes_at(row: u32, group: u32, of_value: bool) -> u32 {
 }
 
 // Times the Hadamard matrix of 32 by 32 over sqrt(32), which is its own inverse.
-fn turned(group: Group) -> Group {
+fn hadamard(group: Group) -> Group {
     let first = HADAMARD * group.first * HADAMARD;
     let second = HADAMARD * group.second * HADAMARD;
     let factor = inverseSqrt(32.0);
     return Group((first + second) * factor, (first - second) * factor);
 }
 
-fn halves_in(words: vec2<u32>) -> vec4<f32> {
+fn f16_in(words: vec2<u32>) -> vec4<f32> {
     return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y));
 }
 
 // 32 numbers that are f16.
 fn group_of(a: vec4<u32>, b: vec4<u32>, c: vec4<u32>, d: vec4<u32>) -> Group {
     return Group(
-        mat4x4<f32>(halves_in(a.xy), halves_in(a.zw), halves_in(b.xy), halves_in(b.zw)),
-        mat4x4<f32>(halves_in(c.xy), halves_in(c.zw), halves_in(d.xy), halves_in(d.zw)),
+        mat4x4<f32>(f16_in(a.xy), f16_in(a.zw), f16_in(b.xy), f16_in(b.zw)),
+        mat4x4<f32>(f16_in(c.xy), f16_in(c.zw), f16_in(d.xy), f16_in(d.zw)),
     );
 }
 
@@ -81,15 +81,15 @@ fn sixteen_bytes(m: mat4x4<f32>, by: f32, most: f32) -> vec4<u32> {
     );
 }
 
-// The scale of codes up to `most`, as it is kept, so that they are the nearest to what they will mean.
-fn kept_scale(largest: f32, most: f32) -> f32 {
+// The scale of codes up to `most`, as a row has it, so that they are the nearest to what they will mean.
+fn quantized_scale(largest: f32, most: f32) -> f32 {
     return unpack2x16float(pack2x16float(vec2<f32>(min(largest * 2.0 / most, 65504.0), 0.0))).x;
 }
 
-// The codes of a turned group.
+// The codes of a group after the Hadamard transform.
 fn quantized(group: Group, bits: u32, of_value: bool) -> Codes {
     let most = f32(1u << bits) - 1.0;
-    let scale = kept_scale(largest_of(group), most);
+    let scale = quantized_scale(largest_of(group), most);
     let by = select(0.0, 1.0 / scale, scale > 0.0);
     let first = sixteen_bytes(group.first, by, most);
     let second = sixteen_bytes(group.second, by, most);

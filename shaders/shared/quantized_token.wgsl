@@ -13,14 +13,14 @@ var<workgroup> own_scales: array<vec2<f32>, GROUPS>;
 var<workgroup> own_codes: array<vec4<u32>, OWN_VEC4S>;
 override OWN_VEC4S: u32 = ROW_VEC4S - SCALE_VEC4S;
 
-fn turned_pair(own: vec4<f32>, lane: u32, other: u32) -> vec4<f32> {
+fn hadamard_pair(own: vec4<f32>, lane: u32, other: u32) -> vec4<f32> {
     return subgroupShuffleXor(own, other) + select(own, -own, (lane & other) != 0u);
 }
 
-// What `turned` makes of the 32 numbers of eight neighbouring lanes.
-fn turned_across(four: vec4<f32>, lane: u32) -> vec4<f32> {
+// What `hadamard` makes of the 32 numbers of eight neighbouring lanes.
+fn hadamard_across(four: vec4<f32>, lane: u32) -> vec4<f32> {
     let own = HADAMARD * four * inverseSqrt(32.0);
-    return turned_pair(turned_pair(turned_pair(own, lane, 1u), lane, 2u), lane, 4u);
+    return hadamard_pair(hadamard_pair(hadamard_pair(own, lane, 1u), lane, 2u), lane, 4u);
 }
 
 fn max_across(own: u32) -> u32 {
@@ -38,7 +38,7 @@ fn sum_across(own: f32) -> f32 {
 // Leaves four numbers, of the query (0), the key (1) or the value (2), in workgroup memory; `at` is their place in a
 // head. All lanes of a subgroup call it.
 fn make_ready(four: vec4<f32>, at: u32, part: u32, lane: u32) {
-    let numbers = turned_across(four, lane);
+    let numbers = hadamard_across(four, lane);
     // By their bits, in which NaN is greater than infinity and that than any number.
     let sizes = bitcast<vec4<u32>>(numbers) & vec4<u32>(0x7fffffffu);
     let largest_bits = max_across(max(max(sizes.x, sizes.y), max(sizes.z, sizes.w)));
@@ -49,7 +49,7 @@ fn make_ready(four: vec4<f32>, at: u32, part: u32, lane: u32) {
     let sum = sum_across(f32(whole.x + whole.y + whole.z + whole.w)) * unit;
     let bits = select(KEY_BITS, VALUE_BITS, part == 2u);
     let most = f32(1u << bits) - 1.0;
-    let scale = kept_scale(largest, most);
+    let scale = quantized_scale(largest, most);
     let bytes = four_bytes(numbers, select(0.0, 1.0 / scale, scale > 0.0), most);
     // The first four lanes of a group have what is in the low halves.
     let high_bytes = subgroupShuffleXor(bytes, 4u);

@@ -19,7 +19,6 @@ var<immediate> params: Params;
 // [4 L, REST], as control of all sites.
 @group(0) @binding(3) var<storage, read> rest: array<f32>;
 @group(0) @binding(4) var<storage, read> control: array<Control>;
-// The token that gets the depth chosen for each token.
-@group(0) @binding(5) var<storage, read> deal: array<u32>;
+@group(0) @binding(5) var<storage, read> step_rows: array<StepRow>;
 @group(0) @binding(6) var<storage, read_write> normed: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> depths: array<u32>;

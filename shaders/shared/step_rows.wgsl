@@ -1,6 +1,6 @@
-// What the kernels read of a token of a step; src/kernels/rows.rs has the same struct.
+// What the kernels read of a token of a step; src/kernels/step_rows.rs has the same struct.
 
-struct Row {
+struct StepRow {
     // The token's id, or SAMPLED.
     token: u32,
     // Its position in its sequence.
@@ -9,6 +9,8 @@ struct Row {
     first_cell: u32,
     // Its sequence's entry of all that there is once for each sequence.
     slot: u32,
+    // The first of its sequence's entries of `control`, one for each site.
+    first_control: u32,
     // The row that gets the depths which routers choose for this one.
     depth_row: u32,
     // Slices read of its row of the embedding.

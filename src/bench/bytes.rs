@@ -1,7 +1,7 @@
 //! What generating a token reads from memory.
 
 use crate::format::layout;
-use crate::kernels::quantized_cache;
+use crate::kernels::cache::layout::token_bytes;
 use crate::precision::CacheType;
 use crate::shape::LlamaShape;
 
@@ -24,7 +24,7 @@ pub fn bytes_per_token(
     let head_and_row = row * (u64::from(shape.vocab) + 1);
     let head_and_row = head_and_row + range_bytes(head_and_row, group);
     let fixed = ranges + routers + head_and_row + tensors(layout::norms(shape));
-    let cache_token = u64::from(shape.layers) * quantized_cache::token_bytes(cache_type, shape);
+    let cache_token = u64::from(shape.layers) * token_bytes(cache_type, shape);
     slices + fixed as f64 + cache_token as f64 * context
 }
 

@@ -144,7 +144,7 @@ fn bits_style(args: &GenerateArgs) -> Option<BitsStyle> {
 fn tell(folder: &ModelFolder, model: &Model, load_s: f64) {
     let DeviceInfo { name, kind, backend, driver, .. } = model.device();
     let (source, shape) = (&folder.manifest().source, model.shape());
-    let activations = if model.packs_activations() { "int8" } else { "f32" };
+    let activations = if model.int8_activations() { "int8" } else { "f32" };
     let trial = model.activations_trial().map_or(String::new(), |trial| {
         format!(" (a token took {} us in f32 and {} in int8)", trial.f32_us, trial.int8_us)
     });

@@ -8,7 +8,7 @@ use wgpu::{CooperativeMatrixProperties, CooperativeScalarType};
 use super::subgroups::Told;
 use crate::engine::{Activations, DeviceInfo, DeviceKind, Traits, USUAL_PROCESSORS};
 use crate::error::{Error, Result};
-use crate::kernels::{packed, project};
+use crate::kernels::project::{self, packed};
 
 /// Features without which an adapter is not used.
 const REQUIRED: Features = Features::IMMEDIATES;

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::pace::Clock;
 use super::pipelines::{Pipeline, Pipelines};
 use super::pool::{Loan, Pool, retire};
-use super::run::{Mapping, Pending, Run, STEP, SharedPace};
+use super::run::{GpuRun, Mapping, Pending, STEP, SharedPace};
 use super::timestamps;
 use crate::cancel::CancelToken;
 use crate::engine::{DeviceInfo, DeviceKind, Engine, KernelTime, Traits};
@@ -44,15 +44,15 @@ pub(super) struct GpuEngine {
 }
 
 /// One step of a run, resolved to wgpu's objects.
-pub(super) enum Step {
+pub(super) enum GpuCommand {
     Dispatch(Launch),
     Clear {
-        place: Place,
+        place: BufferOffset,
         bytes: u64,
     },
     /// To the run's read-back buffer.
     ReadBack {
-        from: Place,
+        from: BufferOffset,
         offset: u64,
         bytes: u64,
     },
@@ -78,13 +78,13 @@ impl Launch {
 }
 
 /// A position in a buffer.
-pub(super) struct Place {
+pub(super) struct BufferOffset {
     buffer: wgpu::Buffer,
     offset: u64,
 }
 
 struct GpuPrepared {
-    steps: Arc<[Step]>,
+    steps: Arc<[GpuCommand]>,
     pace: SharedPace,
     /// Of the read-backs, each at the sum of the lengths before it.
     read_back_lengths: Vec<u64>,
@@ -125,16 +125,16 @@ impl GpuEngine {
         self.context.info.kind == DeviceKind::SoftwareRenderer
     }
 
-    pub(super) fn encode(&self, steps: &[Step], read_back: Option<&Mapping>) -> wgpu::CommandBuffer {
+    pub(super) fn encode(&self, steps: &[GpuCommand], read_back: Option<&Mapping>) -> wgpu::CommandBuffer {
         let mut encoder = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         // All else ends a pass; dispatches between share one.
-        for steps in steps.chunk_by(|a, b| matches!((a, b), (Step::Dispatch(_), Step::Dispatch(_)))) {
+        for steps in steps.chunk_by(|a, b| matches!((a, b), (GpuCommand::Dispatch(_), GpuCommand::Dispatch(_)))) {
             match steps {
-                [Step::ReadBack { from, offset, bytes }] => {
+                [GpuCommand::ReadBack { from, offset, bytes }] => {
                     let to = read_back.expect("a buffer where there is a read-back").buffer();
                     encoder.copy_buffer_to_buffer(&from.buffer, from.offset, to, *offset, *bytes);
                 }
-                [Step::Clear { place, bytes }] => encoder.clear_buffer(&place.buffer, place.offset, Some(*bytes)),
+                [GpuCommand::Clear { place, bytes }] => encoder.clear_buffer(&place.buffer, place.offset, Some(*bytes)),
                 launched => {
                     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                     launches(launched).for_each(|launch| launch.encode(&mut pass));
@@ -255,17 +255,23 @@ impl Engine for GpuEngine {
                     let pipeline = self.pipelines.get(&self.context, dispatch)?;
                     let group = bind(&self.context, &pipeline, &dispatch.bindings, &find);
                     let (kernel, workgroups) = (dispatch.kernel.name, dispatch.workgroups);
-                    Step::Dispatch(Launch { kernel, pipeline, group, params: dispatch.params.clone(), workgroups })
+                    GpuCommand::Dispatch(Launch {
+                        kernel,
+                        pipeline,
+                        group,
+                        params: dispatch.params.clone(),
+                        workgroups,
+                    })
                 }
                 Command::Clear(span) => {
-                    let place = Place { buffer: find(&span.buffer).clone(), offset: span.offset };
-                    Step::Clear { place, bytes: span.bytes }
+                    let place = BufferOffset { buffer: find(&span.buffer).clone(), offset: span.offset };
+                    GpuCommand::Clear { place, bytes: span.bytes }
                 }
                 Command::ReadBack(from) => {
                     let offset = read_back_offset;
                     read_back_offset += from.bytes;
-                    let source = Place { buffer: find(&from.buffer).clone(), offset: from.offset };
-                    Step::ReadBack { from: source, offset, bytes: from.bytes }
+                    let source = BufferOffset { buffer: find(&from.buffer).clone(), offset: from.offset };
+                    GpuCommand::ReadBack { from: source, offset, bytes: from.bytes }
                 }
             });
         }
@@ -292,7 +298,7 @@ impl Engine for GpuEngine {
             false => Some(Mapping::of(self.read_backs.lend(&self.context, lengths.iter().sum())?)),
         };
         let first = if self.is_software() { FIRST_STEPS_IN_SOFTWARE } else { FIRST_STEPS };
-        let pending = Run::begin(&prepared.steps, (read_back, lengths), &prepared.pace, first, &self.cancel);
+        let pending = GpuRun::begin(&prepared.steps, (read_back, lengths), &prepared.pace, first, &self.cancel);
         let run = pending.run();
         self.start(pending)?;
         self.context.check()?;
@@ -300,7 +306,7 @@ impl Engine for GpuEngine {
     }
 
     fn finish(&mut self, ticket: Ticket) -> Result<Vec<Vec<u8>>> {
-        let run: Arc<Run> = *ticket.0.downcast().expect("a ticket of this engine");
+        let run: Arc<GpuRun> = *ticket.0.downcast().expect("a ticket of this engine");
         self.wait_for_run(&run)?;
         let Some(mapping) = &run.read_back else { return Ok(Vec::new()) };
         let mapped = mapping.buffer().get_mapped_range(..).map_err(|e| self.context.fault(e.to_string()))?;
@@ -320,7 +326,7 @@ impl Engine for GpuEngine {
         let prepared: &mut GpuPrepared = prepared.0.downcast_mut().expect("prepared by this engine");
         let mut clears = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         for step in prepared.steps.iter() {
-            if let Step::Clear { place, bytes } = step {
+            if let GpuCommand::Clear { place, bytes } = step {
                 clears.clear_buffer(&place.buffer, place.offset, Some(*bytes));
             }
         }
@@ -334,8 +340,8 @@ impl Engine for GpuEngine {
     }
 }
 
-fn launches(steps: &[Step]) -> impl Iterator<Item = &Launch> {
-    steps.iter().filter_map(|step| if let Step::Dispatch(launch) = step { Some(launch) } else { None })
+fn launches(steps: &[GpuCommand]) -> impl Iterator<Item = &Launch> {
+    steps.iter().filter_map(|step| if let GpuCommand::Dispatch(launch) = step { Some(launch) } else { None })
 }
 
 /// The spans as the bindings of a pipeline, each in the buffer that `find` knows.

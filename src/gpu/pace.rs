@@ -12,11 +12,11 @@ const GROWTH: usize = 8;
 
 /// What a step of a recording takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pace {
+pub(super) struct SubmitPace {
     step: Duration,
 }
 
-impl Pace {
+impl SubmitPace {
     /// Steps of one submit.
     pub fn steps(self) -> usize {
         let fit = SUBMIT.as_nanos() / self.step.as_nanos().max(1);
@@ -40,9 +40,9 @@ impl Spent {
     }
 
     /// The pace by it: as before where that is possible, else the nearest that is.
-    pub fn pace(self, before: Option<Pace>) -> Pace {
+    pub fn pace(self, before: Option<SubmitPace>) -> SubmitPace {
         let [least, most] = [self.least, self.most].map(|time| time / self.steps.max(1) as u32);
-        Pace { step: before.map_or(most, |pace| pace.step.clamp(least, most)) }
+        SubmitPace { step: before.map_or(most, |pace| pace.step.clamp(least, most)) }
     }
 }
 
@@ -76,7 +76,7 @@ impl Clock {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
     /// Of the recording's last run, if it has run.
-    known: Option<Pace>,
+    known: Option<SubmitPace>,
     /// Steps that may go into a submit while nothing is known.
     most: usize,
     /// Of this run so far.
@@ -86,7 +86,7 @@ pub(super) struct Plan {
 impl Plan {
     /// A plan for a recording of this pace. One that has not run begins with `first` steps and goes on with more by
     /// what these took.
-    pub fn new(known: Option<Pace>, first: usize) -> Plan {
+    pub fn new(known: Option<SubmitPace>, first: usize) -> Plan {
         Plan { known, most: first, spent: Spent::default() }
     }
 
@@ -106,7 +106,7 @@ impl Plan {
     }
 
     /// The recording's pace by this run.
-    pub fn pace(&self) -> Pace {
+    pub fn pace(&self) -> SubmitPace {
         self.spent.pace(self.known)
     }
 }

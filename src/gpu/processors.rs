@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{DeviceInfo, DeviceKind, Engine, USUAL_PROCESSORS};
 use crate::error::Result;
 use crate::format::write_whole;
-use crate::kernels::probe_processors;
+use crate::kernels::probe::processors;
 use crate::recording::{Recording, Span};
 
 /// The file, beside the compiled pipelines.
@@ -125,7 +125,7 @@ fn is_clear(took: &[f64]) -> bool {
 fn times(engine: &mut dyn Engine, workgroup: u32, y: Span, rounds: u32, counts: &[u32]) -> Result<Vec<f64>> {
     let mut recording = Recording::new();
     for count in counts.iter().chain(counts) {
-        probe_processors::record(&mut recording, (*count, workgroup), rounds, y);
+        processors::record(&mut recording, *count, workgroup, rounds, y);
     }
     let mut prepared = engine.prepare(recording)?;
     let times = engine.profile(&mut prepared)?;

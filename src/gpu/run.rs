@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::engine::{GpuEngine, Step};
-use super::pace::{Clock, Pace, Plan, Spent};
+use super::engine::{GpuCommand, GpuEngine};
+use super::pace::{Clock, Plan, Spent, SubmitPace};
 use super::pool::Loan;
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
@@ -24,22 +24,22 @@ const IN_FLIGHT_IN_SOFTWARE: usize = 1;
 pub(super) const STEP: &str = "the step";
 
 /// The pace of a recording's last run, which is noted when that is waited for.
-pub(super) type SharedPace = Arc<Mutex<Option<Pace>>>;
+pub(super) type SharedPace = Arc<Mutex<Option<SubmitPace>>>;
 
 /// A run, for whoever waits for it.
-pub(super) struct Run {
+pub(super) struct GpuRun {
     /// None where nothing is read back.
     pub read_back: Option<Mapping>,
     /// Of the read-backs, each at the sum of the lengths before it.
     pub lengths: Vec<u64>,
     pace: SharedPace,
-    state: Mutex<State>,
+    state: Mutex<RunState>,
     /// What stops this run, whoever's run the engine works on when it is looked at.
     cancel: CancelToken,
 }
 
 /// How far a run has come.
-enum State {
+enum RunState {
     /// Some steps are not submitted.
     Pending,
     /// All steps are submitted; the last of them so, and not all of them waited for.
@@ -57,8 +57,8 @@ struct InFlight {
 
 /// A run whose steps are not all submitted.
 pub(super) struct Pending {
-    run: Arc<Run>,
-    steps: Arc<[Step]>,
+    run: Arc<GpuRun>,
+    steps: Arc<[GpuCommand]>,
     /// The first step that is not submitted.
     next: usize,
     in_flight: VecDeque<InFlight>,
@@ -98,34 +98,35 @@ impl Drop for Mapping {
     }
 }
 
-impl Run {
+impl GpuRun {
     /// A run that begins now, with all steps before it.
     pub fn begin(
-        steps: &Arc<[Step]>,
+        steps: &Arc<[GpuCommand]>,
         (read_back, lengths): (Option<Mapping>, Vec<u64>),
         pace: &SharedPace,
         first: usize,
         cancel: &CancelToken,
     ) -> Pending {
         let known = *pace.lock().expect("no panic while held");
-        let run = Run { read_back, lengths, pace: Arc::clone(pace), state: Mutex::new(State::Pending), cancel: cancel.clone() };
+        let (state, pace) = (Mutex::new(RunState::Pending), Arc::clone(pace));
+        let run = GpuRun { read_back, lengths, pace, state, cancel: cancel.clone() };
         let (steps, plan) = (Arc::clone(steps), Plan::new(known, first));
         Pending { run: Arc::new(run), steps, next: 0, in_flight: VecDeque::new(), plan }
     }
 
-    fn set(&self, state: State) {
+    fn set(&self, state: RunState) {
         *self.state.lock().expect("no panic while held") = state;
     }
 }
 
 impl Pending {
     /// The run.
-    pub fn run(&self) -> Arc<Run> {
+    pub fn run(&self) -> Arc<GpuRun> {
         Arc::clone(&self.run)
     }
 
     /// Whether it is this run.
-    pub fn is(&self, run: &Arc<Run>) -> bool {
+    pub fn is(&self, run: &Arc<GpuRun>) -> bool {
         Arc::ptr_eq(&self.run, run)
     }
 }
@@ -160,7 +161,7 @@ impl GpuEngine {
                 pending.plan.note(self.wait_for_steps(first)?);
             }
             if pending.run.cancel.is_cancelled() {
-                pending.run.set(State::Stopped);
+                pending.run.set(RunState::Stopped);
                 return Err(Error::Stopped(STEP));
             }
             self.submit_next(&mut pending);
@@ -193,7 +194,7 @@ impl GpuEngine {
         if let Some(mapping) = &pending.run.read_back {
             mapping.map();
         }
-        pending.run.set(State::Submitted(last, pending.plan));
+        pending.run.set(RunState::Submitted(last, pending.plan));
     }
 
     fn wait_for_steps(&mut self, InFlight { submission, steps, submitted }: InFlight) -> Result<Spent> {
@@ -204,15 +205,15 @@ impl GpuEngine {
     }
 
     /// Waits for a run. Fails where it was stopped before all of it was submitted.
-    pub(super) fn wait_for_run(&mut self, run: &Arc<Run>) -> Result<()> {
+    pub(super) fn wait_for_run(&mut self, run: &Arc<GpuRun>) -> Result<()> {
         if self.pending.as_ref().is_some_and(|pending| pending.is(run)) {
             self.flush()?;
         }
         if run.read_back.is_none() {
             return self.context.check();
         }
-        let state = std::mem::replace(&mut *run.state.lock().expect("no panic while held"), State::Stopped);
-        let State::Submitted(last, mut plan) = state else { return Err(Error::Stopped(STEP)) };
+        let state = std::mem::replace(&mut *run.state.lock().expect("no panic while held"), RunState::Stopped);
+        let RunState::Submitted(last, mut plan) = state else { return Err(Error::Stopped(STEP)) };
         plan.note(self.wait_for_steps(last)?);
         *run.pace.lock().expect("no panic while held") = Some(plan.pace());
         Ok(())

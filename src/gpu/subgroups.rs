@@ -7,7 +7,7 @@ use wgpu::{AdapterInfo, Backend};
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::kernels::probe_subgroups;
+use crate::kernels::probe::subgroups;
 use crate::recording::Recording;
 
 /// Workgroups that are looked at: small, usual and large ones of kernels.
@@ -50,11 +50,11 @@ fn look(engine: &mut dyn Engine, workgroup: u32) -> Result<Option<u32>> {
     let mut recording = Recording::new();
     let seen = recording.transient(u64::from(workgroup) * 8).all();
     recording.clear(seen);
-    probe_subgroups::record(&mut recording, workgroup, seen);
+    subgroups::record(&mut recording, workgroup, seen);
     recording.read_back(seen);
     let mut prepared = engine.prepare(recording)?;
     let read = engine.run(&mut prepared)?.remove(0);
-    Ok(probe_subgroups::size(workgroup, &bytemuck::pod_collect_to_vec::<u8, [u32; 2]>(&read)))
+    Ok(subgroups::size(workgroup, &bytemuck::pod_collect_to_vec::<u8, [u32; 2]>(&read)))
 }
 
 /// The size by what is told and what was seen. What drivers tell holds for every kernel. Where they do not, what was

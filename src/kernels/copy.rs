@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::params;
+use crate::kernels::declare::params;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
 
 params! {

@@ -1,10 +1,11 @@
 //! Rows of a sliced embedding, by token id.
 
-use super::sliced::{Rows, SlicedWeight};
-use super::{WORKGROUP, params};
 use crate::engine::Traits;
-use crate::precision::Depth;
-use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
+use crate::kernels::declare::{WORKGROUP, bindings, params};
+use crate::kernels::sample::token::Sampled;
+use crate::kernels::sliced::{Rows, SlicedWeight};
+use crate::kernels::step_rows::StepRow;
+use crate::recording::{Arguments, Dispatch, Kernel, Recording, Span};
 
 params! {
     /// T
@@ -17,33 +18,46 @@ params! {
     chunks: u32,
     /// Chunks of 64 weights in a quantization group.
     group_chunks: u32,
-    /// Slices read.
-    depth: u32,
 }
 
-/// `shaders/embed_sliced.wgsl`; bindings: slices 0 to 3, scales, ids `[T]`, y [T, D].
+/// `shaders/embed_sliced.wgsl`; bindings: slices 0 to 3, scales, step rows `[T]` of
+/// [`StepRow`], a [`Sampled`] for each sequence, the tokens of the cells [C] u32, y [T, D].
 pub static KERNEL: Kernel = Kernel {
     name: "embed_sliced",
     wgsl: include_str!("../../shaders/embed_sliced.wgsl"),
     params: Params::FIELDS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
+    bindings: &bindings::<9>(7),
     reference: embed_sliced,
 };
 
-/// Records `y[t, :] = embedding[ids[t], :]` at `depth`; an id outside the embedding leaves its row of y as it was.
-pub fn record(recording: &mut Recording, traits: Traits, embedding: &SlicedWeight, depth: Depth, ids: Span, y: Span) {
-    let tokens = (ids.bytes / 4) as u32;
-    for rows in embedding.parts(traits) {
+/// The tokens of a step, and where their rows go.
+#[derive(Debug, Clone, Copy)]
+pub struct EmbedBuffers {
+    /// `[T]` of [`StepRow`]
+    pub step_rows: Span,
+    /// A [`Sampled`] for each sequence.
+    pub sampled: Span,
+    /// The token of each cell of the cache, `[C]` u32.
+    pub cell_tokens: Span,
+    /// [T, D] f32
+    pub y: Span,
+}
+
+/// Records `y[t, :] = embedding[token[t], :]`, read as deep as each step row says, and that the token's cell has it. A
+/// token outside the embedding leaves its row of y, and its cell, as they were.
+pub fn record(recording: &mut Recording, traits: Traits, embedding: &SlicedWeight, buffers: EmbedBuffers) {
+    let EmbedBuffers { step_rows, sampled, cell_tokens, y } = buffers;
+    let tokens = (step_rows.bytes / StepRow::BYTES) as u32;
+    for rows in embedding.row_ranges(traits) {
         let params = Params {
             tokens,
             first_row: rows.start,
             rows: rows.len() as u32,
             chunks: embedding.chunks(),
             group_chunks: embedding.group_chunks(),
-            depth: depth.slices() as u32,
         };
         let mut bindings = embedding.bindings(&rows);
-        bindings.extend([ids, y]);
+        bindings.extend([step_rows, sampled, cell_tokens, y]);
         recording.dispatch(Dispatch {
             kernel: &KERNEL,
             constants: vec![("WORKGROUP", WORKGROUP)],
@@ -58,12 +72,15 @@ fn embed_sliced(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let input = p.chunks as usize * 64;
     let rows = Rows::bound(args, input, p.group_chunks as usize * 64);
-    let ids: &[u32] = args.read(5);
-    let y: &mut [f32] = args.write(6);
-    for (id, y) in ids.iter().zip(y.chunks_exact_mut(input)).take(p.tokens as usize) {
+    let (step_rows, sampled): (&[StepRow], &[Sampled]) = (args.read(5), args.read(6));
+    let (cell_tokens, y): (&mut [u32], &mut [f32]) = (args.write(7), args.write(8));
+    for (step_row, y) in step_rows.iter().zip(y.chunks_exact_mut(input)).take(p.tokens as usize) {
+        let is_sampled = step_row.token == StepRow::SAMPLED;
+        let id = if is_sampled { sampled[step_row.slot as usize].id } else { step_row.token };
         let row = id.wrapping_sub(p.first_row);
         if row < p.rows {
-            rows.dequantize(row as usize, p.depth as usize, y);
+            cell_tokens[step_row.cell()] = id;
+            rows.dequantize(row as usize, step_row.embed_depth as usize, y);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! RMSNorm (Zhang and Sennrich, arXiv 1910.07467).
 
-use super::{WORKGROUP, params};
+use crate::kernels::declare::{WORKGROUP, params};
 use crate::recording::{Access, Arguments, Buffer, Dispatch, Kernel, Recording, Span};
 
 params! {
@@ -8,6 +8,15 @@ params! {
     row_vec4s: u32,
     /// Added to the mean square.
     eps: f32,
+}
+
+/// The norm that makes an input of x: `x / sqrt(mean(x^2) + eps) * weight`
+#[derive(Debug, Clone, Copy)]
+pub struct Norm {
+    /// `[input]` f32
+    pub weight: Buffer,
+    /// Added to the mean square.
+    pub eps: f32,
 }
 
 /// `shaders/rms_norm.wgsl`; bindings: x [T, D], weight `[D]`, y [T, D].
@@ -39,7 +48,7 @@ fn rms_norm(args: &mut Arguments<'_>) {
 }
 
 /// y = the norm of each row of x, rows as long as the weight.
-pub(super) fn normalize(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
+pub(crate) fn normalize(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
     let row = weight.len();
     for (x, y) in x.chunks_exact(row).zip(y.chunks_exact_mut(row)) {
         let mean_square = x.iter().map(|x| x * x).sum::<f32>() / row as f32;

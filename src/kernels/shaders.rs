@@ -16,18 +16,19 @@ pub const MATRICES: Capabilities =
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 19] = [
-    ("place", include_str!("../../shaders/shared/place.wgsl")),
+const SHARED: [(&str, &str); 20] = [
+    ("step_rows", include_str!("../../shaders/shared/step_rows.wgsl")),
+    ("invocation", include_str!("../../shaders/shared/invocation.wgsl")),
     ("bins", include_str!("../../shaders/shared/bins.wgsl")),
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
     ("product", include_str!("../../shaders/shared/product.wgsl")),
     ("matvec", include_str!("../../shaders/shared/matvec.wgsl")),
     ("router", include_str!("../../shaders/shared/router.wgsl")),
     ("routed", include_str!("../../shaders/shared/routed.wgsl")),
-    ("tell", include_str!("../../shaders/shared/tell.wgsl")),
+    ("router_hidden", include_str!("../../shaders/shared/router_hidden.wgsl")),
     ("packed_dot", include_str!("../../shaders/shared/packed_dot.wgsl")),
-    ("parts", include_str!("../../shaders/shared/parts.wgsl")),
-    ("part_of", include_str!("../../shaders/shared/part_of.wgsl")),
+    ("partials", include_str!("../../shaders/shared/partials.wgsl")),
+    ("write_partial", include_str!("../../shaders/shared/write_partial.wgsl")),
     ("packed_input", include_str!("../../shaders/shared/packed_input.wgsl")),
     ("projection", include_str!("../../shaders/shared/projection.wgsl")),
     ("quantized_cache", include_str!("../../shaders/shared/quantized_cache.wgsl")),
@@ -44,9 +45,9 @@ pub fn module(kernel: &Kernel) -> Result<naga::Module, String> {
     naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string_with_path(&text, kernel.name))
 }
 
-/// A hash of all shaders, which changes with any of them.
-pub fn fingerprint() -> String {
-    let kernels = super::ALL.into_iter().chain(super::BY_MATRICES).map(|kernel| kernel.wgsl);
+/// A hash of the shaders of these kernels and of all shared pieces, which changes with any of them.
+pub(super) fn fingerprint(kernels: impl Iterator<Item = &'static Kernel>) -> String {
+    let kernels = kernels.map(|kernel| kernel.wgsl);
     let texts: Vec<&str> = kernels.chain(SHARED.map(|(_, text)| text)).collect();
     sha256(texts.join("\n").as_bytes())
 }

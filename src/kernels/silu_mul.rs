@@ -1,6 +1,6 @@
 //! The gate of SwiGLU (Shazeer, arXiv 2002.05202): silu(gate) * up.
 
-use super::{WORKGROUP, params};
+use crate::kernels::declare::{WORKGROUP, params};
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
 
 params! {
@@ -37,11 +37,16 @@ fn silu_mul(args: &mut Arguments<'_>) {
 }
 
 /// y = silu(gate) * up of each row of `gate_up`, [T, 2 `ffn_dim`].
-pub(super) fn gate(gate_up: &[f32], ffn_dim: usize, y: &mut [f32]) {
+pub(crate) fn gate(gate_up: &[f32], ffn_dim: usize, y: &mut [f32]) {
     for (gate_up, y) in gate_up.chunks_exact(2 * ffn_dim).zip(y.chunks_exact_mut(ffn_dim)) {
         let (gate, up) = gate_up.split_at(ffn_dim);
         for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-            *y = gate / (1.0 + (-gate).exp()) * up;
+            *y = silu(*gate) * up;
         }
     }
+}
+
+/// v / (1 + exp(-v))
+pub(crate) fn silu(v: f32) -> f32 {
+    v / (1.0 + (-v).exp())
 }

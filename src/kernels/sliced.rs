@@ -42,7 +42,7 @@ impl SlicedWeight {
     }
 
     /// The rows in parts whose every range fits a binding of the device.
-    pub fn parts(&self, traits: Traits) -> Vec<Range<u32>> {
+    pub fn row_ranges(&self, traits: Traits) -> Vec<Range<u32>> {
         let row_bytes = u64::from((self.input / 4).max(self.input / self.group * 4));
         let most = (traits.binding_bytes / row_bytes).min(u64::from(self.rows)) as u32;
         let step = if most < self.rows { (most / PART_ROWS).max(1) * PART_ROWS } else { self.rows };
@@ -61,7 +61,7 @@ impl SlicedWeight {
 }
 
 /// The rows of a weight as bindings 0 to 4 hold them.
-pub(super) struct Rows<'a> {
+pub(crate) struct Rows<'a> {
     slices: [&'a [u32]; SLICES],
     scales: &'a [[f16; 2]],
     input: usize,
@@ -69,12 +69,12 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub(super) fn bound(args: &Arguments<'a>, input: usize, group: usize) -> Rows<'a> {
+    pub(crate) fn bound(args: &Arguments<'a>, input: usize, group: usize) -> Rows<'a> {
         Rows { slices: std::array::from_fn(|e| args.read(e)), scales: args.read(4), input, group }
     }
 
     /// The codes of the row's weights in a chunk, at `depth`.
-    pub(super) fn codes(&self, row: usize, chunk: usize, depth: usize) -> [u8; CHUNK as usize] {
+    pub(crate) fn codes(&self, row: usize, chunk: usize, depth: usize) -> [u8; CHUNK as usize] {
         let words = CHUNK as usize / WEIGHTS_PER_WORD;
         let first = (row * self.input / CHUNK as usize + chunk) * words;
         let mut codes = [0; CHUNK as usize];
@@ -86,7 +86,7 @@ impl<'a> Rows<'a> {
     }
 
     /// The width of the bins that the row's weights in a chunk have at `depth`, and the middle of the lowest one.
-    pub(super) fn bin(&self, row: usize, chunk: usize, depth: usize) -> (f32, f32) {
+    pub(crate) fn bin(&self, row: usize, chunk: usize, depth: usize) -> (f32, f32) {
         let group = row * (self.input / self.group) + chunk * CHUNK as usize / self.group;
         let [lo, step] = self.scales[group].map(f16::to_f32);
         let bin = step / (1u32 << (2 * depth - 2)) as f32;
@@ -94,7 +94,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Writes the row's weights at `depth` to `out`, [input].
-    pub(super) fn dequantize(&self, row: usize, depth: usize, out: &mut [f32]) {
+    pub(crate) fn dequantize(&self, row: usize, depth: usize, out: &mut [f32]) {
         let words = self.group / WEIGHTS_PER_WORD;
         let groups = self.input / self.group;
         for (g, out) in out.chunks_exact_mut(self.group).enumerate() {
@@ -126,7 +126,7 @@ fn dequantize_group(slices: [&[u32]; SLICES], depth: usize, finest: f32, middle:
 
 /// The inner product, in sixteen sums that stand for the lanes of a vector.
 #[multiversion(targets = "simd")]
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; 16];
     let (a, b) = (a.chunks_exact(16), b.chunks_exact(16));
     let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();

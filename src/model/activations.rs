@@ -12,7 +12,7 @@ use crate::cancel::CancelToken;
 use crate::engine::{Activations, DeviceInfo, Traits};
 use crate::error::{Error, Result};
 use crate::format::write_whole;
-use crate::kernels::rows::Row;
+use crate::kernels::step_rows::StepRow;
 use crate::kernels::{fingerprint, project};
 use crate::precision::{Depth, PrecisionPlan};
 use crate::sampling::{Choice, SamplerSettings};
@@ -87,8 +87,8 @@ pub(super) fn untried(traits: Traits, shape: &LlamaShape) -> Result<bool> {
 
 impl Model {
     /// Whether the numbers that go into the products of a single token become int8s.
-    pub fn packs_activations(&self) -> bool {
-        self.executor().packs
+    pub fn int8_activations(&self) -> bool {
+        self.executor().int8_activations
     }
 
     /// Chooses f32 or int8 activations by which is faster here: by the trial that `file` remembers of such a device,
@@ -128,37 +128,37 @@ impl Executor {
                 trial
             }
         };
-        self.set_packs(trial.packs());
+        self.set_int8_activations(trial.prefers_int8());
         self.trial = Some(trial);
         Ok(())
     }
 
-    fn set_packs(&mut self, packs: bool) {
-        if packs != self.packs {
-            self.packs = packs;
+    fn set_int8_activations(&mut self, int8: bool) {
+        if int8 != self.int8_activations {
+            self.int8_activations = int8;
             self.prepared.clear();
         }
     }
 
     /// The trial, after which the model computes as before, even where it fails.
     fn try_both_ways(&mut self, cancel: &CancelToken) -> Result<Trial> {
-        let packs = self.packs;
+        let before = self.int8_activations;
         let slot = self.open(&PrecisionPlan::uniform(Depth::ALL[0], "a trial of activations"))?;
         let trial = self.try_activations(slot, cancel);
         self.close(slot);
-        self.set_packs(packs);
+        self.set_int8_activations(before);
         trial
     }
 
-    /// Runs the first token both ways, in turns.
+    /// Runs the first token both ways, in rope_table.
     fn try_activations(&mut self, slot: u32, cancel: &CancelToken) -> Result<Trial> {
         self.engine.set_cancel(cancel.clone());
         self.inputs.write_choice(self.engine.as_mut(), &Choice::new(&SamplerSettings::default(), 0));
         let first_cell = self.cache.cells(slot).start;
-        let row = Row { token: 0, position: 0, first_cell, slot, depth_row: 0, embed_depth: 0 };
+        let row = StepRow { token: 0, position: 0, first_cell, slot, depth_row: 0, first_control: 0, embed_depth: 0 };
         let mut ways = Vec::new();
-        for packs in [false, true] {
-            self.set_packs(packs);
+        for int8 in [false, true] {
+            self.set_int8_activations(int8);
             let class = self.write(StepKind::NextToken, vec![row]);
             ways.push((self.engine.prepare(self.record(class))?, Duration::MAX));
         }
@@ -193,7 +193,7 @@ impl Executor {
 
 impl Trial {
     /// Whether int8s are to be taken.
-    fn packs(self) -> bool {
+    fn prefers_int8(self) -> bool {
         self.int8_us as f64 <= self.f32_us as f64 * MARGIN
     }
 }
@@ -220,13 +220,13 @@ mod tests {
 
     #[test]
     fn f32_is_chosen_for_a_clear_gain_only() {
-        for (f32_us, int8_us, packs) in [(200, 100, true), (100, 200, false), (100, 104, true), (100, 106, false)] {
-            assert_eq!(Trial { f32_us, int8_us }.packs(), packs, "{f32_us} and {int8_us}");
+        for (f32_us, int8_us, int8) in [(200, 100, true), (100, 200, false), (100, 104, true), (100, 106, false)] {
+            assert_eq!(Trial { f32_us, int8_us }.prefers_int8(), int8, "{f32_us} and {int8_us}");
         }
     }
 
     #[test]
-    fn trials_are_read_as_they_were_kept_and_a_spoilt_file_is_as_none() {
+    fn trials_are_read_as_they_were_written_and_a_spoilt_file_is_as_none() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("made/activations.json");
         assert_eq!(read(&file), []);

@@ -5,8 +5,9 @@ use std::ops::Range;
 use super::limits;
 use crate::engine::{Engine, Traits};
 use crate::error::{Error, Result};
-use crate::kernels::quantized_cache::{GROUP, Kept, Layout, token_bytes};
-use crate::kernels::{attention_quantized, copy_cells, rope_cache};
+use crate::kernels::attention::quantized;
+use crate::kernels::cache::layout::{GROUP, Layout, QuantizedKv, token_bytes};
+use crate::kernels::cache::{copy_cells, rope};
 use crate::precision::CacheType;
 use crate::recording::{Buffer, Recording};
 use crate::shape::LlamaShape;
@@ -46,8 +47,8 @@ impl CacheOptions {
             return Err(Error::argument("--cache-type", expected, format!("{cache_type} for {}", shape.head_dim)));
         }
         // What computes without subgroups runs the kernels' references.
-        if traits.packed_dot && traits.subgroup > 1 && !attention_quantized::fits(traits, layout) {
-            let (needs, has) = (attention_quantized::least_subgroup(layout), traits.subgroup);
+        if traits.packed_dot && traits.subgroup > 1 && !quantized::fits(traits, layout) {
+            let (needs, has) = (quantized::least_subgroup(layout), traits.subgroup);
             let expected = format!("f16 for heads of {} on a device with subgroups of {has}", shape.head_dim);
             return Err(Error::argument("--cache-type", expected, format!("{cache_type}, which needs {needs}")));
         }
@@ -71,7 +72,7 @@ pub struct Cache {
     /// The token of every cell, `[C]` u32.
     pub tokens: Buffer,
     /// Cosine and sine for every position of a sequence, [context, A/2, 2] f32.
-    pub turns: Buffer,
+    pub rope_table: Buffer,
     kv_heads: u32,
 }
 
@@ -84,7 +85,7 @@ pub struct LayerCache {
     /// [K, C, A] f16, as the keys.
     pub values: Buffer,
     /// The codes of a quantized cache.
-    pub kept: Option<Kept>,
+    pub quantized_kv: Option<QuantizedKv>,
 }
 
 impl Cache {
@@ -104,11 +105,15 @@ impl Cache {
         let cells = u64::from(options.cells());
         let layout = Layout::of(options.cache_type, shape.head_dim);
         let bytes = u64::from(shape.kv_dim()) * cells * 2;
-        let turns = engine.create("turns", u64::from(options.context) * u64::from(shape.head_dim) * 4)?;
-        write_turns(shape, engine, turns)?;
+        let rope_table = engine.create("rope table", u64::from(options.context) * u64::from(shape.head_dim) * 4)?;
+        write_rope_table(shape, engine, rope_table)?;
         let tokens = engine.create("tokens of the cache", cells * 4)?;
         let halves = |engine: &mut dyn Engine| -> Result<LayerCache> {
-            Ok(LayerCache { keys: engine.create("keys", bytes)?, values: engine.create("values", bytes)?, kept: None })
+            Ok(LayerCache {
+                keys: engine.create("keys", bytes)?,
+                values: engine.create("values", bytes)?,
+                quantized_kv: None,
+            })
         };
         let layers = match layout {
             None => (0..shape.layers).map(|_| halves(engine)).collect::<Result<_>>()?,
@@ -117,12 +122,12 @@ impl Cache {
                 let bytes = cells * token_bytes(options.cache_type, shape);
                 let layer = |_| {
                     let rows = engine.create("keys and values", bytes)?.all();
-                    Ok(LayerCache { kept: Some(Kept { rows, layout }), ..shared })
+                    Ok(LayerCache { quantized_kv: Some(QuantizedKv { rows, layout }), ..shared })
                 };
                 (0..shape.layers).map(layer).collect::<Result<_>>()?
             }
         };
-        Ok(Cache { options, layers, tokens, turns, kv_heads: shape.kv_heads })
+        Ok(Cache { options, layers, tokens, rope_table, kv_heads: shape.kv_heads })
     }
 
     /// The cells of a slot.
@@ -138,12 +143,16 @@ impl Cache {
         let (from, to) = (self.cells(from).start, self.cells(to).start);
         let mut copy = |buffer: Buffer, heads: u32| {
             let words = (buffer.bytes() / 4 / u64::from(cells) / u64::from(heads)) as u32;
-            copy_cells::record(&mut recording, buffer.all(), copy_cells::CellCopy { heads, cells, words, from, to, count });
+            copy_cells::record(
+                &mut recording,
+                buffer.all(),
+                copy_cells::CellCopy { heads, cells, words, from, to, count },
+            );
         };
         copy(self.tokens, 1);
         for layer in &self.layers {
-            match layer.kept {
-                Some(kept) => copy(kept.rows.buffer, self.kv_heads),
+            match layer.quantized_kv {
+                Some(quantized_kv) => copy(quantized_kv.rows.buffer, self.kv_heads),
                 None => [layer.keys, layer.values].into_iter().for_each(|buffer| copy(buffer, self.kv_heads)),
             }
         }
@@ -152,14 +161,14 @@ impl Cache {
 }
 
 /// Fills the rotary table, a piece after the other, as all of it may be large.
-fn write_turns(shape: &LlamaShape, engine: &mut dyn Engine, turns: Buffer) -> Result<()> {
+fn write_rope_table(shape: &LlamaShape, engine: &mut dyn Engine, rope_table: Buffer) -> Result<()> {
     const PIECE: u64 = 1 << 14;
     let row = u64::from(shape.head_dim) * 4;
-    let context = turns.bytes() / row;
+    let context = rope_table.bytes() / row;
     for first in (0..context).step_by(PIECE as usize) {
         let end = (first + PIECE).min(context);
-        let piece = rope_cache::turns(shape, first as u32..end as u32);
-        engine.upload(turns.span(first * row, (end - first) * row), bytemuck::cast_slice(&piece))?;
+        let piece = rope::table(shape, first as u32..end as u32);
+        engine.upload(rope_table.span(first * row, (end - first) * row), bytemuck::cast_slice(&piece))?;
     }
     Ok(())
 }

@@ -9,11 +9,13 @@ use std::ops::Range;
 
 use super::llama::Llama;
 use super::weights::LayerWeights;
-use crate::kernels::parts::FEW;
-use crate::kernels::project::{Input, Norm, Projection, Spread};
-use crate::kernels::project_residual::Choosing;
-use crate::kernels::telling::{RoutersAt, hidden_bytes};
-use crate::kernels::{attention, attention_join, project_gate, project_logits, project_qkv, project_residual};
+use crate::kernels::attention::partials::PROJECTION_SPLITS_MAX;
+use crate::kernels::attention::{self, Attention, AttentionBuffers, combine};
+use crate::kernels::project::qkv::{self, QkvBuffers};
+use crate::kernels::project::residual::{self, DepthSelection};
+use crate::kernels::project::router_hidden::{SiteRouters, hidden_bytes};
+use crate::kernels::project::{Input, Projection, Spread, gate, logits};
+use crate::kernels::rms_norm::Norm;
 use crate::recording::{Buffer, Recording, Span};
 use crate::routing::{site_at, sites_by_feed_forward};
 use crate::shape::Site;
@@ -55,22 +57,24 @@ impl Llama<'_> {
 
     /// x += O attention(rope(Q n), rope(K n), V n) with n = norm(x).
     fn decode_attention(&self, r: &mut Recording, d: &Decode, x: Buffer, (at, weights): (u32, &LayerWeights)) {
-        let (shape, context, positions) = (self.shape, self.cache.options.context, self.inputs.positions(1));
+        let (shape, step_rows) = (self.shape, self.inputs.rows(1));
+        let (cells, context) = (self.cache.options.cells(), self.cache.options.context);
         let cache = &self.cache.layers[at as usize];
         let (q, keys, values) = (d.q.all(), cache.keys.all(), cache.values.all());
         let norm = Norm { weight: weights.input_norm, eps: shape.norm_eps };
-        let qkv = self.projection((at, weights, Site::Qkv), Input::Normed(x.all(), norm));
-        let turns = self.cache.turns.all();
+        let projection = self.projection((at, weights, Site::Qkv), Input::Normed(x.all(), norm));
+        let rope_table = self.cache.rope_table.all();
         let routers = self.routers_at(d, site_at(at, Site::GateUp)..site_at(at + 1, Site::Qkv));
-        let buffers = project_qkv::Buffers { positions, turns, q, keys, values };
-        project_qkv::record(r, &qkv, routers, (shape, context), buffers);
+        let buffers = QkvBuffers { step_rows, rope_table, q, keys, values };
+        qkv::record(r, &projection, routers, shape, cells, buffers);
         let y = d.attended.all();
-        let attended = attention::Buffers { q, positions, keys, values, y };
-        let parts = attention::record(r, self.traits, shape, (1, self.reach), context, attended, cache.kept);
-        let input = match parts {
-            Some(parts) if parts.splits <= FEW => Input::Parts(parts),
-            Some(parts) => {
-                attention_join::record(r, parts, y);
+        let buffers = AttentionBuffers { q, step_rows, keys, values, y };
+        let (class, quantized_kv) = (self.context_class, cache.quantized_kv);
+        let problem = Attention { shape, tokens: 1, cells, context, class, quantized_kv, buffers };
+        let input = match attention::record(r, self.traits, &problem) {
+            Some(partials) if partials.splits <= PROJECTION_SPLITS_MAX => Input::Partials(partials),
+            Some(partials) => {
+                combine::record(r, partials, y);
                 Input::Plain(y)
             }
             None => Input::Plain(y),
@@ -82,9 +86,9 @@ impl Llama<'_> {
     /// x += Down (silu(Gate n) * Up n) with n = norm(x).
     fn decode_feed_forward(&self, r: &mut Recording, d: &Decode, x: Buffer, (at, weights): (u32, &LayerWeights)) {
         let norm = Norm { weight: weights.ffn_norm, eps: self.shape.norm_eps };
-        let gate = self.projection((at, weights, Site::GateUp), Input::Normed(x.all(), norm));
+        let projection = self.projection((at, weights, Site::GateUp), Input::Normed(x.all(), norm));
         let routers = self.routers_at(d, sites_by_feed_forward(at, self.shape.layers));
-        project_gate::record(r, &gate, routers, d.hidden.all());
+        gate::record(r, &projection, routers, d.hidden.all());
         let down = self.projection((at, weights, Site::Down), Input::Plain(d.hidden.all()));
         self.project_residual(r, (down, site_at(at, Site::Down)), routers, x);
     }
@@ -94,19 +98,24 @@ impl Llama<'_> {
         &self,
         r: &mut Recording,
         (projection, site): (Projection<'_>, u32),
-        next: Option<RoutersAt<'_>>,
+        next: Option<SiteRouters<'_>>,
         x: Buffer,
     ) {
         let (depth, depth_row) = self.inputs.depths_of(&(site..site + 1 + next.map_or(0, |next| next.count)), 1);
-        let choosing = next.map(|routers| Choosing { routers, control: self.inputs.control(), depth_row });
-        project_residual::record(r, &Projection { depth, ..projection }, choosing, x.all());
+        let selection = next.map(|routers| DepthSelection {
+            routers,
+            control: self.inputs.control(),
+            step_rows: self.inputs.rows(1),
+            depth_row,
+        });
+        residual::record(r, &Projection { depth, ..projection }, selection, x.all());
     }
 
     /// The routers of these sites, if there are any to choose.
-    fn routers_at(&self, d: &Decode, sites: Range<u32>) -> Option<RoutersAt<'_>> {
+    fn routers_at(&self, d: &Decode, sites: Range<u32>) -> Option<SiteRouters<'_>> {
         let routers = self.weights.routers.as_ref().filter(|_| self.routed && !sites.is_empty())?;
         let (first, count) = (sites.start, sites.len() as u32);
-        Some(RoutersAt { routers, first, count, hidden: d.told.all() })
+        Some(SiteRouters { routers, first, count, hidden: d.told.all() })
     }
 
     fn spread(&self, site: Site) -> Spread {
@@ -120,7 +129,7 @@ impl Llama<'_> {
     }
 
     /// Logits of one token by its row of the residual stream, `[V]`.
-    pub(super) fn decode_logits(&self, r: &mut Recording, x: Span, logits: Span) {
+    pub(super) fn decode_logits(&self, r: &mut Recording, x: Span, to: Span) {
         let weight = &self.weights.head;
         let projection = Projection {
             weight,
@@ -128,6 +137,6 @@ impl Llama<'_> {
             depth: self.inputs.head_depths(1),
             spread: Spread::of(self.traits, (weight.rows, weight.input), None),
         };
-        project_logits::record(r, self.traits, &projection, logits);
+        logits::record(r, self.traits, &projection, to);
     }
 }

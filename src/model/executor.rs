@@ -8,8 +8,8 @@ use super::{TokenDepths, Trial, WeightSource, activations, limits, llama, weight
 use crate::cancel::CancelToken;
 use crate::engine::{Engine, KernelTime, Traits};
 use crate::error::{Error, Result};
-use crate::kernels::attention::Reach;
-use crate::kernels::rows::Row;
+use crate::kernels::attention::ContextClass;
+use crate::kernels::step_rows::StepRow;
 use crate::precision::{Depth, Precision, PrecisionPlan};
 use crate::recording::{Prepared, Recording, Ticket};
 use crate::residency::Residency;
@@ -34,7 +34,7 @@ pub(super) struct Executor {
     /// Tokens of a step at most.
     pub step_tokens: u32,
     /// Whether the products of a single token are of int8s.
-    pub packs: bool,
+    pub int8_activations: bool,
     /// The measurement by which that was chosen.
     pub trial: Option<Trial>,
 }
@@ -64,7 +64,7 @@ pub(super) struct StepClass {
     pub kind: StepKind,
     pub tokens: u32,
     pub routed: bool,
-    pub reach: Reach,
+    pub context_class: ContextClass,
 }
 
 impl StepClass {
@@ -90,7 +90,7 @@ impl Executor {
         let shape = source.shape().clone();
         let traits = engine.traits();
         options.check(&shape, traits)?;
-        let packs = activations::untried(traits, &shape)?;
+        let int8_activations = activations::untried(traits, &shape)?;
         limits::check_tensors(&shape, source.group_size(), engine.info(), traits)?;
         let step_tokens = limits::step_tokens(default_step_tokens(traits), &shape, traits);
         let weights = weights::load(source, engine.as_mut(), slices, on_bytes).map_err(|e| e.within("loading"))?;
@@ -107,7 +107,7 @@ impl Executor {
             slots: (0..options.sequences).map(|_| None).collect(),
             prepared: HashMap::new(),
             step_tokens,
-            packs,
+            int8_activations,
             trial: None,
         })
     }
@@ -157,7 +157,7 @@ impl Executor {
 
     /// Begins a step of one sequence's rows, keeping what was prepared for it if its like will come again; on GPUs,
     /// whose work space stays with a pool anyway, for the last length of a kind too.
-    pub fn submit(&mut self, kind: StepKind, rows: Vec<Row>, cancel: &CancelToken) -> Result<Ticket> {
+    pub fn submit(&mut self, kind: StepKind, rows: Vec<StepRow>, cancel: &CancelToken) -> Result<Ticket> {
         self.engine.set_cancel(cancel.clone());
         let class = self.write(kind, rows);
         let mut prepared = match self.prepared.remove(&class) {
@@ -176,13 +176,18 @@ impl Executor {
     }
 
     /// Writes what a step of one sequence's rows reads; the class of its recording.
-    pub fn write(&mut self, kind: StepKind, mut rows: Vec<Row>) -> StepClass {
+    pub fn write(&mut self, kind: StepKind, mut rows: Vec<StepRow>) -> StepClass {
         let (tokens, first) = (rows.len() as u32, rows[0]);
-        debug_assert!(rows.iter().zip(0..).all(|(row, at)| row.slot == first.slot && row.position == first.position + at));
+        debug_assert!(
+            rows.iter().zip(0..).all(|(row, at)| row.slot == first.slot && row.position == first.position + at)
+        );
         let routed = self.is_routed(first.slot);
         let slot = self.slots[first.slot as usize].as_ref().expect("a sequence is open as long as it is there");
         let engine = self.engine.as_mut();
-        rows.iter_mut().for_each(|row| row.embed_depth = slot.limits.embed.slices() as u32);
+        for row in &mut rows {
+            row.embed_depth = slot.limits.embed.slices() as u32;
+            row.first_control = self.inputs.first_control(row.slot);
+        }
         self.inputs.write_rows(engine, &rows);
         if routed {
             self.inputs.leave_depths_to_routers();
@@ -191,12 +196,18 @@ impl Executor {
         }
         self.inputs.write_head(engine, slot.limits.head);
         // Processor cores have one kernel, however far back the tokens look.
-        let reach = if engine.traits().software { Reach::Any } else { Reach::of(tokens, first.position) };
-        StepClass { kind, tokens, routed, reach }
+        let context_class =
+            if engine.traits().software { ContextClass::Short } else { ContextClass::of(tokens, first.position) };
+        StepClass { kind, tokens, routed, context_class }
     }
 
     /// Waits for a step: what it reads back, if anything, and its depths.
-    pub fn finish(&mut self, tokens: u32, ticket: Ticket, cancel: &CancelToken) -> Result<(Option<Vec<u8>>, TokenDepths)> {
+    pub fn finish(
+        &mut self,
+        tokens: u32,
+        ticket: Ticket,
+        cancel: &CancelToken,
+    ) -> Result<(Option<Vec<u8>>, TokenDepths)> {
         self.engine.set_cancel(cancel.clone());
         let mut results = self.engine.finish(ticket)?;
         let depths = results.pop().expect("every step reads back its depths, last");
@@ -204,7 +215,7 @@ impl Executor {
     }
 
     /// Submits and finishes a step: its numbers, where it reads any back, and its depths.
-    pub fn run(&mut self, kind: StepKind, rows: Vec<Row>, cancel: &CancelToken) -> Result<StepResults> {
+    pub fn run(&mut self, kind: StepKind, rows: Vec<StepRow>, cancel: &CancelToken) -> Result<StepResults> {
         let tokens = rows.len() as u32;
         let ticket = self.submit(kind, rows, cancel)?;
         let (numbers, depths) = self.finish(tokens, ticket, cancel)?;
@@ -212,13 +223,13 @@ impl Executor {
     }
 
     /// Begins a step that samples the token after its last row.
-    pub fn sample(&mut self, rows: Vec<Row>, choice: &Choice, cancel: &CancelToken) -> Result<Ticket> {
+    pub fn sample(&mut self, rows: Vec<StepRow>, choice: &Choice, cancel: &CancelToken) -> Result<Ticket> {
         self.inputs.write_choice(self.engine.as_mut(), choice);
         self.submit(StepKind::NextToken, rows, cancel)
     }
 
     /// Runs a step that scores the `targets` that follow its rows.
-    pub fn score(&mut self, rows: Vec<Row>, targets: &[u32], cancel: &CancelToken) -> Result<StepResults> {
+    pub fn score(&mut self, rows: Vec<StepRow>, targets: &[u32], cancel: &CancelToken) -> Result<StepResults> {
         self.inputs.write_targets(self.engine.as_mut(), targets);
         self.run(StepKind::Score, rows, cancel)
     }
@@ -227,7 +238,7 @@ impl Executor {
     pub fn profile(
         &mut self,
         kind: StepKind,
-        rows: Vec<Row>,
+        rows: Vec<StepRow>,
         choice: &Choice,
         cancel: &CancelToken,
     ) -> Result<Vec<KernelTime>> {
@@ -257,8 +268,8 @@ impl Executor {
             cache: &self.cache,
             inputs: &self.inputs,
             routed: class.routed,
-            packs: self.packs,
-            reach: class.reach,
+            int8_activations: self.int8_activations,
+            context_class: class.context_class,
         };
         match class.kind {
             StepKind::Fill => llama.fill(class.tokens),

@@ -5,11 +5,11 @@ use std::ops::Range;
 use super::bits_read::TokenDepths;
 use crate::engine::{Engine, Traits};
 use crate::error::Result;
-use crate::kernels::gather_tokens;
+use crate::kernels::product::gather_tokens;
 use crate::kernels::product::largest_tile;
-use crate::kernels::routers::Control;
-use crate::kernels::rows::Row;
-use crate::kernels::sample_token::Sampled;
+use crate::kernels::router::Control;
+use crate::kernels::sample::token::Sampled;
+use crate::kernels::step_rows::StepRow;
 use crate::precision::Depth;
 use crate::recording::{Buffer, Span};
 use crate::sampling::Choice;
@@ -44,7 +44,7 @@ pub struct DepthLimits {
 ///
 /// There is an entry for each row of a step, or for each slot: that of the sequence whose number it is.
 pub struct Inputs {
-    /// [STEP_TOKENS] of [`Row`].
+    /// [STEP_TOKENS] of [`StepRow`].
     rows: Buffer,
     targets: Buffer,
     /// [4 L, T] u32, rows of [`depth_stride`] words: the depth of each token at each site. Written by the host for a
@@ -92,7 +92,7 @@ impl Inputs {
         let row = u64::from(STEP_TOKENS) * 4;
         let (sites, slots) = (shape.layers * Site::ALL.len() as u32, u64::from(slots));
         let inputs = Inputs {
-            rows: engine.create("rows", u64::from(STEP_TOKENS) * Row::BYTES)?,
+            rows: engine.create("rows", u64::from(STEP_TOKENS) * StepRow::BYTES)?,
             targets: engine.create("targets", row)?,
             depths: engine.create("depths", u64::from(sites) * row)?,
             order: engine.create("order", u64::from(shape.layers) * row)?,
@@ -109,9 +109,9 @@ impl Inputs {
         Ok(inputs)
     }
 
-    /// The step's rows, `[T]` of [`Row`].
+    /// The step's rows, `[T]` of [`StepRow`].
     pub fn rows(&self, tokens: u32) -> Span {
-        self.rows.span(0, u64::from(tokens) * Row::BYTES)
+        self.rows.span(0, u64::from(tokens) * StepRow::BYTES)
     }
 
     /// The token that each sequence's last step sampled, [slots] of [`Sampled`].
@@ -175,8 +175,13 @@ impl Inputs {
         self.control.all()
     }
 
+    /// The first of a slot's entries in [`Inputs::control`].
+    pub fn first_control(&self, slot: u32) -> u32 {
+        slot * self.sites
+    }
+
     /// Writes a step's rows.
-    pub fn write_rows(&self, engine: &mut dyn Engine, rows: &[Row]) {
+    pub fn write_rows(&self, engine: &mut dyn Engine, rows: &[StepRow]) {
         engine.write(self.rows(rows.len() as u32), bytemuck::cast_slice(rows));
     }
 

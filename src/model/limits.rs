@@ -1,14 +1,15 @@
 //! What of a model and its context the device can hold, found before any weight is read.
 
 use super::Model;
-use super::llama::scored_bytes;
 use super::cache::CacheOptions;
 use super::inputs::{STEP_TOKENS, default_step_tokens};
+use super::llama::scored_bytes;
 use crate::engine::{DeviceInfo, Traits};
 use crate::error::{Error, Result};
 use crate::format::layout;
-use crate::kernels::quantized_cache::token_bytes;
-use crate::kernels::{attention, gather_tokens, product, sliced};
+use crate::kernels::cache::layout::token_bytes;
+use crate::kernels::product::{self, gather_tokens};
+use crate::kernels::{attention, sliced};
 use crate::precision::CacheType;
 use crate::shape::LlamaShape;
 
@@ -108,9 +109,7 @@ impl Model {
         let mut executor = self.executor();
         let traits = self.traits();
         let (most, why) = match &executor.residency {
-            Some(residency) if residency.is_bounded() => {
-                (default_step_tokens(traits), " with a memory budget")
-            }
+            Some(residency) if residency.is_bounded() => (default_step_tokens(traits), " with a memory budget"),
             _ => (STEP_TOKENS, ""),
         };
         let fit = step_tokens(most, self.shape(), traits);

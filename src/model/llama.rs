@@ -4,13 +4,21 @@
 
 use std::ops::Range;
 
-use super::state::{Cache, Inputs, LayerCache};
+use super::cache::{Cache, LayerCache};
+use super::inputs::Inputs;
 use super::weights::{LayerWeights, Weights};
 use crate::engine::Traits;
-use crate::kernels::product::{Depths, Output, Product, Tiles, halves, in_tiles, largest_tile, tile_tokens};
-use crate::kernels::{attention, attention_join, embed_sliced, gather_tokens, rms_norm, rope_cache, route, silu_mul};
-use crate::kernels::{sample_peaks, sample_token, token_nll};
-use crate::precision::Depth;
+use crate::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, combine};
+use crate::kernels::cache::rope::{self, RopeBuffers};
+use crate::kernels::embed_sliced::{self, EmbedBuffers};
+use crate::kernels::product::{
+    self, Output, Product, ProductDepths, Tiles, gather_tokens, in_tiles, largest_tile, tile_tokens,
+};
+use crate::kernels::rms_norm::{self, Norm};
+use crate::kernels::router::{self, RouteInputs};
+use crate::kernels::sample::peaks::SampleInputs;
+use crate::kernels::sample::{token, token_nll};
+use crate::kernels::silu_mul;
 use crate::recording::{Buffer, Recording, Span};
 use crate::routing::{site_at, sites_by_attention, sites_by_feed_forward};
 use crate::shape::{LlamaShape, Site};
@@ -38,14 +46,12 @@ pub struct Llama<'a> {
     pub cache: &'a Cache,
     /// Ids, positions and depths of this step.
     pub inputs: &'a Inputs,
-    /// Slices read of the embedding.
-    pub embed_depth: Depth,
     /// Whether the routers choose the depths, which are otherwise there.
     pub routed: bool,
     /// Whether the products of a single token are of int8s.
-    pub packs: bool,
+    pub int8_activations: bool,
     /// How far back the tokens look.
-    pub reach: attention::Reach,
+    pub context_class: ContextClass,
 }
 
 /// Activations of a step.
@@ -67,7 +73,7 @@ struct Activations {
     /// The tokens in tiles of one depth, where routed ones are multiplied in tiles.
     order: Option<Buffer>,
     /// A site's inputs in tiles, where they are multiplied as f16.
-    halves: Option<Buffer>,
+    x_f16: Option<Buffer>,
 }
 
 impl Llama<'_> {
@@ -90,16 +96,16 @@ impl Llama<'_> {
         r
     }
 
-    /// A step that chooses the token after the last one, as [`Inputs::choice`] says, for the next step to run; it reads
-    /// back the token, `[1]`.
+    /// A step that samples the token after the last one, as [`Inputs::choice`] says, for its sequence's next step to run.
+    /// It reads back what every sequence's last step sampled.
     pub fn next_token(&self, tokens: u32) -> Recording {
         let mut r = Recording::new();
         let x = self.layers(&mut r, tokens);
         let logits = r.transient(u64::from(self.shape.vocab) * 4).all();
         self.logits(&mut r, x, tokens - 1, 1, logits);
-        let (choice, positions) = (self.inputs.choice(), self.inputs.positions(tokens));
-        let inputs = sample_peaks::Inputs { choice, positions, history: self.inputs.history(), logits };
-        sample_token::record(&mut r, self.traits, inputs, self.inputs.sampled());
+        let (choice, step_rows) = (self.inputs.choice(), self.inputs.rows(tokens));
+        let inputs = SampleInputs { choice, step_rows, cell_tokens: self.cache.tokens.all(), logits };
+        token::record(&mut r, self.traits, inputs, self.inputs.sampled());
         r.read_back(self.inputs.sampled());
         r.read_back(self.inputs.all_depths(tokens));
         r
@@ -128,9 +134,14 @@ impl Llama<'_> {
     /// Embedding and all layers; the residual stream, [T, D].
     fn layers(&self, r: &mut Recording, tokens: u32) -> Buffer {
         let x = r.transient(u64::from(tokens) * u64::from(self.shape.model_dim) * 4);
-        let ids = self.inputs.ids(tokens);
-        embed_sliced::record(r, self.traits, &self.weights.embed, self.embed_depth, ids, x.all());
-        if self.packs(tokens) {
+        let buffers = EmbedBuffers {
+            step_rows: self.inputs.rows(tokens),
+            sampled: self.inputs.sampled(),
+            cell_tokens: self.cache.tokens.all(),
+            y: x.all(),
+        };
+        embed_sliced::record(r, self.traits, &self.weights.embed, buffers);
+        if self.uses_int8(tokens) {
             self.decode_layers(r, x);
             return x;
         }
@@ -143,8 +154,8 @@ impl Llama<'_> {
     }
 
     /// Whether the products of so many tokens are of int8s.
-    fn packs(&self, tokens: u32) -> bool {
-        tokens == 1 && self.packs
+    fn uses_int8(&self, tokens: u32) -> bool {
+        tokens == 1 && self.int8_activations
     }
 
     /// x += O attention(rope(Q n), rope(K n), V n) with n = norm(x).
@@ -157,29 +168,30 @@ impl Llama<'_> {
         weights: &LayerWeights,
         cache: &LayerCache,
     ) {
-        let (shape, context) = (self.shape, self.cache.options.context);
-        let positions = self.inputs.positions(tokens);
+        let (shape, cells) = (self.shape, self.cache.options.cells());
+        let (step_rows, context) = (self.inputs.rows(tokens), self.cache.options.context);
         self.normalize(r, a, tokens, weights.input_norm, sites_by_attention(layer));
         self.product(r, a, tokens, (layer, Site::Qkv), weights, (a.normed, a.qkv), Output::Overwrite);
-        let rotated = rope_cache::Buffers {
+        let rotated = RopeBuffers {
             qkv: a.qkv.all(),
-            positions,
-            turns: self.cache.turns.all(),
+            step_rows,
+            rope_table: self.cache.rope_table.all(),
             q: a.q.all(),
             keys: cache.keys.all(),
             values: cache.values.all(),
         };
-        rope_cache::record(r, shape, tokens, context, rotated);
-        let attended = attention::Buffers {
+        rope::record(r, shape, tokens, cells, rotated);
+        let attended = AttentionBuffers {
             q: a.q.all(),
-            positions,
+            step_rows,
             keys: cache.keys.all(),
             values: cache.values.all(),
             y: a.attended.all(),
         };
-        let parts = attention::record(r, self.traits, shape, (tokens, self.reach), context, attended, cache.kept);
-        if let Some(parts) = parts {
-            attention_join::record(r, parts, a.attended.all());
+        let (class, quantized_kv) = (self.context_class, cache.quantized_kv);
+        let problem = Attention { shape, tokens, cells, context, class, quantized_kv, buffers: attended };
+        if let Some(partials) = attention::record(r, self.traits, &problem) {
+            combine::record(r, partials, a.attended.all());
         }
         self.product(r, a, tokens, (layer, Site::O), weights, (a.attended, a.x), Output::Add);
     }
@@ -211,16 +223,18 @@ impl Llama<'_> {
         sites: Range<u32>,
     ) {
         let routers = self.weights.routers.as_ref().expect("a routed plan is refused without routers");
-        let inputs = route::Inputs {
+        let (depths, depths_row) = self.inputs.depths_of(&sites, tokens);
+        let inputs = RouteInputs {
             x: x.all(),
-            norm: (weight, self.shape.norm_eps),
+            norm: Norm { weight, eps: self.shape.norm_eps },
             normed: normed.all(),
             control: self.inputs.control(),
-            deal: self.inputs.deal(tokens),
-            depths: self.inputs.depths_of(&sites, tokens),
+            step_rows: self.inputs.rows(tokens),
+            depths,
+            depths_row,
             sites,
         };
-        route::record(r, self.traits, routers, &inputs);
+        router::record(r, self.traits, routers, &inputs);
     }
 
     /// The product at one site, y by x.
@@ -238,9 +252,9 @@ impl Llama<'_> {
         let by_token = self.inputs.depths(site_at(layer, site), tokens);
         let weight = weights.site(site);
         let tile = tile_tokens(self.traits, weight.rows, tokens);
-        let tiles = |order, partial| Depths::ByTile(Tiles { order, tile, partial, halves: a.halves });
+        let tiles = |order, partial| ProductDepths::ByTile(Tiles { order, tile, partial, x_f16: a.x_f16 });
         let depths = match a.order {
-            _ if !in_tiles(self.traits, tokens) => Depths::ByToken(by_token),
+            _ if !in_tiles(self.traits, tokens) => ProductDepths::ByToken(by_token),
             None => tiles(self.inputs.order(layer, tokens), false),
             Some(order) => {
                 let order = order.span(0, u64::from(gather_tokens::entries(tile, tokens)) * 4);
@@ -256,7 +270,7 @@ impl Llama<'_> {
     fn logits(&self, r: &mut Recording, x: Buffer, first: u32, count: u32, logits: Span) {
         let row = u64::from(self.shape.model_dim) * 4;
         let x = x.span(u64::from(first) * row, u64::from(count) * row);
-        if self.packs(count) {
+        if self.uses_int8(count) {
             return self.decode_logits(r, x, logits);
         }
         let normed = r.transient(x.bytes).all();
@@ -264,11 +278,11 @@ impl Llama<'_> {
         let (weight, output) = (&self.weights.head, Output::Overwrite);
         let product = Product { weight, x: normed, y: logits, tokens: count, output };
         let depths = if in_tiles(self.traits, count) {
-            let halves = halves(r, self.traits, count, weight.input);
+            let x_f16 = product::x_f16(r, self.traits, count, weight.input);
             let tile = tile_tokens(self.traits, weight.rows, count);
-            Depths::ByTile(Tiles { order: self.inputs.head_order(count), tile, partial: false, halves })
+            ProductDepths::ByTile(Tiles { order: self.inputs.head_order(count), tile, partial: false, x_f16 })
         } else {
-            Depths::ByToken(self.inputs.head_depths(count))
+            ProductDepths::ByToken(self.inputs.head_depths(count))
         };
         product.record(r, self.traits, depths);
     }
@@ -280,7 +294,7 @@ impl Activations {
         let entries = u64::from(gather_tokens::entries(largest_tile(traits), tokens));
         let order = (routed && tiled).then(|| r.transient(entries * 4));
         let widest = shape.model_dim.max(shape.q_dim()).max(shape.ffn_dim);
-        let halves = tiled.then(|| halves(r, traits, tokens, widest)).flatten();
+        let x_f16 = tiled.then(|| product::x_f16(r, traits, tokens, widest)).flatten();
         let mut rows = |width: u32| r.transient(u64::from(tokens) * u64::from(width) * 4);
         Activations {
             x,
@@ -291,7 +305,7 @@ impl Activations {
             gate_up: rows(2 * shape.ffn_dim),
             hidden: rows(shape.ffn_dim),
             order,
-            halves,
+            x_f16,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::cancel::CancelToken;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::{ModelFolder, TensorPlace, layout};
-use crate::kernels::attention::Reach;
+use crate::kernels::attention::ContextClass;
 use crate::precision::{Depth, Precision};
 use crate::residency::{BOUNDARY_BYTES, Pace, PartFiles, RING_BYTES, Residency, SliceChanges, SliceReport};
 use crate::shape::{LlamaShape, Site};
@@ -119,10 +119,11 @@ impl Executor {
         // The kinds of steps of a generation, held together as they are kept together.
         let mut steps = Vec::new();
         let plans: &[bool] = if self.thresholds.is_some() { &[false, true] } else { &[false] };
-        for (tokens, reach) in [(step, Reach::Any), (1, Reach::Any), (1, Reach::Long)] {
+        for (tokens, context_class) in [(step, ContextClass::Short), (1, ContextClass::Short), (1, ContextClass::Long)]
+        {
             for &routed in plans {
                 for kind in [StepKind::Fill, StepKind::NextToken] {
-                    let class = StepClass { kind, tokens, routed, reach };
+                    let class = StepClass { kind, tokens, routed, context_class };
                     steps.push(self.engine.prepare(self.record(class))?);
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::{Sequence, TokenDepths, limits};
 use crate::error::{Error, Result};
-use crate::kernels::token_nll;
+use crate::kernels::sample::token_nll;
 
 /// What [`Sequence::token_nll`] found.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,8 +9,8 @@ use super::{Model, TokenDepths};
 use crate::cancel::CancelToken;
 use crate::engine::KernelTime;
 use crate::error::{Error, Result};
-use crate::kernels::rows::Row;
-use crate::kernels::sample_token::Sampled;
+use crate::kernels::sample::token::Sampled;
+use crate::kernels::step_rows::StepRow;
 use crate::precision::{Precision, PrecisionPlan};
 use crate::recording::Ticket;
 use crate::sampling::SamplerSettings;
@@ -217,7 +217,7 @@ impl Sequence {
         // Any token of the vocabulary will do for the check. A step that could not sample leaves none, which this one
         // embeds as nothing in particular; finishing the step before tells of it.
         self.check_fits(step.end, 1)?;
-        let rows = self.rows(&[Row::SAMPLED], step.end);
+        let rows = self.rows(&[StepRow::SAMPLED], step.end);
         self.submit(rows, Vec::new(), Vec::new(), step.end + 1)
     }
 
@@ -303,24 +303,32 @@ impl Sequence {
     }
 
     /// What the kernels read of a step of these tokens, from `position` on.
-    pub(super) fn rows(&mut self, ids: &[u32], position: usize) -> Vec<Row> {
+    pub(super) fn rows(&mut self, ids: &[u32], position: usize) -> Vec<StepRow> {
         let mut depth_rows: Vec<u32> = (0..ids.len() as u32).collect();
         if let (Precision::Routed(_), Some(random)) = (self.plan.precision, &mut self.shuffle) {
             depth_rows.shuffle(random);
         }
         let (slot, first_cell) = (self.slot, self.slot * self.model.context());
-        let row = |(at, token): (usize, &u32)| Row {
+        let row = |(at, token): (usize, &u32)| StepRow {
             token: *token,
             position: (position + at) as u32,
             first_cell,
             slot,
             depth_row: depth_rows[at],
+            // What follows from the slot and its plan is filled in when the step is submitted.
+            first_control: 0,
             embed_depth: 0,
         };
         ids.iter().enumerate().map(row).collect()
     }
 
-    fn submit(&mut self, rows: Vec<Row>, ids: Vec<u32>, depths: Vec<TokenDepths>, end: usize) -> Result<PendingStep> {
+    fn submit(
+        &mut self,
+        rows: Vec<StepRow>,
+        ids: Vec<u32>,
+        depths: Vec<TokenDepths>,
+        end: usize,
+    ) -> Result<PendingStep> {
         let draw = self.sampler.position();
         let choice = self.sampler.choice();
         let last = rows.len() as u32;

@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::ModelFolder;
 use crate::format::layout::{self, SlicedSpec, TensorSpec};
-use crate::kernels::routers::Routers;
+use crate::kernels::router::Routers;
 use crate::kernels::sliced::SlicedWeight;
 use crate::precision::SLICES;
 use crate::recording::Buffer;

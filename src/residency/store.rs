@@ -68,7 +68,8 @@ impl Store {
     /// A store with only the bases there, of parts whose units have these bytes. Units take at most `budget_bytes`
     /// together, whatever their state.
     pub fn new(unit_bytes: &[u64], budget_bytes: Option<u64>) -> Store {
-        let part = |bytes: &u64| PartState { bytes: *bytes, wanted: Depth::ALL[0], states: [SliceState::Absent; RESIDUALS] };
+        let part =
+            |bytes: &u64| PartState { bytes: *bytes, wanted: Depth::ALL[0], states: [SliceState::Absent; RESIDUALS] };
         let parts = unit_bytes.iter().map(part).collect();
         Store { parts, budget_bytes, freed: Vec::new(), failures: 0, waits_until: 0 }
     }

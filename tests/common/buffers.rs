@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 use edge_run::engine::Engine;
-use edge_run::kernels::routers::Routers;
+use edge_run::kernels::router::Routers;
 use edge_run::recording::{Buffer, Recording, Span};
 use edge_run::routing::{HIDDEN, REST};
 use half::f16;

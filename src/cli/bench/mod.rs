@@ -126,7 +126,7 @@ fn row(model: &Model, subject: &Subject, plan: &PrecisionPlan, test: &Test, meas
         device: device.name.clone(),
         backend: device.backend.clone(),
         driver: device.driver.clone(),
-        activations: if model.packs_activations() { "int8" } else { "f32" },
+        activations: if model.int8_activations() { "int8" } else { "f32" },
         cooperative_matrix: model.multiplies_matrices(),
         cache_type: model.cache_type().to_string(),
         depths: if routed { "routed" } else { "uniform" },

@@ -1,0 +1,75 @@
+//! Keys and values that were kept in few bits as f16 again, for kernels that read those.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
+
+use super::layout::{CacheConversion, Layout, hadamard};
+use crate::kernels::declare::{WORKGROUP, bindings, params};
+use crate::kernels::step_rows::StepRow;
+use crate::recording::{Arguments, Dispatch, Kernel, Recording};
+
+params! {
+    /// K
+    kv_heads: u32,
+    /// C
+    cells: u32,
+    /// Of all workgroups.
+    invocations: u32,
+}
+
+/// `shaders/dequantize_cache.wgsl`; bindings: step rows `[T]` of [`StepRow`], rows
+/// [K, C, [words](Layout::row_words)] u32, keys [K, C, A] f16, values [K, C, A] f16.
+pub static KERNEL: Kernel = Kernel {
+    name: "dequantize_cache",
+    wgsl: include_str!("../../../shaders/dequantize_cache.wgsl"),
+    params: Params::FIELDS,
+    bindings: &bindings::<4>(2),
+    reference: dequantize_cache,
+};
+
+/// Workgroups at most: how many positions there are is not known when a step is recorded.
+const WORKGROUPS: u32 = 1024;
+
+/// Records that keys and values at all positions before the first of the step's rows are what was kept of them.
+pub fn record(recording: &mut Recording, conversion: &CacheConversion) {
+    let CacheConversion { kv_heads, cells, step_rows, keys, values, quantized_kv } = *conversion;
+    let workgroups = (kv_heads * cells * quantized_kv.layout.groups()).div_ceil(WORKGROUP).min(WORKGROUPS);
+    let params = Params { kv_heads, cells, invocations: workgroups * WORKGROUP };
+    recording.dispatch(Dispatch {
+        kernel: &KERNEL,
+        constants: [("WORKGROUP", WORKGROUP)].into_iter().chain(quantized_kv.layout.constants()).collect(),
+        params: bytemuck::bytes_of(&params).to_vec(),
+        bindings: vec![step_rows, quantized_kv.rows, keys, values],
+        workgroups: [workgroups, 1, 1],
+    });
+}
+
+fn dequantize_cache(args: &mut Arguments<'_>) {
+    let p: Params = args.params();
+    let layout = Layout::in_arguments(args);
+    let step_rows: &[StepRow] = args.read(0);
+    let rows: &[u32] = args.read(1);
+    let (keys, values): (&mut [f16], &mut [f16]) = (args.write(2), args.write(3));
+    let (dim, words, before) = (layout.head_dim as usize, layout.row_words(), step_rows[0].position as usize);
+    let first_cell = step_rows[0].first_cell as usize;
+    let (cells, watch) = (p.cells as usize, args.watch);
+    for kv_head in 0..p.kv_heads as usize {
+        let rows = rows[(kv_head * cells + first_cell) * words..].par_chunks_exact(words).take(before);
+        let [keys, values] =
+            [&mut *keys, &mut *values].map(|to| to[(kv_head * cells + first_cell) * dim..].par_chunks_exact_mut(dim));
+        rows.zip(keys.zip(values)).for_each_init(
+            || vec![0f32; dim],
+            |numbers, (row, (key, value))| {
+                if watch.stops() {
+                    return;
+                }
+                for (of_value, to) in [(false, key), (true, value)] {
+                    layout.row(row).read(layout, of_value, numbers);
+                    hadamard(numbers);
+                    to.convert_from_f32_slice(numbers);
+                }
+            },
+        );
+    }
+}

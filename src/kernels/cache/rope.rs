@@ -1,0 +1,134 @@
+//! Rotary position embedding of queries and keys, and the store of keys and values into the cache.
+
+use std::ops::Range;
+
+use half::f16;
+
+use crate::kernels::declare::{WORKGROUP, params};
+use crate::kernels::step_rows::StepRow;
+use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
+use crate::shape::LlamaShape;
+
+params! {
+    /// H
+    heads: u32,
+    /// K
+    kv_heads: u32,
+    /// A
+    head_dim: u32,
+    /// C
+    cells: u32,
+}
+
+/// `shaders/rope_cache.wgsl`; bindings: qkv [T, (H + 2K) * A], step rows `[T]` of [`StepRow`], rope_table [context, A/2, 2], q [T, H, A],
+/// keys [K, C, A] f16, values [K, C, A] f16.
+pub static KERNEL: Kernel = Kernel {
+    name: "rope_cache",
+    wgsl: include_str!("../../../shaders/rope_cache.wgsl"),
+    params: Params::FIELDS,
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write, Access::Write],
+    reference: rope_cache,
+};
+
+/// The buffers of the kernel, in binding order.
+#[derive(Debug, Clone, Copy)]
+pub struct RopeBuffers {
+    /// [T, (H + 2K) * A] f32
+    pub qkv: Span,
+    /// `[T]` of [`StepRow`]
+    pub step_rows: Span,
+    /// [context, A/2, 2] f32: cosine and sine of every angle
+    pub rope_table: Span,
+    /// [T, H, A] f32
+    pub q: Span,
+    /// [K, C, A] f16
+    pub keys: Span,
+    /// [K, C, A] f16
+    pub values: Span,
+}
+
+/// Records the rotation of `tokens` tokens and the store of their keys and values.
+pub fn record(recording: &mut Recording, shape: &LlamaShape, tokens: u32, cells: u32, buffers: RopeBuffers) {
+    let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
+    let params = Params { heads, kv_heads, head_dim, cells };
+    let RopeBuffers { qkv, step_rows, rope_table, q, keys, values } = buffers;
+    recording.dispatch(Dispatch {
+        kernel: &KERNEL,
+        constants: vec![("WORKGROUP", WORKGROUP)],
+        params: bytemuck::bytes_of(&params).to_vec(),
+        bindings: vec![qkv, step_rows, rope_table, q, keys, values],
+        workgroups: [((heads + 2 * kv_heads) * head_dim / 4).div_ceil(WORKGROUP), tokens, 1],
+    });
+}
+
+/// Cosine and sine of the angle of each pair at each of these positions: [positions, A/2, 2].
+pub fn table(shape: &LlamaShape, positions: Range<u32>) -> Vec<[f32; 2]> {
+    let frequencies = shape.rope.frequencies(shape.head_dim);
+    let angles = positions.flat_map(|p| frequencies.iter().map(move |f| f64::from(p) * f64::from(*f)));
+    angles.map(|angle| [angle.cos() as f32, angle.sin() as f32]).collect()
+}
+
+fn rope_cache(args: &mut Arguments<'_>) {
+    let p: Params = args.params();
+    let (qkv, step_rows, rope_table): (&[f32], &[StepRow], &[[f32; 2]]) = (args.read(0), args.read(1), args.read(2));
+    let (q, keys, values): (&mut [f32], &mut [f16], &mut [f16]) = (args.write(3), args.write(4), args.write(5));
+    let [heads, kv_heads, head_dim, cells] = [p.heads, p.kv_heads, p.head_dim, p.cells].map(|n| n as usize);
+    let dims = RopeDims { heads, kv_heads, head_dim, cells };
+    let row = (heads + 2 * kv_heads) * head_dim;
+    for (token, row) in qkv.chunks_exact(row).enumerate().take(args.workgroups[1] as usize) {
+        rotate(dims, token, step_rows[token], rope_table, row, Rotated { q, keys, values });
+    }
+}
+
+/// Where rotated queries, keys and values go.
+pub(crate) struct Rotated<'a> {
+    /// [T, H, A]
+    pub q: &'a mut [f32],
+    /// [K, C, A]
+    pub keys: &'a mut [f16],
+    /// [K, C, A]
+    pub values: &'a mut [f16],
+}
+
+/// The dimensions of a rotation and of the cache that it stores to.
+#[derive(Clone, Copy)]
+pub(crate) struct RopeDims {
+    /// H
+    pub heads: usize,
+    /// K
+    pub kv_heads: usize,
+    /// A
+    pub head_dim: usize,
+    /// C
+    pub cells: usize,
+}
+
+/// Rotates and stores the `row` of a token of the step where `step_row` says: `[(H + 2K) * A]`.
+pub(crate) fn rotate(
+    dims: RopeDims,
+    token: usize,
+    step_row: StepRow,
+    rope_table: &[[f32; 2]],
+    row: &[f32],
+    to: Rotated<'_>,
+) {
+    let RopeDims { heads, kv_heads, head_dim: dim, cells } = dims;
+    let half = dim / 2;
+    let rotated = |from: &[f32], at: usize| {
+        let (i, sign) = (at % half, if at < half { -1.0 } else { 1.0 });
+        let [cos, sin] = rope_table[step_row.position as usize * half + i];
+        from[at] * cos + sign * from[(at + half) % dim] * sin
+    };
+    for (slot, from) in row.chunks_exact(dim).enumerate() {
+        let cached = |kv_head: usize| (kv_head * cells + step_row.cell()) * dim;
+        for at in 0..dim {
+            if slot < heads {
+                to.q[(token * heads + slot) * dim + at] = rotated(from, at);
+            } else if slot < heads + kv_heads {
+                to.keys[cached(slot - heads) + at] = f16::from_f32(rotated(from, at));
+            } else {
+                to.values[cached(slot - heads - kv_heads) + at] = f16::from_f32(from[at]);
+            }
+        }
+    }
+}

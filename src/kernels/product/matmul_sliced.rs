@@ -1,0 +1,44 @@
+//! Product of a sliced weight with many tokens at once, taken in an order whose tiles have one depth each.
+
+use super::gather_tokens::token_and_depth;
+use super::problem::{BINDINGS, Params, Product, ProductLaunch, Tiles, compute, record as record_product};
+use crate::engine::Traits;
+use crate::kernels::declare::WORKGROUP;
+use crate::recording::{Arguments, Kernel, Recording};
+
+/// `shaders/matmul_sliced.wgsl`; bindings: slices 0 to 3, scales, x, order, y.
+pub static KERNEL: Kernel = Kernel {
+    name: "matmul_sliced",
+    wgsl: include_str!("../../../shaders/matmul_sliced.wgsl"),
+    params: Params::FIELDS,
+    bindings: BINDINGS,
+    reference: by_order,
+};
+
+/// Tokens of an invocation: those of a tile, which has one depth.
+pub const TILE_TOKENS: u32 = 8;
+/// Rows of an invocation.
+const TILE_ROWS: u32 = 4;
+
+/// Records the product with the tokens in their tiles, in parts where the weight is longer than a binding may be.
+pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, tiles: Tiles) {
+    let constants = vec![("WORKGROUP", WORKGROUP)];
+    let columns = (tiles.order.bytes / 4) as u32 / TILE_TOKENS;
+    let launch = ProductLaunch {
+        kernel: &KERNEL,
+        constants,
+        rows: TILE_ROWS * WORKGROUP,
+        depths: tiles.order,
+        columns,
+        columns_first: false,
+    };
+    record_product(recording, traits, product, &launch);
+}
+
+/// The product of the tokens in the order that binding 6 holds, each at the depth of its entry.
+pub(super) fn by_order(args: &mut Arguments<'_>) {
+    let tokens = args.params::<Params>().tokens;
+    let work = args.read(6).iter().map(|entry| token_and_depth(*entry)).filter(|(token, _)| *token < tokens);
+    let work: Vec<(usize, usize)> = work.map(|(token, depth)| (token as usize, depth as usize)).collect();
+    compute(args, args.read(5), &work);
+}

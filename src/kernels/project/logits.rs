@@ -1,0 +1,30 @@
+//! The head's product for one token.
+
+use super::projection::{self, Extras, Params, Projection, SHARED_BINDINGS};
+use crate::engine::Traits;
+use crate::kernels::declare::bindings;
+use crate::recording::{Arguments, Kernel, Recording, Span};
+
+/// `shaders/project_logits.wgsl`; bindings: the [`SHARED_BINDINGS`], depth `[1]` u32, y `[rows]`.
+pub static KERNEL: Kernel = Kernel {
+    name: "project_logits",
+    wgsl: include_str!("../../../shaders/project_logits.wgsl"),
+    params: Params::FIELDS,
+    bindings: &bindings::<9>(SHARED_BINDINGS + 1),
+    reference: project_logits,
+};
+
+/// Records y = W x; in parts where the weight is longer than a binding may be.
+pub fn record(recording: &mut Recording, traits: Traits, projection: &Projection<'_>, y: Span) {
+    for rows in projection.weight.row_ranges(traits) {
+        let extras = Extras { bindings: vec![projection.depth, y], ..Extras::default() };
+        projection::record(recording, &KERNEL, projection, rows, extras);
+    }
+}
+
+fn project_logits(args: &mut Arguments<'_>) {
+    let p: Params = args.params();
+    let y: &mut [f32] = args.write(8);
+    let products = projection::multiply(args, &p, args.read::<u32>(7)[0]);
+    y[p.first_row as usize..][..products.len()].copy_from_slice(&products);
+}

@@ -1,0 +1,95 @@
+//! One token's numbers as pairs of int8s, as the projections' workgroups make them and as references read them.
+//!
+//! The numbers are taken in chunks of 64. Each becomes a whole number of sixteen bits, the greatest of the chunk one in
+//! 16319 to 32639: a high int8, of which one counts 256 low ones, and a low one. In a workgroup's memory, for C chunks
+//! of vec4s of u32:
+//!
+//! ```text
+//! [4, C]        high int8s: component c of chunk n in plane i is four of them, numbers 64n + 16c + 4i to + 3
+//! [4, C]        low int8s in the same order
+//! ```
+//!
+//! Plane i holds what `(word >> 2i) & 0x03030303` of a slice's words is multiplied with, so a product reads whole
+//! `vec4`s, and invocations side by side read side by side.
+
+use crate::kernels::sliced::CHUNK;
+
+/// Invocations of a chunk at least, which lie in one subgroup: no smaller subgroup will do.
+pub const TEAM: u32 = 4;
+/// And at most: each has four of the chunk's numbers then.
+const LARGEST_TEAM: u32 = 16;
+/// Whole numbers are x times a power of two, times this: the greatest of a chunk becomes 32639 at most, which is 127
+/// high int8s and 127 low ones.
+const WHOLE: f32 = 32639.0 / 32768.0;
+/// Of that power: how far a chunk's greatest number is raised.
+const BITS: u32 = 14;
+/// The exponent of a chunk's greatest number, where f32 has it, counts for no less than this.
+const LEAST_EXPONENT: u32 = 15 << 23;
+/// The bits of a number that is greater than any that is finite but for the last few.
+const INFINITE: u32 = 3.4e38f32.to_bits();
+
+/// Numbers as pairs of int8s.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    /// Of each number: its pair, counted in low int8s.
+    pub ints: Vec<i32>,
+    /// Of each chunk: what a low int8 counts for.
+    pub units: Vec<f32>,
+}
+
+impl Packed {
+    /// The numbers, a multiple of 64 of them, in pairs.
+    pub fn of(x: &[f32]) -> Packed {
+        let mut packed = Packed { ints: Vec::with_capacity(x.len()), units: Vec::new() };
+        for x in x.chunks_exact(CHUNK as usize) {
+            // By their bits, which are ordered like the sizes, with what is no number above infinity.
+            let peak = x.iter().fold(0, |peak, x| x.abs().to_bits().max(peak));
+            let exponent = (peak & 0x7f80_0000).max(LEAST_EXPONENT);
+            let to_int = f32::from_bits(((254 + BITS) << 23) - exponent) * WHOLE;
+            let mut unit = f32::from_bits(exponent - (BITS << 23)) * (1.0 / WHOLE);
+            let first = packed.ints.len();
+            packed.ints.extend(x.iter().map(|x| (x * to_int).round_ties_even() as i32));
+            if peak > INFINITE {
+                // A chunk with NaN or infinity counts for NaN as a whole, so that nothing hides it.
+                packed.ints[first..].fill(0);
+                unit = f32::NAN;
+            }
+            packed.units.push(unit);
+        }
+        packed
+    }
+
+    /// The numbers that the pairs stand for.
+    pub fn numbers(&self) -> Vec<f32> {
+        let chunks = self.ints.chunks_exact(CHUNK as usize).zip(&self.units);
+        chunks.flat_map(|(ints, unit)| ints.iter().map(move |int| *int as f32 * unit)).collect()
+    }
+}
+
+/// Invocations that pack a chunk together: as many as find work in a workgroup, and fit in a subgroup.
+pub(super) fn team(workgroup: u32, subgroup: u32, chunks: u32) -> u32 {
+    let busy = |team: &u32| team * chunks <= workgroup && *team <= subgroup;
+    [LARGEST_TEAM, LARGEST_TEAM / 2].into_iter().find(busy).unwrap_or(TEAM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_greatest_numbers_fit_and_what_is_nothing_or_not_finite_stays_so() {
+        for peak in [0.5f32, 0.999_999_9, 1.0, 1.999_999_9, 3.3e38, 1e-30] {
+            let numbers = [peak, -peak].repeat(32);
+            let packed = Packed::of(&numbers);
+            assert!(packed.ints.iter().all(|int| (16319..=32639).contains(&int.abs())), "{peak}: {:?}", packed.ints[0]);
+            assert!((packed.numbers()[0] / peak - 1.0).abs() < 1e-4, "{peak}: {}", packed.numbers()[0]);
+        }
+        assert!(Packed::of(&[0.0; 64]).numbers().iter().all(|number| *number == 0.0));
+        for odd in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN] {
+            let mut numbers = [0.5f32; 64];
+            numbers[9] = odd;
+            assert!(Packed::of(&numbers).numbers().iter().any(|number| !number.is_finite()), "{odd}");
+        }
+        assert_eq!(INFINITE, 0x7f7f_c99e, "the shader's constant");
+    }
+}

@@ -1,0 +1,175 @@
+//! The product of one token with numbers that are pairs of int8s: what the four kernels share that compute it.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::packed::{self, Packed};
+use super::spread::Spread;
+use crate::kernels::attention::partials::{self, Partials};
+use crate::kernels::declare::params;
+use crate::kernels::rms_norm::Norm;
+use crate::kernels::sliced::{CHUNK, Rows, SlicedWeight, dot};
+use crate::recording::{Arguments, Dispatch, Kernel, Recording, Span};
+
+params! {
+    /// Of the weight, in this dispatch.
+    rows: u32,
+    /// Row of y that this dispatch's first row belongs to.
+    first_row: u32,
+    /// Added to the mean square by the norm.
+    eps: f32,
+    /// The first site whose router selects a depth, or whose hidden units are computed.
+    site: u32,
+    /// Entries from one site's depth to the next one's.
+    depth_row: u32,
+    /// H, where rows are queries, keys and values.
+    heads: u32,
+    /// K
+    kv_heads: u32,
+    /// C
+    cells: u32,
+}
+
+/// Bindings that all four kernels begin with: slices 0 to 3, scales, x, norm.
+pub(super) const SHARED_BINDINGS: usize = 7;
+/// Storage buffers that a projection binds at most, which is what [`qkv`](super::qkv) binds.
+pub const STORAGE_BUFFERS: u32 = 16;
+
+/// What a weight is multiplied with: `[input]` numbers.
+#[derive(Debug, Clone, Copy)]
+pub enum Input {
+    /// These, f32.
+    Plain(Span),
+    /// The norm of these, f32.
+    Normed(Span, Norm),
+    /// The combination of these.
+    Partials(Partials),
+}
+
+/// A product with one token.
+#[derive(Debug, Clone, Copy)]
+pub struct Projection<'a> {
+    /// W
+    pub weight: &'a SlicedWeight,
+    /// What it is multiplied with.
+    pub input: Input,
+    /// `[1]` u32
+    pub depth: Span,
+    /// How the work is spread.
+    pub spread: Spread,
+}
+
+/// Dimensions of queries, keys and values, and of the cache that they go to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct QkvDims {
+    /// H
+    pub heads: u32,
+    /// K
+    pub kv_heads: u32,
+    /// A
+    pub head_dim: u32,
+    /// C
+    pub cells: u32,
+}
+
+/// What one of the kernels records beside what all four do.
+#[derive(Debug, Default)]
+pub(super) struct Extras {
+    /// The dimensions of the queries, keys and values that the rows are.
+    pub qkv: Option<QkvDims>,
+    /// The shader's parameter.
+    pub site: u32,
+    /// The shader's parameter.
+    pub depth_row: u32,
+    /// Constants.
+    pub constants: Vec<(&'static str, u32)>,
+    /// Bindings after the shared ones.
+    pub bindings: Vec<Span>,
+    /// Workgroups beside those that have rows.
+    pub workgroups: u32,
+}
+
+/// Records a product, or some rows of it.
+pub(super) fn record(
+    recording: &mut Recording,
+    kernel: &'static Kernel,
+    projection: &Projection<'_>,
+    rows: Range<u32>,
+    extras: Extras,
+) {
+    let Projection { weight, input, spread, .. } = *projection;
+    let (x, norm, partials) = match input {
+        Input::Plain(x) => (x, None, None),
+        Input::Normed(x, norm) => (x, Some(norm), None),
+        Input::Partials(partials) => (partials.span, None, Some(partials)),
+    };
+    let QkvDims { heads, kv_heads, head_dim, cells } = extras.qkv.unwrap_or_default();
+    let params = Params {
+        rows: rows.len() as u32,
+        first_row: rows.start,
+        eps: norm.map_or(0.0, |norm| norm.eps),
+        site: extras.site,
+        depth_row: extras.depth_row,
+        heads,
+        kv_heads,
+        cells,
+    };
+    let row_workgroups = spread.workgroups(params.rows);
+    let mut bindings = weight.bindings(&rows);
+    bindings.extend([x, norm.map_or(x, |norm| norm.weight.all())]);
+    bindings.extend(extras.bindings);
+    let mut constants = vec![
+        ("WORKGROUP", spread.workgroup),
+        ("LANES", spread.lanes),
+        ("ROWS", spread.rows),
+        ("ROUNDS", spread.rounds),
+        ("TEAM", packed::team(spread.workgroup, spread.subgroup, weight.chunks())),
+        ("CHUNKS", weight.chunks()),
+        ("GROUP_CHUNKS", weight.group_chunks()),
+        ("HEAD_DIM", head_dim),
+        ("NORMED", u32::from(norm.is_some())),
+        ("SUBGROUPS", spread.workgroup / spread.subgroup),
+        ("ROW_WORKGROUPS", row_workgroups),
+    ];
+    constants.extend(partials.map_or(partials::NO_PARTIALS, |partials| partials.constants(weight.input)));
+    constants.extend(extras.constants);
+    recording.dispatch(Dispatch {
+        kernel,
+        constants,
+        params: bytemuck::bytes_of(&params).to_vec(),
+        bindings,
+        workgroups: [row_workgroups + extras.workgroups, 1, 1],
+    });
+}
+
+/// The products of the bound rows, so many slices deep.
+pub(super) fn multiply(args: &Arguments<'_>, p: &Params, slices: u32) -> Vec<f32> {
+    let (row_count, slices) = (p.rows as usize, slices as usize);
+    let input = args.read::<u32>(0).len() / row_count * 16;
+    let x = partials::numbers(args, 5, input);
+    let groups = args.read::<u32>(4).len() / row_count;
+    let rows = Rows::bound(args, input, input / groups);
+    let (numbers, factor) = match args.constant("NORMED") {
+        0 => (x, 1.0),
+        _ => {
+            let norm: &[f32] = args.read(6);
+            let numbers = x.iter().zip(norm).map(|(x, norm)| x * norm).collect();
+            (numbers, 1.0 / (dot(&x, &x) / input as f32 + p.eps).sqrt())
+        }
+    };
+    let packed = Packed::of(&numbers);
+    let chunks: Vec<(&[i32], f32)> = packed.ints.chunks_exact(CHUNK as usize).zip(packed.units).collect();
+    let product = |row: usize| {
+        let partials = chunks.iter().enumerate().map(|(chunk, (ints, unit))| {
+            let codes = rows.codes(row, chunk, slices);
+            let products = codes.iter().zip(*ints).map(|(code, int)| i32::from(*code) * *int);
+            let (bin, middle) = rows.bin(row, chunk, slices);
+            let sum = *unit * ints.iter().sum::<i32>() as f32;
+            bin * unit * products.sum::<i32>() as f32 + middle * sum
+        });
+        partials.sum::<f32>() * factor
+    };
+    let watch = args.watch;
+    (0..row_count).into_par_iter().map(|row| if watch.stops() { 0.0 } else { product(row) }).collect()
+}

@@ -1,0 +1,75 @@
+//! Queries, keys and values of one token, rotated, and the store of keys and values into the cache.
+
+use half::f16;
+
+use super::projection::{self, Extras, Params, Projection, QkvDims, SHARED_BINDINGS, STORAGE_BUFFERS};
+use super::router_hidden::{HiddenDispatch, SiteRouters, write_hidden};
+use crate::kernels::cache::rope::{RopeDims, Rotated, rotate};
+use crate::kernels::declare::bindings;
+use crate::kernels::step_rows::StepRow;
+use crate::recording::{Arguments, Kernel, Recording, Span};
+use crate::shape::LlamaShape;
+
+/// `shaders/project_qkv.wgsl`; bindings: the [`SHARED_BINDINGS`], depth `[1]` u32, the routers' rest [4 L, REST], w1
+/// [S, HIDDEN, input] f16 of the S routers that look at x, the [`StepRow`], the rope table [context, A/2, 2], the routers'
+/// [hidden units](SiteRouters), q [H, A], keys [K, C, A] f16, values [K, C, A] f16.
+pub static KERNEL: Kernel = Kernel {
+    name: "project_qkv",
+    wgsl: include_str!("../../../shaders/project_qkv.wgsl"),
+    params: Params::FIELDS,
+    bindings: &bindings::<{ STORAGE_BUFFERS as usize }>(SHARED_BINDINGS + 5),
+    reference: project_qkv,
+};
+
+/// Buffers besides those of all projections.
+#[derive(Debug, Clone, Copy)]
+pub struct QkvBuffers {
+    /// The token's [`StepRow`].
+    pub step_rows: Span,
+    /// [context, A/2, 2] f32: cosine and sine of every angle
+    pub rope_table: Span,
+    /// [H, A] f32
+    pub q: Span,
+    /// [K, C, A] f16
+    pub keys: Span,
+    /// [K, C, A] f16
+    pub values: Span,
+}
+
+/// Records the product, the rotation, and the store in a cache of `cells` cells, and the hidden units of the
+/// routers that look at the projection's input, which is a norm.
+pub fn record(
+    recording: &mut Recording,
+    projection: &Projection<'_>,
+    routers: Option<SiteRouters<'_>>,
+    shape: &LlamaShape,
+    cells: u32,
+    buffers: QkvBuffers,
+) {
+    let QkvBuffers { step_rows, rope_table, q, keys, values } = buffers;
+    let HiddenDispatch { constants, workgroups, site, read, written } =
+        HiddenDispatch::new(recording, projection, routers);
+    let bindings = [&read[..], &[step_rows, rope_table, written, q, keys, values]].concat();
+    let extras = Extras {
+        qkv: Some(QkvDims { heads: shape.heads, kv_heads: shape.kv_heads, head_dim: shape.head_dim, cells }),
+        constants,
+        site,
+        bindings,
+        workgroups,
+        ..Extras::default()
+    };
+    projection::record(recording, &KERNEL, projection, 0..projection.weight.rows, extras);
+}
+
+fn project_qkv(args: &mut Arguments<'_>) {
+    let p: Params = args.params();
+    let hidden: &mut [f32] = args.write(12);
+    let (q, keys, values): (&mut [f32], &mut [f16], &mut [f16]) = (args.write(13), args.write(14), args.write(15));
+    let products = projection::multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
+    let step_row = args.read::<StepRow>(10)[0];
+    let [heads, kv_heads, head_dim, cells] =
+        [p.heads, p.kv_heads, args.constant("HEAD_DIM"), p.cells].map(|n| n as usize);
+    let dims = RopeDims { heads, kv_heads, head_dim, cells };
+    rotate(dims, 0, step_row, args.read(11), &products, Rotated { q, keys, values });
+    write_hidden(args, &p, SHARED_BINDINGS, hidden);
+}

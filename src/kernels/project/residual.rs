@@ -1,0 +1,70 @@
+//! The products that attention and feed-forward add to the residual stream, for one token, and the depths of the sites
+//! that come next.
+
+use super::projection::{self, Extras, Params, Projection, SHARED_BINDINGS};
+use super::router_hidden::SiteRouters;
+use crate::kernels::declare::bindings;
+use crate::kernels::router::weights::{Control, RouterNumbers};
+use crate::kernels::step_rows::StepRow;
+use crate::recording::{Arguments, Kernel, Recording, Span};
+use crate::routing::HIDDEN;
+
+/// `shaders/project_residual.wgsl`; bindings: the [`SHARED_BINDINGS`], the routers' rest [4 L, REST], control
+/// [4 L] of [`Control`] for each sequence, the [hidden units](SiteRouters) of the S routers that select, the token's [`StepRow`], depths [1 + S] u32 in rows of
+/// `depth_row`, y `[rows]`.
+pub static KERNEL: Kernel = Kernel {
+    name: "project_residual",
+    wgsl: include_str!("../../../shaders/project_residual.wgsl"),
+    params: Params::FIELDS,
+    bindings: &bindings::<13>(SHARED_BINDINGS + 4),
+    reference: project_residual,
+};
+
+/// The routers that select the depths of the sites that come next.
+#[derive(Debug, Clone, Copy)]
+pub struct DepthSelection<'a> {
+    /// Their routers.
+    pub routers: SiteRouters<'a>,
+    /// A [`Control`] for each site, of each sequence.
+    pub control: Span,
+    /// The token's [`StepRow`].
+    pub step_rows: Span,
+    /// Entries from a site's depth to the next one's.
+    pub depth_row: u32,
+}
+
+/// Records y += W x; behind the depth of the projection come those that are selected.
+pub fn record(recording: &mut Recording, projection: &Projection<'_>, selection: Option<DepthSelection<'_>>, y: Span) {
+    let Projection { weight, depth, .. } = *projection;
+    let scales = weight.scales.all();
+    let selected = selection.map_or(0, |selection| selection.routers.count);
+    let mut extras = Extras {
+        constants: vec![("SELECTED", selected)],
+        // The first four are not looked at.
+        bindings: vec![scales, scales, scales, scales, depth, y],
+        workgroups: selected.min(1),
+        ..Extras::default()
+    };
+    if let Some(DepthSelection { routers: SiteRouters { routers, first, hidden, .. }, control, step_rows, depth_row }) =
+        selection
+    {
+        (extras.site, extras.depth_row) = (first, depth_row);
+        extras.bindings[..4].copy_from_slice(&[routers.rest.all(), control, hidden, step_rows]);
+    }
+    projection::record(recording, &KERNEL, projection, 0..weight.rows, extras);
+}
+
+fn project_residual(args: &mut Arguments<'_>) {
+    let p: Params = args.params();
+    let (depth, y): (&mut [u32], &mut [f32]) = (args.write(11), args.write(12));
+    let products = projection::multiply(args, &p, depth[0]);
+    y.iter_mut().zip(&products).for_each(|(y, product)| *y += product);
+    for at in 0..args.constant("SELECTED") as usize {
+        let (rest, control, all_hidden): (&[f32], &[Control], &[f32]) = (args.read(7), args.read(8), args.read(9));
+        let first_control = args.read::<StepRow>(10)[0].first_control as usize;
+        let site = p.site as usize + at;
+        let hidden = &all_hidden[at * HIDDEN as usize..][..HIDDEN as usize];
+        depth[(1 + at) * p.depth_row as usize] =
+            RouterNumbers::without_w1(rest, site).depth(hidden, control[first_control + site]);
+    }
+}

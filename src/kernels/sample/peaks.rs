@@ -1,0 +1,124 @@
+//! Logits made ready for the choice of a token, and the likeliest of each block of them.
+
+use crate::engine::Traits;
+use crate::kernels::declare::{WORKGROUP, params};
+use crate::kernels::step_rows::StepRow;
+use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
+use crate::sampling::{Choice, finite, penalize};
+
+params! {
+    /// V
+    vocab: u32,
+    /// The step's last token, T - 1.
+    last: u32,
+}
+
+/// `shaders/sample_peaks.wgsl`; bindings: one [`Choice`], step rows `[T]` of [`StepRow`], the tokens of the cells [C] u32, logits `[V]`,
+/// peaks [blocks(V)] of [`Peak`].
+pub static KERNEL: Kernel = Kernel {
+    name: "sample_peaks",
+    wgsl: include_str!("../../../shaders/sample_peaks.wgsl"),
+    params: Params::FIELDS,
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
+    reference: sample_peaks,
+};
+
+/// The likeliest token of a block; of equally likely ones the lowest id.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Peak {
+    /// Its logit as a number that is ordered like logits.
+    pub key: u32,
+    /// Its id.
+    pub id: u32,
+    /// The sum of exp(logit - its logit) over the block; 0 where no logit is above minus infinity.
+    pub mass: f32,
+}
+
+/// Blocks at most, which one workgroup can list.
+pub const BLOCKS: u32 = 1024;
+
+/// Where the logits are, and the tokens before them.
+#[derive(Debug, Clone, Copy)]
+pub struct SampleInputs {
+    /// One [`Choice`].
+    pub choice: Span,
+    /// The step's rows, `[T]` of [`StepRow`]; the logits are those of what follows the last one.
+    pub step_rows: Span,
+    /// The token of each cell of the cache, `[C]` u32.
+    pub cell_tokens: Span,
+    /// `[V]` f32, of any bits.
+    pub logits: Span,
+}
+
+/// Logits of a block: few, so that the tokens that matter lie in few of all logits.
+pub fn block(vocab: u32) -> u32 {
+    vocab.div_ceil(BLOCKS).next_multiple_of(2 * WORKGROUP)
+}
+
+/// Blocks of V logits.
+pub fn blocks(vocab: u32) -> u32 {
+    vocab.div_ceil(block(vocab))
+}
+
+/// Records `logits[v] = penalize(finite(logits[v]))`, as in [`crate::sampling`], and the peaks of their blocks.
+pub fn record(recording: &mut Recording, traits: Traits, inputs: SampleInputs, peaks: Span) {
+    // On processor cores the lanes of one vector, for which a barrier is nothing.
+    let workgroup = if traits.software { 8 } else { WORKGROUP };
+    let vocab = (inputs.logits.bytes / 4) as u32;
+    let params = Params { vocab, last: (inputs.step_rows.bytes / StepRow::BYTES) as u32 - 1 };
+    recording.dispatch(Dispatch {
+        kernel: &KERNEL,
+        constants: vec![("WORKGROUP", workgroup), ("BLOCK", block(vocab))],
+        params: bytemuck::bytes_of(&params).to_vec(),
+        bindings: vec![inputs.choice, inputs.step_rows, inputs.cell_tokens, inputs.logits, peaks],
+        workgroups: [blocks(vocab), 1, 1],
+    });
+}
+
+fn sample_peaks(args: &mut Arguments<'_>) {
+    let p: Params = args.params();
+    let choice = args.read::<Choice>(0)[0];
+    let (step_rows, cell_tokens): (&[StepRow], &[u32]) = (args.read(1), args.read(2));
+    let (logits, peaks): (&mut [f32], &mut [Peak]) = (args.write(3), args.write(4));
+    logits.iter_mut().for_each(|logit| *logit = finite(*logit));
+    let last = step_rows[p.last as usize];
+    penalize(&choice, &cell_tokens[last.first_cell as usize..=last.cell()], logits);
+    let width = block(p.vocab);
+    for ((peak, logits), first) in
+        peaks.iter_mut().zip(logits.chunks(width as usize)).zip((0..).step_by(width as usize))
+    {
+        let likelier = |best: (usize, f32), (at, logit): (usize, f32)| {
+            if logit.total_cmp(&best.1).is_gt() { (at, logit) } else { best }
+        };
+        let (at, best) = logits.iter().copied().enumerate().fold((0, logits[0]), likelier);
+        let mass = logits.iter().map(|logit| if best > f32::NEG_INFINITY { (logit - best).exp() } else { 0.0 }).sum();
+        *peak = Peak { key: key(best), id: first + at as u32, mass };
+    }
+}
+
+/// The logit's bits as a number that is ordered like logits.
+fn key(logit: f32) -> u32 {
+    let bits = logit.to_bits();
+    if logit.is_sign_negative() { !bits } else { bits ^ 1 << 31 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_ordered_like_logits() {
+        let logits = [f32::NEG_INFINITY, f32::MIN, -1.0, -f32::MIN_POSITIVE, -0.0, 0.0, 1e-40, 1.0, f32::MAX];
+        assert!(logits.windows(2).all(|w| key(w[0]) < key(w[1])));
+        // The shader's constants.
+        assert_eq!((key(f32::NEG_INFINITY), key(f32::MAX)), (0x007fffff, 0xff7fffff));
+    }
+
+    #[test]
+    fn any_vocabulary_has_few_blocks() {
+        for vocab in [1, 127, 128, 129, 32_000, 49_152, 128_256, 131_072, 131_073, 256_000] {
+            assert!(blocks(vocab) <= BLOCKS && blocks(vocab) * block(vocab) >= vocab, "{vocab}");
+        }
+    }
+}
