@@ -3,11 +3,13 @@
 //! Throughput is of the bytes of keys and values that are read, in f16 and in few bits. A measurement is one submit of
 //! [`REPEATS`] dispatches, each over a cache of its own, and the wait for it; partials are combined by `attention_combine`.
 
+use bytemuck::Zeroable;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use edge_run::engine::{Engine, Traits};
 use edge_run::gpu::{self, GpuOptions};
 use edge_run::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, combine};
 use edge_run::kernels::cache::layout::{Layout, QuantizedKv, token_bytes};
+use edge_run::kernels::step_rows::StepRow;
 use edge_run::precision::CacheType;
 use edge_run::recording::{Buffer, Prepared, Recording};
 use edge_run::shape::{LlamaShape, Rope, RopeScaling};
@@ -45,12 +47,13 @@ fn prepare(engine: &mut dyn Engine, caches: &[Cache], traits: Traits, class: Con
     let shape = shape();
     let mut recording = Recording::new();
     let q = filled(engine, u64::from(shape.q_dim()), 0x3c00_0000).all();
-    let positions = filled(engine, 1, length - 1).all();
+    let step_rows = engine.create("bench", StepRow::BYTES).expect("room for the bench").all();
+    engine.write(step_rows, bytemuck::bytes_of(&StepRow { position: length - 1, ..StepRow::zeroed() }));
     let y = recording.transient(u64::from(shape.q_dim()) * 4).all();
     for ([keys, values], quantized_kv) in caches {
-        let buffers = AttentionBuffers { q, positions, keys: keys.all(), values: values.all(), y };
-        let (shape, context, quantized_kv) = (&shape, CONTEXT, *quantized_kv);
-        let problem = Attention { shape, tokens: 1, context, class, quantized_kv, buffers };
+        let buffers = AttentionBuffers { q, step_rows, keys: keys.all(), values: values.all(), y };
+        let (shape, cells, context, quantized_kv) = (&shape, CONTEXT, CONTEXT, *quantized_kv);
+        let problem = Attention { shape, tokens: 1, cells, context, class, quantized_kv, buffers };
         let partials = attention::record(&mut recording, traits, &problem);
         partials.into_iter().for_each(|partials| combine::record(&mut recording, partials, y));
     }

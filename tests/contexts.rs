@@ -4,11 +4,13 @@ mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
 
+use bytemuck::Zeroable;
 use edge_run::bench::Synthetic;
 use edge_run::engine::Engine;
 use edge_run::format::layout::TensorSpec;
 use edge_run::gpu::GpuOptions;
 use edge_run::kernels::attention::{self, Attention, AttentionBuffers, ContextClass};
+use edge_run::kernels::step_rows::StepRow;
 use edge_run::model::WeightSource;
 use edge_run::recording::{Buffer, Recording};
 use edge_run::routing::Thresholds;
@@ -55,13 +57,13 @@ fn last_of(engine: &mut dyn Engine, context: u32) -> Vec<f32> {
     let y = recording.transient(64 * 4);
     let buffers = AttentionBuffers {
         q: filled(engine, bytemuck::cast_slice(&q)),
-        positions: filled(engine, bytemuck::bytes_of(&(context - 1))),
+        step_rows: filled(engine, bytemuck::bytes_of(&StepRow { position: context - 1, ..StepRow::zeroed() })),
         keys: filled(engine, bytemuck::cast_slice(&keys)),
         values: filled(engine, bytemuck::cast_slice(&values)),
         y: y.all(),
     };
     let (class, quantized_kv) = (ContextClass::Short, None);
-    let problem = Attention { shape: &shape, tokens: 1, context, class, quantized_kv, buffers };
+    let problem = Attention { shape: &shape, tokens: 1, cells: context, context, class, quantized_kv, buffers };
     assert!(attention::record(&mut recording, engine.traits(), &problem).is_none());
     recording.read_back(y.all());
     let mut prepared = engine.prepare(recording).unwrap();

@@ -1,18 +1,24 @@
 //! Every kernel on the GPU against its reference, over random problems, each with a control that must fail.
 
+#[path = "common/buffers.rs"]
+mod buffers;
 #[path = "common/gpu.rs"]
 mod gpu;
 #[path = "common/processors.rs"]
 mod processors;
 
+use buffers::rows_at;
+use bytemuck::Zeroable;
 use edge_run::engine::{Engine, Traits};
 use edge_run::format::codes::Range;
 use edge_run::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, combine, matrix, split};
 use edge_run::kernels::cache::rope::{self, RopeBuffers};
+use edge_run::kernels::embed_sliced::{self, EmbedBuffers};
 use edge_run::kernels::product::{self, Output, Product, ProductDepths, Tiles, gather_tokens, tile_tokens};
 use edge_run::kernels::sample::token_nll;
 use edge_run::kernels::sliced::SlicedWeight;
-use edge_run::kernels::{embed_sliced, rms_norm, silu_mul};
+use edge_run::kernels::step_rows::StepRow;
+use edge_run::kernels::{rms_norm, silu_mul};
 use edge_run::precision::Depth;
 use edge_run::recording::{Buffer, Recording, Span};
 use edge_run::shape::{LlamaShape, Rope, RopeScaling};
@@ -450,11 +456,22 @@ fn embedding(
     move |engine, recording| {
         let rng = &mut StdRng::seed_from_u64(seed);
         let weight = random_weight(engine, rng, rows, input, 64);
-        let ids: Vec<u32> = (0..tokens).map(|_| rng.random_range(0..rows)).collect();
-        let ids = upload(engine, &ids);
+        // Of two sequences; each third token is the one that its sequence sampled.
+        let row = |at: u32| StepRow {
+            token: if at % 3 == 2 { StepRow::SAMPLED } else { rng.random_range(0..rows) },
+            position: at,
+            first_cell: at % 2 * tokens,
+            slot: at % 2,
+            embed_depth: depth.slices() as u32,
+            ..StepRow::zeroed()
+        };
+        let step_rows = (0..tokens).map(row).collect::<Vec<_>>();
+        let sampled: Vec<[u32; 2]> = (0..2).map(|_| [rng.random_range(0..rows), 0]).collect();
+        let [step_rows, sampled] = [upload(engine, &step_rows).all(), upload(engine, &sampled).all()];
+        let cell_tokens = upload(engine, &vec![0u32; 2 * tokens as usize]).all();
         let y = upload(engine, &uniform(rng, tokens * input));
         let traits = Traits { binding_bytes: 4096, ..PROCESSORS };
-        embed_sliced::record(recording, traits, &weight, depth, ids.all(), y.all());
+        embed_sliced::record(recording, traits, &weight, EmbedBuffers { step_rows, sampled, cell_tokens, y: y.all() });
         y.all()
     }
 }
@@ -570,8 +587,18 @@ impl AttentionProblem {
         }
     }
 
-    fn positions(&self) -> Vec<u32> {
-        (self.first..self.first + self.tokens).collect()
+    /// C: the cells of two sequences.
+    fn cells(&self) -> u32 {
+        2 * self.context
+    }
+
+    /// Rows of two sequences by turns, or of the second one where the kernel takes those of one.
+    fn rows(&self) -> Vec<StepRow> {
+        let mut rows = rows_at(self.first..self.first + self.tokens);
+        for (at, row) in (0..).zip(&mut rows) {
+            row.first_cell = if self.matrices { self.context } else { at % 2 * self.context };
+        }
+        rows
     }
 
     /// The rotation; read back as f32 where the output is f16.
@@ -581,19 +608,19 @@ impl AttentionProblem {
             let rng = &mut StdRng::seed_from_u64(self.seed);
             let width = shape.q_dim() + 2 * shape.kv_dim();
             let qkv = upload(engine, &uniform(rng, self.tokens * width));
-            let positions = upload(engine, &self.positions());
+            let step_rows = upload(engine, &self.rows());
             let rope_table = upload(engine, &rope::table(&shape, 0..CONTEXT));
             let q = upload(engine, &vec![0f32; (self.tokens * shape.q_dim()) as usize]);
-            let cache = vec![f16::ZERO; (shape.kv_dim() * CONTEXT) as usize];
+            let cache = vec![f16::ZERO; (shape.kv_dim() * self.cells()) as usize];
             let (keys, values) = (upload(engine, &cache), upload(engine, &cache));
             let [q, keys, values] = [q.all(), keys.all(), values.all()];
-            let (qkv, positions, rope_table) = (qkv.all(), positions.all(), rope_table.all());
-            let buffers = RopeBuffers { qkv, positions, rope_table, q, keys, values };
-            rope::record(recording, &shape, self.tokens, CONTEXT, buffers);
+            let (qkv, step_rows, rope_table) = (qkv.all(), step_rows.all(), rope_table.all());
+            let buffers = RopeBuffers { qkv, step_rows, rope_table, q, keys, values };
+            rope::record(recording, &shape, self.tokens, self.cells(), buffers);
             match part {
                 Part::Q => q,
-                Part::Keys => widen(engine, recording, &shape, keys),
-                Part::Values => widen(engine, recording, &shape, values),
+                Part::Keys => widen(engine, recording, &shape, self.cells(), keys),
+                Part::Values => widen(engine, recording, &shape, self.cells(), values),
             }
         }
     }
@@ -603,17 +630,18 @@ impl AttentionProblem {
             let shape = self.shape();
             let rng = &mut StdRng::seed_from_u64(self.seed);
             let halves = |rng: &mut StdRng| -> Vec<f16> {
-                uniform(rng, shape.kv_dim() * self.context).into_iter().map(f16::from_f32).collect()
+                uniform(rng, shape.kv_dim() * self.cells()).into_iter().map(f16::from_f32).collect()
             };
             let (keys, values) = (upload(engine, &halves(rng)), upload(engine, &halves(rng)));
             let q: Vec<f32> = uniform(rng, self.tokens * shape.q_dim()).iter().map(|q| q * 4.0).collect();
-            let (q, positions) = (upload(engine, &q), upload(engine, &self.positions()));
+            let (q, step_rows) = (upload(engine, &q), upload(engine, &self.rows()));
             let y = upload(engine, &vec![0f32; (self.tokens * shape.q_dim()) as usize]);
-            let (q, positions, y) = (q.all(), positions.all(), y.all());
-            let buffers = AttentionBuffers { q, positions, keys: keys.all(), values: values.all(), y };
+            let (q, step_rows, y) = (q.all(), step_rows.all(), y.all());
+            let buffers = AttentionBuffers { q, step_rows, keys: keys.all(), values: values.all(), y };
             let problem = Attention {
                 shape: &shape,
                 tokens: self.tokens,
+                cells: self.cells(),
                 context: self.context,
                 class: ContextClass::Short,
                 quantized_kv: None,
@@ -655,16 +683,16 @@ impl AttentionProblem {
 }
 
 /// A cache [K, C, A] f16 as f32, through the attention of one key: its value comes out as it is.
-fn widen(engine: &mut dyn Engine, recording: &mut Recording, shape: &LlamaShape, cache: Span) -> Span {
+fn widen(engine: &mut dyn Engine, recording: &mut Recording, shape: &LlamaShape, cells: u32, cache: Span) -> Span {
     // A cache of K * C heads with one position each.
-    let heads = shape.kv_heads * CONTEXT;
+    let heads = shape.kv_heads * cells;
     let flat = LlamaShape { heads, kv_heads: heads, ..shape.clone() };
     let q = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
     let y = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
-    let positions = upload(engine, &[0u32]).all();
-    let buffers = AttentionBuffers { q, positions, keys: cache, values: cache, y };
+    let step_rows = upload(engine, &rows_at([0])).all();
+    let buffers = AttentionBuffers { q, step_rows, keys: cache, values: cache, y };
     let (class, quantized_kv) = (ContextClass::Short, None);
-    let problem = Attention { shape: &flat, tokens: 1, context: 1, class, quantized_kv, buffers };
+    let problem = Attention { shape: &flat, tokens: 1, cells: 1, context: 1, class, quantized_kv, buffers };
     assert!(attention::record(recording, PROCESSORS, &problem).is_none());
     y
 }

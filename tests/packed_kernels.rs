@@ -8,7 +8,7 @@ mod gpu;
 #[path = "common/processors.rs"]
 mod processors;
 
-use buffers::{far, floats, halves, random_routers, run, uniform, upload};
+use buffers::{far, floats, halves, random_routers, rows_at, run, uniform, upload};
 use edge_run::cpu;
 use edge_run::engine::{Engine, Traits, USUAL_PROCESSORS};
 use edge_run::kernels::attention::{Attention, AttentionBuffers, ContextClass, combine, split};
@@ -187,7 +187,7 @@ impl Problem {
             let closed = Control { threshold: f32::MAX, most: 4 };
             let open = Control { threshold: -1e9, most: 3 };
             let control = upload(engine, &[closed, open, closed, open]).all();
-            let positions = upload(engine, &[POSITION]).all();
+            let step_rows = upload(engine, &rows_at([POSITION])).all();
             let shape = shape(self.eights);
             let rope_table = upload(engine, &rope::table(&shape, 0..CONTEXT)).all();
             let [q, keys, values] = [self.eights * 4, self.eights * CONTEXT, self.eights * CONTEXT]
@@ -210,7 +210,7 @@ impl Problem {
                 match self.kind {
                     Kind::Gate => silu_mul::record(recording, 1, rows / 2, products, made[0]),
                     Kind::Qkv => {
-                        let buffers = RopeBuffers { qkv: products, positions, rope_table, q, keys, values };
+                        let buffers = RopeBuffers { qkv: products, step_rows, rope_table, q, keys, values };
                         rope::record(recording, &shape, 1, CONTEXT, buffers);
                     }
                     _ => (),
@@ -225,12 +225,12 @@ impl Problem {
                 Kind::Logits => logits::record(recording, traits(self.binding_bytes), &projection, y),
                 Kind::Residual => {
                     let at = SiteRouters { routers: &routers, first: 2, count: 2, hidden: heard };
-                    let selection = DepthSelection { routers: at, control, depth_row: 1 };
+                    let selection = DepthSelection { routers: at, control, step_rows, depth_row: 1 };
                     residual::record(recording, &projection, self.routed.then_some(selection), y);
                 }
                 Kind::Gate => gate::record(recording, &projection, next, made[0]),
                 Kind::Qkv => {
-                    let buffers = QkvBuffers { positions, rope_table, q, keys, values };
+                    let buffers = QkvBuffers { step_rows, rope_table, q, keys, values };
                     qkv::record(recording, &projection, next, &shape, CONTEXT, buffers);
                 }
             }
@@ -399,11 +399,12 @@ fn a_projection_of_parts_is_that_of_what_they_come_to() {
                 let mut products = vec![];
                 // At the second one's position some splits have none.
                 for position in [900u32, 40] {
-                    let positions = upload(engine, &[position]).all();
+                    let step_rows = upload(engine, &rows_at([position])).all();
                     let y = recording.transient(u64::from(shape.q_dim()) * 4).all();
-                    let buffers = AttentionBuffers { q, positions, keys, values, y };
+                    let buffers = AttentionBuffers { q, step_rows, keys, values, y };
                     let (class, quantized_kv) = (ContextClass::Long, None);
-                    let problem = Attention { shape: &shape, tokens: 1, context, class, quantized_kv, buffers };
+                    let problem =
+                        Attention { shape: &shape, tokens: 1, cells: context, context, class, quantized_kv, buffers };
                     let partials = split::record(recording, PROCESSORS, &problem, splits);
                     let partials = partials.expect("positions are cut");
                     combine::record(recording, partials, y);
@@ -439,13 +440,13 @@ fn depths_chosen_beside_a_projection_are_those_of_the_routers() {
                 let threshold = (seed % 6) as f32 * 0.8 - 3.0;
                 let bound = Control { threshold, most: 4 - (seed % 3 == 0) as u32 };
                 let control = upload(engine, &[closed, bound, bound, closed]).all();
-                let [read, shuffle] = [2, 0].map(|word: u32| upload(engine, &[word]).all());
+                let (read, step_rows) = (upload(engine, &[2u32]).all(), upload(engine, &rows_at([0])).all());
                 let chosen = upload(engine, &[2u32, 9, 9]).all();
                 let routed = upload(engine, &[9u32; 2]).all();
                 let y = upload(engine, &vec![0f32; rows as usize]).all();
                 let sites = 1..3;
                 let (depths, depths_row) = (routed, 1);
-                let inputs = RouteInputs { x, norm, normed, sites, control, shuffle, depths, depths_row };
+                let inputs = RouteInputs { x, norm, normed, sites, control, step_rows, depths, depths_row };
                 // Not by the kernel for processors, which wants their subgroups.
                 let hardware = Traits { software: false, ..traits(1 << 27) };
                 router::record(recording, hardware, &routers, &inputs);
@@ -459,7 +460,7 @@ fn depths_chosen_beside_a_projection_are_those_of_the_routers() {
                 gate::record(recording, &gated_projection, Some(next), gated);
                 let spread = Spread::of(traits(1 << 27), (rows, input), Some(Site::Down));
                 let added = Projection { input: Input::Plain(x), depth: chosen, spread, ..gated_projection };
-                let selection = DepthSelection { routers: next, control, depth_row: 1 };
+                let selection = DepthSelection { routers: next, control, step_rows, depth_row: 1 };
                 residual::record(recording, &added, Some(selection), y);
                 vec![chosen, routed]
             };

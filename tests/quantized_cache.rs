@@ -13,13 +13,14 @@ mod processors;
 #[path = "common/routed.rs"]
 mod routed;
 
-use buffers::{far, floats, halves, run, uniform, upload};
+use buffers::{far, floats, halves, rows_at, run, uniform, upload};
 use edge_run::engine::{Activations, Engine, Traits};
 use edge_run::format::ModelFolder;
 use edge_run::gpu::GpuOptions;
 use edge_run::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, combine};
 use edge_run::kernels::cache::layout::{CacheConversion, Layout, QuantizedKv};
 use edge_run::kernels::cache::{dequantize, quantize};
+use edge_run::kernels::step_rows::StepRow;
 use edge_run::model::{CacheOptions, Sequence};
 use edge_run::precision::CacheType;
 use edge_run::recording::{Recording, Span};
@@ -33,6 +34,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 const CONTEXT: u32 = 700;
+/// C: the cells of two sequences.
+const CELLS: u32 = 2 * CONTEXT;
 
 /// The CPU engine, and the GPU in an engine of its own.
 fn engines() -> Vec<Box<dyn Engine>> {
@@ -64,6 +67,13 @@ fn problem() -> impl Strategy<Value = Problem> {
     )
 }
 
+/// Rows of a step of the second of two sequences.
+fn rows_of_second(positions: impl IntoIterator<Item = u32>) -> Vec<StepRow> {
+    let mut rows = rows_at(positions);
+    rows.iter_mut().for_each(|row| row.first_cell = CONTEXT);
+    rows
+}
+
 impl Problem {
     fn shape(&self) -> LlamaShape {
         LlamaShape {
@@ -82,7 +92,7 @@ impl Problem {
     /// Keys and values, [K, C, A] f16, in which a dimension stands out.
     fn f16_kv(&self, engine: &mut dyn Engine, rng: &mut StdRng) -> [Span; 2] {
         [3u32, 7].map(|tall| {
-            let mut numbers = uniform(rng, self.shape().kv_dim() * CONTEXT, 1.0);
+            let mut numbers = uniform(rng, self.shape().kv_dim() * CELLS, 1.0);
             numbers.iter_mut().skip(tall as usize).step_by(32).for_each(|number| *number *= 4.0);
             let numbers: Vec<f16> = numbers.into_iter().map(f16::from_f32).collect();
             upload(engine, &numbers).all()
@@ -91,28 +101,27 @@ impl Problem {
 
     /// Room for the rows, of zeros.
     fn rows(&self, engine: &mut dyn Engine) -> QuantizedKv {
-        let words = (self.kv_heads * CONTEXT) as usize * self.layout().row_words();
+        let words = (self.kv_heads * CELLS) as usize * self.layout().row_words();
         QuantizedKv { rows: upload(engine, &vec![0u32; words]).all(), layout: self.layout() }
     }
 
     /// Quantizes the keys and values at positions up to `end`.
     fn quantize(&self, engine: &mut dyn Engine, r: &mut Recording, from: [Span; 2], end: u32, rows: QuantizedKv) {
-        let positions: Vec<u32> = (0..end).collect();
         if end > 0 {
-            let positions = upload(engine, &positions).all();
-            quantize::record(r, end, &self.conversion(positions, from, rows));
+            let step_rows = upload(engine, &rows_of_second(0..end)).all();
+            quantize::record(r, end, &self.conversion(step_rows, from, rows));
         }
     }
 
-    fn conversion(&self, positions: Span, [keys, values]: [Span; 2], quantized_kv: QuantizedKv) -> CacheConversion {
-        CacheConversion { kv_heads: self.kv_heads, context: CONTEXT, positions, keys, values, quantized_kv }
+    fn conversion(&self, step_rows: Span, [keys, values]: [Span; 2], quantized_kv: QuantizedKv) -> CacheConversion {
+        CacheConversion { kv_heads: self.kv_heads, cells: CELLS, step_rows, keys, values, quantized_kv }
     }
 
     /// The rows at the positions up to `end`, as f16.
     fn dequantized(&self, engine: &mut dyn Engine, r: &mut Recording, end: u32, rows: QuantizedKv) -> [Span; 2] {
-        let zeros = vec![f16::ZERO; (self.shape().kv_dim() * CONTEXT) as usize];
+        let zeros = vec![f16::ZERO; (self.shape().kv_dim() * CELLS) as usize];
         let to = [(); 2].map(|()| upload(engine, &zeros).all());
-        let end = upload(engine, &[end]).all();
+        let end = upload(engine, &rows_of_second([end])).all();
         dequantize::record(r, &self.conversion(end, to, rows));
         to
     }
@@ -129,8 +138,9 @@ impl Problem {
         let all: Vec<Vec<f32>> = run(engine, &build).iter().map(|words| halves(words)).collect();
         // Positions behind were never quantized.
         let within = |all: &[Vec<f32>]| -> Vec<f32> {
-            let head = |head: &[f32]| head[..((self.position + 1) * self.head_dim) as usize].to_vec();
-            all.iter().flat_map(|one| one.chunks_exact((CONTEXT * self.head_dim) as usize).flat_map(head)).collect()
+            let first = (CONTEXT * self.head_dim) as usize;
+            let head = |head: &[f32]| head[first..][..((self.position + 1) * self.head_dim) as usize].to_vec();
+            all.iter().flat_map(|one| one.chunks_exact((CELLS * self.head_dim) as usize).flat_map(head)).collect()
         };
         [within(&all[..2]), within(&all[2..])]
     }
@@ -147,12 +157,13 @@ impl Problem {
             self.quantize(engine, r, from, last + 1, whole);
             let [keys, values] = self.dequantized(engine, r, last + 1, whole);
             let q = upload(engine, &uniform(rng, shape.q_dim(), 2.0)).all();
-            let [here, other] = [last, last.saturating_sub(off)].map(|at| upload(engine, &[at]).all());
+            let [here, other] = [last, last.saturating_sub(off)].map(|at| upload(engine, &rows_of_second([at])).all());
             let [y, expected] = [(); 2].map(|()| r.transient(u64::from(shape.q_dim()) * 4).all());
-            let buffers = AttentionBuffers { q, positions: here, keys: from[0], values: from[1], y };
+            let buffers = AttentionBuffers { q, step_rows: here, keys: from[0], values: from[1], y };
             let problem = Attention {
                 shape: &shape,
                 tokens: 1,
+                cells: CELLS,
                 context: CONTEXT,
                 class: self.class,
                 quantized_kv: Some(before),
@@ -160,7 +171,7 @@ impl Problem {
             };
             let partials = attention::record(r, traits, &problem);
             partials.into_iter().for_each(|partials| combine::record(r, partials, y));
-            let plain = AttentionBuffers { q, positions: other, keys, values, y: expected };
+            let plain = AttentionBuffers { q, step_rows: other, keys, values, y: expected };
             let plain = Attention { class: ContextClass::Short, quantized_kv: None, buffers: plain, ..problem };
             assert!(attention::record(r, PROCESSORS, &plain).is_none());
             let [own, by_itself] = [before, whole].map(|rows| self.dequantized(engine, r, last + 1, rows));

@@ -8,12 +8,14 @@ mod gpu;
 mod processors;
 
 use buffers::{far, floats, random_routers, uniform, upload};
+use bytemuck::Zeroable;
 use edge_run::cpu;
 use edge_run::engine::{Engine, Traits};
 use edge_run::kernels::product::gather_inputs;
 use edge_run::kernels::product::gather_tokens::{self, PADDING, entry};
 use edge_run::kernels::rms_norm::Norm;
 use edge_run::kernels::router::{self, Control, RouteInputs};
+use edge_run::kernels::step_rows::StepRow;
 use edge_run::recording::{Recording, Span};
 use processors::PROCESSORS;
 use proptest::prelude::*;
@@ -70,14 +72,19 @@ impl RouteProblem {
         let weight = upload(engine, &uniform(rng, dim, 2.0));
         let routers = random_routers(engine, rng, self.sites + 2, dim, self.spread);
         let closed = Control { threshold: f32::MAX, most: 4 };
+        // Of two sequences; the other one would read everything.
+        let open = Control { threshold: f32::MIN, most: 4 };
         let mut control = vec![Control { threshold: self.threshold, most: self.most }; self.sites as usize + 2];
         (control[0], control[self.sites as usize + 1]) = (closed, closed);
+        let sites = control.len() as u32;
+        control.splice(0..0, vec![open; sites as usize]);
         let control = upload(engine, &control).all();
         let mut shuffle: Vec<u32> = (0..self.tokens).collect();
         if self.shuffled {
             shuffle.shuffle(rng);
         }
-        let shuffle = upload(engine, &shuffle).all();
+        let row = |depth_row: &u32| StepRow { depth_row: *depth_row, first_control: sites, ..StepRow::zeroed() };
+        let step_rows = upload(engine, &shuffle.iter().map(row).collect::<Vec<_>>()).all();
         let depths = upload(engine, &vec![0u32; (self.sites * self.tokens) as usize]).all();
         let normed = recording.transient(x.bytes).all();
         // Subgroups of eight are for devices that have them, and for references.
@@ -89,7 +96,7 @@ impl RouteProblem {
             normed,
             sites: 1..1 + self.sites,
             control,
-            shuffle,
+            step_rows,
             depths,
             depths_row: self.tokens,
         };

@@ -30,6 +30,8 @@ pub struct Sequence {
     sampled: Option<u32>,
     plan: PrecisionPlan,
     sampler: Sampler,
+    /// Where the random numbers are after the steps that are finished.
+    drawn: DrawPosition,
     /// Where gates are shuffled.
     shuffle: Option<ChaCha12Rng>,
     cancel: CancelToken,
@@ -39,6 +41,7 @@ pub struct Sequence {
 /// [`Sequence::discard`] also takes its random number back.
 pub struct PendingStep {
     ticket: Ticket,
+    slot: u32,
     /// The tokens that it runs; none where it runs the one that the step before it samples.
     ids: Vec<u32>,
     /// Tokens of its last part.
@@ -47,7 +50,9 @@ pub struct PendingStep {
     end: usize,
     /// What its parts before the last one read.
     depths: Vec<TokenDepths>,
+    /// Where the random numbers were before it, and after.
     draw: DrawPosition,
+    drawn: DrawPosition,
 }
 
 /// What a [`PendingStep`] sampled.
@@ -74,7 +79,8 @@ impl Sequence {
         let slot = model.executor().open(plan)?;
         let (model, cancel) = (model.clone(), model.cancel_token().child());
         let (tokens, plan) = (Vec::new(), plan.clone());
-        Ok(Sequence { model, slot, tokens, sampled: None, plan, sampler, shuffle: None, cancel })
+        let (drawn, shuffle, sampled) = (DrawPosition::default(), None, None);
+        Ok(Sequence { model, slot, tokens, sampled, plan, sampler, drawn, shuffle, cancel })
     }
 
     /// The model.
@@ -110,6 +116,7 @@ impl Sequence {
     /// setting is out of its range.
     pub fn set_sampler(&mut self, settings: SamplerSettings) -> Result<()> {
         self.sampler = Sampler::new(settings)?;
+        self.drawn = DrawPosition::default();
         Ok(())
     }
 
@@ -130,20 +137,24 @@ impl Sequence {
         self.model.settle_unless(&self.cancel, patience)
     }
 
-    /// Forgets all tokens but the first `length`; the rest of a shorter sequence is not there to forget.
+    /// Forgets all tokens but the first `length`, the one that was sampled last among them. Nothing happens where there
+    /// are no more. Panics later where a step is under way that was begun after tokens which are forgotten.
     pub fn truncate(&mut self, length: usize) {
-        self.tokens.truncate(length);
-        self.sampled = None;
+        if length <= self.tokens.len() {
+            self.tokens.truncate(length);
+            self.sampled = None;
+        }
     }
 
     /// Forgets all tokens, and takes the random numbers from their beginning again.
     pub fn reset(&mut self) {
         self.truncate(0);
-        self.sampler.restart();
+        self.sampler.rewind(DrawPosition::default());
+        self.drawn = DrawPosition::default();
     }
 
     /// A second sequence with the same tokens, plan and random numbers to come, whose keys and values are copied on the
-    /// device.
+    /// device. Steps that are under way are not in it. It has a cancel token of its own.
     ///
     /// Fails where no more sequences may be open, and where the device fails.
     pub fn fork(&self) -> Result<Sequence> {
@@ -152,6 +163,8 @@ impl Sequence {
         fork.tokens.clone_from(&self.tokens);
         fork.sampled = self.sampled;
         fork.sampler = self.sampler.clone();
+        fork.sampler.rewind(self.drawn);
+        fork.drawn = self.drawn;
         fork.shuffle = self.shuffle.as_ref().map(same_numbers);
         Ok(fork)
     }
@@ -221,7 +234,8 @@ impl Sequence {
         self.submit(rows, Vec::new(), Vec::new(), step.end + 1)
     }
 
-    /// Waits for a step, whose tokens then have run.
+    /// Waits for a step of this sequence, whose tokens then have run. Panics where it is another sequence's, or not the
+    /// first of those under way.
     ///
     /// Fails where no logit is a finite number, where it was stopped, and where the device fails; the sequence is then
     /// as it was before the step, its random numbers included, and what was begun after it does not count.
@@ -234,7 +248,7 @@ impl Sequence {
         found
     }
 
-    /// Drops a step whose token is not wanted, and takes its random number back. The last of several comes first.
+    /// Drops a step whose token is not wanted, and takes back its random number and those of the steps begun after it.
     pub fn discard(&mut self, step: PendingStep) {
         self.sampler.rewind(step.draw);
     }
@@ -331,9 +345,9 @@ impl Sequence {
     ) -> Result<PendingStep> {
         let draw = self.sampler.position();
         let choice = self.sampler.choice();
-        let last = rows.len() as u32;
+        let (last, slot, drawn) = (rows.len() as u32, self.slot, self.sampler.position());
         match self.model.executor().sample(rows, &choice, &self.cancel) {
-            Ok(ticket) => Ok(PendingStep { ticket, ids, last, end, depths, draw }),
+            Ok(ticket) => Ok(PendingStep { ticket, slot, ids, last, end, depths, draw, drawn }),
             Err(error) => {
                 self.sampler.rewind(draw);
                 Err(error)
@@ -342,7 +356,8 @@ impl Sequence {
     }
 
     fn wait(&mut self, step: PendingStep) -> Result<SampledToken> {
-        let PendingStep { ticket, ids, last, end, mut depths, .. } = step;
+        let PendingStep { ticket, slot, ids, last, end, mut depths, drawn, .. } = step;
+        assert_eq!(slot, self.slot, "a step is finished by the sequence that began it");
         let (sampled, read) = self.model.executor().finish(last, ticket, &self.cancel)?;
         depths.push(read);
         let sampled = sampled.expect("the step reads back what it sampled");
@@ -354,7 +369,7 @@ impl Sequence {
         let ids = if ids.is_empty() { self.sampled.into_iter().collect() } else { ids };
         self.advance(&ids);
         assert_eq!(self.tokens.len(), end, "steps are finished in the order in which they were begun");
-        self.sampled = Some(sampled.id);
+        (self.sampled, self.drawn) = (Some(sampled.id), drawn);
         Ok(SampledToken { id: sampled.id, depths: TokenDepths::concat(&depths) })
     }
 }

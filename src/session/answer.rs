@@ -68,7 +68,8 @@ impl<'s> Answer<'s> {
         self.session
     }
 
-    /// Sets what is read of the weights from the next token on; the context stays as it is. An [`Event::Plan`] follows.
+    /// Sets what is read of the weights from the next token on; the context stays as it is. An [`Event::Plan`] follows,
+    /// and a power state that was followed is followed no more.
     ///
     /// Fails where the plan is routed and the model has no routers; the plan before then stands.
     pub fn set_plan(&mut self, plan: PrecisionPlan) -> Result<()> {

@@ -50,7 +50,7 @@ pub struct Token {
 pub enum Next {
     /// The next token.
     Go,
-    /// The next token, and from it on another precision; the context stays as it is.
+    /// The next token, and from it on another precision, set by hand; the context stays as it is.
     Replan(PrecisionPlan),
     /// No more tokens.
     Stop,

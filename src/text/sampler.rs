@@ -19,8 +19,8 @@ pub struct Sampler {
     logits: Vec<f32>,
 }
 
-/// A place in a sampler's random numbers, to return to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A place in a sampler's random numbers, to return to; their beginning by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DrawPosition(u128);
 
 impl Clone for Sampler {
@@ -64,14 +64,12 @@ impl Sampler {
         DrawPosition(self.random.get_word_pos())
     }
 
-    /// Returns the random numbers that were taken since `position`, so that they are taken again.
+    /// Returns the random numbers that were taken since `position`, so that they are taken again. Where they were
+    /// returned before, nothing happens.
     pub fn rewind(&mut self, position: DrawPosition) {
-        self.random.set_word_pos(position.0);
-    }
-
-    /// Takes the random numbers from their beginning again.
-    pub fn restart(&mut self) {
-        self.random.set_word_pos(0);
+        if position < self.position() {
+            self.random.set_word_pos(position.0);
+        }
     }
 
     /// The next token from its logits, one for each of the V tokens, after the tokens of `history`. Logits that are not

@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
+use bytemuck::Zeroable;
 use edge_run::engine::Engine;
 use edge_run::kernels::router::Routers;
+use edge_run::kernels::step_rows::StepRow;
 use edge_run::recording::{Buffer, Recording, Span};
 use edge_run::routing::{HIDDEN, REST};
 use half::f16;
@@ -28,6 +30,12 @@ pub fn upload<T: bytemuck::Pod>(engine: &mut dyn Engine, data: &[T]) -> Buffer {
     let buffer = engine.create("test", bytes.len() as u64).expect("room for a test buffer");
     engine.write(buffer.all(), bytes);
     buffer
+}
+
+/// Rows of a step of one sequence, whose cells are the first ones, with a token at each of these positions.
+pub fn rows_at(positions: impl IntoIterator<Item = u32>) -> Vec<StepRow> {
+    let row = |(at, position)| StepRow { position, depth_row: at, ..StepRow::zeroed() };
+    (0..).zip(positions).map(row).collect()
 }
 
 /// Numbers between -size and size.
