@@ -21,13 +21,13 @@ var<immediate> params: Params;
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let head = workgroup.y * params.cells;
-    let from = (head + params.source) * params.words;
-    let to = (head + params.destination) * params.words;
+    let source_word = (head + params.source) * params.words;
+    let destination_word = (head + params.destination) * params.words;
     let all = params.count * params.words;
     for (var i = 0u; i < EACH; i++) {
         let at = (workgroup.x * EACH + i) * WORKGROUP + local;
         if at < all {
-            data[to + at] = data[from + at];
+            data[destination_word + at] = data[source_word + at];
         }
     }
 }

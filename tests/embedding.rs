@@ -1,0 +1,64 @@
+//! An application that embeds the library: built from an empty folder, without the command line.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use common::{quantize_tiny, tiny_hf_folder};
+
+/// Where this build's artifacts are, so that the application shares the crates that are compiled already.
+fn target_dir() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a folder of the target folder").to_path_buf()
+}
+
+/// The folder of an application: the example's source, and a manifest that names this crate by its path.
+fn application(dir: &Path) {
+    let (root, example) = (Path::new(env!("CARGO_MANIFEST_DIR")), "examples/two_chats");
+    let manifest = fs::read_to_string(root.join(example).join("Cargo.toml")).unwrap();
+    assert!(manifest.contains("default-features = false"), "it is built without the command line");
+    let by_path = manifest.replace("../..", root.to_str().expect("a path in UTF-8"));
+    assert_ne!(by_path, manifest);
+    // As this crate compiles its dependencies, so that they are compiled once.
+    let profile = "\n[profile.release.package.\"*\"]\ndebug = false\n";
+    fs::create_dir(dir.join("src")).unwrap();
+    fs::write(dir.join("Cargo.toml"), by_path + profile).unwrap();
+    fs::copy(root.join(example).join("src/main.rs"), dir.join("src/main.rs")).unwrap();
+    fs::copy(root.join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
+}
+
+#[test]
+fn an_application_builds_from_an_empty_folder_and_holds_two_conversations() {
+    let dir = tempfile::tempdir().unwrap();
+    let app = dir.path().join("app");
+    fs::create_dir(&app).unwrap();
+    application(&app);
+    let cargo = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO"));
+        command.args(arguments).current_dir(&app).env("CARGO_TARGET_DIR", target_dir());
+        let output = command.output().expect("cargo runs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let crates = cargo(&["tree", "--offline", "--edges", "normal", "--prefix", "none"]);
+    for absent in ["clap", "indicatif", "ctrlc", "plotters", "candle-core"] {
+        assert!(!crates.lines().any(|line| line.starts_with(&format!("{absent} "))), "{absent} is compiled");
+    }
+    cargo(&["build", "--offline", "--release"]);
+
+    tiny_hf_folder(&dir.path().join("source"), 5, true);
+    let model = dir.path().join("model");
+    quantize_tiny(&dir.path().join("source"), &model).unwrap();
+    let program = target_dir().join(format!("release/two-chats{}", env::consts::EXE_SUFFIX));
+    let output = Command::new(program).arg(&model).arg("3").output().expect("the application runs");
+    let (text, words) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}{words}");
+    let run: Vec<usize> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix('[')?.split_once(" tokens run, 3 generated]")?.0.parse().ok())
+        .collect();
+    assert_eq!(run.len(), 4, "two conversations of two turns: {text}");
+    // The second turn runs what is new, not what was said before: all of it would be the first prompt and as much again.
+    assert!(run[2] < run[0] + 15 && run[3] < run[1] + 15, "{text}");
+}
