@@ -11,12 +11,12 @@ use super::output::{self, TokenOutput, note, note_styled};
 use super::power::Follower;
 use super::show_bits::BitsStyle;
 use super::{Done, load, progress, resident, settings, stop};
-use crate::engine::{DeviceInfo, DeviceKind, Traits};
-use crate::error::{Error, Result};
-use crate::format::ModelFolder;
-use crate::model::Model;
-use crate::session::{Next, Session, StopReason, Summary};
-use crate::text::{Message, Role, TextModel};
+use edge_run::internals::engine::{DeviceInfo, DeviceKind, Traits};
+use edge_run::internals::error::{Error, Result};
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::model::Model;
+use edge_run::internals::session::{Next, Session, StopReason, Summary};
+use edge_run::internals::text::{Message, Role, TextModel};
 
 /// The summary's line of JSON.
 #[derive(Serialize)]
@@ -216,7 +216,7 @@ mod tests {
     fn summary(stop: StopReason, generated_tokens: usize) -> Summary {
         let bits_by_site = [("qkv", 6.0), ("o", 2.5), ("gate_up", 4.0), ("down", 3.875)];
         let (prompt_s, generate_s) = (0.5, 0.25);
-        let slices = Some(crate::residency::SliceReport { read_bytes: 10 << 20, ..Default::default() });
+        let slices = Some(edge_run::internals::residency::SliceReport { read_bytes: 10 << 20, ..Default::default() });
         Summary {
             stop,
             prompt_tokens: 37,

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::show_bits::BitsStyle;
 use super::terminal;
-use crate::error::{Error, Result};
-use crate::power::{Change, Rule};
-use crate::session::Generated;
+use edge_run::internals::error::{Error, Result};
+use edge_run::internals::power::{Change, Rule};
+use edge_run::internals::session::Generated;
 
 /// Writes a line to standard error, the control characters in it shown: it may name what a file says. A standard error
 /// that is closed is no reason to stop.
