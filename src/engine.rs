@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use crate::cancel::CancelToken;
-use crate::error::Result;
+use crate::error::{Error, Result, one_of};
 use crate::format::MappedTensor;
 use crate::recording::{Buffer, Prepared, Recording, Span, Ticket};
 
 /// A device as people see it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct DeviceInfo {
-    /// Number for `--device`; the CPU engine has none.
+    /// Its number among the machine's adapters; the CPU engine has none.
     pub index: Option<usize>,
     /// The adapter's or processor's name.
     pub name: String,
@@ -61,15 +61,44 @@ impl std::fmt::Display for DeviceKind {
 }
 
 /// What the numbers that go into the products of a single token are; those of several tokens are not asked for here.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Activations {
-    /// What is faster by a trial of both, which is remembered; f32 where int8 cannot be and on processors
+    /// What is faster by a trial of both, which is remembered; f32 where int8 cannot be and on processors.
     #[default]
     Auto,
-    /// As they are computed
+    /// As they are computed.
     F32,
-    /// Pairs of integers of eight bits, with a scale for 64 of them: as exact as fifteen bits are
+    /// Pairs of integers of eight bits, with a scale for 64 of them: as exact as fifteen bits are.
     Int8,
+}
+
+impl Activations {
+    /// Every choice.
+    pub const ALL: [Activations; 3] = [Activations::Auto, Activations::F32, Activations::Int8];
+
+    /// The choice's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activations::Auto => "auto",
+            Activations::F32 => "f32",
+            Activations::Int8 => "int8",
+        }
+    }
+}
+
+impl std::fmt::Display for Activations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl std::str::FromStr for Activations {
+    type Err = Error;
+
+    /// The choice with this name. Fails with [`Error::InvalidArgument`] where there is none.
+    fn from_str(name: &str) -> Result<Activations> {
+        one_of("activations", &Activations::ALL, name)
+    }
 }
 
 /// What recordings need to know of the device to choose how a kernel is launched.

@@ -63,7 +63,7 @@ pub enum Error {
     /// A value given by the caller lies outside what can be done.
     #[error("{name}: expected {expected}, got {got}")]
     InvalidArgument {
-        /// The flag, field or parameter.
+        /// The setting, field or parameter.
         name: String,
         /// The values that would work.
         expected: String,
@@ -73,7 +73,7 @@ pub enum Error {
     /// The conversation no longer fits in the context.
     #[error(
         "the prompt has {tokens} tokens and the context holds {context}: \
-         shorten it or raise --ctx-size (this model was trained for {trained})"
+         shorten it or take a larger context (this model was trained for {trained})"
     )]
     PromptTooLong {
         /// Tokens of the prompt.
@@ -86,7 +86,7 @@ pub enum Error {
     /// No adapter answers to the name or number given.
     #[error("no device `{asked}`; {available}")]
     NoSuchDevice {
-        /// The value of --device.
+        /// The name or number that was asked for.
         asked: String,
         /// The devices there are, in words.
         available: String,
@@ -124,6 +124,10 @@ pub enum Error {
         /// Tokens of the context, up to and including the one whose logits are no numbers.
         tokens: usize,
     },
+    /// An application's own error, with which its callback ended the work: [`Error::caller`] makes it. Its text and its
+    /// source are those of the error inside, which `downcast` gives back as the type that it was.
+    #[error(transparent)]
+    Caller(Box<dyn std::error::Error + Send + Sync>),
     /// The caller asked for a stop before the work was done: by a [`CancelToken`](crate::CancelToken) or a callback.
     #[error("stopped before {0} was done")]
     Stopped(&'static str),
@@ -156,10 +160,32 @@ impl Error {
         if let Error::Stopped(_) = self { Error::Stopped(what) } else { self }
     }
 
+    /// An [`Error::Caller`] for an application's own error, to be used with `map_err` in a callback.
+    ///
+    /// ```
+    /// # use edge_run::Error;
+    /// #[derive(Debug, thiserror::Error)]
+    /// #[error("the window was closed")]
+    /// struct Closed;
+    ///
+    /// let Error::Caller(inner) = Error::caller(Closed) else { panic!("it is the caller's") };
+    /// assert!(inner.downcast::<Closed>().is_ok());
+    /// ```
+    pub fn caller(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::Caller(error.into())
+    }
+
     /// An [`Error::InvalidArgument`] for `name`.
     pub fn argument(name: impl Into<String>, expected: impl ToString, got: impl ToString) -> Error {
         Error::InvalidArgument { name: name.into(), expected: expected.to_string(), got: got.to_string() }
     }
+}
+
+/// The item of `all` that is written `name`; fails with an [`Error::InvalidArgument`] about `what`, which lists them.
+pub fn one_of<T: Copy + fmt::Display>(what: &str, all: &[T], name: &str) -> Result<T> {
+    let found = all.iter().find(|item| item.to_string() == name).copied();
+    let expected = || all.iter().map(T::to_string).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| Error::argument(what, format!("one of {}", expected()), name))
 }
 
 /// A warning about a value of `file` that nothing depends on and that cannot be followed.

@@ -7,7 +7,6 @@ pub mod bench;
 #[cfg(feature = "calibrate")]
 pub mod calibrate;
 pub mod cancel;
-pub mod cli;
 pub mod cpu;
 pub mod encoding;
 pub mod engine;
@@ -21,6 +20,7 @@ pub mod kernels;
 pub mod model;
 pub mod power;
 pub mod precision;
+#[cfg(feature = "quantize")]
 pub mod quantize;
 pub mod recording;
 pub mod residency;
@@ -35,6 +35,19 @@ pub use error::{Error, Result};
 pub use model::Model;
 pub use precision::{CacheType, Depth, Precision, PrecisionPlan};
 pub use session::Session;
+
+/// What edge-run's own command line, tests, benches and fuzz targets use. Nothing here is promised to applications: any
+/// version may change it or take it away.
+pub mod internals {
+    #[cfg(feature = "calibrate")]
+    pub use crate::calibrate;
+    #[cfg(feature = "quantize")]
+    pub use crate::quantize;
+    pub use crate::{
+        bench, cancel, cpu, encoding, engine, error, eval, filetype, format, gpu, json, kernels, model, power,
+        precision, recording, residency, routing, sampling, session, shape, text,
+    };
+}
 
 /// The examples of the documentation, compiled with its tests.
 #[cfg(doctest)]

@@ -1,7 +1,9 @@
-//! The `edge-run` program; all of it is in [`edge_run::cli`].
+//! The `edge-run` program: a command line for the library.
+
+mod cli;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    edge_run::cli::main()
+    cli::main()
 }

@@ -1,6 +1,6 @@
 //! How many bits of each weight are read: slice depths, bits, and the plan that a session follows.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_of};
 
 /// Slices that every weight is cut into; slice 0 is the base.
 pub const SLICES: usize = 4;
@@ -51,31 +51,48 @@ impl Depth {
 }
 
 /// How keys and values of earlier tokens are kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CacheType {
-    /// As f16
+    /// As f16.
     #[default]
     F16,
-    /// Codes of eight bits, with a scale for 32 of them: half the memory of f16, and as good
+    /// Codes of eight bits, with a scale for 32 of them: half the memory of f16, and as good.
     Q8,
-    /// Codes of eight bits for keys, on which more depends, and of four for values
+    /// Codes of eight bits for keys, on which more depends, and of four for values.
     Q6,
-    /// Codes of four bits, with a scale for 32 of them: little more than a quarter of the memory
+    /// Codes of four bits, with a scale for 32 of them: little more than a quarter of the memory.
     Q4,
 }
 
 impl std::fmt::Display for CacheType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            CacheType::F16 => "f16",
-            CacheType::Q8 => "q8",
-            CacheType::Q6 => "q6",
-            CacheType::Q4 => "q4",
-        })
+        f.pad(self.name())
+    }
+}
+
+impl std::str::FromStr for CacheType {
+    type Err = Error;
+
+    /// The type with this name. Fails with [`Error::InvalidArgument`] where there is none.
+    fn from_str(name: &str) -> Result<CacheType> {
+        one_of("cache type", &CacheType::ALL, name)
     }
 }
 
 impl CacheType {
+    /// Every type, from the largest to the smallest.
+    pub const ALL: [CacheType; 4] = [CacheType::F16, CacheType::Q8, CacheType::Q6, CacheType::Q4];
+
+    /// The type's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            CacheType::F16 => "f16",
+            CacheType::Q8 => "q8",
+            CacheType::Q6 => "q6",
+            CacheType::Q4 => "q4",
+        }
+    }
+
     /// Bits of the codes of keys and of values; none for f16.
     pub fn code_bits(self) -> Option<[u32; 2]> {
         match self {

@@ -42,20 +42,20 @@ impl Default for SamplerSettings {
 }
 
 impl SamplerSettings {
-    /// The first setting that no draw could follow, named as its flag.
+    /// Fails with the first setting that no draw could follow.
     pub fn check(&self) -> Result<()> {
-        let fault = |flag: &str, expected: &str, got: f32| Err(Error::argument(flag, expected, got));
+        let fault = |setting: &str, expected: &str, got: f32| Err(Error::argument(setting, expected, got));
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return fault("--temp", "a number of 0 or more", self.temperature);
+            return fault("temperature", "a number of 0 or more", self.temperature);
         }
         if !(0.0..=1.0).contains(&self.top_p) {
-            return fault("--top-p", "a number from 0 to 1", self.top_p);
+            return fault("top-p", "a number from 0 to 1", self.top_p);
         }
         if !(0.0..=1.0).contains(&self.min_p) {
-            return fault("--min-p", "a number from 0 to 1", self.min_p);
+            return fault("min-p", "a number from 0 to 1", self.min_p);
         }
         if !(self.repeat_penalty.is_finite() && self.repeat_penalty > 0.0) {
-            return fault("--repeat-penalty", "a number above 0", self.repeat_penalty);
+            return fault("repeat penalty", "a number above 0", self.repeat_penalty);
         }
         Ok(())
     }

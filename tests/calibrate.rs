@@ -135,10 +135,10 @@ fn what_cannot_be_calibrated_is_told_before_anything_is_written() {
     let lab = Lab::new();
     let good = lab.options("x.pack");
     let cases = [
-        (Options { batch: 100_000, ..good.clone() }, "--text"),
-        (Options { seq: 100_000, ..good.clone() }, "--seq"),
-        (Options { steps: 0, ..good.clone() }, "--steps"),
-        (Options { group_size: Some(96), ..good.clone() }, "--group-size"),
+        (Options { batch: 100_000, ..good.clone() }, "text"),
+        (Options { seq: 100_000, ..good.clone() }, "sequence length"),
+        (Options { steps: 0, ..good.clone() }, "steps"),
+        (Options { group_size: Some(96), ..good.clone() }, "group size"),
         (Options { texts: vec![lab.path("none.txt")], ..good.clone() }, "none.txt"),
     ];
     for (options, named) in cases {

@@ -234,9 +234,9 @@ fn the_name_that_a_file_gives_is_shown_and_not_obeyed() {
     let name = "tiny\u{1b}]0;owned\u{7}\nlicence         \u{9b}31mfree";
     let shown = "tiny\\x1b]0;owned\\x07\\nlicence         \\u{9b}31mfree";
     let gguf = tiny.home.path().join("named.gguf");
-    let metadata = [("general.name", candle_core::quantized::gguf_file::Value::String(name.into()))];
+    let metadata = [("general.name", common::gguf::GgufValue::String(name.into()))];
     let model = common::TinyModel::new(common::tiny_shape(true), 7);
-    model.write_gguf_with(&gguf, candle_core::quantized::GgmlDType::F32, &metadata);
+    model.write_gguf_with(&gguf, common::gguf::GgufType::F32, &metadata);
     let is_quiet = |text: &str| !text.contains(|c: char| c.is_control() && c != '\n');
     let mut told = Vec::new();
     for args in [
@@ -256,8 +256,8 @@ fn the_name_that_a_file_gives_is_shown_and_not_obeyed() {
     // A name of nothing is none.
     model.write_gguf_with(
         &gguf,
-        candle_core::quantized::GgmlDType::F32,
-        &[("general.name", candle_core::quantized::gguf_file::Value::String(String::new()))],
+        common::gguf::GgufType::F32,
+        &[("general.name", common::gguf::GgufValue::String(String::new()))],
     );
     let output = tiny.command(&["quantize", "named.gguf", "-o", "unnamed"]).assert().success().get_output().clone();
     let errors = String::from_utf8(output.stderr).unwrap();

@@ -8,8 +8,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use assert_cmd::Command;
-use candle_core::quantized::GgmlDType;
-use candle_core::quantized::gguf_file::Value as GgufValue;
+use common::gguf::{GgufType, GgufValue};
 use common::{TinyModel, quantize_tiny, tiny_hf_folder, tiny_shape};
 use edge_run::Error;
 use edge_run::format::ModelFolder;
@@ -136,7 +135,7 @@ fn a_tied_embedding_may_have_either_name() {
     model.tensors.insert(HEAD.into(), embed.clone());
     model.write_hf(&dir, Dtype::F32, 1);
     assert_eq!(weights(&dir), expected);
-    model.write_gguf(&home.path().join("untied.gguf"), GgmlDType::F32);
+    model.write_gguf(&home.path().join("untied.gguf"), GgufType::F32);
     assert!(!open(&home.path().join("untied.gguf")).unwrap().shape().tied_head);
 
     model.tensors.remove(EMBED);
@@ -144,7 +143,7 @@ fn a_tied_embedding_may_have_either_name() {
     assert_eq!(weights(&dir), expected);
     assert_eq!(open(&dir).unwrap().locate(SourceTensor::Embed).1, HEAD);
     let gguf = home.path().join("head.gguf");
-    model.write_gguf(&gguf, GgmlDType::F32);
+    model.write_gguf(&gguf, GgufType::F32);
     assert_eq!(weights(&gguf), expected);
     assert_eq!(open(&gguf).unwrap().locate(SourceTensor::Embed).1, "output.weight");
     quantize_tiny(&gguf, &home.path().join("model")).unwrap();
@@ -272,7 +271,7 @@ fn a_gguf_file_is_read_as_llama_cpp_reads_it() {
     let path = home.path().join("tiny-v1.gguf");
     let model = TinyModel::new(tiny_shape(true), 28);
     let written = |changes: &[(&str, GgufValue)]| {
-        model.write_gguf_with(&path, GgmlDType::F32, changes);
+        model.write_gguf_with(&path, GgufType::F32, changes);
         open(&path).map(|source| (source.model_source().name.clone(), source.warnings().to_vec()))
     };
     let text = |text: &str| GgufValue::String(text.into());

@@ -8,8 +8,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use candle_core::quantized::{GgmlDType, QTensor};
-use candle_core::{Device, Tensor};
+use common::gguf::{GgufTensor, GgufType};
 use common::{TinyModel, quantize_tiny, tiny_hf_folder, tiny_shape};
 use edge_run::Error;
 use edge_run::format::codes::{Range, WEIGHTS_PER_WORD, unpack};
@@ -65,13 +64,6 @@ fn assert_estimate(source: &Path, report: &Report, calibration: Option<&Path>) {
     assert!(report.bytes <= estimate.disk_bytes + 20_000, "the tiny tokenizer is all overhead");
 }
 
-/// What `dtype` makes of the weights.
-fn through(dtype: GgmlDType, dims: &[usize], weights: &[f32]) -> Vec<f32> {
-    let tensor = Tensor::from_slice(weights, dims, &Device::Cpu).unwrap();
-    let blocks = QTensor::quantize(&tensor, dtype).unwrap();
-    blocks.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-}
-
 /// The parts of a layer's stacked matrices: matrix, first row, and the tensor's name in the checkpoint.
 fn parts(shape: &LlamaShape) -> Vec<(&'static str, u32, &'static str)> {
     let (q, kv) = (shape.q_dim(), shape.kv_dim());
@@ -124,9 +116,9 @@ fn a_folder_does_not_depend_on_the_format_that_held_the_weights() {
         model.write_hf(&path("f32"), Dtype::F32, 1);
         model.write_hf(&path("f16"), Dtype::F16, 1);
         model.write_hf(&path("bf16 in three"), Dtype::BF16, 3);
-        model.write_gguf(&path("f32.gguf"), GgmlDType::F32);
-        model.write_gguf(&path("f16.gguf"), GgmlDType::F16);
-        model.write_gguf(&path("bf16.gguf"), GgmlDType::BF16);
+        model.write_gguf(&path("f32.gguf"), GgufType::F32);
+        model.write_gguf(&path("f16.gguf"), GgufType::F16);
+        model.write_gguf(&path("bf16.gguf"), GgufType::Bf16);
 
         let folder = |source: &str| {
             let out = path(&format!("model from {source}"));
@@ -154,24 +146,56 @@ fn a_folder_does_not_depend_on_the_format_that_held_the_weights() {
     }
 }
 
+/// The types of blocks that GGUF files have, with their numbers in ggml.
+const BLOCK_TYPES: [(&str, u32); 10] = [
+    ("Q4_0", 2),
+    ("Q4_1", 3),
+    ("Q5_0", 6),
+    ("Q5_1", 7),
+    ("Q8_0", 8),
+    ("Q2_K", 10),
+    ("Q3_K", 11),
+    ("Q4_K", 12),
+    ("Q5_K", 13),
+    ("Q6_K", 14),
+];
+
+/// Two rows of 256 weights in blocks of a type, and what candle-core made of them; `src/quantize/gguf/blocks_tests.rs`
+/// says how they came about.
+fn golden_rows(name: &str) -> Vec<(Vec<f32>, Vec<u8>)> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gguf_blocks.safetensors");
+    let bytes = fs::read(file).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = |part: &str| tensors.tensor(&format!("{name}.{part}")).unwrap().data().to_vec();
+    let (weights, blocks) = (tensor("weights"), tensor("blocks"));
+    let weights: Vec<f32> =
+        weights.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
+    weights.chunks(256).map(<[f32]>::to_vec).zip(blocks.chunks(blocks.len() / 2).map(<[u8]>::to_vec)).collect()
+}
+
 #[test]
-fn every_block_type_of_gguf_is_read_as_candle_reads_it() {
+fn every_block_type_of_gguf_goes_into_a_folder() {
     // Blocks of the K types are 256 weights long.
     let wide = LlamaShape { model_dim: 256, ffn_dim: 256, heads: 16, kv_heads: 8, layers: 1, ..tiny_shape(true) };
-    let model = TinyModel::new(wide, 3);
-    use GgmlDType::*;
-    for dtype in [Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2K, Q3K, Q4K, Q5K, Q6K] {
+    for (name, kind) in BLOCK_TYPES {
+        let rows = golden_rows(name);
+        let mut model = TinyModel::new(wide.clone(), 3);
+        for (dims, weights) in model.tensors.values_mut().filter(|(dims, _)| dims.len() == 2) {
+            *weights = (0..dims[0]).flat_map(|row| rows[row * row % 3 % 2].0.clone()).collect();
+        }
         let dir = tempfile::tempdir().unwrap();
         let source = dir.path().join("model.gguf");
-        model.write_gguf(&source, dtype);
+        model.write_gguf_as(&source, &[], &|dims, weights| {
+            let blocks = |row: &[f32]| rows.iter().find(|(weights, _)| weights == row).unwrap().1.clone();
+            GgufTensor { kind, dims: dims.to_vec(), bytes: weights.chunks(256).flat_map(blocks).collect() }
+        });
         quantize_tiny(&source, &dir.path().join("model")).unwrap();
         let folder = ModelFolder::open(&dir.path().join("model")).unwrap();
         for (matrix, first, part) in parts(&model.shape) {
             let (dims, weights) = &model.tensors[&format!("model.layers.0.{part}.weight")];
-            let expected = through(dtype, dims, weights);
-            assert_rows(&folder, &format!("layers.0.{matrix}"), first as usize, dims[1], &expected);
+            assert_rows(&folder, &format!("layers.0.{matrix}"), first as usize, dims[1], weights);
         }
-        assert_eq!(folder.manifest().source.dtypes.len(), 2, "{:?}", folder.manifest().source.dtypes);
+        assert_eq!(folder.manifest().source.dtypes, ["F32", name]);
     }
 }
 
@@ -227,7 +251,7 @@ fn a_group_size_that_does_not_fit_is_refused_with_what_would() {
             Options { out: dir.path().join("model"), group_size: Some(group), calibration: None, replace: false };
         let mut source = open(&dir.path().join("source")).unwrap();
         let fault = quantize(&mut *source, &options, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
-        assert!(fault.starts_with("--group-size") && fault.contains(expected), "{fault}");
+        assert!(fault.starts_with("group size") && fault.contains(expected), "{fault}");
     }
 }
 
@@ -237,7 +261,7 @@ fn rotary_factors_of_a_gguf_file_go_into_the_shape() {
     let mut model = TinyModel::new(tiny_shape(true), 11);
     let factors: Vec<f32> = (0..8).map(|i| 1.0 + i as f32).collect();
     model.tensors.insert("rope_freqs.weight".into(), (vec![8], factors.clone()));
-    model.write_gguf(&dir.path().join("x.gguf"), GgmlDType::Q8_0);
+    model.write_gguf(&dir.path().join("x.gguf"), GgufType::Q8_0);
     quantize_tiny(&dir.path().join("x.gguf"), &dir.path().join("model")).unwrap();
     let folder = ModelFolder::open(&dir.path().join("model")).unwrap();
     assert_eq!(folder.shape().rope.scaling, RopeScaling::Factors { factors });
@@ -352,15 +376,15 @@ fn a_pack_for_another_model_is_refused_and_nothing_is_written() {
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["source"]);
     };
-    refused(&path, None, &["--calibration", "pack.safetensors", "`source`", "`other`", &ours[..12], &theirs[..12]]);
-    refused(&path, Some(128), &["--group-size", "expected 64", "pack.safetensors", "got 128"]);
+    refused(&path, None, &["calibration", "pack.safetensors", "`source`", "`other`", &ours[..12], &theirs[..12]]);
+    refused(&path, Some(128), &["group size", "expected 64", "pack.safetensors", "got 128"]);
 
     let wide = work.path().join("wide");
     let shape = LlamaShape { ffn_dim: 192, ..tiny_shape(true) };
     TinyModel::new(shape, 16).write_hf(&wide, Dtype::F32, 1);
     fs::remove_dir_all(work.path().join("plain")).unwrap();
     let path = pack_for(&wide, work.path(), |_| ());
-    refused(&path, None, &["--calibration", "ffn_dim is 128", "`wide`, with 192"]);
+    refused(&path, None, &["calibration", "ffn_dim is 128", "`wide`, with 192"]);
 }
 
 #[test]
@@ -371,7 +395,7 @@ fn the_hash_of_the_weights_depends_on_them_and_not_on_their_format() {
         let mut model = TinyModel::new(tiny_shape(tied), 17);
         model.write_hf(&path("f32"), Dtype::F32, 1);
         model.write_hf(&path("bf16 in three"), Dtype::BF16, 3);
-        model.write_gguf(&path("f16.gguf"), GgmlDType::F16);
+        model.write_gguf(&path("f16.gguf"), GgufType::F16);
         let hash = |name: &str| {
             let (mut source, mut last) = (open(&path(name)).unwrap(), (0, 0));
             let hash = weights_sha256(source.as_mut(), &mut |progress| {

@@ -341,6 +341,6 @@ fn heads_that_cannot_be_cut_into_groups_are_told() {
     let message = Model::load(&folder, cpu::open(), cache, &mut |_, _| ()).err().unwrap().to_string();
     assert_eq!(
         message,
-        "--cache-type: expected f16 for a model whose heads have no multiple of 32 dimensions, got q4 for 16"
+        "cache type: expected f16 for a model whose heads have no multiple of 32 dimensions, got q4 for 16"
     );
 }

@@ -319,7 +319,7 @@ fn a_budget_keeps_steps_from_becoming_longer() {
     let own = bounded.step_tokens();
     bounded.set_step_tokens(own).unwrap();
     let refused = bounded.set_step_tokens(own + 1).unwrap_err().to_string();
-    assert!(refused.starts_with("--ubatch-size: expected 1 to 512 with a memory budget"), "{refused}");
+    assert!(refused.starts_with("step tokens: expected 1 to 512 with a memory budget"), "{refused}");
     assert_eq!(bounded.step_tokens(), own);
     load(None).set_step_tokens(STEP_TOKENS).unwrap();
 }
@@ -333,7 +333,7 @@ fn a_budget_holds_all_that_the_model_takes() {
         let free = answer(&mut session, 10, &mut |_| None);
         assert_eq!(free[9].bits, 8.0);
         let message = home.session(least, 8, Some(1 << 16)).err().expect("too little").to_string();
-        assert!(message.starts_with("--memory-budget: expected at least "), "{message}");
+        assert!(message.starts_with("memory budget: expected at least "), "{message}");
 
         // Between what the base takes and what all takes: some slices fit, and not all.
         let words: Vec<&str> = message.split_whitespace().collect();

@@ -118,7 +118,7 @@ fn shorter_steps_compute_the_same() {
         }
         for tokens in [0, STEP_TOKENS + 1] {
             let fault = model.set_step_tokens(tokens).unwrap_err().to_string();
-            assert!(fault.contains("--ubatch-size: expected 1 to 2048"), "{fault}");
+            assert!(fault.contains("step tokens: expected 1 to 2048"), "{fault}");
         }
     }
 }

@@ -5,8 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use candle_core::quantized::GgmlDType;
-use candle_core::quantized::gguf_file::Value as GgufValue;
+use common::gguf::{GgufType, GgufValue};
 use common::{TinyModel, quantize_tiny, tiny_hf_folder, tiny_shape};
 use edge_run::Result;
 use edge_run::quantize::open;
@@ -21,7 +20,7 @@ fn sources_that_are_no_whole_sound_llama_are_refused_by_name() {
         let mut model = TinyModel::new(tiny_shape(true), 7);
         change(&mut model);
         model.write_hf(&dir.path().join("hf"), Dtype::F32, 1);
-        model.write_gguf(&dir.path().join("model.gguf"), GgmlDType::F32);
+        model.write_gguf(&dir.path().join("model.gguf"), GgufType::F32);
         let run = |name: &str| -> Result<_> { quantize_tiny(&dir.path().join(name), &dir.path().join("out")) };
         let faults = [run("hf"), run("model.gguf")].map(|run| run.unwrap_err().to_string());
         assert!(!dir.path().join("out").exists());
@@ -55,7 +54,7 @@ fn another_architecture_is_refused_with_those_that_are_not() {
     assert_eq!(fault(""), expected);
 
     let gguf = |key, value| {
-        model.write_gguf_with(&dir.path().join("x.gguf"), GgmlDType::F32, &[(key, value)]);
+        model.write_gguf_with(&dir.path().join("x.gguf"), GgufType::F32, &[(key, value)]);
         fault("x.gguf")
     };
     let other = gguf("general.architecture", GgufValue::String("gemma".into()));
@@ -86,7 +85,7 @@ fn files_that_are_missing_or_no_model_are_named() {
 fn a_cut_or_flipped_source_never_panics() {
     let dir = tempfile::tempdir().unwrap();
     let model = TinyModel::new(tiny_shape(true), 9);
-    model.write_gguf(&dir.path().join("model.gguf"), GgmlDType::Q8_0);
+    model.write_gguf(&dir.path().join("model.gguf"), GgufType::Q8_0);
     model.write_hf(&dir.path().join("hf"), Dtype::F16, 1);
     let mut random = StdRng::seed_from_u64(9);
     for (source, file, header) in [("model.gguf", "model.gguf", 8000), ("hf", "hf/model.safetensors", 2000)] {

@@ -6,8 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use candle_core::quantized::GgmlDType;
-use candle_core::quantized::gguf_file::Value as GgufValue;
+use common::gguf::{GgufType, GgufValue};
 use common::{END_OF_TURN, TinyModel, tiny_shape};
 use edge_run::format::ModelFolder;
 use edge_run::session::{Next, StopReason, Summary};
@@ -90,7 +89,7 @@ impl Work {
 
     /// The warnings of a fault of the source's GGUF file with these keys, after which it must run.
     fn gguf(&self, model: &TinyModel, changes: &[(&str, GgufValue)]) -> String {
-        model.write_gguf_with(&self.path("source.gguf"), GgmlDType::F32, changes);
+        model.write_gguf_with(&self.path("source.gguf"), GgufType::F32, changes);
         let said = self.quantize("source.gguf");
         self.run(&["hi"]);
         said

@@ -150,7 +150,7 @@ fn parse_shape(text: &str) -> Result<LlamaShape> {
         numbers?.try_into().ok()
     };
     let names = NAMED.map(|(name, ..)| name).join(", ");
-    let unknown = || Error::argument("--synthetic", format!("{names}, or DxFxLxHxKxV in numbers"), text);
+    let unknown = || Error::argument("synthetic model", format!("{names}, or DxFxLxHxKxV in numbers"), text);
     let (dims, tied_head) = match named {
         Some((_, dims, tied)) => (*dims, *tied),
         None => (numbers().ok_or_else(unknown)?, true),
@@ -158,7 +158,7 @@ fn parse_shape(text: &str) -> Result<LlamaShape> {
     let [model_dim, ffn_dim, layers, heads, kv_heads, vocab] = dims;
     if heads == 0 || !model_dim.is_multiple_of(heads) {
         let expected = format!("a number of heads H that divides D ({model_dim})");
-        return Err(Error::argument("--synthetic", expected, heads));
+        return Err(Error::argument("synthetic model", expected, heads));
     }
     let shape = LlamaShape {
         layers,
@@ -175,7 +175,7 @@ fn parse_shape(text: &str) -> Result<LlamaShape> {
     };
     match shape.fault() {
         None => Ok(shape),
-        Some((field, expected, got)) => Err(Error::argument(format!("--synthetic: {field}"), expected, got)),
+        Some((field, expected, got)) => Err(Error::argument(format!("synthetic model: {field}"), expected, got)),
     }
 }
 
@@ -207,7 +207,7 @@ mod tests {
             ("64x128x0x4x2x300", "layers: expected 1 to 1024"),
         ] {
             let message = parse_shape(text).unwrap_err().to_string();
-            assert!(message.starts_with("--synthetic: ") && message.contains(words), "{message}");
+            assert!(message.starts_with("synthetic model: ") && message.contains(words), "{message}");
         }
     }
 

@@ -32,7 +32,7 @@ impl Memory {
         micros.into_iter().find(fits).ok_or_else(|| {
             let one = of(1);
             let expected = format!("at least {} bytes for one window at a time", one.resident + one.working);
-            Error::argument("--memory", expected, options.memory)
+            Error::argument("memory", expected, options.memory)
         })
     }
 

@@ -149,7 +149,7 @@ pub fn calibrate(
     let shape = source.shape().clone();
     let group = options.group_size.unwrap_or_else(|| layout::default_group(&shape));
     if let Some((expected, got)) = layout::group_fault(&shape, group) {
-        return Err(Error::argument("--group-size", expected, got));
+        return Err(Error::argument("group size", expected, got));
     }
     let windows = Windows::read(source, options)?;
     let memory = Memory::plan(&shape, group, options)?;

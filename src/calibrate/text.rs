@@ -28,11 +28,11 @@ impl Windows {
     pub fn read(source: &dyn Source, options: &Options) -> Result<Windows> {
         let (seq, trained) = (options.seq, source.shape().max_context as usize);
         if !(2..=trained).contains(&seq) {
-            return Err(Error::argument("--seq", format!("2 to {trained} tokens"), seq));
+            return Err(Error::argument("sequence length", format!("2 to {trained} tokens"), seq));
         }
-        for (flag, number) in [("--batch", options.batch), ("--steps", options.steps)] {
+        for (setting, number) in [("batch", options.batch), ("steps", options.steps)] {
             if number == 0 {
-                return Err(Error::argument(flag, "at least 1", number));
+                return Err(Error::argument(setting, "at least 1", number));
             }
         }
         let assets = source.text()?;
@@ -48,7 +48,7 @@ impl Windows {
         let mut windows = Vec::new();
         for path in &options.texts {
             let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-            let name = format!("--text `{}`", path.display());
+            let name = format!("text `{}`", path.display());
             let text = encoding::decode(bytes).map_err(|fault| Error::argument(name, encoding::EXPECTED, fault))?;
             windows.extend(model.encode(&text, false)?.chunks_exact(seq).map(<[u32]>::to_vec));
         }
@@ -57,7 +57,7 @@ impl Windows {
         let held_out = HELD_OUT_TOKENS.div_ceil(seq).min(windows.len() / 8).max(1);
         if windows.len() < held_out + options.batch {
             let expected = format!("at least {} windows of {seq} tokens", held_out.max(1) + options.batch);
-            return Err(Error::argument("--text", expected, format!("{} windows", windows.len())));
+            return Err(Error::argument("text", expected, format!("{} windows", windows.len())));
         }
         let train = windows.split_off(held_out);
         Ok(Windows { seq, train, held_out: windows })

@@ -8,9 +8,9 @@ use super::bench::BenchArgs;
 use super::eval::EvalArgs;
 use super::power::{PowerArgs, PowerCommandArgs};
 use super::resident::ResidentArgs;
-use super::{exit, numbers};
-use crate::engine::Activations;
-use crate::precision::CacheType;
+use super::{choices, exit, numbers};
+use edge_run::internals::engine::Activations;
+use edge_run::internals::precision::CacheType;
 
 /// Runs a language model, reading 2 to 8 bits of each weight.
 ///
@@ -117,10 +117,10 @@ pub struct ModelArgs {
     #[arg(long, value_name = "N")]
     pub ubatch_size: Option<u32>,
     /// How keys and values of the context are kept
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_parser = choices::cache_type(), default_value_t)]
     pub cache_type: CacheType,
     /// What goes into the products of a single token
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_parser = choices::activations(), default_value_t)]
     pub activations: Activations,
     /// Multiply the tokens of a prompt without cooperative matrices, which take them as f16, where the device has them
     #[arg(long)]

@@ -12,7 +12,7 @@ pub fn run(args: &CalibrateArgs) -> Done {
 /// Says what this build lacks.
 #[cfg(not(feature = "calibrate"))]
 pub fn run(_args: &CalibrateArgs) -> Done {
-    Err(crate::error::Error::Unsupported {
+    Err(edge_run::internals::error::Error::Unsupported {
         what: "command".into(),
         got: "calibrate".into(),
         supported: "a build with `cargo build --release --features calibrate`".into(),
@@ -24,15 +24,15 @@ mod training {
     use indicatif::ProgressBar;
 
     use super::{CalibrateArgs, Done};
-    use crate::calibrate::{self, Memory, Options, Progress, StepLog};
     use crate::cli::exit::Exit;
     use crate::cli::output::note;
     use crate::cli::progress::{self, Unit};
     use crate::cli::{devices, stop};
-    use crate::engine::DeviceKind;
-    use crate::error::{Error, Result};
-    use crate::format::file_place;
-    use crate::quantize;
+    use edge_run::internals::calibrate::{self, Memory, Options, Progress, StepLog};
+    use edge_run::internals::engine::DeviceKind;
+    use edge_run::internals::error::{Error, Result};
+    use edge_run::internals::format::file_place;
+    use edge_run::internals::quantize;
 
     /// Lines that a run leaves on a terminal's scroll, or in a log.
     const LOG_LINES: usize = 10;

@@ -9,10 +9,10 @@ use super::exit::Exit;
 use super::output::{note, print_json, print_line};
 use super::paths::pipelines_dir;
 use super::{Done, stop, terminal};
-use crate::cpu;
-use crate::engine::{DeviceInfo, DeviceKind, Engine};
-use crate::error::{Error, Result};
-use crate::gpu::{self, GpuOptions};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{DeviceInfo, DeviceKind, Engine};
+use edge_run::internals::error::{Error, Result};
+use edge_run::internals::gpu::{self, GpuOptions};
 
 /// A device that answers to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

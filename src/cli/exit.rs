@@ -3,7 +3,8 @@
 use std::error::Error as _;
 use std::fmt::Write as _;
 
-use crate::error::Error;
+use super::flags;
+use edge_run::internals::error::Error;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,6 @@ impl Exit {
     /// How the program ends after `error`.
     pub fn after(error: &Error) -> Exit {
         match error {
-            Error::Io { .. } | Error::Template { .. } => Exit::Failed,
             Error::InvalidArgument { .. } => Exit::Usage,
             Error::ModelMissing { .. } => Exit::ModelMissing,
             Error::Damaged { .. } => Exit::Damaged,
@@ -63,6 +63,8 @@ impl Exit {
             Error::NoSuchDevice { .. } => Exit::NoSuchDevice,
             Error::Device { .. } | Error::NoNumbers { .. } | Error::NoRoomForContext { .. } => Exit::Device,
             Error::Stopped(_) => Exit::Stopped,
+            // Files, templates, and what later versions of the library may fail with.
+            _ => Exit::Failed,
         }
     }
 }
@@ -89,11 +91,11 @@ pub fn sentence(error: &Error) -> String {
     let mut sentence = match error {
         // Drivers and wgpu speak in paragraphs.
         Error::Device { .. } => {
-            let message = error.to_string();
+            let message = flags::message(error);
             let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
             lines.collect::<Vec<_>>().join("; ")
         }
-        _ => error.to_string(),
+        _ => flags::message(error),
     };
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -11,12 +11,12 @@ use super::output::{self, TokenOutput, note, note_styled};
 use super::power::Follower;
 use super::show_bits::BitsStyle;
 use super::{Done, load, progress, resident, settings, stop};
-use crate::engine::{DeviceInfo, DeviceKind, Traits};
-use crate::error::{Error, Result};
-use crate::format::ModelFolder;
-use crate::model::Model;
-use crate::session::{Next, Session, StopReason, Summary};
-use crate::text::{Message, Role, TextModel};
+use edge_run::internals::engine::{DeviceInfo, DeviceKind, Traits};
+use edge_run::internals::error::{Error, Result};
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::model::Model;
+use edge_run::internals::session::{Next, Session, StopReason, Summary};
+use edge_run::internals::text::{Message, Role, TextModel};
 
 /// The summary's line of JSON.
 #[derive(Serialize)]
@@ -174,12 +174,7 @@ fn tell(folder: &ModelFolder, model: &Model, load_s: f64) {
 /// The line at the end, for people.
 fn sentence(summary: &Summary, device: &DeviceInfo) -> String {
     let at = |tokens, seconds| rate(tokens, seconds).map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
-    let stop = match summary.stop {
-        StopReason::EndOfTurn => "end of turn",
-        StopReason::Length => "length reached",
-        StopReason::ContextFull => "context full",
-        StopReason::Stopped => "stopped",
-    };
+    let stop = summary.stop;
     format!(
         "[{} prompt tokens{}, {} generated{}, {:.2} bits of each weight, {}, {} ({}), {stop}]",
         summary.prompt_tokens,
@@ -211,24 +206,18 @@ fn rate(tokens: usize, seconds: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use edge_run::internals::residency::SliceReport;
+
     use super::*;
 
     fn summary(stop: StopReason, generated_tokens: usize) -> Summary {
-        let bits_by_site = [("qkv", 6.0), ("o", 2.5), ("gate_up", 4.0), ("down", 3.875)];
-        let (prompt_s, generate_s) = (0.5, 0.25);
-        let slices = Some(crate::residency::SliceReport { read_bytes: 10 << 20, ..Default::default() });
-        Summary {
-            stop,
-            prompt_tokens: 37,
-            generated_tokens,
-            text_left: String::new(),
-            prompt_s,
-            generate_s,
-            bits: 3.996,
-            bits_by_site,
-            device_bytes: 64 << 20,
-            slices,
-        }
+        let mut summary = Summary::default();
+        (summary.stop, summary.prompt_tokens, summary.generated_tokens) = (stop, 37, generated_tokens);
+        (summary.prompt_s, summary.generate_s, summary.bits) = (0.5, 0.25, 3.996);
+        summary.bits_by_site = [("qkv", 6.0), ("o", 2.5), ("gate_up", 4.0), ("down", 3.875)];
+        summary.device_bytes = 64 << 20;
+        summary.slices = Some(SliceReport { read_bytes: 10 << 20, ..Default::default() });
+        summary
     }
 
     #[test]

@@ -7,8 +7,8 @@ use super::args::InspectArgs;
 use super::exit::Exit;
 use super::output::{print_json, print_line};
 use super::{progress, terminal};
-use crate::format::{FolderSummary, ModelFolder};
-use crate::precision::Depth;
+use edge_run::internals::format::{FolderSummary, ModelFolder};
+use edge_run::internals::precision::Depth;
 
 /// Shows the folder's summary.
 pub fn run(args: &InspectArgs) -> Done {
@@ -90,8 +90,8 @@ fn files(summary: &FolderSummary) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::{Calibration, DepthBits, ModelSource, RoutingSummary};
-    use crate::shape::{LlamaShape, Rope, RopeScaling};
+    use edge_run::internals::format::{Calibration, DepthBits, ModelSource, RoutingSummary};
+    use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
 
     fn summary() -> FolderSummary {
         let shape = LlamaShape {

@@ -1,13 +1,13 @@
 //! A model folder onto the device that was asked for.
 
 use super::args::ModelArgs;
-use super::devices;
 use super::paths::activations_file;
 use super::progress::{self, Unit};
-use crate::engine::Engine;
-use crate::error::{Error, Result};
-use crate::format::ModelFolder;
-use crate::model::{CacheOptions, Model, WeightSource};
+use super::{devices, flags};
+use edge_run::internals::engine::Engine;
+use edge_run::internals::error::Result;
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::model::{CacheOptions, Model, WeightSource};
 
 /// Opens the device and loads the model onto it, with a bar and a cache of `context` tokens.
 pub fn load(args: &ModelArgs, folder: &ModelFolder, context: u32) -> Result<Model> {
@@ -20,20 +20,7 @@ pub fn load_base(args: &ModelArgs, folder: &ModelFolder, context: u32, budget_by
     let engine = devices::open(args)?;
     let model =
         with_bar(args, |on_bytes| Model::load_base(folder, engine, cache(args, context), budget_bytes, on_bytes));
-    model.map_err(by_flag)
-}
-
-/// The error with the context called as the command line calls it.
-fn by_flag(error: Error) -> Error {
-    match error {
-        Error::InvalidArgument { name, expected, got } if name == "context" => {
-            Error::InvalidArgument { name: "--ctx-size".to_string(), expected, got }
-        }
-        Error::NoRoomForContext { device, context, bytes, message } => {
-            Error::NoRoomForContext { device, context, bytes, message: format!("{message} (-c sets the context)") }
-        }
-        other => other,
-    }
+    model.map_err(flags::of_context)
 }
 
 /// Loads a model from wherever it comes, with a bar and a cache of `context` tokens.

@@ -3,9 +3,11 @@
 mod args;
 mod bench;
 mod calibrate;
+mod choices;
 mod devices;
 mod eval;
 mod exit;
+mod flags;
 mod generate;
 mod inspect;
 mod load;
@@ -31,9 +33,7 @@ use clap::Parser;
 use args::{Cli, Command};
 use exit::Exit;
 
-pub use paths::{config_file, default_model_dir, models_dir};
-
-use crate::error::Result;
+use edge_run::internals::error::Result;
 
 /// What a command comes to.
 type Done = Result<Exit>;

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::show_bits::BitsStyle;
 use super::terminal;
-use crate::error::{Error, Result};
-use crate::power::{Change, Rule};
-use crate::session::Token;
+use edge_run::internals::error::{Error, Result};
+use edge_run::internals::power::{Change, Rule};
+use edge_run::internals::session::Token;
 
 /// Writes a line to standard error, the control characters in it shown: it may name what a file says. A standard error
 /// that is closed is no reason to stop.
@@ -212,7 +212,9 @@ mod tests {
     }
 
     fn token(text: &str) -> Token {
-        Token { id: 7, text: text.into(), bits: 4.0, device_bytes: 9, slices: None, faults: Vec::new() }
+        let mut token = Token::default();
+        (token.id, token.text, token.bits, token.device_bytes) = (7, text.into(), 4.0, 9);
+        token
     }
 
     #[test]

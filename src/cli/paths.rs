@@ -11,7 +11,7 @@ use super::args::{PathsArgs, Place};
 use super::exit::Exit;
 use super::output::print_line;
 use super::{Done, terminal};
-use crate::error::{Error, Result};
+use edge_run::internals::error::{Error, Result};
 
 /// How this system names a user's folders: as [`choose_base_strategy`] chooses.
 #[cfg(windows)]

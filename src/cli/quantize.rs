@@ -8,7 +8,7 @@ use super::exit::Exit;
 use super::output::{note, warn};
 use super::progress::{self, Unit};
 use super::{stop, terminal};
-use crate::quantize::{self, Options, Progress, Stage};
+use edge_run::internals::quantize::{self, Options, Progress, Stage};
 
 /// Makes the model folder, with an estimate before and a bar meanwhile.
 pub fn run(args: &QuantizeArgs) -> Done {

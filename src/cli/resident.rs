@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::power::Follower;
 use super::progress;
-use crate::error::Result;
-use crate::residency::{Pace, SliceReport};
-use crate::session::Session;
+use edge_run::internals::error::Result;
+use edge_run::internals::residency::{Pace, SliceReport};
+use edge_run::internals::session::Session;
 
 /// Slices that land at each token of a trace by tokens, each of one layer, of the embedding or of the head.
 const UNITS_A_TOKEN: usize = 4;

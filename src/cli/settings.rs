@@ -7,11 +7,11 @@ use clap::CommandFactory;
 
 use super::args::{Cli, GenerateArgs, ModelArgs, SamplingArgs};
 use super::paths::{FETCH_COMMAND, default_model_dir, no_default_model};
-use crate::encoding;
-use crate::error::{Error, Result};
-use crate::format::{MANIFEST_FILE, ModelFolder};
-use crate::precision::PrecisionPlan;
-use crate::text::{GenerationDefaults, SamplerSettings};
+use edge_run::internals::encoding;
+use edge_run::internals::error::{Error, Result};
+use edge_run::internals::format::{MANIFEST_FILE, ModelFolder};
+use edge_run::internals::precision::PrecisionPlan;
+use edge_run::internals::text::{GenerationDefaults, SamplerSettings};
 
 /// Context of a conversation where nothing else is asked for, in tokens: the cache of a large model for all that it was
 /// trained for would not fit on small devices.
@@ -148,8 +148,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::engine::Activations;
-    use crate::precision::CacheType;
+    use edge_run::internals::engine::Activations;
+    use edge_run::internals::precision::CacheType;
 
     fn parse(words: &[&str]) -> GenerateArgs {
         Cli::parse_from(std::iter::once(&"edge-run").chain(words)).generate

@@ -2,7 +2,7 @@
 
 use clap::ColorChoice;
 
-use crate::precision::BITS;
+use edge_run::internals::precision::BITS;
 
 /// How bits are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::sync::{LazyLock, Once};
 
 use super::exit::Exit;
 use super::output::note;
-use crate::cancel::CancelToken;
+use edge_run::internals::cancel::CancelToken;
 
 static TOKEN: LazyLock<CancelToken> = LazyLock::new(CancelToken::new);
 

@@ -6,8 +6,8 @@ use super::exit::Exit;
 use super::output::{print_line, warn};
 use super::progress::{self, Unit};
 use super::{stop, terminal};
-use crate::format::ModelFolder;
-use crate::text::TextModel;
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::text::TextModel;
 
 /// Checks the folder and says so.
 pub fn run(args: &VerifyArgs) -> Done {

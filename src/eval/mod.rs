@@ -2,14 +2,12 @@
 
 mod detail;
 mod perplexity;
-mod plot;
 mod runs;
 mod task_file;
 mod zero_shot;
 
 pub use detail::{Detail, SiteBits};
 pub use perplexity::{Report, default_window, perplexity};
-pub use plot::{Curve, plot};
 pub use runs::{Depths, Run, runs};
 pub use task_file::{Choice, Continuation, Examples, TaskFile};
 pub use zero_shot::{Figures, Task, TaskReport, zero_shot};

@@ -53,13 +53,13 @@ pub fn perplexity(
 ) -> Result<Report> {
     let context = sequence.model().context() as usize;
     if !(2..=context).contains(&window) {
-        return Err(Error::argument("--window", format!("2 to {context} tokens"), window));
+        return Err(Error::argument("window", format!("2 to {context} tokens"), window));
     }
     let whole = ids.len() / window;
     let total = windows.unwrap_or(whole);
     if total == 0 || total > whole {
         let got = format!("{total} (the text has {} tokens: {whole} windows of {window})", ids.len());
-        return Err(Error::argument("--windows", "1 up to the whole windows of the text", got));
+        return Err(Error::argument("windows", "1 up to the whole windows of the text", got));
     }
     let start = Instant::now();
     let (mut nll, mut tokens, mut read) = (0f64, 0, BitsRead::new(sequence.model().shape()));

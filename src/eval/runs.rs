@@ -52,7 +52,7 @@ impl Run {
 /// Fails where a number of bits is not in 2 to 8, or needs routers that the model does not have.
 pub fn runs(bits: &[f32], has_routers: bool, shuffled: bool, uniform: bool) -> Result<Vec<Run>> {
     if shuffled && !has_routers {
-        return Err(Error::argument("--shuffle-gates", "a model with routers", "a model without routers"));
+        return Err(Error::argument("shuffled gates", "a model with routers", "a model without routers"));
     }
     let asked = if has_routers { Depths::Routed } else { Depths::Uniform };
     let mut runs = Vec::new();
@@ -75,12 +75,12 @@ pub fn runs(bits: &[f32], has_routers: bool, shuffled: bool, uniform: bool) -> R
 
 fn plan(bits: f32, has_routers: bool) -> Result<PrecisionPlan> {
     if !BITS.contains(&bits) {
-        return Err(Error::argument("--bits", "2 to 8", bits));
+        return Err(Error::argument("bits", "2 to 8", bits));
     }
     if !has_routers && Depth::of_bits(bits).is_none() {
-        return Err(Error::argument("--bits", "2, 4, 6 or 8, because this model has no routers", bits));
+        return Err(Error::argument("bits", "2, 4, 6 or 8, because this model has no routers", bits));
     }
-    PrecisionPlan::for_bits(bits, has_routers, format!("--bits {bits}"))
+    PrecisionPlan::for_bits(bits, has_routers, format!("{bits} bits asked for"))
 }
 
 #[cfg(test)]
@@ -119,13 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_model_cannot_do_is_told_by_the_flag() {
+    fn what_a_model_cannot_do_is_named() {
         let error =
             |bits: f32, has_routers, shuffled| runs(&[bits], has_routers, shuffled, false).unwrap_err().to_string();
-        let no_routers = "--bits: expected 2, 4, 6 or 8, because this model has no routers, got 3.5";
+        let no_routers = "bits: expected 2, 4, 6 or 8, because this model has no routers, got 3.5";
         assert_eq!(error(3.5, false, false), no_routers);
-        assert_eq!(error(-1.0, true, false), "--bits: expected 2 to 8, got -1");
-        let shuffle = "--shuffle-gates: expected a model with routers, got a model without routers";
+        assert_eq!(error(-1.0, true, false), "bits: expected 2 to 8, got -1");
+        let shuffle = "shuffled gates: expected a model with routers, got a model without routers";
         assert_eq!(error(4.0, false, true), shuffle);
     }
 }

@@ -145,7 +145,7 @@ impl Place {
         let empty = found.iter().all(|name| name == INNER_HOLDER);
         let got = match (empty, is_model) {
             (true, _) => None,
-            (false, true) => (!replace).then_some("a model: --force replaces it"),
+            (false, true) => (!replace).then_some("a model, which was not to be replaced"),
             (false, false) if replace => Some("a folder that holds no model"),
             (false, false) => Some("a folder with files in it"),
         };

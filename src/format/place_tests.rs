@@ -44,7 +44,7 @@ fn what_cannot_be_the_place_is_refused_at_the_beginning() {
     assert!(fault(&dir.join("notes.txt"), false).contains("got a file"));
     assert!(fault(&dir.join("notes.txt/model"), false).contains("a path through a file"));
     write(&dir, &[(MANIFEST_FILE, "{}")]);
-    assert!(fault(&dir, false).contains("a model: --force replaces it"));
+    assert!(fault(&dir, false).contains("a model, which was not to be replaced"));
     assert_eq!(names(&dir).unwrap(), [MANIFEST_FILE, "notes.txt"]);
 }
 
@@ -108,7 +108,7 @@ fn what_a_killed_run_left_is_cleared_and_what_it_took_away_is_put_back() {
     write(&holder.join("old"), &[(MANIFEST_FILE, OLD_MANIFEST), ("base.safetensors", "old")]);
     fs::remove_file(dir.join(MANIFEST_FILE)).unwrap();
     let fault = Place::claim(&dir, false).unwrap_err().to_string();
-    assert!(fault.contains("a model: --force"), "{fault}");
+    assert!(fault.contains("a model, which was not"), "{fault}");
     assert_eq!(names(&dir).unwrap(), ["base.safetensors", MANIFEST_FILE]);
     assert_eq!((read(&dir, MANIFEST_FILE), read(&dir, "base.safetensors")), (OLD_MANIFEST.into(), "old".into()));
 }

@@ -191,7 +191,7 @@ impl Context {
         if self.traits.activations == Activations::Int8 && !self.traits.packed_dot {
             let (team, needs) = (packed::TEAM, project::STORAGE_BUFFERS);
             let message = format!("has subgroups of {subgroup} and binds {binds} storage buffers");
-            return Err(self.fault(format!("{message}; --activations int8 needs {team} and {needs}")));
+            return Err(self.fault(format!("{message}; int8 activations need {team} and {needs}")));
         }
         Ok(())
     }

@@ -76,7 +76,7 @@ pub(super) fn untried(traits: Traits, shape: &LlamaShape) -> Result<bool> {
         } else {
             format!("auto or f32 on a device whose workgroups have {has} bytes: this model needs {needs}")
         };
-        return Err(Error::argument("--activations", expected, "int8"));
+        return Err(Error::argument("activations", expected, "int8"));
     }
     Ok(match traits.activations {
         Activations::F32 => false,

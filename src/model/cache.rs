@@ -44,13 +44,13 @@ impl CacheOptions {
         let Some(layout) = Layout::of(cache_type, shape.head_dim) else { return Ok(()) };
         if !shape.head_dim.is_multiple_of(GROUP as u32) {
             let expected = format!("f16 for a model whose heads have no multiple of {GROUP} dimensions");
-            return Err(Error::argument("--cache-type", expected, format!("{cache_type} for {}", shape.head_dim)));
+            return Err(Error::argument("cache type", expected, format!("{cache_type} for {}", shape.head_dim)));
         }
         // What computes without subgroups runs the kernels' references.
         if traits.packed_dot && traits.subgroup > 1 && !quantized::fits(traits, layout) {
             let (needs, has) = (quantized::least_subgroup(layout), traits.subgroup);
             let expected = format!("f16 for heads of {} on a device with subgroups of {has}", shape.head_dim);
-            return Err(Error::argument("--cache-type", expected, format!("{cache_type}, which needs {needs}")));
+            return Err(Error::argument("cache type", expected, format!("{cache_type}, which needs {needs}")));
         }
         Ok(())
     }

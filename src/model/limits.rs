@@ -115,7 +115,7 @@ impl Model {
         let fit = step_tokens(most, self.shape(), traits);
         let (most, why) = if fit < most { (fit, " for this model on this device") } else { (most, why) };
         if !(1..=most).contains(&tokens) {
-            return Err(Error::argument("--ubatch-size", format!("1 to {most}{why}"), tokens));
+            return Err(Error::argument("step tokens", format!("1 to {most}{why}"), tokens));
         }
         executor.step_tokens = tokens;
         Ok(())

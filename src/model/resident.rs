@@ -138,7 +138,7 @@ impl Executor {
         budget.checked_sub(least).ok_or_else(|| {
             let context = self.cache.options.cells();
             let expected = format!("at least {} for the base, a context of {context} and a step", mib(least));
-            Error::argument("--memory-budget", expected, mib(budget))
+            Error::argument("memory budget", expected, mib(budget))
         })
     }
 

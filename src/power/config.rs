@@ -30,7 +30,7 @@ impl Policy {
         let mut policy = Policy::default();
         let Some(power) = root.take("power") else { return Ok((policy, None)) };
         let mut fields = Fields::of(file, "table [power]", power)?;
-        let mode = fields.one_of("mode", &PowerMode::NAMES)?;
+        let mode = fields.one_of("mode", &PowerMode::ALL.map(|mode| (mode.name(), mode)))?;
         let (bits, battery) = (fields.take("bits"), fields.take("battery"));
         set(&mut policy.min_bits, fields.number("min_bits", BITS)?);
         set(&mut policy.max_bits, fields.number("max_bits", BITS)?);

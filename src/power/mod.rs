@@ -5,6 +5,7 @@
 //! comes out is a [`PrecisionPlan`], and who holds the session hands it on.
 
 mod battery;
+#[cfg(feature = "cli")]
 mod config;
 mod fields;
 mod follower;
@@ -19,6 +20,7 @@ mod watch;
 #[cfg(windows)]
 mod windows;
 
+use crate::error::{Error, Result, one_of};
 use crate::precision::PrecisionPlan;
 
 pub use follower::{PowerFollower, READ_EVERY};
@@ -30,30 +32,30 @@ pub use sysfs::SysfsSource;
 pub use watch::Watcher;
 
 /// How much energy the user is willing to spend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PowerMode {
-    /// As battery, charger, energy saver, heat and memory allow
+    /// As battery, charger, energy saver, heat and memory allow.
     Auto,
-    /// 4 bits
+    /// 4 bits.
     Low,
-    /// 6 bits
+    /// 6 bits.
     Balanced,
-    /// 8 bits
+    /// 8 bits.
     High,
 }
 
 impl PowerMode {
-    /// Every mode, by its name.
-    pub const NAMES: [(&'static str, PowerMode); 4] = [
-        ("auto", PowerMode::Auto),
-        ("low", PowerMode::Low),
-        ("balanced", PowerMode::Balanced),
-        ("high", PowerMode::High),
-    ];
+    /// Every mode.
+    pub const ALL: [PowerMode; 4] = [PowerMode::Auto, PowerMode::Low, PowerMode::Balanced, PowerMode::High];
 
     /// The mode's name.
     pub fn name(self) -> &'static str {
-        PowerMode::NAMES.iter().find(|(_, mode)| *mode == self).expect("every mode has a name").0
+        match self {
+            PowerMode::Auto => "auto",
+            PowerMode::Low => "low",
+            PowerMode::Balanced => "balanced",
+            PowerMode::High => "high",
+        }
     }
 
     /// Bits that the mode asks for; for [`PowerMode::Auto`] those that its table begins with, on AC.
@@ -70,6 +72,21 @@ impl PowerMode {
     pub fn plan(self, has_routers: bool) -> PrecisionPlan {
         let reason = format!("power mode {}", self.name());
         PrecisionPlan::for_bits(self.bits(), has_routers, reason).expect("whole slices")
+    }
+}
+
+impl std::fmt::Display for PowerMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl std::str::FromStr for PowerMode {
+    type Err = Error;
+
+    /// The mode with this name. Fails with [`Error::InvalidArgument`] where there is none.
+    fn from_str(name: &str) -> Result<PowerMode> {
+        one_of("power mode", &PowerMode::ALL, name)
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Rung {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
-    /// What was asked for: `--bits`, or a power mode other than auto.
+    /// What was asked for: a number of bits, or a power mode other than auto.
     Flag,
     /// The operating system's energy saver.
     Saver,

@@ -31,7 +31,7 @@ impl Cut {
         let Some(path) = &options.calibration else {
             let group = options.group_size.unwrap_or_else(|| layout::default_group(shape));
             return match layout::group_fault(shape, group) {
-                Some((expected, got)) => Err(Error::argument("--group-size", expected, got)),
+                Some((expected, got)) => Err(Error::argument("group size", expected, got)),
                 None => Ok(Cut { group, pack: None }),
             };
         };
@@ -39,12 +39,16 @@ impl Cut {
         let info = pack.info();
         if let Some((field, expected, got)) = difference(shape, &info.shape) {
             let expected = format!("a pack for `{}`, whose {field} is {expected}", source.model_source().name);
-            return Err(Error::argument(flag(&pack), expected, format!("one for `{}`, with {got}", info.source_name)));
+            return Err(Error::argument(
+                setting(&pack),
+                expected,
+                format!("one for `{}`, with {got}", info.source_name),
+            ));
         }
         match options.group_size {
             Some(group) if group != info.group_size => {
                 let expected = format!("{}, as in the calibration pack `{}`", info.group_size, path.display());
-                Err(Error::argument("--group-size", expected, group))
+                Err(Error::argument("group size", expected, group))
             }
             _ => Ok(Cut { group: info.group_size, pack: Some(pack) }),
         }
@@ -66,7 +70,7 @@ impl Cut {
             |name: &str, hash: &str| format!("the weights of `{name}` (SHA-256 {}...)", &hash[..SHOWN_DIGITS]);
         let expected = format!("a pack for {}", weights(&source.model_source().name, &hash));
         let got = format!("one for {}", weights(&made_for.source_name, &made_for.source_sha256));
-        Err(Error::argument(flag(pack), expected, got))
+        Err(Error::argument(setting(pack), expected, got))
     }
 
     /// The manifest's word on it.
@@ -80,8 +84,9 @@ impl Cut {
     }
 }
 
-fn flag(pack: &Pack) -> String {
-    format!("--calibration `{}`", pack.path().display())
+/// What errors call the pack.
+fn setting(pack: &Pack) -> String {
+    format!("calibration `{}`", pack.path().display())
 }
 
 /// The first field in which two shapes differ, and its values.

@@ -28,7 +28,7 @@ pub enum Event {
 }
 
 /// A token as it was generated.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Token {
     /// Token id.
@@ -57,11 +57,12 @@ pub enum Next {
 }
 
 /// Why a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StopReason {
     /// The model ended its turn.
+    #[default]
     EndOfTurn,
     /// The number of tokens asked for was reached.
     Length,
@@ -71,8 +72,19 @@ pub enum StopReason {
     Stopped,
 }
 
+impl std::fmt::Display for StopReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            StopReason::EndOfTurn => "end of turn",
+            StopReason::Length => "length reached",
+            StopReason::ContextFull => "context full",
+            StopReason::Stopped => "stopped",
+        })
+    }
+}
+
 /// Counts and times of a generation.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Summary {
     /// Why it ended.

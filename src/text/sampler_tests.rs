@@ -140,16 +140,16 @@ fn numbers_that_are_none_are_never_drawn() {
 }
 
 #[test]
-fn settings_that_no_draw_could_follow_are_refused_by_flag() {
+fn settings_that_no_draw_could_follow_are_refused_by_name() {
     let default = SamplerSettings::default;
-    for (settings, flag) in [
-        (SamplerSettings { temperature: -0.1, ..default() }, "--temp"),
-        (SamplerSettings { temperature: f32::NAN, ..default() }, "--temp"),
-        (SamplerSettings { top_p: 1.1, ..default() }, "--top-p"),
-        (SamplerSettings { min_p: -0.5, ..default() }, "--min-p"),
-        (SamplerSettings { repeat_penalty: 0.0, ..default() }, "--repeat-penalty"),
+    for (settings, named) in [
+        (SamplerSettings { temperature: -0.1, ..default() }, "temperature"),
+        (SamplerSettings { temperature: f32::NAN, ..default() }, "temperature"),
+        (SamplerSettings { top_p: 1.1, ..default() }, "top-p"),
+        (SamplerSettings { min_p: -0.5, ..default() }, "min-p"),
+        (SamplerSettings { repeat_penalty: 0.0, ..default() }, "repeat penalty"),
     ] {
-        assert!(matches!(Sampler::new(settings), Err(Error::InvalidArgument { name, .. }) if name == flag));
+        assert!(matches!(Sampler::new(settings), Err(Error::InvalidArgument { name, .. }) if name == named));
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use edge_run::cli::default_model_dir;
 use edge_run::format::{MANIFEST_FILE, ModelFolder};
 
 /// The folder in `EDGE_RUN_TEST_MODEL`, else the user's default model; the reason where there is neither. A folder that
@@ -12,7 +12,11 @@ pub fn default_model() -> Result<ModelFolder, String> {
     if let Some(given) = std::env::var_os("EDGE_RUN_TEST_MODEL").map(PathBuf::from) {
         return Ok(ModelFolder::open(&given).expect("EDGE_RUN_TEST_MODEL names a sound model"));
     }
-    let dir = default_model_dir().map_err(|e| e.to_string())?;
+    let asked = Command::new(env!("CARGO_BIN_EXE_edge-run")).args(["paths", "default-model"]).output().unwrap();
+    if !asked.status.success() {
+        return Err(String::from_utf8_lossy(&asked.stderr).trim().to_string());
+    }
+    let dir = PathBuf::from(String::from_utf8(asked.stdout).unwrap().trim_end());
     if !dir.join(MANIFEST_FILE).exists() {
         return Err(format!("there is no default model at {}", dir.display()));
     }

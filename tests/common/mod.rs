@@ -2,16 +2,16 @@
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
+pub mod gguf;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use candle_core::quantized::gguf_file::{self, Value as GgufValue};
-use candle_core::quantized::{GgmlDType, QTensor};
-use candle_core::{Device, Tensor};
 use edge_run::quantize::{Options, Report, open, quantize};
 use edge_run::shape::{LlamaShape, Rope, RopeScaling};
+use gguf::{GgufTensor, GgufType, GgufValue};
 use half::{bf16, f16};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -148,38 +148,47 @@ impl TinyModel {
     }
 
     /// Writes the model as a GGUF file, norms in F32 and everything else in `dtype`.
-    pub fn write_gguf(&self, path: &Path, dtype: GgmlDType) {
+    pub fn write_gguf(&self, path: &Path, dtype: GgufType) {
         self.write_gguf_with(path, dtype, &[]);
     }
 
     /// Writes the model as a GGUF file with metadata that go before or replace the usual.
-    pub fn write_gguf_with(&self, path: &Path, dtype: GgmlDType, changes: &[(&str, GgufValue)]) {
-        let mut metadata = self.gguf_metadata();
-        metadata.extend(changes.iter().map(|(key, value)| (key.to_string(), value.clone())));
-        let tensors: Vec<(String, QTensor)> = self
-            .tensors
-            .iter()
-            .map(|(name, (dims, weights))| {
-                let tensor = Tensor::from_slice(weights, dims.as_slice(), &Device::Cpu).unwrap();
-                let dtype = if dims.len() == 1 { GgmlDType::F32 } else { dtype };
-                (gguf_name(name), QTensor::quantize(&self.permuted(name, tensor), dtype).unwrap())
-            })
-            .collect();
-        let metadata: Vec<(&str, &GgufValue)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
-        let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        gguf_file::write(&mut fs::File::create(path).unwrap(), &metadata, &tensors).unwrap();
+    pub fn write_gguf_with(&self, path: &Path, dtype: GgufType, changes: &[(&str, GgufValue)]) {
+        self.write_gguf_as(path, changes, &|dims, weights| dtype.tensor(dims, weights));
     }
 
-    /// The tensor as llama.cpp's converter writes it: rows of queries and keys permuted within each head.
-    fn permuted(&self, name: &str, tensor: Tensor) -> Tensor {
-        let heads = match name {
-            _ if name.contains("q_proj") => self.shape.heads,
-            _ if name.contains("k_proj") => self.shape.kv_heads,
-            _ => return tensor,
-        };
-        let (rows, input) = tensor.dims2().unwrap();
-        let halves = tensor.reshape((heads as usize, 2, self.shape.head_dim as usize / 2, input)).unwrap();
-        halves.transpose(1, 2).unwrap().contiguous().unwrap().reshape((rows, input)).unwrap()
+    /// Writes the model as a GGUF file with the matrices as `encode` makes them of dimensions and weights.
+    pub fn write_gguf_as(
+        &self,
+        path: &Path,
+        changes: &[(&str, GgufValue)],
+        encode: &dyn Fn(&[usize], &[f32]) -> GgufTensor,
+    ) {
+        let mut metadata = self.gguf_metadata();
+        metadata.extend(changes.iter().map(|(key, value)| (key.to_string(), value.clone())));
+        let tensors = self.tensors.iter().map(|(name, (dims, weights))| {
+            let tensor = match dims.len() {
+                1 => GgufType::F32.tensor(dims, weights),
+                _ => encode(dims, &self.permuted(name, dims, weights)),
+            };
+            (gguf_name(name), tensor)
+        });
+        gguf::write(path, &metadata, &tensors.collect::<Vec<_>>());
+    }
+
+    /// The matrix as llama.cpp's converter writes it: rows of queries and keys permuted within each head, from two
+    /// halves one after the other to pairs of one row of each.
+    fn permuted(&self, name: &str, dims: &[usize], weights: &[f32]) -> Vec<f32> {
+        if !name.contains("q_proj") && !name.contains("k_proj") {
+            return weights.to_vec();
+        }
+        let (head_dim, input) = (self.shape.head_dim as usize, dims[1]);
+        let heads = weights.chunks_exact(head_dim * input);
+        let pairs = heads.flat_map(|head| {
+            let (first, second) = head.split_at(head.len() / 2);
+            first.chunks_exact(input).zip(second.chunks_exact(input))
+        });
+        pairs.flat_map(|(first, second)| [first, second].concat()).collect()
     }
 
     fn config(&self) -> Value {

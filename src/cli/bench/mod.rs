@@ -10,12 +10,12 @@ use std::io::IsTerminal;
 use super::exit::Exit;
 use super::output::{note, print_json_line, print_line};
 use super::{Done, devices, load, settings, stop, terminal};
-use crate::bench::{self, Measured, Profile, Synthetic, Test, TestKind};
-use crate::engine::{DeviceInfo, DeviceKind};
-use crate::error::{Error, Result};
-use crate::format::layout;
-use crate::model::{Model, WeightSource};
-use crate::precision::{Depth, Precision, PrecisionPlan};
+use edge_run::internals::bench::{self, Measured, Profile, Synthetic, Test, TestKind};
+use edge_run::internals::engine::{DeviceInfo, DeviceKind};
+use edge_run::internals::error::{Error, Result};
+use edge_run::internals::format::layout;
+use edge_run::internals::model::{Model, WeightSource};
+use edge_run::internals::precision::{Depth, Precision, PrecisionPlan};
 use table::{BenchRow, ProfileRow, Table};
 
 /// Seed of a synthetic model's weights.

@@ -1,6 +1,7 @@
 //! `edge-run eval`: perplexity of a text or accuracy on a task, at one or several numbers of bits.
 
 mod args;
+mod plot;
 mod table;
 
 pub use args::EvalArgs;
@@ -14,14 +15,15 @@ use super::exit::Exit;
 use super::output::{note, print_json, print_line, warn};
 use super::progress::{self, Unit};
 use super::{Done, load, settings, stop, terminal};
-use crate::engine::DeviceInfo;
-use crate::error::{Error, Result};
-use crate::eval::{
-    Curve, Depths, Detail, Report, Run, Task, TaskFile, TaskReport, default_window, perplexity, plot, runs, zero_shot,
+use edge_run::internals::engine::DeviceInfo;
+use edge_run::internals::error::{Error, Result};
+use edge_run::internals::eval::{
+    Depths, Detail, Report, Run, Task, TaskFile, TaskReport, default_window, perplexity, runs, zero_shot,
 };
-use crate::format::ModelFolder;
-use crate::model::{BitsRead, Sequence};
-use crate::text::TextModel;
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::model::{BitsRead, Sequence};
+use edge_run::internals::text::TextModel;
+use plot::{Curve, plot};
 
 /// A report's line of JSON.
 #[derive(Serialize)]

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::eval::{Depths, Detail, Figures, Report, SiteBits, TaskReport};
-use crate::shape::Site;
+use edge_run::internals::eval::{Depths, Detail, Figures, Report, SiteBits, TaskReport};
+use edge_run::internals::shape::Site;
 
 /// The names of the columns of [`report_row`].
 pub fn report_header() -> String {
@@ -72,8 +72,8 @@ pub fn detail(detail: &Detail) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BitsRead, TokenDepths};
-    use crate::shape::{LlamaShape, Rope, RopeScaling};
+    use edge_run::internals::model::{BitsRead, TokenDepths};
+    use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
 
     fn shape() -> LlamaShape {
         LlamaShape {

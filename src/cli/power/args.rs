@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::power::PowerMode;
-use crate::precision::BITS;
+use crate::cli::choices;
+use edge_run::internals::power::PowerMode;
+use edge_run::internals::precision::BITS;
 
 /// What says how many bits of each weight are read.
 #[derive(Debug, Clone, Args)]
@@ -16,7 +17,7 @@ pub struct PowerArgs {
     pub bits: Option<f32>,
     /// Energy to spend: 4, 6 or 8 bits of each weight, on average for a model with routers, or as the power state
     /// allows [default: auto where there is a battery or the energy saver is on, else high]
-    #[arg(long, value_name = "MODE")]
+    #[arg(long, value_name = "MODE", value_parser = choices::power_mode())]
     pub power_mode: Option<PowerMode>,
     /// Fewest bits to read, whatever the rest says [default: 2]
     #[arg(long, value_name = "BITS", value_parser = average_bits)]

@@ -7,11 +7,11 @@ use super::PowerArgs;
 use crate::cli::output::note;
 use crate::cli::paths;
 use crate::cli::settings::plan_for_bits;
-use crate::error::{Error, Result};
-use crate::power::{
+use edge_run::internals::error::{Error, Result};
+use edge_run::internals::power::{
     Change, Decision, Governor, Policy, PowerMode, PowerSource, Reading, Trace, Watcher, system_source,
 };
-use crate::precision::PrecisionPlan;
+use edge_run::internals::precision::PrecisionPlan;
 
 /// Time between two readings.
 pub const POLL: Duration = Duration::from_secs(3);
@@ -163,8 +163,8 @@ mod tests {
 
     use super::*;
     use crate::cli::args::Cli;
-    use crate::power::{PowerState, Signal, Supply};
-    use crate::precision::{Depth, Precision};
+    use edge_run::internals::power::{PowerState, Signal, Supply};
+    use edge_run::internals::precision::{Depth, Precision};
 
     /// A device in one state.
     struct Device(Supply, bool);

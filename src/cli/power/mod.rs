@@ -14,8 +14,8 @@ pub use follow::Follower;
 use super::exit::Exit;
 use super::output::{json, print_json_line, print_line_if_open};
 use super::{Done, stop, terminal};
-use crate::error::Result;
-use crate::power::{At, Decision, Governor, Policy, PowerState, Reading, Signal, Trace, system_source};
+use edge_run::internals::error::Result;
+use edge_run::internals::power::{At, Decision, Governor, Policy, PowerState, Reading, Signal, Trace, system_source};
 use follow::{POLL, Steering};
 
 /// How often a wait looks whether it was stopped.

@@ -1,15 +1,13 @@
 //! The header of a GGUF file: metadata and the places of tensors.
 //!
-//! Follows the format's description in the ggml repository (docs/gguf.md). Read here and not by candle's parser because
-//! that one divides by an alignment of zero and does not name the tensor whose type it lacks.
+//! Follows the format's description in the ggml repository (docs/gguf.md).
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::quantized::GgmlDType;
-
+use super::blocks::BlockType;
 use super::metadata::{Metadata, Numbers, Value, scalar, width};
-use super::types::dtype;
+use super::types::{dtype, dtype_name};
 use crate::error::{Error, Result};
 use crate::filetype;
 
@@ -37,7 +35,7 @@ pub struct GgufFile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GgufTensor {
     /// Type of its blocks.
-    pub dtype: GgmlDType,
+    pub dtype: BlockType,
     /// Slowest dimension first.
     pub dims: Vec<usize>,
     /// From the start of the file, in bytes.
@@ -47,8 +45,14 @@ pub struct GgufTensor {
 impl GgufTensor {
     /// Bytes of a row of `input` weights, if they are whole blocks.
     pub fn row_bytes(&self, input: usize) -> Option<usize> {
-        let blocks = input.is_multiple_of(self.dtype.block_size()).then(|| input / self.dtype.block_size());
-        blocks?.checked_mul(self.dtype.type_size())
+        let blocks = input.is_multiple_of(self.dtype.weights()).then(|| input / self.dtype.weights());
+        blocks?.checked_mul(self.dtype.bytes())
+    }
+
+    /// Bytes of the tensor, if its rows are whole blocks and the number is one.
+    pub fn byte_count(&self) -> Option<usize> {
+        let (&input, rows) = self.dims.split_last()?;
+        rows.iter().try_fold(self.row_bytes(input)?, |bytes, dim| bytes.checked_mul(*dim))
     }
 }
 
@@ -100,10 +104,12 @@ fn place_all(path: &Path, file_bytes: u64, data_start: u64, tensors: &mut HashMa
     let mut ranges = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let misfit = |got: String| Error::damaged(path, name, "whole blocks that can be counted", got);
-        let described = || format!("{:?} {:?} at byte {} of the data", tensor.dtype, tensor.dims, tensor.offset);
-        let (&input, rows) = tensor.dims.split_last().ok_or_else(|| misfit("no dimensions".into()))?;
-        let row_bytes = tensor.row_bytes(input);
-        let bytes = row_bytes.and_then(|bytes| rows.iter().try_fold(bytes, |bytes, dim| bytes.checked_mul(*dim)));
+        let described =
+            || format!("{} {:?} at byte {} of the data", dtype_name(tensor.dtype), tensor.dims, tensor.offset);
+        if tensor.dims.is_empty() {
+            return Err(misfit("no dimensions".into()));
+        }
+        let bytes = tensor.byte_count();
         let start = data_start.checked_add(tensor.offset);
         let end = start.zip(bytes).and_then(|(start, bytes)| start.checked_add(bytes as u64));
         let (Some(start), Some(end)) = (start, end) else { return Err(misfit(described())) };

@@ -1,5 +1,6 @@
 //! Imports a GGUF file of a LLaMA-family model.
 
+mod blocks;
 mod control;
 mod file;
 mod metadata;
@@ -13,11 +14,9 @@ mod types;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-
-use candle_core::Device;
-use candle_core::quantized::gguf_file::TensorInfo;
 
 use self::file::{GgufFile, GgufTensor};
 use self::optional::Optional;
@@ -49,7 +48,7 @@ impl Gguf {
         let mut file = File::open(path).map_err(Error::io("read", path))?;
         let shape = shape::read_shape(&header, &mut |tensor| dequantize(path, &mut file, ROPE_FACTORS, tensor))?;
         let tensors = locate_all(path, &shape, &header)?;
-        let dtypes: BTreeSet<String> = tensors.values().map(|tensor| dtype_name(tensor.dtype)).collect();
+        let dtypes: BTreeSet<&str> = tensors.values().map(|tensor| dtype_name(tensor.dtype)).collect();
         let stem = || path.file_stem().map_or("unnamed".into(), |stem| stem.to_string_lossy().into_owned());
         let mut optional = Optional::new(&header.metadata);
         let source = ModelSource {
@@ -59,7 +58,7 @@ impl Gguf {
                 .filter(|name| !name.is_empty())
                 .map_or_else(stem, str::to_string),
             format: "gguf".into(),
-            dtypes: dtypes.into_iter().collect(),
+            dtypes: dtypes.into_iter().map(str::to_string).collect(),
             licence: optional.text("general.license").map(|licence| licence.trim().to_string()),
         };
         let warnings = optional.warnings;
@@ -141,13 +140,13 @@ fn interleaved_row(row: u32, head_dim: u32) -> u32 {
 
 /// The numbers of a tensor, read from its place in the file.
 fn dequantize(path: &Path, file: &mut File, name: &str, tensor: &GgufTensor) -> Result<Vec<f32>> {
-    // candle makes a slice of blocks where the bytes lie, which those of a tensor of nothing may do anywhere.
-    if tensor.dims.contains(&0) {
-        return Ok(Vec::new());
-    }
-    let info = TensorInfo { ggml_dtype: tensor.dtype, shape: tensor.dims.clone().into(), offset: tensor.offset };
-    let mut read = || info.read(file, 0, &Device::Cpu)?.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>();
-    read().map_err(|fault: candle_core::Error| Error::damaged(path, name, dtype_name(tensor.dtype), fault))
+    let mut bytes = vec![0; tensor.byte_count().expect("the header was read with all its tensors in the file")];
+    let mut read = || {
+        file.seek(SeekFrom::Start(tensor.offset))?;
+        file.read_exact(&mut bytes)
+    };
+    read().map_err(|fault| Error::damaged(path, name, dtype_name(tensor.dtype), fault))?;
+    Ok(tensor.dtype.dequantize(&bytes))
 }
 
 fn locate_all(path: &Path, shape: &LlamaShape, header: &GgufFile) -> Result<HashMap<SourceTensor, GgufTensor>> {

@@ -133,8 +133,7 @@ mod tests {
     use std::collections::HashMap;
     use std::path::Path;
 
-    use candle_core::quantized::GgmlDType;
-
+    use super::super::blocks::BlockType;
     use super::super::metadata::Value;
     use super::*;
 
@@ -155,10 +154,10 @@ mod tests {
                 None => values.remove(*key),
             };
         }
-        let embedding = GgufTensor { dtype: GgmlDType::F32, dims: vec![1000, 256], offset: 0 };
+        let embedding = GgufTensor { dtype: BlockType::F32, dims: vec![1000, 256], offset: 0 };
         let mut tensors = HashMap::from([(EMBEDDING.to_string(), embedding)]);
         let dims = vec![factors.as_ref().map_or(0, Vec::len)];
-        let held = factors.as_ref().map(|_| GgufTensor { dtype: GgmlDType::F32, dims, offset: 0 });
+        let held = factors.as_ref().map(|_| GgufTensor { dtype: BlockType::F32, dims, offset: 0 });
         tensors.extend(held.map(|tensor| (ROPE_FACTORS.to_string(), tensor)));
         let file = GgufFile { metadata: Metadata::new(Path::new("x.gguf"), values), tensors };
         read_shape(&file, &mut |_| Ok(factors.clone().unwrap_or_default()))

@@ -1,7 +1,6 @@
 //! The types of tensors that ggml has, by their numbers in files.
 
-use candle_core::quantized::GgmlDType;
-
+use super::blocks::BlockType;
 use crate::error::{Error, Result};
 
 /// Every type that ggml has or had, by number (`enum ggml_type` in ggml.h).
@@ -51,42 +50,41 @@ const NAMES: [(u32, &str); 43] = [
     (42, "Q2_0"),
 ];
 
+/// The types that can be read, by the same numbers.
+const TYPES: [(u32, BlockType); BlockType::ALL.len()] = [
+    (0, BlockType::F32),
+    (1, BlockType::F16),
+    (2, BlockType::Q4_0),
+    (3, BlockType::Q4_1),
+    (6, BlockType::Q5_0),
+    (7, BlockType::Q5_1),
+    (8, BlockType::Q8_0),
+    (10, BlockType::Q2K),
+    (11, BlockType::Q3K),
+    (12, BlockType::Q4K),
+    (13, BlockType::Q5K),
+    (14, BlockType::Q6K),
+    (30, BlockType::Bf16),
+];
+
 /// The block type with this number in ggml.
-pub fn dtype(tensor: &str, number: u32) -> Result<GgmlDType> {
-    use GgmlDType::*;
-    const TYPES: [(u32, GgmlDType); 13] = [
-        (0, F32),
-        (1, F16),
-        (2, Q4_0),
-        (3, Q4_1),
-        (6, Q5_0),
-        (7, Q5_1),
-        (8, Q8_0),
-        (10, Q2K),
-        (11, Q3K),
-        (12, Q4K),
-        (13, Q5K),
-        (14, Q6K),
-        (30, BF16),
-    ];
+pub fn dtype(tensor: &str, number: u32) -> Result<BlockType> {
     let found = TYPES.iter().find(|(known, _)| *known == number);
     found.map(|(_, dtype)| *dtype).ok_or_else(|| Error::Unsupported {
         what: format!("dtype of `{tensor}`"),
-        got: NAMES
-            .iter()
-            .find(|(known, _)| *known == number)
-            .map_or(format!("ggml type {number}"), |(_, name)| name.to_string()),
+        got: name_of(number).map_or(format!("ggml type {number}"), str::to_string),
         supported: TYPES.map(|(_, dtype)| dtype_name(dtype)).join(", "),
     })
 }
 
 /// The name that people know a block type by.
-pub fn dtype_name(dtype: GgmlDType) -> String {
-    match format!("{dtype:?}").as_str() {
-        // candle leaves the underscore out of these.
-        name if name.starts_with('Q') && name.ends_with('K') => format!("{}_K", &name[..name.len() - 1]),
-        name => name.to_string(),
-    }
+pub fn dtype_name(dtype: BlockType) -> &'static str {
+    let number = TYPES.iter().find(|(_, known)| *known == dtype).map(|(number, _)| *number);
+    number.and_then(name_of).expect("every type has a number and a name")
+}
+
+fn name_of(number: u32) -> Option<&'static str> {
+    NAMES.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
 }
 
 #[cfg(test)]
@@ -109,7 +107,9 @@ mod tests {
         for (number, name) in NAMES {
             if let Ok(dtype) = dtype("t", number) {
                 assert_eq!(dtype_name(dtype), name);
+                assert_eq!(format!("{dtype:?}").to_uppercase(), name.replace("_K", "K"));
             }
         }
+        assert!(BlockType::ALL.iter().all(|known| TYPES.iter().any(|(_, dtype)| dtype == known)));
     }
 }

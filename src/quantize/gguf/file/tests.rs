@@ -41,7 +41,7 @@ fn tensors_are_placed_and_values_read() {
     let file = parse(Path::new("x.gguf"), &bytes).unwrap();
     assert_eq!(file.metadata.u32("a").unwrap(), Some(7));
     let tensor = &file.tensors["t"];
-    assert_eq!((tensor.dtype, &tensor.dims[..], tensor.offset), (GgmlDType::Q8_0, &[2, 32][..], 96));
+    assert_eq!((tensor.dtype, &tensor.dims[..], tensor.offset), (BlockType::Q8_0, &[2, 32][..], 96));
 }
 
 #[test]

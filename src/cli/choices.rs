@@ -1,0 +1,53 @@
+//! Parsers of values that the library lists by name, with what the help says of each.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use edge_run::internals::engine::Activations;
+use edge_run::internals::power::PowerMode;
+use edge_run::internals::precision::CacheType;
+
+/// The parser of `--cache-type`.
+pub fn cache_type() -> impl TypedValueParser<Value = CacheType> {
+    one_of(&CacheType::ALL, CacheType::name, |cache_type| match cache_type {
+        CacheType::F16 => "As f16",
+        CacheType::Q8 => "Codes of eight bits, with a scale for 32 of them: half the memory of f16, and as good",
+        CacheType::Q6 => "Codes of eight bits for keys, on which more depends, and of four for values",
+        CacheType::Q4 => "Codes of four bits, with a scale for 32 of them: little more than a quarter of the memory",
+    })
+}
+
+/// The parser of `--activations`.
+pub fn activations() -> impl TypedValueParser<Value = Activations> {
+    one_of(&Activations::ALL, Activations::name, |activations| match activations {
+        Activations::Auto => {
+            "What is faster by a trial of both, which is remembered; f32 where int8 cannot be and on processors"
+        }
+        Activations::F32 => "As they are computed",
+        Activations::Int8 => {
+            "Pairs of integers of eight bits, with a scale for 64 of them: as exact as fifteen bits are"
+        }
+    })
+}
+
+/// The parser of `--power-mode`.
+pub fn power_mode() -> impl TypedValueParser<Value = PowerMode> {
+    one_of(&PowerMode::ALL, PowerMode::name, |mode| match mode {
+        PowerMode::Auto => "As battery, charger, energy saver, heat and memory allow",
+        PowerMode::Low => "4 bits",
+        PowerMode::Balanced => "6 bits",
+        PowerMode::High => "8 bits",
+    })
+}
+
+/// A parser that takes the name of any of `all`, and helps with each.
+fn one_of<T>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+    help: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    let values = all.iter().map(|item| PossibleValue::new(name(*item)).help(help(*item)));
+    PossibleValuesParser::new(values)
+        .map(move |text| *all.iter().find(|item| name(**item) == text).expect("the parser takes these names only"))
+}
