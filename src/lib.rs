@@ -3,6 +3,7 @@
 //! A model is cut once into a 2-bit base and three residual 2-bit slices ([`quantize`]); a [`Session`] reads one to
 //! four of them, and may change how many between any two tokens. See ARCHITECTURE.md for the way the parts fit.
 
+pub mod arch;
 pub mod bench;
 #[cfg(feature = "calibrate")]
 pub mod calibrate;

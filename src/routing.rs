@@ -11,7 +11,8 @@
 //! depth = 1 + number of s above the threshold
 //! ```
 //!
-//! So a depth is known before its product begins, and is found beside another one:
+//! So a depth is known before its product begins, and is found beside another one. Which norm that is follows from the
+//! order of the operations, and [`crate::arch::Program`] says it:
 //!
 //! | norm | sites whose routers look at it |
 //! |---|---|
@@ -21,12 +22,9 @@
 //! Scores fall, so the gates of deeper slices open only after those of shallower ones. One threshold serves all sites
 //! and layers; a table made on calibration text says which one yields which average bits.
 
-use std::ops::Range;
-
 use serde::{Deserialize, Serialize};
 
 use crate::precision::BITS;
-use crate::shape::Site;
 
 /// Hidden units of a router.
 pub const HIDDEN: u32 = 32;
@@ -36,23 +34,6 @@ pub const SCORES: u32 = 3;
 pub const REST: u32 = (HIDDEN + SCORES * HIDDEN + SCORES).next_multiple_of(4);
 /// Added to the mean square of what a router looks at.
 pub const EPS: f32 = 1e-6;
-
-/// The sites, counted through all layers, whose routers look at the norm before a layer's attention.
-pub fn sites_by_attention(layer: u32) -> Range<u32> {
-    let first = if layer == 0 { Site::Qkv } else { Site::GateUp };
-    site_at(layer, first)..site_at(layer + 1, Site::Qkv)
-}
-
-/// The sites, counted through all layers, whose routers look at the norm before a layer's feed-forward.
-pub fn sites_by_feed_forward(layer: u32, layers: u32) -> Range<u32> {
-    let first = site_at(layer + 1, Site::Qkv);
-    first..(first + 2).min(site_at(layers, Site::Qkv))
-}
-
-/// A site's place among those of all layers.
-pub fn site_at(layer: u32, site: Site) -> u32 {
-    layer * Site::ALL.len() as u32 + site as u32
-}
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -111,15 +92,6 @@ mod tests {
 
     fn table(rows: &[(f32, f32)]) -> Result<Thresholds, String> {
         Thresholds::new(rows.iter().map(|(bits, threshold)| Threshold { bits: *bits, threshold: *threshold }).collect())
-    }
-
-    #[test]
-    fn every_router_looks_at_one_norm_before_its_site() {
-        for layers in 1..4 {
-            let ranges = (0..layers).flat_map(|l| [sites_by_attention(l), sites_by_feed_forward(l, layers)]);
-            let sites: Vec<u32> = ranges.flatten().collect();
-            assert_eq!(sites, (0..4 * layers).collect::<Vec<_>>(), "{layers} layers");
-        }
     }
 
     #[test]

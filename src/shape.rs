@@ -127,6 +127,22 @@ impl Site {
     }
 }
 
+/// A site of one layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SiteAt {
+    /// The layer, counted from 0.
+    pub layer: u32,
+    /// The site in it.
+    pub site: Site,
+}
+
+impl SiteAt {
+    /// Its place among the sites of all layers, in the order they run.
+    pub fn index(self) -> u32 {
+        self.layer * Site::ALL.len() as u32 + self.site as u32
+    }
+}
+
 impl LlamaShape {
     /// H*A
     pub fn q_dim(&self) -> u32 {

@@ -7,7 +7,7 @@ use std::process::Command;
 
 /// Module families by level, lowest first: a file may name modules of lower levels and of its own family.
 const LEVELS: &[&[&str]] = &[
-    &["cancel", "encoding", "error", "filetype", "json", "precision", "routing", "sampling", "shape"],
+    &["arch", "cancel", "encoding", "error", "filetype", "json", "precision", "routing", "sampling", "shape"],
     &["recording", "format", "power", "text"],
     &["engine", "kernels"],
     &["gpu", "cpu"],
@@ -20,6 +20,8 @@ const LEVELS: &[&[&str]] = &[
 
 /// (family, other family of its level that it may name all the same).
 const SIBLINGS: &[(&str, &str)] = &[
+    ("arch", "error"),
+    ("arch", "shape"),
     ("cancel", "error"),
     ("filetype", "error"),
     ("json", "encoding"),

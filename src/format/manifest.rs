@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{FORMAT_VERSION, PLAIN_VERSION};
+use crate::arch::ModelSpec;
 use crate::json;
 use crate::precision::{SLICE_BITS, SLICES};
 use crate::routing::Thresholds;
@@ -23,6 +24,9 @@ pub struct Manifest {
     pub architecture: String,
     /// Dimensions and constants.
     pub shape: LlamaShape,
+    /// Where the model differs from LLaMA. A manifest leaves it out where it does not.
+    #[serde(default, skip_serializing_if = "ModelSpec::is_llama")]
+    pub spec: ModelSpec,
     /// How the weights were cut.
     pub quantization: Quantization,
     /// The table from average bits to the routers' threshold, of a model that has routers.

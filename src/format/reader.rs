@@ -227,6 +227,7 @@ fn parse_manifest(path: &Path, text: &str) -> Result<Manifest> {
     if let Some((field, expected, got)) = manifest.shape.fault() {
         return Err(Error::damaged(path, format!("shape.{field}"), expected, got));
     }
+    manifest.spec.check(manifest.shape.layers)?;
     if let Some((expected, got)) = layout::group_fault(&manifest.shape, group_size) {
         return Err(Error::damaged(path, "quantization.group_size", expected, got));
     }

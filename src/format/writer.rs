@@ -12,6 +12,7 @@ use super::layout;
 use super::manifest::{FileEntry, Manifest, ModelSource, Quantization, needed_version};
 use super::place::{Place, sync_dir};
 use super::{ARCHITECTURE, MANIFEST_FILE};
+use crate::arch::ModelSpec;
 use crate::error::{Error, Result};
 use crate::precision::SLICES;
 use crate::routing::Thresholds;
@@ -91,6 +92,7 @@ impl FolderWriter {
             source,
             architecture: ARCHITECTURE.to_string(),
             shape,
+            spec: ModelSpec::default(),
             quantization: cut,
             routing,
             files,

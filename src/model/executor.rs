@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::cache::{Cache, CacheOptions};
 use super::inputs::{DepthLimits, Inputs, STEP_TOKENS, default_step_tokens};
-use super::{TokenDepths, Trial, WeightSource, activations, limits, llama, weights};
+use super::{TokenDepths, Trial, WeightSource, activations, forward, limits, weights};
+use crate::arch::Program;
 use crate::cancel::CancelToken;
 use crate::engine::{Engine, KernelTime, Traits};
 use crate::error::{Error, Result};
@@ -21,6 +22,8 @@ use crate::shape::LlamaShape;
 pub(super) struct Executor {
     pub engine: Box<dyn Engine>,
     pub shape: LlamaShape,
+    /// The operations of a forward pass.
+    pub program: Program,
     pub weights: weights::Weights,
     pub cache: Cache,
     pub inputs: Inputs,
@@ -87,7 +90,8 @@ impl Executor {
         slices: usize,
         on_bytes: &mut dyn FnMut(u64, u64),
     ) -> Result<Executor> {
-        let shape = source.shape().clone();
+        let (shape, spec) = (source.shape().clone(), source.spec());
+        spec.check(shape.layers)?;
         let traits = engine.traits();
         options.check(&shape, traits)?;
         let int8_activations = activations::untried(traits, &shape)?;
@@ -98,6 +102,7 @@ impl Executor {
         let inputs = Inputs::new(&shape, engine.as_mut(), options.sequences)?;
         Ok(Executor {
             engine,
+            program: Program::new(&spec, shape.layers),
             shape,
             weights,
             cache,
@@ -261,7 +266,8 @@ impl Executor {
     }
 
     pub fn record(&self, class: StepClass) -> Recording {
-        let llama = llama::Llama {
+        let lowering = forward::Lowering {
+            program: &self.program,
             shape: &self.shape,
             traits: self.traits(),
             weights: &self.weights,
@@ -272,10 +278,10 @@ impl Executor {
             context_class: class.context_class,
         };
         match class.kind {
-            StepKind::Fill => llama.fill(class.tokens),
-            StepKind::NextLogits => llama.next_logits(class.tokens),
-            StepKind::NextToken => llama.next_token(class.tokens),
-            StepKind::Score => llama.score(class.tokens),
+            StepKind::Fill => lowering.fill(class.tokens),
+            StepKind::NextLogits => lowering.next_logits(class.tokens),
+            StepKind::NextToken => lowering.next_token(class.tokens),
+            StepKind::Score => lowering.score(class.tokens),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::Model;
 use super::cache::CacheOptions;
+use super::forward::scored_bytes;
 use super::inputs::{STEP_TOKENS, default_step_tokens};
-use super::llama::scored_bytes;
 use crate::engine::{DeviceInfo, Traits};
 use crate::error::{Error, Result};
 use crate::format::layout;

@@ -6,11 +6,12 @@
 mod activations;
 mod bits_read;
 mod cache;
-mod decode;
 mod executor;
+mod forward;
 mod inputs;
 mod limits;
-mod llama;
+mod lower_many;
+mod lower_one;
 mod resident;
 mod score;
 mod sequence;

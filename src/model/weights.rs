@@ -1,5 +1,6 @@
 //! A model's weights on an engine.
 
+use crate::arch::ModelSpec;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::ModelFolder;
@@ -16,6 +17,11 @@ pub trait WeightSource {
     /// Dimensions and constants.
     fn shape(&self) -> &LlamaShape;
 
+    /// Where the model differs from LLaMA.
+    fn spec(&self) -> ModelSpec {
+        ModelSpec::default()
+    }
+
     /// G
     fn group_size(&self) -> u32;
 
@@ -29,6 +35,10 @@ pub trait WeightSource {
 impl WeightSource for ModelFolder {
     fn shape(&self) -> &LlamaShape {
         self.shape()
+    }
+
+    fn spec(&self) -> ModelSpec {
+        self.manifest().spec.clone()
     }
 
     fn group_size(&self) -> u32 {

@@ -1,0 +1,183 @@
+//! The operations as kernels for a single token with int8 activations: fewer and faster ones than `lower_many.rs` has.
+//!
+//! A layer is five dispatches, six where attention is in many parts:
+//!
+//! | operations | kernel |
+//! |---|---|
+//! | norm, project qkv, rotate | `project_qkv` |
+//! | attend | one of attention's |
+//! | project o, add | `project_residual` |
+//! | norm, project gate and up, gate | `project_gate` |
+//! | project down, add | `project_residual` |
+//!
+//! Each product makes its own input ready. Beside the first and the fourth, whose input is a norm, the hidden units of
+//! the routers that look at it are computed, and beside the third and the fifth the depths of the sites that come next.
+
+use super::forward::{Lowering, NormOp};
+use crate::arch::{NormAt, Op, Register, RoutedSites};
+use crate::kernels::attention::partials::PROJECTION_SPLITS_MAX;
+use crate::kernels::attention::{self, combine};
+use crate::kernels::project::qkv::{self, QkvBuffers};
+use crate::kernels::project::residual::{self, DepthSelection};
+use crate::kernels::project::router_hidden::{SiteRouters, hidden_bytes};
+use crate::kernels::project::{Input, Projection, Spread, gate, logits};
+use crate::recording::{Buffer, Recording, Span};
+use crate::shape::SiteAt;
+
+/// The registers of a step, and the routers whose hidden units were computed last.
+struct OneToken<'a> {
+    /// The residual stream, `[D]`.
+    x: Buffer,
+    /// [H, A]
+    q: Buffer,
+    /// [H, A]
+    attended: Buffer,
+    /// `[F]`
+    hidden: Buffer,
+    /// Hidden units of the two routers that look at a norm.
+    router_hidden: Buffer,
+    /// The routers that look at the last norm, if any.
+    routers: Option<SiteRouters<'a>>,
+}
+
+impl<'a> Lowering<'a> {
+    /// All layers, for the one token whose embedding is in `x`, `[D]`.
+    pub(super) fn layers_of_one(&self, r: &mut Recording, x: Buffer) {
+        let mut b = self.one_token(r, x);
+        for layer in &self.program.layers {
+            let mut ops = &layer[..];
+            while !ops.is_empty() {
+                ops = self.lower_one(r, &mut b, ops);
+            }
+        }
+    }
+
+    fn one_token(&self, r: &mut Recording, x: Buffer) -> OneToken<'a> {
+        let mut row = |width: u32| r.transient(u64::from(width) * 4);
+        let [q, attended, hidden] = [self.shape.q_dim(), self.shape.q_dim(), self.shape.ffn_dim].map(&mut row);
+        let router_hidden = r.transient(hidden_bytes(2));
+        OneToken { x, q, attended, hidden, router_hidden, routers: None }
+    }
+
+    /// Records the first of these operations, as many as one kernel does, or attention and what follows it; the rest of
+    /// them.
+    fn lower_one<'o>(&self, r: &mut Recording, b: &mut OneToken<'a>, ops: &'o [Op]) -> &'o [Op] {
+        use Register::{Attended, Branch, GateUp, Hidden, Normed, Qkv, Residual};
+        match ops {
+            [
+                Op::Norm { at: norm, from: Residual, to: Normed, routed },
+                Op::Project { at, from: Normed, to: Qkv, .. },
+                Op::Rotate { layer, .. },
+                rest @ ..,
+            ] => {
+                self.look_at_norm(r, b, *norm, routed);
+                self.project_qkv(r, b, self.normed(b, *at, *norm), *layer);
+                rest
+            }
+            [
+                Op::Attend { layer, .. },
+                Op::Project { at, from: Attended, to: Branch, .. },
+                Op::Add { .. },
+                rest @ ..,
+            ] => {
+                let input = self.attend_one(r, b, *layer);
+                self.project_residual(r, b, *at, input);
+                rest
+            }
+            [
+                Op::Norm { at: norm, from: Residual, to: Normed, routed },
+                Op::Project { at, from: Normed, to: GateUp, .. },
+                Op::Gate { .. },
+                rest @ ..,
+            ] => {
+                self.look_at_norm(r, b, *norm, routed);
+                gate::record(r, &self.normed(b, *at, *norm), b.routers, b.hidden.all());
+                rest
+            }
+            [Op::Project { at, from: Hidden, to: Branch, .. }, Op::Add { .. }, rest @ ..] => {
+                self.project_residual(r, b, *at, Input::Plain(b.hidden.all()));
+                rest
+            }
+            _ => self.no_kernel(ops),
+        }
+    }
+
+    /// Takes note of the routers whose hidden units the next product computes. Those of sites before the next norm
+    /// cannot wait for it: a kernel before the product selects these depths.
+    fn look_at_norm(&self, r: &mut Recording, b: &mut OneToken<'a>, norm: NormAt, routed: &RoutedSites) {
+        if self.routed && !routed.own.is_empty() {
+            let normed = r.transient(b.x.bytes());
+            self.route(r, 1, &NormOp { at: norm, x: b.x, normed, routed }, routed.own.clone());
+        }
+        let (first, count) = (routed.next.start, routed.next.len() as u32);
+        let routers = self.weights.routers.as_ref().filter(|_| self.routed && count > 0);
+        b.routers = routers.map(|routers| SiteRouters { routers, first, count, hidden: b.router_hidden.all() });
+    }
+
+    /// The queries, and the keys and values in the layer's cache.
+    fn project_qkv(&self, r: &mut Recording, b: &OneToken<'a>, projection: Projection<'_>, layer: u32) {
+        let cache = &self.cache.layers[layer as usize];
+        let buffers = QkvBuffers {
+            step_rows: self.inputs.rows(1),
+            rope_table: self.cache.rope_table.all(),
+            q: b.q.all(),
+            keys: cache.keys.all(),
+            values: cache.values.all(),
+        };
+        qkv::record(r, &projection, b.routers, self.shape, self.cache.options.cells(), buffers);
+    }
+
+    /// Attention over the layer's cache; the input of its output product.
+    fn attend_one(&self, r: &mut Recording, b: &OneToken<'a>, layer: u32) -> Input {
+        let problem = self.attention(layer, 1, b.q.all(), b.attended.all());
+        let y = problem.buffers.y;
+        match attention::record(r, self.traits, &problem) {
+            Some(partials) if partials.splits <= PROJECTION_SPLITS_MAX => Input::Partials(partials),
+            Some(partials) => {
+                combine::record(r, partials, y);
+                Input::Plain(y)
+            }
+            None => Input::Plain(y),
+        }
+    }
+
+    /// x += the product at a site, and the depths of the sites that come next.
+    fn project_residual(&self, r: &mut Recording, b: &OneToken<'a>, at: SiteAt, input: Input) {
+        let sites = at.index()..at.index() + 1 + b.routers.map_or(0, |routers| routers.count);
+        let (depth, depth_row) = self.inputs.depths_of(&sites, 1);
+        let selection = b.routers.map(|routers| DepthSelection {
+            routers,
+            control: self.inputs.control(),
+            step_rows: self.inputs.rows(1),
+            depth_row,
+        });
+        let projection = Projection { depth, ..self.projection(at, input) };
+        residual::record(r, &projection, selection, b.x.all());
+    }
+
+    /// The product at a site with a norm of the residual stream.
+    fn normed(&self, b: &OneToken<'_>, at: SiteAt, norm: NormAt) -> Projection<'a> {
+        self.projection(at, Input::Normed(b.x.all(), self.norm(norm)))
+    }
+
+    /// The product at a site.
+    fn projection(&self, at: SiteAt, input: Input) -> Projection<'a> {
+        let SiteAt { layer, site } = at;
+        let spread = Spread::of(self.traits, site.dims(self.shape), Some(site));
+        let weight = self.weights.layers[layer as usize].site(site);
+        Projection { weight, input, depth: self.inputs.depths(at.index(), 1), spread }
+    }
+
+    /// Logits of one token by its row of the residual stream, `[V]`.
+    pub(super) fn logits_of_one(&self, r: &mut Recording, x: Span, to: Span) {
+        let [Op::Norm { at, .. }, Op::Head { .. }] = self.program.head[..] else { self.no_kernel(&self.program.head) };
+        let weight = &self.weights.head;
+        let projection = Projection {
+            weight,
+            input: Input::Normed(x, self.norm(at)),
+            depth: self.inputs.head_depths(1),
+            spread: Spread::of(self.traits, (weight.rows, weight.input), None),
+        };
+        logits::record(r, self.traits, &projection, to);
+    }
+}
