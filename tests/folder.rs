@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use common::{quantize_tiny, tiny_hf_folder};
 use edge_run::Error;
-use edge_run::format::{MANIFEST_FILE, ModelFolder, Pack};
+use edge_run::arch::HeadNorm;
+use edge_run::format::{MANIFEST_FILE, Manifest, ModelFolder, Pack};
 use half::f16;
 use pack::{TestPack, quantize_with};
 use rand::rngs::StdRng;
@@ -197,9 +198,34 @@ fn data_that_begins_between_words_is_refused() {
 }
 
 #[test]
+fn a_manifest_without_a_spec_is_of_llama() {
+    let (_dir, model) = sound(5);
+    let folder = ModelFolder::open(&model).unwrap();
+    assert!(folder.manifest().spec.is_llama());
+    let text = fs::read_to_string(model.join(MANIFEST_FILE)).unwrap();
+    let written: Value = serde_json::from_str(&text).unwrap();
+    assert!(written.get("spec").is_none(), "folders of LLaMA are as they were before there were specs");
+    change_manifest(&model, |manifest| manifest["spec"] = json!({"layers": [{"residual_scale": 1.0}]}));
+    assert!(ModelFolder::open(&model).unwrap().manifest().spec.is_llama());
+}
+
+#[test]
+fn a_manifest_of_another_family_keeps_its_spec_and_is_refused_by_it() {
+    let (_dir, model) = sound(5);
+    let mut manifest = ModelFolder::open(&model).unwrap().manifest().clone();
+    manifest.spec.layers[0].attention.head_norm = HeadNorm::EachHead;
+    manifest.spec.embedding_scale = 12.0;
+    let text = serde_json::to_string(&manifest).unwrap();
+    assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), manifest);
+    fs::write(model.join(MANIFEST_FILE), text).unwrap();
+    let message = ModelFolder::open(&model).unwrap_err().to_string();
+    assert_eq!(message, "spec.layers[0].attention.head_norm `each_head` is not supported; supported: none");
+}
+
+#[test]
 fn a_manifest_of_another_kind_is_refused_by_field() {
     type Change = fn(&mut Value);
-    let changes: [(&str, Change); 14] = [
+    let changes: [(&str, Change); 17] = [
         ("edge-run.json`, `4` is not supported; supported: 1 and 3", |manifest| {
             *manifest = json!({"format_version": 4, "of": "another time"});
         }),
@@ -207,6 +233,11 @@ fn a_manifest_of_another_kind_is_refused_by_field() {
         // Its routers looked at other numbers.
         ("`2` is not supported; supported: 1 and 3: quantize", |manifest| manifest["format_version"] = json!(2)),
         ("architecture `mamba`", |manifest| manifest["architecture"] = json!("mamba")),
+        ("spec.layers[0].attention.scores.window `4096` is not supported; supported: none", |manifest| {
+            manifest["spec"] = json!({"layers": [{"attention": {"scores": {"window": 4096}}}]});
+        }),
+        ("spec.layers `0`", |manifest| manifest["spec"] = json!({"layers": []})),
+        ("unknown field `depth`", |manifest| manifest["spec"] = json!({"layers": [{"depth": 1}]})),
         ("number of slices `3`", |manifest| manifest["quantization"]["slices"] = json!(3)),
         ("number of bits of a slice `4`", |manifest| manifest["quantization"]["slice_bits"] = json!(4)),
         ("quantization.group_size", |manifest| manifest["quantization"]["group_size"] = json!(0)),

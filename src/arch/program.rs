@@ -128,6 +128,11 @@ pub struct RoutedSites {
     pub next: Range<u32>,
 }
 
+impl Register {
+    /// How many there are.
+    pub const COUNT: usize = Register::Branch as usize + 1;
+}
+
 impl RoutedSites {
     /// All of them, which are neighbours.
     pub fn all(&self) -> Range<u32> {

@@ -1,4 +1,4 @@
-//! The unquantized model as burn tensors: frozen weights, and the forward pass of a block around any linears.
+//! The unquantized model as burn tensors: frozen weights, and the operations of a layer around any products.
 
 use std::ops::ControlFlow;
 
@@ -6,15 +6,18 @@ use burn::tensor::kind::Autodiff;
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation};
 
 use super::reduce::{softmax, spread, sum_rows};
+use crate::arch::{ModelSpec, NormAt, Op, Program, Register, RoutedSites};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::quantize::{Source, SourceTensor};
-use crate::shape::{LlamaShape, Site};
+use crate::shape::{LlamaShape, Site, SiteAt};
 
 /// Frozen weights on a device, f32, and what the forward pass needs beside them.
 pub struct Network {
     /// Dimensions and constants.
     pub shape: LlamaShape,
+    /// The operations of a forward pass.
+    program: Program,
     /// [V, D]
     embed: Tensor<2>,
     /// [V, D], of a model whose head is not its embedding.
@@ -36,6 +39,33 @@ pub struct Layer {
     ffn_norm: Tensor<1>,
     /// The stacked weight of each site, [rows, input].
     pub sites: [Tensor<2>; 4],
+}
+
+/// What a block leaves to its caller.
+pub trait SiteProducts {
+    /// The product at a site with its input, [N, in]: [N, rows].
+    fn product(&mut self, at: SiteAt, input: Tensor<2>) -> Tensor<2>;
+
+    /// Follows the norms of the residual stream, [N, D], each with the sites whose routers look at it.
+    fn normed(&mut self, _routed: &RoutedSites, _normed: &Tensor<2>) {}
+}
+
+/// What the operations of a block hand to each other.
+#[derive(Default)]
+struct BlockState {
+    /// By [`Register`], each [N, width].
+    registers: [Option<Tensor<2>>; Register::COUNT],
+    heads: Option<Heads>,
+}
+
+/// Rotated queries and keys, and values.
+struct Heads {
+    /// [B, H, T, A]
+    q: Tensor<4>,
+    /// [B, K, T, A]
+    k: Tensor<4>,
+    /// [B, K, T, A]
+    v: Tensor<4>,
 }
 
 /// Cosines and sines of every position, [T, A], and what a position may not look at, [T, T].
@@ -89,6 +119,8 @@ impl Network {
         let final_norm = stacked(source, &[SourceTensor::FinalNorm])?.squeeze_dim(0);
         let rotation = Rotation::new(&shape, window, device);
         Ok(Network {
+            // Sources of other families than LLaMA are refused as they are opened.
+            program: Program::new(&ModelSpec::default(), shape.layers),
             shape,
             embed,
             head,
@@ -108,8 +140,11 @@ impl Network {
 
     /// Logits of the residual stream after the last layer: [N, D] to [N, V].
     pub fn logits(&self, x: Tensor<2>) -> Tensor<2> {
+        let [Op::Norm { at, .. }, Op::Head { .. }] = self.program.head[..] else {
+            panic!("calibration has no operations like {:?}", self.program.head)
+        };
         let head = self.head.as_ref().unwrap_or(&self.embed);
-        self.product(norm(x, &self.final_norm, self.shape.norm_eps), head.clone())
+        self.product(self.norm(at, x), head.clone())
     }
 
     /// x [N, in] times w [rows, in] transposed, [N, rows].
@@ -126,38 +161,78 @@ impl Network {
         }
     }
 
-    /// A block: [B, T, D] to [B, T, D]; `linear` multiplies a site's input [N, in] with its weight, [N, rows].
-    pub fn block(
-        &self,
-        layer: &Layer,
-        x: Tensor<3>,
-        linear: &mut dyn FnMut(Site, Tensor<2>) -> Tensor<2>,
-    ) -> Tensor<3> {
+    /// Layer `at`: [B, T, D] to [B, T, D]; the `products` are the caller's.
+    pub fn block(&self, at: usize, x: Tensor<3>, products: &mut dyn SiteProducts) -> Tensor<3> {
         let [batch, tokens, dim] = x.dims();
-        let (shape, eps) = (&self.shape, self.shape.norm_eps);
-        let x = x.reshape([batch * tokens, dim]);
-        let qkv = linear(Site::Qkv, norm(x.clone(), &layer.input_norm, eps));
-        let attended = self.attention(qkv.reshape([batch as i64, tokens as i64, -1]));
-        let x = x + linear(Site::O, attended.reshape([batch * tokens, shape.q_dim() as usize]));
-        let gate_up = linear(Site::GateUp, norm(x.clone(), &layer.ffn_norm, eps));
-        let ffn = shape.ffn_dim as usize;
-        let (gate, up) = (gate_up.clone().narrow(1, 0, ffn), gate_up.narrow(1, ffn, ffn));
-        let x = x + linear(Site::Down, activation::silu(gate) * up);
-        x.reshape([batch, tokens, dim])
+        let mut state = BlockState::default();
+        state.put(Register::Residual, x.reshape([batch * tokens, dim]));
+        for op in &self.program.layers[at] {
+            self.operate(op, [batch, tokens], &mut state, products);
+        }
+        state.take(Register::Residual).reshape([batch, tokens, dim])
     }
 
-    /// Causal grouped-query attention: [B, T, (H + 2K) A] to [B, T, H A].
-    fn attention(&self, qkv: Tensor<3>) -> Tensor<3> {
-        let [batch, tokens, _] = qkv.dims();
+    /// Carries out one operation on windows of [B, T] tokens.
+    fn operate(&self, op: &Op, windows: [usize; 2], state: &mut BlockState, products: &mut dyn SiteProducts) {
+        match op {
+            Op::Norm { at, from, to, routed } => {
+                let normed = self.norm(*at, state.read(*from));
+                if *from == Register::Residual {
+                    products.normed(routed, &normed);
+                }
+                state.put(*to, normed);
+            }
+            Op::Project { at, from, to, .. } => {
+                let input = state.read(*from);
+                state.put(*to, products.product(*at, input));
+            }
+            Op::Rotate { .. } => state.heads = Some(self.rotate(state.take(Register::Qkv), windows)),
+            Op::Attend { .. } => {
+                let heads = state.heads.take().expect("queries are rotated before they attend");
+                state.put(Register::Attended, self.attend(heads));
+            }
+            Op::Gate { .. } => {
+                let (gate_up, ffn) = (state.take(Register::GateUp), self.shape.ffn_dim as usize);
+                let (gate, up) = (gate_up.clone().narrow(1, 0, ffn), gate_up.narrow(1, ffn, ffn));
+                state.put(Register::Hidden, activation::silu(gate) * up);
+            }
+            Op::Add { .. } => {
+                let sum = state.take(Register::Residual) + state.take(Register::Branch);
+                state.put(Register::Residual, sum);
+            }
+            Op::Embed { .. } | Op::Head { .. } => panic!("{op:?} in a layer"),
+        }
+    }
+
+    /// A norm of the rows of x, [N, D].
+    fn norm(&self, at: NormAt, x: Tensor<2>) -> Tensor<2> {
+        let weight = match at {
+            NormAt::BeforeAttention(layer) => &self.layers[layer as usize].input_norm,
+            NormAt::BeforeFeedForward(layer) => &self.layers[layer as usize].ffn_norm,
+            NormAt::Final => &self.final_norm,
+            NormAt::AfterAttention(_) | NormAt::AfterFeedForward(_) => panic!("LLaMA has no norm {at:?}"),
+        };
+        let weight = beside(weight.clone(), &x).unsqueeze::<2>();
+        unit_rms(x, self.shape.norm_eps) * weight
+    }
+
+    /// Queries, keys and values of windows of [B, T] tokens, [N, (H + 2K) A], the first two rotated.
+    fn rotate(&self, qkv: Tensor<2>, [batch, tokens]: [usize; 2]) -> Heads {
         let shape = &self.shape;
         let (heads, kv, dim) = (shape.heads as usize, shape.kv_heads as usize, shape.head_dim as usize);
+        let qkv = qkv.reshape([batch as i64, tokens as i64, -1]);
         let part = |first: usize, count: usize| {
             let part = qkv.clone().narrow(2, first * dim, count * dim);
             part.reshape([batch, tokens, count, dim]).swap_dims(1, 2)
         };
-        let q = self.rotation.turn(part(0, heads)).reshape([batch, kv, heads / kv * tokens, dim]);
-        let k = self.rotation.turn(part(heads, kv));
-        let v = part(heads + kv, kv);
+        let rotation = &self.rotation;
+        Heads { q: rotation.rotate(part(0, heads)), k: rotation.rotate(part(heads, kv)), v: part(heads + kv, kv) }
+    }
+
+    /// Causal grouped-query attention, [N, H A].
+    fn attend(&self, Heads { q, k, v }: Heads) -> Tensor<2> {
+        let ([batch, heads, tokens, dim], [_, kv, _, _]) = (q.dims(), k.dims());
+        let q = q.reshape([batch, kv, heads / kv * tokens, dim]);
         let scores = self.matmul(q.mul_scalar(1.0 / (dim as f32).sqrt()), k.transpose());
         let scores = scores.reshape([batch * heads, tokens, tokens]);
         let ahead = beside(self.rotation.ahead.clone(), &scores).narrow(0, 0, tokens).narrow(1, 0, tokens);
@@ -165,7 +240,27 @@ impl Network {
         let weights = softmax(scores.reshape([batch * heads * tokens, tokens]));
         let weights = weights.reshape([batch, kv, heads / kv * tokens, tokens]);
         let attended = self.matmul(weights, v).reshape([batch, heads, tokens, dim]);
-        attended.swap_dims(1, 2).reshape([batch, tokens, heads * dim])
+        attended.swap_dims(1, 2).reshape([batch * tokens, heads * dim])
+    }
+}
+
+impl BlockState {
+    fn put(&mut self, register: Register, value: Tensor<2>) {
+        self.registers[register as usize] = Some(value);
+    }
+
+    /// Empties a register, so that its memory is free once its reader is done.
+    fn take(&mut self, register: Register) -> Tensor<2> {
+        self.registers[register as usize].take().expect("an operation before this one writes what it reads")
+    }
+
+    /// Empties a register, but for the residual stream, which is read more than once.
+    fn read(&mut self, register: Register) -> Tensor<2> {
+        let value = self.take(register);
+        if register == Register::Residual {
+            self.put(register, value.clone());
+        }
+        value
     }
 }
 
@@ -186,21 +281,15 @@ impl Rotation {
         Rotation { cos: table(f32::cos), sin: table(f32::sin), ahead }
     }
 
-    /// Turns the halves of each head, [B, heads, T, A].
-    fn turn(&self, x: Tensor<4>) -> Tensor<4> {
+    /// Rotates the halves of each head, [B, heads, T, A].
+    fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
         let [_, _, tokens, dim] = x.dims();
         let table = |table: &Tensor<2>| beside(table.clone(), &x).narrow(0, 0, tokens).unsqueeze::<4>();
         let (cos, sin) = (table(&self.cos), table(&self.sin));
         let half = dim / 2;
-        let turned = Tensor::cat(vec![x.clone().narrow(3, half, half).neg(), x.clone().narrow(3, 0, half)], 3);
-        x * cos + turned * sin
+        let swapped = Tensor::cat(vec![x.clone().narrow(3, half, half).neg(), x.clone().narrow(3, 0, half)], 3);
+        x * cos + swapped * sin
     }
-}
-
-/// RMSNorm of the rows of x, [N, D].
-fn norm(x: Tensor<2>, weight: &Tensor<1>, eps: f32) -> Tensor<2> {
-    let weight = beside(weight.clone(), &x).unsqueeze::<2>();
-    unit_rms(x, eps) * weight
 }
 
 /// The rows of x, [N, in], divided by the root of their mean square.

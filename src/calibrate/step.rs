@@ -5,10 +5,11 @@
 
 use burn::tensor::{Int, Tensor};
 
-use super::network::{Network, beside};
+use super::network::{Network, SiteProducts, beside};
 use super::reduce::{log_softmax, sum_all};
 use super::student::{RoutedBlock, SiteParams, Stream};
 use crate::error::Result;
+use crate::shape::SiteAt;
 
 /// What the loss is multiplied with on its way back: products in f16 lose gradients below its smallest number, and the
 /// gradients of one token of thousands are small.
@@ -64,12 +65,22 @@ fn go_on(network: &Network) -> Result<()> {
     network.cancel.check("calibrate")
 }
 
+/// The products of the unquantized model.
+struct FullProducts<'a>(&'a Network);
+
+impl SiteProducts for FullProducts<'_> {
+    fn product(&mut self, at: SiteAt, input: Tensor<2>) -> Tensor<2> {
+        let weight = &self.0.layers[at.layer as usize].sites[at.site as usize];
+        self.0.product(input, weight.clone())
+    }
+}
+
 /// The residual stream after the last layer of the unquantized model, of each part of the batch.
 fn teacher(network: &Network, batch: &Batch) -> Result<Vec<Tensor<3>>> {
     let layers = |x| {
-        network.layers.iter().try_fold(x, |x, layer| {
+        (0..network.layers.len()).try_fold(x, |x, at| {
             go_on(network)?;
-            Ok(network.block(layer, x, &mut |site, x| network.product(x, layer.sites[site as usize].clone())))
+            Ok(network.block(at, x, &mut FullProducts(network)))
         })
     };
     batch.parts().into_iter().map(|ids| layers(network.embed(ids))).collect()
@@ -88,10 +99,10 @@ pub fn forward(network: &Network, params: &Params, batch: &Batch, threshold: f32
     let embedded = batch.parts().into_iter().map(|ids| Stream { x: network.embed(ids), seen: None });
     let mut inputs = vec![embedded.collect::<Vec<_>>()];
     let mut bits: Vec<Tensor<1>> = Vec::new();
-    for (at, (layer, params)) in (0..).zip(network.layers.iter().zip(params)) {
+    for (at, (layer, params)) in network.layers.iter().zip(params).enumerate() {
         go_on(network)?;
         let slices = std::array::from_fn(|site| params[site].slices(&layer.sites[site]));
-        let block = RoutedBlock { network, layer, at, params, slices: &slices, threshold };
+        let block = RoutedBlock { network, at, params, slices: &slices, threshold };
         let (outputs, read): (Vec<_>, Vec<_>) =
             inputs.last().expect("the embedding").iter().map(|stream| block.forward(stream.clone())).unzip();
         bits.extend(read);
@@ -202,7 +213,7 @@ fn backward(
     for (Stream { x, seen }, upstream) in inputs.into_iter().zip(upstream) {
         let x = x.autodiff().require_grad();
         let seen = seen.map(|seen| seen.autodiff().require_grad());
-        let block = RoutedBlock { network, layer, at: at as u32, params: leaves, slices: &ends, threshold };
+        let block = RoutedBlock { network, at, params: leaves, slices: &ends, threshold };
         let (y, bits) = block.forward(Stream { x: x.clone(), seen: seen.clone() });
         let mut loss = sum_all(y.x.clone() * beside(upstream.x, &y.x)) + bits.mul_scalar(per_bit);
         if let (Some(seen), Some(upstream)) = (y.seen, upstream.seen) {

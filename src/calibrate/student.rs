@@ -1,13 +1,16 @@
 //! What is trained: the ranges of every group and the routers, and a block that reads the weights through them.
 
+use std::ops::Range;
+
 use burn::tensor::{Tensor, TensorData, activation};
 use rand::RngExt;
 
-use super::network::{Layer, Network, beside, unit_rms};
+use super::network::{Network, SiteProducts, beside, unit_rms};
 use super::reduce::{spread, sum_all};
+use crate::arch::RoutedSites;
 use crate::precision::{SLICE_BITS, SLICES};
-use crate::routing::{EPS, HIDDEN, SCORES, site_at, sites_by_attention};
-use crate::shape::Site;
+use crate::routing::{EPS, HIDDEN, SCORES};
+use crate::shape::{Site, SiteAt};
 
 /// Sharpness of the gates' gradient: that of sigmoid(score / this).
 const GATE_WIDTH: f32 = 0.5;
@@ -120,10 +123,8 @@ impl SiteParams {
 pub struct RoutedBlock<'a> {
     /// The model.
     pub network: &'a Network,
-    /// Its layer.
-    pub layer: &'a Layer,
     /// The layer's place.
-    pub at: u32,
+    pub at: usize,
     /// Routers.
     pub params: &'a [SiteParams; 4],
     /// Weights as [`SiteParams::slices`] gives them.
@@ -137,42 +138,67 @@ pub struct RoutedBlock<'a> {
 pub struct Stream {
     /// The residual stream, [B, T, D].
     pub x: Tensor<3>,
-    /// The input of the layer's feed-forward, [N, D], which the next layer's first two routers look at; none before the
-    /// first layer.
+    /// The last norm of the residual stream in the layer, [N, D], which the routers of the next layer's first sites
+    /// look at; none before the first layer.
     pub seen: Option<Tensor<2>>,
+}
+
+/// The products of a routed block, and what was seen and read for them.
+struct RoutedProducts<'a> {
+    block: &'a RoutedBlock<'a>,
+    /// [`Stream::seen`] of the layer before.
+    seen: Option<Tensor<2>>,
+    /// The norms of this layer, first to last.
+    norms: Vec<RouterInput>,
+    /// Bits read so far, `[1]`.
+    bits: Option<Tensor<1>>,
+}
+
+/// What routers look at.
+struct RouterInput {
+    /// The sites that these routers are of.
+    sites: Range<u32>,
+    /// [N, D]
+    x: Tensor<2>,
 }
 
 impl RoutedBlock<'_> {
     /// What goes on to the next layer, and the bits read, summed over the tokens and weighted by the share that each
     /// site has of the layer's parameters, `[1]`.
     pub fn forward(&self, stream: Stream) -> (Stream, Tensor<1>) {
+        let mut products = RoutedProducts { block: self, seen: stream.seen, norms: Vec::new(), bits: None };
+        let x = self.network.block(self.at, stream.x, &mut products);
+        let seen = products.norms.pop().map(|norm| norm.x);
+        (Stream { x, seen }, products.bits.expect("a block has sites"))
+    }
+
+    /// The share that a site has of the layer's parameters.
+    fn share(&self, site: Site) -> f32 {
         let shape = &self.network.shape;
         let all: f64 = Site::ALL.iter().map(|site| site.weights(shape) as f64).sum();
-        let mut bits: Option<Tensor<1>> = None;
-        // The norm before attention, and that before the feed-forward.
-        let (mut first, mut second) = (None, None);
-        let x = self.network.block(self.layer, stream.x, &mut |site, x| {
-            let [tokens, input] = x.dims();
-            match site {
-                Site::Qkv => first = Some(x.clone()),
-                Site::GateUp => second = Some(x.clone()),
-                Site::O | Site::Down => (),
-            }
-            let by_first = sites_by_attention(self.at).contains(&site_at(self.at, site));
-            let looked_at = if by_first { &first } else { &stream.seen };
-            let looked_at = looked_at.clone().expect("a norm comes before every site");
-            let gates = gates(self.params[site as usize].scores(looked_at) - self.threshold);
-            let read = (sum_all(gates.clone()) + tokens as f32).mul_scalar(SLICE_BITS);
-            let read = read.mul_scalar((site.weights(shape) as f64 / all) as f32);
-            bits = Some(match bits.take() {
-                Some(bits) => bits + read,
-                None => read,
-            });
-            let gated = (0..SCORES as usize).map(|at| x.clone() * spread(gates.clone().narrow(1, at, 1), input));
-            let wide = Tensor::cat([x.clone()].into_iter().chain(gated).collect(), 1);
-            self.network.product(wide, self.slices[site as usize].clone())
+        (site.weights(shape) as f64 / all) as f32
+    }
+}
+
+impl SiteProducts for RoutedProducts<'_> {
+    fn product(&mut self, at: SiteAt, input: Tensor<2>) -> Tensor<2> {
+        let (block, site) = (self.block, at.site as usize);
+        let [tokens, width] = input.dims();
+        let of_layer = self.norms.iter().find(|norm| norm.sites.contains(&at.index())).map(|norm| &norm.x);
+        let looked_at = of_layer.or(self.seen.as_ref()).cloned().expect("a norm comes before every site");
+        let gates = gates(block.params[site].scores(looked_at) - block.threshold);
+        let read = (sum_all(gates.clone()) + tokens as f32).mul_scalar(SLICE_BITS).mul_scalar(block.share(at.site));
+        self.bits = Some(match self.bits.take() {
+            Some(bits) => bits + read,
+            None => read,
         });
-        (Stream { x, seen: second }, bits.expect("a block has sites"))
+        let gated = (0..SCORES as usize).map(|at| input.clone() * spread(gates.clone().narrow(1, at, 1), width));
+        let wide = Tensor::cat([input.clone()].into_iter().chain(gated).collect(), 1);
+        block.network.product(wide, block.slices[site].clone())
+    }
+
+    fn normed(&mut self, routed: &RoutedSites, normed: &Tensor<2>) {
+        self.norms.push(RouterInput { sites: routed.all(), x: normed.clone() });
     }
 }
 

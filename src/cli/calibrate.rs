@@ -47,7 +47,7 @@ mod training {
         file_place(&options.out)?;
         stop::watch();
         let mut source = quantize::open(&args.source)?;
-        output::warn(source.warnings());
+        crate::cli::output::warn(source.warnings());
         let (device, name) = device(args)?;
         note(format_args!("{}: calibration on {name}", source.model_source().name));
         let mut bars = Bars { steps: options.steps, shown: None };

@@ -1,0 +1,180 @@
+//! Which kernels the two lowerings make of LLaMA's operations, in which order.
+
+use std::sync::{Arc, Mutex};
+
+use edge_run::bench::Synthetic;
+use edge_run::cancel::CancelToken;
+use edge_run::engine::{Activations, DeviceInfo, DeviceKind, Engine, KernelTime, Traits};
+use edge_run::error::Result;
+use edge_run::format::MappedTensor;
+use edge_run::model::Model;
+use edge_run::precision::{Depth, PrecisionPlan};
+use edge_run::recording::{Buffer, Command, Prepared, Recording, Span, Ticket};
+
+const GPU: Traits = Traits {
+    software: false,
+    cooperative_matrix: false,
+    packed_dot: true,
+    activations: Activations::Int8,
+    subgroup: 32,
+    processors: 132,
+    workgroup_invocations: 1024,
+    workgroup_bytes: 48 << 10,
+    binding_bytes: 1 << 27,
+    buffer_bytes: 1 << 31,
+    loop_rounds: u32::MAX,
+};
+
+/// An engine that writes down the kernels of what it should prepare, and answers zeros.
+struct NameList {
+    info: DeviceInfo,
+    cancel: CancelToken,
+    traits: Traits,
+    kernels: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Engine for NameList {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn traits(&self) -> Traits {
+        self.traits
+    }
+
+    fn cancel_token(&self) -> &CancelToken {
+        &self.cancel
+    }
+
+    fn set_cancel(&mut self, cancel: CancelToken) {
+        self.cancel = cancel;
+    }
+
+    fn create(&mut self, _label: &str, bytes: u64) -> Result<Buffer> {
+        Ok(Buffer::new(bytes))
+    }
+
+    fn load(&mut self, _label: &str, _tensor: &MappedTensor) -> Result<Buffer> {
+        panic!("a synthetic model maps no file")
+    }
+
+    fn destroy(&mut self, _buffer: Buffer) {}
+
+    fn retiring_bytes(&mut self) -> Result<u64> {
+        Ok(0)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn write(&mut self, _to: Span, _bytes: &[u8]) {}
+
+    fn upload(&mut self, _to: Span, _bytes: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn prepare(&mut self, recording: Recording) -> Result<Prepared> {
+        let (mut kernels, mut read_backs) = (Vec::new(), Vec::new());
+        for command in recording.commands() {
+            match command {
+                Command::Dispatch(dispatch) => kernels.push(dispatch.kernel.name),
+                Command::Clear(_) => kernels.push("clear"),
+                Command::ReadBack(span) => read_backs.push(vec![0u8; span.bytes as usize]),
+            }
+        }
+        *self.kernels.lock().unwrap() = kernels;
+        Ok(Prepared(Box::new(read_backs)))
+    }
+
+    fn overlaps(&self) -> bool {
+        false
+    }
+
+    fn submit(&mut self, prepared: &mut Prepared) -> Result<Ticket> {
+        Ok(Ticket(Box::new(prepared.0.downcast_ref::<Vec<Vec<u8>>>().unwrap().clone())))
+    }
+
+    fn finish(&mut self, ticket: Ticket) -> Result<Vec<Vec<u8>>> {
+        Ok(*ticket.0.downcast().unwrap())
+    }
+
+    fn profile(&mut self, _prepared: &mut Prepared) -> Result<Vec<KernelTime>> {
+        Ok(Vec::new())
+    }
+
+    fn allocated_bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// The kernels of a step of so many tokens, which reads back logits, in a model of two layers.
+fn kernels(traits: Traits, plan: &PrecisionPlan, tokens: usize) -> Vec<&'static str> {
+    let kernels = Arc::default();
+    let info = DeviceInfo {
+        index: None,
+        name: "none".into(),
+        kind: DeviceKind::DiscreteGpu,
+        backend: "none".into(),
+        driver: String::new(),
+        features: Vec::new(),
+    };
+    let engine = NameList { info, cancel: CancelToken::new(), traits, kernels: Arc::clone(&kernels) };
+    let source = Synthetic::parse("128x256x2x4x2x300", 1).unwrap();
+    let mut model = Model::load(&source, Box::new(engine), 64, &mut |_, _| ()).unwrap();
+    model.set_plan(plan).unwrap();
+    model.next_logits(&vec![1; tokens], 0).unwrap();
+    kernels.lock().unwrap().clone()
+}
+
+/// The kernels of a step that are these at the beginning, these for each of two layers, and these at the end.
+fn of_two_layers(first: &[&'static str], layer: &[&'static str], last: &[&'static str]) -> Vec<&'static str> {
+    [first, layer, layer, last].concat()
+}
+
+fn uniform() -> PrecisionPlan {
+    PrecisionPlan::uniform(Depth::FULL, "a test")
+}
+
+fn routed() -> PrecisionPlan {
+    PrecisionPlan::routed(5.0, "a test")
+}
+
+const ONE: [&str; 5] = ["project_qkv", "attention_split", "project_residual", "project_gate", "project_residual"];
+
+#[test]
+fn a_layer_of_one_token_is_five_kernels() {
+    assert_eq!(kernels(GPU, &uniform(), 1), of_two_layers(&["embed_sliced"], &ONE, &["project_logits"]));
+    // The depths of the first sites alone are chosen by a kernel of its own.
+    let first = ["embed_sliced", "route"];
+    assert_eq!(kernels(GPU, &routed(), 1), of_two_layers(&first, &ONE, &["project_logits"]));
+}
+
+#[test]
+fn a_layer_of_many_tokens_is_a_kernel_an_operation() {
+    let many =
+        |norm, product| [norm, product, "rope_cache", "attention_split", product, norm, product, "silu_mul", product];
+    let vector = "matvec_sliced";
+    // The head has one token, the last.
+    let expected = of_two_layers(&["embed_sliced"], &many("rms_norm", vector), &["project_logits"]);
+    assert_eq!(kernels(GPU, &uniform(), 3), expected);
+    // The last norm of the last layer is looked at by no router.
+    let mut expected = of_two_layers(&["embed_sliced"], &many("route", vector), &["project_logits"]);
+    expected[15] = "rms_norm";
+    assert_eq!(kernels(GPU, &routed(), 3), expected);
+
+    // So is a single token without int8 activations.
+    let plain = Traits { activations: Activations::F32, ..GPU };
+    let expected = of_two_layers(&["embed_sliced"], &many("rms_norm", vector), &["rms_norm", vector]);
+    assert_eq!(kernels(plain, &uniform(), 1), expected);
+}
+
+#[test]
+fn many_routed_tokens_are_gathered_before_each_product() {
+    let (product, gather) = ("matmul_tiled", "gather_tokens");
+    let gathered = kernels(GPU, &routed(), 20);
+    assert_eq!(gathered.iter().filter(|kernel| **kernel == gather).count(), 8);
+    let followed = gathered.windows(2).filter(|pair| pair[0] == gather).all(|pair| pair[1] == product);
+    assert!(followed, "{gathered:?}");
+    assert!(!kernels(GPU, &uniform(), 20).contains(&gather));
+}
