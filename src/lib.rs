@@ -45,7 +45,7 @@ pub mod internals {
     #[cfg(feature = "quantize")]
     pub use crate::quantize;
     pub use crate::{
-        bench, cancel, cpu, encoding, engine, error, eval, filetype, format, gpu, json, kernels, model, power,
+        arch, bench, cancel, cpu, encoding, engine, error, eval, filetype, format, gpu, json, kernels, model, power,
         precision, recording, residency, routing, sampling, session, shape, text,
     };
 }

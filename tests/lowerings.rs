@@ -121,9 +121,8 @@ fn kernels(traits: Traits, plan: &PrecisionPlan, tokens: usize) -> Vec<&'static 
     };
     let engine = NameList { info, cancel: CancelToken::new(), traits, kernels: Arc::clone(&kernels) };
     let source = Synthetic::parse("128x256x2x4x2x300", 1).unwrap();
-    let mut model = Model::load(&source, Box::new(engine), 64, &mut |_, _| ()).unwrap();
-    model.set_plan(plan).unwrap();
-    model.next_logits(&vec![1; tokens], 0).unwrap();
+    let model = Model::load(&source, Box::new(engine), 64, &mut |_, _| ()).unwrap();
+    model.sequence(plan).unwrap().next_logits(&vec![1; tokens]).unwrap();
     kernels.lock().unwrap().clone()
 }
 
