@@ -5,14 +5,14 @@
 
 use bytemuck::Zeroable;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use edge_run::engine::{Engine, Traits};
-use edge_run::gpu::{self, GpuOptions};
-use edge_run::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, combine};
-use edge_run::kernels::cache::layout::{Layout, QuantizedKv, token_bytes};
-use edge_run::kernels::step_rows::StepRow;
-use edge_run::precision::CacheType;
-use edge_run::recording::{Buffer, Prepared, Recording};
-use edge_run::shape::{LlamaShape, Rope, RopeScaling};
+use edge_run::internals::engine::{Engine, Traits};
+use edge_run::internals::gpu::{self, GpuOptions};
+use edge_run::internals::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, combine};
+use edge_run::internals::kernels::cache::layout::{Layout, QuantizedKv, token_bytes};
+use edge_run::internals::kernels::step_rows::StepRow;
+use edge_run::internals::precision::CacheType;
+use edge_run::internals::recording::{Buffer, Prepared, Recording};
+use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
 
 const CONTEXT: u32 = 4096;
 const LENGTHS: [u32; 4] = [1, 128, 1024, 4096];

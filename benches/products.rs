@@ -13,14 +13,16 @@
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use edge_run::cpu;
-use edge_run::engine::{Engine, Traits};
-use edge_run::gpu::{self, GpuOptions};
-use edge_run::kernels::product::{self, Output, Product, ProductDepths, Tiles, gather_tokens, in_tiles, tile_tokens};
-use edge_run::kernels::project::{Input, Projection, Spread, logits};
-use edge_run::kernels::sliced::SlicedWeight;
-use edge_run::precision::Depth;
-use edge_run::recording::{Buffer, Prepared, Recording};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Engine, Traits};
+use edge_run::internals::gpu::{self, GpuOptions};
+use edge_run::internals::kernels::product::{
+    self, Output, Product, ProductDepths, Tiles, gather_tokens, in_tiles, tile_tokens,
+};
+use edge_run::internals::kernels::project::{Input, Projection, Spread, logits};
+use edge_run::internals::kernels::sliced::SlicedWeight;
+use edge_run::internals::precision::Depth;
+use edge_run::internals::recording::{Buffer, Prepared, Recording};
 
 /// (rows, input): the default model's gate and up, and a 7B model's.
 const SHAPES: [(u32, u32); 2] = [(3072, 576), (22016, 4096)];

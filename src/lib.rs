@@ -1,54 +1,49 @@
 //! Runs LLaMA-family language models on portable GPUs, reading as many bits of each weight as the moment calls for.
 //!
-//! A model is cut once into a 2-bit base and three residual 2-bit slices ([`quantize`]); a [`Session`] reads one to
-//! four of them, and may change how many between any two tokens. See ARCHITECTURE.md for the way the parts fit.
+//! A model is cut once into a 2-bit base and three residual 2-bit slices, by `edge-run quantize`. A [`Session`] reads one
+//! to four of them, and may change how many between any two tokens: by hand with a [`PrecisionPlan`], or by the device's
+//! power state with a [`PowerFollower`].
+//!
+//! ```no_run
+//! use edge_run::{Event, LanguageModel, Message};
+//!
+//! # fn main() -> edge_run::Result<()> {
+//! let model = LanguageModel::open("path/to/model")?;
+//! let mut session = model.session()?;
+//! for event in session.chat(&[Message::user("Why is the sky blue?")], Some(200))? {
+//!     if let Event::Token(token) = event? {
+//!         print!("{}", token.text);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | name | what it is |
+//! |---|---|
+//! | [`LanguageModel`], [`OpenOptions`], [`Device`] | a model on a device, and how it is opened |
+//! | [`Session`] | a conversation; any number of them share a model, on any threads |
+//! | [`Message`] | what is said in a conversation |
+//! | [`Answer`], [`Event`], [`Token`], [`Summary`] | an answer, event by event |
+//! | [`PrecisionPlan`], [`PowerMode`], [`PowerFollower`] | what is read of the weights |
+//! | [`SamplerSettings`] | how tokens are chosen |
+//! | [`CancelToken`] | a request to stop, from any thread |
+//! | [`Error`] | what went wrong, by the name of the file, tensor or setting |
+//!
+//! Everything else is in [`internals`], and is not promised to stay.
 
-pub mod arch;
-pub mod bench;
-#[cfg(feature = "calibrate")]
-pub mod calibrate;
-pub mod cancel;
-pub mod cpu;
-pub mod encoding;
-pub mod engine;
-pub mod error;
-pub mod eval;
-pub mod filetype;
-pub mod format;
-pub mod gpu;
-pub mod json;
-pub mod kernels;
-pub mod model;
-pub mod power;
-pub mod precision;
-#[cfg(feature = "quantize")]
-pub mod quantize;
-pub mod recording;
-pub mod residency;
-pub mod routing;
-pub mod sampling;
-pub mod session;
-pub mod shape;
-pub mod text;
+pub mod internals;
+
+use internals::*;
 
 pub use cancel::CancelToken;
+pub use devices::Device;
 pub use error::{Error, Result};
-pub use model::Model;
-pub use precision::{CacheType, Depth, Precision, PrecisionPlan};
-pub use session::Session;
-
-/// What edge-run's own command line, tests, benches and fuzz targets use. Nothing here is promised to applications: any
-/// version may change it or take it away.
-pub mod internals {
-    #[cfg(feature = "calibrate")]
-    pub use crate::calibrate;
-    #[cfg(feature = "quantize")]
-    pub use crate::quantize;
-    pub use crate::{
-        arch, bench, cancel, cpu, encoding, engine, error, eval, filetype, format, gpu, json, kernels, model, power,
-        precision, recording, residency, routing, sampling, session, shape, text,
-    };
-}
+pub use language_model::{LanguageModel, OpenOptions};
+pub use power::{PowerFollower, PowerMode};
+pub use precision::{CacheType, Depth, PrecisionPlan};
+pub use session::{Answer, Event, Session, StopReason, Summary, Token};
+pub use text::{Message, Role, SamplerSettings};
 
 /// The examples of the documentation, compiled with its tests.
 #[cfg(doctest)]

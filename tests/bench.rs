@@ -4,19 +4,24 @@
 mod gpu;
 
 use assert_cmd::Command;
-use edge_run::bench::{Stats, Synthetic, Test, TestKind, copy_bandwidth, filled, find_thresholds, measure, profile};
-use edge_run::engine::Engine;
-use edge_run::gpu::GpuOptions;
-use edge_run::kernels::copy;
-use edge_run::recording::Recording;
-use edge_run::{Depth, Model, Precision, PrecisionPlan, cpu};
+use edge_run::internals::bench::{
+    Stats, Synthetic, Test, TestKind, copy_bandwidth, filled, find_thresholds, measure, profile,
+};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::Engine;
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::kernels::copy;
+use edge_run::internals::model::Model;
+use edge_run::internals::precision::Precision;
+use edge_run::internals::recording::Recording;
+use edge_run::{Depth, PrecisionPlan};
 use serde_json::Value;
 
 const SHAPE: &str = "128x256x2x4x2x300";
 const CONTEXT: u32 = 300;
 
 fn engines() -> Vec<Box<dyn Engine>> {
-    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, GpuOptions::default()).unwrap());
+    let gpu = gpu::gpu().map(|_| edge_run::internals::gpu::open(0, GpuOptions::default()).unwrap());
     [cpu::open()].into_iter().chain(gpu).collect()
 }
 

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use common::tiny_hf_folder;
 use edge_run::CancelToken;
-use edge_run::calibrate::{Options, Progress, Report, StepLog, calibrate, cpu};
-use edge_run::format::{ModelFolder, Pack};
-use edge_run::{Error, quantize};
+use edge_run::Error;
+use edge_run::internals::calibrate::{Options, Progress, Report, StepLog, calibrate, cpu};
+use edge_run::internals::format::{ModelFolder, Pack};
+use edge_run::internals::quantize;
 
 /// A place to calibrate in: a tiny model's checkpoint and a text.
 struct Lab {

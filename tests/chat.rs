@@ -6,8 +6,8 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use edge_run::format::ModelFolder;
-use edge_run::text::{Message, Role, TextModel};
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::text::{Message, Role, TextModel};
 use safetensors::Dtype;
 use serde_json::json;
 use tempfile::TempDir;

@@ -3,8 +3,8 @@
 #[path = "common/gpu.rs"]
 mod gpu;
 
-use edge_run::gpu::GpuOptions;
-use edge_run::recording::{Access, Arguments, Dispatch, Kernel, Recording};
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::recording::{Access, Arguments, Dispatch, Kernel, Recording};
 
 /// Reads every sort of workgroup memory that kernels have; the second half after it was written.
 static CARELESS: Kernel = Kernel {
@@ -47,7 +47,7 @@ static CARELESS: Kernel = Kernel {
 
 fn run(checks: bool, written: u32) -> Option<Vec<u32>> {
     drop(gpu::gpu()?);
-    let mut engine = edge_run::gpu::open(0, GpuOptions { checks, ..GpuOptions::default() }).unwrap();
+    let mut engine = edge_run::internals::gpu::open(0, GpuOptions { checks, ..GpuOptions::default() }).unwrap();
     let mut recording = Recording::new();
     let y = recording.transient(192 * 4);
     recording.dispatch(Dispatch {

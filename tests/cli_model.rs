@@ -27,7 +27,7 @@ impl Tiny {
     /// A model whose answer is longer than any pipe, and has no end of turn: it cannot end before someone reads it.
     #[cfg(unix)]
     fn endless() -> Tiny {
-        let shape = edge_run::shape::LlamaShape { max_context: 8192, ..common::tiny_shape(true) };
+        let shape = edge_run::internals::shape::LlamaShape { max_context: 8192, ..common::tiny_shape(true) };
         Tiny::of(&common::TinyModel::new(shape, 7), Some(r#"{"bos_token_id": 1, "eos_token_id": []}"#))
     }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use edge_run::shape::LlamaShape;
+use edge_run::internals::shape::LlamaShape;
 use safetensors::Dtype;
 
 const CONTEXT: u32 = 1 << 16;

@@ -5,23 +5,25 @@ mod common;
 mod gpu;
 
 use bytemuck::Zeroable;
-use edge_run::bench::Synthetic;
-use edge_run::engine::Engine;
-use edge_run::format::layout::TensorSpec;
-use edge_run::gpu::GpuOptions;
-use edge_run::kernels::attention::{self, Attention, AttentionBuffers, ContextClass};
-use edge_run::kernels::step_rows::StepRow;
-use edge_run::model::WeightSource;
-use edge_run::recording::{Buffer, Recording};
-use edge_run::routing::Thresholds;
-use edge_run::shape::{LlamaShape, Rope, RopeScaling};
-use edge_run::{Error, Model, Result, cpu};
+use edge_run::internals::bench::Synthetic;
+use edge_run::internals::cpu;
+use edge_run::internals::engine::Engine;
+use edge_run::internals::format::layout::TensorSpec;
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::kernels::attention::{self, Attention, AttentionBuffers, ContextClass};
+use edge_run::internals::kernels::step_rows::StepRow;
+use edge_run::internals::model::Model;
+use edge_run::internals::model::WeightSource;
+use edge_run::internals::recording::{Buffer, Recording};
+use edge_run::internals::routing::Thresholds;
+use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
+use edge_run::{Error, Result};
 use half::f16;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 fn own_gpu() -> Option<Box<dyn Engine>> {
-    gpu::gpu().map(|_| edge_run::gpu::open(0, GpuOptions::default()).unwrap())
+    gpu::gpu().map(|_| edge_run::internals::gpu::open(0, GpuOptions::default()).unwrap())
 }
 
 fn one_head(context: u32) -> LlamaShape {

@@ -3,8 +3,10 @@
 #[path = "common/default_model.rs"]
 mod default_model;
 
-use edge_run::model::Sequence;
-use edge_run::{Model, PrecisionPlan, cpu};
+use edge_run::PrecisionPlan;
+use edge_run::internals::cpu;
+use edge_run::internals::model::Model;
+use edge_run::internals::model::Sequence;
 
 /// Tokens that are scored; the plan changes after half of them.
 const TOKENS: usize = 192;
@@ -39,7 +41,7 @@ fn a_change_of_precision_goes_on_with_the_context() {
         Ok(folder) => folder,
         Err(reason) => return default_model::skipped(&reason),
     };
-    let text = edge_run::text::TextModel::open(&folder).unwrap();
+    let text = edge_run::internals::text::TextModel::open(&folder).unwrap();
     let ids = text.encode(include_str!("../CONTRIBUTING.md"), false).unwrap();
     let model = Model::load_base(&folder, cpu::open(), TOKENS as u32, None, &mut |_, _| ()).unwrap();
     let mut sequence = model.sequence(&plan(&model, 4.0)).unwrap();

@@ -3,10 +3,10 @@
 #[path = "common/gpu.rs"]
 mod gpu;
 
-use edge_run::cpu;
-use edge_run::engine::Engine;
-use edge_run::kernels::{copy, silu_mul};
-use edge_run::recording::{Buffer, Prepared, Recording};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::Engine;
+use edge_run::internals::kernels::{copy, silu_mul};
+use edge_run::internals::recording::{Buffer, Prepared, Recording};
 
 const WIDTH: u32 = 64;
 

@@ -7,11 +7,13 @@ mod logits;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use edge_run::eval::{Detail, Figures, Task, TaskFile, TaskReport, perplexity, zero_shot};
-use edge_run::format::ModelFolder;
-use edge_run::model::Sequence;
-use edge_run::text::TextModel;
-use edge_run::{Error, Model, PrecisionPlan, cpu};
+use edge_run::internals::cpu;
+use edge_run::internals::eval::{Detail, Figures, Task, TaskFile, TaskReport, perplexity, zero_shot};
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::model::Model;
+use edge_run::internals::model::Sequence;
+use edge_run::internals::text::TextModel;
+use edge_run::{Error, PrecisionPlan};
 use logits::logits_at;
 use serde_json::{Value, json};
 

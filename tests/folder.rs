@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use common::{quantize_tiny, tiny_hf_folder};
 use edge_run::Error;
-use edge_run::arch::HeadNorm;
-use edge_run::format::{MANIFEST_FILE, Manifest, ModelFolder, Pack};
+use edge_run::internals::arch::HeadNorm;
+use edge_run::internals::format::{MANIFEST_FILE, Manifest, ModelFolder, Pack};
 use half::f16;
 use pack::{TestPack, quantize_with};
 use rand::rngs::StdRng;
@@ -330,7 +330,7 @@ fn a_pack_is_read_as_it_was_written() {
         written.write(&path).unwrap();
         let pack = Pack::open(&path).unwrap();
         assert_eq!((pack.info(), pack.path()), (&written.info, path.as_path()));
-        let specs = edge_run::format::layout::pack_tensors(&written.info.shape, written.info.group_size);
+        let specs = edge_run::internals::format::layout::pack_tensors(&written.info.shape, written.info.group_size);
         assert_eq!(specs.len(), written.tensors.len());
         specs.iter().for_each(|spec| assert_eq!(pack.tensor(spec), written.tensors[&spec.name]));
     }

@@ -11,15 +11,17 @@ mod logits;
 mod uncalibrated;
 
 use default_model::{default_model, record, skipped};
-use edge_run::engine::{Activations, Engine};
-use edge_run::format::ModelFolder;
-use edge_run::gpu::GpuOptions;
-use edge_run::model::{NextLogits, Sequence};
-use edge_run::power::PowerMode;
-use edge_run::session::Next;
-use edge_run::shape::Site;
-use edge_run::text::{Message, Role, SamplerSettings, TextModel};
-use edge_run::{Model, PrecisionPlan, Session, cpu};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Activations, Engine};
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::model::Model;
+use edge_run::internals::model::{NextLogits, Sequence};
+use edge_run::internals::power::PowerMode;
+use edge_run::internals::session::Next;
+use edge_run::internals::shape::Site;
+use edge_run::internals::text::{Message, Role, SamplerSettings, TextModel};
+use edge_run::{PrecisionPlan, Session};
 use logits::logits_at;
 use serde_json::Value;
 use uncalibrated::uncalibrated_model;
@@ -40,7 +42,7 @@ const CONTEXT: u32 = 512;
 /// The CPU engine, and a GPU where there is one.
 fn engines() -> Vec<Box<dyn Engine>> {
     // The lock is let go at once: these tests open an engine of their own.
-    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, F32).expect("the first adapter opens"));
+    let gpu = gpu::gpu().map(|_| edge_run::internals::gpu::open(0, F32).expect("the first adapter opens"));
     [cpu::open()].into_iter().chain(gpu).collect()
 }
 

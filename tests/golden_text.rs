@@ -4,7 +4,7 @@
 mod default_model;
 
 use default_model::{default_model, record, skipped};
-use edge_run::text::{Detokenizer, Message, Role, TextModel};
+use edge_run::internals::text::{Detokenizer, Message, Role, TextModel};
 use serde_json::Value;
 
 /// Runs `test` with the record and the default model's text side, or says why this machine has no default model.

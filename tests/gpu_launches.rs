@@ -8,11 +8,13 @@ mod logits;
 #[path = "common/routed.rs"]
 mod routed;
 
-use edge_run::engine::{Activations, Engine};
-use edge_run::format::ModelFolder;
-use edge_run::gpu::GpuOptions;
-use edge_run::model::Sequence;
-use edge_run::{Model, PrecisionPlan, cpu};
+use edge_run::PrecisionPlan;
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Activations, Engine};
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::model::Model;
+use edge_run::internals::model::Sequence;
 use logits::logits_at;
 
 /// Long enough for attention in splits.
@@ -28,7 +30,7 @@ fn ids(count: u32) -> Vec<u32> {
 fn sequences(plan: &PrecisionPlan) -> Option<[Sequence; 2]> {
     drop(gpu::gpu()?);
     let dir = tempfile::tempdir().unwrap();
-    let shape = edge_run::shape::LlamaShape { max_context: CONTEXT, ..common::tiny_shape(true) };
+    let shape = edge_run::internals::shape::LlamaShape { max_context: CONTEXT, ..common::tiny_shape(true) };
     common::TinyModel::new(shape, 11).write_hf(&dir.path().join("source"), safetensors::Dtype::F32, 1);
     let model = dir.path().join("model");
     common::quantize_tiny(&dir.path().join("source"), &model).unwrap();
@@ -36,7 +38,7 @@ fn sequences(plan: &PrecisionPlan) -> Option<[Sequence; 2]> {
     let folder = ModelFolder::open(&model).unwrap();
     let options =
         GpuOptions { checks: true, cooperative_matrix: false, as_hardware: true, activations: Activations::F32 };
-    let gpu = edge_run::gpu::open(0, options).unwrap();
+    let gpu = edge_run::internals::gpu::open(0, options).unwrap();
     assert!(!gpu.traits().software);
     let open = |engine: Box<dyn Engine>| {
         let model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
@@ -89,7 +91,8 @@ fn routed_prompts_are_those_of_the_cpu_while_depths_agree() {
     let Some(mut sequences) = sequences(&plan) else { return };
     let scores = sequences.each_mut().map(|sequence| sequence.token_nll(&ids(200)).unwrap());
     let layers = sequences[0].model().shape().layers as usize;
-    let places: Vec<_> = (0..layers).flat_map(|layer| edge_run::shape::Site::ALL.map(|site| (layer, site))).collect();
+    let places: Vec<_> =
+        (0..layers).flat_map(|layer| edge_run::internals::shape::Site::ALL.map(|site| (layer, site))).collect();
     let differs = |token: &usize| {
         places.iter().any(|(l, s)| scores[0].depths.at(*l, *s)[*token] != scores[1].depths.at(*l, *s)[*token])
     };

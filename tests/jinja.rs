@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use edge_run::text::{ChatTemplate, Message, Role};
+use edge_run::internals::text::{ChatTemplate, Message, Role};
 
 /// Where minijinja cannot be brought to agree, by reason. Each of these must still differ.
 const DIFFERENT: &[(&str, &[&str])] = &[

@@ -9,20 +9,22 @@ mod processors;
 
 use buffers::rows_at;
 use bytemuck::Zeroable;
-use edge_run::engine::{Engine, Traits};
-use edge_run::format::codes::Range;
-use edge_run::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, combine, matrix, split};
-use edge_run::kernels::cache::rope::{self, RopeBuffers};
-use edge_run::kernels::embed_sliced::{self, EmbedBuffers};
-use edge_run::kernels::product::{self, Output, Product, ProductDepths, Tiles, gather_tokens, tile_tokens};
-use edge_run::kernels::sample::token_nll;
-use edge_run::kernels::sliced::SlicedWeight;
-use edge_run::kernels::step_rows::StepRow;
-use edge_run::kernels::{rms_norm, silu_mul};
-use edge_run::precision::Depth;
-use edge_run::recording::{Buffer, Recording, Span};
-use edge_run::shape::{LlamaShape, Rope, RopeScaling};
-use edge_run::{cpu, format};
+use edge_run::internals::engine::{Engine, Traits};
+use edge_run::internals::format::codes::Range;
+use edge_run::internals::kernels::attention::{
+    self, Attention, AttentionBuffers, ContextClass, combine, matrix, split,
+};
+use edge_run::internals::kernels::cache::rope::{self, RopeBuffers};
+use edge_run::internals::kernels::embed_sliced::{self, EmbedBuffers};
+use edge_run::internals::kernels::product::{self, Output, Product, ProductDepths, Tiles, gather_tokens, tile_tokens};
+use edge_run::internals::kernels::sample::token_nll;
+use edge_run::internals::kernels::sliced::SlicedWeight;
+use edge_run::internals::kernels::step_rows::StepRow;
+use edge_run::internals::kernels::{rms_norm, silu_mul};
+use edge_run::internals::precision::Depth;
+use edge_run::internals::recording::{Buffer, Recording, Span};
+use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
+use edge_run::internals::{cpu, format};
 use half::f16;
 use processors::PROCESSORS;
 use proptest::prelude::*;

@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use edge_run::bench::Synthetic;
-use edge_run::cancel::CancelToken;
-use edge_run::engine::{Activations, DeviceInfo, DeviceKind, Engine, KernelTime, Traits};
-use edge_run::error::Result;
-use edge_run::format::MappedTensor;
-use edge_run::model::Model;
-use edge_run::precision::{Depth, PrecisionPlan};
-use edge_run::recording::{Buffer, Command, Prepared, Recording, Span, Ticket};
+use edge_run::internals::bench::Synthetic;
+use edge_run::internals::cancel::CancelToken;
+use edge_run::internals::engine::{Activations, DeviceInfo, DeviceKind, Engine, KernelTime, Traits};
+use edge_run::internals::error::Result;
+use edge_run::internals::format::MappedTensor;
+use edge_run::internals::model::Model;
+use edge_run::internals::precision::{Depth, PrecisionPlan};
+use edge_run::internals::recording::{Buffer, Command, Prepared, Recording, Span, Ticket};
 
 const GPU: Traits = Traits {
     software: false,

@@ -6,12 +6,14 @@ mod gpu;
 #[path = "common/logits.rs"]
 mod logits;
 
-use edge_run::bench::Synthetic;
-use edge_run::engine::{Activations, Engine};
-use edge_run::format::ModelFolder;
-use edge_run::gpu::GpuOptions;
-use edge_run::residency::Pace;
-use edge_run::{Error, Model, PrecisionPlan, cpu};
+use edge_run::internals::bench::Synthetic;
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Activations, Engine};
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::model::Model;
+use edge_run::internals::residency::Pace;
+use edge_run::{Error, PrecisionPlan};
 use logits::logits_at;
 
 const CONTEXT: u32 = 512;
@@ -20,7 +22,7 @@ const CONTEXT: u32 = 512;
 fn gpus() -> Vec<Box<dyn Engine>> {
     let open = |as_hardware| {
         let options = GpuOptions { as_hardware, activations: Activations::F32, ..GpuOptions::default() };
-        edge_run::gpu::open(0, options).unwrap()
+        edge_run::internals::gpu::open(0, options).unwrap()
     };
     gpu::gpu().map(|_| [false, true].map(open).into()).unwrap_or_default()
 }
@@ -73,7 +75,7 @@ fn prompts_of_many_lengths_take_no_more_than_the_longest() {
 #[test]
 fn a_budget_holds_at_every_token_after_prompts_of_many_lengths() {
     let dir = tempfile::tempdir().unwrap();
-    let shape = edge_run::shape::LlamaShape {
+    let shape = edge_run::internals::shape::LlamaShape {
         layers: 1,
         model_dim: 256,
         ffn_dim: 1024,
@@ -109,13 +111,13 @@ fn a_budget_holds_at_every_token_after_prompts_of_many_lengths() {
 /// A buffer that cannot be had ended the process.
 #[test]
 fn a_buffer_that_cannot_be_had_is_an_error_of_the_device() {
-    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, GpuOptions::default()).unwrap());
+    let gpu = gpu::gpu().map(|_| edge_run::internals::gpu::open(0, GpuOptions::default()).unwrap());
     for mut engine in [cpu::open()].into_iter().chain(gpu) {
         let before = engine.allocated_bytes();
         for bytes in [1 << 60, u64::MAX - 3, u64::MAX] {
             let error = engine.create("keys", bytes).unwrap_err();
             assert!(matches!(&error, Error::Device { message, .. } if message.contains("keys")), "{error}");
-            let mut recording = edge_run::recording::Recording::new();
+            let mut recording = edge_run::internals::recording::Recording::new();
             recording.transient(bytes);
             let error = engine.prepare(recording).err().expect("no such transient");
             assert!(matches!(error, Error::Device { .. }), "{error}");
@@ -130,7 +132,7 @@ fn a_buffer_that_cannot_be_had_is_an_error_of_the_device() {
 #[test]
 fn a_context_that_memory_does_not_hold_ends_the_program_with_the_code_of_the_device() {
     let home = tempfile::tempdir().unwrap();
-    let shape = edge_run::shape::LlamaShape { max_context: 1 << 24, ..common::tiny_shape(true) };
+    let shape = edge_run::internals::shape::LlamaShape { max_context: 1 << 24, ..common::tiny_shape(true) };
     common::TinyModel::new(shape, 7).write_hf(&home.path().join("source"), safetensors::Dtype::F32, 1);
     let model = home.path().join("model");
     common::quantize_tiny(&home.path().join("source"), &model).unwrap();

@@ -7,14 +7,16 @@ mod gpu;
 use std::ops::ControlFlow;
 
 use common::{TinyModel, quantize_tiny, tiny_shape};
-use edge_run::engine::{Activations, Engine};
-use edge_run::eval::perplexity;
-use edge_run::format::ModelFolder;
-use edge_run::gpu::GpuOptions;
-use edge_run::model::CacheOptions;
-use edge_run::session::Next;
-use edge_run::text::{SamplerSettings, TextModel};
-use edge_run::{CacheType, Depth, Error, Model, PrecisionPlan, Session, cpu};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Activations, Engine};
+use edge_run::internals::eval::perplexity;
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::model::CacheOptions;
+use edge_run::internals::model::Model;
+use edge_run::internals::session::Next;
+use edge_run::internals::text::{SamplerSettings, TextModel};
+use edge_run::{CacheType, Depth, Error, PrecisionPlan, Session};
 use safetensors::Dtype;
 
 /// A weight by whose size a model is spoilt.
@@ -52,7 +54,7 @@ fn engines() -> Vec<(Activations, Box<dyn Engine>)> {
 
 /// The first adapter, where there is one; the suites' own `gpu` says so where there is none.
 fn open_gpu(options: GpuOptions) -> Option<Box<dyn Engine>> {
-    gpu::gpu().map(|_| edge_run::gpu::open(0, options).expect("the first adapter opens"))
+    gpu::gpu().map(|_| edge_run::internals::gpu::open(0, options).expect("the first adapter opens"))
 }
 
 fn plan() -> PrecisionPlan {

@@ -9,22 +9,22 @@ mod gpu;
 mod processors;
 
 use buffers::{far, floats, halves, random_routers, rows_at, run, uniform, upload};
-use edge_run::cpu;
-use edge_run::engine::{Engine, Traits, USUAL_PROCESSORS};
-use edge_run::kernels::attention::{Attention, AttentionBuffers, ContextClass, combine, split};
-use edge_run::kernels::cache::rope::{self, RopeBuffers};
-use edge_run::kernels::product::{Output, Product, ProductDepths};
-use edge_run::kernels::project::packed::Packed;
-use edge_run::kernels::project::qkv::{self, QkvBuffers};
-use edge_run::kernels::project::residual::{self, DepthSelection};
-use edge_run::kernels::project::router_hidden::{SiteRouters, hidden_bytes};
-use edge_run::kernels::project::{Input, Projection, Spread, gate, logits};
-use edge_run::kernels::rms_norm::{self, Norm};
-use edge_run::kernels::router::{self, Control, RouteInputs};
-use edge_run::kernels::silu_mul;
-use edge_run::kernels::sliced::SlicedWeight;
-use edge_run::recording::{Recording, Span};
-use edge_run::shape::{LlamaShape, Rope, Site};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Engine, Traits, USUAL_PROCESSORS};
+use edge_run::internals::kernels::attention::{Attention, AttentionBuffers, ContextClass, combine, split};
+use edge_run::internals::kernels::cache::rope::{self, RopeBuffers};
+use edge_run::internals::kernels::product::{Output, Product, ProductDepths};
+use edge_run::internals::kernels::project::packed::Packed;
+use edge_run::internals::kernels::project::qkv::{self, QkvBuffers};
+use edge_run::internals::kernels::project::residual::{self, DepthSelection};
+use edge_run::internals::kernels::project::router_hidden::{SiteRouters, hidden_bytes};
+use edge_run::internals::kernels::project::{Input, Projection, Spread, gate, logits};
+use edge_run::internals::kernels::rms_norm::{self, Norm};
+use edge_run::internals::kernels::router::{self, Control, RouteInputs};
+use edge_run::internals::kernels::silu_mul;
+use edge_run::internals::kernels::sliced::SlicedWeight;
+use edge_run::internals::recording::{Recording, Span};
+use edge_run::internals::shape::{LlamaShape, Rope, Site};
 use half::f16;
 use processors::PROCESSORS;
 use proptest::prelude::*;
@@ -46,7 +46,7 @@ fn traits(binding_bytes: u64) -> Traits {
 
 /// The GPU in an engine of its own.
 fn own_gpu() -> Option<Box<dyn Engine>> {
-    gpu::gpu().map(|_| edge_run::gpu::open(0, gpu::options()).expect("the first adapter opens"))
+    gpu::gpu().map(|_| edge_run::internals::gpu::open(0, gpu::options()).expect("the first adapter opens"))
 }
 
 /// A weight with random codes, and ranges about [-1, 1].

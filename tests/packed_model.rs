@@ -12,12 +12,14 @@ mod routed;
 
 use std::path::Path;
 
-use edge_run::engine::{Activations, Engine};
-use edge_run::format::ModelFolder;
-use edge_run::gpu::GpuOptions;
-use edge_run::model::{CacheOptions, NextLogits};
-use edge_run::shape::Site;
-use edge_run::{CacheType, Model, PrecisionPlan, cpu};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Activations, Engine};
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::model::Model;
+use edge_run::internals::model::{CacheOptions, NextLogits};
+use edge_run::internals::shape::Site;
+use edge_run::{CacheType, PrecisionPlan};
 use logits::logits_at;
 
 const TOKENS: usize = 40;
@@ -37,13 +39,14 @@ type Open = fn(Activations) -> Box<dyn Engine>;
 
 fn engines() -> Vec<Open> {
     let gpu = gpu::gpu().map(|_| {
-        (|activations| edge_run::gpu::open(0, GpuOptions { activations, ..GpuOptions::default() }).unwrap()) as Open
+        (|activations| edge_run::internals::gpu::open(0, GpuOptions { activations, ..GpuOptions::default() }).unwrap())
+            as Open
     });
     [cpu::open_with as Open].into_iter().chain(gpu).collect()
 }
 
 fn folder(dir: &Path, max_context: u32) -> ModelFolder {
-    let shape = edge_run::shape::LlamaShape { max_context, ..common::tiny_shape(true) };
+    let shape = edge_run::internals::shape::LlamaShape { max_context, ..common::tiny_shape(true) };
     common::TinyModel::new(shape, 11).write_hf(&dir.join("source"), safetensors::Dtype::F32, 1);
     let model = dir.join("model");
     common::quantize_tiny(&dir.join("source"), &model).unwrap();
@@ -151,7 +154,7 @@ fn tokens_behind_long_contexts_are_those_of_the_cpu() {
     for context in [700, 1300] {
         let dir = tempfile::tempdir().unwrap();
         let folder = folder(dir.path(), context);
-        let engines = [cpu::open_with(Activations::Int8), edge_run::gpu::open(0, hardware).unwrap()];
+        let engines = [cpu::open_with(Activations::Int8), edge_run::internals::gpu::open(0, hardware).unwrap()];
         let logits = engines.map(|engine| {
             let model = Model::load(&folder, engine, context, &mut |_, _| ()).unwrap();
             let mut sequence = model.sequence(&plan).unwrap();
@@ -174,7 +177,8 @@ fn activations_are_chosen_by_a_trial_that_a_file_remembers() {
     let dir = tempfile::tempdir().unwrap();
     let (folder, file) = (folder(dir.path(), CONTEXT), dir.path().join("made/activations.json"));
     let open: Open = |activations| {
-        edge_run::gpu::open(0, GpuOptions { activations, as_hardware: true, ..GpuOptions::default() }).unwrap()
+        edge_run::internals::gpu::open(0, GpuOptions { activations, as_hardware: true, ..GpuOptions::default() })
+            .unwrap()
     };
     let chosen = |activations| {
         let model = load(&folder, open, activations);
@@ -214,7 +218,7 @@ fn a_trial_that_fails_leaves_the_plan_as_it_was() {
     }
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path(), CONTEXT);
-    let gpu = edge_run::gpu::open(0, GpuOptions { as_hardware: true, ..GpuOptions::default() }).unwrap();
+    let gpu = edge_run::internals::gpu::open(0, GpuOptions { as_hardware: true, ..GpuOptions::default() }).unwrap();
     let (engine, refuses) = refusing::refusing(gpu);
     // The trial takes the place of a second sequence.
     let cache = CacheOptions { sequences: 2, ..CacheOptions::from(CONTEXT) };
@@ -238,7 +242,7 @@ fn each_type_of_cache_has_a_trial_of_its_own() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let shape = edge_run::shape::LlamaShape {
+    let shape = edge_run::internals::shape::LlamaShape {
         heads: 2,
         kv_heads: 2,
         head_dim: 32,
@@ -249,7 +253,7 @@ fn each_type_of_cache_has_a_trial_of_its_own() {
     common::quantize_tiny(&dir.path().join("source"), &dir.path().join("model")).unwrap();
     let (folder, file) = (ModelFolder::open(&dir.path().join("model")).unwrap(), dir.path().join("trials.json"));
     for cache_type in [CacheType::F16, CacheType::Q8, CacheType::F16] {
-        let gpu = edge_run::gpu::open(0, GpuOptions { as_hardware: true, ..GpuOptions::default() }).unwrap();
+        let gpu = edge_run::internals::gpu::open(0, GpuOptions { as_hardware: true, ..GpuOptions::default() }).unwrap();
         let options = CacheOptions { cache_type, ..CacheOptions::from(CONTEXT) };
         let model = Model::load(&folder, gpu, options, &mut |_, _| ()).unwrap();
         model.choose_activations(Some(&file)).unwrap();

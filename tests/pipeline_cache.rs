@@ -5,15 +5,15 @@ mod gpu;
 
 use std::path::Path;
 
-use edge_run::gpu::GpuOptions;
-use edge_run::kernels::silu_mul;
-use edge_run::recording::Recording;
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::kernels::silu_mul;
+use edge_run::internals::recording::Recording;
 
 const WIDTH: u32 = 64;
 
 /// silu(1) * 1, by an engine that keeps its pipelines in `folder`.
 fn gated(folder: &Path) -> f32 {
-    let mut engine = edge_run::gpu::open_cached(0, GpuOptions::default(), folder).unwrap();
+    let mut engine = edge_run::internals::gpu::open_cached(0, GpuOptions::default(), folder).unwrap();
     let gate_up = engine.create("gate_up", u64::from(WIDTH) * 8).unwrap();
     engine.write(gate_up.all(), bytemuck::cast_slice(&[1f32; 2 * WIDTH as usize]));
     let mut recording = Recording::new();
@@ -33,7 +33,7 @@ fn files(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
 #[test]
 fn pipelines_are_kept_read_again_and_replaced_where_they_are_spoilt() {
     drop(gpu::gpu());
-    if edge_run::gpu::devices().first().is_none_or(|device| device.backend != "Vulkan") {
+    if edge_run::internals::gpu::devices().first().is_none_or(|device| device.backend != "Vulkan") {
         println!("skipped: no Vulkan device, and other drivers hand out no pipelines");
         return;
     }

@@ -5,10 +5,10 @@ mod buffers;
 #[path = "common/gpu.rs"]
 mod gpu;
 
-use edge_run::cpu;
-use edge_run::engine::{Engine, USUAL_PROCESSORS};
-use edge_run::gpu::GpuOptions;
-use edge_run::kernels::probe::{processors, subgroups};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Engine, USUAL_PROCESSORS};
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::kernels::probe::{processors, subgroups};
 
 /// On Metal, and where Vulkan drivers do not tell, the size was taken to be four.
 #[test]
@@ -70,7 +70,7 @@ fn the_work_that_processors_are_counted_by_is_done() {
 fn processors_are_counted_where_there_is_a_folder_to_remember_them_in() {
     let Some(gpu) = gpu::gpu() else { return };
     let dir = tempfile::tempdir().unwrap();
-    let open = || edge_run::gpu::open_cached(0, GpuOptions::default(), dir.path()).unwrap();
+    let open = || edge_run::internals::gpu::open_cached(0, GpuOptions::default(), dir.path()).unwrap();
     let start = std::time::Instant::now();
     let processors = open().traits().processors;
     println!("{}: {processors} processors, opened in {:?}", gpu.info().name, start.elapsed());
@@ -83,5 +83,5 @@ fn processors_are_counted_where_there_is_a_folder_to_remember_them_in() {
         assert_eq!(processors, USUAL_PROCESSORS);
         assert!(file.is_err(), "nothing is counted on processor cores");
     }
-    assert_eq!(edge_run::gpu::open(0, GpuOptions::default()).unwrap().traits().processors, USUAL_PROCESSORS);
+    assert_eq!(edge_run::internals::gpu::open(0, GpuOptions::default()).unwrap().traits().processors, USUAL_PROCESSORS);
 }

@@ -14,18 +14,20 @@ mod processors;
 mod routed;
 
 use buffers::{far, floats, halves, rows_at, run, uniform, upload};
-use edge_run::engine::{Activations, Engine, Traits};
-use edge_run::format::ModelFolder;
-use edge_run::gpu::GpuOptions;
-use edge_run::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, combine};
-use edge_run::kernels::cache::layout::{CacheConversion, Layout, QuantizedKv};
-use edge_run::kernels::cache::{dequantize, quantize};
-use edge_run::kernels::step_rows::StepRow;
-use edge_run::model::{CacheOptions, Sequence};
-use edge_run::precision::CacheType;
-use edge_run::recording::{Recording, Span};
-use edge_run::shape::LlamaShape;
-use edge_run::{Model, PrecisionPlan, cpu};
+use edge_run::PrecisionPlan;
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Activations, Engine, Traits};
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, combine};
+use edge_run::internals::kernels::cache::layout::{CacheConversion, Layout, QuantizedKv};
+use edge_run::internals::kernels::cache::{dequantize, quantize};
+use edge_run::internals::kernels::step_rows::StepRow;
+use edge_run::internals::model::Model;
+use edge_run::internals::model::{CacheOptions, Sequence};
+use edge_run::internals::precision::CacheType;
+use edge_run::internals::recording::{Recording, Span};
+use edge_run::internals::shape::LlamaShape;
 use half::f16;
 use logits::logits_at;
 use processors::PROCESSORS;
@@ -39,7 +41,7 @@ const CELLS: u32 = 2 * CONTEXT;
 
 /// The CPU engine, and the GPU in an engine of its own.
 fn engines() -> Vec<Box<dyn Engine>> {
-    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, gpu::options()).expect("the first adapter opens"));
+    let gpu = gpu::gpu().map(|_| edge_run::internals::gpu::open(0, gpu::options()).expect("the first adapter opens"));
     [cpu::open()].into_iter().chain(gpu).collect()
 }
 
@@ -267,7 +269,7 @@ fn ways() -> Vec<(&'static str, Open)> {
             ("in int8", true, Activations::Int8),
         ] {
             let options = GpuOptions { as_hardware, activations, ..GpuOptions::default() };
-            ways.push((name, Box::new(move || edge_run::gpu::open(0, options).unwrap())));
+            ways.push((name, Box::new(move || edge_run::internals::gpu::open(0, options).unwrap())));
         }
     }
     ways

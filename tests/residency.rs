@@ -10,14 +10,16 @@ mod refusing;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use edge_run::engine::{Activations, Engine};
-use edge_run::format::ModelFolder;
-use edge_run::gpu::GpuOptions;
-use edge_run::model::STEP_TOKENS;
-use edge_run::residency::{Pace, SliceReport};
-use edge_run::session::{Next, Token};
-use edge_run::text::{SamplerSettings, TextModel};
-use edge_run::{Model, PrecisionPlan, Session, cpu};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Activations, Engine};
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::model::Model;
+use edge_run::internals::model::STEP_TOKENS;
+use edge_run::internals::residency::{Pace, SliceReport};
+use edge_run::internals::session::{Next, Token};
+use edge_run::internals::text::{SamplerSettings, TextModel};
+use edge_run::{PrecisionPlan, Session};
 use safetensors::Dtype;
 
 const CONTEXT: u32 = 128;
@@ -72,7 +74,7 @@ fn plan(bits: u32) -> PrecisionPlan {
 
 fn engines() -> Vec<Box<dyn Engine>> {
     let options = GpuOptions { activations: Activations::F32, ..GpuOptions::default() };
-    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, options).unwrap());
+    let gpu = gpu::gpu().map(|_| edge_run::internals::gpu::open(0, options).unwrap());
     [cpu::open()].into_iter().chain(gpu).collect()
 }
 

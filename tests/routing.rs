@@ -10,14 +10,16 @@ mod routed;
 
 use std::path::Path;
 
-use edge_run::engine::{Activations, Engine};
-use edge_run::format::ModelFolder;
-use edge_run::gpu::GpuOptions;
-use edge_run::model::{BitsRead, STEP_TOKENS, Sequence, TokenDepths};
-use edge_run::session::Next;
-use edge_run::shape::Site;
-use edge_run::text::{SamplerSettings, TextModel};
-use edge_run::{Depth, Error, Model, PrecisionPlan, Session, cpu};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Activations, Engine};
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::model::Model;
+use edge_run::internals::model::{BitsRead, STEP_TOKENS, Sequence, TokenDepths};
+use edge_run::internals::session::Next;
+use edge_run::internals::shape::Site;
+use edge_run::internals::text::{SamplerSettings, TextModel};
+use edge_run::{Depth, Error, PrecisionPlan, Session};
 use logits::logits_at;
 
 /// More than a step holds of itself without matrices, so that steps are joined, which [`models`] makes sure of.
@@ -35,7 +37,7 @@ fn plan(bits: f32) -> PrecisionPlan {
 }
 
 fn folder(dir: &Path, routers: bool) -> ModelFolder {
-    let shape = edge_run::shape::LlamaShape { max_context: CONTEXT, ..common::tiny_shape(true) };
+    let shape = edge_run::internals::shape::LlamaShape { max_context: CONTEXT, ..common::tiny_shape(true) };
     common::TinyModel::new(shape, 11).write_hf(&dir.join("source"), safetensors::Dtype::F32, 1);
     let model = dir.join("model");
     common::quantize_tiny(&dir.join("source"), &model).unwrap();
@@ -51,7 +53,7 @@ fn models() -> Vec<Model> {
     let folder = folder(dir.path(), true);
     let options =
         GpuOptions { checks: true, activations: Activations::F32, cooperative_matrix: false, ..Default::default() };
-    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, options).unwrap());
+    let gpu = gpu::gpu().map(|_| edge_run::internals::gpu::open(0, options).unwrap());
     let engines: Vec<Box<dyn Engine>> = [cpu::open()].into_iter().chain(gpu).collect();
     let models = engines.into_iter().map(|engine| Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap());
     let models: Vec<Model> = models.collect();

@@ -9,14 +9,14 @@ mod processors;
 
 use buffers::{far, floats, random_routers, uniform, upload};
 use bytemuck::Zeroable;
-use edge_run::cpu;
-use edge_run::engine::{Engine, Traits};
-use edge_run::kernels::product::gather_inputs;
-use edge_run::kernels::product::gather_tokens::{self, PADDING, entry};
-use edge_run::kernels::rms_norm::Norm;
-use edge_run::kernels::router::{self, Control, RouteInputs};
-use edge_run::kernels::step_rows::StepRow;
-use edge_run::recording::{Recording, Span};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Engine, Traits};
+use edge_run::internals::kernels::product::gather_inputs;
+use edge_run::internals::kernels::product::gather_tokens::{self, PADDING, entry};
+use edge_run::internals::kernels::rms_norm::Norm;
+use edge_run::internals::kernels::router::{self, Control, RouteInputs};
+use edge_run::internals::kernels::step_rows::StepRow;
+use edge_run::internals::recording::{Recording, Span};
 use processors::PROCESSORS;
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -242,7 +242,7 @@ fn what_routers_look_at_is_the_norm() {
     let expected = norm(cpu::open().as_mut(), of(false));
     let other = norm(cpu::open().as_mut(), RouteProblem { seed: 2, ..of(false) });
     for mut engine in
-        [cpu::open()].into_iter().chain(gpu::gpu().map(|_| edge_run::gpu::open(0, gpu::options()).unwrap()))
+        [cpu::open()].into_iter().chain(gpu::gpu().map(|_| edge_run::internals::gpu::open(0, gpu::options()).unwrap()))
     {
         let made = norm(engine.as_mut(), of(true));
         assert!(far(&made, &expected) < 1e-5 && far(&made, &other) > 0.1);
@@ -251,7 +251,7 @@ fn what_routers_look_at_is_the_norm() {
 
 #[test]
 fn a_deal_moves_depths_and_changes_none() {
-    for engine in [Some(cpu::open()), gpu::gpu().map(|_| edge_run::gpu::open(0, gpu::options()).unwrap())] {
+    for engine in [Some(cpu::open()), gpu::gpu().map(|_| edge_run::internals::gpu::open(0, gpu::options()).unwrap())] {
         let Some(mut engine) = engine else { continue };
         let mut own = run(engine.as_mut(), &sound().build());
         let mut shuffled = run(engine.as_mut(), &RouteProblem { shuffled: true, ..sound() }.build());

@@ -6,14 +6,14 @@ mod gpu;
 mod processors;
 
 use bytemuck::Zeroable;
-use edge_run::cpu;
-use edge_run::engine::{Engine, Traits};
-use edge_run::kernels::sample::peaks::{self, Peak, SampleInputs, blocks};
-use edge_run::kernels::sample::token::{self, Sampled};
-use edge_run::kernels::step_rows::StepRow;
-use edge_run::recording::{Buffer, Prepared, Recording};
-use edge_run::sampling::{Choice, SamplerSettings};
-use edge_run::text::Sampler;
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Engine, Traits};
+use edge_run::internals::kernels::sample::peaks::{self, Peak, SampleInputs, blocks};
+use edge_run::internals::kernels::sample::token::{self, Sampled};
+use edge_run::internals::kernels::step_rows::StepRow;
+use edge_run::internals::recording::{Buffer, Prepared, Recording};
+use edge_run::internals::sampling::{Choice, SamplerSettings};
+use edge_run::internals::text::Sampler;
 use processors::PROCESSORS;
 use proptest::prelude::*;
 use rand::rngs::StdRng;
@@ -169,7 +169,7 @@ fn explained(choice: &Choice, logits: &[f32], id: u32) -> bool {
             let top_p = if choice.top_p >= 1.0 { 1.0 } else { choice.top_p + p };
             let near =
                 Choice { top_p, draw_high: (draw >> 21) as u32, draw_low: (draw & ((1 << 21) - 1)) as u32, ..*choice };
-            edge_run::sampling::choose(&near, logits) == id
+            edge_run::internals::sampling::choose(&near, logits) == id
         })
     })
 }

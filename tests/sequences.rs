@@ -11,13 +11,15 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use edge_run::engine::{Activations, Engine};
-use edge_run::format::ModelFolder;
-use edge_run::gpu::GpuOptions;
-use edge_run::model::{BitsRead, CacheOptions, PendingStep, SampledToken, Sequence, Step};
-use edge_run::session::{Event, Next, StopReason};
-use edge_run::text::{Message, Role, SamplerSettings, TextModel};
-use edge_run::{CancelToken, Error, Model, PrecisionPlan, Result, Session, cpu};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Activations, Engine};
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::model::Model;
+use edge_run::internals::model::{BitsRead, CacheOptions, PendingStep, SampledToken, Sequence, Step};
+use edge_run::internals::session::{Event, Next, StopReason};
+use edge_run::internals::text::{Message, Role, SamplerSettings, TextModel};
+use edge_run::{CancelToken, Error, PrecisionPlan, Result, Session};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use safetensors::Dtype;
@@ -33,7 +35,8 @@ type Open = fn() -> Box<dyn Engine>;
 /// The CPU engine, and where there is a GPU that as it is and with its kernels launched as on hardware.
 fn engines() -> Vec<Open> {
     fn open(as_hardware: bool) -> Box<dyn Engine> {
-        edge_run::gpu::open(0, GpuOptions { as_hardware, activations: Activations::F32, ..gpu::options() }).unwrap()
+        edge_run::internals::gpu::open(0, GpuOptions { as_hardware, activations: Activations::F32, ..gpu::options() })
+            .unwrap()
     }
     let gpus: [Open; 2] = [|| open(false), || open(true)];
     let there = gpu::gpu().is_some();

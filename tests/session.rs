@@ -4,12 +4,14 @@ mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
 
-use edge_run::engine::{Activations, Engine};
-use edge_run::format::ModelFolder;
-use edge_run::gpu::GpuOptions;
-use edge_run::session::{Next, StopReason};
-use edge_run::text::{SamplerSettings, TextModel};
-use edge_run::{Error, Model, PrecisionPlan, Session, cpu};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Activations, Engine};
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::model::Model;
+use edge_run::internals::session::{Next, StopReason};
+use edge_run::internals::text::{SamplerSettings, TextModel};
+use edge_run::{Error, PrecisionPlan, Session};
 
 /// Engines are compared, of which the processor's has f32 activations.
 const F32: GpuOptions =
@@ -28,7 +30,7 @@ fn on_every_engine(bits: u32, test: impl Fn(&mut Session)) {
     common::tiny_hf_folder(&source, 11, true);
     common::quantize_tiny(&source, &out).unwrap();
     let folder = ModelFolder::open(&out).unwrap();
-    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, F32).unwrap());
+    let gpu = gpu::gpu().map(|_| edge_run::internals::gpu::open(0, F32).unwrap());
     let engines: Vec<Box<dyn Engine>> = [cpu::open()].into_iter().chain(gpu).collect();
     for engine in engines {
         let model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();

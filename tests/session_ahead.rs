@@ -7,13 +7,15 @@ mod gpu;
 #[path = "common/routed.rs"]
 mod routed;
 
-use edge_run::engine::{Activations, Engine};
-use edge_run::format::ModelFolder;
-use edge_run::gpu::GpuOptions;
-use edge_run::model::{BitsRead, NextLogits, Sequence};
-use edge_run::session::{Next, StopReason};
-use edge_run::text::{Sampler, SamplerSettings, TextModel};
-use edge_run::{Error, Model, PrecisionPlan, Result, Session, cpu};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::{Activations, Engine};
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::model::Model;
+use edge_run::internals::model::{BitsRead, NextLogits, Sequence};
+use edge_run::internals::session::{Next, StopReason};
+use edge_run::internals::text::{Sampler, SamplerSettings, TextModel};
+use edge_run::{Error, PrecisionPlan, Result, Session};
 
 const CONTEXT: u32 = 64;
 
@@ -127,7 +129,7 @@ fn folder(dir: &std::path::Path, routers: bool) -> ModelFolder {
 }
 
 fn open_gpu(activations: Activations) -> Box<dyn Engine> {
-    edge_run::gpu::open(0, GpuOptions { activations, ..GpuOptions::default() }).unwrap()
+    edge_run::internals::gpu::open(0, GpuOptions { activations, ..GpuOptions::default() }).unwrap()
 }
 
 /// Every engine, with either activations.

@@ -1,7 +1,7 @@
 //! Every shader against its Rust side, and through every back end, with no GPU.
 
-use edge_run::kernels;
-use edge_run::recording::{Access, Kernel};
+use edge_run::internals::kernels;
+use edge_run::internals::recording::{Access, Kernel};
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, TypeInner};

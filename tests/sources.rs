@@ -8,7 +8,7 @@ use std::path::Path;
 use common::gguf::{GgufType, GgufValue};
 use common::{TinyModel, quantize_tiny, tiny_hf_folder, tiny_shape};
 use edge_run::Result;
-use edge_run::quantize::open;
+use edge_run::internals::quantize::open;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use safetensors::Dtype;

@@ -8,18 +8,20 @@ mod refusing;
 
 use std::ops::ControlFlow;
 
-use edge_run::bench::{Synthetic, Test, TestKind, copy_bandwidth, measure};
-use edge_run::engine::Engine;
-use edge_run::eval::perplexity;
-use edge_run::format::ModelFolder;
-use edge_run::gpu::GpuOptions;
-use edge_run::kernels::copy;
-use edge_run::model::Sequence;
-use edge_run::recording::Recording;
-use edge_run::residency::Pace;
-use edge_run::session::{Next, StopReason};
-use edge_run::text::{SamplerSettings, TextModel};
-use edge_run::{CancelToken, Error, Model, PrecisionPlan, Session, cpu};
+use edge_run::internals::bench::{Synthetic, Test, TestKind, copy_bandwidth, measure};
+use edge_run::internals::cpu;
+use edge_run::internals::engine::Engine;
+use edge_run::internals::eval::perplexity;
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::gpu::GpuOptions;
+use edge_run::internals::kernels::copy;
+use edge_run::internals::model::Model;
+use edge_run::internals::model::Sequence;
+use edge_run::internals::recording::Recording;
+use edge_run::internals::residency::Pace;
+use edge_run::internals::session::{Next, StopReason};
+use edge_run::internals::text::{SamplerSettings, TextModel};
+use edge_run::{CancelToken, Error, PrecisionPlan, Session};
 use refusing::{Refuses, refusing};
 
 const CONTEXT: u32 = 128;
@@ -39,7 +41,7 @@ fn folder(dir: &std::path::Path) -> ModelFolder {
 }
 
 fn engines() -> Vec<Box<dyn Engine>> {
-    let gpu = gpu::gpu().map(|_| edge_run::gpu::open(0, GpuOptions::default()).unwrap());
+    let gpu = gpu::gpu().map(|_| edge_run::internals::gpu::open(0, GpuOptions::default()).unwrap());
     [cpu::open()].into_iter().chain(gpu).collect()
 }
 
@@ -218,7 +220,7 @@ fn a_trial_of_activations_is_stopped() {
         return;
     }
     let options = GpuOptions { as_hardware: true, ..GpuOptions::default() };
-    let (engine, refuses) = refusing(edge_run::gpu::open(0, options).unwrap());
+    let (engine, refuses) = refusing(edge_run::internals::gpu::open(0, options).unwrap());
     let model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
     refuses.stop_at(3);
     let tried = model.choose_activations(None);
@@ -245,7 +247,7 @@ fn a_run_of_the_gpu_is_stopped_between_its_submits() {
     if gpu::gpu().is_none() {
         return;
     }
-    let mut engine = edge_run::gpu::open(0, GpuOptions::default()).unwrap();
+    let mut engine = edge_run::internals::gpu::open(0, GpuOptions::default()).unwrap();
     let token = CancelToken::new();
     engine.set_cancel(token.clone());
     let [a, b] = ["a", "b"].map(|label| engine.create(label, 64 << 20).unwrap());
@@ -286,7 +288,7 @@ fn what_is_written_during_a_run_in_pieces_comes_after_it() {
     if gpu::gpu().is_none() {
         return;
     }
-    let mut engine = edge_run::gpu::open(0, GpuOptions::default()).unwrap();
+    let mut engine = edge_run::internals::gpu::open(0, GpuOptions::default()).unwrap();
     let [from, to] = ["from", "to"].map(|label| engine.create(label, 1 << 20).unwrap());
     engine.write(from.all(), &[1; 1 << 20]);
     let mut recording = Recording::new();

@@ -10,13 +10,14 @@ use super::output::{note, print_json, print_line};
 use super::paths::pipelines_dir;
 use super::{Done, stop, terminal};
 use edge_run::internals::cpu;
-use edge_run::internals::engine::{DeviceInfo, DeviceKind, Engine};
+use edge_run::internals::devices::{best_gpu, devices, preference};
+use edge_run::internals::engine::{DeviceInfo, Engine};
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::gpu::{self, GpuOptions};
 
 /// A device that answers to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Choice {
+enum DeviceChoice {
     /// Device of `gpu::devices()`, by its index.
     Gpu(usize),
     /// The CPU engine.
@@ -32,19 +33,10 @@ struct DeviceLine<'a> {
     default: bool,
 }
 
-/// Backends, the preferred one first, where one GPU is reached through several. On Windows, Vulkan stands before DX12:
-/// compiled pipelines are kept for it, and cooperative matrices are reached through it.
-const BACKENDS: [&str; 3] = ["Metal", "Vulkan", "DX12"];
-
-/// Names of software renderers, which some drivers pass on as if they were GPUs.
-const SOFTWARE: [&str; 4] = ["llvmpipe", "lavapipe", "swiftshader", "basic render driver"];
-
 /// Lists the devices.
 pub fn run(args: &DevicesArgs) -> Done {
-    let gpus = gpu::devices();
-    let default = default(&gpus);
-    let mut devices = gpus;
-    devices.push(cpu::device());
+    let devices = devices();
+    let default = default(&devices);
     if args.json {
         for device in &devices {
             print_json(&DeviceLine { device, default: choice(device) == default })?;
@@ -72,7 +64,7 @@ fn open_chosen(args: &ModelArgs) -> Result<Box<dyn Engine>> {
         note(format_args!("note: {word}"));
     }
     match choice {
-        Choice::Gpu(index) => {
+        DeviceChoice::Gpu(index) => {
             let options = GpuOptions {
                 checks: args.gpu_checks,
                 activations: args.activations,
@@ -85,7 +77,7 @@ fn open_chosen(args: &ModelArgs) -> Result<Box<dyn Engine>> {
                 Err(_) => gpu::open(index, options),
             }
         }
-        Choice::Cpu => Ok(cpu::open_with(args.activations)),
+        DeviceChoice::Cpu => Ok(cpu::open_with(args.activations)),
     }
 }
 
@@ -100,45 +92,35 @@ pub fn find(asked: Option<&str>) -> Result<(DeviceInfo, Vec<DeviceInfo>)> {
         note(format_args!("note: {word}"));
     }
     let chosen = match choice {
-        Choice::Gpu(index) => gpus.iter().find(|gpu| gpu.index == Some(index)).cloned(),
-        Choice::Cpu => None,
+        DeviceChoice::Gpu(index) => gpus.iter().find(|gpu| gpu.index == Some(index)).cloned(),
+        DeviceChoice::Cpu => None,
     };
     Ok((chosen.unwrap_or_else(cpu::device), gpus))
 }
 
 /// The device that runs where none is named: the best GPU, or the processor where there is none but in software.
-fn default(gpus: &[DeviceInfo]) -> Choice {
-    best(gpus).filter(|gpu| !is_software(gpu)).map_or(Choice::Cpu, choice)
+fn default(gpus: &[DeviceInfo]) -> DeviceChoice {
+    best_gpu(gpus).map_or(DeviceChoice::Cpu, choice)
 }
 
-/// The best device of a list: by its kind, then by its backend, then the first.
+/// The best device of a list, software renderers included.
 fn best<'a>(gpus: impl IntoIterator<Item = &'a DeviceInfo>) -> Option<&'a DeviceInfo> {
-    gpus.into_iter().min_by_key(|gpu| (is_software(gpu), gpu.kind, rank(gpu)))
+    gpus.into_iter().min_by_key(|gpu| preference(gpu))
 }
 
-/// The place of the device's backend among those preferred.
-fn rank(device: &DeviceInfo) -> usize {
-    BACKENDS.iter().position(|backend| *backend == device.backend).unwrap_or(BACKENDS.len())
-}
-
-fn is_software(device: &DeviceInfo) -> bool {
-    let name = device.name.to_lowercase();
-    device.kind == DeviceKind::SoftwareRenderer || SOFTWARE.iter().any(|software| name.contains(software))
-}
-
-fn choice(device: &DeviceInfo) -> Choice {
-    device.index.map_or(Choice::Cpu, Choice::Gpu)
+fn choice(device: &DeviceInfo) -> DeviceChoice {
+    device.index.map_or(DeviceChoice::Cpu, DeviceChoice::Gpu)
 }
 
 /// The device that `asked` means, and what is to be said of the choice.
-fn choose(asked: Option<&str>, gpus: &[DeviceInfo], cpu: &DeviceInfo) -> Result<(Choice, Option<String>)> {
+fn choose(asked: Option<&str>, gpus: &[DeviceInfo], cpu: &DeviceInfo) -> Result<(DeviceChoice, Option<String>)> {
     let Some(asked) = asked else {
         let choice = default(gpus);
-        return Ok((choice, (choice == Choice::Cpu).then(|| why_cpu(gpus))));
+        return Ok((choice, (choice == DeviceChoice::Cpu).then(|| why_cpu(gpus))));
     };
     let none = || Error::NoSuchDevice { asked: asked.to_string(), available: available(gpus, cpu) };
     if is_cpu(asked) {
-        return Ok((Choice::Cpu, None));
+        return Ok((DeviceChoice::Cpu, None));
     }
     if asked.eq_ignore_ascii_case("gpu") {
         return best(gpus).map(|gpu| (choice(gpu), None)).ok_or_else(none);
@@ -148,7 +130,7 @@ fn choose(asked: Option<&str>, gpus: &[DeviceInfo], cpu: &DeviceInfo) -> Result<
     }
     let named = named(asked, gpus);
     let Some(first) = best(named.iter().copied()) else {
-        return if has_name(cpu, asked) { Ok((Choice::Cpu, None)) } else { Err(none()) };
+        return if has_name(cpu, asked) { Ok((DeviceChoice::Cpu, None)) } else { Err(none()) };
     };
     if named.iter().any(|gpu| gpu.name != first.name) {
         return Err(Error::argument(
@@ -240,7 +222,7 @@ fn label(device: &DeviceInfo) -> String {
 }
 
 /// Devices in columns, one a line.
-fn table(devices: &[DeviceInfo], default: Choice) -> String {
+fn table(devices: &[DeviceInfo], default: DeviceChoice) -> String {
     let header = ["device", "default", "name", "kind", "backend", "driver", "features"].map(String::from);
     let rows: Vec<[String; 7]> = devices.iter().map(|device| row(device, choice(device) == default)).collect();
     let all: Vec<&[String; 7]> = [&header].into_iter().chain(&rows).collect();

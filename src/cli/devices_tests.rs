@@ -1,5 +1,7 @@
 //! Tests of the choice of a device, on made-up machines.
 
+use edge_run::internals::engine::DeviceKind;
+
 use super::*;
 
 fn gpu(index: usize, name: &str, kind: DeviceKind) -> DeviceInfo {
@@ -43,7 +45,7 @@ fn windows() -> Vec<DeviceInfo> {
     ]
 }
 
-fn chosen(asked: Option<&str>, gpus: &[DeviceInfo]) -> (Choice, Option<String>) {
+fn chosen(asked: Option<&str>, gpus: &[DeviceInfo]) -> (DeviceChoice, Option<String>) {
     choose(asked, gpus, &processor()).unwrap()
 }
 
@@ -54,8 +56,8 @@ fn error(asked: &str, gpus: &[DeviceInfo]) -> String {
 #[test]
 fn the_best_gpu_runs_where_none_is_named() {
     for (gpus, best) in [(&machine()[..], 2), (&machine()[..2], 1), (&windows(), 0), (&windows()[1..], 2)] {
-        assert_eq!(chosen(None, gpus), (Choice::Gpu(best), None));
-        assert_eq!(chosen(Some("GPU"), gpus), (Choice::Gpu(best), None));
+        assert_eq!(chosen(None, gpus), (DeviceChoice::Gpu(best), None));
+        assert_eq!(chosen(Some("GPU"), gpus), (DeviceChoice::Gpu(best), None));
     }
 }
 
@@ -65,39 +67,39 @@ fn a_software_renderer_runs_only_where_it_is_asked_for() {
     for gpus in [&machine()[..1], &windows()[4..], &[posing][..]] {
         let (choice, word) = chosen(None, gpus);
         let word = word.unwrap();
-        assert_eq!(choice, Choice::Cpu);
+        assert_eq!(choice, DeviceChoice::Cpu);
         assert!(word.contains(&gpus[0].name) && word.contains("--device gpu"), "{word}");
-        let software = Choice::Gpu(gpus[0].index.unwrap());
+        let software = DeviceChoice::Gpu(gpus[0].index.unwrap());
         assert_eq!(chosen(Some("gpu"), gpus), (software, None));
         assert_eq!(chosen(Some(&gpus[0].name), gpus), (software, None));
     }
     let (choice, word) = chosen(None, &[]);
-    assert_eq!(choice, Choice::Cpu);
+    assert_eq!(choice, DeviceChoice::Cpu);
     assert!(word.unwrap().starts_with("there is no Vulkan, Metal or DX12 driver"));
 }
 
 #[test]
 fn a_device_is_named_by_number_or_part_of_its_name() {
     let of = |asked| chosen(Some(asked), &machine());
-    assert_eq!([of("cpu"), of("epyc")], [(Choice::Cpu, None), (Choice::Cpu, None)]);
+    assert_eq!([of("cpu"), of("epyc")], [(DeviceChoice::Cpu, None), (DeviceChoice::Cpu, None)]);
     let named = [of("0"), of("LLVMPIPE"), of("amd"), of(" rtx b ")].map(|(choice, _)| choice);
-    assert_eq!(named, [0, 0, 1, 3].map(Choice::Gpu));
+    assert_eq!(named, [0, 0, 1, 3].map(DeviceChoice::Gpu));
 }
 
 #[test]
 fn one_gpu_under_two_backends_is_one_name() {
     let of = |asked| chosen(Some(asked), &windows());
     for asked in ["arc", "A750", "Intel(R) Arc(TM) A750 Graphics", "arc (vulkan)", "A750, Vulkan"] {
-        assert_eq!(of(asked), (Choice::Gpu(0), None), "{asked}");
+        assert_eq!(of(asked), (DeviceChoice::Gpu(0), None), "{asked}");
     }
     for asked in ["arc (DX12)", "A750,dx12", "Intel(R) Arc(TM) A750 Graphics (DX12)"] {
-        assert_eq!(of(asked), (Choice::Gpu(2), None), "{asked}");
+        assert_eq!(of(asked), (DeviceChoice::Gpu(2), None), "{asked}");
     }
     // Whatever the order of the list is.
     let mut turned = windows();
     turned.reverse();
-    assert_eq!(chosen(Some("uhd"), &turned), (Choice::Gpu(1), None));
-    assert_eq!(chosen(None, &turned), (Choice::Gpu(0), None));
+    assert_eq!(chosen(Some("uhd"), &turned), (DeviceChoice::Gpu(1), None));
+    assert_eq!(chosen(None, &turned), (DeviceChoice::Gpu(0), None));
     assert!(error("arc (Metal)", &windows()).starts_with("no device `arc (Metal)`; there is 0 ("));
     // Two GPUs are two, whatever backend is named.
     let message = error("graphics", &windows());
@@ -115,16 +117,16 @@ fn cards_of_one_name_are_told_apart_by_their_numbers() {
     ];
     let (choice, word) = chosen(Some("h100"), &cards);
     let expected = "NVIDIA H100 (Vulkan) is there more than once; device 0 runs, and --device takes 1 too";
-    assert_eq!((choice, word.as_deref()), (Choice::Gpu(0), Some(expected)));
-    assert_eq!(chosen(Some("1"), &cards), (Choice::Gpu(1), None));
-    assert_eq!(chosen(Some("h100 (dx12)"), &cards), (Choice::Gpu(2), None));
+    assert_eq!((choice, word.as_deref()), (DeviceChoice::Gpu(0), Some(expected)));
+    assert_eq!(chosen(Some("1"), &cards), (DeviceChoice::Gpu(1), None));
+    assert_eq!(chosen(Some("h100 (dx12)"), &cards), (DeviceChoice::Gpu(2), None));
 }
 
 #[test]
 fn a_whole_name_stands_above_a_part_of_another() {
     let cards = [gpu(0, "RTX 4070 Ti", DeviceKind::DiscreteGpu), gpu(1, "RTX 4070", DeviceKind::DiscreteGpu)];
-    assert_eq!(chosen(Some("rtx 4070"), &cards), (Choice::Gpu(1), None));
-    assert_eq!(chosen(Some("rtx 4070 (vulkan)"), &cards), (Choice::Gpu(1), None));
+    assert_eq!(chosen(Some("rtx 4070"), &cards), (DeviceChoice::Gpu(1), None));
+    assert_eq!(chosen(Some("rtx 4070 (vulkan)"), &cards), (DeviceChoice::Gpu(1), None));
     assert!(error("rtx", &cards).contains("which names 0 (RTX 4070 Ti, Vulkan), 1 (RTX 4070, Vulkan)"));
 }
 

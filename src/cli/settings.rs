@@ -96,15 +96,15 @@ pub fn max_new(args: &GenerateArgs) -> Option<usize> {
 
 /// The sampling asked for; else what the model's makers recommend; else what llama.cpp does.
 pub fn sampling(args: &SamplingArgs, model: &GenerationDefaults) -> Result<SamplerSettings> {
-    let plain = SamplerSettings::default();
+    let recommended = model.sampling();
     let settings = SamplerSettings {
-        temperature: args.temp.or(model.temperature).unwrap_or(plain.temperature),
-        top_k: args.top_k.or(model.top_k).unwrap_or(plain.top_k),
-        top_p: args.top_p.or(model.top_p).unwrap_or(plain.top_p),
-        min_p: args.min_p.or(model.min_p).unwrap_or(plain.min_p),
-        repeat_penalty: args.repeat_penalty.or(model.repeat_penalty).unwrap_or(plain.repeat_penalty),
-        repeat_last_n: plain.repeat_last_n,
+        temperature: args.temp.unwrap_or(recommended.temperature),
+        top_k: args.top_k.unwrap_or(recommended.top_k),
+        top_p: args.top_p.unwrap_or(recommended.top_p),
+        min_p: args.min_p.unwrap_or(recommended.min_p),
+        repeat_penalty: args.repeat_penalty.unwrap_or(recommended.repeat_penalty),
         seed: u32::try_from(args.seed).ok(),
+        ..recommended
     };
     settings.check().map(|()| settings)
 }

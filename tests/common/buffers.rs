@@ -3,11 +3,11 @@
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 use bytemuck::Zeroable;
-use edge_run::engine::Engine;
-use edge_run::kernels::router::Routers;
-use edge_run::kernels::step_rows::StepRow;
-use edge_run::recording::{Buffer, Recording, Span};
-use edge_run::routing::{HIDDEN, REST};
+use edge_run::internals::engine::Engine;
+use edge_run::internals::kernels::router::Routers;
+use edge_run::internals::kernels::step_rows::StepRow;
+use edge_run::internals::recording::{Buffer, Recording, Span};
+use edge_run::internals::routing::{HIDDEN, REST};
 use half::f16;
 use rand::RngExt;
 use rand::rngs::StdRng;

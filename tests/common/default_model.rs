@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use edge_run::format::{MANIFEST_FILE, ModelFolder};
+use edge_run::internals::format::{MANIFEST_FILE, ModelFolder};
 
 /// The folder in `EDGE_RUN_TEST_MODEL`, else the user's default model; the reason where there is neither. A folder that
 /// the variable names must be there.

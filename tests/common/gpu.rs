@@ -5,8 +5,8 @@
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
-use edge_run::engine::Engine;
-use edge_run::gpu::{self, GpuOptions};
+use edge_run::internals::engine::Engine;
+use edge_run::internals::gpu::{self, GpuOptions};
 
 /// How tests open a GPU of their own: with checks and poisoned workgroup memory where `EDGE_RUN_GPU_CHECKS` is set, else
 /// as users do.

@@ -9,8 +9,8 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use edge_run::quantize::{Options, Report, open, quantize};
-use edge_run::shape::{LlamaShape, Rope, RopeScaling};
+use edge_run::internals::quantize::{Options, Report, open, quantize};
+use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
 use gguf::{GgufTensor, GgufType, GgufValue};
 use half::{bf16, f16};
 use rand::rngs::StdRng;

@@ -7,10 +7,10 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use edge_run::format::layout::TensorSpec;
-use edge_run::format::{ModelFolder, PACK_VERSION, Pack, PackInfo, layout};
-use edge_run::quantize::{Options, Report, open, quantize, weights_sha256};
-use edge_run::routing::{Threshold, Thresholds};
+use edge_run::internals::format::layout::TensorSpec;
+use edge_run::internals::format::{ModelFolder, PACK_VERSION, Pack, PackInfo, layout};
+use edge_run::internals::quantize::{Options, Report, open, quantize, weights_sha256};
+use edge_run::internals::routing::{Threshold, Thresholds};
 use half::f16;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

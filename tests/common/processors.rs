@@ -1,6 +1,6 @@
 //! What recordings may be told of a device, where a test chooses it.
 
-use edge_run::engine::{Activations, Traits, USUAL_PROCESSORS};
+use edge_run::internals::engine::{Activations, Traits, USUAL_PROCESSORS};
 
 /// A device of processor cores with vectors of eight.
 pub const PROCESSORS: Traits = Traits {

@@ -8,12 +8,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edge_run::format::{CHAT_TEMPLATE_FILE, GENERATION_FILE, MANIFEST_FILE, ModelFolder, Pack, TOKENIZER_FILE, layout};
-use edge_run::power::{At, Governor, Policy, PowerState, Trace};
-use edge_run::precision::SLICES;
-use edge_run::quantize::{Source, SourceTensor};
-use edge_run::text::{ChatTemplate, Detokenizer, Message, Role, TextFiles, TextModel};
-use edge_run::{Model, PrecisionPlan, Result, cpu};
+use edge_run::internals::cpu;
+use edge_run::internals::format::{
+    CHAT_TEMPLATE_FILE, GENERATION_FILE, MANIFEST_FILE, ModelFolder, Pack, TOKENIZER_FILE, layout,
+};
+use edge_run::internals::model::Model;
+use edge_run::internals::power::{At, Governor, Policy, PowerState, Trace};
+use edge_run::internals::precision::SLICES;
+use edge_run::internals::quantize::{Source, SourceTensor};
+use edge_run::internals::text::{ChatTemplate, Detokenizer, Message, Role, TextFiles, TextModel};
+use edge_run::{PrecisionPlan, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -118,9 +122,9 @@ fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
 fn gguf(case: &mut Case, input: &[u8]) -> Result<()> {
     case.put("model.gguf", Some(input), 0);
     let path = case.dir.join("model.gguf");
-    edge_run::quantize::open(&path).and_then(|source| read_source(case, source)).or_else(|_| {
+    edge_run::internals::quantize::open(&path).and_then(|source| read_source(case, source)).or_else(|_| {
         case.put("model.gguf", Some(input), GGUF_DATA_BYTES as u64);
-        read_source(case, edge_run::quantize::open(&path)?)
+        read_source(case, edge_run::internals::quantize::open(&path)?)
     })
 }
 
@@ -139,7 +143,7 @@ fn huggingface(case: &mut Case, input: &[u8]) -> Result<()> {
     case.put_text("generation_config.json", generation);
     case.put_text("chat_template.jinja", template);
     case.put_text("README.md", readme);
-    read_source(case, edge_run::quantize::open(&case.dir)?)
+    read_source(case, edge_run::internals::quantize::open(&case.dir)?)
 }
 
 fn read_source(case: &Case, mut source: Box<dyn Source>) -> Result<()> {
@@ -152,7 +156,7 @@ fn read_source(case: &Case, mut source: Box<dyn Source>) -> Result<()> {
         assert_eq!(rows.len(), all.min(2) as usize * input as usize, "{tensor:?}");
         let _ = source.locate(tensor);
     }
-    let text = edge_run::quantize::checked_text(source.as_ref())?;
+    let text = edge_run::internals::quantize::checked_text(source.as_ref())?;
     let named_templates = text.named_templates_file();
     let files = TextFiles {
         folder: &case.dir,

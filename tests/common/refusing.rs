@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use edge_run::engine::{DeviceInfo, Engine, KernelTime, Traits};
-use edge_run::format::MappedTensor;
-use edge_run::recording::{Buffer, Prepared, Recording, Span, Ticket};
+use edge_run::internals::engine::{DeviceInfo, Engine, KernelTime, Traits};
+use edge_run::internals::format::MappedTensor;
+use edge_run::internals::recording::{Buffer, Prepared, Recording, Span, Ticket};
 use edge_run::{CancelToken, Error, Result};
 
 /// Says what the engine does not do.

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use edge_run::format::{FORMAT_VERSION, MANIFEST_FILE, ModelFolder, layout};
+use edge_run::internals::format::{FORMAT_VERSION, MANIFEST_FILE, ModelFolder, layout};
 use half::f16;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use edge_run::format::ModelFolder;
-use edge_run::quantize;
+use edge_run::internals::format::ModelFolder;
+use edge_run::internals::quantize;
 
 /// The default model cut without its calibration pack, which is nearer to the reference token by token; the reason where
 /// its GGUF file is not where `scripts/fetch-default-model` keeps it. The folder goes with the `TempDir`.
