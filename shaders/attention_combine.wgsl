@@ -1,5 +1,5 @@
-// y[t, h, :] combines the partials that shaders/attention_split.wgsl or shaders/attention_quantized.wgsl leaves. An invocation writes
-// four neighbouring dimensions. y: [T, H, A] f32.
+// y[t, h, :] combines the partials of shaders/attention_split.wgsl or shaders/attention_quantized.wgsl. An invocation
+// writes four neighbouring dimensions. y: [T, H, A] f32.
 #import partials
 
 struct Params {

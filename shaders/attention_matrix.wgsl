@@ -41,11 +41,11 @@ var<immediate> params: Params;
 @group(0) @binding(3) var<storage, read> values: array<vec4<f16>>;
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
 
-// Of the tokens: queries, and then weights of positions; scores, and then sums.
+// The tokens' queries, and then the weights of positions; their scores, and then their sums.
 var<workgroup> rows_f16: array<vec4<f16>, BLOCK * STRIDE>;
 var<workgroup> floats: array<vec4<f32>, BLOCK * STRIDE>;
 var<workgroup> totals: array<f32, BLOCK>;
-// Of the positions of a block: keys, or values.
+// The keys, or the values, of the positions of a block.
 var<workgroup> rows: array<vec4<f16>, BLOCK_QUADS>;
 
 // The scores of a token for four positions of a block; those behind its own are the lowest.
@@ -148,6 +148,59 @@ fn score_block(
     workgroupBarrier();
 }
 
+// The highest score of a token, and the sum of exp(score - highest).
+struct Peak {
+    highest: f32,
+    total: f32,
+}
+
+// The same with the scores of a block, of whose fours an invocation takes every other one from `parity` on.
+fn add_block(before: Peak, row: u32, parity: u32, block: u32, position: u32) -> Peak {
+    var higher = before.highest;
+    for (var quad = parity; quad < QUADS; quad += 2u) {
+        let four = four_scores(row, quad, block, position);
+        higher = max(higher, max(max(four.x, four.y), max(four.z, four.w)));
+    }
+    var total = before.total * exp(before.highest - higher);
+    for (var quad = parity; quad < QUADS; quad += 2u) {
+        total += dot(four_weights(four_scores(row, quad, block, position), higher), vec4<f32>(1.0));
+    }
+    return Peak(higher, total);
+}
+
+// Adds the block's values by the weights of the subgroup's tokens, in `rows_f16` from `own` on.
+fn add_values(
+    own: u32, y_0: ptr<function, Sums>, y_1: ptr<function, Sums>, y_2: ptr<function, Sums>, y_3: ptr<function, Sums>,
+    y_4: ptr<function, Sums>, y_5: ptr<function, Sums>, y_6: ptr<function, Sums>, y_7: ptr<function, Sums>,
+) {
+    for (var sixteen = 0u; sixteen < 4u; sixteen++) {
+        let value = 16u * sixteen * ROW_QUADS;
+        let weights = coopLoadT<Queries>(&rows_f16[own + 4u * sixteen], STRIDE);
+        *y_0 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value], ROW_QUADS), *y_0);
+        if HEAD_DIM > 16u {
+            *y_1 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value + 4u], ROW_QUADS), *y_1);
+        }
+        if HEAD_DIM > 32u {
+            *y_2 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value + 8u], ROW_QUADS), *y_2);
+        }
+        if HEAD_DIM > 48u {
+            *y_3 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value + 12u], ROW_QUADS), *y_3);
+        }
+        if HEAD_DIM > 64u {
+            *y_4 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value + 16u], ROW_QUADS), *y_4);
+        }
+        if HEAD_DIM > 80u {
+            *y_5 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value + 20u], ROW_QUADS), *y_5);
+        }
+        if HEAD_DIM > 96u {
+            *y_6 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value + 24u], ROW_QUADS), *y_6);
+        }
+        if HEAD_DIM > 112u {
+            *y_7 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value + 28u], ROW_QUADS), *y_7);
+        }
+    }
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let head = workgroup.x;
@@ -178,36 +231,25 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let q_6 = coopLoadT<Queries>(&rows_f16[own + 8u], STRIDE);
     let q_7 = coopLoadT<Queries>(&rows_f16[own + 12u], STRIDE);
 
-    var highest = LOWEST;
-    var total = 0.0;
+    var peak = Peak(LOWEST, 0.0);
     for (var block = 0u; block <= last; block += BLOCK) {
         stage_rows(local, loaded);
         loaded = load_rows(local, cache, select(0u, block + BLOCK, block + BLOCK <= last), last, false);
         score_block(own, zero, q_0, q_1, q_2, q_3, q_4, q_5, q_6, q_7);
-        var higher = highest;
-        for (var quad = lane % 2u; quad < QUADS; quad += 2u) {
-            let four = four_scores(row, quad, block, position);
-            higher = max(higher, max(max(four.x, four.y), max(four.z, four.w)));
-        }
-        total *= exp(highest - higher);
-        for (var quad = lane % 2u; quad < QUADS; quad += 2u) {
-            total += dot(four_weights(four_scores(row, quad, block, position), higher), vec4<f32>(1.0));
-        }
-        highest = higher;
+        peak = add_block(peak, row, lane % 2u, block, position);
     }
-    let higher = max(highest, subgroupShuffleXor(highest, 1u));
-    total *= exp(highest - higher);
+    let highest = max(peak.highest, subgroupShuffleXor(peak.highest, 1u));
+    let total = peak.total * exp(peak.highest - highest);
     totals[row] = total + subgroupShuffleXor(total, 1u);
-    highest = higher;
 
-    var y_0 = zero;
-    var y_1 = zero;
-    var y_2 = zero;
-    var y_3 = zero;
-    var y_4 = zero;
-    var y_5 = zero;
-    var y_6 = zero;
-    var y_7 = zero;
+    var y_0: Sums = zero;
+    var y_1: Sums = zero;
+    var y_2: Sums = zero;
+    var y_3: Sums = zero;
+    var y_4: Sums = zero;
+    var y_5: Sums = zero;
+    var y_6: Sums = zero;
+    var y_7: Sums = zero;
     for (var block = 0u; block <= last; block += BLOCK) {
         stage_rows(local, loaded);
         loaded = load_rows(local, cache, block, last, true);
@@ -218,32 +260,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         }
         stage_rows(local, loaded);
         loaded = load_rows(local, cache, block + BLOCK, last, false);
-        for (var sixteen = 0u; sixteen < 4u; sixteen++) {
-            let value = 16u * sixteen * ROW_QUADS;
-            let weights = coopLoadT<Queries>(&rows_f16[own + 4u * sixteen], STRIDE);
-            y_0 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value], ROW_QUADS), y_0);
-            if HEAD_DIM > 16u {
-                y_1 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value + 4u], ROW_QUADS), y_1);
-            }
-            if HEAD_DIM > 32u {
-                y_2 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value + 8u], ROW_QUADS), y_2);
-            }
-            if HEAD_DIM > 48u {
-                y_3 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value + 12u], ROW_QUADS), y_3);
-            }
-            if HEAD_DIM > 64u {
-                y_4 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value + 16u], ROW_QUADS), y_4);
-            }
-            if HEAD_DIM > 80u {
-                y_5 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value + 20u], ROW_QUADS), y_5);
-            }
-            if HEAD_DIM > 96u {
-                y_6 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value + 24u], ROW_QUADS), y_6);
-            }
-            if HEAD_DIM > 112u {
-                y_7 = coopMultiplyAdd(weights, coopLoadT<Rows>(&rows[value + 28u], ROW_QUADS), y_7);
-            }
-        }
+        add_values(own, &y_0, &y_1, &y_2, &y_3, &y_4, &y_5, &y_6, &y_7);
     }
 
     coopStoreT(y_0, &floats[own], STRIDE);

@@ -1,7 +1,8 @@
 // Attention over the cache in splits: a workgroup takes one token, one head, and one of `splits` stretches of the
 // positions up to the token's own, with a running softmax (Milakov and Gimelshein, arXiv 1805.02867).
 //
-// With one split, y[t, h, :] is what shaders/attention_whole.wgsl computes. With more, y is what shaders/shared/partials.wgsl reads.
+// With one split, y[t, h, :] is what shaders/attention_whole.wgsl computes. With more, y has the partials that
+// shaders/shared/partials.wgsl reads.
 //
 // A team of LANES invocations of a subgroup reads two positions at a time, each of them every LANES-th eight of the
 // dimensions, so that the loads of a team lie side by side. Each team has a running softmax of its own, so that none
@@ -10,6 +11,7 @@
 #import step_rows
 #import invocation
 #import write_partial
+#import splits
 
 struct Params {
     heads: u32,
@@ -29,8 +31,6 @@ override SHARED_BY: u32 = 1u;
 // vec4s of all lanes of a team.
 override HEAD_VEC4S: u32 = 2u * LANES * EIGHTS;
 override TEAMS: u32 = WORKGROUP / LANES;
-// Positions of a split are a whole number of these, but for the last ones.
-const SHARE: u32 = 32u;
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
@@ -65,12 +65,31 @@ fn weighted(a: Eight, by: f32, value1: vec4<u32>, weight1: f32, value2: vec4<u32
     );
 }
 
-fn sum_lanes(own: f32) -> f32 {
-    var sum = own;
-    for (var other = LANES / 2u; other > 0u; other /= 2u) {
-        sum += subgroupShuffleXor(sum, other);
+// The query of a lane, times the scale of scores. Eights past the head's end are its last one, and count for nothing.
+fn load_query(row: u32, lane: u32) -> array<Eight, 8> {
+    let words = HEAD_DIM / 8u;
+    var query: array<Eight, 8>;
+    for (var e = 0u; e < EIGHTS; e++) {
+        let word = lane + e * LANES;
+        let scale = select(0.0, inverseSqrt(f32(HEAD_DIM)), word < words);
+        let at = (row * words + min(word, words - 1u)) * 2u;
+        query[e] = Eight(q[at] * scale, q[at + 1u] * scale);
     }
-    return sum;
+    return query;
+}
+
+// Writes the sums of a subgroup's teams, which all of them have, to workgroup memory.
+fn write_subgroup(here: Invocation, sum: array<Eight, 8>, peak: vec2<f32>) {
+    if here.lane < LANES {
+        for (var e = 0u; e < EIGHTS; e++) {
+            let to = here.subgroup * HEAD_VEC4S + (here.lane + e * LANES) * 2u;
+            subgroup_sums[to] = sum[e].low;
+            subgroup_sums[to + 1u] = sum[e].high;
+        }
+    }
+    if here.lane == 0u {
+        subgroup_peaks[here.subgroup] = peak;
+    }
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -85,18 +104,11 @@ fn main(here: Invocation) {
     let row = token * params.heads + head;
     let cache = (head / SHARED_BY * params.cells + step_rows[token].first_cell) * words;
     let length = step_rows[token].position + 1u;
-    let share = ((length + SPLITS - 1u) / SPLITS + SHARE - 1u) / SHARE * SHARE;
-    let first = min(split * share, length);
-    let end = min(first + share, length);
+    let stretch = stretch_of(split, length);
+    let first = stretch.first;
+    let end = stretch.end;
 
-    // Eights past the head's end are its last one, and count for nothing.
-    var query: array<Eight, 8>;
-    for (var e = 0u; e < EIGHTS; e++) {
-        let word = lane + e * LANES;
-        let scale = select(0.0, inverseSqrt(f32(HEAD_DIM)), word < words);
-        let at = (row * words + min(word, words - 1u)) * 2u;
-        query[e] = Eight(q[at] * scale, q[at + 1u] * scale);
-    }
+    let query = load_query(row, lane);
     var highest = LOWEST;
     var total = 0.0;
     var sum: array<Eight, 8>;
@@ -143,16 +155,7 @@ fn main(here: Invocation) {
             sum[e].high = own.high * shrink + subgroupShuffleXor(own.high, other) * their_shrink;
         }
     }
-    if here.lane < LANES {
-        for (var e = 0u; e < EIGHTS; e++) {
-            let to = here.subgroup * HEAD_VEC4S + (lane + e * LANES) * 2u;
-            subgroup_sums[to] = sum[e].low;
-            subgroup_sums[to + 1u] = sum[e].high;
-        }
-    }
-    if here.lane == 0u {
-        subgroup_peaks[here.subgroup] = vec2<f32>(highest, total);
-    }
+    write_subgroup(here, sum, vec2<f32>(highest, total));
     workgroupBarrier();
     let head_vec4s = 2u * words;
     for (var v = local; v < head_vec4s; v += WORKGROUP) {

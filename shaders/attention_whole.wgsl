@@ -1,4 +1,4 @@
-// y[t, h, :] = softmax over p <= t's own of (q[t, h, :] . keys[h / (H/K), p, :] / sqrt(A)) . values[h / (H/K), p, :]
+// y[t, h, :] = softmax over p <= t's own of (q[t, h, :] . keys[g, p, :] / sqrt(A)) . values[g, p, :], g = h / (H/K),
 // with a running softmax (Milakov and Gimelshein, arXiv 1805.02867); one workgroup a token and head.
 // q, y: [T, H, A] f32; keys, values: [K, C, A/2] words of two f16.
 #import step_rows

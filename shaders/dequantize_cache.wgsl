@@ -1,6 +1,6 @@
-// The rows of shaders/quantize_cache.wgsl for the positions before a step's first one, as f16 again; an invocation takes
-// groups of a key and a value, one after the other. step_rows: [T]; rows: [K, C, ROW_VEC4S]; keys, values:
-// [K, C, A/8] vec4s of eight f16.
+// The rows of shaders/quantize_cache.wgsl for the positions before a step's first one, as f16 again; an invocation
+// takes groups of a key and a value, one after the other.
+// step_rows: [T]; rows: [K, C, ROW_VEC4S]; keys, values: [K, C, A/8] vec4s of eight f16.
 #import step_rows
 #import quantized_cache
 

@@ -1,5 +1,6 @@
 // A product's inputs as f16, in the order in which it takes the tokens; zero for entries that are padding.
 // x: [T, input] f32, y: [entries, input] f16.
+#import order
 
 struct Params {
     tokens: u32,
@@ -12,7 +13,7 @@ const F16_MAX: vec4<f32> = vec4<f32>(65504.0);
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
-// A token in the low 16 bits; padding has one that is past the step's end.
+// See shaders/shared/order.wgsl.
 @group(0) @binding(1) var<storage, read> order: array<u32>;
 @group(0) @binding(2) var<storage, read_write> y: array<vec2<u32>>;
 
@@ -21,7 +22,7 @@ fn main(@builtin(global_invocation_id) global: vec3<u32>) {
     if global.x >= params.row_vec4s {
         return;
     }
-    let token = order[global.y] & 0xffffu;
+    let token = token_of(order[global.y]);
     var numbers = vec4<f32>();
     if token < params.tokens {
         numbers = clamp(x[token * params.row_vec4s + global.x], -F16_MAX, F16_MAX);

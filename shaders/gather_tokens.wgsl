@@ -1,5 +1,6 @@
 // Tokens in tiles of one depth: the order in which a product over many tokens takes them. One workgroup.
-// Tokens of one depth keep their order; each depth begins a tile, and what is left of its last tile is padding.
+// Tokens of one depth stay in their order; each depth begins a tile, and what is left of its last tile is padding.
+#import order
 
 struct Params {
     tokens: u32,
@@ -11,16 +12,14 @@ struct Params {
 
 // Entries at most.
 const ENTRIES: u32 = 2432u;
-const PADDING: u32 = 0xffffffffu;
-const DEPTH_SHIFT: u32 = 16u;
 override WORKGROUP: u32 = 64u;
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> depths: array<u32>;
-// Depth in the high 16 bits, token in the low ones.
+// See shaders/shared/order.wgsl.
 @group(0) @binding(1) var<storage, read_write> order: array<u32>;
 
-// Of each invocation, and those before it: how many tokens it has of each depth.
+// How many tokens of each depth an invocation has, together with those before it.
 var<workgroup> counts: array<vec4<u32>, WORKGROUP>;
 var<workgroup> placed: array<u32, ENTRIES>;
 
@@ -55,7 +54,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
     var next = counts[local] - own + vec4<u32>(0u, tiles.x, tiles.x + tiles.y, tiles.x + tiles.y + tiles.z);
     for (var t = first; t < end; t++) {
         let one = one_of(depths[t]);
-        placed[dot(next, one)] = (depths[t] << DEPTH_SHIFT) | t;
+        placed[dot(next, one)] = entry_of(t, depths[t]);
         next += one;
     }
     workgroupBarrier();

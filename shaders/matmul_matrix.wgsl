@@ -9,6 +9,7 @@ enable f16;
 enable wgpu_cooperative_matrix;
 #import bins
 #import product
+#import order
 
 const SUBGROUP: u32 = 32u;
 // Matrices of tokens that a subgroup has, and times 32 rows of the workgroup: 2 or 4.
@@ -29,26 +30,21 @@ override SQUARES: u32 = WORKGROUP / SUBGROUP * SQUARE;
 // Fours of x that an invocation copies of a chunk, and tokens from one to the next.
 const COPIES: u32 = 8u;
 override COPIED: u32 = WORKGROUP / QUADS;
-const DEPTH_SHIFT: u32 = 16u;
 
-// Of each slice, two words to an entry.
+// The words of each slice, two to an entry.
 @group(0) @binding(0) var<storage, read> base_slice: array<vec2<u32>>;
 @group(0) @binding(1) var<storage, read> first_slice: array<vec2<u32>>;
 @group(0) @binding(2) var<storage, read> second_slice: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read> third_slice: array<vec2<u32>>;
 // [entries, input], in the order's order; what padding has is not looked at.
 @group(0) @binding(5) var<storage, read> x: array<vec4<f16>>;
-// Depth in the high 16 bits, token in the low ones; an entry whose token is past the step's end is padding.
+// See shaders/shared/order.wgsl.
 @group(0) @binding(6) var<storage, read> order: array<u32>;
 
 var<workgroup> w_tile: array<vec4<f16>, TILE_QUADS>;
 var<workgroup> x_tile: array<vec4<f16>, TILE_QUADS>;
 // A matrix of results for each subgroup, [16 tokens, 16 rows].
 var<workgroup> squares: array<f32, SQUARES>;
-
-fn token_of(entry: u32) -> u32 {
-    return entry & 0xffffu;
-}
 
 // Half a chunk of a row: two words of each slice. Those that are not read are zero.
 struct Half {
@@ -75,17 +71,7 @@ fn load_half(at: u32, depth: u32) -> Half {
 // The `i`th four weights of a word. A code with 0x4c00 above it is the f16 that is 16 more than a 64th of the code,
 // which counts the base's bins; their width is an f16 as it is.
 fn four_weights(words: vec4<u32>, i: u32, depth: u32, bin: vec2<f32>) -> vec4<f16> {
-    let fours = (words >> vec4<u32>(2u * i)) & LOW_PAIRS;
-    var bytes = fours.x << 6u;
-    if depth > 1u {
-        bytes |= fours.y << 4u;
-    }
-    if depth > 2u {
-        bytes |= fours.z << 2u;
-    }
-    if depth > 3u {
-        bytes |= fours.w;
-    }
+    let bytes = code_bytes(pairs_at(words, i), depth);
     let low = (bytes & 0xffu) | ((bytes & 0xff00u) << 8u) | 0x4c004c00u;
     let high = ((bytes >> 16u) & 0xffu) | ((bytes & 0xff000000u) >> 8u) | 0x4c004c00u;
     let codes = vec4<f16>(vec2<f16>(unpack2x16float(low)), vec2<f16>(unpack2x16float(high))) - vec4<f16>(16.0h);
@@ -108,77 +94,119 @@ fn store_square(local: u32, first: u32, row: u32) {
     workgroupBarrier();
 }
 
+// What an invocation copies of x, and what it unpacks: half a chunk of a row.
+struct Copy {
+    x: u32,
+    x_to: u32,
+    // The first chunk of the row, and the first half of a chunk that is unpacked.
+    row: u32,
+    half_row: u32,
+    w_to: u32,
+}
+
+fn copy_of(local: u32, first_entry: u32, first_row: u32) -> Copy {
+    let copied = local / QUADS;
+    let row = min(first_row + local / 2u, params.rows - 1u) * params.chunks;
+    return Copy(
+        (first_entry + copied) * params.chunks * QUADS + local % QUADS,
+        copied * STRIDE + local % QUADS,
+        row,
+        2u * row + local % 2u,
+        local / 2u * STRIDE + local % 2u * (QUADS / 2u),
+    );
+}
+
+fn clear_squares(local: u32) {
+    for (var at = local; at < SQUARES; at += WORKGROUP) {
+        squares[at] = 0.0;
+    }
+    workgroupBarrier();
+}
+
+fn stage_inputs(first: u32, inputs: array<vec4<f16>, COPIES>) {
+    for (var i = 0u; i < COPIES; i++) {
+        x_tile[first + i * COPIED * STRIDE] = inputs[i];
+    }
+}
+
+// The inputs that an invocation copies of a chunk, from x on; the second half of a tile is not read where it has no
+// tokens.
+fn load_inputs(first: u32, full: bool) -> array<vec4<f16>, COPIES> {
+    let apart = COPIED * params.chunks * QUADS;
+    var inputs: array<vec4<f16>, COPIES>;
+    for (var i = 0u; i < COPIES; i++) {
+        if full || i < COPIES / 2u {
+            inputs[i] = x[first + i * apart];
+        }
+    }
+    return inputs;
+}
+
+// Unpacks half a chunk of a row to workgroup memory.
+fn stage_weights(to: u32, half: Half, depth: u32, bin: vec2<f32>) {
+    for (var word = 0u; word < 2u; word++) {
+        let words = vec4<u32>(
+            half.base_slice[word], half.first_slice[word], half.second_slice[word], half.third_slice[word],
+        );
+        for (var i = 0u; i < 4u; i++) {
+            w_tile[to + 4u * word + i] = four_weights(words, i, depth, bin);
+        }
+    }
+}
+
+alias Sums = coop_mat16x16<f32, C>;
+
+// Adds a subgroup's matrix of sums to y, or writes it there: as `store_square` does.
+fn store_result(sums: Sums, local: u32, first: u32, row: u32) {
+    coopStore(sums, &squares[local / SUBGROUP * SQUARE], 16u);
+    store_square(local, first, row);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let first_entry = workgroup.x * TILE;
     let head = order[first_entry];
-    // Tiles are filled from the front, so that one without a first token has none.
+    // Tiles are filled from the front, so that one without a first token has none. Tokens are taken from entries
+    // without a call here: naga requires conditions before matrices that it knows to be uniform, and calls are not
+    // among these.
     if (head & 0xffffu) >= params.tokens {
         return;
     }
-    let depth = head >> DEPTH_SHIFT;
+    let depth = depth_of_entry(head);
     // The second half of a large tile is passed over where it has no tokens.
     let full = (PARTIAL == 0u) | ((order[first_entry + TILE / 2u] & 0xffffu) < params.tokens);
     let four = full & (MATRICES > 2u);
     let first_row = workgroup.y * TILE;
-    // What this invocation copies of x, and what it unpacks: half a chunk of a row.
-    let copied = local / QUADS;
-    let x_from = (first_entry + copied) * params.chunks * QUADS + local % QUADS;
-    let apart = COPIED * params.chunks * QUADS;
-    let x_to = copied * STRIDE + local % QUADS;
-    let row = min(first_row + local / 2u, params.rows - 1u) * params.chunks;
-    let half_row = 2u * row + local % 2u;
-    let w_to = local / 2u * STRIDE + local % 2u * (QUADS / 2u);
+    let copy = copy_of(local, first_entry, first_row);
     // What its subgroup multiplies.
     let subgroup = local / SUBGROUP;
     let own_row = subgroup % MATRICES * 32u;
     let own_token = subgroup / MATRICES * 16u;
     let square = subgroup * SQUARE;
 
-    for (var at = local; at < SQUARES; at += WORKGROUP) {
-        squares[at] = 0.0;
-    }
-    workgroupBarrier();
-    var low_0 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
-    var low_1 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
-    var low_2 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
-    var low_3 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
-    var high_0 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
-    var high_1 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
-    var high_2 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
-    var high_3 = coopLoad<coop_mat16x16<f32, C>>(&squares[square], 16u);
+    clear_squares(local);
+    var low_0 = coopLoad<Sums>(&squares[square], 16u);
+    var low_1 = coopLoad<Sums>(&squares[square], 16u);
+    var low_2 = coopLoad<Sums>(&squares[square], 16u);
+    var low_3 = coopLoad<Sums>(&squares[square], 16u);
+    var high_0 = coopLoad<Sums>(&squares[square], 16u);
+    var high_1 = coopLoad<Sums>(&squares[square], 16u);
+    var high_2 = coopLoad<Sums>(&squares[square], 16u);
+    var high_3 = coopLoad<Sums>(&squares[square], 16u);
 
-    var inputs: array<vec4<f16>, COPIES>;
-    for (var i = 0u; i < COPIES; i++) {
-        if full || i < COPIES / 2u {
-            inputs[i] = x[x_from + i * apart];
-        }
-    }
-    var half = load_half(half_row, depth);
-    var scale = scales[row / params.group_chunks];
+    var inputs = load_inputs(copy.x, full);
+    var half = load_half(copy.half_row, depth);
+    var scale = scales[copy.row / params.group_chunks];
     for (var at = 0u; at < params.chunks; at++) {
         let bin = bin_of(scale, depth);
         workgroupBarrier();
-        for (var i = 0u; i < COPIES; i++) {
-            x_tile[x_to + i * COPIED * STRIDE] = inputs[i];
-        }
-        for (var word = 0u; word < 2u; word++) {
-            let words = vec4<u32>(
-                half.base_slice[word], half.first_slice[word], half.second_slice[word], half.third_slice[word],
-            );
-            for (var i = 0u; i < 4u; i++) {
-                w_tile[w_to + 4u * word + i] = four_weights(words, i, depth, bin);
-            }
-        }
+        stage_inputs(copy.x_to, inputs);
+        stage_weights(copy.w_to, half, depth, bin);
         workgroupBarrier();
         if at + 1u < params.chunks {
-            for (var i = 0u; i < COPIES; i++) {
-                if full || i < COPIES / 2u {
-                    inputs[i] = x[x_from + (at + 1u) * QUADS + i * apart];
-                }
-            }
-            half = load_half(half_row + 2u * (at + 1u), depth);
-            scale = scales[(row + at + 1u) / params.group_chunks];
+            inputs = load_inputs(copy.x + (at + 1u) * QUADS, full);
+            half = load_half(copy.half_row + 2u * (at + 1u), depth);
+            scale = scales[(copy.row + at + 1u) / params.group_chunks];
         }
         for (var k = 0u; k < QUADS; k += 4u) {
             let w_low = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[own_row * STRIDE + k], STRIDE);
@@ -204,22 +232,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     workgroupBarrier();
     let entry = first_entry + own_token;
     let y_row = first_row + own_row;
-    coopStore(low_0, &squares[square], 16u);
-    store_square(local, entry, y_row);
-    coopStore(high_0, &squares[square], 16u);
-    store_square(local, entry, y_row + 16u);
-    coopStore(low_1, &squares[square], 16u);
-    store_square(local, entry + 32u, y_row);
-    coopStore(high_1, &squares[square], 16u);
-    store_square(local, entry + 32u, y_row + 16u);
+    store_result(low_0, local, entry, y_row);
+    store_result(high_0, local, entry, y_row + 16u);
+    store_result(low_1, local, entry + 32u, y_row);
+    store_result(high_1, local, entry + 32u, y_row + 16u);
     if four {
-        coopStore(low_2, &squares[square], 16u);
-        store_square(local, entry + 64u, y_row);
-        coopStore(high_2, &squares[square], 16u);
-        store_square(local, entry + 64u, y_row + 16u);
-        coopStore(low_3, &squares[square], 16u);
-        store_square(local, entry + 96u, y_row);
-        coopStore(high_3, &squares[square], 16u);
-        store_square(local, entry + 96u, y_row + 16u);
+        store_result(low_2, local, entry + 64u, y_row);
+        store_result(high_2, local, entry + 64u, y_row + 16u);
+        store_result(low_3, local, entry + 96u, y_row);
+        store_result(high_3, local, entry + 96u, y_row + 16u);
     }
 }

@@ -4,13 +4,13 @@
 #import bins
 #import sliced
 #import product
+#import order
 
 const TILE: u32 = 8u;
-const DEPTH_SHIFT: u32 = 16u;
 override WORKGROUP: u32 = 64u;
 
 @group(0) @binding(5) var<storage, read> x: array<vec4<f32>>;
-// Depth in the high 16 bits, token in the low ones; an entry whose token is past the step's end is padding.
+// See shaders/shared/order.wgsl.
 @group(0) @binding(6) var<storage, read> order: array<u32>;
 
 // One vec4 of four rows for each token of the tile.
@@ -64,10 +64,6 @@ fn products(rows: vec4<u32>, first: array<u32, TILE>, depth: u32) -> Tile {
     return sums;
 }
 
-fn token_of(entry: u32) -> u32 {
-    return entry & 0xffffu;
-}
-
 fn store_at(entry: u32, row: u32, sums: vec4<f32>) {
     if token_of(entry) < params.tokens {
         store(token_of(entry), row, sums);
@@ -89,7 +85,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let token = token_of(order[at + t]);
         first[t] = select(token_of(head), token, token < params.tokens) * params.chunks * 16u;
     }
-    let sums = products(four_rows(row), first, head >> DEPTH_SHIFT);
+    let sums = products(four_rows(row), first, depth_of_entry(head));
     store_at(head, row, sums.t0);
     store_at(order[at + 1u], row, sums.t1);
     store_at(order[at + 2u], row, sums.t2);

@@ -7,6 +7,7 @@
 #import bins
 #import sliced
 #import product
+#import order
 
 // Rows, and tokens, of a tile.
 const TILE: u32 = 64u;
@@ -14,10 +15,9 @@ const WORKGROUP: u32 = 128u;
 // Neighbours taken at a time, and fours of them.
 const DEEP: u32 = 32u;
 const DEEP_QUADS: u32 = 8u;
-const DEPTH_SHIFT: u32 = 16u;
 
 @group(0) @binding(5) var<storage, read> x: array<vec4<f32>>;
-// Depth in the high 16 bits, token in the low ones; an entry whose token is past the step's end is padding.
+// See shaders/shared/order.wgsl.
 @group(0) @binding(6) var<storage, read> order: array<u32>;
 // Fours of tokens, and of rows, in a tile.
 const QUADS: u32 = 16u;
@@ -26,23 +26,19 @@ const QUADS: u32 = 16u;
 var<workgroup> x_tile: array<vec4<f32>, DEEP * QUADS>;
 var<workgroup> w_tile: array<vec4<f32>, DEEP * QUADS>;
 
-fn token_of(entry: u32) -> u32 {
-    return entry & 0xffffu;
-}
-
-// The codes of four neighbours in word `word` of chunk `at`.
-fn four_codes(at: u32, word: u32, shift: u32, depth: u32) -> vec4<f32> {
-    var bytes = ((base_slice[at][word] >> shift) & LOW_PAIRS.x) << 6u;
+// The codes of the four neighbours in a plane of word `word` of chunk `at`.
+fn four_codes(at: u32, word: u32, plane: u32, depth: u32) -> vec4<f32> {
+    var words = vec4<u32>(base_slice[at][word], 0u, 0u, 0u);
     if depth > 1u {
-        bytes |= ((first_slice[at][word] >> shift) & LOW_PAIRS.x) << 4u;
+        words.y = first_slice[at][word];
     }
     if depth > 2u {
-        bytes |= ((second_slice[at][word] >> shift) & LOW_PAIRS.x) << 2u;
+        words.z = second_slice[at][word];
     }
     if depth > 3u {
-        bytes |= (third_slice[at][word] >> shift) & LOW_PAIRS.x;
+        words.w = third_slice[at][word];
     }
-    return vec4<f32>(unpack4xU8(bytes));
+    return vec4<f32>(unpack4xU8(code_bytes(pairs_at(words, plane), depth)));
 }
 
 // Weights of a row: its `deep`th four neighbours.
@@ -50,7 +46,7 @@ fn four_weights(row: u32, deep: u32, depth: u32) -> vec4<f32> {
     let chunk = deep / 16u;
     let groups = params.chunks / params.group_chunks;
     let range = bin_of(scales[row * groups + chunk / params.group_chunks], depth);
-    let codes = four_codes(row * params.chunks + chunk, deep / 4u % 4u, deep % 4u * 2u, depth);
+    let codes = four_codes(row * params.chunks + chunk, deep / 4u % 4u, deep % 4u, depth);
     return codes * range.x + vec4<f32>(range.y);
 }
 
@@ -66,7 +62,7 @@ fn four_tokens(entry: u32, head: u32) -> vec4<u32> {
 
 // Where neighbour k of a four of tokens or rows lies. Invocations side by side write every fourth k of one four, and
 // the exclusive or has them write to different banks.
-fn place(k: u32, quad: u32) -> u32 {
+fn tile_entry(k: u32, quad: u32) -> u32 {
     return k * QUADS + (quad ^ (k / 4u % DEEP_QUADS));
 }
 
@@ -93,7 +89,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if token_of(head) >= params.tokens {
         return;
     }
-    let depth = head >> DEPTH_SHIFT;
+    let depth = depth_of_entry(head);
     // What this invocation loads.
     let quad = local / DEEP_QUADS;
     let deep = local % DEEP_QUADS;
@@ -111,8 +107,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var at = 0u; at < end; at += DEEP_QUADS) {
         workgroupBarrier();
         for (var k = 0u; k < 4u; k++) {
-            x_tile[place(deep * 4u + k, quad)] = next_x[k];
-            w_tile[place(deep * 4u + k, quad)] = next_w[k];
+            x_tile[tile_entry(deep * 4u + k, quad)] = next_x[k];
+            w_tile[tile_entry(deep * 4u + k, quad)] = next_w[k];
         }
         workgroupBarrier();
         if at + DEEP_QUADS < end {
@@ -120,9 +116,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             next_w = transpose(weights(rows, at + DEEP_QUADS + deep, depth));
         }
         for (var k = 0u; k < DEEP; k++) {
-            let xs = x_tile[place(k, own_tokens)];
-            let w_low = w_tile[place(k, own_rows)];
-            let w_high = w_tile[place(k, own_rows + 1u)];
+            let xs = x_tile[tile_entry(k, own_tokens)];
+            let w_low = w_tile[tile_entry(k, own_rows)];
+            let w_high = w_tile[tile_entry(k, own_rows + 1u)];
             low[0] += xs.x * w_low;
             low[1] += xs.y * w_low;
             low[2] += xs.z * w_low;

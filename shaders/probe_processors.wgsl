@@ -1,5 +1,5 @@
 // Work that keeps a processor busy with one workgroup: whole numbers that each depend on the one before, in four chains
-// an invocation. How long workgroups take side by side tells how many processors there are.
+// an invocation. How long workgroups take side by side shows how many processors there are.
 
 struct Params {
     rounds: u32,

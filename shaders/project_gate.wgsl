@@ -10,7 +10,7 @@
 #import router_hidden
 
 @group(0) @binding(7) var<storage, read> depth: array<u32>;
-// Of all routers, [4 L, REST].
+// [4 L, REST] of all routers.
 @group(0) @binding(8) var<storage, read> rest: array<f32>;
 @group(0) @binding(9) var<storage, read> w1: array<vec2<u32>>;
 @group(0) @binding(10) var<storage, read_write> hidden: array<f32>;

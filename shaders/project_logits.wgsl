@@ -1,4 +1,4 @@
-// y = W x for one token, at the depth that is told: the head.
+// y = W x for one token, at the depth in `depth`: the head.
 #import invocation
 #import bins
 #import sliced

@@ -10,9 +10,10 @@
 #import packed_input
 #import projection
 #import router_hidden
+#import rotation
 
 @group(0) @binding(7) var<storage, read> depth: array<u32>;
-// Of all routers, [4 L, REST].
+// [4 L, REST] of all routers.
 @group(0) @binding(8) var<storage, read> rest: array<f32>;
 @group(0) @binding(9) var<storage, read> w1: array<vec2<u32>>;
 @group(0) @binding(10) var<storage, read> step_rows: array<StepRow>;
@@ -42,11 +43,6 @@ fn four_of(workgroup: u32, at: u32) -> Four {
 fn row_of(workgroup: u32, own: u32) -> u32 {
     let four = four_of(workgroup, own / 4u);
     return four.slot * HEAD_DIM + 2u * four.j + own % 2u + own / 2u % 2u * (HEAD_DIM / 2u);
-}
-
-// (a, b) rotated by (cos, sin).
-fn rotate(a: f32, b: f32, by: vec2<f32>) -> vec2<f32> {
-    return vec2<f32>(a * by.x - b * by.y, b * by.x + a * by.y);
 }
 
 fn ahead(team: Team) -> vec4<f32> {

@@ -13,7 +13,7 @@
 // Sites whose depth the workgroup without rows selects.
 override SELECTED: u32 = 0u;
 
-// Of all routers, [4 L, REST].
+// [4 L, REST] of all routers.
 @group(0) @binding(7) var<storage, read> rest: array<f32>;
 @group(0) @binding(8) var<storage, read> control: array<Control>;
 // The hidden units of the routers that select depths.

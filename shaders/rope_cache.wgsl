@@ -2,6 +2,7 @@
 // the cache. An invocation handles dimensions 2j, 2j + 1 and their partners half a head further on.
 // qkv: [T, (H + 2K) * A] f32, q: [T, H, A] f32, keys and values: [K, C, A/2] words of two f16.
 #import step_rows
+#import rotation
 
 struct Params {
     heads: u32,
@@ -20,11 +21,6 @@ var<immediate> params: Params;
 @group(0) @binding(3) var<storage, read_write> q: array<f32>;
 @group(0) @binding(4) var<storage, read_write> keys: array<u32>;
 @group(0) @binding(5) var<storage, read_write> values: array<u32>;
-
-// (a, b) rotated by (cos, sin).
-fn rotate(a: f32, b: f32, by: vec2<f32>) -> vec2<f32> {
-    return vec2<f32>(a * by.x - b * by.y, b * by.x + a * by.y);
-}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) global: vec3<u32>) {

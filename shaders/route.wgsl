@@ -1,5 +1,5 @@
 // The norm of each token, and its depth at some neighbouring sites by the sites' routers, which look at the norm; one
-// workgroup a token and site. src/routing.rs tells the formula. Invocations share the hidden units evenly; those of one
+// workgroup a token and site. src/routing.rs has the formula. Invocations share the hidden units evenly; those of one
 // unit lie side by side and take turns along its row.
 #import step_rows
 #import router

@@ -1,4 +1,4 @@
-// The norm of each token, and its depth at some neighbouring sites as `route` chooses it, on processor cores whose
+// The norm of each token, and its depth at some neighbouring sites as `route` selects it, on processor cores whose
 // vectors are subgroups of eight: a workgroup a token and site, and an invocation a hidden unit. A load costs as much
 // there as dozens of sums, as each lane loads for itself, so lanes share what they load of x. A launch costs about as
 // much as a router, so this one makes the norm too: each workgroup for itself, and the first one of a token writes it.

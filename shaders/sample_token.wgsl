@@ -1,4 +1,4 @@
-// Chooses the next token and writes it where the next step reads it; one workgroup. src/sampling.rs tells the rules.
+// Chooses the next token and writes it where the next step reads it; one workgroup. src/sampling.rs has the rules.
 //
 // As a rule the tokens that stay in the draw are few, and are sorted (candidates); where they turn out to be many, they
 // are searched, never sorted (descent). Where only min-p cuts, they are taken in the order of their ids. No invocation

@@ -20,7 +20,7 @@ var<workgroup> scratch: array<f32, WORKGROUP>;
 // Whether a logit is not finite.
 var<workgroup> no_numbers: atomic<u32>;
 
-// By the bits, because a compiler may take it that arithmetic on floats never sees such a number.
+// The test is by the bits, because a compiler may take it that arithmetic on floats never sees such a number.
 fn is_finite(logit: f32) -> bool {
     return (bitcast<u32>(logit) & 0x7f800000u) != 0x7f800000u;
 }

@@ -1,7 +1,7 @@
 // The few likeliest tokens, sorted; for one workgroup.
 //
-// The k blocks with the greatest peaks hold the k likeliest tokens, because before any token of another block come those
-// k peaks. So only these blocks are read, and of them only tokens that are not less than the least of the peaks.
+// The k blocks with the greatest peaks hold the k likeliest tokens, because before any token of another block come
+// those k peaks. So only these blocks are read, and of them only tokens that are not less than the least of the peaks.
 
 // Tokens, and blocks, at most.
 const CAPACITY: u32 = 1024u;

@@ -1,7 +1,7 @@
 // What the products of few tokens share: four rows of one token, in chunks of 64 weights.
 
 @group(0) @binding(5) var<storage, read> x: array<vec4<f32>>;
-// Of each token.
+// The depth of each token.
 @group(0) @binding(6) var<storage, read> depths: array<u32>;
 
 // Chunks `at` of four rows.

@@ -1,5 +1,5 @@
 // A chunk of 64 weights times 64 numbers that are pairs of int8s: within a chunk all is whole numbers.
-// src/kernels/packed.rs tells how the pairs lie.
+// src/kernels/project/packed.rs describes the layout of the pairs.
 
 // What a high int8 counts for, in low ones.
 const HIGH: i32 = 256;
@@ -25,13 +25,9 @@ fn dot_planes(codes0: vec4<u32>, codes1: vec4<u32>, codes2: vec4<u32>, codes3: v
     return HIGH * high + low;
 }
 
-fn pairs(v: vec4<u32>, i: u32) -> vec4<u32> {
-    return (v >> vec4<u32>(2u * i)) & LOW_PAIRS;
-}
-
 // The two-bit codes of a slice times the numbers.
 fn dot_slice(slice: vec4<u32>, input: Input) -> i32 {
-    return dot_planes(pairs(slice, 0u), pairs(slice, 1u), pairs(slice, 2u), pairs(slice, 3u), input);
+    return dot_planes(pairs_at(slice, 0u), pairs_at(slice, 1u), pairs_at(slice, 2u), pairs_at(slice, 3u), input);
 }
 
 // The bits of two slices side by side, four for each weight: those of planes 0 and 2 in the low and the high half of
@@ -40,7 +36,7 @@ fn weave_even(high: vec4<u32>, low: vec4<u32>) -> vec4<u32> {
     return ((high << vec4<u32>(2u)) & vec4<u32>(0xccccccccu)) | (low & vec4<u32>(0x33333333u));
 }
 
-// And of planes 1 and 3.
+// The same for planes 1 and 3.
 fn weave_odd(high: vec4<u32>, low: vec4<u32>) -> vec4<u32> {
     return (high & vec4<u32>(0xccccccccu)) | ((low >> vec4<u32>(2u)) & vec4<u32>(0x33333333u));
 }
@@ -61,10 +57,10 @@ fn dot_four_slices(
     let four = vec4<u32>(4u);
     let low = vec4<u32>(0x0f0f0f0fu);
     let high = vec4<u32>(0xf0f0f0f0u);
-    // A code with its highest bit turned over is the int8 that is 128 less.
-    let turned = base ^ vec4<u32>(0xaaaaaaaau);
-    let upper_even = weave_even(turned, first);
-    let upper_odd = weave_odd(turned, first);
+    // A code with its highest bit inverted is the int8 that is 128 less.
+    let signed = base ^ vec4<u32>(0xaaaaaaaau);
+    let upper_even = weave_even(signed, first);
+    let upper_odd = weave_odd(signed, first);
     let lower_even = weave_even(second, third);
     let lower_odd = weave_odd(second, third);
     return dot_planes(

@@ -5,8 +5,8 @@
 override TEAM: u32 = 4u;
 // vec4s of a chunk.
 const CHUNK_VEC4S: u32 = 16u;
-// The whole numbers of a chunk are x * 2^n * WHOLE, with the greatest in 16319 to 32639: 127 high int8s and 127 low ones
-// at most. There are 2^14 of them, less a little, in the power of two that the greatest number lies above.
+// The whole numbers of a chunk are x * 2^n * WHOLE, with the greatest in 16319 to 32639: 127 high int8s and 127 low
+// ones at most. There are 2^14 of them, less a little, in the power of two that the greatest number lies above.
 const WHOLE: f32 = 32639.0 / 32768.0;
 const BITS: u32 = 14u;
 // Chunks whose greatest number has a lower exponent than this are rounded as if it had this one.
@@ -24,11 +24,11 @@ override SUBGROUPS: u32 = 64u;
 var<workgroup> planes: array<vec4<u32>, PLANE_VEC4S>;
 // What a low int8 counts for, and the sum of the numbers.
 var<workgroup> about: array<vec2<f32>, CHUNKS>;
-// Of each subgroup: the sum of the squares of x.
+// The sum of the squares of x that each subgroup has.
 var<workgroup> squares: array<f32, SUBGROUPS>;
 
-// Packs what lane `lane` of a team has of a chunk of the input, every TEAM-th vec4, or nothing where it is not `within`,
-// and returns the squares of x; the chunk's team comes here together.
+// Packs what lane `lane` of a team has of a chunk of the input, every TEAM-th vec4, or nothing where it is not
+// `within`, and returns the squares of x; the chunk's team comes here together.
 fn pack(chunk: u32, lane: u32, within: bool) -> f32 {
     var own: array<vec4<f32>, 4>;
     var all = 0.0;

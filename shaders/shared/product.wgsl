@@ -1,6 +1,6 @@
 // What the kernels that multiply a sliced weight with activations share, beside the weight itself:
 // y[t, first_row + r] (+)= sum over k of W[r, k] * x[t, k], with W read at the depth of token t.
-// Bindings 5 and 6 are each kernel's own: x, and how it is told the depths.
+// Bindings 5 and 6 are each kernel's own: x, and the depths.
 
 struct Params {
     tokens: u32,

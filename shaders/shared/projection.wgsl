@@ -6,7 +6,7 @@
 // 64 weights, and so on for ROUNDS rounds.
 
 struct Params {
-    // Of the weight, in this dispatch.
+    // Rows of the weight in this dispatch.
     rows: u32,
     // Row of y that this dispatch's first row belongs to.
     first_row: u32,
@@ -16,7 +16,7 @@ struct Params {
     site: u32,
     // Entries from one site's depth to the next one's.
     depth_row: u32,
-    // Of the attention, where rows are queries, keys and values.
+    // H, K and C, where rows are queries, keys and values.
     heads: u32,
     kv_heads: u32,
     cells: u32,
@@ -32,7 +32,7 @@ override ROUNDS: u32 = 1u;
 // Chunks of 64 weights in a row, and in a quantization group.
 override CHUNKS: u32 = 64u;
 override GROUP_CHUNKS: u32 = 1u;
-// Of the attention, where rows are queries, keys and values.
+// A, where rows are queries, keys and values.
 override HEAD_DIM: u32 = 64u;
 // 1: the input is x / sqrt(mean(x^2) + eps) * norm; 0: it is x, or the combination of its partials.
 override NORMED: u32 = 0u;
@@ -163,8 +163,8 @@ fn team_in(workgroup: u32, local: u32, round: u32) -> Team {
     return Team(local % LANES, own, rows.x, min(rows, vec4<u32>(params.rows - 1u)));
 }
 
-// The rows of an invocation's teams, of which the first chunk has begun: each begins while the one before is multiplied.
-// Called with each depth as a constant, so that each gets loops of its own.
+// The rows of an invocation's teams, of which the first chunk has begun: each begins while the one before is
+// multiplied. Called with each depth as a constant, so that each gets loops of its own.
 fn multiply_rows(workgroup: u32, local: u32, slices: u32, factor: f32, first: Begun, first_beside: vec4<f32>) {
     var begun = first;
     var beside = first_beside;

@@ -120,7 +120,7 @@ fn sixteen_numbers(words: vec4<u32>) -> mat4x4<f32> {
     return mat4x4<f32>(four_numbers(words.x), four_numbers(words.y), four_numbers(words.z), four_numbers(words.w));
 }
 
-// Of a matrix, each number.
+// A matrix whose every entry is the number.
 fn all_of(number: f32) -> mat4x4<f32> {
     let four = vec4<f32>(number);
     return mat4x4<f32>(four, four, four, four);

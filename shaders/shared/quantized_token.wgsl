@@ -39,7 +39,7 @@ fn sum_across(own: f32) -> f32 {
 // head. All lanes of a subgroup call it.
 fn make_ready(four: vec4<f32>, at: u32, part: u32, lane: u32) {
     let numbers = hadamard_across(four, lane);
-    // By their bits, in which NaN is greater than infinity and that than any number.
+    // Sizes are compared by their bits, in which NaN is greater than infinity, and infinity than any number.
     let sizes = bitcast<vec4<u32>>(numbers) & vec4<u32>(0x7fffffffu);
     let largest_bits = max_across(max(max(sizes.x, sizes.y), max(sizes.z, sizes.w)));
     let largest = bitcast<f32>(largest_bits);
@@ -76,7 +76,7 @@ struct Query {
     high: array<vec4<u32>, 2>,
     low: array<vec4<u32>, 2>,
     unit: f32,
-    // Of all numbers.
+    // The sum of all numbers.
     sum: f32,
 }
 

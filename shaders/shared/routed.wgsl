@@ -1,4 +1,4 @@
-// What the kernels bind that make the norm of each token and choose its depths at S neighbouring sites by it.
+// The bindings of the kernels that make the norm of each token and select its depths at S neighbouring sites by it.
 
 struct Params {
     // Eights of numbers in a row of x, and so in a row of w1.

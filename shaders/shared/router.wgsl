@@ -1,4 +1,4 @@
-// What the kernels share that compute a router; src/routing.rs tells the formula. A kernel declares `rest`: what all
+// What the kernels share that compute a router; src/routing.rs has the formula. A kernel declares `rest`: what all
 // routers have beside w1.
 
 struct Control {
@@ -38,7 +38,7 @@ fn dot_eight(w: vec4<u32>, low: vec4<f32>, high: vec4<f32>) -> f32 {
     return dot(low, w_low) + dot(high, w_high);
 }
 
-// Of the router whose numbers lie in `rest` from entry `own` on: the weights of a hidden unit, and b2.
+// The weights of a hidden unit, for the router whose numbers lie in `rest` from entry `own` on.
 fn w2_of(own: u32, unit: u32) -> vec3<f32> {
     let at = own + HIDDEN + unit;
     return vec3<f32>(rest[at], rest[at + HIDDEN], rest[at + 2u * HIDDEN]);

@@ -1,7 +1,7 @@
-// How a projection makes the hidden units of routers that look at its input, which is a norm: by workgroups beside those
-// that have rows, so that no row waits for it. They are few, as a large GPU has few processors left, so each reads the
-// input once, an invocation four numbers at a time, for all of its units. A kernel declares `w1`, [units, input] f16, four
-// to an entry, what all routers have in `rest`, and `hidden`, where the units go.
+// How a projection makes the hidden units of routers that look at its input, which is a norm: by workgroups beside
+// those that have rows, so that no row waits for it. They are few, as a large GPU has few processors left, so each
+// reads the input once, an invocation four numbers at a time, for all of its units. A kernel declares `w1`, [units,
+// input] f16, four to an entry, what all routers have in `rest`, and `hidden`, where the units go.
 
 // Hidden units of a workgroup, MOST_UNITS at most.
 override UNITS: u32 = 4u;
@@ -9,7 +9,7 @@ const MOST_UNITS: u32 = 16u;
 // Lengths of arrays have names, as naga wants.
 override HIDDEN_SUMS: u32 = (UNITS + 2u) * SUBGROUPS;
 
-// Of each subgroup: what the input without the norm's factor comes to in each unit, and the squares of x and of it.
+// What each subgroup has of the sums: the input without the norm's factor in each unit, and the squares of x and of it.
 var<workgroup> hidden_sums: array<f32, HIDDEN_SUMS>;
 
 fn sum_subgroup(here: Invocation, at: u32, own: f32) {
@@ -19,7 +19,7 @@ fn sum_subgroup(here: Invocation, at: u32, own: f32) {
     }
 }
 
-// What all subgroups have of a sum; called by whole subgroups.
+// A sum over all subgroups; called by whole subgroups.
 fn sum_of_subgroups(here: Invocation, at: u32) -> f32 {
     var sum = 0.0;
     for (var s = here.lane; s < here.subgroups; s += here.size) {
@@ -28,7 +28,7 @@ fn sum_of_subgroups(here: Invocation, at: u32) -> f32 {
     return subgroupAdd(sum);
 }
 
-// What a workgroup does that has no rows.
+// Computes hidden units, as a workgroup without rows.
 fn router_hidden(here: Invocation) {
     let first_unit = (here.workgroup.x - ROW_WORKGROUPS) * UNITS;
     let vec4s = CHUNK_VEC4S * CHUNKS;

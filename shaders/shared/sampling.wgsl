@@ -1,6 +1,6 @@
 // What the two kernels that choose a token share.
 
-// What the host says of one choice; src/sampling.rs tells what the fields mean.
+// The settings of one choice; src/sampling.rs says what the fields mean.
 struct Choice {
     temperature: f32,
     top_k: u32,

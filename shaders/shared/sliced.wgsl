@@ -1,5 +1,5 @@
 // A weight in slices: bindings 0 to 3 of the kernels that read 64 neighbours of a row at once, and these as numbers.
-// The format is told in src/format/codes.rs.
+// src/format/codes.rs describes the format.
 
 @group(0) @binding(0) var<storage, read> base_slice: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> first_slice: array<vec4<u32>>;
@@ -32,16 +32,15 @@ fn load_chunk(at: u32, depth: u32) -> Chunk {
 // The codes of four neighbours from each of the chunk's four words: column c holds those of weights
 // 16c + 4i to 16c + 4i + 3, as eight-bit codes whose unread low bits are zero.
 fn codes(chunk: Chunk, i: u32, depth: u32) -> mat4x4<f32> {
-    let shift = vec4<u32>(2u * i);
-    var bytes = ((chunk.base_slice >> shift) & LOW_PAIRS) << vec4<u32>(6u);
+    var bytes = pairs_at(chunk.base_slice, i) << vec4<u32>(6u);
     if depth > 1u {
-        bytes |= ((chunk.first_slice >> shift) & LOW_PAIRS) << vec4<u32>(4u);
+        bytes |= pairs_at(chunk.first_slice, i) << vec4<u32>(4u);
     }
     if depth > 2u {
-        bytes |= ((chunk.second_slice >> shift) & LOW_PAIRS) << vec4<u32>(2u);
+        bytes |= pairs_at(chunk.second_slice, i) << vec4<u32>(2u);
     }
     if depth > 3u {
-        bytes |= (chunk.third_slice >> shift) & LOW_PAIRS;
+        bytes |= pairs_at(chunk.third_slice, i);
     }
     return mat4x4<f32>(
         vec4<f32>(unpack4xU8(bytes.x)),

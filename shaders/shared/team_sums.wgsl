@@ -8,7 +8,7 @@ fn add_across(m: mat4x4<f32>, other: u32) -> mat4x4<f32> {
     );
 }
 
-// Of two numbers the one that a lane keeps, with the one that its partner gives for it.
+// Adds one of two numbers of a lane to that of its partner, which adds the other one.
 fn swap_and_add(a: vec4<f32>, b: vec4<f32>, lane: u32, other: u32) -> vec4<f32> {
     let keeps_b = (lane & other) != 0u;
     return select(a, b, keeps_b) + subgroupShuffleXor(select(b, a, keeps_b), other);

@@ -10,7 +10,7 @@ override SUM_VEC4S: u32 = SUBGROUPS * HEAD_VEC4S;
 // The score of no position.
 const LOWEST: f32 = -3.4e38;
 
-// Of each subgroup: (highest, sum of exp(score - highest)), and the sum of exp(score - highest) * value.
+// Each subgroup has (highest, sum of exp(score - highest)), and the sum of exp(score - highest) * value.
 var<workgroup> subgroup_peaks: array<vec2<f32>, SUBGROUPS>;
 var<workgroup> subgroup_sums: array<vec4<f32>, SUM_VEC4S>;
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use wgpu::{Adapter, Backend, Backends, DeviceType, DownlevelFlags, Features, InstanceDescriptor};
 use wgpu::{CooperativeMatrixProperties, CooperativeScalarType};
 
-use super::subgroups::Told;
+use super::subgroups::ReportedSubgroups;
 use crate::engine::{Activations, DeviceInfo, DeviceKind, Traits, USUAL_PROCESSORS};
 use crate::error::{Error, Result};
 use crate::kernels::project::{self, packed};
@@ -60,8 +60,8 @@ pub(super) struct Context {
     pub info: DeviceInfo,
     pub traits: Traits,
     pub options: GpuOptions,
-    /// What the driver tells of subgroups, where kernels may use them.
-    pub subgroups: Option<Told>,
+    /// What the driver reports of subgroups, where kernels may use them.
+    pub subgroups: Option<ReportedSubgroups>,
     faults: Arc<Mutex<Option<String>>>,
 }
 
@@ -165,7 +165,7 @@ impl Context {
         let (device, queue) = opened.map_err(|e| refused(e.to_string()))?;
         let faults = record_faults(&device);
         let software = info.kind == DeviceKind::SoftwareRenderer && !options.as_hardware;
-        let subgroups = features.contains(Features::SUBGROUP).then(|| Told::of(&adapter.get_info()));
+        let subgroups = features.contains(Features::SUBGROUP).then(|| ReportedSubgroups::of(&adapter.get_info()));
         let traits = Traits {
             software,
             packed_dot: false,

@@ -30,7 +30,7 @@ pub(super) struct GpuEngine {
     pipelines: Pipelines,
     buffers: HashMap<Buffer, wgpu::Buffer>,
     buffer_bytes: u64,
-    /// Bytes of destroyed buffers, and of those that pools let go of, that submitted work may still use.
+    /// Bytes of buffers that were destroyed or that pools dropped, and that submitted work may still use.
     retiring_bytes: Arc<AtomicU64>,
     pool: Pool,
     /// The run that is not submitted as a whole. It comes before all that is written or submitted after it.
@@ -86,7 +86,7 @@ pub(super) struct BufferOffset {
 struct GpuPrepared {
     steps: Arc<[GpuCommand]>,
     pace: SharedPace,
-    /// Of the read-backs, each at the sum of the lengths before it.
+    /// The length of each read-back, which lies at the sum of the lengths before it.
     read_back_lengths: Vec<u64>,
     /// They go back to the pool with the recording. A run that is still under way then comes first on the queue, before
     /// whatever takes them next.
@@ -116,7 +116,7 @@ impl GpuEngine {
         }
     }
 
-    /// What is open, to be told what was found out about it.
+    /// The open device, for what is measured after it was opened.
     pub fn context_mut(&mut self) -> &mut Context {
         &mut self.context
     }
@@ -191,7 +191,7 @@ impl Engine for GpuEngine {
         if self.buffers.remove(&buffer).is_none() {
             return;
         }
-        // Whoever waits for that run is told where it failed.
+        // A failure is reported to the caller that waits for that run.
         let _ = self.flush();
         // wgpu keeps the memory until the submissions that use it are done, and frees it by itself.
         let bytes = buffer.bytes();
@@ -212,7 +212,7 @@ impl Engine for GpuEngine {
 
     fn write(&mut self, to: Span, bytes: &[u8]) {
         assert_eq!(to.bytes, bytes.len() as u64, "a write fills its span");
-        // Whoever waits for that run is told where it failed.
+        // A failure is reported to the caller that waits for that run.
         let _ = self.flush();
         self.context.queue.write_buffer(&self.buffers[&to.buffer], to.offset, bytes);
     }

@@ -42,8 +42,8 @@ pub fn open_cached(index: usize, options: GpuOptions, folder: &Path) -> Result<B
 /// The engine, which knows the size of its subgroups.
 fn open_with(index: usize, options: GpuOptions, folder: Option<&Path>) -> Result<GpuEngine> {
     let mut engine = GpuEngine::new(Context::open(index, options)?, folder);
-    let told = engine.context_mut().subgroups;
-    let subgroup = told.map_or(1, |told| subgroups::size(&mut engine, told));
+    let reported = engine.context_mut().subgroups;
+    let subgroup = reported.map_or(1, |reported| subgroups::size(&mut engine, reported));
     engine.context_mut().set_subgroup(subgroup)?;
     Ok(engine)
 }

@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-/// What a submit may take.
+/// The time that a submit may take.
 const SUBMIT: Duration = Duration::from_millis(50);
 /// A wait that is shorter than this found the device done already.
 const AT_ONCE: Duration = Duration::from_micros(100);
 /// How many times as long a submit may be as the longest that was timed.
 const GROWTH: usize = 8;
 
-/// What a step of a recording takes.
+/// The time that a command of a recording takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SubmitPace {
     step: Duration,
@@ -75,11 +75,11 @@ impl Clock {
 /// How long the submits of one run are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
-    /// Of the recording's last run, if it has run.
+    /// The pace of the recording's last run, if it has run.
     known: Option<SubmitPace>,
     /// Steps that may go into a submit while nothing is known.
     most: usize,
-    /// Of this run so far.
+    /// The time of this run so far.
     spent: Spent,
 }
 

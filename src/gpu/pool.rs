@@ -1,4 +1,4 @@
-//! Buffers of one kind, such as transients, kept for the next who needs one when one is done with them.
+//! Pools of buffers of one kind, such as transients: a buffer that is no longer used is lent again.
 //!
 //! What is free stays only until buffers are wanted that it does not fit: then it goes, before new ones are made. So a
 //! pool never holds much more than what is lent now, whatever lengths were asked for before.
@@ -14,13 +14,13 @@ use crate::error::Result;
 pub(super) struct Pool {
     label: &'static str,
     usage: wgpu::BufferUsages,
-    shared: Arc<Mutex<Shared>>,
-    /// Bytes of buffers that were let go of and that submitted work may still use.
+    shared: Arc<Mutex<PoolState>>,
+    /// Bytes of buffers that were dropped and that submitted work may still use.
     retiring_bytes: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct PoolState {
     free: Vec<wgpu::Buffer>,
     /// Bytes of all buffers made here, free or lent.
     bytes: u64,
@@ -33,7 +33,7 @@ pub(super) struct Loan {
 }
 
 impl Pool {
-    /// An empty pool of buffers of this usage; what it lets go of counts as retiring until the device is done with it.
+    /// An empty pool of buffers of this usage; what it drops counts as retiring until the device is done with it.
     pub fn new(label: &'static str, usage: wgpu::BufferUsages, retiring_bytes: Arc<AtomicU64>) -> Pool {
         Pool { label, usage, shared: Arc::default(), retiring_bytes }
     }
@@ -48,7 +48,7 @@ impl Pool {
     }
 
     /// A buffer of at least so many bytes for each of `lengths`, in their order. Free buffers that none of them takes
-    /// are let go of.
+    /// are dropped.
     pub fn lend_all(&self, context: &Context, lengths: &[u64]) -> Result<Vec<Loan>> {
         // The longest first, as these have the fewest that fit.
         let mut order: Vec<usize> = (0..lengths.len()).collect();
@@ -62,7 +62,7 @@ impl Pool {
         loans.into_iter().zip(lengths).map(made).collect()
     }
 
-    /// Bytes of all buffers made here and not let go of.
+    /// Bytes of all buffers made here and not dropped.
     pub fn bytes(&self) -> u64 {
         self.shared.lock().expect("no panic while held").bytes
     }
@@ -89,7 +89,7 @@ impl Pool {
         Ok(Loan { buffer, pool: self.clone() })
     }
 
-    /// Lets go of all that is free.
+    /// Drops all free buffers.
     fn trim(&self, context: &Context) {
         let mut shared = self.shared.lock().expect("no panic while held");
         let bytes: u64 = shared.free.drain(..).map(|buffer| buffer.size()).sum();

@@ -1,5 +1,5 @@
-//! How many large workgroups a device runs side by side, one on each of its processors, which no driver tells: counted
-//! by how long more and more of them take, and remembered in a file.
+//! How many large workgroups a device runs side by side, one on each of its processors, which no driver reports:
+//! counted by how long more and more of them take, and remembered in a file.
 //!
 //! A workgroup keeps a processor busy for as long as it has rounds. As many of them as there are processors take as
 //! long as one, and one more takes twice as long. All loops are bounded, and no workgroup waits for another.
@@ -69,7 +69,7 @@ fn usual(counted: Option<u32>) -> u32 {
     counted.filter(|counted| counted.abs_diff(USUAL_PROCESSORS) > NEAR).unwrap_or(USUAL_PROCESSORS)
 }
 
-/// Counts; none where times say nothing clear, or are not told.
+/// Counts; none where times say nothing clear, or the device has none.
 fn measure(engine: &mut dyn Engine) -> Result<Option<u32>> {
     let workgroup = WORKGROUP.min(1 << engine.traits().workgroup_invocations.ilog2());
     let y = engine.create("probe", u64::from(MOST) * u64::from(workgroup) * 4)?;

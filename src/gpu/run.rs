@@ -30,7 +30,7 @@ pub(super) type SharedPace = Arc<Mutex<Option<SubmitPace>>>;
 pub(super) struct GpuRun {
     /// None where nothing is read back.
     pub read_back: Option<Mapping>,
-    /// Of the read-backs, each at the sum of the lengths before it.
+    /// The length of each read-back, which lies at the sum of the lengths before it.
     pub lengths: Vec<u64>,
     pace: SharedPace,
     state: Mutex<RunState>,
@@ -132,15 +132,15 @@ impl Pending {
 }
 
 impl GpuEngine {
-    /// Submits what may be submitted of a run without a wait, and keeps the rest.
+    /// Submits as much of a run as may be submitted without a wait. The rest stays pending.
     pub(super) fn start(&mut self, pending: Pending) -> Result<()> {
         debug_assert!(self.pending.is_none(), "what came before is submitted first");
         self.pending = Some(pending);
         self.submit_steps(false)
     }
 
-    /// Submits all that is kept of the run before, waiting for the device as often as it takes. Where that run is
-    /// stopped meanwhile, whoever waits for it is told, and nothing is kept. Fails where the device fails.
+    /// Submits the rest of the pending run, waiting for the device as often as it takes. Where that run is stopped
+    /// meanwhile, the caller that waits for it gets the error, and no run is pending. Fails where the device fails.
     pub(super) fn flush(&mut self) -> Result<()> {
         match self.submit_steps(true) {
             Err(Error::Stopped(_)) => Ok(()),

@@ -16,9 +16,12 @@ pub const MATRICES: Capabilities =
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 20] = [
+const SHARED: [(&str, &str); 23] = [
     ("step_rows", include_str!("../../shaders/shared/step_rows.wgsl")),
     ("invocation", include_str!("../../shaders/shared/invocation.wgsl")),
+    ("order", include_str!("../../shaders/shared/order.wgsl")),
+    ("rotation", include_str!("../../shaders/shared/rotation.wgsl")),
+    ("splits", include_str!("../../shaders/shared/splits.wgsl")),
     ("bins", include_str!("../../shaders/shared/bins.wgsl")),
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
     ("product", include_str!("../../shaders/shared/product.wgsl")),

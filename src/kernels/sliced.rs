@@ -12,8 +12,8 @@ use crate::recording::{Arguments, Buffer, Span};
 
 /// Weights that the shaders take at once: one `vec4<u32>` of each slice.
 pub const CHUNK: u32 = 64;
-/// Rows that a part of a weight is a multiple of, so that its ranges begin where bindings may.
-const PART_ROWS: u32 = 64;
+/// A range of rows is a multiple of so many, so that it begins where a binding may.
+const RANGE_ROWS: u32 = 64;
 
 /// A weight [rows, input] in slices, on an engine.
 #[derive(Debug, Clone, Copy)]
@@ -41,11 +41,11 @@ impl SlicedWeight {
         self.group / CHUNK
     }
 
-    /// The rows in parts whose every range fits a binding of the device.
+    /// The rows in ranges, each of which fits a binding of the device in every buffer.
     pub fn row_ranges(&self, traits: Traits) -> Vec<Range<u32>> {
         let row_bytes = u64::from((self.input / 4).max(self.input / self.group * 4));
         let most = (traits.binding_bytes / row_bytes).min(u64::from(self.rows)) as u32;
-        let step = if most < self.rows { (most / PART_ROWS).max(1) * PART_ROWS } else { self.rows };
+        let step = if most < self.rows { (most / RANGE_ROWS).max(1) * RANGE_ROWS } else { self.rows };
         (0..self.rows).step_by(step as usize).map(|first| first..(first + step).min(self.rows)).collect()
     }
 

@@ -70,7 +70,7 @@ pub fn most_positions(traits: Traits, shape: &LlamaShape) -> u32 {
     if traits.loop_rounds == u32::MAX || (!traits.software && split::fits(traits)) {
         return u32::MAX;
     }
-    // Of a block of positions: the words of a key, each position for each word that an invocation has of the output,
+    // A block of positions takes these rounds: the words of a key, each position for each word of the output,
     // and what the reductions take with the last rounds, in which loops end.
     const BLOCK: u32 = 64;
     const REDUCTIONS: u32 = 20;

@@ -20,8 +20,8 @@ params! {
     cells: u32,
 }
 
-/// `shaders/attention_quantized.wgsl`; bindings: q [H, A], the step row `[1]`, keys [K, C, A] f16, values [K, C, A] f16,
-/// rows [K, C, [words](Layout::row_words)] u32, y [H, A] or [`Partials`].
+/// `shaders/attention_quantized.wgsl`; bindings: q [H, A], the step row `[1]`, keys [K, C, A] f16, values [K, C, A]
+/// f16, rows [K, C, [words](Layout::row_words)] u32, y [H, A] or [`Partials`].
 pub static KERNEL: Kernel = Kernel {
     name: "attention_quantized",
     wgsl: include_str!("../../../shaders/attention_quantized.wgsl"),

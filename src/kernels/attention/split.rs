@@ -19,8 +19,8 @@ params! {
     vec4s: u32,
 }
 
-/// `shaders/attention_split.wgsl`; bindings: q [T, H, A], step rows `[T]` of [`StepRow`], keys [K, C, A] f16, values [K, C, A] f16,
-/// y [T, H, A] or [`Partials`].
+/// `shaders/attention_split.wgsl`; bindings: q [T, H, A], step rows `[T]` of [`StepRow`], keys [K, C, A] f16, values
+/// [K, C, A] f16, y [T, H, A] or [`Partials`].
 pub static KERNEL: Kernel = Kernel {
     name: "attention_split",
     wgsl: include_str!("../../../shaders/attention_split.wgsl"),

@@ -18,8 +18,8 @@ params! {
     cells: u32,
 }
 
-/// `shaders/attention_whole.wgsl`; bindings: q [T, H, A], step rows `[T]` of [`StepRow`], keys [K, C, A] f16, values [K, C, A] f16,
-/// y [T, H, A].
+/// `shaders/attention_whole.wgsl`; bindings: q [T, H, A], step rows `[T]` of [`StepRow`], keys [K, C, A] f16, values
+/// [K, C, A] f16, y [T, H, A].
 pub static KERNEL: Kernel = Kernel {
     name: "attention_whole",
     wgsl: include_str!("../../../shaders/attention_whole.wgsl"),

@@ -1,4 +1,4 @@
-//! Keys and values that were kept in few bits as f16 again, for kernels that read those.
+//! The conversion of quantized keys and values back to f16, for kernels that read f16.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -14,7 +14,7 @@ params! {
     kv_heads: u32,
     /// C
     cells: u32,
-    /// Of all workgroups.
+    /// Invocations of all workgroups.
     invocations: u32,
 }
 
@@ -31,7 +31,7 @@ pub static KERNEL: Kernel = Kernel {
 /// Workgroups at most: how many positions there are is not known when a step is recorded.
 const WORKGROUPS: u32 = 1024;
 
-/// Records that keys and values at all positions before the first of the step's rows are what was kept of them.
+/// Records that keys and values at all positions before the first of the step's rows are dequantized.
 pub fn record(recording: &mut Recording, conversion: &CacheConversion) {
     let CacheConversion { kv_heads, cells, step_rows, keys, values, quantized_kv } = *conversion;
     let workgroups = (kv_heads * cells * quantized_kv.layout.groups()).div_ceil(WORKGROUP).min(WORKGROUPS);

@@ -1,4 +1,4 @@
-//! How keys and values are kept in few bits: the layout of a row, and the way into codes and back. The shaders' side is
+//! Quantized keys and values: the layout of a row, and the conversion to codes and back. The shaders' side is
 //! `shaders/shared/quantized_cache.wgsl`.
 //!
 //! The numbers of a head are cut into groups of 32. Each group is multiplied by a Hadamard matrix, after which no
@@ -27,12 +27,12 @@ pub struct Layout {
     pub value_bits: u32,
 }
 
-/// Where a layer's keys and values are kept in few bits.
+/// The quantized keys and values of a layer.
 #[derive(Debug, Clone, Copy)]
 pub struct QuantizedKv {
     /// [K, C, [`Layout::row_words`]] u32
     pub rows: Span,
-    /// Of a row.
+    /// The layout of a row.
     pub layout: Layout,
 }
 
@@ -62,7 +62,7 @@ pub fn token_bytes(cache_type: CacheType, shape: &LlamaShape) -> u64 {
     u64::from(shape.kv_heads) * head
 }
 
-/// Words of a row: what is of the scales, of the key and of the value.
+/// The words of a row: those of the scales, of the key's codes and of the value's codes.
 pub(crate) struct QuantizedRow<'a> {
     scales: &'a [u32],
     codes: [&'a [u32]; 2],
@@ -75,7 +75,7 @@ impl Layout {
         Some(Layout { head_dim, key_bits, value_bits })
     }
 
-    /// What the shaders call these.
+    /// The constants of the shaders.
     pub(crate) fn constants(self) -> [(&'static str, u32); 3] {
         [("HEAD_DIM", self.head_dim), ("KEY_BITS", self.key_bits), ("VALUE_BITS", self.value_bits)]
     }
@@ -134,7 +134,7 @@ impl Layout {
             let mut group: [f32; GROUP] = std::array::from_fn(|at| numbers[at].to_f32());
             hadamard(&mut group);
             let largest = group.iter().fold(0f32, |most, number| most.max(number.abs()));
-            // As it is kept, so that codes are the nearest to what they will mean.
+            // The scale is rounded as the row has it first, so that codes are the nearest to what they will mean.
             let scale = f16::from_f32((largest / middle(bits)).min(f16::MAX.to_f32()));
             let by = if scale > f16::ZERO { 1.0 / scale.to_f32() } else { 0.0 };
             let code = |number: f32| (number * by + middle(bits) + 0.5).floor().clamp(0.0, 2.0 * middle(bits)) as u8;
@@ -170,7 +170,7 @@ impl QuantizedRow<'_> {
     }
 }
 
-/// What eight-bit codes of keys are kept less by, and so are int8s.
+/// Eight-bit codes of keys are stored less this, and so are int8s.
 fn sign(of_value: bool) -> u8 {
     if of_value { 0 } else { 0x80 }
 }

@@ -1,4 +1,4 @@
-//! The keys and values of a step's tokens into few bits, for the steps to come.
+//! The quantization of the keys and values of a step's tokens, for the steps to come.
 
 use half::f16;
 
@@ -16,8 +16,8 @@ params! {
     cells: u32,
 }
 
-/// `shaders/quantize_cache.wgsl`; bindings: step rows `[T]` of [`StepRow`], keys [K, C, A] f16, values [K, C, A] f16, rows
-/// [K, C, [words](Layout::row_words)] u32.
+/// `shaders/quantize_cache.wgsl`; bindings: step rows `[T]` of [`StepRow`], keys [K, C, A] f16, values [K, C, A] f16,
+/// rows [K, C, [words](Layout::row_words)] u32.
 pub static KERNEL: Kernel = Kernel {
     name: "quantize_cache",
     wgsl: include_str!("../../../shaders/quantize_cache.wgsl"),

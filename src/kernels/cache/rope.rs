@@ -20,8 +20,8 @@ params! {
     cells: u32,
 }
 
-/// `shaders/rope_cache.wgsl`; bindings: qkv [T, (H + 2K) * A], step rows `[T]` of [`StepRow`], rope_table [context, A/2, 2], q [T, H, A],
-/// keys [K, C, A] f16, values [K, C, A] f16.
+/// `shaders/rope_cache.wgsl`; bindings: qkv [T, (H + 2K) * A], step rows `[T]` of [`StepRow`], rope_table [context,
+/// A/2, 2], q [T, H, A], keys [K, C, A] f16, values [K, C, A] f16.
 pub static KERNEL: Kernel = Kernel {
     name: "rope_cache",
     wgsl: include_str!("../../../shaders/rope_cache.wgsl"),

@@ -1,4 +1,4 @@
-//! Kernels that find out what a driver does not tell about its device.
+//! Kernels that measure what a driver does not report about its device.
 
 pub mod processors;
 pub mod subgroups;

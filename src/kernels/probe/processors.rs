@@ -1,4 +1,4 @@
-//! Work by whose times the processors of a device can be counted: workgroups that keep one busy each.
+//! Workgroups that keep one processor busy each: their times show how many processors a device has.
 
 use crate::kernels::declare::params;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
@@ -18,7 +18,7 @@ pub static KERNEL: Kernel = Kernel {
 };
 
 /// Records `workgroups` workgroups of `workgroup` invocations that take time in proportion to `rounds`. What they write
-/// is of no use but to tell that they did it.
+/// is used by tests only.
 pub fn record(recording: &mut Recording, workgroups: u32, workgroup: u32, rounds: u32, y: Span) {
     recording.dispatch(Dispatch {
         kernel: &KERNEL,

@@ -1,4 +1,4 @@
-//! What the device's subgroups are, where its driver does not tell.
+//! The size of the device's subgroups, for drivers that do not report it.
 
 use crate::kernels::declare::params;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};

@@ -20,7 +20,7 @@ pub const TILE_TOKENS: u32 = 8;
 /// Rows of an invocation.
 const TILE_ROWS: u32 = 4;
 
-/// Records the product with the tokens in their tiles, in parts where the weight is longer than a binding may be.
+/// Records the product with the tokens in their tiles, by one dispatch for each range of rows that fits a binding.
 pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, tiles: Tiles) {
     let constants = vec![("WORKGROUP", WORKGROUP)];
     let columns = (tiles.order.bytes / 4) as u32 / TILE_TOKENS;

@@ -17,8 +17,8 @@ pub static KERNEL: Kernel = Kernel {
 /// Rows that a team of invocations works on together.
 const TEAM_ROWS: u32 = 4;
 
-/// Records the product with each token read at its depth in `depths`, `[T]` u32 in 1..=4; in parts where the weight is
-/// longer than a binding may be.
+/// Records the product with each token read at its depth in `depths`, `[T]` u32 in 1..=4, by one
+/// dispatch for each range of rows that fits a binding.
 pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, depths: Span) {
     // On processor cores lanes of a vector are best spent on rows.
     let lanes = if traits.software { 1 } else { 32 };

@@ -23,8 +23,8 @@ pub fn suits(traits: Traits) -> bool {
     traits.software && traits.subgroup == LANES
 }
 
-/// Records the product with each token read at its depth in `depths`, `[T]` u32 in 1..=4; in parts where the weight is
-/// longer than a binding may be.
+/// Records the product with each token read at its depth in `depths`, `[T]` u32 in 1..=4, by one
+/// dispatch for each range of rows that fits a binding.
 pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, depths: Span) {
     let launch = ProductLaunch {
         kernel: &KERNEL,

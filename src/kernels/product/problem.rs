@@ -8,7 +8,7 @@ use crate::kernels::sliced::{CHUNK, Rows, SlicedWeight, dot};
 use crate::precision::SLICES;
 use crate::recording::{Access, Arguments, Buffer, Dispatch, Kernel, Recording, Span};
 
-/// What a product does with what its output holds.
+/// Whether a product is added to its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
     /// Writes over it.
@@ -17,7 +17,7 @@ pub enum Output {
     Add,
 }
 
-/// How a product is told the slices to read of each token; what it is told by decides the kernel.
+/// The depth of each token: the slices of the weight that its product reads. The form decides the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProductDepths {
     /// The depth of each token, `[T]` u32 in 1..=4: one product a token.
@@ -50,7 +50,7 @@ pub struct Product<'a> {
     pub y: Span,
     /// T
     pub tokens: u32,
-    /// What becomes of y's contents.
+    /// Whether the product is added to y.
     pub output: Output,
 }
 
@@ -88,7 +88,7 @@ pub(super) struct ProductLaunch {
     pub columns_first: bool,
 }
 
-/// Records the product, in parts where the weight is longer than a binding may be.
+/// Records the product, by one dispatch for each range of rows that fits a binding.
 pub(super) fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, launch: &ProductLaunch) {
     let weight = product.weight;
     for rows in weight.row_ranges(traits) {
@@ -115,7 +115,7 @@ pub(super) fn record(recording: &mut Recording, traits: Traits, product: &Produc
     }
 }
 
-/// The product of each token, at its depth in binding 6: the reference of the kernels that are told depths by token.
+/// The product of each token, at its depth in binding 6: the reference of the kernels whose depths are by token.
 pub(super) fn compute_tokens(args: &mut Arguments<'_>) {
     let (p, depths): (Params, &[u32]) = (args.params(), args.read(6));
     let depths = depths[..p.tokens as usize].iter().map(|depth| *depth as usize);

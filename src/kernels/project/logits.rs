@@ -14,7 +14,7 @@ pub static KERNEL: Kernel = Kernel {
     reference: project_logits,
 };
 
-/// Records y = W x; in parts where the weight is longer than a binding may be.
+/// Records y = W x, by one dispatch for each range of rows that fits a binding.
 pub fn record(recording: &mut Recording, traits: Traits, projection: &Projection<'_>, y: Span) {
     for rows in projection.weight.row_ranges(traits) {
         let extras = Extras { bindings: vec![projection.depth, y], ..Extras::default() };

@@ -16,12 +16,12 @@ use crate::kernels::sliced::CHUNK;
 
 /// Invocations of a chunk at least, which lie in one subgroup: no smaller subgroup will do.
 pub const TEAM: u32 = 4;
-/// And at most: each has four of the chunk's numbers then.
+/// Invocations of a chunk at most: each has four of the chunk's numbers then.
 const LARGEST_TEAM: u32 = 16;
 /// Whole numbers are x times a power of two, times this: the greatest of a chunk becomes 32639 at most, which is 127
 /// high int8s and 127 low ones.
 const WHOLE: f32 = 32639.0 / 32768.0;
-/// Of that power: how far a chunk's greatest number is raised.
+/// The exponent to which the greatest number of a chunk is raised by that power.
 const BITS: u32 = 14;
 /// The exponent of a chunk's greatest number, where f32 has it, counts for no less than this.
 const LEAST_EXPONENT: u32 = 15 << 23;
@@ -31,9 +31,9 @@ const INFINITE: u32 = 3.4e38f32.to_bits();
 /// Numbers as pairs of int8s.
 #[derive(Debug, Clone)]
 pub struct Packed {
-    /// Of each number: its pair, counted in low int8s.
+    /// The pair of each number, counted in low int8s.
     pub ints: Vec<i32>,
-    /// Of each chunk: what a low int8 counts for.
+    /// What a low int8 of each chunk counts for.
     pub units: Vec<f32>,
 }
 
@@ -42,7 +42,7 @@ impl Packed {
     pub fn of(x: &[f32]) -> Packed {
         let mut packed = Packed { ints: Vec::with_capacity(x.len()), units: Vec::new() };
         for x in x.chunks_exact(CHUNK as usize) {
-            // By their bits, which are ordered like the sizes, with what is no number above infinity.
+            // Sizes are compared by their bits, which have the same order, with NaN above infinity.
             let peak = x.iter().fold(0, |peak, x| x.abs().to_bits().max(peak));
             let exponent = (peak & 0x7f80_0000).max(LEAST_EXPONENT);
             let to_int = f32::from_bits(((254 + BITS) << 23) - exponent) * WHOLE;

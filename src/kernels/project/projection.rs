@@ -13,7 +13,7 @@ use crate::kernels::sliced::{CHUNK, Rows, SlicedWeight, dot};
 use crate::recording::{Arguments, Dispatch, Kernel, Recording, Span};
 
 params! {
-    /// Of the weight, in this dispatch.
+    /// Rows of the weight in this dispatch.
     rows: u32,
     /// Row of y that this dispatch's first row belongs to.
     first_row: u32,
@@ -23,7 +23,7 @@ params! {
     site: u32,
     /// Entries from one site's depth to the next one's.
     depth_row: u32,
-    /// H, where rows are queries, keys and values.
+    /// H, where rows are queries, keys and values; else 0.
     heads: u32,
     /// K
     kv_heads: u32,
@@ -78,9 +78,9 @@ pub(super) struct QkvDims {
 pub(super) struct Extras {
     /// The dimensions of the queries, keys and values that the rows are.
     pub qkv: Option<QkvDims>,
-    /// The shader's parameter.
+    /// The shader's parameter of this name.
     pub site: u32,
-    /// The shader's parameter.
+    /// The shader's parameter of this name.
     pub depth_row: u32,
     /// Constants.
     pub constants: Vec<(&'static str, u32)>,

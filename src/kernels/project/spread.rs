@@ -26,12 +26,12 @@ pub struct Spread {
     pub rounds: u32,
     /// Invocations of a subgroup, at least.
     pub subgroup: u32,
-    /// Of the device: see [`Traits::processors`].
+    /// Processors of the device: see [`Traits::processors`].
     pub processors: u32,
 }
 
 impl Spread {
-    /// What suits the weight of a site, or of none; a team has rows in pairs where they make one number.
+    /// The spread for the weight of a site, or of the head. A team has rows in pairs where two make one number.
     pub fn of(traits: Traits, (rows, input): (u32, u32), site: Option<Site>) -> Spread {
         let Traits { subgroup, processors, .. } = traits;
         if traits.software {
@@ -69,7 +69,7 @@ impl Spread {
         let hidden = if has_routers { hidden_bytes(subgroups) } else { 0 };
         // The products where they are rotated.
         let outcome = if site == Some(Site::Qkv) { self.workgroup_rows() * 4 } else { 0 };
-        // And the squares of each subgroup.
+        // The subgroups' sums of squares are four bytes each.
         input / CHUNK * CHUNK_BYTES + subgroups * 4 + hidden + outcome
     }
 

@@ -24,7 +24,8 @@ params! {
 }
 
 /// Bindings of the kernels: x [T, D], norm `[D]`, w1 [S, HIDDEN, D] f16 of the S sites, rest [4 L, REST] of all,
-/// control [4 L] of [`Control`] for each sequence, step rows `[T]` of [`StepRow`], normed [T, D], depths [S, T] u32, in rows of `depths_row`.
+/// control [4 L] of [`Control`] for each sequence, step rows `[T]` of [`StepRow`], normed [T, D], depths [S, T] u32, in
+/// rows of `depths_row`.
 pub(super) const BINDINGS: &[Access] = &bindings::<8>(6);
 
 /// The tokens that are routed, the sites, and where the results go.

@@ -1,6 +1,6 @@
 //! The routers of a model on an engine, and what the kernels share that compute them.
 //!
-//! The formula, and what each router looks at, is told in [`crate::routing`].
+//! [`crate::routing`] has the formula, and says which norm each router looks at.
 
 use std::ops::Range;
 
@@ -41,7 +41,7 @@ pub struct Control {
     pub most: u32,
 }
 
-/// A router in numbers.
+/// The numbers of a router.
 pub(crate) struct RouterNumbers<'a> {
     w1: &'a [f16],
     b1: &'a [f32],
@@ -56,7 +56,7 @@ impl<'a> RouterNumbers<'a> {
         RouterNumbers { w1: &w1[at * length..][..length], ..RouterNumbers::without_w1(rest, site) }
     }
 
-    /// The same without w1, for who has the hidden units.
+    /// The same without w1, where the hidden units are known.
     pub fn without_w1(rest: &'a [f32], site: usize) -> RouterNumbers<'a> {
         let (b1, rest) = rest[site * REST as usize..][..REST as usize].split_at(HIDDEN as usize);
         let (w2, rest) = rest.split_at((SCORES * HIDDEN) as usize);

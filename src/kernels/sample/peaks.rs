@@ -13,8 +13,8 @@ params! {
     last: u32,
 }
 
-/// `shaders/sample_peaks.wgsl`; bindings: one [`Choice`], step rows `[T]` of [`StepRow`], the tokens of the cells [C] u32, logits `[V]`,
-/// peaks [blocks(V)] of [`Peak`].
+/// `shaders/sample_peaks.wgsl`; bindings: one [`Choice`], step rows `[T]` of [`StepRow`], the tokens of the cells [C]
+/// u32, logits `[V]`, peaks [blocks(V)] of [`Peak`].
 pub static KERNEL: Kernel = Kernel {
     name: "sample_peaks",
     wgsl: include_str!("../../../shaders/sample_peaks.wgsl"),

@@ -16,7 +16,7 @@ params! {
     blocks: u32,
 }
 
-/// What was chosen.
+/// A sampled token.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Sampled {
@@ -28,7 +28,7 @@ pub struct Sampled {
 }
 
 impl Sampled {
-    /// Bytes of it.
+    /// Bytes of a sampled token.
     pub const BYTES: u64 = size_of::<Sampled>() as u64;
 
     /// Whether the logits were numbers that a choice can be made from.
