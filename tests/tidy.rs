@@ -40,7 +40,6 @@ const SIBLINGS: &[(&str, &str)] = &[
 
 /// Type names that more than one file declares, with these files below `src/`. The list only gets shorter.
 const DUPLICATE_TYPES: &[(&str, &[&str])] = &[
-    ("Activations", &["engine.rs", "model/llama.rs"]),
     ("Bars", &["cli/calibrate.rs", "cli/quantize.rs"]),
     ("Candidate", &["eval/zero_shot.rs", "sampling.rs"]),
     ("Choice", &["cli/devices.rs", "eval/task_file.rs", "sampling.rs"]),
