@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 /// A request to stop. Clones share it: one thread sets it, and the work that holds a clone ends soon after with
 /// [`Error::Stopped`]. It stays set until [`CancelToken::reset`].
 #[derive(Debug, Clone, Default)]
-pub struct CancelToken(Arc<Request>);
+pub struct CancelToken(Arc<StopRequest>);
 
 #[derive(Debug, Default)]
-struct Request {
+struct StopRequest {
     made: AtomicBool,
     /// The request that stops this token's work too.
     parent: Option<CancelToken>,
@@ -26,7 +26,7 @@ impl CancelToken {
     /// A token for a part of this token's work. A request on this token stops that part too; a request on the part's
     /// token stops the part alone.
     pub fn child(&self) -> CancelToken {
-        CancelToken(Arc::new(Request { made: AtomicBool::new(false), parent: Some(self.clone()) }))
+        CancelToken(Arc::new(StopRequest { made: AtomicBool::new(false), parent: Some(self.clone()) }))
     }
 
     /// Asks for a stop.

@@ -48,4 +48,4 @@ pub use text::{Message, Role, SamplerSettings};
 /// The examples of the documentation, compiled with its tests.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/embedding.md")]
-struct Examples;
+struct DocumentationExamples;

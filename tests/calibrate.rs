@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use common::tiny_hf_folder;
 use edge_run::CancelToken;
 use edge_run::Error;
-use edge_run::internals::calibrate::{Options, Progress, Report, StepLog, calibrate, cpu};
+use edge_run::internals::calibrate::{
+    CalibrationOptions, CalibrationProgress, CalibrationReport, StepLog, calibrate, cpu,
+};
 use edge_run::internals::format::{ModelFolder, Pack};
 use edge_run::internals::quantize;
 
@@ -35,8 +37,8 @@ impl Lab {
         self.dir.path().join(name)
     }
 
-    fn options(&self, out: &str) -> Options {
-        Options {
+    fn options(&self, out: &str) -> CalibrationOptions {
+        CalibrationOptions {
             texts: vec![self.path("text.txt")],
             steps: 40,
             batch: 2,
@@ -49,11 +51,15 @@ impl Lab {
     }
 
     /// Calibrates and returns the steps; `stop_after` breaks off.
-    fn run(&self, options: &Options, stop_after: Option<usize>) -> (Result<Report, Error>, Vec<StepLog>) {
+    fn run(
+        &self,
+        options: &CalibrationOptions,
+        stop_after: Option<usize>,
+    ) -> (Result<CalibrationReport, Error>, Vec<StepLog>) {
         let mut steps = Vec::new();
         let mut source = quantize::open(&self.path("source")).unwrap();
         let report = calibrate(source.as_mut(), &cpu(), options, &self.cancel, &mut |progress| {
-            if let Progress::Step(step) = progress {
+            if let CalibrationProgress::Step(step) = progress {
                 steps.push(step);
                 if stop_after == Some(step.done) {
                     return ControlFlow::Break(());
@@ -85,7 +91,7 @@ fn training_lowers_the_loss_and_its_pack_routes_a_model() {
     let pack = Pack::open(&lab.path("a.pack")).unwrap();
     assert_eq!(pack.info().recipe["steps"], 40);
     let mut source = quantize::open(&lab.path("source")).unwrap();
-    let options = quantize::Options {
+    let options = quantize::CalibrationOptions {
         out: lab.path("model"),
         group_size: None,
         replace: false,
@@ -105,7 +111,7 @@ fn a_run_that_was_stopped_ends_as_one_that_was_not() {
     let halves = lab.options("halves.pack");
     assert!(matches!(lab.run(&halves, Some(17)).0, Err(Error::Stopped(_))));
     assert!(lab.path("halves.pack.checkpoint").exists() && !lab.path("halves.pack").exists());
-    let other = Options { seed: 4, ..halves.clone() };
+    let other = CalibrationOptions { seed: 4, ..halves.clone() };
     let message = lab.run(&other, None).0.unwrap_err().to_string();
     assert!(message.contains("halves.pack.checkpoint"), "{message}");
     let (report, steps) = lab.run(&halves, None);
@@ -116,13 +122,13 @@ fn a_run_that_was_stopped_ends_as_one_that_was_not() {
 #[test]
 fn a_batch_in_parts_has_the_gradients_of_the_whole() {
     let lab = Lab::new();
-    let whole = Options { steps: 3, batch: 4, ..lab.options("whole.pack") };
+    let whole = CalibrationOptions { steps: 3, batch: 4, ..lab.options("whole.pack") };
     let (_, at_once) = lab.run(&whole, None);
     // The least memory that the message asks for holds one window at a time.
-    let starved = Options { memory: 1, out: lab.path("parts.pack"), ..whole };
+    let starved = CalibrationOptions { memory: 1, out: lab.path("parts.pack"), ..whole };
     let message = lab.run(&starved, None).0.unwrap_err().to_string();
     let least = message.split("at least ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap();
-    let (report, in_parts) = lab.run(&Options { memory: least, ..starved }, None);
+    let (report, in_parts) = lab.run(&CalibrationOptions { memory: least, ..starved }, None);
     report.unwrap();
     for (whole, parts) in at_once.iter().zip(&in_parts) {
         // After the first step, rounding grows: the optimizer moves by the signs of small gradients too.
@@ -136,11 +142,11 @@ fn what_cannot_be_calibrated_is_told_before_anything_is_written() {
     let lab = Lab::new();
     let good = lab.options("x.pack");
     let cases = [
-        (Options { batch: 100_000, ..good.clone() }, "text"),
-        (Options { seq: 100_000, ..good.clone() }, "sequence length"),
-        (Options { steps: 0, ..good.clone() }, "steps"),
-        (Options { group_size: Some(96), ..good.clone() }, "group size"),
-        (Options { texts: vec![lab.path("none.txt")], ..good.clone() }, "none.txt"),
+        (CalibrationOptions { batch: 100_000, ..good.clone() }, "text"),
+        (CalibrationOptions { seq: 100_000, ..good.clone() }, "sequence length"),
+        (CalibrationOptions { steps: 0, ..good.clone() }, "steps"),
+        (CalibrationOptions { group_size: Some(96), ..good.clone() }, "group size"),
+        (CalibrationOptions { texts: vec![lab.path("none.txt")], ..good.clone() }, "none.txt"),
     ];
     for (options, named) in cases {
         let message = lab.run(&options, None).0.unwrap_err().to_string();
@@ -155,7 +161,7 @@ fn a_run_is_stopped_within_a_step_of_which_nothing_counts() {
     let options = lab.options("stopped.pack");
     let mut source = quantize::open(&lab.path("source")).unwrap();
     let stopped = calibrate(source.as_mut(), &cpu(), &options, &lab.cancel, &mut |progress| {
-        if matches!(progress, Progress::Step(step) if step.done == 5) {
+        if matches!(progress, CalibrationProgress::Step(step) if step.done == 5) {
             lab.cancel.cancel();
         }
         ControlFlow::Continue(())

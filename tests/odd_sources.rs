@@ -12,7 +12,7 @@ use common::gguf::{GgufType, GgufValue};
 use common::{TinyModel, quantize_tiny, tiny_hf_folder, tiny_shape};
 use edge_run::Error;
 use edge_run::internals::format::ModelFolder;
-use edge_run::internals::quantize::{Options, SourceTensor, open, quantize};
+use edge_run::internals::quantize::{QuantizeOptions, SourceTensor, open, quantize};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
@@ -317,7 +317,8 @@ fn what_is_wrong_with_the_place_is_found_before_weights_are_read() {
     let at = |name: &str| home.path().join(name);
     fs::write(at("file"), "mine").unwrap();
     std::os::unix::fs::symlink("nowhere/at/all", at("dangling")).unwrap();
-    let options = |out: &str, replace| Options { out: at(out), group_size: Some(64), calibration: None, replace };
+    let options =
+        |out: &str, replace| QuantizeOptions { out: at(out), group_size: Some(64), calibration: None, replace };
     for out in ["file", "file/model", "dangling", "hf"] {
         let fault = quantize(&mut *open(&source).unwrap(), &options(out, true), &mut |_| panic!("{out}: work began"));
         assert!(matches!(fault, Err(Error::InvalidArgument { .. })), "{out}: {fault:?}");

@@ -14,7 +14,7 @@ use edge_run::Error;
 use edge_run::internals::format::codes::{Range, WEIGHTS_PER_WORD, unpack};
 use edge_run::internals::format::{ModelFolder, Pack, layout};
 use edge_run::internals::precision::SLICES;
-use edge_run::internals::quantize::{Options, Report, Stage, estimate, open, quantize, weights_sha256};
+use edge_run::internals::quantize::{QuantizeOptions, QuantizeReport, Stage, estimate, open, quantize, weights_sha256};
 use edge_run::internals::shape::{LlamaShape, RopeScaling};
 use half::f16;
 use pack::{TestPack, quantize_with};
@@ -57,9 +57,9 @@ fn assert_rows(folder: &ModelFolder, name: &str, first: usize, input: usize, exp
 }
 
 /// Asserts that the disk space told beforehand was enough.
-fn assert_estimate(source: &Path, report: &Report, calibration: Option<&Path>) {
+fn assert_estimate(source: &Path, report: &QuantizeReport, calibration: Option<&Path>) {
     let calibration = calibration.map(Path::to_path_buf);
-    let options = Options { out: report.dir.clone(), group_size: Some(64), calibration, replace: false };
+    let options = QuantizeOptions { out: report.dir.clone(), group_size: Some(64), calibration, replace: false };
     let estimate = estimate(&*open(source).unwrap(), &options).unwrap();
     assert!(report.bytes <= estimate.disk_bytes + 20_000, "the tiny tokenizer is all overhead");
 }
@@ -205,7 +205,8 @@ fn a_stopped_run_leaves_nothing_and_says_how_far_it_came() {
     tiny_hf_folder(&dir.path().join("source"), 4, true);
     let held = tempfile::tempdir().unwrap();
     let pack = pack_for(&dir.path().join("source"), held.path(), |_| ());
-    let options = Options { out: dir.path().join("model"), group_size: None, calibration: Some(pack), replace: false };
+    let options =
+        QuantizeOptions { out: dir.path().join("model"), group_size: None, calibration: Some(pack), replace: false };
     for stop_at in [Stage::SourceHash, Stage::Weights, Stage::Hashes] {
         let mut source = open(&dir.path().join("source")).unwrap();
         let mut calls = Vec::new();
@@ -232,7 +233,7 @@ fn an_output_folder_with_files_in_it_is_not_touched_unless_it_is_a_model_to_repl
     assert!(matches!(refused, Error::InvalidArgument { .. }), "{refused}");
 
     let replace = |out: &Path| {
-        let options = Options { out: out.to_path_buf(), group_size: None, calibration: None, replace: true };
+        let options = QuantizeOptions { out: out.to_path_buf(), group_size: None, calibration: None, replace: true };
         quantize(&mut *open(&source).unwrap(), &options, &mut |_| ControlFlow::Continue(()))
     };
     replace(&out).unwrap();
@@ -247,8 +248,12 @@ fn a_group_size_that_does_not_fit_is_refused_with_what_would() {
     let dir = tempfile::tempdir().unwrap();
     tiny_hf_folder(&dir.path().join("source"), 6, true);
     for (group, expected) in [(128, "(embed)"), (96, "a multiple of 64"), (0, "a multiple of 64")] {
-        let options =
-            Options { out: dir.path().join("model"), group_size: Some(group), calibration: None, replace: false };
+        let options = QuantizeOptions {
+            out: dir.path().join("model"),
+            group_size: Some(group),
+            calibration: None,
+            replace: false,
+        };
         let mut source = open(&dir.path().join("source")).unwrap();
         let fault = quantize(&mut *source, &options, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
         assert!(fault.starts_with("group size") && fault.contains(expected), "{fault}");
@@ -363,7 +368,7 @@ fn a_pack_for_another_model_is_refused_and_nothing_is_written() {
 
     let refused = |path: &Path, group_size, words: &[&str]| {
         let calibration = Some(path.to_path_buf());
-        let options = Options { out: dir.path().join("model"), group_size, calibration, replace: false };
+        let options = QuantizeOptions { out: dir.path().join("model"), group_size, calibration, replace: false };
         let fault = quantize(&mut *open(&source).unwrap(), &options, &mut |progress| {
             assert_eq!(progress.stage, Stage::SourceHash, "weights are cut");
             ControlFlow::Continue(())

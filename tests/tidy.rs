@@ -39,29 +39,7 @@ const SIBLINGS: &[(&str, &str)] = &[
 ];
 
 /// Type names that more than one file declares, with these files below `src/`. The list only gets shorter.
-const DUPLICATE_TYPES: &[(&str, &[&str])] = &[
-    ("Answer", &["session/answer.rs", "text/template/python.rs"]),
-    ("Bars", &["cli/calibrate.rs", "cli/quantize.rs"]),
-    ("Candidate", &["eval/zero_shot.rs", "sampling.rs"]),
-    ("Choice", &["cli/devices.rs", "eval/task_file.rs", "sampling.rs"]),
-    ("Command", &["cli/args.rs", "recording.rs"]),
-    ("Examples", &["eval/task_file.rs", "lib.rs"]),
-    ("Fields", &["power/fields.rs", "quantize/huggingface/fields.rs", "text/generation.rs"]),
-    ("Found", &["quantize/folder.rs", "text/plain_text.rs"]),
-    ("Options", &["calibrate/mod.rs", "quantize/mod.rs"]),
-    ("Place", &["cli/args.rs", "format/place.rs"]),
-    ("Progress", &["calibrate/mod.rs", "quantize/mod.rs"]),
-    ("Report", &["calibrate/mod.rs", "cli/power/mod.rs", "eval/perplexity.rs", "quantize/mod.rs"]),
-    ("Request", &["cancel.rs", "residency/stream.rs"]),
-    ("Row", &["cli/bench/table.rs", "cli/eval/mod.rs"]),
-    ("Run", &["calibrate/checkpoint.rs", "eval/runs.rs"]),
-    ("State", &["calibrate/optimizer.rs", "session/answer.rs"]),
-    ("Stream", &["calibrate/student.rs", "residency/stream.rs"]),
-    ("Subject", &["cli/bench/mod.rs", "model/activations.rs"]),
-    ("Token", &["session/mod.rs", "text/template/expression.rs"]),
-    ("Unit", &["cli/progress.rs", "residency/store.rs"]),
-    ("Versioned", &["format/pack.rs", "format/reader.rs"]),
-];
+const DUPLICATE_TYPES: &[(&str, &[&str])] = &[];
 /// A type that every kernel has: a macro declares it, as the shader's struct of that name is its other side.
 const KERNEL_PARAMS: &str = "Params";
 

@@ -23,7 +23,7 @@ const MOMENTS: [&str; 2] = ["moment_1", "moment_2"];
 
 /// What a run must share with a checkpoint to go on from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Run {
+pub struct CalibrationRun {
     /// SHA-256 of the source's weights.
     pub source_sha256: String,
     /// SHA-256 of the training text's tokens.
@@ -43,7 +43,7 @@ pub struct Run {
 /// The metadata.
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
-    run: Run,
+    run: CalibrationRun,
     done: usize,
 }
 
@@ -52,7 +52,7 @@ fn name(layer: usize, site: Site, tensor: &str) -> String {
 }
 
 /// Writes the state after `done` steps, over an earlier one.
-pub fn save(path: &Path, run: &Run, done: usize, params: &Params, optimizer: &Optimizer) -> Result<()> {
+pub fn save(path: &Path, run: &CalibrationRun, done: usize, params: &Params, optimizer: &Optimizer) -> Result<()> {
     let mut tensors: Vec<(String, [usize; 2], Vec<u8>)> = Vec::new();
     let mut push = |name: String, tensor: &Tensor<2>| {
         tensors.push((name, tensor.dims(), tensor.to_data().bytes().to_vec()));
@@ -83,7 +83,13 @@ pub fn save(path: &Path, run: &Run, done: usize, params: &Params, optimizer: &Op
 /// Reads a state into `params` and `optimizer`, which have the shapes of this run, and returns the steps it has done.
 ///
 /// Fails where the file is damaged, and where it belongs to another run.
-pub fn load(path: &Path, run: &Run, params: &mut Params, optimizer: &mut Optimizer, device: &Device) -> Result<usize> {
+pub fn load(
+    path: &Path,
+    run: &CalibrationRun,
+    params: &mut Params,
+    optimizer: &mut Optimizer,
+    device: &Device,
+) -> Result<usize> {
     let bytes = map_file(path)?;
     let damaged = |field: &str, expected: &str, got: String| Error::damaged(path, field, expected, got);
     let (_, metadata) =

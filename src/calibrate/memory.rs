@@ -1,6 +1,6 @@
 //! What a calibration takes of the device's memory, and how many windows fit at once.
 
-use super::Options;
+use super::CalibrationOptions;
 use super::step::LOGITS;
 use crate::error::{Error, Result};
 use crate::routing::HIDDEN;
@@ -25,7 +25,7 @@ pub struct Memory {
 
 impl Memory {
     /// The most windows at once that fit `options.memory`. Fails where one does not.
-    pub fn plan(shape: &LlamaShape, group: u32, options: &Options) -> Result<Memory> {
+    pub fn plan(shape: &LlamaShape, group: u32, options: &CalibrationOptions) -> Result<Memory> {
         let of = |micro: usize| Memory::of(shape, group, options, micro);
         let fits = |memory: &Memory| memory.resident + memory.working <= options.memory;
         let micros = (1..=options.batch).rev().map(of);
@@ -36,7 +36,7 @@ impl Memory {
         })
     }
 
-    fn of(shape: &LlamaShape, group: u32, options: &Options, micro: usize) -> Memory {
+    fn of(shape: &LlamaShape, group: u32, options: &CalibrationOptions, micro: usize) -> Memory {
         let (batch, seq, dim) = (options.batch as u64, options.seq as u64, u64::from(shape.model_dim));
         let layers = u64::from(shape.layers);
         let layer_weights: u64 = Site::ALL.iter().map(|site| site.weights(shape)).sum();

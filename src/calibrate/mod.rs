@@ -31,7 +31,7 @@ use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::format::layout;
 use crate::quantize::{self, Source};
-use checkpoint::Run;
+use checkpoint::CalibrationRun;
 pub use device::{cpu, gpu};
 pub use memory::Memory;
 use network::Network;
@@ -60,7 +60,7 @@ fn threshold_for(bits: f32) -> f32 {
 
 /// What a calibration is asked for.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Options {
+pub struct CalibrationOptions {
     /// Text files to train on, UTF-8.
     pub texts: Vec<PathBuf>,
     /// Steps of the optimizer.
@@ -88,7 +88,7 @@ pub fn checkpoint_path(out: &Path) -> PathBuf {
 
 /// How far a calibration has come.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Progress {
+pub enum CalibrationProgress {
     /// Weights are hashed or loaded: (done, total).
     Weights(u64, u64),
     /// What the run takes, before its first step.
@@ -114,7 +114,7 @@ pub struct StepLog {
 
 /// A calibration that is done.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Report {
+pub struct CalibrationReport {
     /// The pack.
     pub pack: PathBuf,
     /// Its length in bytes.
@@ -141,10 +141,10 @@ pub struct Report {
 pub fn calibrate(
     source: &mut dyn Source,
     device: &Device,
-    options: &Options,
+    options: &CalibrationOptions,
     cancel: &CancelToken,
-    on_progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<Report> {
+    on_progress: &mut dyn FnMut(CalibrationProgress) -> ControlFlow<()>,
+) -> Result<CalibrationReport> {
     let begin = Instant::now();
     let shape = source.shape().clone();
     let group = options.group_size.unwrap_or_else(|| layout::default_group(&shape));
@@ -153,15 +153,16 @@ pub fn calibrate(
     }
     let windows = Windows::read(source, options)?;
     let memory = Memory::plan(&shape, group, options)?;
-    flow(on_progress(Progress::Plan(memory)))?;
+    flow(on_progress(CalibrationProgress::Plan(memory)))?;
     if let Some(folder) = options.out.parent() {
         std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     }
     let source_sha256 = quantize::weights_sha256(source, &mut |progress| {
-        on_progress(Progress::Weights(progress.done, progress.total))
+        on_progress(CalibrationProgress::Weights(progress.done, progress.total))
     })?;
-    let mut network =
-        Network::load(source, device, options.seq, &mut |done, total| on_progress(Progress::Weights(done, total)))?;
+    let mut network = Network::load(source, device, options.seq, &mut |done, total| {
+        on_progress(CalibrationProgress::Weights(done, total))
+    })?;
     network.cancel = cancel.clone();
     network.product_dtype = product_dtype(device);
 
@@ -172,13 +173,22 @@ pub fn calibrate(
     trainer.train(resumed, on_progress)?;
     trainer.round_as_pack();
     let loss_after = trainer.loss(&held_out)?;
-    let thresholds =
-        thresholds::measure(&network, &trainer.params, &held_out, &mut |rows| on_progress(Progress::Table(rows)))?;
+    let thresholds = thresholds::measure(&network, &trainer.params, &held_out, &mut |rows| {
+        on_progress(CalibrationProgress::Table(rows))
+    })?;
     let seconds = begin.elapsed().as_secs_f64();
     let facts = pack::Facts { options, run: &trainer.run, loss_before, loss_after, seconds };
     let bytes = pack::write(source, &trainer.params, thresholds, &facts)?;
     trainer.forget_checkpoint();
-    Ok(Report { pack: options.out.clone(), bytes, steps: options.steps, resumed, loss_before, loss_after, seconds })
+    Ok(CalibrationReport {
+        pack: options.out.clone(),
+        bytes,
+        steps: options.steps,
+        resumed,
+        loss_before,
+        loss_after,
+        seconds,
+    })
 }
 
 /// What matrix products are computed in: half the bytes where the device computes in f16.
@@ -197,7 +207,7 @@ struct Trainer<'a> {
     windows: &'a Windows,
     micro: usize,
     checkpoint: PathBuf,
-    run: Run,
+    run: CalibrationRun,
     params: Params,
     optimizer: Optimizer,
 }
@@ -209,7 +219,7 @@ impl<'a> Trainer<'a> {
         windows: &'a Windows,
         micro: usize,
         group: usize,
-        options: &Options,
+        options: &CalibrationOptions,
         source_sha256: String,
     ) -> Trainer<'a> {
         let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
@@ -222,7 +232,7 @@ impl<'a> Trainer<'a> {
             windows,
             micro,
             checkpoint: checkpoint_path(&options.out),
-            run: Run {
+            run: CalibrationRun {
                 source_sha256,
                 text_sha256: windows.sha256(),
                 group_size: group as u32,
@@ -245,7 +255,11 @@ impl<'a> Trainer<'a> {
     }
 
     /// Does the steps after the first `done`.
-    fn train(&mut self, done: usize, on_progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<()> {
+    fn train(
+        &mut self,
+        done: usize,
+        on_progress: &mut dyn FnMut(CalibrationProgress) -> ControlFlow<()>,
+    ) -> Result<()> {
         for at in done..self.run.steps {
             // Every step has a stream of its own, so a run that was stopped draws what it would have drawn.
             let mut rng = ChaCha8Rng::seed_from_u64(self.run.seed);
@@ -265,7 +279,7 @@ impl<'a> Trainer<'a> {
                 return Err(self.failed(format!("step {} has a loss of {}", at + 1, outcome.kl)));
             }
             let step = StepLog { done: at + 1, kl: outcome.kl, bits: outcome.bits, drawn };
-            let stopped = on_progress(Progress::Step(step)).is_break();
+            let stopped = on_progress(CalibrationProgress::Step(step)).is_break();
             // At the end too: the table is still to be measured.
             if stopped || (at + 1) % CHECKPOINT_STEPS == 0 || at + 1 == self.run.steps {
                 self.save(at + 1)?;

@@ -22,7 +22,7 @@ pub struct Rates {
 }
 
 /// The moments of one tensor.
-pub type State = AdamWState<2>;
+pub type OptimizerState = AdamWState<2>;
 
 /// The optimizer's memory.
 pub struct Optimizer {
@@ -30,7 +30,7 @@ pub struct Optimizer {
     rates: Rates,
     steps: usize,
     /// [L][sites][NAMES]; none before the first step.
-    pub states: Vec<[[Option<State>; NAMES.len()]; 4]>,
+    pub states: Vec<[[Option<OptimizerState>; NAMES.len()]; 4]>,
 }
 
 impl Optimizer {

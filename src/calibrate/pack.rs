@@ -4,8 +4,8 @@ use burn::tensor::{Tensor, TensorData};
 use half::f16;
 use serde_json::{Value, json};
 
-use super::Options;
-use super::checkpoint::Run;
+use super::CalibrationOptions;
+use super::checkpoint::CalibrationRun;
 use super::step::Params;
 use super::student::SiteParams;
 use crate::error::Result;
@@ -16,8 +16,8 @@ use crate::shape::Site;
 
 /// What the pack tells of the run that made it.
 pub struct Facts<'a> {
-    pub options: &'a Options,
-    pub run: &'a Run,
+    pub options: &'a CalibrationOptions,
+    pub run: &'a CalibrationRun,
     pub loss_before: f32,
     pub loss_after: f32,
     pub seconds: f64,

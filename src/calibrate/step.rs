@@ -7,7 +7,7 @@ use burn::tensor::{Int, Tensor};
 
 use super::network::{Network, SiteProducts, beside};
 use super::reduce::{log_softmax, sum_all};
-use super::student::{RoutedBlock, SiteParams, Stream};
+use super::student::{RoutedBlock, SiteParams, StudentStream};
 use crate::error::Result;
 use crate::shape::SiteAt;
 
@@ -89,14 +89,14 @@ fn teacher(network: &Network, batch: &Batch) -> Result<Vec<Tensor<3>>> {
 /// The student's way through the layers, without gradients.
 pub struct Forward {
     /// Input of each layer and, last, the output: [L + 1][parts].
-    pub inputs: Vec<Vec<Stream>>,
+    pub inputs: Vec<Vec<StudentStream>>,
     /// Average bits read.
     pub bits: f32,
 }
 
 /// Runs the student; `keep` the inputs of all layers, or only the output. Fails where a stop is asked for.
 pub fn forward(network: &Network, params: &Params, batch: &Batch, threshold: f32, keep: bool) -> Result<Forward> {
-    let embedded = batch.parts().into_iter().map(|ids| Stream { x: network.embed(ids), seen: None });
+    let embedded = batch.parts().into_iter().map(|ids| StudentStream { x: network.embed(ids), seen: None });
     let mut inputs = vec![embedded.collect::<Vec<_>>()];
     let mut bits: Vec<Tensor<1>> = Vec::new();
     for (at, (layer, params)) in network.layers.iter().zip(params).enumerate() {
@@ -120,7 +120,7 @@ pub fn step(network: &Network, params: &Params, batch: &Batch, target: Target) -
     let mut forward = forward(network, params, batch, target.threshold, true)?;
     let outputs = forward.inputs.pop().expect("the output").into_iter().map(|stream| stream.x);
     let (kl, upstream) = distance(network, outputs.collect(), teacher(network, batch)?, batch.tokens());
-    let mut upstream: Vec<Stream> = upstream.into_iter().map(|x| Stream { x, seen: None }).collect();
+    let mut upstream: Vec<StudentStream> = upstream.into_iter().map(|x| StudentStream { x, seen: None }).collect();
 
     // d(budget) / d(sum of bits over tokens and layers)
     let share = 1.0 / (batch.tokens() * network.layers.len()) as f32;
@@ -198,11 +198,11 @@ fn backward(
     network: &Network,
     at: usize,
     leaves: &[SiteParams; 4],
-    inputs: Vec<Stream>,
-    upstream: Vec<Stream>,
+    inputs: Vec<StudentStream>,
+    upstream: Vec<StudentStream>,
     threshold: f32,
     per_bit: f32,
-) -> ([SiteParams; 4], Vec<Stream>) {
+) -> ([SiteParams; 4], Vec<StudentStream>) {
     let layer = &network.layers[at];
     let slices: [Tensor<2>; 4] = std::array::from_fn(|site| leaves[site].slices(&layer.sites[site]));
     // The weights' graph is walked once, after the gradients of all parts are summed at its end.
@@ -210,11 +210,11 @@ fn backward(
     let mut at_ends: [Option<Tensor<2>>; 4] = [const { None }; 4];
     let mut of_routers: [[Option<Tensor<2>>; 6]; 4] = [const { [const { None }; 6] }; 4];
     let mut down = Vec::with_capacity(inputs.len());
-    for (Stream { x, seen }, upstream) in inputs.into_iter().zip(upstream) {
+    for (StudentStream { x, seen }, upstream) in inputs.into_iter().zip(upstream) {
         let x = x.autodiff().require_grad();
         let seen = seen.map(|seen| seen.autodiff().require_grad());
         let block = RoutedBlock { network, at, params: leaves, slices: &ends, threshold };
-        let (y, bits) = block.forward(Stream { x: x.clone(), seen: seen.clone() });
+        let (y, bits) = block.forward(StudentStream { x: x.clone(), seen: seen.clone() });
         let mut loss = sum_all(y.x.clone() * beside(upstream.x, &y.x)) + bits.mul_scalar(per_bit);
         if let (Some(seen), Some(upstream)) = (y.seen, upstream.seen) {
             loss = loss + sum_all(seen.clone() * beside(upstream, &seen));
@@ -226,7 +226,7 @@ fn backward(
                 add(sum, leaf.grad_remove(&mut gradients));
             }
         }
-        down.push(Stream {
+        down.push(StudentStream {
             x: x.grad_remove(&mut gradients).expect("the output depends on the input"),
             seen: seen.map(|seen| seen.grad_remove(&mut gradients).expect("a router looks at it")),
         });

@@ -135,7 +135,7 @@ pub struct RoutedBlock<'a> {
 
 /// What a layer hands to the next.
 #[derive(Debug, Clone)]
-pub struct Stream {
+pub struct StudentStream {
     /// The residual stream, [B, T, D].
     pub x: Tensor<3>,
     /// The last norm of the residual stream in the layer, [N, D], which the routers of the next layer's first sites
@@ -146,7 +146,7 @@ pub struct Stream {
 /// The products of a routed block, and what was seen and read for them.
 struct RoutedProducts<'a> {
     block: &'a RoutedBlock<'a>,
-    /// [`Stream::seen`] of the layer before.
+    /// [`StudentStream::seen`] of the layer before.
     seen: Option<Tensor<2>>,
     /// The norms of this layer, first to last.
     norms: Vec<RouterInput>,
@@ -165,11 +165,11 @@ struct RouterInput {
 impl RoutedBlock<'_> {
     /// What goes on to the next layer, and the bits read, summed over the tokens and weighted by the share that each
     /// site has of the layer's parameters, `[1]`.
-    pub fn forward(&self, stream: Stream) -> (Stream, Tensor<1>) {
+    pub fn forward(&self, stream: StudentStream) -> (StudentStream, Tensor<1>) {
         let mut products = RoutedProducts { block: self, seen: stream.seen, norms: Vec::new(), bits: None };
         let x = self.network.block(self.at, stream.x, &mut products);
         let seen = products.norms.pop().map(|norm| norm.x);
-        (Stream { x, seen }, products.bits.expect("a block has sites"))
+        (StudentStream { x, seen }, products.bits.expect("a block has sites"))
     }
 
     /// The share that a site has of the layer's parameters.

@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use sha2::{Digest, Sha256};
 
-use super::Options;
+use super::CalibrationOptions;
 use crate::encoding;
 use crate::error::{Error, Result};
 use crate::quantize::Source;
@@ -25,7 +25,7 @@ pub struct Windows {
 impl Windows {
     /// Cuts the texts into windows, and holds some out. Fails where a file cannot be read or is no text, and where the
     /// windows do not suffice for one step.
-    pub fn read(source: &dyn Source, options: &Options) -> Result<Windows> {
+    pub fn read(source: &dyn Source, options: &CalibrationOptions) -> Result<Windows> {
         let (seq, trained) = (options.seq, source.shape().max_context as usize);
         if !(2..=trained).contains(&seq) {
             return Err(Error::argument("sequence length", format!("2 to {trained} tokens"), seq));

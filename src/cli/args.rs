@@ -27,7 +27,7 @@ use edge_run::internals::precision::CacheType;
 pub struct Cli {
     /// What to do other than answer a prompt.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<CliCommand>,
     /// The prompt and how to answer it.
     #[command(flatten)]
     pub generate: GenerateArgs,
@@ -161,7 +161,7 @@ pub struct SamplingArgs {
 
 /// What to do other than answer a prompt.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Make a model folder of a Hugging Face folder or a GGUF file
     Quantize(QuantizeArgs),
     /// Train ranges and routers on text, for `quantize --calibration`
@@ -273,12 +273,12 @@ pub struct DevicesArgs {
 pub struct PathsArgs {
     /// Print only this one, and nothing but it
     #[arg(value_enum)]
-    pub which: Option<Place>,
+    pub which: Option<KnownPath>,
 }
 
 /// A path that the program knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Place {
+pub enum KnownPath {
     /// The folder of models
     Models,
     /// The model that runs without -m
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_prompt_that_names_a_command_is_reached_with_p() {
-        assert!(matches!(parse("devices").unwrap().command, Some(Command::Devices(_))));
+        assert!(matches!(parse("devices").unwrap().command, Some(CliCommand::Devices(_))));
         let cli = parse("-p devices").unwrap();
         assert!(cli.command.is_none() && cli.generate.prompt_flag.as_deref() == Some("devices"));
     }
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn several_bits_come_with_commas() {
-        let Some(Command::Eval(eval)) = parse("eval --text f --bits 2.5,4,8").unwrap().command else {
+        let Some(CliCommand::Eval(eval)) = parse("eval --text f --bits 2.5,4,8").unwrap().command else {
             panic!("no eval")
         };
         assert_eq!(eval.bits, [2.5, 4.0, 8.0]);

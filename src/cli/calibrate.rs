@@ -26,9 +26,9 @@ mod training {
     use super::{CalibrateArgs, Done};
     use crate::cli::exit::Exit;
     use crate::cli::output::note;
-    use crate::cli::progress::{self, Unit};
+    use crate::cli::progress::{self, BarUnit};
     use crate::cli::{devices, stop};
-    use edge_run::internals::calibrate::{self, Memory, Options, Progress, StepLog};
+    use edge_run::internals::calibrate::{self, CalibrationOptions, CalibrationProgress, Memory, StepLog};
     use edge_run::internals::engine::DeviceKind;
     use edge_run::internals::error::{Error, Result};
     use edge_run::internals::format::file_place;
@@ -50,7 +50,7 @@ mod training {
         crate::cli::output::warn(source.warnings());
         let (device, name) = device(args)?;
         note(format_args!("{}: calibration on {name}", source.model_source().name));
-        let mut bars = Bars { steps: options.steps, shown: None };
+        let mut bars = CalibrationBars { steps: options.steps, shown: None };
         let report = calibrate::calibrate(source.as_mut(), &device, &options, &stop::token(), &mut |progress| {
             bars.show(progress);
             stop::flow()
@@ -77,8 +77,8 @@ mod training {
         Ok(Exit::Done)
     }
 
-    fn options(args: &CalibrateArgs) -> Options {
-        Options {
+    fn options(args: &CalibrateArgs) -> CalibrationOptions {
+        CalibrationOptions {
             texts: args.text.clone(),
             steps: args.steps,
             batch: args.batch,
@@ -97,30 +97,34 @@ mod training {
     }
 
     /// One bar at a time, and a line now and then that stays.
-    struct Bars {
+    struct CalibrationBars {
         steps: usize,
         shown: Option<(&'static str, ProgressBar)>,
     }
 
-    impl Bars {
-        fn show(&mut self, progress: Progress) {
+    impl CalibrationBars {
+        fn show(&mut self, progress: CalibrationProgress) {
             match progress {
-                Progress::Plan(memory) => note(plan(&memory)),
-                Progress::Weights(done, total) => self.bar("load", total, Unit::Weights).set_position(done),
-                Progress::Step(step) => {
+                CalibrationProgress::Plan(memory) => note(plan(&memory)),
+                CalibrationProgress::Weights(done, total) => {
+                    self.bar("load", total, BarUnit::Weights).set_position(done)
+                }
+                CalibrationProgress::Step(step) => {
                     let steps = self.steps;
-                    let bar = self.bar("calibrate", steps as u64, Unit::Steps);
+                    let bar = self.bar("calibrate", steps as u64, BarUnit::Steps);
                     bar.set_position(step.done as u64);
                     bar.set_message(format!("KL {:.3}, {:.2} bits", step.kl, step.bits));
                     if step.done.is_multiple_of((steps / LOG_LINES).max(1)) {
                         bar.suspend(|| note(line(&step, steps)));
                     }
                 }
-                Progress::Table(rows) => self.bar("thresholds", rows as u64, Unit::Rows).set_position(rows as u64),
+                CalibrationProgress::Table(rows) => {
+                    self.bar("thresholds", rows as u64, BarUnit::Rows).set_position(rows as u64)
+                }
             }
         }
 
-        fn bar(&mut self, what: &'static str, total: u64, unit: Unit) -> &ProgressBar {
+        fn bar(&mut self, what: &'static str, total: u64, unit: BarUnit) -> &ProgressBar {
             if self.shown.as_ref().is_none_or(|(shown, _)| *shown != what) {
                 self.clear();
             }

@@ -2,7 +2,7 @@
 
 use super::args::ModelArgs;
 use super::paths::activations_file;
-use super::progress::{self, Unit};
+use super::progress::{self, BarUnit};
 use super::{devices, flags};
 use edge_run::internals::engine::Engine;
 use edge_run::internals::error::Result;
@@ -33,7 +33,7 @@ fn cache(args: &ModelArgs, context: u32) -> CacheOptions {
 }
 
 fn with_bar(args: &ModelArgs, load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> Result<Model>) -> Result<Model> {
-    let bar = progress::bar("load", 0, Unit::Bytes);
+    let bar = progress::bar("load", 0, BarUnit::Bytes);
     let model = load(&mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);

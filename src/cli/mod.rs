@@ -30,7 +30,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command};
+use args::{Cli, CliCommand};
 use exit::Exit;
 
 use edge_run::internals::error::Result;
@@ -71,14 +71,14 @@ fn tell(answer: &clap::Error) -> std::io::Result<()> {
 fn run(cli: &Cli) -> Done {
     match &cli.command {
         None => generate::run(&cli.generate),
-        Some(Command::Quantize(args)) => quantize::run(args),
-        Some(Command::Calibrate(args)) => calibrate::run(args),
-        Some(Command::Inspect(args)) => inspect::run(args),
-        Some(Command::Verify(args)) => verify::run(args),
-        Some(Command::Devices(args)) => devices::run(args),
-        Some(Command::Eval(args)) => eval::run(args),
-        Some(Command::Bench(args)) => bench::run(args),
-        Some(Command::Power(args)) => power::run(args),
-        Some(Command::Paths(args)) => paths::run(args),
+        Some(CliCommand::Quantize(args)) => quantize::run(args),
+        Some(CliCommand::Calibrate(args)) => calibrate::run(args),
+        Some(CliCommand::Inspect(args)) => inspect::run(args),
+        Some(CliCommand::Verify(args)) => verify::run(args),
+        Some(CliCommand::Devices(args)) => devices::run(args),
+        Some(CliCommand::Eval(args)) => eval::run(args),
+        Some(CliCommand::Bench(args)) => bench::run(args),
+        Some(CliCommand::Power(args)) => power::run(args),
+        Some(CliCommand::Paths(args)) => paths::run(args),
     }
 }

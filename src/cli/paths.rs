@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use etcetera::BaseStrategy;
 use etcetera::base_strategy::choose_base_strategy;
 
-use super::args::{PathsArgs, Place};
+use super::args::{KnownPath, PathsArgs};
 use super::exit::Exit;
 use super::output::print_line;
 use super::{Done, terminal};
@@ -88,7 +88,7 @@ pub fn run(args: &PathsArgs) -> Done {
         }
         return Ok(Exit::Done);
     }
-    for place in Place::value_variants() {
+    for place in KnownPath::value_variants() {
         let name = place.to_possible_value().expect("no place is hidden");
         let path = find(*place).map_or("none, without a home folder".to_string(), |path| path.display().to_string());
         print_line(format_args!("{:<13}  {}", name.get_name(), terminal::in_a_line(path)))?;
@@ -96,12 +96,12 @@ pub fn run(args: &PathsArgs) -> Done {
     Ok(Exit::Done)
 }
 
-fn find(place: Place) -> Result<PathBuf> {
+fn find(place: KnownPath) -> Result<PathBuf> {
     match place {
-        Place::Models => models_dir(),
-        Place::DefaultModel => default_model_dir(),
-        Place::Config => config_file(),
-        Place::Pipelines => pipelines_dir(),
-        Place::Activations => activations_file(),
+        KnownPath::Models => models_dir(),
+        KnownPath::DefaultModel => default_model_dir(),
+        KnownPath::Config => config_file(),
+        KnownPath::Pipelines => pipelines_dir(),
+        KnownPath::Activations => activations_file(),
     }
 }

@@ -4,7 +4,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 /// What a bar counts.
 #[derive(Debug, Clone, Copy)]
-pub enum Unit {
+pub enum BarUnit {
     /// Bytes.
     Bytes,
     /// Weights of a model.
@@ -22,16 +22,16 @@ pub enum Unit {
 }
 
 /// A bar that counts up to `total`.
-pub fn bar(what: &str, total: u64, unit: Unit) -> ProgressBar {
+pub fn bar(what: &str, total: u64, unit: BarUnit) -> ProgressBar {
     let count = match unit {
-        Unit::Bytes => "{bytes}/{total_bytes}",
-        Unit::Weights => "{human_pos}/{human_len} weights",
-        Unit::Windows => "{pos}/{len} windows",
+        BarUnit::Bytes => "{bytes}/{total_bytes}",
+        BarUnit::Weights => "{human_pos}/{human_len} weights",
+        BarUnit::Windows => "{pos}/{len} windows",
         #[cfg(feature = "calibrate")]
-        Unit::Steps => "{pos}/{len} steps",
+        BarUnit::Steps => "{pos}/{len} steps",
         #[cfg(feature = "calibrate")]
-        Unit::Rows => "{pos} rows",
-        Unit::Examples => "{human_pos}/{human_len} examples",
+        BarUnit::Rows => "{pos} rows",
+        BarUnit::Examples => "{human_pos}/{human_len} examples",
     };
     let style = ProgressStyle::with_template(&format!("{{prefix}} [{{wide_bar}}] {count} {{eta}} {{msg}}"));
     let style = style.expect("the template is sound").progress_chars("=> ");

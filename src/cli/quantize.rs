@@ -6,16 +6,16 @@ use super::Done;
 use super::args::QuantizeArgs;
 use super::exit::Exit;
 use super::output::{note, warn};
-use super::progress::{self, Unit};
+use super::progress::{self, BarUnit};
 use super::{stop, terminal};
-use edge_run::internals::quantize::{self, Options, Progress, Stage};
+use edge_run::internals::quantize::{self, QuantizeOptions, QuantizeProgress, Stage};
 
 /// Makes the model folder, with an estimate before and a bar meanwhile.
 pub fn run(args: &QuantizeArgs) -> Done {
     let mut source = quantize::open(&args.source)?;
     warn(source.warnings());
     warn(&quantize::checked_text(source.as_ref())?.warnings);
-    let options = Options {
+    let options = QuantizeOptions {
         out: args.out.clone(),
         group_size: args.group_size,
         calibration: args.calibration.clone(),
@@ -26,7 +26,7 @@ pub fn run(args: &QuantizeArgs) -> Done {
     let name = &source.model_source().name;
     note(format_args!("{name}: will take {disk} of disk and about {memory} of memory"));
     stop::watch();
-    let mut bars = Bars::default();
+    let mut bars = QuantizeBars::default();
     let report = quantize::quantize(source.as_mut(), &options, &mut |progress| {
         bars.show(progress);
         stop::flow()
@@ -46,18 +46,18 @@ pub fn run(args: &QuantizeArgs) -> Done {
 
 /// One bar at a time, for the stage at hand.
 #[derive(Default)]
-struct Bars {
+struct QuantizeBars {
     shown: Option<(Stage, ProgressBar)>,
 }
 
-impl Bars {
-    fn show(&mut self, progress: &Progress<'_>) {
+impl QuantizeBars {
+    fn show(&mut self, progress: &QuantizeProgress<'_>) {
         if self.shown.as_ref().is_none_or(|(stage, _)| *stage != progress.stage) {
             self.clear();
             let (what, unit) = match progress.stage {
-                Stage::SourceHash => ("check", Unit::Weights),
-                Stage::Weights => ("quantize", Unit::Weights),
-                Stage::Hashes => ("hash", Unit::Bytes),
+                Stage::SourceHash => ("check", BarUnit::Weights),
+                Stage::Weights => ("quantize", BarUnit::Weights),
+                Stage::Hashes => ("hash", BarUnit::Bytes),
             };
             self.shown = Some((progress.stage, progress::bar(what, progress.total, unit)));
         }

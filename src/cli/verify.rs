@@ -4,7 +4,7 @@ use super::Done;
 use super::args::VerifyArgs;
 use super::exit::Exit;
 use super::output::{print_line, warn};
-use super::progress::{self, Unit};
+use super::progress::{self, BarUnit};
 use super::{stop, terminal};
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::text::TextModel;
@@ -16,7 +16,7 @@ pub fn run(args: &VerifyArgs) -> Done {
     let text = TextModel::open(&ModelFolder::open(&args.dir)?)?;
     warn(text.warnings());
     warn(&text.chat_template_faults());
-    let bar = progress::bar("verify", 0, Unit::Bytes);
+    let bar = progress::bar("verify", 0, BarUnit::Bytes);
     let report = ModelFolder::verify(&args.dir, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);

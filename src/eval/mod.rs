@@ -7,7 +7,7 @@ mod task_file;
 mod zero_shot;
 
 pub use detail::{Detail, SiteBits};
-pub use perplexity::{Report, default_window, perplexity};
-pub use runs::{Depths, Run, runs};
+pub use perplexity::{PerplexityReport, default_window, perplexity};
+pub use runs::{Depths, EvalRun, runs};
 pub use task_file::{Choice, Continuation, Examples, TaskFile};
 pub use zero_shot::{Figures, Task, TaskReport, zero_shot};

@@ -18,7 +18,7 @@ pub fn default_window(trained: u32) -> u32 {
 
 /// What [`perplexity`] found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct PerplexityReport {
     /// exp of the mean negative log-likelihood.
     pub perplexity: f64,
     /// Mean bits asked for.
@@ -50,7 +50,7 @@ pub fn perplexity(
     window: usize,
     windows: Option<usize>,
     on_window: &mut dyn FnMut(usize, usize, f64) -> ControlFlow<()>,
-) -> Result<Report> {
+) -> Result<PerplexityReport> {
     let context = sequence.model().context() as usize;
     if !(2..=context).contains(&window) {
         return Err(Error::argument("window", format!("2 to {context} tokens"), window));
@@ -72,7 +72,7 @@ pub fn perplexity(
             return Err(Error::Stopped("eval"));
         }
     }
-    Ok(Report {
+    Ok(PerplexityReport {
         perplexity: (nll / tokens as f64).exp(),
         bits_asked: sequence.plan().bits(),
         bits: read.mean(),

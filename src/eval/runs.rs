@@ -30,17 +30,17 @@ impl Depths {
 
 /// A run of a sweep.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Run {
+pub struct EvalRun {
     /// What is read.
     pub plan: PrecisionPlan,
     /// How depths come about.
     pub depths: Depths,
 }
 
-impl Run {
+impl EvalRun {
     /// Whether the run reads what `other` reads, so that its figures are the same: uniform depths stay what they are
     /// whoever deals them out.
-    pub fn same_as(&self, other: &Run) -> bool {
+    pub fn same_as(&self, other: &EvalRun) -> bool {
         let (own, theirs) = (self.plan.precision, other.plan.precision);
         own == theirs && (self.depths == other.depths || matches!(own, Precision::Uniform(_)))
     }
@@ -50,7 +50,7 @@ impl Run {
 /// gates dealt to other tokens, then every uniform depth, where `uniform` asks for those.
 ///
 /// Fails where a number of bits is not in 2 to 8, or needs routers that the model does not have.
-pub fn runs(bits: &[f32], has_routers: bool, shuffled: bool, uniform: bool) -> Result<Vec<Run>> {
+pub fn runs(bits: &[f32], has_routers: bool, shuffled: bool, uniform: bool) -> Result<Vec<EvalRun>> {
     if shuffled && !has_routers {
         return Err(Error::argument("shuffled gates", "a model with routers", "a model without routers"));
     }
@@ -58,16 +58,17 @@ pub fn runs(bits: &[f32], has_routers: bool, shuffled: bool, uniform: bool) -> R
     let mut runs = Vec::new();
     for bits in bits {
         let plan = plan(*bits, has_routers)?;
-        runs.push(Run { plan: plan.clone(), depths: asked });
+        runs.push(EvalRun { plan: plan.clone(), depths: asked });
         if shuffled {
-            runs.push(Run { plan, depths: Depths::Shuffled });
+            runs.push(EvalRun { plan, depths: Depths::Shuffled });
         }
     }
     if uniform {
         let depths = Depth::ALL.map(|depth| PrecisionPlan::uniform(depth, format!("{} bits everywhere", depth.bits())));
-        let uniform = depths.map(|plan| Run { plan, depths: Depths::Uniform });
-        let asked = |run: &Run| runs.iter().any(|r| r.depths == run.depths && r.plan.precision == run.plan.precision);
-        let missing: Vec<Run> = uniform.into_iter().filter(|run| !asked(run)).collect();
+        let uniform = depths.map(|plan| EvalRun { plan, depths: Depths::Uniform });
+        let asked =
+            |run: &EvalRun| runs.iter().any(|r| r.depths == run.depths && r.plan.precision == run.plan.precision);
+        let missing: Vec<EvalRun> = uniform.into_iter().filter(|run| !asked(run)).collect();
         runs.extend(missing);
     }
     Ok(runs)

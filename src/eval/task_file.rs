@@ -17,7 +17,7 @@ pub struct Continuation {
 
 /// A question and its answers: `{"query": ..., "choices": [...], "gold": ...}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
+pub struct ChoiceExample {
     /// What comes before each choice and the space that joins them.
     pub query: String,
     /// Two or more.
@@ -41,7 +41,7 @@ pub enum Examples {
     /// The text must go on as given.
     Continuations(Vec<(usize, Continuation)>),
     /// One of several must be the likeliest.
-    Choices(Vec<(usize, Choice)>),
+    Choices(Vec<(usize, ChoiceExample)>),
 }
 
 const CONTINUATION_FIELDS: &[&str] = &["context", "continuation"];
@@ -102,7 +102,7 @@ impl Line<'_> {
         Ok(Continuation { context: self.string("context", &self.object["context"])?, continuation })
     }
 
-    fn choice(&self) -> Result<Choice> {
+    fn choice(&self) -> Result<ChoiceExample> {
         self.check_fields(CHOICE_FIELDS)?;
         let Some(choices) = self.object["choices"].as_array().filter(|choices| choices.len() > 1) else {
             return Err(self.fault("choices", "a list of two strings or more", &self.object["choices"]));
@@ -112,7 +112,7 @@ impl Line<'_> {
         let Some(gold) = gold.filter(|gold| *gold < choices.len()) else {
             return Err(self.fault("gold", &format!("0 to {}", choices.len() - 1), &self.object["gold"]));
         };
-        Ok(Choice { query: self.string("query", &self.object["query"])?, choices, gold })
+        Ok(ChoiceExample { query: self.string("query", &self.object["query"])?, choices, gold })
     }
 
     /// All of the fields must be there, and no other.
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(file.examples, Examples::Continuations(vec![(1, example.clone()), (3, example.clone())]));
         file.limit(1);
         assert_eq!(file.examples, Examples::Continuations(vec![(1, example)]));
-        let example = Choice { query: "Fire is".into(), choices: vec!["cold".into(), "hot".into()], gold: 1 };
+        let example = ChoiceExample { query: "Fire is".into(), choices: vec!["cold".into(), "hot".into()], gold: 1 };
         assert_eq!(parse(&[CHOICE]).unwrap().examples, Examples::Choices(vec![(1, example)]));
     }
 

@@ -22,13 +22,13 @@ pub struct Task {
 /// An example: the candidates to score, one where there is nothing to choose from.
 #[derive(Debug, Clone, PartialEq)]
 struct Example {
-    candidates: Vec<Candidate>,
+    candidates: Vec<TaskCandidate>,
     gold: usize,
 }
 
 /// A context and what may follow it.
 #[derive(Debug, Clone, PartialEq)]
-struct Candidate {
+struct TaskCandidate {
     ids: Vec<u32>,
     /// How many of the ids, from the end, belong to what follows.
     scored: usize,
@@ -112,7 +112,7 @@ impl Task {
                     let candidate = |choice: &String| {
                         let (candidate, cut) =
                             encoder.candidate((*line, "choices"), &example.query, &format!(" {choice}"))?;
-                        Ok((Candidate { bytes: choice.len(), ..candidate }, cut))
+                        Ok((TaskCandidate { bytes: choice.len(), ..candidate }, cut))
                     };
                     let candidates = example.choices.iter().map(candidate).collect::<Result<_>>()?;
                     task.add(candidates, example.gold);
@@ -133,9 +133,9 @@ impl Task {
     }
 
     /// Adds an example of candidates that were cut or not.
-    fn add(&mut self, candidates: Vec<(Candidate, bool)>, gold: usize) {
+    fn add(&mut self, candidates: Vec<(TaskCandidate, bool)>, gold: usize) {
         self.truncated += usize::from(candidates.iter().any(|(_, cut)| *cut));
-        let candidates: Vec<Candidate> = candidates.into_iter().map(|(candidate, _)| candidate).collect();
+        let candidates: Vec<TaskCandidate> = candidates.into_iter().map(|(candidate, _)| candidate).collect();
         self.longest = candidates.iter().map(|candidate| candidate.ids.len()).fold(self.longest, usize::max);
         self.examples.push(Example { candidates, gold });
     }
@@ -150,7 +150,7 @@ struct Encoder<'a> {
 
 impl Encoder<'_> {
     /// The tokens, and whether some were cut off.
-    fn candidate(&self, place: (usize, &str), context: &str, continuation: &str) -> Result<(Candidate, bool)> {
+    fn candidate(&self, place: (usize, &str), context: &str, continuation: &str) -> Result<(TaskCandidate, bool)> {
         let bare = context.trim_end();
         let mut ids = self.text.encode(&format!("{context}{continuation}"), true)?;
         let mut before = self.text.encode(bare, true)?.len();
@@ -172,7 +172,7 @@ impl Encoder<'_> {
         }
         let cut = ids.len().saturating_sub(self.context);
         ids.drain(..cut);
-        Ok((Candidate { ids, scored, bytes: continuation.len() }, cut > 0))
+        Ok((TaskCandidate { ids, scored, bytes: continuation.len() }, cut > 0))
     }
 
     fn fault(&self, (line, field): (usize, &str), expected: &str, got: impl ToString) -> Error {

@@ -134,12 +134,12 @@ fn named(field: &str) -> String {
 fn parse_info(path: &Path, text: &str) -> Result<PackInfo> {
     /// What every version's facts have, read first because another version may have other fields.
     #[derive(Deserialize)]
-    struct Versioned {
+    struct VersionedPack {
         pack_version: u32,
     }
 
     let damaged = |fault: serde_json::Error| Error::damaged(path, named(""), "the facts of a calibration pack", fault);
-    let Versioned { pack_version } = serde_json::from_str(text).map_err(damaged)?;
+    let VersionedPack { pack_version } = serde_json::from_str(text).map_err(damaged)?;
     if pack_version != PACK_VERSION {
         let what = format!("version of the calibration pack `{}`,", path.display());
         let (got, supported) = (pack_version.to_string(), PACK_VERSION.to_string());

@@ -202,12 +202,12 @@ fn manifest_text(dir: &Path) -> Result<String> {
 fn parse_manifest(path: &Path, text: &str) -> Result<Manifest> {
     /// What every version's manifest has, read first because another version may have other fields.
     #[derive(serde::Deserialize)]
-    struct Versioned {
+    struct VersionedManifest {
         format_version: u32,
     }
 
     let damaged = |fault: serde_json::Error| Error::damaged(path, "JSON", "a model's manifest", fault);
-    let Versioned { format_version } = serde_json::from_str(text).map_err(damaged)?;
+    let VersionedManifest { format_version } = serde_json::from_str(text).map_err(damaged)?;
     if ![PLAIN_VERSION, FORMAT_VERSION].contains(&format_version) {
         let (what, got) = (format!("version of the model folder of `{}`,", path.display()), format_version.to_string());
         let supported = format!("{PLAIN_VERSION} and {FORMAT_VERSION}: quantize the model again");

@@ -38,14 +38,14 @@ pub struct Trial {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Entry {
     #[serde(flatten)]
-    of: Subject,
+    of: TrialSubject,
     #[serde(flatten)]
     trial: Trial,
 }
 
 /// All that a trial depends on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Subject {
+struct TrialSubject {
     device: String,
     backend: String,
     driver: String,
@@ -56,10 +56,10 @@ struct Subject {
     cache_type: String,
 }
 
-impl Subject {
+impl TrialSubject {
     /// Whether it is the same but for the version of the program.
-    fn renews(&self, other: &Subject) -> bool {
-        *self == Subject { version: self.version.clone(), ..other.clone() }
+    fn renews(&self, other: &TrialSubject) -> bool {
+        *self == TrialSubject { version: self.version.clone(), ..other.clone() }
     }
 }
 
@@ -175,11 +175,11 @@ impl Executor {
         Ok(Trial { f32_us, int8_us })
     }
 
-    fn subject(&self) -> Subject {
+    fn subject(&self) -> TrialSubject {
         let DeviceInfo { name, backend, driver, .. } = self.engine.info();
         let LlamaShape { layers, model_dim, ffn_dim, heads, kv_heads, head_dim, vocab, .. } = self.shape;
         let dims = [layers, model_dim, ffn_dim, heads, kv_heads, head_dim, vocab];
-        Subject {
+        TrialSubject {
             device: name.clone(),
             backend: backend.clone(),
             driver: driver.clone(),
@@ -230,7 +230,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("made/activations.json");
         assert_eq!(read(&file), []);
-        let of = Subject {
+        let of = TrialSubject {
             device: "GPU".to_string(),
             backend: "Vulkan".to_string(),
             driver: "1".to_string(),
@@ -239,11 +239,11 @@ mod tests {
             group: 64,
             cache_type: "f16".to_string(),
         };
-        let newer = Subject { version: "1".to_string(), ..of.clone() };
-        assert!(newer.renews(&of) && !newer.renews(&Subject { group: 128, ..of.clone() }));
-        assert!(!Subject { cache_type: "q8".to_string(), ..of.clone() }.renews(&of), "each cache has a trial");
+        let newer = TrialSubject { version: "1".to_string(), ..of.clone() };
+        assert!(newer.renews(&of) && !newer.renews(&TrialSubject { group: 128, ..of.clone() }));
+        assert!(!TrialSubject { cache_type: "q8".to_string(), ..of.clone() }.renews(&of), "each cache has a trial");
         let trial = Trial { f32_us: 150, int8_us: 125 };
-        let other = Subject { driver: "2".to_string(), ..of.clone() };
+        let other = TrialSubject { driver: "2".to_string(), ..of.clone() };
         let entries = [of, other].map(|of| Entry { of, trial });
         keep(&file, &entries).unwrap();
         assert_eq!(read(&file), entries);

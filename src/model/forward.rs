@@ -93,8 +93,8 @@ impl Lowering<'_> {
         r
     }
 
-    /// A step that samples the token after the last one, as [`Inputs::choice`] says, for its sequence's next step to run.
-    /// It reads back what every sequence's last step sampled.
+    /// A step that samples the token after the last one, as [`Inputs::choice`] says, for its sequence's next step to
+    /// run. It reads back what every sequence's last step sampled.
     pub fn next_token(&self, tokens: u32) -> Recording {
         let mut r = Recording::new();
         let logits = self.last_logits(&mut r, tokens);

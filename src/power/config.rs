@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::fields::{Fields, read_text};
+use super::fields::{PowerFields, read_text};
 use super::policy::PERCENT;
 use super::{Policy, PowerMode, Rung};
 use crate::error::{Error, Result};
@@ -26,10 +26,10 @@ impl Policy {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             Error::damaged(file, format!("line {line}"), "TOML", error.message().replace('\n', ", "))
         })?;
-        let mut root = Fields::of(file, "the file", value)?;
+        let mut root = PowerFields::of(file, "the file", value)?;
         let mut policy = Policy::default();
         let Some(power) = root.take("power") else { return Ok((policy, None)) };
-        let mut fields = Fields::of(file, "table [power]", power)?;
+        let mut fields = PowerFields::of(file, "table [power]", power)?;
         let mode = fields.one_of("mode", &PowerMode::ALL.map(|mode| (mode.name(), mode)))?;
         let (bits, battery) = (fields.take("bits"), fields.take("battery"));
         set(&mut policy.min_bits, fields.number("min_bits", BITS)?);
@@ -43,7 +43,7 @@ impl Policy {
         }
         fields.end()?;
         if let Some(bits) = bits {
-            let mut fields = Fields::of(file, "table [power.bits]", bits)?;
+            let mut fields = PowerFields::of(file, "table [power.bits]", bits)?;
             set(&mut policy.ac, fields.number("ac", BITS)?);
             set(&mut policy.saver, fields.number("saver", BITS)?);
             set(&mut policy.thermal_serious, fields.number("thermal_serious", BITS)?);
@@ -71,7 +71,7 @@ fn ladder(file: &Path, value: Value) -> Result<Vec<Rung>> {
     let mut rungs: Vec<Rung> = Vec::new();
     let last = values.len().saturating_sub(1);
     for (at, value) in values.into_iter().enumerate() {
-        let mut fields = Fields::of(file, format!("{TABLE}, entry {}", at + 1), value)?;
+        let mut fields = PowerFields::of(file, format!("{TABLE}, entry {}", at + 1), value)?;
         let (from, bits) = (fields.number("from", PERCENT)?, fields.number("bits", BITS)?);
         let from = from.ok_or_else(|| fields.wrong("from", "0 to 100", "nothing"))?;
         let bits = bits.ok_or_else(|| fields.wrong("bits", "2 to 8", "nothing"))?;

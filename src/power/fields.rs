@@ -15,7 +15,7 @@ pub fn read_text(file: &Path) -> Result<String> {
 }
 
 /// A table of a file, whose fields are taken out as they are read.
-pub struct Fields<'a> {
+pub struct PowerFields<'a> {
     file: &'a Path,
     /// Where in the file the table is: a line, or the table's name.
     place: String,
@@ -24,12 +24,12 @@ pub struct Fields<'a> {
     known: Vec<&'static str>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> PowerFields<'a> {
     /// The fields of `value`, which must be a table.
-    pub fn of(file: &'a Path, place: impl Into<String>, value: Value) -> Result<Fields<'a>> {
+    pub fn of(file: &'a Path, place: impl Into<String>, value: Value) -> Result<PowerFields<'a>> {
         let place = place.into();
         match value {
-            Value::Object(left) => Ok(Fields { file, place, left, known: Vec::new() }),
+            Value::Object(left) => Ok(PowerFields { file, place, left, known: Vec::new() }),
             other => Err(Error::damaged(file, place, "a table of fields", other)),
         }
     }

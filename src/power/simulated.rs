@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::fields::{Fields, read_text};
+use super::fields::{PowerFields, read_text};
 use super::{PowerState, Supply, Thermal};
 use crate::error::{Error, Result};
 
@@ -50,7 +50,7 @@ impl Trace {
             let place = format!("line {}", at + 1);
             let value: Value =
                 serde_json::from_str(line).map_err(|e| Error::damaged(file, &place, "a JSON object", e))?;
-            steps.push(step(Fields::of(file, place, value)?, steps.last())?);
+            steps.push(step(PowerFields::of(file, place, value)?, steps.last())?);
         }
         if steps.is_empty() {
             return Err(Error::damaged(file, "the file", "a JSON object a line", "no line"));
@@ -78,7 +78,7 @@ impl Trace {
     }
 }
 
-fn step(mut fields: Fields<'_>, before: Option<&TraceStep>) -> Result<TraceStep> {
+fn step(mut fields: PowerFields<'_>, before: Option<&TraceStep>) -> Result<TraceStep> {
     let at = begin(&mut fields, before)?;
     let sources = [("ac", false), ("battery", true)];
     let source = fields.one_of("source", &sources)?;
@@ -101,7 +101,7 @@ fn step(mut fields: Fields<'_>, before: Option<&TraceStep>) -> Result<TraceStep>
 }
 
 /// When a step begins: not before the one above it, and by the same clock.
-fn begin(fields: &mut Fields<'_>, before: Option<&TraceStep>) -> Result<At> {
+fn begin(fields: &mut PowerFields<'_>, before: Option<&TraceStep>) -> Result<At> {
     let before = before.map(|step| step.at);
     let token = fields.take("token");
     let time = fields.number("time_s", 0.0..=1e9)?;

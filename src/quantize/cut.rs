@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::source::Source;
 use super::weights_hash::weights_sha256;
-use super::{Options, Progress};
+use super::{QuantizeOptions, QuantizeProgress};
 use crate::error::{Error, Result};
 use crate::format::{Calibration, Pack, Quantization, layout};
 use crate::shape::LlamaShape;
@@ -26,7 +26,7 @@ pub struct Cut {
 impl Cut {
     /// What the options ask for, if it fits the source's shape. Whether a pack was made for the source's weights is
     /// left to [`check_weights`](Cut::check_weights), which has to read them.
-    pub fn choose(source: &dyn Source, options: &Options) -> Result<Cut> {
+    pub fn choose(source: &dyn Source, options: &QuantizeOptions) -> Result<Cut> {
         let shape = source.shape();
         let Some(path) = &options.calibration else {
             let group = options.group_size.unwrap_or_else(|| layout::default_group(shape));
@@ -58,7 +58,7 @@ impl Cut {
     pub fn check_weights(
         &self,
         source: &mut dyn Source,
-        on_progress: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
+        on_progress: &mut dyn FnMut(&QuantizeProgress<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
         let Some(pack) = &self.pack else { return Ok(()) };
         let hash = weights_sha256(source, on_progress)?;

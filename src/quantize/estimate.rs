@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Options;
+use super::QuantizeOptions;
 use super::cut::Cut;
 use super::source::Source;
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ pub struct Estimate {
 
 /// What quantizing a source with these options will take. Fails where the options do not fit the source, as far as that
 /// can be told without reading its weights.
-pub fn estimate(source: &dyn Source, options: &Options) -> Result<Estimate> {
+pub fn estimate(source: &dyn Source, options: &QuantizeOptions) -> Result<Estimate> {
     let cut = Cut::choose(source, options)?;
     Ok(estimate_of(source.shape(), &cut))
 }

@@ -32,7 +32,7 @@ pub fn check(dir: &Path) -> Result<()> {
         names.push(entry.map_err(Error::io("read", dir))?.file_name().to_string_lossy().into_owned());
     }
     names.sort();
-    let found = Found { dir, names };
+    let found = FolderNames { dir, names };
     if !(found.has(WHOLE_FILE) || found.has(INDEX_FILE)) {
         return Err(found.instead_of_weights());
     }
@@ -85,12 +85,12 @@ const CONVERT_PYTORCH: &str = "safetensors: convert the weights, in Python, with
     AutoModelForCausalLM.from_pretrained(SRC).save_pretrained(DIR, safe_serialization=True)";
 
 /// A folder and the names in it.
-struct Found<'a> {
+struct FolderNames<'a> {
     dir: &'a Path,
     names: Vec<String>,
 }
 
-impl Found<'_> {
+impl FolderNames<'_> {
     fn has(&self, name: &str) -> bool {
         self.names.iter().any(|found| found == name)
     }

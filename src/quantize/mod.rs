@@ -34,7 +34,7 @@ pub use weights_hash::weights_sha256;
 
 /// Where the model folder goes and how its weights are cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct QuantizeOptions {
     /// The folder to make.
     pub out: PathBuf,
     /// G; `None` takes the calibration pack's, or [`layout::default_group`].
@@ -47,7 +47,7 @@ pub struct Options {
 
 /// How far a quantization has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress<'a> {
+pub struct QuantizeProgress<'a> {
     /// What is being done.
     pub stage: Stage,
     /// The tensor, by its name in the source or in the model folder, or at the end "hashes".
@@ -71,7 +71,7 @@ pub enum Stage {
 
 /// A quantization that is done.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Report {
+pub struct QuantizeReport {
     /// The model folder.
     pub dir: PathBuf,
     /// G
@@ -90,9 +90,9 @@ pub struct Report {
 /// read; a calibration pack that was made for other weights is refused before anything of them is written.
 pub fn quantize(
     source: &mut dyn Source,
-    options: &Options,
-    on_progress: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
-) -> Result<Report> {
+    options: &QuantizeOptions,
+    on_progress: &mut dyn FnMut(&QuantizeProgress<'_>) -> ControlFlow<()>,
+) -> Result<QuantizeReport> {
     let begin = Instant::now();
     let shape = source.shape().clone();
     let cut = Cut::choose(source, options)?;
@@ -112,7 +112,7 @@ pub fn quantize(
     let Cutter { source, writer, on_progress, .. } = cutter;
     let model_source = source.model_source().clone();
     let manifest = writer.finish(model_source, &mut |done, total| {
-        on_progress(&Progress { stage: Stage::Hashes, name: "hashes", done, total })
+        on_progress(&QuantizeProgress { stage: Stage::Hashes, name: "hashes", done, total })
     })?;
     Ok(report(options, &manifest, params, begin))
 }
@@ -129,8 +129,8 @@ fn write_text(writer: &mut FolderWriter, text: &TextAssets) -> Result<()> {
     }
 }
 
-fn report(options: &Options, manifest: &Manifest, params: u64, begin: Instant) -> Report {
-    Report {
+fn report(options: &QuantizeOptions, manifest: &Manifest, params: u64, begin: Instant) -> QuantizeReport {
+    QuantizeReport {
         dir: options.out.clone(),
         group_size: manifest.quantization.group_size,
         params,
@@ -156,7 +156,7 @@ struct Cutter<'a> {
     params: u64,
     /// Weights cut.
     done: u64,
-    on_progress: &'a mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
+    on_progress: &'a mut dyn FnMut(&QuantizeProgress<'_>) -> ControlFlow<()>,
 }
 
 impl Cutter<'_> {
@@ -238,7 +238,7 @@ impl Cutter<'_> {
     }
 
     fn tell(&mut self, name: &str) -> Result<()> {
-        let progress = Progress { stage: Stage::Weights, name, done: self.done, total: self.params };
+        let progress = QuantizeProgress { stage: Stage::Weights, name, done: self.done, total: self.params };
         if (self.on_progress)(&progress).is_break() { Err(Error::Stopped("quantize")) } else { Ok(()) }
     }
 

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::estimate::block_rows;
 use super::source::{Source, SourceTensor};
-use super::{Progress, Stage};
+use super::{QuantizeProgress, Stage};
 use crate::error::{Error, Result};
 
 /// SHA-256 of all weights of a checkpoint, in hexadecimal: the tensors of [`SourceTensor::all`] in that order, as f32,
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// [`Error::Stopped`].
 pub fn weights_sha256(
     source: &mut dyn Source,
-    on_progress: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
+    on_progress: &mut dyn FnMut(&QuantizeProgress<'_>) -> ControlFlow<()>,
 ) -> Result<String> {
     let shape = source.shape().clone();
     let tensors = SourceTensor::all(&shape);
@@ -38,7 +38,7 @@ pub fn weights_sha256(
             std::mem::swap(&mut hashed, &mut read);
             done += hashed.len() as u64;
             let (_, name) = source.locate(tensor);
-            if on_progress(&Progress { stage: Stage::SourceHash, name: &name, done, total }).is_break() {
+            if on_progress(&QuantizeProgress { stage: Stage::SourceHash, name: &name, done, total }).is_break() {
                 return Err(Error::Stopped("the hash of the weights"));
             }
         }

@@ -1,6 +1,6 @@
 //! Elastic residency: residual slices come to the device and leave it while the model runs.
 //!
-//! [`Store`] decides, without I/O; [`Stream`] reads files on a thread of its own; [`Residency`] does what the store
+//! [`Store`] decides, without I/O; [`SliceStream`] reads files on a thread of its own; [`Residency`] does what the store
 //! says with the stream and an engine, at token boundaries, on the model's thread. What the buffers are for is the
 //! model's matter.
 
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-pub use store::{SliceState, Store, Unit};
-pub use stream::{Delivery, RING_BYTES, Stream};
+pub use store::{SliceState, SliceUnit, Store};
+pub use stream::{Delivery, RING_BYTES, SliceStream};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -50,9 +50,9 @@ pub enum Pace {
 #[derive(Debug, Default)]
 pub struct SliceChanges {
     /// Units that can be read from here on, each with its buffers.
-    pub loaded: Vec<(Unit, Vec<Buffer>)>,
+    pub loaded: Vec<(SliceUnit, Vec<Buffer>)>,
     /// Units that must not be read any more, and whose buffers are to be destroyed.
-    pub freed: Vec<Unit>,
+    pub freed: Vec<SliceUnit>,
 }
 
 /// Where the slices are, and what was done to get them there.
@@ -76,7 +76,7 @@ pub struct SliceReport {
 
 /// A unit on its way.
 struct Arrival {
-    unit: Unit,
+    unit: SliceUnit,
     buffers: Vec<Buffer>,
 }
 
@@ -85,13 +85,13 @@ pub struct Residency {
     store: Store,
     parts: Vec<PartFiles>,
     /// None after its thread ended, until something is asked for again.
-    stream: Option<Stream>,
+    stream: Option<SliceStream>,
     /// Bytes that streams before this one read.
     read_before: u64,
     /// By the numbers of their requests. Of a request that is not here, what still comes is dropped.
     arrivals: HashMap<u64, Arrival>,
     /// Freed units whose memory the device has not let go of.
-    retiring: Vec<Unit>,
+    retiring: Vec<SliceUnit>,
     /// Token boundaries so far.
     now: u64,
     report: SliceReport,
@@ -106,7 +106,7 @@ impl Residency {
         Ok(Residency {
             store: Store::new(&unit_bytes, budget_bytes),
             parts,
-            stream: Some(Stream::start()?),
+            stream: Some(SliceStream::start()?),
             read_before: 0,
             arrivals: HashMap::new(),
             retiring: Vec::new(),
@@ -204,7 +204,7 @@ impl Residency {
 
     /// Where the slices are, and what was done so far.
     pub fn report(&self) -> SliceReport {
-        let read_bytes = self.read_before + self.stream.as_ref().map_or(0, Stream::read_bytes);
+        let read_bytes = self.read_before + self.stream.as_ref().map_or(0, SliceStream::read_bytes);
         SliceReport { resident_bytes: self.store.resident_bytes(), read_bytes, ..self.report }
     }
 
@@ -250,13 +250,13 @@ impl Residency {
     /// Asks the stream, which is started again where its thread has ended.
     fn request(&mut self, tensors: Vec<TensorPlace>) -> Result<u64> {
         if self.stream.is_none() {
-            self.stream = Some(Stream::start()?);
+            self.stream = Some(SliceStream::start()?);
         }
         self.stream.as_mut().expect("it was started").request(tensors)
     }
 
     fn take_next(&mut self, engine: &mut dyn Engine, changes: &mut SliceChanges) {
-        match self.stream.as_mut().map(Stream::wait_next) {
+        match self.stream.as_mut().map(SliceStream::wait_next) {
             Some(Ok(delivery)) => {
                 self.take(engine, delivery, changes);
             }
@@ -332,14 +332,14 @@ impl Residency {
         }
     }
 
-    fn fail(&mut self, unit: Unit, fault: &Error) {
+    fn fail(&mut self, unit: SliceUnit, fault: &Error) {
         if self.store.failed(unit, self.now) {
             self.report.faults += 1;
             self.faults.push(format!("slice {} of {}: {fault}", unit.slice, self.parts[unit.part].name));
         }
     }
 
-    fn count_freed(&mut self, unit: Unit) {
+    fn count_freed(&mut self, unit: SliceUnit) {
         self.report.freed_units += 1;
         self.report.freed_bytes += self.store.unit_bytes(unit);
         self.retiring.push(unit);

@@ -31,7 +31,7 @@ fn a_reader_that_died_is_told_once_and_started_again() {
     for pace in [Pace::AsReady, Pace::Units(1)] {
         // Dead before anything is asked of it.
         let mut residency = residency(file.path());
-        residency.stream = Some(Stream::ended_for_test());
+        residency.stream = Some(SliceStream::ended_for_test());
         assert!(residency.advance(&mut *engine, pace).unwrap().loaded.is_empty());
         let faults = residency.take_faults();
         assert!(matches!(&faults[..], [fault] if fault.contains("the thread that reads slices")), "{faults:?}");
@@ -57,7 +57,7 @@ fn what_was_on_its_way_from_a_reader_that_died_is_asked_for_again() {
     let mut residency = residency(file.path());
     residency.ask(&mut *engine);
     assert_eq!(residency.arrivals.len(), UNITS_AT_ONCE);
-    residency.stream = Some(Stream::ended_for_test());
+    residency.stream = Some(SliceStream::ended_for_test());
     assert!(residency.settle(&mut *engine, None).unwrap().loaded.is_empty());
     assert!(residency.arrivals.is_empty());
     assert_eq!(residency.take_faults().len(), 1, "one wait, one sentence");

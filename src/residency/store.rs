@@ -15,7 +15,7 @@ const LONGEST_WAIT: u64 = 1024;
 
 /// One residual slice of one part of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Unit {
+pub struct SliceUnit {
     /// The part, by its place in the list that the store was made from.
     pub part: usize,
     /// The slice, 1 to 3; the base, 0, is no unit.
@@ -57,7 +57,7 @@ impl PartState {
 pub struct Store {
     parts: Vec<PartState>,
     budget_bytes: Option<u64>,
-    freed: Vec<Unit>,
+    freed: Vec<SliceUnit>,
     /// Failures, each after a wait, since a unit loaded last.
     failures: u32,
     /// Before this tick nothing is loaded. One wait serves all parts: they share files and memory, which is what fails.
@@ -96,7 +96,7 @@ impl Store {
         for (at, depth) in depths.iter().enumerate() {
             self.parts[at].wanted = (*depth).min(cut);
             for slice in self.parts[at].wanted.slices()..SLICES {
-                let unit = Unit { part: at, slice };
+                let unit = SliceUnit { part: at, slice };
                 if self.state(unit) == SliceState::Resident {
                     self.free(unit);
                 }
@@ -108,7 +108,7 @@ impl Store {
     /// while all wait after a failure, and where memory is not free yet.
     ///
     /// The second slices of all parts come before the third of any.
-    pub fn next(&mut self, now: u64) -> Option<Unit> {
+    pub fn next(&mut self, now: u64) -> Option<SliceUnit> {
         let unit = self.due(now)?;
         let fits = |budget| self.committed_bytes() + self.parts[unit.part].bytes <= budget;
         if !self.budget_bytes.is_none_or(fits) {
@@ -119,11 +119,11 @@ impl Store {
     }
 
     /// The unit that would be loaded at `now` if there is memory.
-    fn due(&self, now: u64) -> Option<Unit> {
+    fn due(&self, now: u64) -> Option<SliceUnit> {
         if now < self.waits_until {
             return None;
         }
-        let is_due = |unit: &Unit| {
+        let is_due = |unit: &SliceUnit| {
             let part = &self.parts[unit.part];
             // Above a slice that failed nothing could be read.
             let mut below = part.states[..unit.slice - 1].iter();
@@ -134,7 +134,7 @@ impl Store {
     }
 
     /// A loading unit is whole. It is freed at once where it is no longer wanted.
-    pub fn loaded(&mut self, unit: Unit) {
+    pub fn loaded(&mut self, unit: SliceUnit) {
         assert_eq!(self.state(unit), SliceState::Loading, "{unit:?} lands");
         self.failures = 0;
         *self.state_mut(unit) = SliceState::Resident;
@@ -145,7 +145,7 @@ impl Store {
 
     /// A loading unit cannot be had at `now`; its memory is free. Nothing more is loaded for a while, ever longer while
     /// nothing lands. Whether this begins such a wait: what was on its way beside it may fail within the same one.
-    pub fn failed(&mut self, unit: Unit, now: u64) -> bool {
+    pub fn failed(&mut self, unit: SliceUnit, now: u64) -> bool {
         assert_eq!(self.state(unit), SliceState::Loading, "{unit:?} fails");
         *self.state_mut(unit) = SliceState::Absent;
         if now < self.waits_until {
@@ -158,13 +158,13 @@ impl Store {
     }
 
     /// The memory of a freed unit is free.
-    pub fn retired(&mut self, unit: Unit) {
+    pub fn retired(&mut self, unit: SliceUnit) {
         assert_eq!(self.state(unit), SliceState::Retiring, "{unit:?} retires");
         *self.state_mut(unit) = SliceState::Absent;
     }
 
     /// The units freed since the last call: none of them may be read any more, and each is to be [`Store::retired`].
-    pub fn take_freed(&mut self) -> Vec<Unit> {
+    pub fn take_freed(&mut self) -> Vec<SliceUnit> {
         std::mem::take(&mut self.freed)
     }
 
@@ -181,7 +181,7 @@ impl Store {
     }
 
     /// Where a unit is.
-    pub fn state(&self, unit: Unit) -> SliceState {
+    pub fn state(&self, unit: SliceUnit) -> SliceState {
         self.parts[unit.part].states[unit.slice - 1]
     }
 
@@ -202,7 +202,7 @@ impl Store {
     }
 
     /// Bytes of a unit.
-    pub fn unit_bytes(&self, unit: Unit) -> u64 {
+    pub fn unit_bytes(&self, unit: SliceUnit) -> u64 {
         self.parts[unit.part].bytes
     }
 
@@ -211,16 +211,16 @@ impl Store {
     }
 
     /// All units in the order in which they are loaded.
-    fn units(&self) -> impl Iterator<Item = Unit> + use<> {
+    fn units(&self) -> impl Iterator<Item = SliceUnit> + use<> {
         let parts = self.parts.len();
-        (1..SLICES).flat_map(move |slice| (0..parts).map(move |part| Unit { part, slice }))
+        (1..SLICES).flat_map(move |slice| (0..parts).map(move |part| SliceUnit { part, slice }))
     }
 
-    fn state_mut(&mut self, unit: Unit) -> &mut SliceState {
+    fn state_mut(&mut self, unit: SliceUnit) -> &mut SliceState {
         &mut self.parts[unit.part].states[unit.slice - 1]
     }
 
-    fn free(&mut self, unit: Unit) {
+    fn free(&mut self, unit: SliceUnit) {
         *self.state_mut(unit) = SliceState::Retiring;
         self.freed.push(unit);
     }

@@ -18,10 +18,10 @@ fn second_slices_come_before_third_ones_and_clamps_rise_as_they_land() {
     store.want(&depths(&[3, 2, 4]));
     assert_eq!(all_due(&mut store, 0), [(0, 1), (1, 1), (2, 1), (0, 2), (2, 2), (2, 3)]);
     // A slice above one that is missing is no use yet.
-    store.loaded(Unit { part: 2, slice: 2 });
+    store.loaded(SliceUnit { part: 2, slice: 2 });
     assert_eq!(store.clamps(), depths(&[1, 1, 1]));
-    store.loaded(Unit { part: 2, slice: 1 });
-    store.loaded(Unit { part: 1, slice: 1 });
+    store.loaded(SliceUnit { part: 2, slice: 1 });
+    store.loaded(SliceUnit { part: 1, slice: 1 });
     assert_eq!(store.clamps(), depths(&[1, 2, 3]));
     assert_eq!((store.resident_bytes(), store.committed_bytes()), (70, 120));
 }
@@ -37,7 +37,7 @@ fn going_down_lowers_the_clamp_at_once_and_frees() {
     store.want(&depths(&[2, 3]));
     assert_eq!(store.clamps(), depths(&[2, 3]));
     let freed = store.take_freed();
-    assert_eq!(freed, [(0, 2), (0, 3), (1, 3)].map(|(part, slice)| Unit { part, slice }));
+    assert_eq!(freed, [(0, 2), (0, 3), (1, 3)].map(|(part, slice)| SliceUnit { part, slice }));
     // What is still retiring is loaded again only once it has gone.
     store.want(&depths(&[4, 4]));
     assert_eq!(store.next(0), None);
@@ -112,11 +112,11 @@ fn events(parts: usize) -> impl Strategy<Value = Vec<Event>> {
 struct World {
     store: Store,
     /// Units with memory whose bytes are on their way.
-    loading: Vec<Unit>,
+    loading: Vec<SliceUnit>,
     /// Units that kernels may read.
-    readable: Vec<Unit>,
+    readable: Vec<SliceUnit>,
     /// Units that were freed and whose memory is still taken.
-    retiring: Vec<Unit>,
+    retiring: Vec<SliceUnit>,
     now: u64,
 }
 
@@ -153,7 +153,7 @@ impl World {
         for (part, clamp) in self.store.clamps().into_iter().enumerate() {
             assert!(clamp <= self.store.parts[part].wanted, "part {part} is clamped to what is wanted");
             for slice in 1..clamp.slices() {
-                let unit = Unit { part, slice };
+                let unit = SliceUnit { part, slice };
                 assert!(self.readable.contains(&unit), "{unit:?} is within the clamp and not there");
             }
         }
@@ -164,7 +164,7 @@ impl World {
     }
 }
 
-fn pick(units: &mut Vec<Unit>, at: usize) -> Option<Unit> {
+fn pick(units: &mut Vec<SliceUnit>, at: usize) -> Option<SliceUnit> {
     (!units.is_empty()).then(|| units.swap_remove(at % units.len()))
 }
 

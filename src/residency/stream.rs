@@ -20,7 +20,7 @@ const CHUNKS: usize = 4;
 pub const RING_BYTES: u64 = CHUNK_BYTES * CHUNKS as u64;
 
 /// Tensors to be read, in order, under a number that their deliveries carry.
-struct Request {
+struct ReadRequest {
     number: u64,
     tensors: Vec<TensorPlace>,
 }
@@ -36,7 +36,7 @@ pub enum Delivery {
         tensor: usize,
         /// Byte of the tensor that the chunk begins at.
         offset: u64,
-        /// The chunk, to be given back by [`Stream::give_back`].
+        /// The chunk, to be given back by [`SliceStream::give_back`].
         bytes: Vec<u8>,
     },
     /// All tensors of the request came.
@@ -46,9 +46,9 @@ pub enum Delivery {
 }
 
 /// A thread that reads tensors, until this is dropped.
-pub struct Stream {
+pub struct SliceStream {
     /// Dropped first, with `empty`, which ends the thread.
-    requests: Option<Sender<Request>>,
+    requests: Option<Sender<ReadRequest>>,
     empty: Option<Sender<Vec<u8>>>,
     ready: Receiver<Delivery>,
     read_bytes: Arc<AtomicU64>,
@@ -56,10 +56,10 @@ pub struct Stream {
     next: u64,
 }
 
-impl Stream {
+impl SliceStream {
     /// Starts the thread. Fails where the system has none.
-    pub fn start() -> Result<Stream> {
-        let (requests, asked) = channel::<Request>();
+    pub fn start() -> Result<SliceStream> {
+        let (requests, asked) = channel::<ReadRequest>();
         let (empty, emptied) = channel();
         let (deliver, ready) = channel();
         let read_bytes = Arc::new(AtomicU64::new(0));
@@ -69,7 +69,7 @@ impl Stream {
         }
         let counter = Arc::clone(&read_bytes);
         let work = move || {
-            for Request { number, tensors } in asked {
+            for ReadRequest { number, tensors } in asked {
                 let last = match read(number, &tensors, &emptied, &deliver, &counter) {
                     Ok(true) => Delivery::Whole(number),
                     // Nobody is there any more.
@@ -84,7 +84,7 @@ impl Stream {
         let thread = std::thread::Builder::new().name("slices".into()).spawn(work);
         let thread = thread.map_err(Error::io("start", "the thread that reads slices"))?;
         let (requests, empty, thread) = (Some(requests), Some(empty), Some(thread));
-        Ok(Stream { requests, empty, ready, read_bytes, thread, next: 0 })
+        Ok(SliceStream { requests, empty, ready, read_bytes, thread, next: 0 })
     }
 
     /// Asks for tensors; the number that their deliveries will carry. Fails where the thread has ended.
@@ -92,7 +92,7 @@ impl Stream {
         let number = self.next;
         self.next += 1;
         let requests = self.requests.as_ref().expect("there until this is dropped");
-        requests.send(Request { number, tensors }).map_err(|_| ended())?;
+        requests.send(ReadRequest { number, tensors }).map_err(|_| ended())?;
         Ok(number)
     }
 
@@ -122,7 +122,7 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for SliceStream {
     fn drop(&mut self) {
         (self.requests, self.empty) = (None, None);
         if let Some(thread) = self.thread.take() {
@@ -180,12 +180,12 @@ mod tests {
     use super::*;
     use crate::format::OpenFile;
 
-    impl Stream {
+    impl SliceStream {
         /// A stream whose thread has ended, as after a panic.
-        pub fn ended_for_test() -> Stream {
+        pub fn ended_for_test() -> SliceStream {
             let (requests, empty, ready) = (channel().0, channel().0, channel().1);
             let read_bytes = Arc::new(AtomicU64::new(7));
-            Stream { requests: Some(requests), empty: Some(empty), ready, read_bytes, thread: None, next: 0 }
+            SliceStream { requests: Some(requests), empty: Some(empty), ready, read_bytes, thread: None, next: 0 }
         }
     }
 
@@ -198,7 +198,7 @@ mod tests {
     }
 
     /// All that a request yields, tensors joined.
-    fn collect(stream: &mut Stream, tensors: &[TensorPlace]) -> Result<Vec<Vec<u8>>> {
+    fn collect(stream: &mut SliceStream, tensors: &[TensorPlace]) -> Result<Vec<Vec<u8>>> {
         let number = stream.request(tensors.to_vec())?;
         let mut all = vec![Vec::new(); tensors.len()];
         loop {
@@ -223,7 +223,7 @@ mod tests {
         let bytes: Vec<u8> = (0..3 * CHUNK_BYTES / 2 + 100).map(|at| (at % 251) as u8).collect();
         std::fs::write(file.path(), &bytes).unwrap();
         let (file, long) = (open(file.path()), 3 * CHUNK_BYTES / 2);
-        let mut stream = Stream::start().unwrap();
+        let mut stream = SliceStream::start().unwrap();
         for _ in 0..3 {
             let tensors = [place(&file, 100, long), place(&file, 7, 13)];
             assert_eq!(collect(&mut stream, &tensors).unwrap(), [&bytes[100..], &bytes[7..20]]);
@@ -247,7 +247,7 @@ mod tests {
         let path = dir.path().join("slice-1.safetensors");
         std::fs::write(&path, [1; 64]).unwrap();
         let file = open(&path);
-        let mut stream = Stream::start().unwrap();
+        let mut stream = SliceStream::start().unwrap();
         // More often than there are chunks: none is lost by a failure.
         for _ in 0..2 * CHUNKS {
             let message = collect(&mut stream, &[place(&file, 32, 64)]).unwrap_err().to_string();
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_has_ended_is_told() {
-        let mut stream = Stream::ended_for_test();
+        let mut stream = SliceStream::ended_for_test();
         assert!(stream.try_next().unwrap_err().to_string().contains("the thread that reads slices"));
         assert!(stream.wait_next().is_err() && stream.request(Vec::new()).is_err());
     }

@@ -30,11 +30,11 @@ pub struct Answer<'s> {
     run: Vec<u32>,
     /// The step that runs them, where it was begun ahead.
     ahead: Option<PendingStep>,
-    state: State,
+    state: AnswerState,
 }
 
 /// What comes next.
-enum State {
+enum AnswerState {
     /// A step.
     Step,
     /// The change of plan that was made.
@@ -59,7 +59,7 @@ impl<'s> Answer<'s> {
             generated: 0,
             run,
             ahead: None,
-            state: State::Step,
+            state: AnswerState::Step,
         }
     }
 
@@ -75,8 +75,8 @@ impl<'s> Answer<'s> {
     pub fn set_plan(&mut self, plan: PrecisionPlan) -> Result<()> {
         self.discard_ahead();
         self.session.set_plan(plan)?;
-        if matches!(self.state, State::Step) {
-            self.state = State::Changed;
+        if matches!(self.state, AnswerState::Step) {
+            self.state = AnswerState::Changed;
         }
         Ok(())
     }
@@ -85,10 +85,10 @@ impl<'s> Answer<'s> {
     pub fn stop(mut self) -> Summary {
         self.discard_ahead();
         let stop = match self.state {
-            State::Done(stop) => stop,
-            State::Step | State::Changed | State::Over => StopReason::Stopped,
+            AnswerState::Done(stop) => stop,
+            AnswerState::Step | AnswerState::Changed | AnswerState::Over => StopReason::Stopped,
         };
-        self.state = State::Over;
+        self.state = AnswerState::Over;
         self.summary(stop)
     }
 
@@ -136,7 +136,7 @@ impl<'s> Answer<'s> {
         }
         self.generated += 1;
         if full || enough {
-            self.state = State::Done(if full { StopReason::ContextFull } else { StopReason::Length });
+            self.state = AnswerState::Done(if full { StopReason::ContextFull } else { StopReason::Length });
         } else {
             self.run.push(sampled.id);
         }
@@ -160,7 +160,7 @@ impl<'s> Answer<'s> {
     }
 
     fn done(&mut self, stop: StopReason) -> Event {
-        self.state = State::Over;
+        self.state = AnswerState::Over;
         Event::Done(self.summary(stop))
     }
 
@@ -188,16 +188,16 @@ impl Iterator for Answer<'_> {
 
     fn next(&mut self) -> Option<Result<Event>> {
         let event = match self.state {
-            State::Over => return None,
-            State::Changed => {
-                self.state = State::Step;
+            AnswerState::Over => return None,
+            AnswerState::Changed => {
+                self.state = AnswerState::Step;
                 Ok(Event::Plan(self.session.plan().clone()))
             }
-            State::Done(stop) => Ok(self.done(stop)),
-            State::Step => self.step_under_power(),
+            AnswerState::Done(stop) => Ok(self.done(stop)),
+            AnswerState::Step => self.step_under_power(),
         };
         if event.is_err() {
-            self.state = State::Over;
+            self.state = AnswerState::Over;
         }
         Some(event)
     }

@@ -50,10 +50,10 @@ impl GenerationDefaults {
                 return GenerationDefaults::default();
             }
         };
-        GenerationDefaults::of(&mut Fields { file, fields: &fields, warnings })
+        GenerationDefaults::of(&mut GenerationFields { file, fields: &fields, warnings })
     }
 
-    fn of(fields: &mut Fields<'_>) -> GenerationDefaults {
+    fn of(fields: &mut GenerationFields<'_>) -> GenerationDefaults {
         let end = fields.ids("eos_token_id");
         let sampled = fields.read("do_sample", "true or false", Value::as_bool);
         let temperature = fields.number("temperature", "a number of 0 or more", |t| t >= 0.0);
@@ -115,13 +115,13 @@ impl GenerationDefaults {
 }
 
 /// The fields of the file, and what is found of them that cannot be followed.
-struct Fields<'a> {
+struct GenerationFields<'a> {
     file: &'a Path,
     fields: &'a Map<String, Value>,
     warnings: &'a mut Vec<String>,
 }
 
-impl Fields<'_> {
+impl GenerationFields<'_> {
     /// The value of `key`, if it is there, is not null and is what is expected.
     fn read<T>(&mut self, key: &str, expected: &str, as_type: impl Fn(&Value) -> Option<T>) -> Option<T> {
         let value = self.fields.get(key).filter(|value| !value.is_null())?;

@@ -47,7 +47,7 @@ impl Patterns {
 }
 
 /// A token found in a text: the bytes that it takes, with the space beside it where it takes that, and its own bytes.
-struct Found {
+struct FoundToken {
     id: u32,
     takes: Range<usize>,
     own: Range<usize>,
@@ -207,7 +207,7 @@ impl PlainText<'_> {
     }
 
     /// The tokens of `patterns` in `text`, the leftmost and of these the longest, but for those that `is_text`.
-    fn find(&self, text: &str, patterns: &Patterns, is_text: &dyn Fn(u32, &Range<usize>) -> bool) -> Vec<Found> {
+    fn find(&self, text: &str, patterns: &Patterns, is_text: &dyn Fn(u32, &Range<usize>) -> bool) -> Vec<FoundToken> {
         let word = |c: char| c.is_alphanumeric() || c == '_';
         let (mut found, mut taken, mut at) = (Vec::new(), 0, 0);
         while let Some(c) = text[at..].chars().next() {
@@ -224,7 +224,7 @@ impl PlainText<'_> {
             }
             let start = if token.lstrip { before.trim_end().len().max(taken) } else { own.start };
             let end = if token.rstrip { text.len() - after.trim_start().len() } else { own.end };
-            found.push(Found { id: *id, takes: start..end, own });
+            found.push(FoundToken { id: *id, takes: start..end, own });
             taken = end;
         }
         found

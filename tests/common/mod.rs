@@ -9,7 +9,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use edge_run::internals::quantize::{Options, Report, open, quantize};
+use edge_run::internals::quantize::{QuantizeOptions, QuantizeReport, open, quantize};
 use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
 use gguf::{GgufTensor, GgufType, GgufValue};
 use half::{bf16, f16};
@@ -62,17 +62,17 @@ pub fn tiny_hf_folder(dir: &Path, seed: u64, tied: bool) -> LlamaShape {
 }
 
 /// Quantizes the model at `source` to `out` in groups of 64.
-pub fn quantize_tiny(source: &Path, out: &Path) -> edge_run::Result<Report> {
+pub fn quantize_tiny(source: &Path, out: &Path) -> edge_run::Result<QuantizeReport> {
     quantize_tiny_with(source, &tiny_options(out, false))
 }
 
 /// To `out`, in groups of 64, over what is there or not.
-pub fn tiny_options(out: &Path, replace: bool) -> Options {
-    Options { out: out.to_path_buf(), group_size: Some(64), calibration: None, replace }
+pub fn tiny_options(out: &Path, replace: bool) -> QuantizeOptions {
+    QuantizeOptions { out: out.to_path_buf(), group_size: Some(64), calibration: None, replace }
 }
 
 /// Quantizes the model at `source` as told.
-pub fn quantize_tiny_with(source: &Path, options: &Options) -> edge_run::Result<Report> {
+pub fn quantize_tiny_with(source: &Path, options: &QuantizeOptions) -> edge_run::Result<QuantizeReport> {
     quantize(&mut *open(source)?, options, &mut |_| ControlFlow::Continue(()))
 }
 

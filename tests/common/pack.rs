@@ -9,7 +9,7 @@ use std::path::Path;
 
 use edge_run::internals::format::layout::TensorSpec;
 use edge_run::internals::format::{ModelFolder, PACK_VERSION, Pack, PackInfo, layout};
-use edge_run::internals::quantize::{Options, Report, open, quantize, weights_sha256};
+use edge_run::internals::quantize::{QuantizeOptions, QuantizeReport, open, quantize, weights_sha256};
 use edge_run::internals::routing::{Threshold, Thresholds};
 use half::f16;
 use rand::rngs::StdRng;
@@ -64,9 +64,13 @@ impl TestPack {
 }
 
 /// Quantizes `source` to `out` with the pack at `pack`, which says in groups of what size.
-pub fn quantize_with(source: &Path, out: &Path, pack: &Path) -> edge_run::Result<Report> {
-    let options =
-        Options { out: out.to_path_buf(), group_size: None, calibration: Some(pack.to_path_buf()), replace: false };
+pub fn quantize_with(source: &Path, out: &Path, pack: &Path) -> edge_run::Result<QuantizeReport> {
+    let options = QuantizeOptions {
+        out: out.to_path_buf(),
+        group_size: None,
+        calibration: Some(pack.to_path_buf()),
+        replace: false,
+    };
     quantize(&mut *open(source)?, &options, &mut |_| ControlFlow::Continue(()))
 }
 

@@ -17,7 +17,8 @@ pub fn uncalibrated_model() -> Result<(tempfile::TempDir, ModelFolder), String> 
     }
     let dir = tempfile::tempdir().expect("a folder for a model");
     let out = dir.path().join("model");
-    let options = quantize::Options { out: out.clone(), group_size: Some(64), calibration: None, replace: false };
+    let options =
+        quantize::QuantizeOptions { out: out.clone(), group_size: Some(64), calibration: None, replace: false };
     let mut source = quantize::open(&file).expect("the file is sound");
     quantize::quantize(source.as_mut(), &options, &mut |_| ControlFlow::Continue(())).expect("it can be cut");
     Ok((dir, ModelFolder::open(&out).expect("the model is sound")))

@@ -44,14 +44,14 @@ pub fn run(args: &BenchArgs) -> Done {
     if args.synthetic.is_some() && plans.iter().any(|plan| matches!(plan.precision, Precision::Routed(_))) {
         bench::find_thresholds(&model, &args.bits)?;
     }
-    let subject = Subject { name, size_bytes, copy_bandwidth, repetitions: args.repetitions };
+    let subject = BenchSubject { name, size_bytes, copy_bandwidth, repetitions: args.repetitions };
     let profiles = print_rows(&model, &subject, &plans, &tests, args)?;
     print_profiles(&profiles, args)?;
     Ok(Exit::Done)
 }
 
 /// What all rows have in common, beside the model.
-struct Subject {
+struct BenchSubject {
     name: String,
     size_bytes: u64,
     copy_bandwidth: f64,
@@ -61,7 +61,7 @@ struct Subject {
 /// Measures every test under every plan and prints its row at once; the profiles, where they are asked for.
 fn print_rows(
     model: &Model,
-    subject: &Subject,
+    subject: &BenchSubject,
     plans: &[PrecisionPlan],
     tests: &[Test],
     args: &BenchArgs,
@@ -109,7 +109,7 @@ fn print_row(line: &str, args: &BenchArgs) -> Result<()> {
     }
 }
 
-fn row(model: &Model, subject: &Subject, plan: &PrecisionPlan, test: &Test, measured: &Measured) -> BenchRow {
+fn row(model: &Model, subject: &BenchSubject, plan: &PrecisionPlan, test: &Test, measured: &Measured) -> BenchRow {
     let (shape, device) = (model.shape(), model.device());
     let routed = matches!(plan.precision, Precision::Routed(_));
     let bits_read = measured.read.mean();
@@ -218,12 +218,12 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::args::{Cli, Command};
+    use crate::cli::args::{Cli, CliCommand};
 
     fn parse(line: &str) -> std::result::Result<BenchArgs, clap::Error> {
         let words = ["edge-run", "bench"].into_iter().chain(line.split_whitespace());
         match Cli::try_parse_from(words)?.command {
-            Some(Command::Bench(args)) => Ok(args),
+            Some(CliCommand::Bench(args)) => Ok(args),
             other => panic!("{other:?} is not bench"),
         }
     }

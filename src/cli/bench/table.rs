@@ -57,12 +57,12 @@ pub struct ProfileRow {
 }
 
 /// What a table is made of.
-pub trait Row: Serialize {
+pub trait TableRow: Serialize {
     /// Name and content of each column for people.
     fn cells(&self) -> Vec<(&'static str, String)>;
 }
 
-impl Row for BenchRow {
+impl TableRow for BenchRow {
     fn cells(&self) -> Vec<(&'static str, String)> {
         let percent = |share: Option<f64>| share.map_or("-".to_string(), |share| format!("{:.1}%", share * 100.0));
         let megabytes = self.bytes_per_token.map_or("-".to_string(), |bytes| format!("{:.1}", bytes / 1e6));
@@ -85,7 +85,7 @@ impl Row for BenchRow {
     }
 }
 
-impl Row for ProfileRow {
+impl TableRow for ProfileRow {
     fn cells(&self) -> Vec<(&'static str, String)> {
         vec![
             ("test", self.test.clone()),
@@ -116,7 +116,7 @@ impl Table {
     }
 
     /// Makes the columns of a Markdown table as wide as the row needs them; the first row does so by itself.
-    pub fn fit(&mut self, row: &impl Row) {
+    pub fn fit(&mut self, row: &impl TableRow) {
         /// Room for numbers that grow a little from row to row.
         const LEAST: usize = 8;
         let cells = row.cells();
@@ -127,7 +127,7 @@ impl Table {
     }
 
     /// The row's line, below the header where it is the first.
-    pub fn row(&mut self, row: &impl Row) -> String {
+    pub fn row(&mut self, row: &impl TableRow) -> String {
         match self.format {
             Format::Json => json(row),
             Format::Csv => self.csv(row),
@@ -135,7 +135,7 @@ impl Table {
         }
     }
 
-    fn markdown(&mut self, row: &impl Row) -> String {
+    fn markdown(&mut self, row: &impl TableRow) -> String {
         if !self.begun {
             self.fit(row);
         }
@@ -154,7 +154,7 @@ impl Table {
     }
 
     /// The fields of the JSON object, by their names.
-    fn csv(&mut self, row: &impl Row) -> String {
+    fn csv(&mut self, row: &impl TableRow) -> String {
         let fields: Map<String, Value> = serde_json::from_str(&json(row)).expect("a row is an object");
         let content = fields.values().map(csv_field).collect::<Vec<_>>().join(",");
         if std::mem::replace(&mut self.begun, true) {
@@ -216,7 +216,7 @@ mod tests {
         [prompt, generation]
     }
 
-    fn lines(format: Format, rows: &[impl Row]) -> String {
+    fn lines(format: Format, rows: &[impl TableRow]) -> String {
         let mut table = Table::new(format);
         rows.iter().for_each(|row| table.fit(row));
         rows.iter().map(|row| table.row(row)).collect::<Vec<_>>().join("\n")

@@ -13,12 +13,12 @@ use serde::Serialize;
 
 use super::exit::Exit;
 use super::output::{note, print_json, print_line, warn};
-use super::progress::{self, Unit};
+use super::progress::{self, BarUnit};
 use super::{Done, load, settings, stop, terminal};
 use edge_run::internals::engine::DeviceInfo;
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::eval::{
-    Depths, Detail, Report, Run, Task, TaskFile, TaskReport, default_window, perplexity, runs, zero_shot,
+    Depths, Detail, EvalRun, PerplexityReport, Task, TaskFile, TaskReport, default_window, perplexity, runs, zero_shot,
 };
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::model::{BitsRead, Sequence};
@@ -41,7 +41,7 @@ struct EvalLine<'a, R> {
 }
 
 /// A report that a sweep collects.
-trait Row: Clone + Serialize {
+trait ReportRow: Clone + Serialize {
     /// What a line of JSON calls it.
     const TYPE: &'static str;
     fn header(&self) -> String;
@@ -81,7 +81,7 @@ fn run_text(args: &EvalArgs, text: &Path) -> Done {
     if let Some(file) = &args.plot {
         check_folder_of(file)?;
     }
-    let reports = sweep(args, &folder, tokens, (windows, Unit::Windows), &mut |sequence, show| {
+    let reports = sweep(args, &folder, tokens, (windows, BarUnit::Windows), &mut |sequence, show| {
         perplexity(sequence, &ids, window, Some(windows), &mut |done, _, so_far| {
             show(done, format!("perplexity {so_far:.2}"))
         })
@@ -105,7 +105,7 @@ fn run_task(args: &EvalArgs, path: &Path) -> Done {
     warn(text.warnings());
     let task = Task::encode(&file, &text, folder.shape().max_context as usize)?;
     let (context, examples) = (task.longest() as u32, task.examples());
-    sweep(args, &folder, context, (examples, Unit::Examples), &mut |sequence, show| {
+    sweep(args, &folder, context, (examples, BarUnit::Examples), &mut |sequence, show| {
         zero_shot(sequence, &task, &mut |done, _, so_far| show(done, format!("accuracy {so_far:.4}")))
     })?;
     Ok(ending())
@@ -115,19 +115,19 @@ fn run_task(args: &EvalArgs, path: &Path) -> Done {
 type Show<'a> = &'a mut dyn FnMut(usize, String) -> ControlFlow<()>;
 
 /// Loads the model, makes every run that the command line asks for, with a bar of `total`, and prints each report.
-fn sweep<R: Row>(
+fn sweep<R: ReportRow>(
     args: &EvalArgs,
     folder: &ModelFolder,
     context: u32,
-    (total, unit): (usize, Unit),
+    (total, unit): (usize, BarUnit),
     measure: &mut dyn FnMut(&mut Sequence, Show<'_>) -> Result<R>,
-) -> Result<Vec<(Run, R)>> {
+) -> Result<Vec<(EvalRun, R)>> {
     let routed = folder.thresholds().is_some();
     let shuffled = args.shuffle_gates || (args.plot.is_some() && routed);
     let runs = runs(&args.bits, routed, shuffled, args.plot.is_some())?;
     stop::watch();
     let model = load::load(&args.model, folder, context)?;
-    let mut reports: Vec<(Run, R)> = Vec::new();
+    let mut reports: Vec<(EvalRun, R)> = Vec::new();
     for run in runs {
         let seed = (run.depths == Depths::Shuffled).then_some(args.seed);
         let measured = reports.iter().find(|(other, _)| run.same_as(other)).map(|(_, report)| report.clone());
@@ -177,7 +177,7 @@ fn ending() -> Exit {
 }
 
 /// A curve for each way that depths can come about, empty where none did.
-fn curves(reports: &[(Run, Report)]) -> [Curve; 3] {
+fn curves(reports: &[(EvalRun, PerplexityReport)]) -> [Curve; 3] {
     let curve = |depths: Depths, name: &str| {
         let of = reports.iter().filter(|(run, _)| run.depths == depths);
         let points: Vec<(f64, f64)> = of.map(|(_, report)| (f64::from(report.bits), report.perplexity)).collect();
@@ -213,7 +213,7 @@ fn windows(tokens: usize, window: usize, asked: Option<u32>) -> Result<usize> {
     }
 }
 
-impl Row for Report {
+impl ReportRow for PerplexityReport {
     const TYPE: &'static str = "eval";
 
     fn header(&self) -> String {
@@ -229,7 +229,7 @@ impl Row for Report {
     }
 }
 
-impl Row for TaskReport {
+impl ReportRow for TaskReport {
     const TYPE: &'static str = "task";
 
     fn header(&self) -> String {

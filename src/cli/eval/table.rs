@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use edge_run::internals::eval::{Depths, Detail, Figures, Report, SiteBits, TaskReport};
+use edge_run::internals::eval::{Depths, Detail, Figures, PerplexityReport, SiteBits, TaskReport};
 use edge_run::internals::shape::Site;
 
 /// The names of the columns of [`report_row`].
@@ -14,8 +14,8 @@ pub fn report_header() -> String {
 }
 
 /// Perplexity in a line.
-pub fn report_row(depths: Depths, report: &Report) -> String {
-    let Report { bits_asked, bits, perplexity, windows, tokens, seconds, .. } = report;
+pub fn report_row(depths: Depths, report: &PerplexityReport) -> String {
+    let PerplexityReport { bits_asked, bits, perplexity, windows, tokens, seconds, .. } = report;
     let (depths, rate) = (depths.name(), *tokens as f64 / seconds.max(f64::MIN_POSITIVE));
     format!(
         "{depths:<8} {bits_asked:>5} {bits:>6.3} {perplexity:>12.4} {windows:>8} {tokens:>8} {seconds:>9.1} {rate:>9.1}"
@@ -91,16 +91,25 @@ mod tests {
         }
     }
 
-    fn report(bits: f32, perplexity: f64) -> Report {
+    fn report(bits: f32, perplexity: f64) -> PerplexityReport {
         let read = BitsRead::new(&shape());
-        Report { perplexity, bits_asked: bits, bits, windows: 64, window: 1024, tokens: 65472, seconds: 100.0, read }
+        PerplexityReport {
+            perplexity,
+            bits_asked: bits,
+            bits,
+            windows: 64,
+            window: 1024,
+            tokens: 65472,
+            seconds: 100.0,
+            read,
+        }
     }
 
     #[test]
     fn reports_line_up() {
         let rows = [
             report_header(),
-            report_row(Depths::Routed, &Report { bits: 3.4921, ..report(3.5, 31.25) }),
+            report_row(Depths::Routed, &PerplexityReport { bits: 3.4921, ..report(3.5, 31.25) }),
             report_row(Depths::Shuffled, &report(3.5, 42.0)),
             report_row(Depths::Uniform, &report(2.0, 12345.678)),
         ];

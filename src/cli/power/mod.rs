@@ -23,7 +23,7 @@ const STOP_CHECK: Duration = Duration::from_millis(100);
 
 /// A reading, or a step of a trace, with what it decides.
 #[derive(Serialize)]
-struct Report<'a> {
+struct PowerReport<'a> {
     r#type: &'static str,
     #[serde(flatten)]
     at: Option<ReportAt>,
@@ -171,8 +171,8 @@ fn report<'a>(
     signals: &'a [Signal],
     decision: &'a Decision,
     bits_without_routers: Option<f32>,
-) -> Report<'a> {
-    Report { r#type: "power", at, state, signals, decision, bits_without_routers }
+) -> PowerReport<'a> {
+    PowerReport { r#type: "power", at, state, signals, decision, bits_without_routers }
 }
 
 /// A decision for people.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::fields::Fields;
+use super::fields::ConfigFields;
 use super::rope;
 use crate::error::{Error, Result};
 use crate::json::{read_object, shown};
@@ -51,7 +51,7 @@ const NORM_EPS: f32 = 1e-6;
 /// is a warning, as every file of today has these fields.
 pub fn read_shape(path: &Path, warnings: &mut Vec<String>) -> Result<LlamaShape> {
     let object = read_object(path)?;
-    let config = Fields::new(path, &object);
+    let config = ConfigFields::new(path, &object);
     // Another architecture may have other fields, so it is looked at first.
     let defaults = architecture(&config)?;
     check_features(&config, &defaults)?;
@@ -87,7 +87,7 @@ pub fn read_shape(path: &Path, warnings: &mut Vec<String>) -> Result<LlamaShape>
     }
 }
 
-fn architecture(config: &Fields<'_>) -> Result<Defaults> {
+fn architecture(config: &ConfigFields<'_>) -> Result<Defaults> {
     let listed = config.get("architectures").and_then(Value::as_array).and_then(|list| list.first()?.as_str());
     let stated = listed.or(config.text("model_type")?);
     for defaults in [LLAMA, MISTRAL] {
@@ -100,7 +100,7 @@ fn architecture(config: &Fields<'_>) -> Result<Defaults> {
     unsupported("architecture", stated.unwrap_or("none stated"), &supported)
 }
 
-fn check_features(config: &Fields<'_>, defaults: &Defaults) -> Result<()> {
+fn check_features(config: &ConfigFields<'_>, defaults: &Defaults) -> Result<()> {
     // transformers takes a window of 4096 where the field is missing, so only an explicit null means none.
     if defaults.architecture == MISTRAL.architecture && !config.is_null("sliding_window") {
         let got = config.get("sliding_window").map_or("missing, which means 4096".into(), shown);
@@ -126,7 +126,7 @@ fn check_features(config: &Fields<'_>, defaults: &Defaults) -> Result<()> {
 }
 
 /// The method by which the weights were quantized, if they were.
-fn quantization(config: &Fields<'_>) -> Option<String> {
+fn quantization(config: &ConfigFields<'_>) -> Option<String> {
     // MLX writes both fields.
     let fields = ["quantization_config", "quantization"].map(|field| config.get(field));
     let stated =

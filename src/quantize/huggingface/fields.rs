@@ -9,17 +9,17 @@ use crate::json::shown;
 
 /// An object and where it is, for messages.
 #[derive(Debug, Clone)]
-pub struct Fields<'a> {
+pub struct ConfigFields<'a> {
     path: &'a Path,
     /// What goes before a field's name: empty, or `rope_scaling.` and the like.
     within: String,
     object: &'a Map<String, Value>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> ConfigFields<'a> {
     /// The fields of the file at `path`.
-    pub fn new(path: &'a Path, object: &'a Map<String, Value>) -> Fields<'a> {
-        Fields { path, within: String::new(), object }
+    pub fn new(path: &'a Path, object: &'a Map<String, Value>) -> ConfigFields<'a> {
+        ConfigFields { path, within: String::new(), object }
     }
 
     /// The value of `field`, of any type.
@@ -77,10 +77,10 @@ impl<'a> Fields<'a> {
     }
 
     /// The value of `field` as an object.
-    pub fn fields(&self, field: &str) -> Result<Option<Fields<'a>>> {
+    pub fn fields(&self, field: &str) -> Result<Option<ConfigFields<'a>>> {
         let object = self.read(field, "an object", Value::as_object)?;
         let within = format!("{}.", self.name(field));
-        Ok(object.map(|object| Fields { path: self.path, within, object }))
+        Ok(object.map(|object| ConfigFields { path: self.path, within, object }))
     }
 
     /// The name of `field` in the file.

@@ -1,7 +1,7 @@
 //! Rotary embedding as config.json states it, in the old fields and in the new ones.
 
 use super::config::unsupported;
-use super::fields::Fields;
+use super::fields::ConfigFields;
 use crate::error::Result;
 use crate::shape::{Rope, RopeScaling};
 
@@ -10,11 +10,11 @@ const DEFAULT_ROPE_THETA: f32 = 10_000.0;
 
 /// The rotary embedding of the configuration `config`. Where two fields say the same thing they must agree: versions of
 /// transformers disagree on which one counts.
-pub fn read(config: &Fields<'_>, warnings: &mut Vec<String>) -> Result<Rope> {
+pub fn read(config: &ConfigFields<'_>, warnings: &mut Vec<String>) -> Result<Rope> {
     let old = config.fields("rope_scaling")?;
     let new = config.fields("rope_parameters")?;
     let stated = [old, new];
-    let stated: Vec<&Fields<'_>> = stated.iter().flatten().collect();
+    let stated: Vec<&ConfigFields<'_>> = stated.iter().flatten().collect();
     if let [old, new] = stated[..] {
         for field in ["rope_type", "type", "factor"] {
             if let (Some(one), Some(other)) = (old.get(field), new.get(field))
@@ -41,7 +41,7 @@ pub fn read(config: &Fields<'_>, warnings: &mut Vec<String>) -> Result<Rope> {
     Ok(Rope { theta, scaling })
 }
 
-fn theta(config: &Fields<'_>, stated: &[&Fields<'_>]) -> Result<Option<f32>> {
+fn theta(config: &ConfigFields<'_>, stated: &[&ConfigFields<'_>]) -> Result<Option<f32>> {
     let mut theta: Option<(f32, String)> = None;
     for fields in [config].into_iter().chain(stated.iter().copied()) {
         let Some(other) = fields.number("rope_theta")? else { continue };
@@ -55,7 +55,7 @@ fn theta(config: &Fields<'_>, stated: &[&Fields<'_>]) -> Result<Option<f32>> {
     Ok(theta.map(|(theta, _)| theta))
 }
 
-fn scaling(fields: &Fields<'_>, warnings: &mut Vec<String>) -> Result<RopeScaling> {
+fn scaling(fields: &ConfigFields<'_>, warnings: &mut Vec<String>) -> Result<RopeScaling> {
     let needed = |field: &str| {
         let number = fields.number(field)?.ok_or_else(|| fields.damaged(field, "a number", "none"))?;
         if number > 0.0 { Ok(number) } else { Err(fields.damaged(field, "a number above 0", number)) }
@@ -81,7 +81,7 @@ fn scaling(fields: &Fields<'_>, warnings: &mut Vec<String>) -> Result<RopeScalin
 }
 
 /// The type: older files call it `type`, some write both.
-fn kind<'a>(fields: &Fields<'a>) -> Result<&'a str> {
+fn kind<'a>(fields: &ConfigFields<'a>) -> Result<&'a str> {
     let stated = |field| fields.text(field).map(|kind| kind.filter(|kind| !kind.trim().is_empty()));
     match (stated("rope_type")?, stated("type")?) {
         (Some(one), Some(other)) if one != other => {

@@ -7,7 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Object, Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
 
-use super::python::{Answer, bind, charge, guarded, kept, refusal, text_of};
+use super::python::{MethodAnswer, bind, charge, guarded, kept, refusal, text_of};
 use super::{filters, strings, text_filters};
 
 /// The filter that stands for `'text' % value`, which minijinja has no operator for.
@@ -40,24 +40,28 @@ pub(super) fn environment(fuel: u64) -> Environment<'static> {
     environment.add_function("dict", dict);
     environment.add_function(GUARD_FUNCTION, |state: &State<'_, '_>, value: &Value| guarded(state, value).cloned());
     environment.add_function(KEEP_FUNCTION, |state: &State<'_, '_>, value: &Value| kept(state, value));
-    environment.add_function("namespace", |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| -> Answer<Value> {
-        let args = args.into_values();
-        let made = Value::from_function(minijinja::functions::namespace).call(state, &args)?;
-        let pairs = made.try_iter()?.map(|key| made.get_item(&key).and_then(|value| Ok((key, kept(state, &value)?))));
-        let pairs = Value::from_pairs(pairs.collect::<Answer<Vec<_>>>()?);
-        Value::from_function(minijinja::functions::namespace).call(state, &[pairs])
-    });
+    environment.add_function(
+        "namespace",
+        |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| -> MethodAnswer<Value> {
+            let args = args.into_values();
+            let made = Value::from_function(minijinja::functions::namespace).call(state, &args)?;
+            let pairs =
+                made.try_iter()?.map(|key| made.get_item(&key).and_then(|value| Ok((key, kept(state, &value)?))));
+            let pairs = Value::from_pairs(pairs.collect::<MethodAnswer<Vec<_>>>()?);
+            Value::from_function(minijinja::functions::namespace).call(state, &[pairs])
+        },
+    );
     environment.add_function(TEXT_FUNCTION, |state: &State<'_, '_>, value: &Value| match value.kind() {
         ValueKind::String | ValueKind::Undefined => Ok(value.clone()),
         _ => text_of(state, value).map(Value::from),
     });
-    environment.add_function("cycler", |items: Rest<Value>| -> Answer<Value> {
+    environment.add_function("cycler", |items: Rest<Value>| -> MethodAnswer<Value> {
         if items.is_empty() || items.iter().any(|item| item.as_object().is_some()) {
             return Err(refusal("cycler takes one value at least, and neither lists nor dictionaries"));
         }
         Ok(Value::from_object(Cycler { items: items.0, at: AtomicUsize::new(0) }))
     });
-    environment.add_function("joiner", |state: &State<'_, '_>, separator: Option<Value>| -> Answer<Value> {
+    environment.add_function("joiner", |state: &State<'_, '_>, separator: Option<Value>| -> MethodAnswer<Value> {
         let separator = separator.map_or(Ok(", ".to_string()), |separator| text_of(state, &separator))?;
         Ok(Value::from_object(Joiner { separator: Value::from(separator), calls: AtomicUsize::new(0) }))
     });
@@ -89,18 +93,18 @@ fn comparisons(environment: &mut Environment<'_>) {
     ];
     for (names, holds) in tests {
         for name in names {
-            environment.add_test(*name, move |state: &State<'_, '_>, a: &Value, b: &Value| -> Answer<bool> {
+            environment.add_test(*name, move |state: &State<'_, '_>, a: &Value, b: &Value| -> MethodAnswer<bool> {
                 Ok(holds(guarded(state, a)?, guarded(state, b)?))
             });
         }
     }
-    environment.add_test("in", |state: &State<'_, '_>, a: &Value, b: &Value| -> Answer<bool> {
+    environment.add_test("in", |state: &State<'_, '_>, a: &Value, b: &Value| -> MethodAnswer<bool> {
         minijinja::tests::is_in(state, guarded(state, a)?, guarded(state, b)?)
     });
 }
 
 /// Writes what stands in braces.
-fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Answer<()> {
+fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> MethodAnswer<()> {
     if value.kind() == ValueKind::Invalid {
         return minijinja::escape_formatter(out, state, value);
     }
@@ -114,7 +118,7 @@ fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Answ
 }
 
 /// Python's methods of texts, lists and dictionaries.
-fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Answer<Value> {
+fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> MethodAnswer<Value> {
     if let Some(text) = value.as_str() {
         return strings::call(state, text, name, args).unwrap_or_else(|| Err(Error::from(ErrorKind::UnknownMethod)));
     }
@@ -146,17 +150,17 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
 }
 
 /// Templates call this for conversations that they do not take.
-fn raise_exception(state: &State<'_, '_>, message: &Value) -> Answer<Value> {
+fn raise_exception(state: &State<'_, '_>, message: &Value) -> MethodAnswer<Value> {
     Err(refusal(text_of(state, message)?))
 }
 
 /// The local time in a format of C's `strftime`.
-fn strftime_now(format: &str) -> Answer<String> {
+fn strftime_now(format: &str) -> MethodAnswer<String> {
     jiff::fmt::strtime::format(format, &jiff::Zoned::now()).map_err(|e| refusal(format!("strftime_now: {e}")))
 }
 
 /// `dict()` of another one, of pairs, or of arguments by name.
-fn dict(state: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> Answer<Value> {
+fn dict(state: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> MethodAnswer<Value> {
     let mut pairs: Vec<(Value, Value)> = Vec::new();
     for from in args.into_values() {
         let keyed = from.kind() == ValueKind::Map || from.is_kwargs();
@@ -192,7 +196,7 @@ impl Object for Cycler {
             .then(|| self.items[self.at.load(Ordering::Relaxed) % self.items.len()].clone())
     }
 
-    fn call_method(self: &Arc<Self>, _: &mut State<'_, '_>, name: &str, args: &[Value]) -> Answer<Value> {
+    fn call_method(self: &Arc<Self>, _: &mut State<'_, '_>, name: &str, args: &[Value]) -> MethodAnswer<Value> {
         let [] = bind(name, [], args)?;
         match name {
             "next" => Ok(self.items[self.at.fetch_add(1, Ordering::Relaxed) % self.items.len()].clone()),
@@ -217,7 +221,7 @@ impl Object for Joiner {
         minijinja::value::ObjectRepr::Plain
     }
 
-    fn call(self: &Arc<Self>, _: &mut State<'_, '_>, args: &[Value]) -> Answer<Value> {
+    fn call(self: &Arc<Self>, _: &mut State<'_, '_>, args: &[Value]) -> MethodAnswer<Value> {
         let [] = bind("joiner", [], args)?;
         let first = self.calls.fetch_add(1, Ordering::Relaxed) == 0;
         Ok(if first { Value::from("") } else { self.separator.clone() })

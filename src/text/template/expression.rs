@@ -11,7 +11,7 @@ pub(super) fn code(rest: &str, close: &str, out: &mut String) -> usize {
         out.push_str(rest);
         return rest.len();
     };
-    let text = |token: &Token| &rest[token.start..token.end];
+    let text = |token: &ExpressionToken| &rest[token.start..token.end];
     // The sign of white space and the word that a tag begins with are no part of an expression, nor is what a loop
     // gives names to.
     let signed = tokens.first().is_some_and(|token| token.start == 2 && matches!(text(token), "-" | "+"));
@@ -23,11 +23,12 @@ pub(super) fn code(rest: &str, close: &str, out: &mut String) -> usize {
     let keeps = first > 0 && text(&tokens[first - 1]) == "set";
     let equals = tokens.iter().position(|token| text(token) == "=").filter(|_| keeps);
     // Namespaces keep values from one round of a loop to the next, and views of views are slow.
-    let has = |range: &[Token], sign: &str| range.iter().any(|token| text(token) == sign);
+    let has = |range: &[ExpressionToken], sign: &str| range.iter().any(|token| text(token) == sign);
     let keeps = equals.filter(|at| has(&tokens[first..*at], ".") || has(&tokens[*at..], ":"));
     first = keeps.map_or(first, |equals| equals + 1);
     let from = first.checked_sub(1).map_or(2, |last| tokens[last].end);
-    let signed = |token: &&Token| token.end == length - 2 && token.start >= from && matches!(text(token), "-" | "+");
+    let signed =
+        |token: &&ExpressionToken| token.end == length - 2 && token.start >= from && matches!(text(token), "-" | "+");
     let (to, last) = match tokens.last().filter(signed) {
         Some(sign) => (sign.start, tokens.len() - 1),
         None => (length - 2, tokens.len()),
@@ -63,7 +64,7 @@ enum Kind {
 
 /// A token of an expression: where it lies in its source.
 #[derive(Debug, Clone, Copy)]
-struct Token {
+struct ExpressionToken {
     kind: Kind,
     start: usize,
     end: usize,
@@ -81,7 +82,7 @@ enum Group {
 }
 
 /// The tokens between the first two bytes of `rest` and the `close` that ends them, and the length of it all.
-fn tokens(rest: &str, close: &str) -> Option<(Vec<Token>, usize)> {
+fn tokens(rest: &str, close: &str) -> Option<(Vec<ExpressionToken>, usize)> {
     let bytes = rest.as_bytes();
     let (mut found, mut open, mut at) = (Vec::new(), 0_usize, 2);
     while at < bytes.len() {
@@ -129,7 +130,7 @@ fn tokens(rest: &str, close: &str) -> Option<(Vec<Token>, usize)> {
                 Kind::Sign
             }
         };
-        found.push(Token { kind, start, end: at });
+        found.push(ExpressionToken { kind, start, end: at });
     }
     None
 }
@@ -138,7 +139,7 @@ fn tokens(rest: &str, close: &str) -> Option<(Vec<Token>, usize)> {
 #[derive(Clone, Copy)]
 struct Piece<'a> {
     source: &'a str,
-    tokens: &'a [Token],
+    tokens: &'a [ExpressionToken],
     from: usize,
     to: usize,
 }

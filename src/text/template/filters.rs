@@ -6,7 +6,7 @@ use minijinja::{Environment, ErrorKind, State, filters};
 use super::json;
 use super::printf::filled;
 use super::python::{
-    Answer, bind, charge, flag_argument, guarded, named, number_argument, refusal, repr, text_argument, text_of,
+    MethodAnswer, bind, charge, flag_argument, guarded, named, number_argument, refusal, repr, text_argument, text_of,
 };
 use super::strings::{self, replaced, trimmed};
 use super::text_filters;
@@ -62,7 +62,7 @@ pub(super) fn add(environment: &mut Environment<'_>, percent: &'static str) {
         .add_filter("attr", |state: &State, value: &Value, name: &Value| filters::attr(value, guarded(state, name)?));
     environment.add_filter("join", join);
     for name in ["upper", "lower", "title", "capitalize"] {
-        environment.add_filter(name, move |state: &State, value: &Value| -> Answer<String> {
+        environment.add_filter(name, move |state: &State, value: &Value| -> MethodAnswer<String> {
             let text = text_of(state, value)?;
             Ok(strings::changed(&text, name).unwrap_or(text))
         });
@@ -72,9 +72,9 @@ pub(super) fn add(environment: &mut Environment<'_>, percent: &'static str) {
 
 /// A filter of minijinja that takes its arguments by their names only, called as Jinja2 does.
 fn by_name<const N: usize>(
-    filter: fn(&State, Value, minijinja::value::Kwargs) -> Answer<Value>,
+    filter: fn(&State, Value, minijinja::value::Kwargs) -> MethodAnswer<Value>,
     names: [&'static str; N],
-) -> impl Fn(&State, &Value, Args) -> Answer<Value> + Send + Sync {
+) -> impl Fn(&State, &Value, Args) -> MethodAnswer<Value> + Send + Sync {
     move |state: &State, value: &Value, args: Args| {
         let given = bind("the filter", names, &args.into_values())?;
         if matches!(value.kind(), ValueKind::None) {
@@ -91,7 +91,7 @@ fn in_order<const N: usize>(
     filter: Value,
     value: &Value,
     given: [Option<Value>; N],
-) -> Answer<Value> {
+) -> MethodAnswer<Value> {
     // Both fill up lists, of so many values.
     let count = given.first().and_then(Option::as_ref).and_then(Value::as_usize).unwrap_or(0);
     charge(state, count.saturating_mul(VALUE_BYTES))?;
@@ -100,7 +100,7 @@ fn in_order<const N: usize>(
 }
 
 /// `text % value`
-fn fill_in(state: &State, text: &Value, value: &Value) -> Answer<Value> {
+fn fill_in(state: &State, text: &Value, value: &Value) -> MethodAnswer<Value> {
     let Some(text) = text.as_str() else {
         return Err(refusal(format!(
             "a value of type {} cannot be divided by a text or by several values",
@@ -108,12 +108,12 @@ fn fill_in(state: &State, text: &Value, value: &Value) -> Answer<Value> {
         )));
     };
     let values: Vec<Value> =
-        if value.is_tuple() { value.try_iter()?.checked().collect::<Answer<_>>()? } else { vec![value.clone()] };
+        if value.is_tuple() { value.try_iter()?.checked().collect::<MethodAnswer<_>>()? } else { vec![value.clone()] };
     filled(state, text, &values)
 }
 
 /// The filter `format`.
-fn format_values(state: &State, text: &str, values: Args) -> Answer<Value> {
+fn format_values(state: &State, text: &str, values: Args) -> MethodAnswer<Value> {
     let values = values.into_values();
     match values.as_slice() {
         [named] if named.is_kwargs() => filled(state, text, &[dictionary(named)?]),
@@ -125,18 +125,18 @@ fn format_values(state: &State, text: &str, values: Args) -> Answer<Value> {
 }
 
 /// Arguments by name as a dictionary.
-fn dictionary(named: &Value) -> Answer<Value> {
+fn dictionary(named: &Value) -> MethodAnswer<Value> {
     let pairs = named.try_iter()?.map(|key| named.get_item(&key).map(|value| (key, value)));
-    pairs.collect::<Answer<Vec<_>>>().map(Value::from_pairs)
+    pairs.collect::<MethodAnswer<Vec<_>>>().map(Value::from_pairs)
 }
 
-fn default(value: &Value, args: Args) -> Answer<Value> {
+fn default(value: &Value, args: Args) -> MethodAnswer<Value> {
     let [instead, boolean] = bind("default", ["default_value", "boolean"], &args.into_values())?;
     let absent = value.is_undefined() || (flag_argument(&boolean, false) && !value.is_true());
     Ok(if absent { instead.unwrap_or_else(|| Value::from("")) } else { value.clone() })
 }
 
-fn int(value: &Value, args: Args) -> Answer<Value> {
+fn int(value: &Value, args: Args) -> MethodAnswer<Value> {
     let [default, base] = bind("int", ["default", "base"], &args.into_values())?;
     let base = number_argument("int", &base)?.and_then(|base| u32::try_from(base).ok()).unwrap_or(10);
     let otherwise = || default.unwrap_or_else(|| Value::from(0));
@@ -192,7 +192,7 @@ fn number_of(text: &str) -> Option<f64> {
     trimmed(text, None, true, true).replace('_', "").parse().ok()
 }
 
-fn float(value: &Value, args: Args) -> Answer<Value> {
+fn float(value: &Value, args: Args) -> MethodAnswer<Value> {
     let [default] = bind("float", ["default"], &args.into_values())?;
     let number = match value.kind() {
         ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
@@ -203,7 +203,7 @@ fn float(value: &Value, args: Args) -> Answer<Value> {
     Ok(number.map_or_else(|| default.unwrap_or_else(|| Value::from(0.0)), Value::from))
 }
 
-fn join(state: &State, value: &Value, args: Args) -> Answer<Value> {
+fn join(state: &State, value: &Value, args: Args) -> MethodAnswer<Value> {
     let [between, attribute] = bind("join", ["d", "attribute"], &args.into_values())?;
     let between = between.map_or(Ok(String::new()), |between| text_of(state, &between))?;
     let attribute = attribute.filter(|attribute| !attribute.is_none());
@@ -225,21 +225,21 @@ fn join(state: &State, value: &Value, args: Args) -> Answer<Value> {
     Ok(Value::from(joined))
 }
 
-fn list(state: &State, value: Value) -> Answer<Value> {
+fn list(state: &State, value: Value) -> MethodAnswer<Value> {
     if value.is_none() {
         return Err(refusal("None is not iterable"));
     }
     filters::list(state, value)
 }
 
-fn trim(state: &State, value: &Value, args: Args) -> Answer<Value> {
+fn trim(state: &State, value: &Value, args: Args) -> MethodAnswer<Value> {
     let [chars] = bind("trim", ["chars"], &args.into_values())?;
     let chars = chars.filter(|chars| !chars.is_none());
     let given = if chars.is_some() { Some(text_argument("trim", &chars)?) } else { None };
     Ok(trimmed(&text_of(state, value)?, given, true, true).into())
 }
 
-fn replace(state: &State, value: &Value, args: Args) -> Answer<Value> {
+fn replace(state: &State, value: &Value, args: Args) -> MethodAnswer<Value> {
     let [old, new, count] = bind("replace", ["old", "new", "count"], &args.into_values())?;
     let text = |value: &Option<Value>| match value {
         Some(value) => text_of(state, value),

@@ -3,10 +3,10 @@
 use minijinja::value::{Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Error, ErrorKind, State};
 
-use super::python::{Answer, DEPTH_MAX, bind, charge, flag_argument, float, refusal};
+use super::python::{DEPTH_MAX, MethodAnswer, bind, charge, flag_argument, float, refusal};
 
 /// The filter.
-pub(super) fn tojson(state: &State, value: &Value, args: Rest<ValueOrKwargs>) -> Answer<Value> {
+pub(super) fn tojson(state: &State, value: &Value, args: Rest<ValueOrKwargs>) -> MethodAnswer<Value> {
     let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
     let [ascii, indent, separators, sort] = bind("tojson", names, &args.into_values())?;
     let indent = match indent.filter(|indent| !indent.is_none()) {
@@ -46,7 +46,7 @@ struct Writer<'a, 'b, 'c> {
 }
 
 impl Writer<'_, '_, '_> {
-    fn write(&self, value: &Value, depth: usize, out: &mut String) -> Answer<()> {
+    fn write(&self, value: &Value, depth: usize, out: &mut String) -> MethodAnswer<()> {
         if depth > DEPTH_MAX {
             return Err(refusal(format!("tojson: a value nested more than {DEPTH_MAX} deep")));
         }
@@ -76,8 +76,8 @@ impl Writer<'_, '_, '_> {
         Ok(())
     }
 
-    fn map(&self, map: &Value, depth: usize, out: &mut String) -> Answer<()> {
-        let mut keys = map.try_iter()?.checked().collect::<Answer<Vec<Value>>>()?;
+    fn map(&self, map: &Value, depth: usize, out: &mut String) -> MethodAnswer<()> {
+        let mut keys = map.try_iter()?.checked().collect::<MethodAnswer<Vec<Value>>>()?;
         self.state.consume_fuel(keys.len() as u64)?;
         if self.sort {
             let text = |key: &Value| key.kind() == ValueKind::String;
@@ -105,7 +105,7 @@ impl Writer<'_, '_, '_> {
     }
 
     /// What comes before an item.
-    fn begin(&self, any: bool, depth: usize, out: &mut String) -> Answer<()> {
+    fn begin(&self, any: bool, depth: usize, out: &mut String) -> MethodAnswer<()> {
         if any {
             charge(self.state, self.between.len())?;
             out.push_str(&self.between);
@@ -114,11 +114,11 @@ impl Writer<'_, '_, '_> {
     }
 
     /// What comes after the last item.
-    fn end(&self, any: bool, depth: usize, out: &mut String) -> Answer<()> {
+    fn end(&self, any: bool, depth: usize, out: &mut String) -> MethodAnswer<()> {
         if any { self.line(depth, out) } else { Ok(()) }
     }
 
-    fn line(&self, depth: usize, out: &mut String) -> Answer<()> {
+    fn line(&self, depth: usize, out: &mut String) -> MethodAnswer<()> {
         let Some(indent) = &self.indent else { return Ok(()) };
         charge(self.state, indent.len() * depth)?;
         out.push('\n');
@@ -126,7 +126,7 @@ impl Writer<'_, '_, '_> {
         Ok(())
     }
 
-    fn text(&self, text: &str, out: &mut String) -> Answer<()> {
+    fn text(&self, text: &str, out: &mut String) -> MethodAnswer<()> {
         charge(self.state, text.len())?;
         out.push('"');
         for c in text.chars() {

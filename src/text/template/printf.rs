@@ -4,7 +4,7 @@ use minijinja::State;
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{Value, ValueKind};
 
-use super::python::{Answer, charge, refusal, repr, text_of};
+use super::python::{MethodAnswer, charge, refusal, repr, text_of};
 
 /// One conversion, `%(key)flags width.precision letter`.
 struct Conversion<'a> {
@@ -17,7 +17,7 @@ struct Conversion<'a> {
 
 /// `text` with its conversions filled in by `values`: those in order, all of which must be used, or of the only one,
 /// a dictionary, those with the keys that the conversions name.
-pub(super) fn filled(state: &State, text: &str, values: &[Value]) -> Answer<Value> {
+pub(super) fn filled(state: &State, text: &str, values: &[Value]) -> MethodAnswer<Value> {
     let mut left = values.iter();
     let mut next = || left.next().ok_or_else(|| refusal("there are fewer values than the format has conversions"));
     let (mut out, mut rest, mut keyed) = (String::new(), text, false);
@@ -55,14 +55,17 @@ pub(super) fn filled(state: &State, text: &str, values: &[Value]) -> Answer<Valu
 }
 
 /// The conversion that `text` begins with, after its percent sign, and what follows it.
-fn conversion<'a, 'v>(text: &'a str, next: &mut dyn FnMut() -> Answer<&'v Value>) -> Answer<(Conversion<'a>, &'a str)> {
+fn conversion<'a, 'v>(
+    text: &'a str,
+    next: &mut dyn FnMut() -> MethodAnswer<&'v Value>,
+) -> MethodAnswer<(Conversion<'a>, &'a str)> {
     let (key, text) = match text.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
         Some((key, rest)) => (Some(key), rest),
         None => (None, text),
     };
     let after_flags = text.trim_start_matches(['-', '+', ' ', '#', '0']);
     let flags = &text[..text.len() - after_flags.len()];
-    let mut number = |text: &'a str| -> Answer<(Option<usize>, &'a str)> {
+    let mut number = |text: &'a str| -> MethodAnswer<(Option<usize>, &'a str)> {
         if let Some(rest) = text.strip_prefix('*') {
             let number = next()?.as_usize().ok_or_else(|| refusal("a `*` of the format takes a whole number"))?;
             return Ok((Some(number), rest));
@@ -82,7 +85,7 @@ fn conversion<'a, 'v>(text: &'a str, next: &mut dyn FnMut() -> Answer<&'v Value>
 }
 
 impl Conversion<'_> {
-    fn written(&self, state: &State, value: &Value) -> Answer<String> {
+    fn written(&self, state: &State, value: &Value) -> MethodAnswer<String> {
         let text = match self.letter {
             's' => text_of(state, value)?,
             'r' | 'a' => repr(state, value)?,
@@ -94,7 +97,7 @@ impl Conversion<'_> {
         Ok(if self.flags.contains('-') { text + &spaces } else { spaces + &text })
     }
 
-    fn number(&self, letter: char, value: &Value) -> Answer<String> {
+    fn number(&self, letter: char, value: &Value) -> MethodAnswer<String> {
         let truncated = match letter {
             'd' | 'i' | 'u' if value.is_number() && !value.is_integer() => {
                 let number = f64::try_from(value.clone()).unwrap_or(f64::NAN);

@@ -4,7 +4,7 @@ use minijinja::value::{Kwargs, Tuple, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
 /// What a function that templates call answers.
-pub(super) type Answer<T> = Result<T, Error>;
+pub(super) type MethodAnswer<T> = Result<T, Error>;
 
 /// Lists in lists beyond this are refused, as a few bytes of a template can nest them without end.
 pub(super) const DEPTH_MAX: usize = 64;
@@ -21,14 +21,14 @@ pub(super) fn refusal(message: impl Into<std::borrow::Cow<'static, str>>) -> Err
 }
 
 /// Takes the fuel for `bytes` that are about to be made.
-pub(super) fn charge(state: &State, bytes: usize) -> Answer<()> {
+pub(super) fn charge(state: &State, bytes: usize) -> MethodAnswer<()> {
     state.consume_fuel((bytes / FUEL_BYTES) as u64)
 }
 
 /// The value, looked through: it is not nested too deep, and there is fuel to compare it. minijinja compares lists
 /// without a limit, and a list that holds another one twice, and so on, is soon larger than it looks.
-pub(super) fn guarded<'a>(state: &State, value: &'a Value) -> Answer<&'a Value> {
-    fn look(state: &State, value: &Value, depth: usize) -> Answer<()> {
+pub(super) fn guarded<'a>(state: &State, value: &'a Value) -> MethodAnswer<&'a Value> {
+    fn look(state: &State, value: &Value, depth: usize) -> MethodAnswer<()> {
         if depth > DEPTH_MAX {
             return Err(refusal(format!("a value nested more than {DEPTH_MAX} deep cannot be compared")));
         }
@@ -50,8 +50,8 @@ pub(super) fn guarded<'a>(state: &State, value: &'a Value) -> Answer<&'a Value> 
 
 /// The value with all that minijinja makes item by item as lists, as Python has them: a view of a view, and so on from
 /// one round of a loop to the next, would need a stack for each. Nothing is kept that is nested too deep.
-pub(super) fn kept(state: &State, value: &Value) -> Answer<Value> {
-    fn settle(state: &State, value: &Value, depth: usize, seen: &mut u64) -> Answer<Option<Value>> {
+pub(super) fn kept(state: &State, value: &Value) -> MethodAnswer<Value> {
+    fn settle(state: &State, value: &Value, depth: usize, seen: &mut u64) -> MethodAnswer<Option<Value>> {
         if depth > DEPTH_MAX {
             return Err(refusal(format!("a value nested more than {DEPTH_MAX} deep cannot be kept")));
         }
@@ -94,7 +94,7 @@ pub(super) fn kept(state: &State, value: &Value) -> Answer<Value> {
 }
 
 /// `str(value)`
-pub(super) fn text_of(state: &State, value: &Value) -> Answer<String> {
+pub(super) fn text_of(state: &State, value: &Value) -> MethodAnswer<String> {
     match value.kind() {
         ValueKind::String => Ok(value.as_str().unwrap_or_default().to_string()),
         ValueKind::Undefined => Ok(String::new()),
@@ -103,13 +103,13 @@ pub(super) fn text_of(state: &State, value: &Value) -> Answer<String> {
 }
 
 /// `repr(value)`
-pub(super) fn repr(state: &State, value: &Value) -> Answer<String> {
+pub(super) fn repr(state: &State, value: &Value) -> MethodAnswer<String> {
     let mut out = String::new();
     write_repr(state, value, 0, &mut out)?;
     Ok(out)
 }
 
-fn write_repr(state: &State, value: &Value, depth: usize, out: &mut String) -> Answer<()> {
+fn write_repr(state: &State, value: &Value, depth: usize, out: &mut String) -> MethodAnswer<()> {
     if depth > DEPTH_MAX {
         return Err(refusal(format!("a value nested more than {DEPTH_MAX} deep cannot be written")));
     }
@@ -204,7 +204,7 @@ pub(super) fn float(value: f64) -> String {
 }
 
 /// The arguments of a call of `what` by the names of its parameters, as Python hands them out.
-pub(super) fn bind<const N: usize>(what: &str, names: [&str; N], args: &[Value]) -> Answer<[Option<Value>; N]> {
+pub(super) fn bind<const N: usize>(what: &str, names: [&str; N], args: &[Value]) -> MethodAnswer<[Option<Value>; N]> {
     let (positional, named) = match args.split_last() {
         Some((last, before)) if last.is_kwargs() => (before, Some(last)),
         _ => (args, None),
@@ -231,7 +231,7 @@ pub(super) fn named(values: impl IntoIterator<Item = (&'static str, Option<Value
 }
 
 /// The text that an argument must be.
-pub(super) fn text_argument<'a>(what: &str, value: &'a Option<Value>) -> Answer<&'a str> {
+pub(super) fn text_argument<'a>(what: &str, value: &'a Option<Value>) -> MethodAnswer<&'a str> {
     let text = value.as_ref().and_then(Value::as_str);
     text.ok_or_else(|| {
         let got = value.as_ref().map_or("nothing".to_string(), |value| format!("a value of type {}", value.kind()));
@@ -240,7 +240,7 @@ pub(super) fn text_argument<'a>(what: &str, value: &'a Option<Value>) -> Answer<
 }
 
 /// The whole number that an argument must be where it is given and not None.
-pub(super) fn number_argument(what: &str, value: &Option<Value>) -> Answer<Option<i64>> {
+pub(super) fn number_argument(what: &str, value: &Option<Value>) -> MethodAnswer<Option<i64>> {
     let Some(value) = value.as_ref().filter(|value| !value.is_none()) else { return Ok(None) };
     let whole = if value.kind() == ValueKind::Bool { Some(i64::from(value.is_true())) } else { value.as_i64() };
     whole.map(Some).ok_or_else(|| refusal(format!("{what} takes a whole number, got a value of type {}", value.kind())))

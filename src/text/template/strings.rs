@@ -6,11 +6,11 @@ use minijinja::value::{Tuple, Value};
 
 use super::characters::{is_decimal, is_digit, is_space};
 use super::python::{
-    Answer, bind, charge, flag_argument, is_printable, number_argument, refusal, text_argument, text_of,
+    MethodAnswer, bind, charge, flag_argument, is_printable, number_argument, refusal, text_argument, text_of,
 };
 
 /// Calls the method `name` of `text`, if there is one.
-pub(super) fn call(state: &State, text: &str, name: &str, args: &[Value]) -> Option<Answer<Value>> {
+pub(super) fn call(state: &State, text: &str, name: &str, args: &[Value]) -> Option<MethodAnswer<Value>> {
     if let Some(answer) = question(text, name) {
         return Some(bind(name, [], args).map(|[]| Value::from(answer)));
     }
@@ -119,7 +119,7 @@ pub(super) fn trimmed<'a>(text: &'a str, chars: Option<&str>, start: bool, end: 
 }
 
 /// `text.format(...)`, whose values and widths are paid for before anything is made of them.
-fn formatted(state: &State, text: &str, args: &[Value]) -> Answer<Value> {
+fn formatted(state: &State, text: &str, args: &[Value]) -> MethodAnswer<Value> {
     let widths = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
     charge(state, widths.map(|digits| digits.parse().unwrap_or(usize::MAX)).fold(0, usize::saturating_add))?;
     for value in args {
@@ -128,19 +128,19 @@ fn formatted(state: &State, text: &str, args: &[Value]) -> Answer<Value> {
     format(FormatStyle::StrFormat, text, args).map(Value::from)
 }
 
-fn stripped(text: &str, name: &str, args: &[Value]) -> Answer<Value> {
+fn stripped(text: &str, name: &str, args: &[Value]) -> MethodAnswer<Value> {
     let [chars] = bind(name, ["chars"], args)?;
     let chars = chars.filter(|chars| !chars.is_none());
     let given = if chars.is_some() { Some(text_argument(name, &chars)?) } else { None };
     Ok(trimmed(text, given, name != "rstrip", name != "lstrip").into())
 }
 
-fn affix(name: &str, args: &[Value]) -> Answer<String> {
+fn affix(name: &str, args: &[Value]) -> MethodAnswer<String> {
     let [affix] = bind(name, ["affix"], args)?;
     text_argument(name, &affix).map(String::from)
 }
 
-fn split(text: &str, name: &str, args: &[Value]) -> Answer<Value> {
+fn split(text: &str, name: &str, args: &[Value]) -> MethodAnswer<Value> {
     let [separator, most] = bind(name, ["sep", "maxsplit"], args)?;
     let most = number_argument(name, &most)?.and_then(|most| usize::try_from(most).ok());
     let pieces = most.map_or(usize::MAX, |most| most.saturating_add(1));
@@ -176,7 +176,7 @@ fn words(text: &str, pieces: usize, from_end: bool) -> Vec<&str> {
     found
 }
 
-fn partition(text: &str, name: &str, args: &[Value]) -> Answer<Value> {
+fn partition(text: &str, name: &str, args: &[Value]) -> MethodAnswer<Value> {
     let separator = affix(name, args)?;
     if separator.is_empty() {
         return Err(refusal(format!("{name}: empty separator")));
@@ -206,7 +206,7 @@ pub(super) fn lines(text: &str, keep_ends: bool) -> Vec<&str> {
     found
 }
 
-fn replace(state: &State, text: &str, args: &[Value]) -> Answer<Value> {
+fn replace(state: &State, text: &str, args: &[Value]) -> MethodAnswer<Value> {
     let [old, new, count] = bind("replace", ["old", "new", "count"], args)?;
     let (old, new) = (text_argument("replace", &old)?, text_argument("replace", &new)?);
     let count = number_argument("replace", &count)?;
@@ -214,7 +214,7 @@ fn replace(state: &State, text: &str, args: &[Value]) -> Answer<Value> {
 }
 
 /// `text` with `old` replaced by `new`, `count` times at most where that is 0 or more.
-pub(super) fn replaced(state: &State, text: &str, old: &str, new: &str, count: Option<i64>) -> Answer<String> {
+pub(super) fn replaced(state: &State, text: &str, old: &str, new: &str, count: Option<i64>) -> MethodAnswer<String> {
     let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
     let places = (text.len() / old.len().max(1) + 1).min(count);
     charge(state, text.len().saturating_add(places.saturating_mul(new.len())))?;
@@ -227,7 +227,7 @@ fn window<'a>(
     text: &'a str,
     start: &Option<Value>,
     end: &Option<Value>,
-) -> Answer<Option<(&'a str, usize)>> {
+) -> MethodAnswer<Option<(&'a str, usize)>> {
     let length = text.chars().count() as i64;
     let place = |at: i64| if at < 0 { (at + length).max(0) } else { at };
     let start = place(number_argument(what, start)?.unwrap_or(0));
@@ -239,7 +239,7 @@ fn window<'a>(
     Ok(Some((&text[byte(start)..byte(end)], start as usize)))
 }
 
-fn has_affix(text: &str, name: &str, args: &[Value]) -> Answer<Value> {
+fn has_affix(text: &str, name: &str, args: &[Value]) -> MethodAnswer<Value> {
     let [affix, start, end] = bind(name, ["affix", "start", "end"], args)?;
     let texts = match &affix {
         Some(texts) if texts.is_tuple() => texts.try_iter()?.collect(),
@@ -254,11 +254,11 @@ fn has_affix(text: &str, name: &str, args: &[Value]) -> Answer<Value> {
         };
         Ok(window.is_some_and(found))
     };
-    let answers = texts.into_iter().map(has).collect::<Answer<Vec<bool>>>()?;
+    let answers = texts.into_iter().map(has).collect::<MethodAnswer<Vec<bool>>>()?;
     Ok(Value::from(answers.contains(&true)))
 }
 
-fn search(text: &str, name: &str, args: &[Value]) -> Answer<Value> {
+fn search(text: &str, name: &str, args: &[Value]) -> MethodAnswer<Value> {
     let [what, start, end] = bind(name, ["sub", "start", "end"], args)?;
     let what = text_argument(name, &what)?;
     let window = window(name, text, &start, &end)?;
@@ -276,7 +276,7 @@ fn search(text: &str, name: &str, args: &[Value]) -> Answer<Value> {
     }
 }
 
-fn join(state: &State, text: &str, args: &[Value]) -> Answer<Value> {
+fn join(state: &State, text: &str, args: &[Value]) -> MethodAnswer<Value> {
     let [items] = bind("join", ["items"], args)?;
     let items = items.filter(|items| !items.is_none()).ok_or_else(|| refusal("join takes texts, got none"))?;
     let mut joined = String::new();
@@ -290,7 +290,7 @@ fn join(state: &State, text: &str, args: &[Value]) -> Answer<Value> {
     Ok(Value::from(joined))
 }
 
-fn zero_filled(state: &State, text: &str, args: &[Value]) -> Answer<Value> {
+fn zero_filled(state: &State, text: &str, args: &[Value]) -> MethodAnswer<Value> {
     let [width] = bind("zfill", ["width"], args)?;
     let missing = missing(state, "zfill", text, &width)?;
     let (sign, digits) = text.split_at(usize::from(text.starts_with(['+', '-'])));
@@ -298,14 +298,14 @@ fn zero_filled(state: &State, text: &str, args: &[Value]) -> Answer<Value> {
 }
 
 /// How many characters `text` is short of a width, which are paid for.
-fn missing(state: &State, what: &str, text: &str, width: &Option<Value>) -> Answer<usize> {
+fn missing(state: &State, what: &str, text: &str, width: &Option<Value>) -> MethodAnswer<usize> {
     let width = number_argument(what, width)?.ok_or_else(|| refusal(format!("{what} takes a width")))?;
     let missing = usize::try_from(width).unwrap_or(0).saturating_sub(text.chars().count());
     charge(state, missing)?;
     Ok(missing)
 }
 
-fn justified(state: &State, text: &str, name: &str, args: &[Value]) -> Answer<Value> {
+fn justified(state: &State, text: &str, name: &str, args: &[Value]) -> MethodAnswer<Value> {
     let [width, fill] = bind(name, ["width", "fillchar"], args)?;
     let missing = missing(state, name, text, &width)?;
     let fill = text_of(state, &fill.unwrap_or_else(|| Value::from(" ")))?;
@@ -322,7 +322,7 @@ fn justified(state: &State, text: &str, name: &str, args: &[Value]) -> Answer<Va
     Ok(Value::from(fill.repeat(left) + text + &fill.repeat(missing - left)))
 }
 
-fn expand_tabs(state: &State, text: &str, args: &[Value]) -> Answer<Value> {
+fn expand_tabs(state: &State, text: &str, args: &[Value]) -> MethodAnswer<Value> {
     let [size] = bind("expandtabs", ["tabsize"], args)?;
     let size = usize::try_from(number_argument("expandtabs", &size)?.unwrap_or(8)).unwrap_or(0);
     let (mut out, mut column) = (String::new(), 0);

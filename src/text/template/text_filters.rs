@@ -4,7 +4,7 @@ use minijinja::value::Value;
 use minijinja::{Environment, State};
 
 use super::filters::Args;
-use super::python::{Answer, bind, charge, flag_argument, number_argument, refusal, text_argument, text_of};
+use super::python::{MethodAnswer, bind, charge, flag_argument, number_argument, refusal, text_argument, text_of};
 use super::strings::{lines, trimmed};
 
 /// Adds the filters to `environment`.
@@ -23,11 +23,11 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter("filesizeformat", filesizeformat);
 }
 
-fn width(what: &str, value: &Option<Value>, otherwise: i64) -> Answer<usize> {
+fn width(what: &str, value: &Option<Value>, otherwise: i64) -> MethodAnswer<usize> {
     Ok(usize::try_from(number_argument(what, value)?.unwrap_or(otherwise)).unwrap_or(0))
 }
 
-fn center(state: &State, value: &Value, args: Args) -> Answer<Value> {
+fn center(state: &State, value: &Value, args: Args) -> MethodAnswer<Value> {
     let [width] = bind("center", ["width"], &args.into_values())?;
     let text = Value::from(text_of(state, value)?);
     let width = width.unwrap_or_else(|| Value::from(80));
@@ -35,13 +35,13 @@ fn center(state: &State, value: &Value, args: Args) -> Answer<Value> {
     super::strings::call(state, text, "center", &[width]).unwrap_or_else(|| Err(refusal("center")))
 }
 
-fn wordcount(state: &State, value: &Value) -> Answer<usize> {
+fn wordcount(state: &State, value: &Value) -> MethodAnswer<usize> {
     let text = text_of(state, value)?;
     let word = |c: char| c.is_alphanumeric() || c == '_';
     Ok(text.split(|c| !word(c)).filter(|run| !run.is_empty()).count())
 }
 
-fn truncate(state: &State, value: &Value, args: Args) -> Answer<Value> {
+fn truncate(state: &State, value: &Value, args: Args) -> MethodAnswer<Value> {
     let names = ["length", "killwords", "end", "leeway"];
     let [length, killwords, end, leeway] = bind("truncate", names, &args.into_values())?;
     let (length, leeway) = (width("truncate", &length, 255)?, width("truncate", &leeway, 5)?);
@@ -59,7 +59,7 @@ fn truncate(state: &State, value: &Value, args: Args) -> Answer<Value> {
     Ok(Value::from(format!("{whole}{end}")))
 }
 
-fn wordwrap(state: &State, value: &Value, args: Args) -> Answer<Value> {
+fn wordwrap(state: &State, value: &Value, args: Args) -> MethodAnswer<Value> {
     let names = ["width", "break_long_words", "wrapstring", "break_on_hyphens"];
     let [wide, break_long, between, _] = bind("wordwrap", names, &args.into_values())?;
     let wide = width("wordwrap", &wide, 79)?.max(1);
@@ -91,7 +91,7 @@ fn wordwrap(state: &State, value: &Value, args: Args) -> Answer<Value> {
     Ok(Value::from(wrapped.join(&between)))
 }
 
-fn indent(state: &State, value: &Value, args: Args) -> Answer<Value> {
+fn indent(state: &State, value: &Value, args: Args) -> MethodAnswer<Value> {
     let [width, first, blank] = bind("indent", ["width", "first", "blank"], &args.into_values())?;
     let text = text_of(state, value)?;
     let by = match &width {
@@ -116,7 +116,7 @@ fn indent(state: &State, value: &Value, args: Args) -> Answer<Value> {
     Ok(Value::from(indented))
 }
 
-pub(super) fn escape(state: &State, value: &Value) -> Answer<Value> {
+pub(super) fn escape(state: &State, value: &Value) -> MethodAnswer<Value> {
     let text = text_of(state, value)?;
     if value.is_safe() {
         return Ok(Value::from_safe_string(text));
@@ -136,7 +136,7 @@ pub(super) fn escape(state: &State, value: &Value) -> Answer<Value> {
     Ok(Value::from_safe_string(escaped))
 }
 
-fn striptags(state: &State, value: &Value) -> Answer<Value> {
+fn striptags(state: &State, value: &Value) -> MethodAnswer<Value> {
     let text = text_of(state, value)?;
     let mut plain = String::new();
     let mut rest = text.as_str();
@@ -156,7 +156,7 @@ fn striptags(state: &State, value: &Value) -> Answer<Value> {
     Ok(Value::from(joined))
 }
 
-fn urlencode(state: &State, value: &Value) -> Answer<Value> {
+fn urlencode(state: &State, value: &Value) -> MethodAnswer<Value> {
     let quoted = |text: &str, query: bool| {
         let mut quoted = String::new();
         for byte in text.bytes() {
@@ -188,7 +188,7 @@ fn urlencode(state: &State, value: &Value) -> Answer<Value> {
     Ok(Value::from(pairs.join("&")))
 }
 
-fn filesizeformat(value: &Value, args: Args) -> Answer<Value> {
+fn filesizeformat(value: &Value, args: Args) -> MethodAnswer<Value> {
     let [binary] = bind("filesizeformat", ["binary"], &args.into_values())?;
     let parsed = value.as_str().and_then(|text| text.trim().parse().ok());
     let bytes = parsed.or_else(|| f64::try_from(value.clone()).ok());
