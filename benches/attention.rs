@@ -1,7 +1,8 @@
 //! Attention of one token at short and long contexts, by each kernel, on the first GPU: a 7B model's heads.
 //!
 //! Throughput is of the bytes of keys and values that are read, in f16 and in few bits. A measurement is one submit of
-//! [`REPEATS`] dispatches, each over a cache of its own, and the wait for it; partials are combined by `attention_combine`.
+//! [`REPEATS`] dispatches, each over a cache of its own, and the wait for it; partials are combined by
+//! `attention_combine`.
 
 use bytemuck::Zeroable;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -7,8 +7,8 @@
 //! measured again with them.
 //!
 //! `EDGE_RUN_DEVICE=gpu` or `cpu` measures there only. For tuning, `EDGE_RUN_SHAPES=14336x4096,4096x14336` takes other
-//! shapes, and `EDGE_RUN_SPREAD=1024,32,1,4` spreads the int8 products over workgroups of 1024 invocations, teams of 32,
-//! and four times a row a team, whatever `Spread::of` says.
+//! shapes, and `EDGE_RUN_SPREAD=1024,32,1,4` spreads the int8 products over workgroups of 1024 invocations, teams of
+//! 32, and four times a row a team, whatever `Spread::of` says.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,8 @@ const SHAPES: [(u32, u32); 2] = [(3072, 576), (22016, 4096)];
 const TOKENS: [u32; 3] = [1, 64, 512];
 const GROUP: u32 = 64;
 const REPEATS: u64 = 200;
-/// Copies of a weight on a GPU at most, and bytes of them all: more than the largest caches hold, at the first depth too.
+/// Copies of a weight on a GPU at most, and bytes of them all: more than the largest caches hold, at the first depth
+/// too.
 const COPIES: u64 = 20;
 const COPIES_BYTES: u64 = 1 << 30;
 

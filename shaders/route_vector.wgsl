@@ -56,6 +56,7 @@ fn main(
     workgroupBarrier();
     if unit == 0u {
         let o = terms[0] + terms[1] + terms[2] + terms[3] + b2_of(own_rest);
-        depths[workgroup.y * params.depths_row + step_rows[token].depth_row] = depth_of(o, control[step_rows[token].first_control + site]);
+        let row = step_rows[token];
+        depths[workgroup.y * params.depths_row + row.depth_row] = depth_of(o, control[row.first_control + site]);
     }
 }

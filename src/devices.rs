@@ -53,7 +53,8 @@ pub fn is_software(device: &DeviceInfo) -> bool {
 }
 
 impl Device {
-    /// Opens the device. Compiled pipelines are stored in `cache`, where there is one, so that the next start is faster.
+    /// Opens the device. Compiled pipelines are stored in `cache`, where there is one, so that the next start is
+    /// faster.
     ///
     /// Fails where there is no such device, and where it cannot run the kernels.
     pub fn open(self, cache: Option<&Path>) -> Result<Box<dyn Engine>> {

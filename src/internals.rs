@@ -1,6 +1,6 @@
-//! What edge-run's own command line, tests, benches and fuzz targets use, and what an application may use that needs more
-//! than the names at the top of the crate: kernels, engines, formats, evaluation, calibration. It is documented like the
-//! rest, and nothing of it is promised: any version may change it or take it away.
+//! What edge-run's own command line, tests, benches and fuzz targets use, and what an application may use that needs
+//! more than the names at the top of the crate: kernels, engines, formats, evaluation, calibration. It is documented
+//! like the rest, and nothing of it is promised: any version may change it or take it away.
 
 #[path = "arch/mod.rs"]
 pub mod arch;

@@ -1,8 +1,8 @@
 //! Runs LLaMA-family language models on portable GPUs, reading as many bits of each weight as the moment calls for.
 //!
-//! A model is cut once into a 2-bit base and three residual 2-bit slices, by `edge-run quantize`. A [`Session`] reads one
-//! to four of them, and may change how many between any two tokens: by hand with a [`PrecisionPlan`], or by the device's
-//! power state with a [`PowerFollower`].
+//! A model is cut once into a 2-bit base and three residual 2-bit slices, by `edge-run quantize`. A [`Session`] reads
+//! one to four of them, and may change how many between any two tokens: by hand with a [`PrecisionPlan`], or by the
+//! device's power state with a [`PowerFollower`].
 //!
 //! ```no_run
 //! use edge_run::{Event, LanguageModel, Message};

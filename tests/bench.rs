@@ -111,8 +111,8 @@ fn a_profile_has_every_kernel_and_takes_time() {
         }
         let profile = profile.unwrap();
         let of = |kernel| profile.kernels.iter().find(|share| share.kernel == kernel).map_or(0, |share| share.launches);
-        // Four sites in two layers. Projections tell routers, of which the first two have a kernel of their own; others are
-        // computed with the norms, but for the last, which no router looks at.
+        // Four sites in two layers. Projections tell routers, of which the first two have a kernel of their own; others
+        // are computed with the norms, but for the last, which no router looks at.
         let projections = ["project_qkv", "project_residual", "project_gate"].map(of).iter().sum();
         let routers = of("route") + of("route_vector");
         assert_eq!((projections, routers), if model.int8_activations() { (8, 1) } else { (0, 3) });

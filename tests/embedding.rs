@@ -59,6 +59,7 @@ fn an_application_builds_from_an_empty_folder_and_holds_two_conversations() {
         .filter_map(|line| line.strip_prefix('[')?.split_once(" tokens run, 3 generated]")?.0.parse().ok())
         .collect();
     assert_eq!(run.len(), 4, "two conversations of two turns: {text}");
-    // The second turn runs what is new, not what was said before: all of it would be the first prompt and as much again.
+    // The second turn runs what is new, not what was said before: all of it would be the first prompt and as much
+    // again.
     assert!(run[2] < run[0] + 15 && run[3] < run[1] + 15, "{text}");
 }

@@ -206,8 +206,8 @@ impl ProductProblem {
         sum_tolerance(self.input(), 1.5)
     }
 
-    /// Where a weight and an x are each rounded to f16, by at most half a unit in the last of eleven bits: the roundings
-    /// of a sum of products walk at random, and 8 is the margin.
+    /// Where a weight and an x are each rounded to f16, by at most half a unit in the last of eleven bits: the
+    /// roundings of a sum of products walk at random, and 8 is the margin.
     fn f16_tolerance(&self) -> f32 {
         8.0 / 1024.0 * 1.5 * (self.input() as f32).sqrt() + self.tolerance()
     }
@@ -283,7 +283,8 @@ proptest! {
         }
     }
 
-    /// On each engine by itself, so that neither the references of the two kernels nor their shaders can be wrong alike.
+    /// On each engine by itself, so that neither the references of the two kernels nor their shaders can be wrong
+    /// alike.
     #[test]
     fn split_attention_is_attention(problem in split_problem()) {
         let compare_on = |engine: &mut dyn Engine| {
@@ -669,8 +670,8 @@ impl AttentionProblem {
         }
     }
 
-    /// Where queries and weights of values are rounded to f16: a score is off by a few units in the last of eleven bits,
-    /// and the weights as much beside.
+    /// Where queries and weights of values are rounded to f16: a score is off by a few units in the last of eleven
+    /// bits, and the weights as much beside.
     fn f16_tolerance(&self) -> f32 {
         8.0 / 2048.0 + self.tolerance()
     }

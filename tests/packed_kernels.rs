@@ -100,7 +100,8 @@ fn problem() -> impl Strategy<Value = Problem> {
     let choices = (any::<bool>(), any::<bool>(), any::<bool>());
     let loudness = prop_oneof![Just(1.0f32), Just(1e-2), Just(30.0)];
     let binding_bytes = prop_oneof![Just(16384u64), Just(1 << 27)];
-    // Subgroups of 8 at least; in the last spread, as on devices that have several sizes, they may be larger than given.
+    // Subgroups of 8 at least; in the last spread, as on devices that have several sizes, they may be larger than
+    // given.
     let spread = prop_oneof![
         Just(Spread { workgroup: 64, lanes: 8, rows: 2, rounds: 2, subgroup: 8, processors: USUAL_PROCESSORS }),
         Just(Spread { workgroup: 128, lanes: 4, rows: 4, rounds: 1, subgroup: 8, processors: USUAL_PROCESSORS }),
@@ -164,8 +165,8 @@ impl Problem {
         }
     }
 
-    /// The projection, or with `plain` the kernels that it stands for. Reads the results, the hidden units of routers and
-    /// the depth; without the latter two, with `plain`.
+    /// The projection, or with `plain` the kernels that it stands for. Reads the results, the hidden units of routers
+    /// and the depth; without the latter two, with `plain`.
     fn build(&self, plain: bool) -> impl Fn(&mut dyn Engine, &mut Recording) -> Vec<Span> {
         move |engine, recording| {
             let rng = &mut StdRng::seed_from_u64(self.seed);

@@ -24,14 +24,14 @@ use logits::logits_at;
 
 const TOKENS: usize = 40;
 const CONTEXT: u32 = 64;
-/// Of the angle between two rows of logits, on average. An int8 of a chunk whose peak is 2.5 deviations is 0.6 percent of
-/// a deviation off; eight products pass that on, and attention with scores as wide as a random model's makes it more.
-/// Measured: 0.9995 to 0.9996.
+/// Of the angle between two rows of logits, on average. An int8 of a chunk whose peak is 2.5 deviations is 0.6 percent
+/// of a deviation off; eight products pass that on, and attention with scores as wide as a random model's makes it
+/// more. Measured: 0.9995 to 0.9996.
 const COSINE: f32 = 0.999;
 /// At least. Measured: 0.9985.
 const LEAST_COSINE: f32 = 0.997;
-/// Sites of a hundred where the routers may choose otherwise, of those whose token was read alike until there. Numbers 3
-/// percent off move scores, which spread by about 1.5, by 0.05 or so, and each of three lies as near as that to the
+/// Sites of a hundred where the routers may choose otherwise, of those whose token was read alike until there. Numbers
+/// 3 percent off move scores, which spread by about 1.5, by 0.05 or so, and each of three lies as near as that to the
 /// threshold once in a hundred times. Measured: 1.6.
 const OTHER_DEPTHS: f32 = 2.5;
 

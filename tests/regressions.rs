@@ -1,5 +1,5 @@
-//! Inputs of the fuzz targets, read again: seeds, of which each is accepted or refused as its name says, and inputs that
-//! once broke a reader.
+//! Inputs of the fuzz targets, read again: seeds, of which each is accepted or refused as its name says, and inputs
+//! that once broke a reader.
 
 #[path = "common/counting.rs"]
 mod counting;

@@ -25,7 +25,8 @@ use logits::logits_at;
 /// More than a step holds of itself without matrices, so that steps are joined, which [`models`] makes sure of.
 const TOKENS: u32 = 600;
 const CONTEXT: u32 = 640;
-/// Two engines differ by the order of their sums and the rounding of the cache to f16; tiny models' logits are below 10.
+/// Two engines differ by the order of their sums and the rounding of the cache to f16; tiny models' logits are below
+/// 10.
 const ENGINES_DIFFER: f32 = 0.02;
 
 fn ids(count: u32) -> Vec<u32> {

@@ -155,8 +155,9 @@ fn settings() -> impl Strategy<Value = SamplerSettings> {
     )
 }
 
-/// How far the kernel's cuts and draws may lie from the reference's, as a part of the whole: exp is a few units off in the
-/// last place of an f32, and 9000 equal weights are rounded alike to multiples of 2^-31 of their sum, all by at most half.
+/// How far the kernel's cuts and draws may lie from the reference's, as a part of the whole: exp is a few units off in
+/// the last place of an f32, and 9000 equal weights are rounded alike to multiples of 2^-31 of their sum, all by at
+/// most half.
 const NEAR: f32 = 2e-5;
 
 /// Whether the reference, with cuts and the draw moved by a rounding error either way, chooses `id` too.

@@ -1,5 +1,5 @@
-// An entry of the order in which a product takes its tokens: the token's depth in the high 16 bits, the token in the low
-// ones. The token of padding is past the step's end.
+// An entry of the order in which a product takes its tokens: the token's depth in the high 16 bits, the token in the
+// low ones. The token of padding is past the step's end.
 
 const DEPTH_SHIFT: u32 = 16u;
 const PADDING: u32 = 0xffffffffu;

@@ -9,5 +9,5 @@ mod zero_shot;
 pub use detail::{Detail, SiteBits};
 pub use perplexity::{PerplexityReport, default_window, perplexity};
 pub use runs::{Depths, EvalRun, runs};
-pub use task_file::{Choice, Continuation, Examples, TaskFile};
+pub use task_file::{ChoiceExample, Continuation, Examples, TaskFile};
 pub use zero_shot::{Figures, Task, TaskReport, zero_shot};

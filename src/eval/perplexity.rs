@@ -38,12 +38,12 @@ pub struct PerplexityReport {
     pub read: BitsRead,
 }
 
-/// Perplexity, under the plan of `sequence`, of the first `windows` non-overlapping windows of `window` tokens (all whole windows where `None`), each
-/// predicting its tokens 2 to `window`.
+/// Perplexity, under the plan of `sequence`, of the first `windows` non-overlapping windows of `window` tokens (all
+/// whole windows where `None`), each predicting its tokens 2 to `window`.
 ///
-/// `on_window(done, total, perplexity so far)` may break off, and so may [`Sequence::cancel_token`], within a
-/// window too: both are [`Error::Stopped`]. Fails where the text is
-/// shorter than what is asked for, where a window does not fit the model's context, and as [`Sequence::token_nll`] does.
+/// `on_window(done, total, perplexity so far)` may break off, and so may [`Sequence::cancel_token`], within a window
+/// too: both are [`Error::Stopped`]. Fails where the text is shorter than what is asked for, where a window does not
+/// fit the model's context, and as [`Sequence::token_nll`] does.
 pub fn perplexity(
     sequence: &mut Sequence,
     ids: &[u32],

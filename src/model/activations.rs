@@ -97,8 +97,8 @@ impl Model {
     /// was opened for one of them, where it has one only, and on processors, for which the kernels of int8s are not
     /// made.
     ///
-    /// To be called where fewer than [`Model::sequences`] are open, as the trial takes the place of one. Fails where none
-    /// is free, and where the device fails. A file that cannot be read or written is as none.
+    /// To be called where fewer than [`Model::sequences`] are open, as the trial takes the place of one. Fails where
+    /// none is free, and where the device fails. A file that cannot be read or written is as none.
     pub fn choose_activations(&self, file: Option<&Path>) -> Result<()> {
         self.executor().choose_activations(file, self.cancel_token())
     }

@@ -22,7 +22,8 @@ struct Growing {
     sequences: u32,
 }
 
-/// The buffers that grow with the context, as [`Cache`](super::cache::Cache) makes them. Every kernel that uses one binds all of it.
+/// The buffers that grow with the context, as [`Cache`](super::cache::Cache) makes them. Every kernel that uses one
+/// binds all of it.
 fn growing(shape: &LlamaShape, options: CacheOptions) -> Vec<Growing> {
     let CacheOptions { sequences, cache_type, .. } = options;
     let buffer = |what, token_bytes| Growing { what, token_bytes, sequences };

@@ -62,9 +62,9 @@ impl Model {
     /// only a number of tokens is given; `on_bytes(done, total)` follows the loading.
     ///
     /// Fails where the context is 0, more than the model was trained for or more than the device can hold, where its
-    /// heads cannot be stored in the bits asked for, where a file is damaged, where the device has no room, where it was
-    /// opened for int8 activations and a workgroup's memory does not hold the model's inputs, and where the engine's
-    /// token asks for a stop.
+    /// heads cannot be stored in the bits asked for, where a file is damaged, where the device has no room, where it
+    /// was opened for int8 activations and a workgroup's memory does not hold the model's inputs, and where the
+    /// engine's token asks for a stop.
     pub fn load(
         source: &dyn WeightSource,
         engine: Box<dyn Engine>,

@@ -77,8 +77,8 @@ impl Model {
     }
 
     /// Waits until all slices are there that the plans of all sequences want, or no more can be had for now, or for as
-    /// long as `patience`. Steps of other sequences run meanwhile. Fails as [`Model::advance`] does, and where a stop is
-    /// asked for; the slices that came stay.
+    /// long as `patience`. Steps of other sequences run meanwhile. Fails as [`Model::advance`] does, and where a stop
+    /// is asked for; the slices that came stay.
     pub fn settle(&self, patience: Option<Duration>) -> Result<()> {
         self.settle_unless(self.cancel_token(), patience)
     }

@@ -16,8 +16,8 @@ pub struct Scores {
 }
 
 impl Sequence {
-    /// Scores each token but the first, given those before it. Other tokens of the sequence are forgotten first; then it
-    /// has run all of these but the last.
+    /// Scores each token but the first, given those before it. Other tokens of the sequence are forgotten first; then
+    /// it has run all of these but the last.
     ///
     /// Fails where there are fewer than two tokens, as [`Sequence::fill`] does, and where a logit is no finite number;
     /// the sequence is empty then.

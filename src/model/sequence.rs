@@ -125,9 +125,9 @@ impl Sequence {
         self.sampler.seed()
     }
 
-    /// What stops this sequence's work: another thread that holds a clone may ask for a stop at any time. Steps that are
-    /// under way or begun while a stop is asked for fail with [`Error::Stopped`]; the tokens that had run stand. It is a
-    /// child of [`Model::cancel_token`], which stops all sequences.
+    /// What stops this sequence's work: another thread that holds a clone may ask for a stop at any time. Steps that
+    /// are under way or begun while a stop is asked for fail with [`Error::Stopped`]; the tokens that had run stand. It
+    /// is a child of [`Model::cancel_token`], which stops all sequences.
     pub fn cancel_token(&self) -> &CancelToken {
         &self.cancel
     }

@@ -1,8 +1,8 @@
 //! Elastic residency: residual slices come to the device and leave it while the model runs.
 //!
-//! [`Store`] decides, without I/O; [`SliceStream`] reads files on a thread of its own; [`Residency`] does what the store
-//! says with the stream and an engine, at token boundaries, on the model's thread. What the buffers are for is the
-//! model's matter.
+//! [`Store`] decides, without I/O; [`SliceStream`] reads files on a thread of its own; [`Residency`] does what the
+//! store says with the stream and an engine, at token boundaries, on the model's thread. What the buffers are for is
+//! the model's matter.
 
 mod store;
 mod stream;

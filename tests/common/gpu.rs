@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use edge_run::internals::engine::Engine;
 use edge_run::internals::gpu::{self, GpuOptions};
 
-/// How tests open a GPU of their own: with checks and poisoned workgroup memory where `EDGE_RUN_GPU_CHECKS` is set, else
-/// as users do.
+/// How tests open a GPU of their own: with checks and poisoned workgroup memory where `EDGE_RUN_GPU_CHECKS` is set,
+/// else as users do.
 pub fn options() -> GpuOptions {
     GpuOptions { checks: std::env::var_os("EDGE_RUN_GPU_CHECKS").is_some(), ..GpuOptions::default() }
 }

@@ -26,7 +26,8 @@ pub struct TestPack {
 }
 
 impl TestPack {
-    /// A pack for the checkpoint `source`: the ranges that `model`, cut from it without a pack, has, and random routers.
+    /// A pack for the checkpoint `source`: the ranges that `model`, cut from it without a pack, has, and random
+    /// routers.
     pub fn of(source: &Path, model: &Path, seed: u64) -> TestPack {
         println!("pack of seed {seed}");
         let mut random = StdRng::seed_from_u64(seed);

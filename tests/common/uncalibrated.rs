@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::quantize;
 
-/// The default model cut without its calibration pack, which is nearer to the reference token by token; the reason where
-/// its GGUF file is not where `scripts/fetch-default-model` keeps it. The folder goes with the `TempDir`.
+/// The default model cut without its calibration pack, which is nearer to the reference token by token; the reason
+/// where its GGUF file is not where `scripts/fetch-default-model` keeps it. The folder goes with the `TempDir`.
 pub fn uncalibrated_model() -> Result<(tempfile::TempDir, ModelFolder), String> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).ok_or("there is no home folder")?;

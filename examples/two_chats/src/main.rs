@@ -42,7 +42,8 @@ fn say(session: &mut Session, chat: &mut Vec<Message>, question: &str, most: usi
             Event::Plan(plan) => eprintln!("[{} bits from here on: {}]", plan.bits(), plan.reason),
             Event::Done(summary) => {
                 answer += &summary.text_left;
-                println!("{}\n[{} tokens run, {} generated]", summary.text_left, summary.prompt_tokens, summary.generated_tokens);
+                let (run, generated) = (summary.prompt_tokens, summary.generated_tokens);
+                println!("{}\n[{run} tokens run, {generated} generated]", summary.text_left);
             }
             _ => (),
         }
