@@ -15,7 +15,7 @@ const LEVELS: &[&[&str]] = &[
     &["model"],
     &["session"],
     &["language_model", "bench", "eval", "quantize", "calibrate"],
-    &["cli", "server", "lib", "main"],
+    &["cli", "server", "internals", "lib", "main"],
 ];
 
 /// (family, other family of its level that it may name all the same).
@@ -46,6 +46,8 @@ const KERNEL_PARAMS: &str = "Params";
 const RUST_LINES_MAX: usize = 400;
 const WGSL_LINES_MAX: usize = 280;
 const FUNCTION_LINES_MAX: usize = 80;
+/// Files whose functions may be longer, with the reason in them.
+const LONG_FUNCTIONS: &[(&str, usize)] = &[("shaders/matmul_matrix.wgsl", 95)];
 const WIDTH_MAX: usize = 120;
 
 /// Where the kernels are.
@@ -273,10 +275,12 @@ fn sizes(file: &File) -> Vec<String> {
     }
     // The comments of WGSL are those of Rust, and it has no strings.
     let code = code_of(&file.text);
+    let long = LONG_FUNCTIONS.iter().find(|(path, _)| *path == file.path);
+    let most = long.map_or(FUNCTION_LINES_MAX, |(_, most)| *most);
     for (start, end) in functions(&code) {
         let lines = code[start..end].lines().count();
-        if lines > FUNCTION_LINES_MAX {
-            let message = format!("a function of {lines} lines, at most {FUNCTION_LINES_MAX}");
+        if lines > most {
+            let message = format!("a function of {lines} lines, at most {most}");
             found.push(finding(file, start, &message));
         }
     }
