@@ -214,6 +214,14 @@ fn the_default_model_is_missing() {
     assert_failure(edge_run(home.path()).args(["eval", "--text"]).arg(&text).assert(), 3, &words);
 }
 
+/// They began like an option, and were taken for one that is not there.
+#[test]
+fn a_negative_number_is_refused_by_the_flag_that_it_follows() {
+    for (flag, value) in [("--bits", "-3"), ("--min-bits", "-4"), ("--memory-budget", "-5MiB")] {
+        assert_failure(run(&[flag, value, "Hi"]), 2, &[flag, value]);
+    }
+}
+
 #[test]
 fn a_model_that_is_named_is_missing() {
     let words = ["there is no model at `nowhere`", "edge-run quantize"];

@@ -60,6 +60,6 @@ fn an_application_builds_from_an_empty_folder_and_holds_two_conversations() {
         .collect();
     assert_eq!(run.len(), 4, "two conversations of two turns: {text}");
     // The second turn runs what is new, not what was said before: all of it would be the first prompt and as much
-    // again.
-    assert!(run[2] < run[0] + 15 && run[3] < run[1] + 15, "{text}");
+    // again, some 70 tokens. How many are new depends on the bytes that were drawn.
+    assert!(run[2] < run[0] + 30 && run[3] < run[1] + 30, "{text}");
 }

@@ -107,7 +107,7 @@ pub struct ModelArgs {
     pub model: Option<PathBuf>,
     /// What to run on: cpu, gpu, or number or part of the name of a device of `edge-run devices` [default: the best
     /// GPU; the CPU engine where there is none but software renderers, which are slower]
-    #[arg(long, value_name = "cpu|gpu|INDEX|NAME")]
+    #[arg(long, value_name = "cpu|gpu|INDEX|NAME", allow_negative_numbers = true)]
     pub device: Option<String>,
     /// Compile shaders with bounds checks and loop limits: slower, for hunting faults
     #[arg(long)]

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct ResidentArgs {
     /// Device memory that the model may take in all, such as 512MiB: weights, context and work space; slices are then
     /// only as deep as they fit
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub memory_budget: Option<ByteSize>,
     /// Begin to answer when the base is there; the slices that the bits call for come while it speaks, so that the same
     /// seed may give another text [default: after a second of waiting, where the device's power state is followed]

@@ -13,17 +13,17 @@ use edge_run::internals::precision::BITS;
 pub struct PowerArgs {
     /// Bits to read of each weight, 2 to 8: any number, on average, for a model with routers, else 2, 4, 6 or 8; stands
     /// above --power-mode
-    #[arg(long, value_parser = average_bits)]
+    #[arg(long, value_parser = average_bits, allow_negative_numbers = true)]
     pub bits: Option<f32>,
     /// Energy to spend: 4, 6 or 8 bits of each weight, on average for a model with routers, or as the power state
     /// allows [default: auto where there is a battery or the energy saver is on, else high]
     #[arg(long, value_name = "MODE", value_parser = choices::power_mode())]
     pub power_mode: Option<PowerMode>,
     /// Fewest bits to read, whatever the rest says [default: 2]
-    #[arg(long, value_name = "BITS", value_parser = average_bits)]
+    #[arg(long, value_name = "BITS", value_parser = average_bits, allow_negative_numbers = true)]
     pub min_bits: Option<f32>,
     /// Most bits to read, whatever the rest says [default: 8]
-    #[arg(long, value_name = "BITS", value_parser = average_bits)]
+    #[arg(long, value_name = "BITS", value_parser = average_bits, allow_negative_numbers = true)]
     pub max_bits: Option<f32>,
     /// Configuration file, in TOML [default: see `edge-run paths config`]
     #[arg(long, value_name = "FILE")]
