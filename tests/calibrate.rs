@@ -91,7 +91,7 @@ fn training_lowers_the_loss_and_its_pack_routes_a_model() {
     let pack = Pack::open(&lab.path("a.pack")).unwrap();
     assert_eq!(pack.info().recipe["steps"], 40);
     let mut source = quantize::open(&lab.path("source")).unwrap();
-    let options = quantize::CalibrationOptions {
+    let options = quantize::QuantizeOptions {
         out: lab.path("model"),
         group_size: None,
         replace: false,
