@@ -175,8 +175,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     var high_2 = coopLoad<Sums>(&squares[square], 16u);
     var high_3 = coopLoad<Sums>(&squares[square], 16u);
 
-    // What is copied of the next chunk, in loops that stay here: an array that a function takes or returns costs 5 to 8%
-    // on an H200. The second half of a tile is not read where it has no tokens.
+    // What is copied of the next chunk, in loops that stay here: an array that a function takes or returns costs 5 to
+    // 8% on an H200. The second half of a tile is not read where it has no tokens.
     let apart = COPIED * params.chunks * QUADS;
     var inputs: array<vec4<f16>, COPIES>;
     for (var i = 0u; i < COPIES; i++) {

@@ -184,7 +184,7 @@ pub trait Engine: Send {
     ///
     /// While a stop is asked for, nothing is submitted any more, and a run that is under way ends early where that
     /// saves time: [`Engine::submit`] or [`Engine::finish`] then fails with
-    /// [`Error::Stopped`](crate::Error::Stopped). Of the commands of such a run, the first ones took effect, one may
+    /// [`Error::Stopped`]. Of the commands of such a run, the first ones took effect, one may
     /// have taken effect in part, and the others did not.
     fn set_cancel(&mut self, cancel: CancelToken);
 

@@ -21,7 +21,7 @@ params! {
 }
 
 /// `shaders/embed_sliced.wgsl`; bindings: slices 0 to 3, scales, step rows `[T]` of
-/// [`StepRow`], a [`Sampled`] for each sequence, the tokens of the cells [C] u32, y [T, D].
+/// [`StepRow`], a [`Sampled`] for each sequence, the tokens of the cells `[C]` u32, y [T, D].
 pub static KERNEL: Kernel = Kernel {
     name: "embed_sliced",
     wgsl: include_str!("../../shaders/embed_sliced.wgsl"),

@@ -6,7 +6,7 @@ use crate::kernels::declare::bindings;
 use crate::kernels::silu_mul::silu;
 use crate::recording::{Arguments, Kernel, Recording, Span};
 
-/// `shaders/project_gate.wgsl`; bindings: the [`SHARED_BINDINGS`], depth `[1]` u32, the routers' rest
+/// `shaders/project_gate.wgsl`; bindings: the `SHARED_BINDINGS`, depth `[1]` u32, the routers' rest
 /// [4 L, REST], w1 [S, HIDDEN, input] f16 of the S routers that look at x, their [hidden units](SiteRouters),
 /// y [rows / 2].
 pub static KERNEL: Kernel = Kernel {

@@ -5,7 +5,7 @@ use crate::engine::Traits;
 use crate::kernels::declare::bindings;
 use crate::recording::{Arguments, Kernel, Recording, Span};
 
-/// `shaders/project_logits.wgsl`; bindings: the [`SHARED_BINDINGS`], depth `[1]` u32, y `[rows]`.
+/// `shaders/project_logits.wgsl`; bindings: the `SHARED_BINDINGS`, depth `[1]` u32, y `[rows]`.
 pub static KERNEL: Kernel = Kernel {
     name: "project_logits",
     wgsl: include_str!("../../../shaders/project_logits.wgsl"),

@@ -10,7 +10,7 @@ use crate::kernels::step_rows::StepRow;
 use crate::recording::{Arguments, Kernel, Recording, Span};
 use crate::shape::LlamaShape;
 
-/// `shaders/project_qkv.wgsl`; bindings: the [`SHARED_BINDINGS`], depth `[1]` u32, the routers' rest [4 L, REST], w1
+/// `shaders/project_qkv.wgsl`; bindings: the `SHARED_BINDINGS`, depth `[1]` u32, the routers' rest [4 L, REST], w1
 /// [S, HIDDEN, input] f16 of the S routers that look at x, the [`StepRow`], the rope table [context, A/2, 2], the
 /// routers' [hidden units](SiteRouters), q [H, A], keys [K, C, A] f16, values [K, C, A] f16.
 pub static KERNEL: Kernel = Kernel {

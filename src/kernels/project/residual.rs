@@ -9,7 +9,7 @@ use crate::kernels::step_rows::StepRow;
 use crate::recording::{Arguments, Kernel, Recording, Span};
 use crate::routing::HIDDEN;
 
-/// `shaders/project_residual.wgsl`; bindings: the [`SHARED_BINDINGS`], the routers' rest [4 L, REST], control [4 L] of
+/// `shaders/project_residual.wgsl`; bindings: the `SHARED_BINDINGS`, the routers' rest [4 L, REST], control [4 L] of
 /// [`Control`] for each sequence, the [hidden units](SiteRouters) of the S routers that select, the token's
 /// [`StepRow`], depths [1 + S] u32 in rows of `depth_row`, y `[rows]`.
 pub static KERNEL: Kernel = Kernel {

@@ -13,7 +13,7 @@ params! {
     last: u32,
 }
 
-/// `shaders/sample_peaks.wgsl`; bindings: one [`Choice`], step rows `[T]` of [`StepRow`], the tokens of the cells [C]
+/// `shaders/sample_peaks.wgsl`; bindings: one [`Choice`], step rows `[T]` of [`StepRow`], the tokens of the cells `[C]`
 /// u32, logits `[V]`, peaks [blocks(V)] of [`Peak`].
 pub static KERNEL: Kernel = Kernel {
     name: "sample_peaks",
