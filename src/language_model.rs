@@ -87,19 +87,30 @@ impl LanguageModel {
         Ok(LanguageModel { model, text: Arc::new(text) })
     }
 
-    /// Starts a session that reads eight bits of each weight, and samples as the model's makers recommend.
+    /// Starts a session that reads eight bits of each weight, and samples as the model's makers recommend. Waits until
+    /// the slices are there that it reads.
     ///
-    /// Fails where [`OpenOptions::sessions`] are open.
+    /// Fails as [`LanguageModel::session_with`] does.
     pub fn session(&self) -> Result<Session> {
-        self.session_with(PowerMode::High.plan(self.has_routers()), self.recommended_sampling())
+        self.session_with(self.plan(PowerMode::High), self.recommended_sampling())
     }
 
-    /// Starts a session that reads what `plan` says, and samples by these settings.
+    /// Starts a session that reads what `plan` says, and samples by these settings. Waits until the slices are there
+    /// that it reads, or no more can be had or fit in the budget. When the plan changes later, slices come while the
+    /// session speaks, unless [`Session::settle`] waits for them.
     ///
-    /// Fails where [`OpenOptions::sessions`] are open, where the plan is routed and the model has no routers, and where
-    /// a setting is out of its range.
+    /// Fails where [`OpenOptions::sessions`] are open, where the plan is routed and the model has no routers, where a
+    /// setting is out of its range, and where a stop is asked for.
     pub fn session_with(&self, plan: PrecisionPlan, sampling: SamplerSettings) -> Result<Session> {
-        Session::new(&self.model, Arc::clone(&self.text), sampling, plan)
+        let mut session = Session::new(&self.model, Arc::clone(&self.text), sampling, plan)?;
+        session.settle(None)?;
+        Ok(session)
+    }
+
+    /// The plan of a power mode for this model. That of [`PowerMode::Auto`] is what a device on AC reads; to follow the
+    /// power state, see [`Session::follow_system_power`].
+    pub fn plan(&self, mode: PowerMode) -> PrecisionPlan {
+        mode.plan(self.has_routers())
     }
 
     /// How the model's makers recommend to sample, where they say; the rest is as [`SamplerSettings::default`] has it.

@@ -21,7 +21,7 @@
 //!
 //! | name | what it is |
 //! |---|---|
-//! | [`LanguageModel`], [`OpenOptions`], [`Device`] | a model on a device, and how it is opened |
+//! | [`LanguageModel`], [`OpenOptions`], [`Device`], [`devices()`] | a model on a device, and how it is opened |
 //! | [`Session`] | a conversation; any number of them share a model, on any threads |
 //! | [`Message`] | what is said in a conversation |
 //! | [`Answer`], [`Event`], [`Token`], [`Summary`] | an answer, event by event |
@@ -37,13 +37,22 @@ pub mod internals;
 use internals::*;
 
 pub use cancel::CancelToken;
-pub use devices::Device;
+pub use devices::{Device, devices};
+pub use engine::DeviceInfo;
 pub use error::{Error, Result};
 pub use language_model::{LanguageModel, OpenOptions};
 pub use power::{PowerFollower, PowerMode};
-pub use precision::{CacheType, Depth, PrecisionPlan};
+pub use precision::{CacheType, Depth, Precision, PrecisionPlan};
+pub use residency::SliceReport;
 pub use session::{Answer, Event, Session, StopReason, Summary, Token};
 pub use text::{Message, Role, SamplerSettings};
+
+/// What an application needs that has a power source or a policy of its own.
+pub mod power_source {
+    pub use crate::internals::power::{
+        Decision, Policy, PowerSource, PowerState, Reading, Rule, Rung, Signal, Supply, Thermal, system_source,
+    };
+}
 
 /// The examples of the documentation, compiled with its tests.
 #[cfg(doctest)]

@@ -6,7 +6,7 @@
 //! | L | layers | F | feed-forward dimension |
 //! | H | query heads | K | key/value heads |
 //! | A | dimension of one head | V | vocabulary |
-//! | G | weights of one quantization group | C | context, in tokens |
+//! | G | weights of one quantization group | C | cells of the cache: the contexts of all sequences, in tokens |
 //!
 //! Tensors are row-major and their shapes are written slowest dimension first.
 

@@ -261,3 +261,13 @@ fn a_routed_plan_is_refused_without_routers() {
     assert!(matches!(&refused, Err(Error::InvalidArgument { name, .. }) if name == "bits"), "{refused:?}");
     model.sequence(&PrecisionPlan::uniform(Depth::FULL, "test")).expect("what was refused takes no place");
 }
+
+#[test]
+fn bits_that_no_router_can_read_are_refused() {
+    let model = models().remove(0);
+    for bits in [f32::NAN, f32::INFINITY, 1.9, 8.1, -4.0] {
+        let refused = model.sequence(&PrecisionPlan::routed(bits, "test")).map(drop);
+        assert!(matches!(&refused, Err(Error::InvalidArgument { name, .. }) if name == "bits"), "{bits}: {refused:?}");
+    }
+    model.sequence(&plan(2.5)).expect("what was refused takes no place");
+}

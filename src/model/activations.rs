@@ -22,7 +22,7 @@ use crate::shape::LlamaShape;
 const RUNS: usize = 5;
 /// Runs before them, in which the device compiles and wakes up.
 const WARM_UPS: usize = 2;
-/// How much faster f32 must be to be chosen, so that a near draw does not turn with the weather.
+/// How much faster f32 must be to be chosen, so that noise does not turn a close result.
 const MARGIN: f64 = 1.05;
 
 /// Microseconds that a token took in a trial, at the depth of the base.
@@ -150,7 +150,7 @@ impl Executor {
         trial
     }
 
-    /// Runs the first token both ways, in rope_table.
+    /// Runs the first token both ways, one after the other.
     fn try_activations(&mut self, slot: u32, cancel: &CancelToken) -> Result<Trial> {
         self.engine.set_cancel(cancel.clone());
         self.inputs.write_choice(self.engine.as_mut(), &Choice::new(&SamplerSettings::default(), 0));

@@ -11,7 +11,7 @@ use crate::engine::{Engine, KernelTime, Traits};
 use crate::error::{Error, Result};
 use crate::kernels::attention::ContextClass;
 use crate::kernels::step_rows::StepRow;
-use crate::precision::{Depth, Precision, PrecisionPlan};
+use crate::precision::{BITS, Depth, Precision, PrecisionPlan};
 use crate::recording::{Prepared, Recording, Ticket};
 use crate::residency::Residency;
 use crate::routing::Thresholds;
@@ -139,10 +139,16 @@ impl Executor {
 
     /// What a slot's sequence reads of the weights from its next step on.
     ///
-    /// Fails where the plan is routed and the model has no routers; the plan before then stands.
+    /// Fails where the plan is routed and the model has no routers, or to bits that are not 2 to 8; the plan before
+    /// then stands.
     pub fn set_plan(&mut self, slot: u32, plan: &PrecisionPlan) -> Result<()> {
-        if let (Precision::Routed(bits), None) = (plan.precision, &self.thresholds) {
-            return Err(Error::argument("bits", "2, 4, 6 or 8 for a model without routers", bits));
+        if let Precision::Routed(bits) = plan.precision {
+            if self.thresholds.is_none() {
+                return Err(Error::argument("bits", "2, 4, 6 or 8 for a model without routers", bits));
+            }
+            if !BITS.contains(&bits) {
+                return Err(Error::argument("bits", format!("{} to {}", BITS.start(), BITS.end()), bits));
+            }
         }
         let limits = DepthLimits { embed: Depth::FULL, head: Depth::FULL, layers: Vec::new() };
         self.slots[slot as usize] = Some(Slot { plan: plan.clone(), limits });
@@ -160,15 +166,16 @@ impl Executor {
         matches!(self.slot(slot).plan.precision, Precision::Routed(_))
     }
 
-    /// Begins a step of one sequence's rows, keeping what was prepared for it if its like will come again; on GPUs,
-    /// whose work space stays with a pool anyway, for the last length of a kind too.
+    /// Begins a step of one sequence's rows. What was prepared for it is kept for steps of one token and of the full
+    /// length, which come again. On GPUs it is kept for the last length of a kind too, as a pool has the work space
+    /// anyway.
     pub fn submit(&mut self, kind: StepKind, rows: Vec<StepRow>, cancel: &CancelToken) -> Result<Ticket> {
         self.engine.set_cancel(cancel.clone());
         let class = self.write(kind, rows);
         let mut prepared = match self.prepared.remove(&class) {
             Some(prepared) => prepared,
             None => {
-                // First, as work space is reckoned for one length.
+                // Those of other lengths go before: a memory budget counts the work space of one length.
                 self.prepared.retain(|other, _| !class.replaces(other));
                 self.engine.prepare(self.record(class))?
             }

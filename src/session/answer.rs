@@ -14,8 +14,12 @@ use crate::text::Detokenizer;
 /// The next token is computed when it is asked for; on devices that compute beside the host, while the caller looks at
 /// the one before. An answer that is dropped ends there, and what was generated stands.
 ///
+/// A stop that is asked for before the first token is the error [`Error::Stopped`]; after it, the answer ends with
+/// [`StopReason::Stopped`].
+///
 /// Its errors are those of [`Session::answer`]; the tokens handed out before stand, and the session can be prompted
 /// again.
+#[must_use = "nothing is generated until the events are asked for"]
 pub struct Answer<'s> {
     session: &'s mut Session,
     detokenizer: Detokenizer,
@@ -35,13 +39,13 @@ pub struct Answer<'s> {
 
 /// What comes next.
 enum AnswerState {
-    /// A step.
+    /// A step runs next.
     Step,
-    /// The change of plan that was made.
+    /// The plan that was set by hand is told next.
     Changed,
-    /// The last event.
+    /// The summary is told next.
     Done(StopReason),
-    /// Nothing.
+    /// All was told.
     Over,
 }
 
@@ -100,7 +104,7 @@ impl<'s> Answer<'s> {
 
     /// Runs the next step, unless the power state calls for another plan before it.
     fn step_under_power(&mut self) -> Result<Event> {
-        if self.session.obey_power()? {
+        if self.session.apply_power_change()? {
             self.discard_ahead();
             return Ok(Event::Plan(self.session.plan().clone()));
         }
@@ -202,6 +206,8 @@ impl Iterator for Answer<'_> {
         Some(event)
     }
 }
+
+impl std::iter::FusedIterator for Answer<'_> {}
 
 impl Drop for Answer<'_> {
     fn drop(&mut self) {

@@ -41,7 +41,7 @@ pub struct Token {
     pub device_bytes: u64,
     /// Where the residual slices are, of a model in which they come and go.
     pub slices: Option<SliceReport>,
-    /// Slices that could not be had since the token before, in words; they are tried again later.
+    /// Slices of the model that could not be had since any session asked last, in words; they are tried again later.
     pub faults: Vec<String>,
 }
 
@@ -99,7 +99,7 @@ pub struct Summary {
     pub text_left: String,
     /// Time for the prompt, up to the first token, in seconds.
     pub prompt_s: f64,
-    /// Time for the tokens after the first, in seconds.
+    /// Time for the tokens after the first, in seconds, with what the caller did between them.
     pub generate_s: f64,
     /// Bits read, weighted by parameters, over the tokens run.
     pub bits: f32,
@@ -164,9 +164,27 @@ impl Session {
         Ok(())
     }
 
-    /// Sets the plan that the power state calls for, where one is followed and calls for another one than before;
-    /// whether it did.
-    fn obey_power(&mut self) -> Result<bool> {
+    /// Lets the plan follow this device's power state by the usual policy, as [`Session::follow_power`] does.
+    ///
+    /// Fails where the state cannot be read, and where no thread can be started.
+    pub fn follow_system_power(&mut self) -> Result<()> {
+        self.follow_power(PowerFollower::system(self.model().has_routers())?)
+    }
+
+    /// Why the power state that is followed cannot be read, in words: once for each time that readings begin to fail.
+    pub fn take_power_fault(&self) -> Option<String> {
+        self.power.as_ref().and_then(PowerFollower::take_fault)
+    }
+
+    /// Sets how tokens are sampled from the next one on, with random numbers from their beginning. Fails where a
+    /// setting is out of its range.
+    pub fn set_sampling(&mut self, settings: SamplerSettings) -> Result<()> {
+        self.sequence.set_sampler(settings)
+    }
+
+    /// Sets the plan that the power state calls for, where one is followed and it calls for other bits than before.
+    /// Returns whether the plan changed.
+    fn apply_power_change(&mut self) -> Result<bool> {
         let Some(change) = self.power.as_mut().and_then(PowerFollower::poll) else { return Ok(false) };
         self.sequence.set_plan(&change.decision.plan(self.model().has_routers())?)?;
         Ok(true)
@@ -177,9 +195,9 @@ impl Session {
         self.pace = pace;
     }
 
-    /// Waits until all slices are there that the plan may read, or no more can be had for now, or for as long as
-    /// `patience`: which could not be had, in words. Without this, a generation begins with what is there. Fails where
-    /// a stop is asked for, and where the device fails.
+    /// Waits until all slices are there that the plans of all sessions read, or no more can be had for now, or as long
+    /// as `patience`: which could not be had, in words. Without this, a generation begins with what is there. Fails
+    /// where a stop is asked for, and where the device fails.
     pub fn settle(&mut self, patience: Option<Duration>) -> Result<Vec<String>> {
         self.sequence.settle(patience)?;
         Ok(self.model().take_faults())
@@ -317,7 +335,7 @@ impl Session {
             false => Ok(None),
         });
         match ahead {
-            // Where it fails, its random number is taken back, and so is that of the step ahead, which came after it.
+            // Where `finish` fails, it takes back its random number and those after it, that of the step ahead too.
             Ok(ahead) => Ok((self.sequence.finish(step)?, ahead)),
             Err(error) => {
                 self.sequence.discard(step);

@@ -1,9 +1,9 @@
-//! Two conversations on one model, side by side: `two-chats MODEL_FOLDER [MOST_TOKENS]`.
+//! Two conversations on one model, by turns: `two-chats MODEL_FOLDER [MOST_TOKENS]`.
 
 use std::error::Error;
 use std::io::Write;
 
-use edge_run::{Event, LanguageModel, Message, OpenOptions, PowerFollower, PowerMode, Session};
+use edge_run::{Event, LanguageModel, Message, OpenOptions, PowerMode, Session};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
@@ -14,10 +14,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     options.sessions = 2;
     let model = LanguageModel::open_with(folder, options, &mut |_, _| ())?;
 
-    // One follows the power state, the other reads four bits whatever it is.
-    let mut quick = model.session_with(PowerMode::Low.plan(model.has_routers()), model.recommended_sampling())?;
+    // One reads four bits whatever the power state is, the other follows it.
+    let mut quick = model.session_with(model.plan(PowerMode::Low), model.recommended_sampling())?;
     let mut careful = model.session()?;
-    careful.follow_power(PowerFollower::system(model.has_routers())?)?;
+    careful.follow_system_power()?;
 
     let (mut colours, mut rivers) = (Vec::new(), Vec::new());
     for (colour, river) in [("Why is the sky blue?", "Name a river."), ("And at sunset?", "Where does it end?")] {
