@@ -134,7 +134,7 @@ impl Executor {
     /// Frees a slot. What is resident stays, for the next sequence, unless others want less.
     pub fn close(&mut self, slot: u32) {
         self.slots[slot as usize] = None;
-        self.want();
+        self.update_wanted_slices();
     }
 
     /// What a slot's sequence reads of the weights from its next step on.
@@ -152,8 +152,8 @@ impl Executor {
         }
         let limits = DepthLimits { embed: Depth::FULL, head: Depth::FULL, layers: Vec::new() };
         self.slots[slot as usize] = Some(Slot { plan: plan.clone(), limits });
-        self.want();
-        self.limit(slot);
+        self.update_wanted_slices();
+        self.update_limits(slot);
         Ok(())
     }
 

@@ -170,7 +170,7 @@ impl Model {
         assert!(self.has_routers(), "a table is for routers");
         let mut executor = self.executor();
         executor.thresholds = Some(table);
-        executor.limit_all();
+        executor.update_all_limits();
     }
 
     /// The error of a step whose logits are no numbers, after so many tokens of the context.

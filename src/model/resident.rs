@@ -145,7 +145,7 @@ impl Executor {
     fn advance(&mut self, pace: Pace) -> Result<()> {
         let Some(residency) = &mut self.residency else { return Ok(()) };
         let changes = residency.advance(self.engine.as_mut(), pace)?;
-        self.take(changes);
+        self.apply_changes(changes);
         Ok(())
     }
 
@@ -155,12 +155,12 @@ impl Executor {
         let Some(residency) = &mut self.residency else { return Ok(false) };
         let changes = residency.settle(self.engine.as_mut(), Some(patience))?;
         let more = residency.is_loading();
-        self.take(changes);
+        self.apply_changes(changes);
         Ok(more)
     }
 
-    /// Wants what the plans of all sequences may read, and lets go of the rest at once.
-    pub fn want(&mut self) {
+    /// Asks for the slices that the plans of all sequences may read, and frees the others at once.
+    pub fn update_wanted_slices(&mut self) {
         let Some(residency) = &mut self.residency else { return };
         let plans: Vec<_> = self.slots.iter().flatten().map(|slot| &slot.plan).collect();
         let depth = |part: ModelPart| {
@@ -171,12 +171,12 @@ impl Executor {
         let depths: Option<Vec<Depth>> = parts(&self.shape).into_iter().map(depth).collect();
         if let Some(depths) = depths {
             let changes = residency.want(&depths);
-            self.take(changes);
+            self.apply_changes(changes);
         }
     }
 
     /// Binds what was loaded and unbinds what is freed.
-    fn take(&mut self, changes: SliceChanges) {
+    fn apply_changes(&mut self, changes: SliceChanges) {
         let SliceChanges { loaded, freed } = changes;
         if loaded.is_empty() && freed.is_empty() {
             return;
@@ -191,17 +191,17 @@ impl Executor {
             let old = self.weights.exchange(parts[unit.part], unit.slice, None);
             old.into_iter().for_each(|buffer| self.engine.destroy(buffer));
         }
-        self.limit_all();
+        self.update_all_limits();
     }
 
     /// Works out anew what every sequence may read.
-    pub fn limit_all(&mut self) {
+    pub fn update_all_limits(&mut self) {
         let open: Vec<u32> = (0..).zip(&self.slots).filter_map(|(at, slot)| slot.as_ref().map(|_| at)).collect();
-        open.into_iter().for_each(|slot| self.limit(slot));
+        open.into_iter().for_each(|slot| self.update_limits(slot));
     }
 
-    /// Works out what a slot's plan reads of what is there, and tells the routers.
-    pub fn limit(&mut self, slot: u32) {
+    /// Works out what a slot's plan reads of what is there, and writes the routers' thresholds.
+    pub fn update_limits(&mut self, slot: u32) {
         let Some(Slot { plan, .. }) = &self.slots[slot as usize] else { return };
         let mut limits = DepthLimits {
             embed: Depth::FULL,

@@ -31,7 +31,7 @@ pub struct Sequence {
     plan: PrecisionPlan,
     sampler: Sampler,
     /// Where the random numbers are after the steps that are finished.
-    drawn: DrawPosition,
+    rng_after: DrawPosition,
     /// Where gates are shuffled.
     shuffle: Option<ChaCha12Rng>,
     cancel: CancelToken,
@@ -50,9 +50,9 @@ pub struct PendingStep {
     end: usize,
     /// What its parts before the last one read.
     depths: Vec<TokenDepths>,
-    /// Where the random numbers were before it, and after.
-    draw: DrawPosition,
-    drawn: DrawPosition,
+    /// Where the random numbers are before it and after it.
+    rng_before: DrawPosition,
+    rng_after: DrawPosition,
 }
 
 /// What a [`PendingStep`] sampled.
@@ -79,8 +79,8 @@ impl Sequence {
         let slot = model.executor().open(plan)?;
         let (model, cancel) = (model.clone(), model.cancel_token().child());
         let (tokens, plan) = (Vec::new(), plan.clone());
-        let (drawn, shuffle, sampled) = (DrawPosition::default(), None, None);
-        Ok(Sequence { model, slot, tokens, sampled, plan, sampler, drawn, shuffle, cancel })
+        let (rng_after, shuffle, sampled) = (DrawPosition::default(), None, None);
+        Ok(Sequence { model, slot, tokens, sampled, plan, sampler, rng_after, shuffle, cancel })
     }
 
     /// The model.
@@ -116,7 +116,7 @@ impl Sequence {
     /// setting is out of its range.
     pub fn set_sampler(&mut self, settings: SamplerSettings) -> Result<()> {
         self.sampler = Sampler::new(settings)?;
-        self.drawn = DrawPosition::default();
+        self.rng_after = DrawPosition::default();
         Ok(())
     }
 
@@ -150,7 +150,7 @@ impl Sequence {
     pub fn reset(&mut self) {
         self.truncate(0);
         self.sampler.rewind(DrawPosition::default());
-        self.drawn = DrawPosition::default();
+        self.rng_after = DrawPosition::default();
     }
 
     /// A second sequence with the same tokens, plan and random numbers to come, whose keys and values are copied on the
@@ -163,8 +163,8 @@ impl Sequence {
         fork.tokens.clone_from(&self.tokens);
         fork.sampled = self.sampled;
         fork.sampler = self.sampler.clone();
-        fork.sampler.rewind(self.drawn);
-        fork.drawn = self.drawn;
+        fork.sampler.rewind(self.rng_after);
+        fork.rng_after = self.rng_after;
         fork.shuffle = self.shuffle.as_ref().map(same_numbers);
         Ok(fork)
     }
@@ -240,17 +240,17 @@ impl Sequence {
     /// Fails where no logit is a finite number, where it was stopped, and where the device fails; the sequence is then
     /// as it was before the step, its random numbers included, and what was begun after it does not count.
     pub fn finish(&mut self, step: PendingStep) -> Result<SampledToken> {
-        let draw = step.draw;
+        let rng_before = step.rng_before;
         let found = self.wait(step);
         if found.is_err() {
-            self.sampler.rewind(draw);
+            self.sampler.rewind(rng_before);
         }
         found
     }
 
     /// Drops a step whose token is not wanted, and takes back its random number and those of the steps begun after it.
     pub fn discard(&mut self, step: PendingStep) {
-        self.sampler.rewind(step.draw);
+        self.sampler.rewind(step.rng_before);
     }
 
     /// Runs a step as [`Sequence::next_logits`] does, or as [`Sequence::begin`] where it `samples`, and tells when each
@@ -343,20 +343,20 @@ impl Sequence {
         depths: Vec<TokenDepths>,
         end: usize,
     ) -> Result<PendingStep> {
-        let draw = self.sampler.position();
+        let rng_before = self.sampler.position();
         let choice = self.sampler.choice();
-        let (last, slot, drawn) = (rows.len() as u32, self.slot, self.sampler.position());
+        let (last, slot, rng_after) = (rows.len() as u32, self.slot, self.sampler.position());
         match self.model.executor().sample(rows, &choice, &self.cancel) {
-            Ok(ticket) => Ok(PendingStep { ticket, slot, ids, last, end, depths, draw, drawn }),
+            Ok(ticket) => Ok(PendingStep { ticket, slot, ids, last, end, depths, rng_before, rng_after }),
             Err(error) => {
-                self.sampler.rewind(draw);
+                self.sampler.rewind(rng_before);
                 Err(error)
             }
         }
     }
 
     fn wait(&mut self, step: PendingStep) -> Result<SampledToken> {
-        let PendingStep { ticket, slot, ids, last, end, mut depths, drawn, .. } = step;
+        let PendingStep { ticket, slot, ids, last, end, mut depths, rng_after, .. } = step;
         assert_eq!(slot, self.slot, "a step is finished by the sequence that began it");
         let (sampled, read) = self.model.executor().finish(last, ticket, &self.cancel)?;
         depths.push(read);
@@ -369,7 +369,7 @@ impl Sequence {
         let ids = if ids.is_empty() { self.sampled.into_iter().collect() } else { ids };
         self.advance(&ids);
         assert_eq!(self.tokens.len(), end, "steps are finished in the order in which they were begun");
-        (self.sampled, self.drawn) = (Some(sampled.id), drawn);
+        (self.sampled, self.rng_after) = (Some(sampled.id), rng_after);
         Ok(SampledToken { id: sampled.id, depths: TokenDepths::concat(&depths) })
     }
 }
