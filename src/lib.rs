@@ -49,7 +49,7 @@ pub use text::{Message, Role, SamplerSettings};
 
 /// What an application needs that has a power source or a policy of its own.
 pub mod power_source {
-    pub use crate::internals::power::{
+    pub use crate::power::{
         Decision, Policy, PowerSource, PowerState, Reading, Rule, Rung, Signal, Supply, Thermal, system_source,
     };
 }
