@@ -143,6 +143,35 @@ fn a_stop_asked_for_while_a_token_is_shown_is_the_last_of_the_answer() {
     });
 }
 
+/// The token before the prompt would be left out of the next one.
+#[test]
+fn a_prompt_that_is_stopped_between_its_steps_leaves_what_was_sampled_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path());
+    for engine in engines() {
+        let (engine, refuses) = refusing(engine);
+        let model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
+        model.set_step_tokens(4).unwrap();
+        let mut sequence = model.sequence(&plan()).unwrap();
+        let first = sequence.begin(&PROMPT[..3]).unwrap();
+        let sampled = Some(sequence.finish(first).unwrap().id);
+        let runs: [&dyn Fn(&mut Sequence) -> bool; 3] = [
+            &|sequence| matches!(sequence.fill(&PROMPT[..12]), Err(Error::Stopped(_))),
+            &|sequence| matches!(sequence.next_logits(&PROMPT[..12]), Err(Error::Stopped(_))),
+            &|sequence| matches!(sequence.begin(&PROMPT[..12]), Err(Error::Stopped(_))),
+        ];
+        for (at, run) in runs.iter().enumerate() {
+            refuses.stop_at(2);
+            assert!(run(&mut sequence) && refuses.submitted() == 2, "run {at}");
+            assert_eq!((sequence.tokens(), sequence.sampled()), (&PROMPT[..3], sampled), "run {at}");
+            sequence.cancel_token().reset();
+        }
+        refuses.stop_at(0);
+        sequence.fill(&PROMPT[..12]).unwrap();
+        assert_eq!((sequence.tokens().len(), sequence.sampled()), (15, None));
+    }
+}
+
 #[test]
 fn the_callers_own_error_is_not_taken_for_a_stop() {
     on_every_engine(|session, _| {

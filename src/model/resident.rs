@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::{ModelFolder, TensorPlace, layout};
 use crate::kernels::attention::ContextClass;
-use crate::precision::{Depth, Precision};
+use crate::precision::{Depth, Precision, PrecisionPlan};
 use crate::residency::{BOUNDARY_BYTES, Pace, PartFiles, RING_BYTES, Residency, SliceChanges, SliceReport};
 use crate::shape::{LlamaShape, Site};
 
@@ -162,11 +162,8 @@ impl Executor {
     /// Asks for the slices that the plans of all sequences may read, and frees the others at once.
     pub fn update_wanted_slices(&mut self) {
         let Some(residency) = &mut self.residency else { return };
-        let plans: Vec<_> = self.slots.iter().flatten().map(|slot| &slot.plan).collect();
-        let depth = |part: ModelPart| {
-            let of = |plan: &&_| depth_of_part(plan, part);
-            plans.iter().map(of).max()
-        };
+        let slots = &self.slots;
+        let depth = |part: ModelPart| slots.iter().flatten().map(|slot| depth_of_part(&slot.plan, part)).max();
         // Without a sequence, what is there stays for the next one.
         let depths: Option<Vec<Depth>> = parts(&self.shape).into_iter().map(depth).collect();
         if let Some(depths) = depths {
@@ -232,6 +229,6 @@ impl Executor {
 }
 
 /// The most slices that a plan reads of a part.
-fn depth_of_part(plan: &crate::precision::PrecisionPlan, part: ModelPart) -> Depth {
+fn depth_of_part(plan: &PrecisionPlan, part: ModelPart) -> Depth {
     if matches!(part, ModelPart::Layer(_)) { plan.deepest() } else { plan.outer_depth() }
 }

@@ -28,20 +28,19 @@ impl Sequence {
         }
         self.check(ids)?;
         limits::check_scores(self.model().shape(), self.model().device(), self.model().traits())?;
-        let scores = self.score(ids);
-        if scores.is_err() {
-            self.truncate(0);
-        }
-        scores
+        let scores = self.score(ids)?;
+        self.advance(&ids[..ids.len() - 1]);
+        Ok(scores)
     }
 
+    /// Scores tokens from position 0 on, which do not count as run yet.
     fn score(&mut self, ids: &[u32]) -> Result<Scores> {
         let (mut nll, mut top) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         let mut depths = Vec::new();
         let (inputs, targets) = (&ids[..ids.len() - 1], &ids[1..]);
         let step = self.model().step_tokens() as usize;
         for (ids, targets) in inputs.chunks(step).zip(targets.chunks(step)) {
-            let rows = self.rows(ids, self.tokens().len());
+            let rows = self.rows(ids, nll.len());
             let (scores, read) = self.model().executor().score(rows, targets, self.cancel_token())?;
             for score in scores.unwrap_or_default().chunks_exact(token_nll::WIDTH as usize) {
                 if score[1] == token_nll::NO_NUMBERS || !score[0].is_finite() {
@@ -51,9 +50,7 @@ impl Sequence {
                 top.push(score[1] == token_nll::LIKELIEST);
             }
             depths.push(read);
-            self.advance(ids);
         }
-        debug_assert_eq!(self.tokens().len() + 1, ids.len());
         Ok(Scores { nll, top, depths: TokenDepths::concat(&depths) })
     }
 }

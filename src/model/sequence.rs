@@ -20,7 +20,7 @@ use crate::text::{DrawPosition, Sampler, same_numbers};
 /// tokens are drawn with.
 ///
 /// Any number of sequences, up to [`Model::sequences`], are open on one model at one time, on any threads. What one of
-/// them does changes nothing that another one computes. Dropping a sequence frees its cells.
+/// them does changes nothing that another one computes from the same slices. Dropping a sequence frees its cells.
 pub struct Sequence {
     model: Model,
     slot: u32,
@@ -183,28 +183,18 @@ impl Sequence {
     /// device fails; the sequence is then as it was.
     pub fn fill(&mut self, ids: &[u32]) -> Result<TokenDepths> {
         self.check(ids)?;
-        let depths = self.run_parts(StepKind::Fill, ids)?;
+        let depths = self.run_steps(ids)?;
+        self.advance(ids);
         Ok(TokenDepths::concat(&depths))
     }
 
     /// Runs tokens after those that have run, and returns the logits of what follows. Fails as [`Sequence::fill`] does.
     pub fn next_logits(&mut self, ids: &[u32]) -> Result<NextLogits> {
-        self.check(ids)?;
-        let (first, last) = self.split(ids);
-        let begin = self.tokens.len();
-        let run = |sequence: &mut Sequence| {
-            let mut depths = if first.is_empty() { Vec::new() } else { sequence.run_parts(StepKind::Fill, first)? };
-            let rows = sequence.rows(last, sequence.tokens.len());
-            let (logits, read) = sequence.model.executor().run(StepKind::NextLogits, rows, &sequence.cancel)?;
-            depths.push(read);
-            Ok(NextLogits { logits: logits.unwrap_or_default(), depths: TokenDepths::concat(&depths) })
-        };
-        let found = run(self);
-        match &found {
-            Ok(_) => self.advance(last),
-            Err(_) => self.tokens.truncate(begin),
-        }
-        found
+        let (mut depths, rows) = self.run_but_last_step(ids)?;
+        let (logits, read) = self.model.executor().run(StepKind::NextLogits, rows, &self.cancel)?;
+        depths.push(read);
+        self.advance(ids);
+        Ok(NextLogits { logits: logits.unwrap_or_default(), depths: TokenDepths::concat(&depths) })
     }
 
     /// Begins to run tokens after those that have run, and to sample the token that follows. At most the last
@@ -213,13 +203,8 @@ impl Sequence {
     ///
     /// Fails as [`Sequence::fill`] does; the random number is then not taken.
     pub fn begin(&mut self, ids: &[u32]) -> Result<PendingStep> {
-        self.check(ids)?;
-        let (first, last) = self.split(ids);
-        let begin = self.tokens.len();
-        let depths = if first.is_empty() { Ok(Vec::new()) } else { self.run_parts(StepKind::Fill, first) };
-        let rows = self.rows(last, self.tokens.len());
-        self.tokens.truncate(begin);
-        self.submit(rows, ids.to_vec(), depths?, begin + ids.len())
+        let (depths, rows) = self.run_but_last_step(ids)?;
+        self.submit(rows, ids.to_vec(), depths, self.tokens.len() + ids.len())
     }
 
     /// Begins to run the token that `step` samples, which need not be over, and to sample the one that follows. `step`
@@ -285,32 +270,32 @@ impl Sequence {
         Ok(())
     }
 
-    /// The tokens of whole steps, and those of the last one.
-    fn split<'a>(&self, ids: &'a [u32]) -> (&'a [u32], &'a [u32]) {
+    /// Runs all steps of these tokens but the last one: what they read, and the rows of the last one. The tokens do not
+    /// count as run yet, so that nothing is to be undone where a step fails.
+    fn run_but_last_step(&mut self, ids: &[u32]) -> Result<(Vec<TokenDepths>, Vec<StepRow>)> {
+        self.check(ids)?;
         let step = self.model.step_tokens() as usize;
-        ids.split_at((ids.len() - 1) / step * step)
+        let (first, last) = ids.split_at((ids.len() - 1) / step * step);
+        let depths = self.run_steps(first)?;
+        let rows = self.rows(last, self.tokens.len() + first.len());
+        Ok((depths, rows))
     }
 
-    /// Runs tokens in steps that read back no more than their depths.
-    fn run_parts(&mut self, kind: StepKind, ids: &[u32]) -> Result<Vec<TokenDepths>> {
-        let (begin, step) = (self.tokens.len(), self.model.step_tokens() as usize);
+    /// Runs tokens in steps that read back no more than their depths; they do not count as run yet. Between two steps,
+    /// other sequences have their turn.
+    fn run_steps(&mut self, ids: &[u32]) -> Result<Vec<TokenDepths>> {
+        let step = self.model.step_tokens() as usize;
+        let mut position = self.tokens.len();
         let mut depths = Vec::new();
         for ids in ids.chunks(step) {
-            let rows = self.rows(ids, self.tokens.len());
-            // Between two steps, other sequences have their turn.
-            let run = self.model.executor().run(kind, rows, &self.cancel);
-            match run {
-                Ok((_, read)) => depths.push(read),
-                Err(error) => {
-                    self.tokens.truncate(begin);
-                    return Err(error);
-                }
-            }
-            self.advance(ids);
+            let rows = self.rows(ids, position);
+            depths.push(self.model.executor().run(StepKind::Fill, rows, &self.cancel)?.1);
+            position += ids.len();
         }
         Ok(depths)
     }
 
+    /// Counts tokens as run.
     pub(super) fn advance(&mut self, ids: &[u32]) {
         self.tokens.extend_from_slice(ids);
         self.sampled = None;

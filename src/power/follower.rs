@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Change, Decision, Governor, Policy, PowerSource, Watcher, system_source};
+use super::{Change, Decision, Governor, Policy, PowerSource, Reading, Watcher, system_source};
 use crate::error::Result;
 use crate::precision::PrecisionPlan;
 
@@ -31,6 +31,18 @@ impl PowerFollower {
     /// Fails where the policy contradicts itself, where the source cannot be read, and where no thread can be started.
     pub fn start(policy: Policy, mut source: Box<dyn PowerSource>, has_routers: bool) -> Result<PowerFollower> {
         let first = source.read()?;
+        PowerFollower::after(first, policy, source, has_routers)
+    }
+
+    /// Follows a source as [`PowerFollower::start`] does, after its reading `first`.
+    ///
+    /// Fails where the policy contradicts itself, and where no thread can be started.
+    pub fn after(
+        first: Reading,
+        policy: Policy,
+        source: Box<dyn PowerSource>,
+        has_routers: bool,
+    ) -> Result<PowerFollower> {
         let governor = Governor::new(policy, has_routers, &first.state)?;
         let watcher = Watcher::start(source, first, READ_EVERY)?;
         Ok(PowerFollower { governor, watcher, begin: Instant::now(), has_routers })

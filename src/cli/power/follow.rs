@@ -9,12 +9,9 @@ use crate::cli::paths;
 use crate::cli::settings::plan_for_bits;
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::power::{
-    Change, Decision, Governor, Policy, PowerMode, PowerSource, Reading, Trace, Watcher, system_source,
+    Change, Decision, Governor, Policy, PowerFollower, PowerMode, PowerSource, Reading, Trace, system_source,
 };
 use edge_run::internals::precision::PrecisionPlan;
-
-/// Time between two readings.
-pub const POLL: Duration = Duration::from_secs(3);
 
 /// What decides about bits.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,14 +70,14 @@ pub fn trace(file: &Path, policy: &mut Policy) -> Result<Trace> {
 pub struct Follower {
     feed: Feed,
     has_routers: bool,
-    /// When the first token came.
+    /// When the first token of a trace came.
     begin: Option<Instant>,
 }
 
 /// Where states come from.
 enum Feed {
     Fixed(Decision),
-    Watched(Governor, Watcher),
+    Watched(PowerFollower),
     Simulated(Governor, Trace),
 }
 
@@ -95,7 +92,8 @@ impl Follower {
     pub fn decision(&self) -> &Decision {
         match &self.feed {
             Feed::Fixed(decision) => decision,
-            Feed::Watched(governor, _) | Feed::Simulated(governor, _) => governor.decision(),
+            Feed::Watched(follower) => follower.decision(),
+            Feed::Simulated(governor, _) => governor.decision(),
         }
     }
 
@@ -120,11 +118,11 @@ impl Follower {
         let time = self.begin.get_or_insert_with(Instant::now).elapsed();
         match &mut self.feed {
             Feed::Fixed(_) => None,
-            Feed::Watched(governor, watcher) => {
-                if let Some(fault) = watcher.take_fault() {
+            Feed::Watched(follower) => {
+                if let Some(fault) = follower.take_fault() {
                     note(format_args!("warning: the power state cannot be read: {fault}"));
                 }
-                governor.observe(&watcher.latest().state, time)
+                follower.poll()
             }
             Feed::Simulated(governor, trace) => governor.observe(&trace.state(token, time), time),
         }
@@ -150,8 +148,7 @@ fn feed(args: &PowerArgs, has_routers: bool, source: &mut dyn FnMut() -> Box<dyn
             Feed::Simulated(Governor::new(policy, has_routers, &first)?, trace)
         }
         (Steering::Auto, None, Some((source, reading))) => {
-            let governor = Governor::new(policy, has_routers, &reading.state)?;
-            Feed::Watched(governor, Watcher::start(source, reading, POLL)?)
+            Feed::Watched(PowerFollower::after(reading, policy, source, has_routers)?)
         }
         (Steering::Auto, None, None) => unreachable!("a state that is followed was read"),
     })

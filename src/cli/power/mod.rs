@@ -15,8 +15,10 @@ use super::exit::Exit;
 use super::output::{json, print_json_line, print_line_if_open};
 use super::{Done, stop, terminal};
 use edge_run::internals::error::Result;
-use edge_run::internals::power::{At, Decision, Governor, Policy, PowerState, Reading, Signal, Trace, system_source};
-use follow::{POLL, Steering};
+use edge_run::internals::power::{
+    At, Decision, Governor, Policy, PowerState, READ_EVERY, Reading, Signal, Trace, system_source,
+};
+use follow::Steering;
 
 /// How often a wait looks whether it was stopped.
 const STOP_CHECK: Duration = Duration::from_millis(100);
@@ -70,7 +72,7 @@ pub fn run(args: &PowerCommandArgs) -> Done {
     stop::watch();
     let begin = Instant::now();
     while open {
-        let next = Instant::now() + POLL;
+        let next = Instant::now() + READ_EVERY;
         while Instant::now() < next {
             if stop::asked() {
                 return Ok(Exit::Stopped);
