@@ -40,12 +40,12 @@ fn change_json(path: &Path, change: impl FnOnce(&mut Value)) {
 /// All weights of a source, tensor by tensor.
 fn weights(path: &Path) -> Vec<Vec<f32>> {
     let mut source = open(path).unwrap();
-    let shape = source.shape().clone();
-    SourceTensor::all(&shape)
+    let (shape, spec) = (source.shape().clone(), source.spec().clone());
+    SourceTensor::all(&shape, &spec)
         .into_iter()
         .map(|tensor| {
             let mut rows = Vec::new();
-            source.rows(tensor, 0..tensor.dims(&shape).0, &mut rows).unwrap();
+            source.rows(tensor, 0..tensor.dims(&shape, &spec).0, &mut rows).unwrap();
             rows
         })
         .collect()

@@ -10,13 +10,15 @@
 //! | `calibrate/network.rs` | the unquantized model with gradients, in calibration |
 //!
 //! None of them knows an order of its own. A new family is new fields of the spec, the operations that carry them, and
-//! kernels for these; [`ModelSpec::check`] names what has no kernels yet.
+//! kernels for these.
 
 mod program;
 mod spec;
+mod vectors;
 
 pub use program::{NormAt, Op, Program, Register, RoutedSites};
 pub use spec::{
-    ActivationFunction, AttentionSpec, FeedForwardSpec, HeadNorm, LayerNorms, LayerSpec, LongFactors, ModelSpec,
-    QueryGrowth, RopeTable, RotaryKind, RotarySpec, ScoreSpec,
+    ActivationFunction, AttentionSpec, HeadNorm, LayerNorms, LayerSpec, LongFrequencies, ModelSpec, QueryGrowth,
+    RopeTable,
 };
+pub use vectors::LayerVector;

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::spec::{ActivationFunction, HeadNorm, LayerSpec, ModelSpec, RotarySpec, ScoreSpec};
+use super::spec::{ActivationFunction, AttentionSpec, HeadNorm, LayerSpec, ModelSpec, QueryGrowth};
+use super::vectors::LayerVector;
 use crate::shape::{Site, SiteAt};
 
 /// The operations of a forward pass.
@@ -19,11 +20,8 @@ pub struct Program {
 /// One operation, on [registers](Register). Letters as in [`crate::shape`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
-    /// Residual = the embedding's rows, times `scale`.
-    Embed {
-        /// Multiplies the rows.
-        scale: f32,
-    },
+    /// Residual = the embedding's rows.
+    Embed,
     /// `to` = RMSNorm of `from`.
     Norm {
         /// Whose weight is taken.
@@ -35,48 +33,50 @@ pub enum Op {
         /// The sites whose routers look at `to`.
         routed: RoutedSites,
     },
-    /// `to` = the stacked weight of a site times `from`, and its bias.
+    /// `to` = the stacked weight of a site times `from`.
     Project {
         /// Whose weight is taken.
         at: SiteAt,
-        /// Whether there is a bias.
-        bias: bool,
         /// The site's input.
         from: Register,
         /// Where the products go.
         to: Register,
     },
-    /// Queries = the queries in Qkv, normalized and rotated. The keys in Qkv, normalized and rotated, and the values go
-    /// to the layer's cache.
+    /// Queries = the queries in Qkv, with their bias, normalized and rotated. The keys in Qkv, treated alike, and the
+    /// values, with their bias, go to the layer's cache.
     Rotate {
         /// The layer.
         layer: u32,
+        /// Whether queries, keys and values have biases.
+        bias: bool,
         /// The norm of queries and keys.
         head_norm: HeadNorm,
-        /// How they are rotated.
-        rotary: RotarySpec,
+        /// The table of their rotation.
+        rope_table: u32,
+        /// How queries grow with their position.
+        query_growth: Option<QueryGrowth>,
     },
     /// Attended = softmax(scores of Queries and the layer's keys) times its values.
     Attend {
         /// The layer.
         layer: u32,
-        /// From queries and keys to scores.
-        scores: ScoreSpec,
+        /// Bounds the scores.
+        cap: Option<f32>,
+        /// Positions that a token looks at.
+        window: Option<u32>,
     },
     /// Hidden = activation(the gates in GateUp) times the ups in it.
     Gate {
         /// What gates.
         activation: ActivationFunction,
     },
-    /// Residual += Branch, times `scale`.
+    /// Residual += Branch.
     Add {
-        /// Multiplies the branch.
-        scale: f32,
+        /// The norm of the branch before that.
+        norm: Option<NormAt>,
     },
-    /// The logits: the head times Normed, times `scale`, bounded by `cap`.
+    /// The logits: the head times Normed.
     Head {
-        /// Multiplies the products.
-        scale: f32,
         /// Bounds them.
         cap: Option<f32>,
     },
@@ -133,6 +133,19 @@ impl Register {
     pub const COUNT: usize = Register::Branch as usize + 1;
 }
 
+impl NormAt {
+    /// The layer and the vector that is its weight; none for the norm before the head.
+    pub fn vector(self) -> Option<(u32, LayerVector)> {
+        match self {
+            NormAt::BeforeAttention(layer) => Some((layer, LayerVector::InputNorm)),
+            NormAt::AfterAttention(layer) => Some((layer, LayerVector::AfterAttentionNorm)),
+            NormAt::BeforeFeedForward(layer) => Some((layer, LayerVector::FfnNorm)),
+            NormAt::AfterFeedForward(layer) => Some((layer, LayerVector::AfterFfnNorm)),
+            NormAt::Final => None,
+        }
+    }
+}
+
 impl RoutedSites {
     /// All of them, which are neighbours.
     pub fn all(&self) -> Range<u32> {
@@ -143,14 +156,10 @@ impl RoutedSites {
 impl Program {
     /// The program of a model of so many layers.
     pub fn new(spec: &ModelSpec, layers: u32) -> Program {
-        let ModelSpec { layers: _, embedding_scale, logit_scale, logit_cap, rope_tables: _ } = spec;
         let mut program = Program {
-            embed: Op::Embed { scale: *embedding_scale },
+            embed: Op::Embed,
             layers: (0..layers).map(|at| layer(at, spec.layer(at))).collect(),
-            head: vec![
-                norm(NormAt::Final, Register::Residual, Register::Normed),
-                Op::Head { scale: *logit_scale, cap: *logit_cap },
-            ],
+            head: vec![norm(NormAt::Final, Register::Residual, Register::Normed), Op::Head { cap: spec.logit_cap }],
         };
         place_routers(&mut program.layers);
         program
@@ -164,26 +173,26 @@ impl Program {
 
 /// The operations of one layer; its routers are not placed yet.
 fn layer(layer: u32, spec: &LayerSpec) -> Vec<Op> {
-    let LayerSpec { norms, attention, feed_forward, residual_scale } = *spec;
+    let LayerSpec { norms, attention, activation } = *spec;
+    let AttentionSpec { qkv_bias: bias, head_norm, rope_table, query_growth, score_cap: cap, window } = attention;
+    let project = |site, from, to| Op::Project { at: SiteAt { layer, site }, from, to };
+    let add = |has: bool, at| Op::Add { norm: has.then_some(at) };
     let mut ops = Vec::new();
     let input = norm_before(&mut ops, norms.before_attention, NormAt::BeforeAttention(layer));
-    let project = |site, bias, from, to| Op::Project { at: SiteAt { layer, site }, bias, from, to };
     ops.extend([
-        project(Site::Qkv, attention.qkv_bias, input, Register::Qkv),
-        Op::Rotate { layer, head_norm: attention.head_norm, rotary: attention.rotary },
-        Op::Attend { layer, scores: attention.scores },
-        project(Site::O, attention.o_bias, Register::Attended, Register::Branch),
+        project(Site::Qkv, input, Register::Qkv),
+        Op::Rotate { layer, bias, head_norm, rope_table, query_growth },
+        Op::Attend { layer, cap, window },
+        project(Site::O, Register::Attended, Register::Branch),
+        add(norms.after_attention, NormAt::AfterAttention(layer)),
     ]);
-    norm_after(&mut ops, norms.after_attention, NormAt::AfterAttention(layer));
-    ops.push(Op::Add { scale: residual_scale });
     let input = norm_before(&mut ops, norms.before_feed_forward, NormAt::BeforeFeedForward(layer));
     ops.extend([
-        project(Site::GateUp, feed_forward.bias, input, Register::GateUp),
-        Op::Gate { activation: feed_forward.activation },
-        project(Site::Down, feed_forward.bias, Register::Hidden, Register::Branch),
+        project(Site::GateUp, input, Register::GateUp),
+        Op::Gate { activation },
+        project(Site::Down, Register::Hidden, Register::Branch),
+        add(norms.after_feed_forward, NormAt::AfterFeedForward(layer)),
     ]);
-    norm_after(&mut ops, norms.after_feed_forward, NormAt::AfterFeedForward(layer));
-    ops.push(Op::Add { scale: residual_scale });
     ops
 }
 
@@ -193,13 +202,6 @@ fn norm_before(ops: &mut Vec<Op>, has: bool, at: NormAt) -> Register {
         ops.push(norm(at, Register::Residual, Register::Normed));
     }
     if has { Register::Normed } else { Register::Residual }
-}
-
-/// Appends the norm of the branch if the layer has it.
-fn norm_after(ops: &mut Vec<Op>, has: bool, at: NormAt) {
-    if has {
-        ops.push(norm(at, Register::Branch, Register::Branch));
-    }
 }
 
 fn norm(at: NormAt, from: Register, to: Register) -> Op {
@@ -213,7 +215,7 @@ fn place_routers(layers: &mut [Vec<Op>]) {
     let (mut blocks, mut sites): (Vec<Range<u32>>, u32) = (Vec::new(), 0);
     for op in layers.iter().flatten() {
         match op {
-            Op::Norm { from: Register::Residual, .. } => blocks.push(sites..sites),
+            Op::Norm { .. } => blocks.push(sites..sites),
             Op::Project { at, .. } => {
                 sites = at.index() + 1;
                 if let Some(block) = blocks.last_mut() {
@@ -224,7 +226,7 @@ fn place_routers(layers: &mut [Vec<Op>]) {
         }
     }
     let norms = layers.iter_mut().flatten().filter_map(|op| match op {
-        Op::Norm { from: Register::Residual, routed, .. } => Some(routed),
+        Op::Norm { routed, .. } => Some(routed),
         _ => None,
     });
     for (at, routed) in norms.enumerate() {

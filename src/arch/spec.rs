@@ -4,40 +4,36 @@
 //! adds the 1. Where it stores rows of queries and keys in pairs, the importer puts them in halves.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::shape::Rope;
+use crate::shape::LlamaShape;
 
 /// Where a model differs from LLaMA.
+///
+/// What is linear is not here, as importers fold it into the weights: scales of embeddings, scores, branches and
+/// logits, and rotation of a part of each head.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSpec {
     /// The kinds of layers, which follow each other in turn: layer `l` is kind `l % layers.len()`. One for a model
     /// whose layers are alike, six for one with a global layer after five local ones, and at most one for each layer.
     pub layers: Vec<LayerSpec>,
-    /// Multiplies the embedding's rows.
-    pub embedding_scale: f32,
-    /// Multiplies the logits.
-    pub logit_scale: f32,
-    /// Bounds the logits, after their scale: `cap * tanh(logit / cap)`.
+    /// Bounds the logits: `cap * tanh(logit / cap)`.
     pub logit_cap: Option<f32>,
-    /// Rotary tables beside the shape's own: see [`RotarySpec::table`].
+    /// Rotary tables beside the shape's own: see [`AttentionSpec::rope_table`].
     pub rope_tables: Vec<RopeTable>,
 }
 
 /// What one layer is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LayerSpec {
     /// Which norms there are.
     pub norms: LayerNorms,
     /// Attention.
     pub attention: AttentionSpec,
-    /// Feed-forward.
-    pub feed_forward: FeedForwardSpec,
-    /// Multiplies what attention and feed-forward add to the residual stream.
-    pub residual_scale: f32,
+    /// What gates in the feed-forward, down (activation(gate x) * up x).
+    pub activation: ActivationFunction,
 }
 
 /// The norms of a layer, each of D numbers a token.
@@ -54,20 +50,23 @@ pub struct LayerNorms {
     pub after_feed_forward: bool,
 }
 
-/// The attention of a layer.
+/// The attention of a layer. Its scores are those of queries and keys over sqrt(A).
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AttentionSpec {
     /// Whether queries, keys and values have biases.
     pub qkv_bias: bool,
-    /// Whether the output product has a bias.
-    pub o_bias: bool,
     /// The norm of queries and keys before they are rotated.
     pub head_norm: HeadNorm,
-    /// How queries and keys are rotated.
-    pub rotary: RotarySpec,
-    /// From queries and keys to scores.
-    pub scores: ScoreSpec,
+    /// The table by which queries and keys are rotated: 0 is the shape's `rope`, `n` is
+    /// [`ModelSpec::rope_tables`]`[n - 1]`.
+    pub rope_table: u32,
+    /// How queries grow with their position.
+    pub query_growth: Option<QueryGrowth>,
+    /// Bounds the scores: `cap * tanh(score / cap)`.
+    pub score_cap: Option<f32>,
+    /// Positions that a token looks at, its own included; without it, all up to its own.
+    pub window: Option<u32>,
 }
 
 /// Norms of queries and keys.
@@ -83,64 +82,26 @@ pub enum HeadNorm {
     AllHeads,
 }
 
-/// How queries and keys are rotated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RotarySpec {
-    /// Whether and how.
-    pub kind: RotaryKind,
-    /// The table: 0 is the shape's `rope`, `n` is [`ModelSpec::rope_tables`]`[n - 1]`.
-    pub table: u32,
-    /// Dimensions of a head that are rotated, from its first on; without it, all A.
-    pub dims: Option<u32>,
-}
-
-/// Kinds of rotation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RotaryKind {
-    /// Queries and keys stay as they are.
-    None,
-    /// The first half of the rotated dimensions pairs with the second.
-    #[default]
-    Halves,
-}
-
-/// A table of cosines and sines. YaRN and LongRoPE are divisors of the frequencies with a magnitude.
+/// Rotary frequencies that no formula of [`Rope`](crate::shape::Rope) gives: of YaRN, of LongRoPE, of heads that are
+/// rotated in part, and zeros where positions do not count.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RopeTable {
-    /// The frequencies.
-    pub rope: Rope,
-    /// Multiplies cosines and sines.
-    pub magnitude: f32,
-    /// Other divisors for long contexts.
+    /// Radians that each pair of dimensions turns by from one position to the next, [A/2].
+    pub frequencies: Vec<f32>,
+    /// Other frequencies for long contexts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub long: Option<LongFactors>,
+    pub long: Option<LongFrequencies>,
 }
 
-/// Divisors of the frequencies for contexts beyond that of the first training.
+/// Frequencies for contexts beyond that of the first training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LongFactors {
-    /// Contexts of more tokens take these divisors.
+pub struct LongFrequencies {
+    /// Contexts of more tokens take these frequencies.
     pub original_context: u32,
-    /// One for each frequency.
-    pub factors: Vec<f32>,
-}
-
-/// From queries and keys to the scores that softmax takes.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ScoreSpec {
-    /// Multiplies the scores; without it, 1 / sqrt(A).
-    pub scale: Option<f32>,
-    /// Bounds the scores, after their scale: `cap * tanh(score / cap)`.
-    pub cap: Option<f32>,
-    /// Positions that a token looks at, its own included; without it, all up to its own.
-    pub window: Option<u32>,
-    /// How queries grow with their position.
-    pub growth: Option<QueryGrowth>,
+    /// As [`RopeTable::frequencies`], [A/2].
+    pub frequencies: Vec<f32>,
 }
 
 /// Queries at position `p` are multiplied by `1 + beta * ln(1 + floor(p / original_context))`.
@@ -151,16 +112,6 @@ pub struct QueryGrowth {
     pub beta: f32,
     /// Positions up to which they do not.
     pub original_context: u32,
-}
-
-/// The feed-forward of a layer: down (activation(gate x) * up x).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct FeedForwardSpec {
-    /// What gates.
-    pub activation: ActivationFunction,
-    /// Whether gate, up and down have biases.
-    pub bias: bool,
 }
 
 /// Functions that gate.
@@ -176,24 +127,7 @@ pub enum ActivationFunction {
 
 impl Default for ModelSpec {
     fn default() -> ModelSpec {
-        ModelSpec {
-            layers: vec![LayerSpec::default()],
-            embedding_scale: 1.0,
-            logit_scale: 1.0,
-            logit_cap: None,
-            rope_tables: Vec::new(),
-        }
-    }
-}
-
-impl Default for LayerSpec {
-    fn default() -> LayerSpec {
-        LayerSpec {
-            norms: LayerNorms::default(),
-            attention: AttentionSpec::default(),
-            feed_forward: FeedForwardSpec::default(),
-            residual_scale: 1.0,
-        }
+        ModelSpec { layers: vec![LayerSpec::default()], logit_cap: None, rope_tables: Vec::new() }
     }
 }
 
@@ -219,52 +153,86 @@ impl ModelSpec {
         &self.layers[at as usize % self.layers.len()]
     }
 
-    /// Fails where a model of `layers` layers cannot be run by this program, and names the first such field with its
-    /// value.
-    pub fn check(&self, layers: u32) -> Result<()> {
-        if self.layers.is_empty() || self.layers.len() > layers as usize {
-            let supported = format!("1 to {layers} kinds");
-            return Err(unsupported("layers", self.layers.len().to_string(), supported));
+    /// The frequencies of rotary table `table` for contexts of so many tokens, [A/2]; panics where there is no such
+    /// table.
+    pub fn frequencies(&self, shape: &LlamaShape, table: u32, context: u32) -> Vec<f32> {
+        let Some(own) = table.checked_sub(1) else { return shape.rope.frequencies(shape.head_dim) };
+        let table = &self.rope_tables[own as usize];
+        match &table.long {
+            Some(long) if context > long.original_context => long.frequencies.clone(),
+            _ => table.frequencies.clone(),
         }
-        let llama = ModelSpec::default();
-        let [kind] = &llama.layers[..] else { panic!("the layers of LLaMA are alike") };
-        for (at, layer) in self.layers.iter().enumerate() {
-            check_field(&format!("layers[{at}]"), &as_json(layer), &as_json(kind))?;
+    }
+
+    /// Fails where no model of this shape is so, and names the first such field with its value.
+    pub fn check(&self, shape: &LlamaShape) -> Result<()> {
+        if self.layers.is_empty() || self.layers.len() > shape.layers as usize {
+            return Err(unfit("layers", format!("1 to {} kinds", shape.layers), self.layers.len()));
         }
-        // The rest, layer by layer compared already.
-        check_field("", &as_json(&ModelSpec { layers: llama.layers.clone(), ..self.clone() }), &as_json(&llama))
+        if !self.logit_cap.is_none_or(is_positive) {
+            return Err(unfit("logit_cap", "a positive number", in_words(self.logit_cap)));
+        }
+        for (at, table) in self.rope_tables.iter().enumerate() {
+            table.check(&format!("rope_tables[{at}]"), shape.head_dim)?;
+        }
+        let tables = self.rope_tables.len();
+        self.layers.iter().enumerate().try_for_each(|(at, layer)| layer.attention.check(at, tables))
     }
 }
 
-/// The JSON of a part of a spec. It is written and read again, so that an f32 is shown in as few digits as it has.
-fn as_json(part: &impl Serialize) -> Value {
-    let text = serde_json::to_string(part).expect("a spec has no maps whose keys are not text");
-    serde_json::from_str(&text).expect("what was written can be read")
-}
-
-/// Fails at the first leaf, in the order of the keys, at which `got` is not `supported`.
-fn check_field(name: &str, got: &Value, supported: &Value) -> Result<()> {
-    if let (Value::Object(got), Value::Object(supported)) = (got, supported) {
-        for (key, supported) in supported {
-            let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
-            check_field(&name, got.get(key).unwrap_or(&Value::Null), supported)?;
+impl AttentionSpec {
+    /// The same of layer kind `at`, of a model with so many tables.
+    fn check(&self, at: usize, tables: usize) -> Result<()> {
+        let field = |name: &str| format!("layers[{at}].attention.{name}");
+        if self.rope_table as usize > tables {
+            return Err(unfit(&field("rope_table"), format!("at most {tables}"), self.rope_table));
         }
-        return Ok(());
+        if self.query_growth.is_some_and(|growth| !growth.beta.is_finite() || growth.original_context == 0) {
+            return Err(unfit(
+                &field("query_growth"),
+                "a finite beta and a context",
+                format!("{:?}", self.query_growth),
+            ));
+        }
+        if !self.score_cap.is_none_or(is_positive) {
+            return Err(unfit(&field("score_cap"), "a positive number", in_words(self.score_cap)));
+        }
+        if self.window == Some(0) {
+            return Err(unfit(&field("window"), "1 position or more", 0));
+        }
+        Ok(())
     }
-    if got == supported { Ok(()) } else { Err(unsupported(name, in_words(got), in_words(supported))) }
 }
 
-fn unsupported(field: &str, got: String, supported: String) -> Error {
-    Error::Unsupported { what: format!("spec.{field}"), got, supported }
+impl RopeTable {
+    fn check(&self, name: &str, head_dim: u32) -> Result<()> {
+        let sound = |frequencies: &[f32]| {
+            frequencies.len() == head_dim as usize / 2 && frequencies.iter().all(|f| f.is_finite() && *f >= 0.0)
+        };
+        let expected = || format!("{} finite numbers of 0 or more", head_dim / 2);
+        if !sound(&self.frequencies) {
+            return Err(unfit(&format!("{name}.frequencies"), expected(), format!("{:?}", self.frequencies)));
+        }
+        match &self.long {
+            Some(long) if !sound(&long.frequencies) => {
+                Err(unfit(&format!("{name}.long.frequencies"), expected(), format!("{:?}", long.frequencies)))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
-fn in_words(value: &Value) -> String {
-    match value {
-        Value::Null => "none".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(list) if list.is_empty() => "none".into(),
-        other => other.to_string(),
-    }
+fn is_positive(number: f32) -> bool {
+    number.is_finite() && number > 0.0
+}
+
+fn in_words(number: Option<f32>) -> String {
+    number.map_or("none".into(), |number| number.to_string())
+}
+
+fn unfit(field: &str, expected: impl ToString, got: impl ToString) -> Error {
+    let (what, got) = (format!("spec.{field}"), got.to_string());
+    Error::Unsupported { what, got, supported: expected.to_string() }
 }
 
 #[cfg(test)]

@@ -3,85 +3,106 @@
 use serde_json::json;
 
 use super::*;
-use crate::shape::RopeScaling;
+use crate::shape::{Rope, RopeScaling};
+
+/// A shape of eight layers, whose heads have 32 dimensions.
+fn shape() -> LlamaShape {
+    LlamaShape {
+        layers: 8,
+        model_dim: 64,
+        ffn_dim: 128,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 32,
+        vocab: 100,
+        max_context: 128,
+        norm_eps: 1e-5,
+        tied_head: true,
+        rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
+    }
+}
 
 /// Gemma 3, as well as a spec can tell it.
 fn gemma3() -> ModelSpec {
-    let layer = |window, table| LayerSpec {
+    let layer = |window, rope_table| LayerSpec {
         norms: LayerNorms { after_attention: true, after_feed_forward: true, ..LayerNorms::default() },
-        attention: AttentionSpec {
-            head_norm: HeadNorm::EachHead,
-            rotary: RotarySpec { table, ..RotarySpec::default() },
-            scores: ScoreSpec { scale: Some(0.0625), window, ..ScoreSpec::default() },
-            ..AttentionSpec::default()
-        },
-        feed_forward: FeedForwardSpec { activation: ActivationFunction::GeluTanh, bias: false },
-        ..LayerSpec::default()
+        attention: AttentionSpec { head_norm: HeadNorm::EachHead, rope_table, window, ..AttentionSpec::default() },
+        activation: ActivationFunction::GeluTanh,
     };
     let local = layer(Some(512), 1);
     ModelSpec {
         layers: vec![local, local, local, local, local, layer(None, 0)],
-        embedding_scale: 33.94,
-        rope_tables: vec![RopeTable {
-            rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
-            magnitude: 1.0,
-            long: None,
-        }],
+        rope_tables: vec![RopeTable { frequencies: vec![0.5; 16], long: None }],
         ..ModelSpec::default()
     }
 }
 
 fn message(spec: &ModelSpec) -> String {
-    spec.check(8).unwrap_err().to_string()
+    spec.check(&shape()).unwrap_err().to_string()
 }
 
 #[test]
 fn what_is_left_out_is_llama() {
     let spec: ModelSpec = serde_json::from_value(json!({})).unwrap();
     assert!(spec.is_llama());
-    spec.check(1).unwrap();
+    spec.check(&shape()).unwrap();
     let named: ModelSpec = serde_json::from_value(json!({"layers": [{"attention": {"qkv_bias": false}}]})).unwrap();
     assert!(named.is_llama());
     // Alike layers may be named one by one.
-    ModelSpec { layers: vec![LayerSpec::default(); 8], ..ModelSpec::default() }.check(8).unwrap();
+    ModelSpec { layers: vec![LayerSpec::default(); 8], ..ModelSpec::default() }.check(&shape()).unwrap();
 }
 
 #[test]
 fn another_family_goes_through_json_unchanged() {
     let spec = gemma3();
+    spec.check(&shape()).unwrap();
     let text = serde_json::to_string(&spec).unwrap();
     assert_eq!(serde_json::from_str::<ModelSpec>(&text).unwrap(), spec);
     assert!(serde_json::from_str::<ModelSpec>(r#"{"layers": [{"colour": 1}]}"#).is_err());
 }
 
 #[test]
-fn what_has_no_kernels_is_refused_by_name_and_value() {
+fn what_no_model_can_be_is_refused_by_name_and_value() {
     let with = |change: fn(&mut ModelSpec)| {
-        let mut spec = ModelSpec::default();
+        let mut spec = gemma3();
         change(&mut spec);
         message(&spec)
     };
     assert_eq!(
-        with(|spec| spec.layers[0].attention.scores.window = Some(4096)),
-        "spec.layers[0].attention.scores.window `4096` is not supported; supported: none"
+        with(|spec| spec.layers[0].attention.window = Some(0)),
+        "spec.layers[0].attention.window `0` is not supported; supported: 1 position or more"
     );
-    assert_eq!(
-        with(|spec| spec.layers[0].attention.rotary.kind = RotaryKind::None),
-        "spec.layers[0].attention.rotary.kind `none` is not supported; supported: halves"
-    );
-    assert_eq!(
-        with(|spec| spec.layers[0].residual_scale = 0.22),
-        "spec.layers[0].residual_scale `0.22` is not supported; supported: 1.0"
-    );
-    let second = |spec: &mut ModelSpec| {
-        spec.layers.push(LayerSpec::default());
-        spec.layers[1].attention.head_norm = HeadNorm::AllHeads;
-    };
-    assert!(with(second).starts_with("spec.layers[1].attention.head_norm `all_heads`"));
-    assert!(with(|spec| spec.logit_cap = Some(30.0)).starts_with("spec.logit_cap `30.0`"));
-    assert!(with(|spec| spec.embedding_scale = f32::NAN).starts_with("spec.embedding_scale `none`"));
-    assert!(with(|spec| spec.layers.clear()).starts_with("spec.layers `0` is not supported; supported: 1 to 8"));
-    assert!(with(|spec| spec.layers = vec![LayerSpec::default(); 9]).starts_with("spec.layers `9`"));
-    // Which of several fields is named first is left open.
-    assert!(message(&gemma3()).starts_with("spec.layers[0]."));
+    let refused: [(fn(&mut ModelSpec), &str); 9] = [
+        (|spec| spec.layers[1].attention.rope_table = 2, "spec.layers[1].attention.rope_table `2`"),
+        (|spec| spec.layers[5].attention.score_cap = Some(0.0), "spec.layers[5].attention.score_cap `0`"),
+        (|spec| spec.logit_cap = Some(f32::NAN), "spec.logit_cap `NaN`"),
+        (|spec| spec.rope_tables[0].frequencies.truncate(3), "spec.rope_tables[0].frequencies `[0.5, 0.5, 0.5]`"),
+        (|spec| spec.rope_tables[0].frequencies[0] = -1.0, "spec.rope_tables[0].frequencies"),
+        (
+            |spec| {
+                let frequencies = vec![f32::INFINITY; 16];
+                spec.rope_tables[0].long = Some(LongFrequencies { original_context: 8, frequencies });
+            },
+            "spec.rope_tables[0].long.frequencies",
+        ),
+        (
+            |spec| spec.layers[0].attention.query_growth = Some(QueryGrowth { beta: 0.1, original_context: 0 }),
+            "spec.layers[0].attention.query_growth",
+        ),
+        (|spec| spec.layers.clear(), "spec.layers `0` is not supported; supported: 1 to 8"),
+        (|spec| spec.layers = vec![LayerSpec::default(); 9], "spec.layers `9`"),
+    ];
+    for (change, named) in refused {
+        let message = with(change);
+        assert!(message.starts_with(named), "{named}: {message}");
+    }
+}
+
+#[test]
+fn frequencies_are_those_of_the_context() {
+    let mut spec = gemma3();
+    assert_eq!(spec.frequencies(&shape(), 0, 64), shape().rope.frequencies(32));
+    spec.rope_tables[0].long = Some(LongFrequencies { original_context: 64, frequencies: vec![0.25; 16] });
+    assert_eq!(spec.frequencies(&shape(), 1, 64), [0.5; 16]);
+    assert_eq!(spec.frequencies(&shape(), 1, 65), [0.25; 16]);
 }

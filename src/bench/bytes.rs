@@ -1,5 +1,6 @@
 //! What generating a token reads from memory.
 
+use crate::arch::ModelSpec;
 use crate::format::layout;
 use crate::kernels::cache::layout::token_bytes;
 use crate::precision::CacheType;
@@ -9,7 +10,7 @@ use crate::shape::LlamaShape;
 /// weights at `bits` on average, their ranges, the norms, the routers where `routed`, the head, the token's row of the
 /// embedding, and the keys and values. Activations are not counted; they stay in the device's caches.
 pub fn bytes_per_token(
-    shape: &LlamaShape,
+    (shape, spec): (&LlamaShape, &ModelSpec),
     group: u32,
     bits: f32,
     routed: bool,
@@ -23,7 +24,7 @@ pub fn bytes_per_token(
     let row = u64::from(shape.model_dim);
     let head_and_row = row * (u64::from(shape.vocab) + 1);
     let head_and_row = head_and_row + range_bytes(head_and_row, group);
-    let fixed = ranges + routers + head_and_row + tensors(layout::norms(shape));
+    let fixed = ranges + routers + head_and_row + tensors(layout::vectors(shape, spec));
     let cache_token = u64::from(shape.layers) * token_bytes(cache_type, shape);
     slices + fixed as f64 + cache_token as f64 * context
 }
@@ -43,8 +44,10 @@ mod tests {
     fn every_part_counts_once() {
         // D=64, F=128, L=1, H=2, K=1, V=100: A=32, qkv 128x64, o 64x64, gate and up 256x64, down 64x128.
         let model = Synthetic::parse("64x128x1x2x1x100", 0).unwrap();
-        let cached = |cache_type, context| bytes_per_token(model.shape(), 64, 4.0, false, (cache_type, context));
-        let of = |bits, routed, context| bytes_per_token(model.shape(), 64, bits, routed, (CacheType::F16, context));
+        let spec = model.spec();
+        let dims = || (model.shape(), &spec);
+        let cached = |cache_type, context| bytes_per_token(dims(), 64, 4.0, false, (cache_type, context));
+        let of = |bits, routed, context| bytes_per_token(dims(), 64, bits, routed, (CacheType::F16, context));
         let linears = 128 * 64 + 64 * 64 + 256 * 64 + 64 * 128;
         let fixed = linears / 64 * 4 + 101 * 64 + 101 * 4 + 3 * 64 * 4;
         assert_eq!(of(4.0, false, 0.0), f64::from(linears / 2 + fixed));

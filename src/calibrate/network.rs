@@ -6,7 +6,7 @@ use burn::tensor::kind::Autodiff;
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation};
 
 use super::reduce::{softmax, spread, sum_rows};
-use crate::arch::{ModelSpec, NormAt, Op, Program, Register, RoutedSites};
+use crate::arch::{LayerVector, NormAt, Op, Program, Register, RoutedSites};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::quantize::{Source, SourceTensor};
@@ -35,10 +35,17 @@ pub struct Network {
 
 /// The frozen weights of one layer.
 pub struct Layer {
-    input_norm: Tensor<1>,
-    ffn_norm: Tensor<1>,
+    /// By [`LayerVector`], those that the layer has.
+    vectors: [Option<Tensor<1>>; LayerVector::ALL.len()],
     /// The stacked weight of each site, [rows, input].
     pub sites: [Tensor<2>; 4],
+}
+
+impl Layer {
+    /// A vector of the layer; panics where its spec has none such.
+    fn vector(&self, which: LayerVector) -> &Tensor<1> {
+        self.vectors[which as usize].as_ref().expect("the operations follow from the spec, as the vectors do")
+    }
 }
 
 /// What a block leaves to its caller.
@@ -84,14 +91,14 @@ impl Network {
         window: usize,
         on_tensor: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Network> {
-        let shape = source.shape().clone();
+        let (shape, spec) = (source.shape().clone(), source.spec().clone());
         let total = shape.linear_params() + shape.embedding_params();
         let mut done = 0;
         let mut stacked = |source: &mut dyn Source, tensors: &[SourceTensor]| -> Result<Tensor<2>> {
             let (mut all, mut block, mut rows) = (Vec::new(), Vec::new(), 0);
             let mut input = 0;
             for tensor in tensors {
-                let dims = tensor.dims(&shape);
+                let dims = tensor.dims(&shape, &spec);
                 source.rows(*tensor, 0..dims.0, &mut block)?;
                 all.extend_from_slice(&block);
                 (rows, input) = (rows + dims.0 as usize, dims.1 as usize);
@@ -110,17 +117,20 @@ impl Network {
         for layer in 0..shape.layers {
             let mut site = |site| stacked(source, &SourceTensor::of_site(layer, site));
             let sites = [site(Site::Qkv)?, site(Site::O)?, site(Site::GateUp)?, site(Site::Down)?];
-            layers.push(Layer {
-                input_norm: stacked(source, &[SourceTensor::InputNorm(layer)])?.squeeze_dim(0),
-                ffn_norm: stacked(source, &[SourceTensor::FfnNorm(layer)])?.squeeze_dim(0),
-                sites,
-            });
+            let mut vectors = [const { None }; LayerVector::ALL.len()];
+            for vector in LayerVector::of(spec.layer(layer)) {
+                let mut parts = Vec::new();
+                for tensor in SourceTensor::of_vector(layer, vector) {
+                    parts.push(stacked(source, &[tensor])?.squeeze_dim(0));
+                }
+                vectors[vector as usize] = Some(Tensor::cat(parts, 0));
+            }
+            layers.push(Layer { vectors, sites });
         }
         let final_norm = stacked(source, &[SourceTensor::FinalNorm])?.squeeze_dim(0);
         let rotation = Rotation::new(&shape, window, device);
         Ok(Network {
-            // Sources of other families than LLaMA are refused as they are opened.
-            program: Program::new(&ModelSpec::default(), shape.layers),
+            program: Program::new(&spec, shape.layers),
             shape,
             embed,
             head,
@@ -182,7 +192,7 @@ impl Network {
                 }
                 state.put(*to, normed);
             }
-            Op::Project { at, from, to, .. } => {
+            Op::Project { at, from, to } => {
                 let input = state.read(*from);
                 state.put(*to, products.product(*at, input));
             }
@@ -200,17 +210,15 @@ impl Network {
                 let sum = state.take(Register::Residual) + state.take(Register::Branch);
                 state.put(Register::Residual, sum);
             }
-            Op::Embed { .. } | Op::Head { .. } => panic!("{op:?} in a layer"),
+            Op::Embed | Op::Head { .. } => panic!("{op:?} in a layer"),
         }
     }
 
     /// A norm of the rows of x, [N, D].
     fn norm(&self, at: NormAt, x: Tensor<2>) -> Tensor<2> {
-        let weight = match at {
-            NormAt::BeforeAttention(layer) => &self.layers[layer as usize].input_norm,
-            NormAt::BeforeFeedForward(layer) => &self.layers[layer as usize].ffn_norm,
-            NormAt::Final => &self.final_norm,
-            NormAt::AfterAttention(_) | NormAt::AfterFeedForward(_) => panic!("LLaMA has no norm {at:?}"),
+        let weight = match at.vector() {
+            Some((layer, vector)) => self.layers[layer as usize].vector(vector),
+            None => &self.final_norm,
         };
         let weight = beside(weight.clone(), &x).unsqueeze::<2>();
         unit_rms(x, self.shape.norm_eps) * weight

@@ -2,11 +2,12 @@
 
 use safetensors::Dtype;
 
+use crate::arch::{LayerVector, ModelSpec};
 use crate::precision::SLICES;
 use crate::routing::{HIDDEN, REST};
 use crate::shape::{LlamaShape, Site};
 
-/// File of slice `slice`; the base's also holds scales, norms and routers.
+/// File of slice `slice`; the base's also holds scales, vectors and routers.
 pub fn slice_file(slice: usize) -> String {
     if slice == 0 { "base.safetensors".to_string() } else { format!("slice-{slice}.safetensors") }
 }
@@ -83,28 +84,28 @@ pub fn sliced(shape: &LlamaShape) -> Vec<SlicedSpec> {
     [embed(shape)].into_iter().chain(layers).chain(head(shape)).collect()
 }
 
-/// Name of the RMSNorm weight before a layer's attention.
-pub fn input_norm(layer: u32) -> String {
-    format!("layers.{layer}.input_norm")
-}
-
-/// Name of the RMSNorm weight before a layer's feed-forward.
-pub fn ffn_norm(layer: u32) -> String {
-    format!("layers.{layer}.ffn_norm")
-}
-
 /// Name of the RMSNorm weight before the head.
 pub const FINAL_NORM: &str = "final_norm";
 
-/// The RMSNorm weight of this name, `[D]` f32.
-pub fn norm(shape: &LlamaShape, name: impl Into<String>) -> TensorSpec {
-    TensorSpec { name: name.into(), dtype: Dtype::F32, shape: vec![shape.model_dim as usize] }
+/// The RMSNorm weight before the head, `[D]` f32.
+pub fn final_norm(shape: &LlamaShape) -> TensorSpec {
+    vector(FINAL_NORM.into(), shape.model_dim)
 }
 
-/// Every RMSNorm weight.
-pub fn norms(shape: &LlamaShape) -> Vec<TensorSpec> {
-    let names = (0..shape.layers).flat_map(|l| [input_norm(l), ffn_norm(l)]).chain([FINAL_NORM.to_string()]);
-    names.map(|name| norm(shape, name)).collect()
+/// A vector of a layer, f32.
+pub fn layer_vector(shape: &LlamaShape, spec: &ModelSpec, layer: u32, which: LayerVector) -> TensorSpec {
+    vector(format!("layers.{layer}.{}", which.name()), which.length(shape, spec.layer(layer)))
+}
+
+/// Every vector: those of the layers, and the norm before the head.
+pub fn vectors(shape: &LlamaShape, spec: &ModelSpec) -> Vec<TensorSpec> {
+    let layers = (0..shape.layers)
+        .flat_map(|l| LayerVector::of(spec.layer(l)).map(move |which| layer_vector(shape, spec, l, which)));
+    layers.chain([final_norm(shape)]).collect()
+}
+
+fn vector(name: String, length: u32) -> TensorSpec {
+    TensorSpec { name, dtype: Dtype::F32, shape: vec![length as usize] }
 }
 
 /// The routers of all sites, first to last: w1, [4 L, HIDDEN, D], and [the rest](REST), [4 L, REST].
@@ -132,18 +133,18 @@ pub fn sites(shape: &LlamaShape) -> impl Iterator<Item = (u32, Site)> {
 }
 
 /// The tensors of the file of `slice`, in file order; `routed` models have routers.
-pub fn file_tensors(shape: &LlamaShape, group: u32, routed: bool, slice: usize) -> Vec<TensorSpec> {
+pub fn file_tensors(shape: &LlamaShape, spec: &ModelSpec, group: u32, routed: bool, slice: usize) -> Vec<TensorSpec> {
     let sliced = sliced(shape);
     if slice > 0 {
         return sliced.iter().map(|s| s.slice(slice)).collect();
     }
     let routers = routed.then(|| routers(shape)).into_iter().flatten();
-    sliced.iter().flat_map(|s| [s.slice(0), s.scales(group)]).chain(norms(shape)).chain(routers).collect()
+    sliced.iter().flat_map(|s| [s.slice(0), s.scales(group)]).chain(vectors(shape, spec)).chain(routers).collect()
 }
 
 /// Bytes of tensor data in all files.
-pub fn total_bytes(shape: &LlamaShape, group: u32, routed: bool) -> u64 {
-    (0..SLICES).flat_map(|slice| file_tensors(shape, group, routed, slice)).map(|t| t.bytes()).sum()
+pub fn total_bytes(shape: &LlamaShape, spec: &ModelSpec, group: u32, routed: bool) -> u64 {
+    (0..SLICES).flat_map(|slice| file_tensors(shape, spec, group, routed, slice)).map(|t| t.bytes()).sum()
 }
 
 /// What a group size must be for this shape, if `group` is not that: (expected, got).

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{FORMAT_VERSION, PLAIN_VERSION};
+use super::{CALIBRATED_VERSION, FORMAT_VERSION, PLAIN_VERSION};
 use crate::arch::ModelSpec;
 use crate::json;
 use crate::precision::{SLICE_BITS, SLICES};
@@ -81,8 +81,14 @@ pub struct Calibration {
 }
 
 /// The oldest version of the format that has what such a folder holds.
-pub(super) fn needed_version(cut: &Quantization, routing: Option<&Thresholds>) -> u32 {
-    if routing.is_some() || cut.calibration.is_some() { FORMAT_VERSION } else { PLAIN_VERSION }
+pub(super) fn needed_version(spec: &ModelSpec, cut: &Quantization, routing: Option<&Thresholds>) -> u32 {
+    if !spec.is_llama() {
+        FORMAT_VERSION
+    } else if routing.is_some() || cut.calibration.is_some() {
+        CALIBRATED_VERSION
+    } else {
+        PLAIN_VERSION
+    }
 }
 
 impl Quantization {

@@ -7,17 +7,18 @@
 //! | `NAME.slice0` to `.slice3` | U32 | [rows, input / 16] | codes of one slice, two bits a weight, [see `codes`](codes) |
 //! | `NAME.scales` | F16 | [rows, input / G, 2] | `lo` and `step` of each group |
 //! | `layers.N.input_norm`, `layers.N.ffn_norm`, `final_norm` | F32 | `[D]` | RMSNorm weights |
+//! | `layers.N.VECTOR` | F32 | see [`LayerVector`](crate::arch::LayerVector) | what other families have beside these |
 //! | `routers.w1` | F16 | [4 L, 32, D] | first layers of the [routers](crate::routing), site by site |
 //! | `routers.rest` | F32 | [4 L, 132] | of each router b1 (32), w2 (3 rows of 32), b2 (3), and a zero |
 //!
 //! with SITE one of `qkv`, `o`, `gate_up`, `down` and NAME one of `embed`, `head` (untied models) and `layers.N.SITE`.
-//! Slice 0, the scales, the norms and the routers are in `base.safetensors`; slice e in `slice-e.safetensors` and
+//! Slice 0, the scales, the vectors and the routers are in `base.safetensors`; slice e in `slice-e.safetensors` and
 //! nothing else with it.
 //!
 //! A model has routers exactly where its manifest has `routing`, the table from average bits to their threshold. Such a
 //! folder is of version 3, as is one with calibrated ranges, so that a reader which knows neither refuses it by its
-//! version; any other is of version 1, as ever. Routers of version 2 looked at their sites' own inputs, and are not
-//! read any more.
+//! version; any other is of version 1, as ever. A model that differs from LLaMA is of version 4. Routers of version 2
+//! looked at their sites' own inputs, and are not read any more.
 //!
 //! A calibration [`Pack`] is one safetensors file: the scales of every site and the routers, under the names above, and
 //! its [`PackInfo`] as JSON under the key `edge_run_calibration` of `__metadata__`.
@@ -50,9 +51,12 @@ pub use reader::{ModelFolder, VerifyReport};
 pub use summary::{DepthBits, FolderSummary, RoutingSummary};
 pub use writer::FolderWriter;
 
-/// Newest version of the folder's format; a reader takes it and [`PLAIN_VERSION`].
-pub const FORMAT_VERSION: u32 = 3;
-/// Version of a folder without routers and calibrated ranges.
+/// Newest version of the folder's format, of a model that differs from LLaMA. A reader takes it,
+/// [`CALIBRATED_VERSION`] and [`PLAIN_VERSION`].
+pub const FORMAT_VERSION: u32 = 4;
+/// Version of a LLaMA's folder with routers or calibrated ranges.
+pub const CALIBRATED_VERSION: u32 = 3;
+/// Version of a LLaMA's folder without routers and calibrated ranges.
 pub const PLAIN_VERSION: u32 = 1;
 /// The manifest's file name.
 pub const MANIFEST_FILE: &str = "edge-run.json";

@@ -11,7 +11,7 @@ use super::manifest::{FileEntry, Manifest, Quantization, needed_version};
 use super::mapped::MappedTensor;
 use super::open_file::OpenFile;
 use super::summary::FolderSummary;
-use super::{ARCHITECTURE, FORMAT_VERSION, MANIFEST_FILE, PLAIN_VERSION, THRESHOLDS_RULE};
+use super::{ARCHITECTURE, CALIBRATED_VERSION, FORMAT_VERSION, MANIFEST_FILE, PLAIN_VERSION, THRESHOLDS_RULE};
 use crate::error::{Error, Result};
 use crate::filetype::{self, FileType};
 use crate::json;
@@ -150,7 +150,7 @@ fn open_slice(dir: &Path, manifest: &Manifest, slice: usize) -> Result<Tensors> 
         if hash == expected { Ok(()) } else { Err(Error::damaged(&path, "SHA-256 of the header", expected, hash)) }
     })?;
     let (group, routed) = (manifest.quantization.group_size, manifest.routing.is_some());
-    container.tensors(&layout::file_tensors(&manifest.shape, group, routed, slice))
+    container.tensors(&layout::file_tensors(&manifest.shape, &manifest.spec, group, routed, slice))
 }
 
 fn check_size(dir: &Path, name: &str, entry: &FileEntry) -> Result<()> {
@@ -208,15 +208,15 @@ fn parse_manifest(path: &Path, text: &str) -> Result<Manifest> {
 
     let damaged = |fault: serde_json::Error| Error::damaged(path, "JSON", "a model's manifest", fault);
     let VersionedManifest { format_version } = serde_json::from_str(text).map_err(damaged)?;
-    if ![PLAIN_VERSION, FORMAT_VERSION].contains(&format_version) {
+    if ![PLAIN_VERSION, CALIBRATED_VERSION, FORMAT_VERSION].contains(&format_version) {
         let (what, got) = (format!("version of the model folder of `{}`,", path.display()), format_version.to_string());
-        let supported = format!("{PLAIN_VERSION} and {FORMAT_VERSION}: quantize the model again");
+        let supported = format!("{PLAIN_VERSION}, {CALIBRATED_VERSION} and {FORMAT_VERSION}: quantize the model again");
         return Err(Error::Unsupported { what, got, supported });
     }
     let manifest: Manifest = serde_json::from_str(text).map_err(damaged)?;
-    let needed = needed_version(&manifest.quantization, manifest.routing.as_ref());
+    let needed = needed_version(&manifest.spec, &manifest.quantization, manifest.routing.as_ref());
     if format_version < needed {
-        let expected = format!("{needed}, as a folder with routers or calibrated ranges has");
+        let expected = format!("{needed} or more, for what is in the folder");
         return Err(Error::damaged(path, "format_version", expected, format_version));
     }
     let Quantization { slices, slice_bits, group_size, .. } = manifest.quantization;
@@ -227,7 +227,7 @@ fn parse_manifest(path: &Path, text: &str) -> Result<Manifest> {
     if let Some((field, expected, got)) = manifest.shape.fault() {
         return Err(Error::damaged(path, format!("shape.{field}"), expected, got));
     }
-    manifest.spec.check(manifest.shape.layers)?;
+    manifest.spec.check(&manifest.shape)?;
     if let Some((expected, got)) = layout::group_fault(&manifest.shape, group_size) {
         return Err(Error::damaged(path, "quantization.group_size", expected, got));
     }

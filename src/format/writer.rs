@@ -23,6 +23,7 @@ use crate::shape::LlamaShape;
 pub struct FolderWriter {
     place: Place,
     shape: LlamaShape,
+    spec: ModelSpec,
     cut: Quantization,
     routing: Option<Thresholds>,
     slices: Vec<ContainerWriter>,
@@ -37,6 +38,7 @@ impl FolderWriter {
     pub fn create(
         dir: &Path,
         shape: &LlamaShape,
+        spec: &ModelSpec,
         cut: Quantization,
         routing: Option<Thresholds>,
         replace: bool,
@@ -47,11 +49,12 @@ impl FolderWriter {
                 let name = layout::slice_file(slice);
                 place.check_name(&name)?;
                 let path = place.model().join(name);
-                let specs = layout::file_tensors(shape, cut.group_size, routing.is_some(), slice);
+                let specs = layout::file_tensors(shape, spec, cut.group_size, routing.is_some(), slice);
                 ContainerWriter::create(path, &specs, None)
             })
             .collect::<Result<_>>()?;
-        Ok(FolderWriter { place, shape: shape.clone(), cut, routing, slices, texts: BTreeMap::new() })
+        let (shape, spec) = (shape.clone(), spec.clone());
+        Ok(FolderWriter { place, shape, spec, cut, routing, slices, texts: BTreeMap::new() })
     }
 
     /// Writes `bytes` to the tensor `name` of the file of `slice`, from byte `offset` of the tensor on. Panics where
@@ -77,7 +80,7 @@ impl FolderWriter {
         source: ModelSource,
         on_bytes: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Manifest> {
-        let FolderWriter { place, shape, cut, routing, slices, texts: mut files } = self;
+        let FolderWriter { place, shape, spec, cut, routing, slices, texts: mut files } = self;
         let total = slices.iter().map(ContainerWriter::bytes).sum();
         let mut done = 0;
         for (slice, file) in slices.into_iter().enumerate() {
@@ -88,11 +91,11 @@ impl FolderWriter {
             files.insert(layout::slice_file(slice), entry);
         }
         let manifest = Manifest {
-            format_version: needed_version(&cut, routing.as_ref()),
+            format_version: needed_version(&spec, &cut, routing.as_ref()),
             source,
             architecture: ARCHITECTURE.to_string(),
             shape,
-            spec: ModelSpec::default(),
+            spec,
             quantization: cut,
             routing,
             files,

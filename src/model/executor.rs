@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::cache::{Cache, CacheOptions};
 use super::inputs::{DepthLimits, Inputs, STEP_TOKENS, default_step_tokens};
 use super::{TokenDepths, Trial, WeightSource, activations, forward, limits, weights};
-use crate::arch::Program;
+use crate::arch::{ActivationFunction, HeadNorm, LayerNorms, ModelSpec, Program};
 use crate::cancel::CancelToken;
 use crate::engine::{Engine, KernelTime, Traits};
 use crate::error::{Error, Result};
@@ -22,6 +22,8 @@ use crate::shape::LlamaShape;
 pub(super) struct Executor {
     pub engine: Box<dyn Engine>,
     pub shape: LlamaShape,
+    /// Where the model differs from LLaMA.
+    pub spec: ModelSpec,
     /// The operations of a forward pass.
     pub program: Program,
     pub weights: weights::Weights,
@@ -91,11 +93,12 @@ impl Executor {
         on_bytes: &mut dyn FnMut(u64, u64),
     ) -> Result<Executor> {
         let (shape, spec) = (source.shape().clone(), source.spec());
-        spec.check(shape.layers)?;
+        spec.check(&shape)?;
+        check_kernels(&spec)?;
         let traits = engine.traits();
         options.check(&shape, traits)?;
         let int8_activations = activations::untried(traits, &shape)?;
-        limits::check_tensors(&shape, source.group_size(), engine.info(), traits)?;
+        limits::check_tensors((&shape, &spec), source.group_size(), engine.info(), traits)?;
         let step_tokens = limits::step_tokens(default_step_tokens(traits), &shape, traits);
         let weights = weights::load(source, engine.as_mut(), slices, on_bytes).map_err(|e| e.within("loading"))?;
         let cache = Cache::new(&shape, engine.as_mut(), options)?;
@@ -104,6 +107,7 @@ impl Executor {
             engine,
             program: Program::new(&spec, shape.layers),
             shape,
+            spec,
             weights,
             cache,
             inputs,
@@ -291,4 +295,31 @@ impl Executor {
             StepKind::Score => lowering.score(class.tokens),
         }
     }
+}
+
+/// Fails where there are no kernels yet for what a model has.
+fn check_kernels(spec: &ModelSpec) -> Result<()> {
+    let refuse = |what: &str| {
+        Err(Error::Unsupported { what: "spec".into(), got: what.into(), supported: "what LLaMA has".into() })
+    };
+    if spec.logit_cap.is_some() {
+        return refuse("logit_cap");
+    }
+    for layer in &spec.layers {
+        let attention = &layer.attention;
+        let refused = [
+            ("norms", layer.norms != LayerNorms::default()),
+            ("activation", layer.activation != ActivationFunction::Silu),
+            ("qkv_bias", attention.qkv_bias),
+            ("head_norm", attention.head_norm != HeadNorm::None),
+            ("rope_table", attention.rope_table != 0),
+            ("query_growth", attention.query_growth.is_some()),
+            ("score_cap", attention.score_cap.is_some()),
+            ("window", attention.window.is_some()),
+        ];
+        if let Some((what, _)) = refused.iter().find(|(_, refused)| *refused) {
+            return refuse(what);
+        }
+    }
+    Ok(())
 }

@@ -137,7 +137,7 @@ impl Lowering<'_> {
     /// Embedding and all layers; the residual stream, [T, D].
     fn layers(&self, r: &mut Recording, tokens: u32) -> Buffer {
         let x = r.transient(u64::from(tokens) * u64::from(self.shape.model_dim) * 4);
-        let Op::Embed { .. } = self.program.embed else { self.no_kernel(&self.program.embed) };
+        let Op::Embed = self.program.embed else { self.no_kernel(&self.program.embed) };
         let buffers = EmbedBuffers {
             step_rows: self.inputs.rows(tokens),
             sampled: self.inputs.sampled(),
@@ -208,11 +208,9 @@ impl Lowering<'_> {
 
     /// A norm's weight, `[D]`, and its constant.
     pub(super) fn norm(&self, at: NormAt) -> Norm {
-        let weight = match at {
-            NormAt::BeforeAttention(layer) => self.weights.layers[layer as usize].input_norm,
-            NormAt::BeforeFeedForward(layer) => self.weights.layers[layer as usize].ffn_norm,
-            NormAt::Final => self.weights.final_norm,
-            NormAt::AfterAttention(_) | NormAt::AfterFeedForward(_) => self.no_kernel(at),
+        let weight = match at.vector() {
+            Some((layer, vector)) => self.weights.layers[layer as usize].vector(vector),
+            None => self.weights.final_norm,
         };
         Norm { weight, eps: self.shape.norm_eps }
     }

@@ -4,6 +4,7 @@ use super::Model;
 use super::cache::CacheOptions;
 use super::forward::scored_bytes;
 use super::inputs::{STEP_TOKENS, default_step_tokens};
+use crate::arch::ModelSpec;
 use crate::engine::{DeviceInfo, Traits};
 use crate::error::{Error, Result};
 use crate::format::layout;
@@ -63,9 +64,14 @@ pub(super) fn check_context(options: CacheOptions, shape: &LlamaShape, traits: T
 }
 
 /// Fails where a tensor of the model is longer than a buffer of the device may be, naming it.
-pub(super) fn check_tensors(shape: &LlamaShape, group: u32, device: &DeviceInfo, traits: Traits) -> Result<()> {
+pub(super) fn check_tensors(
+    (shape, spec): (&LlamaShape, &ModelSpec),
+    group: u32,
+    device: &DeviceInfo,
+    traits: Traits,
+) -> Result<()> {
     // Those of the other slices are as long.
-    let tensors = layout::file_tensors(shape, group, false, 0);
+    let tensors = layout::file_tensors(shape, spec, group, false, 0);
     let longest = tensors.into_iter().max_by_key(|tensor| tensor.bytes()).expect("a model has tensors");
     if longest.bytes() <= traits.buffer_bytes {
         return Ok(());
@@ -211,8 +217,14 @@ mod tests {
     #[test]
     fn a_tensor_longer_than_a_buffer_is_named() {
         let device = DeviceInfo { name: "Small".into(), ..crate::cpu::device() };
-        let check =
-            |buffer_bytes| check_tensors(&llama_8b(), 64, &device, Traits { buffer_bytes, ..Traits::LARGE_GPU });
+        let check = |buffer_bytes| {
+            check_tensors(
+                (&llama_8b(), &ModelSpec::default()),
+                64,
+                &device,
+                Traits { buffer_bytes, ..Traits::LARGE_GPU },
+            )
+        };
         check(128_256 * 4096 / 4).unwrap();
         let message = check(128_256 * 4096 / 4 - 1).unwrap_err().to_string();
         assert!(message.starts_with("Small: cannot hold this model: `") && message.contains(".slice0`"), "{message}");

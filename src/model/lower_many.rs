@@ -69,11 +69,11 @@ impl Lowering<'_> {
                 self.normalize(r, b.tokens, &norm);
                 rest
             }
-            [Op::Project { at, from, to: Register::Branch, .. }, Op::Add { .. }, rest @ ..] => {
+            [Op::Project { at, from, to: Register::Branch }, Op::Add { norm: None }, rest @ ..] => {
                 self.product(r, b, SiteProduct { at: *at, x: b.buffer(*from), y: b.x, output: Output::Add });
                 rest
             }
-            [Op::Project { at, from, to, .. }, rest @ ..] => {
+            [Op::Project { at, from, to }, rest @ ..] => {
                 let (x, y) = (b.buffer(*from), b.buffer(*to));
                 self.product(r, b, SiteProduct { at: *at, x, y, output: Output::Overwrite });
                 rest
@@ -90,7 +90,7 @@ impl Lowering<'_> {
                 silu_mul::record(r, b.tokens, self.shape.ffn_dim, b.gate_up.all(), b.hidden.all());
                 rest
             }
-            [Op::Embed { .. } | Op::Add { .. } | Op::Head { .. }, ..] | [] => self.no_kernel(ops),
+            [Op::Embed | Op::Add { .. } | Op::Head { .. }, ..] | [] => self.no_kernel(ops),
         }
     }
 

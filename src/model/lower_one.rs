@@ -66,7 +66,7 @@ impl<'a> Lowering<'a> {
         match ops {
             [
                 Op::Norm { at: norm, from: Residual, to: Normed, routed },
-                Op::Project { at, from: Normed, to: Qkv, .. },
+                Op::Project { at, from: Normed, to: Qkv },
                 Op::Rotate { layer, .. },
                 rest @ ..,
             ] => {
@@ -76,8 +76,8 @@ impl<'a> Lowering<'a> {
             }
             [
                 Op::Attend { layer, .. },
-                Op::Project { at, from: Attended, to: Branch, .. },
-                Op::Add { .. },
+                Op::Project { at, from: Attended, to: Branch },
+                Op::Add { norm: None },
                 rest @ ..,
             ] => {
                 let input = self.attend_one(r, b, *layer);
@@ -86,7 +86,7 @@ impl<'a> Lowering<'a> {
             }
             [
                 Op::Norm { at: norm, from: Residual, to: Normed, routed },
-                Op::Project { at, from: Normed, to: GateUp, .. },
+                Op::Project { at, from: Normed, to: GateUp },
                 Op::Gate { .. },
                 rest @ ..,
             ] => {
@@ -94,7 +94,7 @@ impl<'a> Lowering<'a> {
                 gate::record(r, &self.normed(b, *at, *norm), b.routers, b.hidden.all());
                 rest
             }
-            [Op::Project { at, from: Hidden, to: Branch, .. }, Op::Add { .. }, rest @ ..] => {
+            [Op::Project { at, from: Hidden, to: Branch }, Op::Add { norm: None }, rest @ ..] => {
                 self.project_residual(r, b, *at, Input::Plain(b.hidden.all()));
                 rest
             }

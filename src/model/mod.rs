@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use parking_lot::{FairMutex, FairMutexGuard};
 
+use crate::arch::ModelSpec;
 use crate::cancel::CancelToken;
 use crate::engine::{DeviceInfo, Engine, Traits};
 use crate::error::{Error, Result};
@@ -48,6 +49,7 @@ struct Shared {
     device: DeviceInfo,
     traits: Traits,
     shape: LlamaShape,
+    spec: ModelSpec,
     group_size: u32,
     options: CacheOptions,
     has_routers: bool,
@@ -79,6 +81,7 @@ impl Model {
             device: executor.engine.info().clone(),
             traits: executor.traits(),
             shape: executor.shape.clone(),
+            spec: executor.spec.clone(),
             group_size,
             options: executor.cache.options,
             has_routers: executor.thresholds.is_some(),
@@ -128,6 +131,11 @@ impl Model {
     /// Dimensions and constants.
     pub fn shape(&self) -> &LlamaShape {
         &self.0.shape
+    }
+
+    /// Where the model differs from LLaMA.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.0.spec
     }
 
     /// G

@@ -1,6 +1,6 @@
 //! A model's weights on an engine.
 
-use crate::arch::ModelSpec;
+use crate::arch::{LayerVector, ModelSpec};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::ModelFolder;
@@ -70,10 +70,8 @@ pub struct Weights {
 
 /// The weights of one layer.
 pub struct LayerWeights {
-    /// `[D]`
-    pub input_norm: Buffer,
-    /// `[D]`
-    pub ffn_norm: Buffer,
+    /// By [`LayerVector`], those that the layer has.
+    vectors: [Option<Buffer>; LayerVector::ALL.len()],
     sites: [SlicedWeight; 4],
 }
 
@@ -81,6 +79,11 @@ impl LayerWeights {
     /// The stacked weight of a site.
     pub fn site(&self, site: Site) -> &SlicedWeight {
         &self.sites[site as usize]
+    }
+
+    /// A vector of the layer; panics where its spec has none such.
+    pub fn vector(&self, which: LayerVector) -> Buffer {
+        self.vectors[which as usize].expect("the operations follow from the spec, as the vectors do")
     }
 }
 
@@ -129,8 +132,9 @@ pub fn load(
     on_bytes: &mut dyn FnMut(u64, u64),
 ) -> Result<Weights> {
     let shape = source.shape();
+    let spec = source.spec();
     let (group, routed) = (source.group_size(), source.thresholds().is_some());
-    let files = (0..slices).flat_map(|slice| layout::file_tensors(shape, group, routed, slice));
+    let files = (0..slices).flat_map(|slice| layout::file_tensors(shape, &spec, group, routed, slice));
     let total = files.map(|tensor| tensor.bytes()).sum();
     let mut done = 0;
     let mut sliced = |engine: &mut dyn Engine, spec: &SlicedSpec| {
@@ -140,27 +144,31 @@ pub fn load(
         on_bytes(done, total);
         Ok::<_, Error>(weight)
     };
-    let norm = |engine: &mut dyn Engine, name: String| source.load(engine, 0, &layout::norm(shape, name));
 
-    // Norms and routers first, so that they lie together, and not each between matrices in pages of memory that nothing
-    // else was read from since the token before.
-    let mut norms = Vec::with_capacity(shape.layers as usize);
+    // Vectors and routers first, so that they lie together, and not each between matrices in pages of memory that
+    // nothing else was read from since the token before.
+    let mut vectors = Vec::with_capacity(shape.layers as usize);
     for layer in 0..shape.layers {
-        norms.push([norm(engine, layout::input_norm(layer))?, norm(engine, layout::ffn_norm(layer))?]);
+        let mut of_layer = [None; LayerVector::ALL.len()];
+        for which in LayerVector::of(spec.layer(layer)) {
+            let tensor = layout::layer_vector(shape, &spec, layer, which);
+            of_layer[which as usize] = Some(source.load(engine, 0, &tensor)?);
+        }
+        vectors.push(of_layer);
     }
     let routers = if routed { Some(load_routers(source, engine)?) } else { None };
     let embed = sliced(engine, &layout::embed(shape))?;
     let mut layers = Vec::with_capacity(shape.layers as usize);
-    for (layer, [input_norm, ffn_norm]) in (0..).zip(norms) {
+    for (layer, vectors) in (0..).zip(vectors) {
         let [qkv, o, gate_up, down] = Site::ALL.map(|site| layout::site(shape, layer, site));
         let sites = [sliced(engine, &qkv)?, sliced(engine, &o)?, sliced(engine, &gate_up)?, sliced(engine, &down)?];
-        layers.push(LayerWeights { input_norm, ffn_norm, sites });
+        layers.push(LayerWeights { vectors, sites });
     }
     let head = match layout::head(shape) {
         Some(spec) => sliced(engine, &spec)?,
         None => embed,
     };
-    let final_norm = norm(engine, layout::FINAL_NORM.to_string())?;
+    let final_norm = source.load(engine, 0, &layout::final_norm(shape))?;
     Ok(Weights { embed, head, final_norm, layers, routers })
 }
 

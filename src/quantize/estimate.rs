@@ -5,6 +5,7 @@ use std::path::Path;
 use super::QuantizeOptions;
 use super::cut::Cut;
 use super::source::Source;
+use crate::arch::ModelSpec;
 use crate::error::{Error, Result};
 use crate::format::layout;
 use crate::precision::SLICES;
@@ -34,18 +35,18 @@ pub struct Estimate {
 /// can be told without reading its weights.
 pub fn estimate(source: &dyn Source, options: &QuantizeOptions) -> Result<Estimate> {
     let cut = Cut::choose(source, options)?;
-    Ok(estimate_of(source.shape(), &cut))
+    Ok(estimate_of(source.shape(), source.spec(), &cut))
 }
 
 /// What cutting a model of this shape will take.
-pub fn estimate_of(shape: &LlamaShape, cut: &Cut) -> Estimate {
+pub fn estimate_of(shape: &LlamaShape, spec: &ModelSpec, cut: &Cut) -> Estimate {
     let (group, routed) = (cut.group, cut.pack.is_some());
-    let tensors: usize = (0..SLICES).map(|slice| layout::file_tensors(shape, group, routed, slice).len()).sum();
+    let tensors: usize = (0..SLICES).map(|slice| layout::file_tensors(shape, spec, group, routed, slice).len()).sum();
     let vocab = u64::from(shape.vocab);
     // A block is there as read, as f32, and cut to eight bits a weight; the reader of GGUF holds it twice more.
     let blocks = 4 * block_bytes(shape);
     Estimate {
-        disk_bytes: layout::total_bytes(shape, group, routed)
+        disk_bytes: layout::total_bytes(shape, spec, group, routed)
             + tensors as u64 * HEADER_BYTES_PER_TENSOR
             + vocab * TOKENIZER_FILE_BYTES_PER_TOKEN,
         memory_bytes: FIXED_MEMORY_BYTES + blocks + vocab * TOKENIZER_MEMORY_BYTES_PER_TOKEN,

@@ -17,6 +17,7 @@ use std::time::Instant;
 use half::f16;
 
 use self::cut::Cut;
+use crate::arch::{LayerVector, ModelSpec};
 use crate::error::{Error, Result};
 use crate::format::layout::{self, SlicedSpec};
 use crate::format::{
@@ -94,20 +95,20 @@ pub fn quantize(
     on_progress: &mut dyn FnMut(&QuantizeProgress<'_>) -> ControlFlow<()>,
 ) -> Result<QuantizeReport> {
     let begin = Instant::now();
-    let shape = source.shape().clone();
+    let (shape, spec) = (source.shape().clone(), source.spec().clone());
     let cut = Cut::choose(source, options)?;
     // What a run would refuse is refused before hours of work.
     let text = checked_text(source)?;
-    check_space(&follow_links(&options.out)?, estimate_of(&shape, &cut).disk_bytes)?;
+    check_space(&follow_links(&options.out)?, estimate_of(&shape, &spec, &cut).disk_bytes)?;
     let routing = cut.pack.as_ref().map(|pack| pack.info().thresholds.clone());
     // Before the weights are read, so that nothing about the place can make the work be for nothing.
-    let mut writer = FolderWriter::create(&options.out, &shape, cut.quantization(), routing, options.replace)?;
+    let mut writer = FolderWriter::create(&options.out, &shape, &spec, cut.quantization(), routing, options.replace)?;
     write_text(&mut writer, &text)?;
     cut.check_weights(source, on_progress)?;
     let params = shape.linear_params() + shape.embedding_params();
     let mut cutter = Cutter { source, writer, cut: &cut, params, done: 0, on_progress };
-    cutter.matrices(&shape)?;
-    cutter.norms(&shape)?;
+    cutter.matrices(&shape, &spec)?;
+    cutter.vectors(&shape, &spec)?;
     cutter.routers(&shape)?;
     let Cutter { source, writer, on_progress, .. } = cutter;
     let model_source = source.model_source().clone();
@@ -160,44 +161,52 @@ struct Cutter<'a> {
 }
 
 impl Cutter<'_> {
-    fn matrices(&mut self, shape: &LlamaShape) -> Result<()> {
+    fn matrices(&mut self, shape: &LlamaShape, spec: &ModelSpec) -> Result<()> {
         let mut weights = Vec::new();
         let mut sliced = SlicedRows::default();
-        for (spec, tensors) in stacks(shape) {
-            let ranges = self.cut.pack.as_ref().and_then(|pack| pack.ranges(&spec));
-            let row_ranges = (spec.input / self.cut.group * 2) as usize;
+        for (matrix, tensors) in stacks(shape) {
+            let ranges = self.cut.pack.as_ref().and_then(|pack| pack.ranges(&matrix));
+            let row_ranges = (matrix.input / self.cut.group * 2) as usize;
             let mut row = 0;
             for tensor in tensors {
-                let (rows, _) = tensor.dims(shape);
-                for first in (0..rows).step_by(block_rows(spec.input) as usize) {
-                    let last = rows.min(first + block_rows(spec.input));
+                let (rows, _) = tensor.dims(shape, spec);
+                for first in (0..rows).step_by(block_rows(matrix.input) as usize) {
+                    let last = rows.min(first + block_rows(matrix.input));
                     self.source.rows(tensor, first..last, &mut weights)?;
                     let block = row as usize..(row + last - first) as usize;
                     let ranges = ranges.map(|r| &r[block.start * row_ranges..block.end * row_ranges]);
-                    self.cut(tensor, first, &weights, spec.input, ranges, &mut sliced)?;
-                    self.write(&spec, row, &sliced)?;
+                    self.cut(tensor, first, &weights, matrix.input, ranges, &mut sliced)?;
+                    self.write(&matrix, row, &sliced)?;
                     row += last - first;
                     self.done += weights.len() as u64;
-                    self.tell(&spec.name)?;
+                    self.tell(&matrix.name)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn norms(&mut self, shape: &LlamaShape) -> Result<()> {
-        let layers = (0..shape.layers).flat_map(|l| {
-            [(layout::input_norm(l), SourceTensor::InputNorm(l)), (layout::ffn_norm(l), SourceTensor::FfnNorm(l))]
-        });
-        let mut weights = Vec::new();
-        for (name, tensor) in layers.chain([(layout::FINAL_NORM.to_string(), SourceTensor::FinalNorm)]) {
-            self.source.rows(tensor, 0..1, &mut weights)?;
-            if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
-                return Err(self.unfit(tensor, "finite weights", weight.to_string()));
+    fn vectors(&mut self, shape: &LlamaShape, spec: &ModelSpec) -> Result<()> {
+        for layer in 0..shape.layers {
+            for vector in LayerVector::of(spec.layer(layer)) {
+                let name = layout::layer_vector(shape, spec, layer, vector).name;
+                self.vector(&name, &SourceTensor::of_vector(layer, vector))?;
             }
-            self.writer.write(0, &name, 0, bytemuck::cast_slice(&weights))?;
         }
-        Ok(())
+        self.vector(layout::FINAL_NORM, &[SourceTensor::FinalNorm])
+    }
+
+    /// Writes the vector `name`, which is these tensors one after the other.
+    fn vector(&mut self, name: &str, tensors: &[SourceTensor]) -> Result<()> {
+        let (mut all, mut weights) = (Vec::new(), Vec::new());
+        for tensor in tensors {
+            self.source.rows(*tensor, 0..1, &mut weights)?;
+            if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
+                return Err(self.unfit(*tensor, "finite weights", weight.to_string()));
+            }
+            all.extend_from_slice(&weights);
+        }
+        self.writer.write(0, name, 0, bytemuck::cast_slice(&all))
     }
 
     fn routers(&mut self, shape: &LlamaShape) -> Result<()> {

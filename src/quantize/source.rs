@@ -9,6 +9,7 @@ use super::folder;
 use super::gguf::Gguf;
 use super::huggingface::HuggingFace;
 use super::text::as_file;
+use crate::arch::{LayerVector, ModelSpec};
 use crate::error::{Error, Result};
 use crate::filetype::{self, FileType};
 use crate::format::ModelSource;
@@ -19,6 +20,9 @@ pub trait Source {
     /// Dimensions and constants, without a fault.
     fn shape(&self) -> &LlamaShape;
 
+    /// Where the model differs from LLaMA, without a fault.
+    fn spec(&self) -> &ModelSpec;
+
     /// Name, format, dtypes and licence.
     fn model_source(&self) -> &ModelSource;
 
@@ -28,8 +32,8 @@ pub trait Source {
     /// The text side's files, as the source has them; [`checked_text`](super::checked_text) completes them.
     fn text(&self) -> Result<TextAssets>;
 
-    /// Replaces `out` by rows of a tensor, rows as in Hugging Face checkpoints, which rotate halves of a head; panics
-    /// where the tensor has no such rows.
+    /// Replaces `out` by rows of a tensor. They are as the runtime takes them: what is linear in a family is folded in,
+    /// and heads are rotated by halves. Panics where the tensor has no such rows.
     fn rows(&mut self, tensor: SourceTensor, rows: Range<u32>, out: &mut Vec<f32>) -> Result<()>;
 
     /// The file that a tensor lies in, and its name there.
@@ -81,21 +85,26 @@ pub enum SourceTensor {
     Up(u32),
     /// [D, F]
     Down(u32),
-    /// `[D]`, before attention.
-    InputNorm(u32),
-    /// `[D]`, before the feed-forward.
-    FfnNorm(u32),
+    /// Biases of queries, [H*A].
+    QueryBias(u32),
+    /// Biases of keys, [K*A].
+    KeyBias(u32),
+    /// Biases of values, [K*A].
+    ValueBias(u32),
+    /// Any other vector of a layer than its biases.
+    Vector(u32, LayerVector),
     /// `[D]`, before the head.
     FinalNorm,
 }
 
 impl SourceTensor {
-    /// The tensors that a model of this shape has.
-    pub fn all(shape: &LlamaShape) -> Vec<SourceTensor> {
+    /// The tensors that a model of this shape and spec has.
+    pub fn all(shape: &LlamaShape, spec: &ModelSpec) -> Vec<SourceTensor> {
         use SourceTensor::*;
         let layers = (0..shape.layers).flat_map(|l| {
             let sites = Site::ALL.into_iter().flat_map(move |site| SourceTensor::of_site(l, site));
-            sites.chain([InputNorm(l), FfnNorm(l)])
+            let vectors = LayerVector::of(spec.layer(l)).flat_map(move |vector| SourceTensor::of_vector(l, vector));
+            sites.chain(vectors)
         });
         let head = (!shape.tied_head).then_some(Head);
         [Embed].into_iter().chain(layers).chain([FinalNorm]).chain(head).collect()
@@ -112,8 +121,17 @@ impl SourceTensor {
         }
     }
 
-    /// (rows, input dimension); a norm is one row.
-    pub fn dims(self, shape: &LlamaShape) -> (u32, u32) {
+    /// The tensors that, one after the other, are a vector of a layer.
+    pub fn of_vector(layer: u32, vector: LayerVector) -> Vec<SourceTensor> {
+        use SourceTensor::*;
+        match vector {
+            LayerVector::QkvBias => vec![QueryBias(layer), KeyBias(layer), ValueBias(layer)],
+            vector => vec![Vector(layer, vector)],
+        }
+    }
+
+    /// (rows, input dimension); a vector is one row.
+    pub fn dims(self, shape: &LlamaShape, spec: &ModelSpec) -> (u32, u32) {
         use SourceTensor::*;
         let (d, f) = (shape.model_dim, shape.ffn_dim);
         match self {
@@ -123,18 +141,23 @@ impl SourceTensor {
             Output(_) => (d, shape.q_dim()),
             Gate(_) | Up(_) => (f, d),
             Down(_) => (d, f),
-            InputNorm(_) | FfnNorm(_) | FinalNorm => (1, d),
+            QueryBias(_) => (1, shape.q_dim()),
+            KeyBias(_) | ValueBias(_) => (1, shape.kv_dim()),
+            Vector(layer, vector) => (1, vector.length(shape, spec.layer(layer))),
+            FinalNorm => (1, d),
         }
     }
 
-    /// The dimensions as checkpoints state them, slowest first.
-    pub fn stated_dims(self, shape: &LlamaShape) -> Vec<usize> {
+    /// Whether it is a vector, which checkpoints state by its length alone.
+    pub fn is_vector(self) -> bool {
         use SourceTensor::*;
-        let (rows, input) = self.dims(shape);
-        match self {
-            InputNorm(_) | FfnNorm(_) | FinalNorm => vec![input as usize],
-            _ => vec![rows as usize, input as usize],
-        }
+        matches!(self, QueryBias(_) | KeyBias(_) | ValueBias(_) | Vector(..) | FinalNorm)
+    }
+
+    /// The dimensions as checkpoints state them, slowest first.
+    pub fn stated_dims(self, shape: &LlamaShape, spec: &ModelSpec) -> Vec<usize> {
+        let (rows, input) = self.dims(shape, spec);
+        if self.is_vector() { vec![input as usize] } else { vec![rows as usize, input as usize] }
     }
 }
 

@@ -16,10 +16,10 @@ pub fn weights_sha256(
     source: &mut dyn Source,
     on_progress: &mut dyn FnMut(&QuantizeProgress<'_>) -> ControlFlow<()>,
 ) -> Result<String> {
-    let shape = source.shape().clone();
-    let tensors = SourceTensor::all(&shape);
+    let (shape, spec) = (source.shape().clone(), source.spec().clone());
+    let tensors = SourceTensor::all(&shape, &spec);
     let weights = |tensor: &SourceTensor| {
-        let (rows, input) = tensor.dims(&shape);
+        let (rows, input) = tensor.dims(&shape, &spec);
         u64::from(rows) * u64::from(input)
     };
     let total = tensors.iter().map(weights).sum();
@@ -28,7 +28,7 @@ pub fn weights_sha256(
     // A block is hashed while the next one is read: both take about the same time, and neither can be split.
     let (mut hashed, mut read) = (Vec::new(), Vec::new());
     for tensor in tensors {
-        let (rows, input) = tensor.dims(&shape);
+        let (rows, input) = tensor.dims(&shape, &spec);
         for first in (0..rows).step_by(block_rows(input) as usize) {
             let block = first..rows.min(first + block_rows(input));
             rayon::in_place_scope(|scope| {

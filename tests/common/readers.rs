@@ -147,11 +147,11 @@ fn huggingface(case: &mut Case, input: &[u8]) -> Result<()> {
 }
 
 fn read_source(case: &Case, mut source: Box<dyn Source>) -> Result<()> {
-    let shape = source.shape().clone();
+    let (shape, spec) = (source.shape().clone(), source.spec().clone());
     assert!(shape.fault().is_none(), "{shape:?}");
     let mut rows = Vec::new();
-    for tensor in SourceTensor::all(&shape) {
-        let (all, input) = tensor.dims(&shape);
+    for tensor in SourceTensor::all(&shape, &spec) {
+        let (all, input) = tensor.dims(&shape, &spec);
         source.rows(tensor, all.saturating_sub(2)..all, &mut rows)?;
         assert_eq!(rows.len(), all.min(2) as usize * input as usize, "{tensor:?}");
         let _ = source.locate(tensor);
@@ -215,7 +215,13 @@ fn read_folder(folder: &ModelFolder) -> Result<()> {
     let shape = folder.shape().clone();
     let _ = serde_json::to_string(&folder.summary()).expect("a summary is text and numbers");
     for slice in 0..SLICES {
-        for spec in layout::file_tensors(&shape, folder.group_size(), folder.thresholds().is_some(), slice) {
+        for spec in layout::file_tensors(
+            &shape,
+            &folder.manifest().spec,
+            folder.group_size(),
+            folder.thresholds().is_some(),
+            slice,
+        ) {
             assert_eq!(folder.tensor(slice, &spec.name)?.bytes().len() as u64, spec.bytes());
             folder.place(slice, &spec.name)?;
         }

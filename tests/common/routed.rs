@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use edge_run::internals::format::{FORMAT_VERSION, MANIFEST_FILE, ModelFolder, layout};
+use edge_run::internals::format::{CALIBRATED_VERSION, MANIFEST_FILE, ModelFolder, layout};
 use half::f16;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -46,7 +46,7 @@ pub fn add_routers(dir: &Path, seed: u64) {
 
     let manifest = dir.join(MANIFEST_FILE);
     let mut json: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
-    json["format_version"] = json!(FORMAT_VERSION);
+    json["format_version"] = json!(CALIBRATED_VERSION);
     json["routing"] = json!([{"bits": 2.0, "threshold": 3.0}, {"bits": 8.0, "threshold": -3.0}]);
     json["files"][layout::slice_file(0)] =
         json!({"bytes": all.len(), "sha256": hash(&all), "header_sha256": hash(&all[..header])});

@@ -32,7 +32,7 @@ pub fn run(args: &BenchArgs) -> Done {
         return Err(Error::argument("--depth with --n-prompt or --n-gen", expected, context));
     }
     let plans = plans(&args.bits, routed, args.vs_uniform)?;
-    let size_bytes = layout::total_bytes(shape, source.group_size(), routed);
+    let size_bytes = layout::total_bytes(shape, &source.spec(), source.group_size(), routed);
     stop::watch();
     let mut engine = devices::open(&args.model)?;
     if args.profile {
@@ -113,8 +113,13 @@ fn row(model: &Model, subject: &BenchSubject, plan: &PrecisionPlan, test: &Test,
     let (shape, device) = (model.shape(), model.device());
     let routed = matches!(plan.precision, Precision::Routed(_));
     let bits_read = measured.read.mean();
-    let bytes =
-        bench::bytes_per_token(shape, model.group_size(), bits_read, routed, (model.cache_type(), test.mean_context()));
+    let bytes = bench::bytes_per_token(
+        (shape, model.spec()),
+        model.group_size(),
+        bits_read,
+        routed,
+        (model.cache_type(), test.mean_context()),
+    );
     // A prompt's tokens share what they read, so that there is no such number for one of them.
     let bytes_per_token = (test.kind == TestKind::Generation).then_some(bytes);
     let rate = measured.tokens_per_second;

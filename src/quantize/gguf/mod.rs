@@ -23,6 +23,7 @@ use self::optional::Optional;
 use self::shape::{EMBEDDING, HEAD, ROPE_FACTORS};
 use self::types::dtype_name;
 use super::source::{Source, SourceTensor, TextAssets};
+use crate::arch::{LayerVector, ModelSpec};
 use crate::error::{Error, Result};
 use crate::format::{ModelSource, map_file};
 use crate::shape::LlamaShape;
@@ -34,6 +35,7 @@ pub struct Gguf {
     file: File,
     header: GgufFile,
     shape: LlamaShape,
+    spec: ModelSpec,
     source: ModelSource,
     tensors: HashMap<SourceTensor, GgufTensor>,
     warnings: Vec<String>,
@@ -47,7 +49,8 @@ impl Gguf {
         let header = file::parse(path, &map_file(path)?)?;
         let mut file = File::open(path).map_err(Error::io("read", path))?;
         let shape = shape::read_shape(&header, &mut |tensor| dequantize(path, &mut file, ROPE_FACTORS, tensor))?;
-        let tensors = locate_all(path, &shape, &header)?;
+        let spec = ModelSpec::default();
+        let tensors = locate_all(path, &shape, &spec, &header)?;
         let dtypes: BTreeSet<&str> = tensors.values().map(|tensor| dtype_name(tensor.dtype)).collect();
         let stem = || path.file_stem().map_or("unnamed".into(), |stem| stem.to_string_lossy().into_owned());
         let mut optional = Optional::new(&header.metadata);
@@ -62,7 +65,7 @@ impl Gguf {
             licence: optional.text("general.license").map(|licence| licence.trim().to_string()),
         };
         let warnings = optional.warnings;
-        Ok(Gguf { path: path.to_path_buf(), file, header, shape, source, tensors, warnings })
+        Ok(Gguf { path: path.to_path_buf(), file, header, shape, spec, source, tensors, warnings })
     }
 
     /// The name of a tensor in the file: of an embedding that is the head too, the one of its two names that is there.
@@ -73,7 +76,7 @@ impl Gguf {
 
     /// Rows of a tensor in the order of the file.
     fn file_rows(&mut self, tensor: SourceTensor, rows: Range<u32>) -> Result<Vec<f32>> {
-        let (_, input) = tensor.dims(&self.shape);
+        let (_, input) = tensor.dims(&self.shape, &self.spec);
         let located = &self.tensors[&tensor];
         let row_bytes = located.row_bytes(input as usize).expect("checked when the tensor was located");
         let block = GgufTensor {
@@ -91,6 +94,10 @@ impl Source for Gguf {
         &self.shape
     }
 
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
     fn model_source(&self) -> &ModelSource {
         &self.source
     }
@@ -104,7 +111,7 @@ impl Source for Gguf {
     }
 
     fn rows(&mut self, tensor: SourceTensor, rows: Range<u32>, out: &mut Vec<f32>) -> Result<()> {
-        let (all, input) = tensor.dims(&self.shape);
+        let (all, input) = tensor.dims(&self.shape, &self.spec);
         assert!(rows.end <= all, "rows {rows:?} of {all}");
         if !matches!(tensor, SourceTensor::Query(_) | SourceTensor::Key(_)) {
             *out = self.file_rows(tensor, rows)?;
@@ -149,15 +156,20 @@ fn dequantize(path: &Path, file: &mut File, name: &str, tensor: &GgufTensor) -> 
     Ok(tensor.dtype.dequantize(&bytes))
 }
 
-fn locate_all(path: &Path, shape: &LlamaShape, header: &GgufFile) -> Result<HashMap<SourceTensor, GgufTensor>> {
+fn locate_all(
+    path: &Path,
+    shape: &LlamaShape,
+    spec: &ModelSpec,
+    header: &GgufFile,
+) -> Result<HashMap<SourceTensor, GgufTensor>> {
     let mut tensors = HashMap::new();
     let mut needed = BTreeSet::from([ROPE_FACTORS.to_string()]);
-    for tensor in SourceTensor::all(shape) {
+    for tensor in SourceTensor::all(shape, spec) {
         let mut name = name(tensor);
         if name == EMBEDDING && shape.tied_head && !header.tensors.contains_key(EMBEDDING) {
             name = HEAD.into();
         }
-        let dims = tensor.stated_dims(shape);
+        let dims = tensor.stated_dims(shape, spec);
         let found = header.tensors.get(&name);
         let found = found.ok_or_else(|| Error::damaged(path, &name, format!("{dims:?}"), "no tensor"))?;
         if found.dims != dims {
@@ -191,10 +203,24 @@ fn name(tensor: SourceTensor) -> String {
         Gate(l) => (l, "ffn_gate"),
         Up(l) => (l, "ffn_up"),
         Down(l) => (l, "ffn_down"),
-        InputNorm(l) => (l, "attn_norm"),
-        FfnNorm(l) => (l, "ffn_norm"),
+        QueryBias(l) => return format!("blk.{l}.attn_q.bias"),
+        KeyBias(l) => return format!("blk.{l}.attn_k.bias"),
+        ValueBias(l) => return format!("blk.{l}.attn_v.bias"),
+        Vector(l, vector) => (l, vector_name(vector)),
     };
     format!("blk.{layer}.{part}.weight")
+}
+
+fn vector_name(vector: LayerVector) -> &'static str {
+    match vector {
+        LayerVector::InputNorm => "attn_norm",
+        LayerVector::AfterAttentionNorm => "post_attention_norm",
+        LayerVector::FfnNorm => "ffn_norm",
+        LayerVector::AfterFfnNorm => "post_ffw_norm",
+        LayerVector::QueryNorm => "attn_q_norm",
+        LayerVector::KeyNorm => "attn_k_norm",
+        LayerVector::QkvBias => panic!("biases have three tensors"),
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use safetensors::tensor::TensorInfo;
 use self::shards::{Shard, Shards};
 use super::estimate::block_rows;
 use super::source::{Source, SourceTensor, TextAssets};
+use crate::arch::{LayerVector, ModelSpec};
 use crate::error::{Error, Result};
 use crate::filetype::{self, FileType};
 use crate::format::{GENERATION_FILE, ModelSource, TOKENIZER_FILE};
@@ -47,6 +48,7 @@ const QUANTIZED: [&str; 10] = [
 pub struct HuggingFace {
     dir: PathBuf,
     shape: LlamaShape,
+    spec: ModelSpec,
     source: ModelSource,
     shards: Shards,
     tensors: HashMap<SourceTensor, Located>,
@@ -78,7 +80,8 @@ impl HuggingFace {
         let mut warnings = Vec::new();
         let shape = config::read_shape(&dir.join(CONFIG_FILE), &mut warnings)?;
         let shards = Shards::open(dir, &mut warnings)?;
-        let tensors = locate_all(&shape, &shards)?;
+        let spec = ModelSpec::default();
+        let tensors = locate_all(&shape, &spec, &shards)?;
         warnings.extend(shards.copies());
         let dtypes: BTreeSet<String> = tensors.values().map(|located| located.dtype.to_string()).collect();
         let source = ModelSource {
@@ -88,7 +91,7 @@ impl HuggingFace {
             licence: text::licence(dir),
         };
         let dir = dir.to_path_buf();
-        let mut folder = HuggingFace { dir, shape, source, shards, tensors, warnings, raw: Vec::new() };
+        let mut folder = HuggingFace { dir, shape, spec, source, shards, tensors, warnings, raw: Vec::new() };
         folder.check_tied()?;
         Ok(folder)
     }
@@ -99,7 +102,7 @@ impl HuggingFace {
         if !self.shape.tied_head || !self.tensors.contains_key(&SourceTensor::Head) {
             return Ok(());
         }
-        let (rows, input) = SourceTensor::Head.dims(&self.shape);
+        let (rows, input) = SourceTensor::Head.dims(&self.shape, &self.spec);
         let (mut one, mut other) = (Vec::new(), Vec::new());
         for first in (0..rows).step_by(block_rows(input) as usize) {
             let block = first..rows.min(first + block_rows(input));
@@ -122,6 +125,10 @@ impl Source for HuggingFace {
         &self.shape
     }
 
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
     fn model_source(&self) -> &ModelSource {
         &self.source
     }
@@ -135,7 +142,7 @@ impl Source for HuggingFace {
     }
 
     fn rows(&mut self, tensor: SourceTensor, rows: Range<u32>, out: &mut Vec<f32>) -> Result<()> {
-        let (all, input) = tensor.dims(&self.shape);
+        let (all, input) = tensor.dims(&self.shape, &self.spec);
         assert!(rows.end <= all, "rows {rows:?} of {all}");
         let Located { shard, dtype, offset, .. } = self.tensors[&tensor];
         let row_bytes = u64::from(input) * dtype.bitsize() as u64 / 8;
@@ -163,7 +170,7 @@ impl Source for HuggingFace {
 }
 
 /// Where each tensor of the shape lies; of a model whose head is its embedding the head too, if it is there as well.
-fn locate_all(shape: &LlamaShape, shards: &Shards) -> Result<HashMap<SourceTensor, Located>> {
+fn locate_all(shape: &LlamaShape, spec: &ModelSpec, shards: &Shards) -> Result<HashMap<SourceTensor, Located>> {
     let names = shards.names();
     let quantized = |name: &&String| QUANTIZED.iter().any(|end| name.ends_with(end)) || name.contains(".quant_state.");
     if let Some(name) = names.iter().find(quantized) {
@@ -172,8 +179,8 @@ fn locate_all(shape: &LlamaShape, shards: &Shards) -> Result<HashMap<SourceTenso
     }
     let mut tensors = HashMap::new();
     let mut needed = BTreeSet::new();
-    for tensor in SourceTensor::all(shape) {
-        let dims = tensor.stated_dims(shape);
+    for tensor in SourceTensor::all(shape, spec) {
+        let dims = tensor.stated_dims(shape, spec);
         // Of the two names that a tied embedding may have, a file has either or both.
         let twin = (tensor == SourceTensor::Embed && shape.tied_head).then_some(SourceTensor::Head);
         let mut found = None;
@@ -240,8 +247,18 @@ fn name(tensor: SourceTensor) -> String {
         Gate(l) => (l, "mlp.gate_proj"),
         Up(l) => (l, "mlp.up_proj"),
         Down(l) => (l, "mlp.down_proj"),
-        InputNorm(l) => (l, "input_layernorm"),
-        FfnNorm(l) => (l, "post_attention_layernorm"),
+        QueryBias(l) => return format!("model.layers.{l}.self_attn.q_proj.bias"),
+        KeyBias(l) => return format!("model.layers.{l}.self_attn.k_proj.bias"),
+        ValueBias(l) => return format!("model.layers.{l}.self_attn.v_proj.bias"),
+        Vector(l, vector) => (l, vector_name(vector)),
     };
     format!("model.layers.{layer}.{part}.weight")
+}
+
+fn vector_name(vector: LayerVector) -> &'static str {
+    match vector {
+        LayerVector::InputNorm => "input_layernorm",
+        LayerVector::FfnNorm => "post_attention_layernorm",
+        other => panic!("LLaMA has no {other:?}"),
+    }
 }
