@@ -8,6 +8,8 @@
 enable f16;
 enable wgpu_cooperative_matrix;
 #import step_rows
+#import cells
+#import scores
 
 struct Params {
     tokens: u32,
@@ -48,10 +50,21 @@ var<workgroup> totals: array<f32, BLOCK>;
 // The keys, or the values, of the positions of a block.
 var<workgroup> rows: array<vec4<f16>, BLOCK_QUADS>;
 
-// The scores of a token for four positions of a block; those behind its own are the lowest.
+// Which of four positions a token looks at.
+fn visible(at: vec4<u32>, position: u32) -> vec4<bool> {
+    let past = at <= vec4<u32>(position);
+    if WINDOW == 0u {
+        return past;
+    }
+    return past & (vec4<u32>(position) - at < vec4<u32>(WINDOW));
+}
+
+// The scores of a token for four positions of a block; those that it does not look at are the lowest.
 fn four_scores(row: u32, quad: u32, block: u32, position: u32) -> vec4<f32> {
     let at = vec4<u32>(block + 4u * quad) + vec4<u32>(0u, 1u, 2u, 3u);
-    return select(vec4<f32>(LOWEST), floats[row * STRIDE + quad], at <= vec4<u32>(position));
+    let scores = floats[row * STRIDE + quad];
+    let bounded = vec4<f32>(capped(scores.x), capped(scores.y), capped(scores.z), capped(scores.w));
+    return select(vec4<f32>(LOWEST), bounded, visible(at, position));
 }
 
 // exp(score - highest) of these, or nothing where there is no score.
@@ -64,7 +77,7 @@ fn load_rows(local: u32, cache: u32, block: u32, last: u32, of_values: bool) -> 
     var loaded: array<vec4<f16>, 16>;
     for (var i = 0u; i < LOADS; i++) {
         let at = i * WORKGROUP + local;
-        let load = cache + min(block + at / HEAD_QUADS, last) * HEAD_QUADS + at % HEAD_QUADS;
+        let load = cache + place_of(min(block + at / HEAD_QUADS, last)) * HEAD_QUADS + at % HEAD_QUADS;
         if of_values {
             loaded[i] = values[load];
         } else {
@@ -206,7 +219,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let head = workgroup.x;
     let first_token = workgroup.y * BLOCK;
     // All tokens are of one sequence.
-    let cache = (head / SHARED_BY * params.cells + step_rows[first_token].first_cell) * HEAD_QUADS;
+    let cache = (head / SHARED_BY * params.cells + first_cell_of(step_rows[first_token])) * HEAD_QUADS;
+    // What lies before was not written, or was written over: no token of the workgroup looks at it.
+    let first = first_visible(step_rows[first_token].position);
     let last = step_rows[min(first_token + BLOCK, params.tokens) - 1u].position;
     // Two lanes share a token, and take turns at its positions.
     let lane = local % SUBGROUP;
@@ -215,7 +230,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let position = step_rows[min(first_token + row, params.tokens - 1u)].position;
     let own = own_row * STRIDE;
 
-    var loaded = load_rows(local, cache, 0u, last, false);
+    var loaded = load_rows(local, cache, first, last, false);
     for (var at = local; at < BLOCK * STRIDE; at += WORKGROUP) {
         floats[at] = vec4<f32>();
     }
@@ -232,9 +247,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let q_7 = coopLoadT<Queries>(&rows_f16[own + 12u], STRIDE);
 
     var peak = Peak(LOWEST, 0.0);
-    for (var block = 0u; block <= last; block += BLOCK) {
+    for (var block = first; block <= last; block += BLOCK) {
         stage_rows(local, loaded);
-        loaded = load_rows(local, cache, select(0u, block + BLOCK, block + BLOCK <= last), last, false);
+        loaded = load_rows(local, cache, select(first, block + BLOCK, block + BLOCK <= last), last, false);
         score_block(own, zero, q_0, q_1, q_2, q_3, q_4, q_5, q_6, q_7);
         peak = add_block(peak, row, lane % 2u, block, position);
     }
@@ -250,7 +265,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     var y_5: Sums = zero;
     var y_6: Sums = zero;
     var y_7: Sums = zero;
-    for (var block = 0u; block <= last; block += BLOCK) {
+    for (var block = first; block <= last; block += BLOCK) {
         stage_rows(local, loaded);
         loaded = load_rows(local, cache, block, last, true);
         score_block(own, zero, q_0, q_1, q_2, q_3, q_4, q_5, q_6, q_7);

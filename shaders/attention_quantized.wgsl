@@ -1,5 +1,5 @@
 // Attention of one token over keys and values in few bits, in splits as in shaders/attention_split.wgsl: a workgroup
-// takes one head and one of `splits` stretches of the positions up to the token's own, with a running softmax.
+// takes one head and one of `splits` stretches of the positions that the token looks at, with a running softmax.
 //
 // The token's own key and value get their codes here. The workgroups that have its position read them from their own
 // memory, and one of them writes the row for the tokens to come.
@@ -9,6 +9,8 @@
 // q: [H, A] f32; keys, values, of which the token's own are read: [K, C, A/4] pairs of words of two f16; rows: see
 // shaders/shared/quantized_cache.wgsl. y: [H, A], or where there are splits what shaders/shared/partials.wgsl reads.
 #import step_rows
+#import cells
+#import scores
 #import invocation
 #import quantized_cache
 #import quantized_token
@@ -145,18 +147,18 @@ fn main(here: Invocation) {
     let kv_head = head / SHARED_BY;
     let position = step_rows[0].position;
     let length = position + 1u;
-    let stretch = stretch_of(split, length);
+    let stretch = stretch_of(split, first_visible(position), length);
     let first = stretch.first;
     let end = stretch.end;
     let has_own = position >= first && position < end;
 
     // Two positions are always on their way, the first ones while the query is made ready; past the last one, it is
     // read.
-    let first_row = kv_head * params.cells + step_rows[0].first_cell;
+    let first_row = kv_head * params.cells + first_cell_of(step_rows[0]);
     let last = max(end, 1u) - 1u;
-    var next = read_group((first_row + min(first + team, last)) * ROW_VEC4S, group);
-    var after_next = read_group((first_row + min(first + team + TEAMS, last)) * ROW_VEC4S, group);
-    let own = first_row + position;
+    var next = read_group((first_row + place_of(min(first + team, last))) * ROW_VEC4S, group);
+    var after_next = read_group((first_row + place_of(min(first + team + TEAMS, last))) * ROW_VEC4S, group);
+    let own = first_row + place_of(position);
     if local / HEAD_VEC4S < select(1u, 3u, has_own) {
         make_token_ready(here, head, own);
     }
@@ -175,12 +177,12 @@ fn main(here: Invocation) {
         let at = block + team;
         var read = next;
         next = after_next;
-        after_next = read_group((first_row + min(at + 2u * TEAMS, last)) * ROW_VEC4S, group);
+        after_next = read_group((first_row + place_of(min(at + 2u * TEAMS, last))) * ROW_VEC4S, group);
         // Elsewhere its place in workgroup memory was not written, and a scale there may be no number.
         if has_own && at == position {
             read = own_group(group);
         }
-        let score = select(LOWEST, sum_lanes(score_of(query, read.key)), at < end);
+        let score = select(LOWEST, capped(sum_lanes(score_of(query, read.key))), at < end);
         let higher = max(highest, score);
         let shrink = exp(highest - higher);
         highest = higher;

@@ -1,5 +1,5 @@
 // Attention over the cache in splits: a workgroup takes one token, one head, and one of `splits` stretches of the
-// positions up to the token's own, with a running softmax (Milakov and Gimelshein, arXiv 1805.02867).
+// positions that the token looks at, with a running softmax (Milakov and Gimelshein, arXiv 1805.02867).
 //
 // With one split, y[t, h, :] is what shaders/attention_whole.wgsl computes. With more, y has the partials that
 // shaders/shared/partials.wgsl reads.
@@ -9,6 +9,8 @@
 // waits for another; they meet at the end, those of a subgroup first.
 // q: [T, H, A] f32; keys, values: [K, C, A/8] vec4s of eight f16.
 #import step_rows
+#import cells
+#import scores
 #import invocation
 #import write_partial
 #import splits
@@ -102,9 +104,9 @@ fn main(here: Invocation) {
     let team = local / LANES;
     let words = HEAD_DIM / 8u;
     let row = token * params.heads + head;
-    let cache = (head / SHARED_BY * params.cells + step_rows[token].first_cell) * words;
+    let cache = (head / SHARED_BY * params.cells + first_cell_of(step_rows[token])) * words;
     let length = step_rows[token].position + 1u;
-    let stretch = stretch_of(split, length);
+    let stretch = stretch_of(split, first_visible(length - 1u), length);
     let first = stretch.first;
     let end = stretch.end;
 
@@ -115,8 +117,8 @@ fn main(here: Invocation) {
     for (var at = first; at < end; at += 2u * TEAMS) {
         let p1 = at + team;
         let p2 = p1 + TEAMS;
-        let from1 = cache + min(p1, end - 1u) * words;
-        let from2 = cache + min(p2, end - 1u) * words;
+        let from1 = cache + place_of(min(p1, end - 1u)) * words;
+        let from2 = cache + place_of(min(p2, end - 1u)) * words;
         // Values are on their way while scores are computed.
         var value1: array<vec4<u32>, 8>;
         var value2: array<vec4<u32>, 8>;
@@ -129,8 +131,8 @@ fn main(here: Invocation) {
             part1 += dot_eights(query[e], unpacked(keys[from1 + word]));
             part2 += dot_eights(query[e], unpacked(keys[from2 + word]));
         }
-        let score1 = select(LOWEST, sum_lanes(part1), p1 < end);
-        let score2 = select(LOWEST, sum_lanes(part2), p2 < end);
+        let score1 = select(LOWEST, capped(sum_lanes(part1)), p1 < end);
+        let score2 = select(LOWEST, capped(sum_lanes(part2)), p2 < end);
         let higher = max(highest, max(score1, score2));
         let shrink = exp(highest - higher);
         let weight1 = select(0.0, exp(score1 - higher), p1 < end);

@@ -1,7 +1,9 @@
-// y[t, h, :] = softmax over p <= t's own of (q[t, h, :] . keys[g, p, :] / sqrt(A)) . values[g, p, :], g = h / (H/K),
-// with a running softmax (Milakov and Gimelshein, arXiv 1805.02867); one workgroup a token and head.
+// y[t, h, :] = softmax over the p that t looks at of (q[t, h, :] . keys[g, p, :] / sqrt(A)) . values[g, p, :],
+// g = h / (H/K), with a running softmax (Milakov and Gimelshein, arXiv 1805.02867); one workgroup a token and head.
 // q, y: [T, H, A] f32; keys, values: [K, C, A/2] words of two f16.
 #import step_rows
+#import cells
+#import scores
 
 struct Params {
     heads: u32,
@@ -33,7 +35,7 @@ fn score(row: u32, words: u32) -> f32 {
     for (var w = 0u; w < words; w++) {
         sum += dot(vec2<f32>(query[2u * w], query[2u * w + 1u]), unpack2x16float(keys[row + w]));
     }
-    return sum * inverseSqrt(f32(params.head_dim));
+    return capped(sum * inverseSqrt(f32(params.head_dim)));
 }
 
 @compute @workgroup_size(BLOCK)
@@ -42,7 +44,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let token = workgroup.y;
     let words = params.head_dim / 2u;
     let source = (token * params.heads + head) * params.head_dim;
-    let cache = (head / (params.heads / params.kv_heads) * params.cells + step_rows[token].first_cell) * words;
+    let cache = (head / (params.heads / params.kv_heads) * params.cells + first_cell_of(step_rows[token])) * words;
     let length = step_rows[token].position + 1u;
 
     for (var k = local; k < params.head_dim; k += BLOCK) {
@@ -51,12 +53,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     var highest = LOWEST;
     var total = 0.0;
     var sums: array<vec2<f32>, WORDS_EACH>;
-    for (var block = 0u; block < length; block += BLOCK) {
+    for (var block = first_visible(length - 1u); block < length; block += BLOCK) {
         workgroupBarrier();
         let position = block + local;
         var mine = LOWEST;
         if position < length {
-            mine = score(cache + position * words, words);
+            mine = score(cache + place_of(position) * words, words);
         }
         scratch[local] = mine;
         for (var half = BLOCK / 2u; half > 0u; half /= 2u) {
@@ -79,7 +81,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             if word < words {
                 var sum = sums[each] * shrink;
                 for (var p = 0u; p < count; p++) {
-                    sum += scores[p] * unpack2x16float(values[cache + (block + p) * words + word]);
+                    sum += scores[p] * unpack2x16float(values[cache + place_of(block + p) * words + word]);
                 }
                 sums[each] = sum;
             }

@@ -1,7 +1,9 @@
-// The rows of shaders/quantize_cache.wgsl for the positions before a step's first one, as f16 again; an invocation
-// takes groups of a key and a value, one after the other.
+// The rows of shaders/quantize_cache.wgsl for the positions before a step's first one that its tokens look at, as f16
+// again; an invocation takes groups of a key and a value, one after the other.
 // step_rows: [T]; rows: [K, C, ROW_VEC4S]; keys, values: [K, C, A/8] vec4s of eight f16.
 #import step_rows
+#import cells
+#import scores
 #import quantized_cache
 
 struct Params {
@@ -34,15 +36,17 @@ fn group_in(row: u32, group: u32, bits: u32, of_value: bool, scale: f32) -> Grou
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) global: vec3<u32>) {
-    let before = step_rows[0].position;
+    let row = step_rows[0];
+    let first = first_visible(row.position);
+    let before = row.position - first;
     let groups = params.kv_heads * before * GROUPS;
     for (var g = global.x; g < groups; g += params.invocations) {
         let group = g % GROUPS;
-        let at = g / GROUPS / before * params.cells + step_rows[0].first_cell + g / GROUPS % before;
-        let row = at * ROW_VEC4S;
-        let scales = unpack2x16float(rows[row + group / 4u][group % 4u]);
-        let key = group_in(row, group, KEY_BITS, false, scales.x);
-        let value = group_in(row, group, VALUE_BITS, true, scales.y);
+        let at = g / GROUPS / before * params.cells + cell_of(row, first + g / GROUPS % before);
+        let words = at * ROW_VEC4S;
+        let scales = unpack2x16float(rows[words + group / 4u][group % 4u]);
+        let key = group_in(words, group, KEY_BITS, false, scales.x);
+        let value = group_in(words, group, VALUE_BITS, true, scales.y);
         let to = (at * GROUPS + group) * 4u;
         keys[to] = to_f16(key.first[0], key.first[1]);
         keys[to + 1u] = to_f16(key.first[2], key.first[3]);

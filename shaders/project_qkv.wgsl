@@ -1,6 +1,7 @@
 // The queries, keys and values of one token, rotated by its position: queries go to `q`, keys and values as f16 into
 // the cache. q: [H, A] f32, keys and values: [K, C, A/2] words of two f16.
 #import step_rows
+#import cells
 #import invocation
 #import bins
 #import sliced
@@ -90,6 +91,6 @@ fn main(here: Invocation) {
     project(here, depth[0]);
     workgroupBarrier();
     if local < OWN_ROWS / 4u && four.slot < params.heads + 2u * params.kv_heads {
-        store_rotated(four, local, step_rows[0].first_cell + position, by);
+        store_rotated(four, local, cell_of(step_rows[0], position), by);
     }
 }

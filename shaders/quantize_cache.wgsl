@@ -1,6 +1,7 @@
 // Quantizes the keys and values of a step's tokens to few bits: an invocation takes a group of a token's key and of its
 // value. step_rows: [T]; keys, values: [K, C, A/8] vec4s of eight f16; rows: [K, C, ROW_VEC4S].
 #import step_rows
+#import cells
 #import quantized_cache
 
 struct Params {
@@ -32,7 +33,7 @@ fn main(@builtin(global_invocation_id) global: vec3<u32>) {
     if kv_head >= params.kv_heads || token >= params.tokens {
         return;
     }
-    let at = kv_head * params.cells + step_rows[token].first_cell + step_rows[token].position;
+    let at = kv_head * params.cells + cell_of(step_rows[token], step_rows[token].position);
     let first = (at * GROUPS + group) * 4u;
     let row = at * ROW_VEC4S;
     let key = group_of(keys[first], keys[first + 1u], keys[first + 2u], keys[first + 3u]);

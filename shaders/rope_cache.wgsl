@@ -2,6 +2,7 @@
 // the cache. An invocation handles dimensions 2j, 2j + 1 and their partners half a head further on.
 // qkv: [T, (H + 2K) * A] f32, q: [T, H, A] f32, keys and values: [K, C, A/2] words of two f16.
 #import step_rows
+#import cells
 #import rotation
 
 struct Params {
@@ -37,7 +38,7 @@ fn main(@builtin(global_invocation_id) global: vec3<u32>) {
     let low = vec2<f32>(qkv[source], qkv[source + 1u]);
     let high = vec2<f32>(qkv[source + half], qkv[source + half + 1u]);
     let position = step_rows[token].position;
-    let cell = step_rows[token].first_cell + position;
+    let cell = cell_of(step_rows[token], position);
     let table_at = position * half + 2u * j;
     let first = rotate(low.x, high.x, rope_table[table_at]);
     let second = rotate(low.y, high.y, rope_table[table_at + 1u]);

@@ -125,6 +125,11 @@ impl<'a> Arguments<'a> {
         constant.unwrap_or_else(|| panic!("no constant {name}")).1
     }
 
+    /// A constant of the dispatch, or the shader's own value where the dispatch has none of that name.
+    pub fn constant_or(&self, name: &str, own: u32) -> u32 {
+        self.constants.iter().find(|(constant, _)| *constant == name).map_or(own, |(_, value)| *value)
+    }
+
     /// Binding `at` as elements of `T`; panics where the kernel declares it written.
     pub fn read<T: bytemuck::AnyBitPattern>(&self, at: usize) -> &'a [T] {
         match &self.bindings[at] {

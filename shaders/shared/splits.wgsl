@@ -10,10 +10,10 @@ struct Stretch {
     end: u32,
 }
 
-// The positions of a split, of those of a token that attends to `length`.
-fn stretch_of(split: u32, length: u32) -> Stretch {
-    let share = ((length + SPLITS - 1u) / SPLITS + SHARE - 1u) / SHARE * SHARE;
-    let first = min(split * share, length);
+// The positions of a split, of those from `start` on that a token at the last of `length` positions looks at.
+fn stretch_of(split: u32, start: u32, length: u32) -> Stretch {
+    let share = ((length - start + SPLITS - 1u) / SPLITS + SHARE - 1u) / SHARE * SHARE;
+    let first = min(start + split * share, length);
     return Stretch(first, min(first + share, length));
 }
 

@@ -16,8 +16,10 @@ pub const MATRICES: Capabilities =
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 23] = [
+const SHARED: [(&str, &str); 25] = [
     ("step_rows", include_str!("../../shaders/shared/step_rows.wgsl")),
+    ("cells", include_str!("../../shaders/shared/cells.wgsl")),
+    ("scores", include_str!("../../shaders/shared/scores.wgsl")),
     ("invocation", include_str!("../../shaders/shared/invocation.wgsl")),
     ("order", include_str!("../../shaders/shared/order.wgsl")),
     ("rotation", include_str!("../../shaders/shared/rotation.wgsl")),

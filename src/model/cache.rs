@@ -1,15 +1,18 @@
-//! The key/value cache: one pool of cells, of which every sequence has a range.
+//! The key/value cache: one pool of cells for each layer, of which every sequence has a range.
 
 use std::ops::Range;
 
 use super::limits;
+use super::ring::{self, Ring};
+use crate::arch::ModelSpec;
 use crate::engine::{Engine, Traits};
 use crate::error::{Error, Result};
 use crate::kernels::attention::quantized;
 use crate::kernels::cache::layout::{GROUP, Layout, QuantizedKv, token_bytes};
 use crate::kernels::cache::{copy_cells, rope};
+use crate::kernels::step_rows::Cells;
 use crate::precision::CacheType;
-use crate::recording::{Buffer, Recording};
+use crate::recording::{Buffer, Recording, Span};
 use crate::shape::LlamaShape;
 
 /// How many tokens a model's cache holds, for how many sequences, and how it stores their keys and values.
@@ -29,10 +32,19 @@ impl CacheOptions {
         self.context.checked_mul(self.sequences).expect("options that were checked")
     }
 
+    /// The cells of a layer, which has the ring if its window is short enough.
+    fn layer_cells(self, ring: Option<Ring>, spec: &ModelSpec, layer: u32) -> Cells {
+        match ring.filter(|ring| ring.is_of(ring::window(spec, layer))) {
+            // No more than the context has.
+            Some(Ring { cells, .. }) => Cells { count: cells * self.sequences, ring: Some(cells) },
+            None => Cells::of_all_positions(self.cells()),
+        }
+    }
+
     /// Fails where the context is 0 or more than the model was trained for, where there is no sequence, where the
     /// device cannot hold the cells of all sequences or attend to so long a context, and where the heads cannot be cut
     /// into the groups of a quantized cache, or not on such a device.
-    pub fn check(self, shape: &LlamaShape, traits: Traits) -> Result<()> {
+    pub fn check(self, shape: &LlamaShape, spec: &ModelSpec, traits: Traits) -> Result<()> {
         let CacheOptions { context, sequences, cache_type } = self;
         if context == 0 || context > shape.max_context {
             return Err(Error::argument("context", format!("1 to {} tokens", shape.max_context), context));
@@ -40,7 +52,7 @@ impl CacheOptions {
         if sequences == 0 || context.checked_mul(sequences).is_none() {
             return Err(Error::argument("sequences", format!("1 to {}", u32::MAX / context), sequences));
         }
-        limits::check_context(self, shape, traits)?;
+        limits::check_context(self, shape, spec, traits)?;
         let Some(layout) = Layout::of(cache_type, shape.head_dim) else { return Ok(()) };
         if !shape.head_dim.is_multiple_of(GROUP as u32) {
             let expected = format!("f16 for a model whose heads have no multiple of {GROUP} dimensions");
@@ -67,6 +79,8 @@ impl From<u32> for CacheOptions {
 pub struct Cache {
     /// The sizes.
     pub options: CacheOptions,
+    /// The ring of the layers whose window is shorter than the context.
+    pub ring: Option<Ring>,
     /// First layer to last.
     pub layers: Vec<LayerCache>,
     /// The token of every cell, `[C]` u32.
@@ -79,55 +93,68 @@ pub struct Cache {
 /// Keys and values of one layer.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerCache {
-    /// [K, C, A] f16. All layers of a quantized cache share these: they hold what a step itself makes, and what it
-    /// reads of earlier tokens where its kernels read f16.
-    pub keys: Buffer,
+    /// C of the layer.
+    pub cells: Cells,
+    /// [K, C, A] f16. All layers of a quantized cache share these, of which one with a ring has the beginning: they hold
+    /// what a step itself makes, and what it reads of earlier tokens where its kernels read f16.
+    pub keys: Span,
     /// [K, C, A] f16, as the keys.
-    pub values: Buffer,
+    pub values: Span,
     /// The codes of a quantized cache.
     pub quantized_kv: Option<QuantizedKv>,
 }
 
 impl Cache {
-    /// An empty cache, as options say that were checked. Fails where the device has no room.
-    pub fn new(shape: &LlamaShape, engine: &mut dyn Engine, options: CacheOptions) -> Result<Cache> {
-        Cache::create(shape, engine, options).map_err(|error| match error {
-            Error::Device { device, message } => {
-                let context = options.cells();
-                let bytes = u64::from(shape.layers) * u64::from(context) * token_bytes(options.cache_type, shape);
-                Error::NoRoomForContext { device, context, bytes, message }
-            }
-            other => other,
-        })
+    /// An empty cache, as options say that were checked, for steps of so many tokens at most. Fails where the device
+    /// has no room.
+    pub fn new(
+        shape: &LlamaShape,
+        spec: &ModelSpec,
+        engine: &mut dyn Engine,
+        options: CacheOptions,
+        step_tokens: u32,
+    ) -> Result<Cache> {
+        let ring = Ring::of(spec, shape.layers, options.context, step_tokens);
+        let cells: Vec<Cells> = (0..shape.layers).map(|layer| options.layer_cells(ring, spec, layer)).collect();
+        Cache::create(shape, engine, options, &cells).map(|cache| Cache { ring, ..cache }).map_err(
+            |error| match error {
+                Error::Device { device, message } => {
+                    let all_cells: u64 = cells.iter().map(|cells| u64::from(cells.count)).sum();
+                    let bytes = all_cells * token_bytes(options.cache_type, shape);
+                    Error::NoRoomForContext { device, context: options.cells(), bytes, message }
+                }
+                other => other,
+            },
+        )
     }
 
-    fn create(shape: &LlamaShape, engine: &mut dyn Engine, options: CacheOptions) -> Result<Cache> {
-        let cells = u64::from(options.cells());
+    /// A cache whose layers have these cells.
+    fn create(shape: &LlamaShape, engine: &mut dyn Engine, options: CacheOptions, cells: &[Cells]) -> Result<Cache> {
         let layout = Layout::of(options.cache_type, shape.head_dim);
-        let bytes = u64::from(shape.kv_dim()) * cells * 2;
+        let f16_bytes = |cells: Cells| u64::from(shape.kv_dim()) * u64::from(cells.count) * 2;
         let rope_table = engine.create("rope table", u64::from(options.context) * u64::from(shape.head_dim) * 4)?;
         write_rope_table(shape, engine, rope_table)?;
-        let tokens = engine.create("tokens of the cache", cells * 4)?;
-        let halves = |engine: &mut dyn Engine| -> Result<LayerCache> {
-            Ok(LayerCache {
-                keys: engine.create("keys", bytes)?,
-                values: engine.create("values", bytes)?,
-                quantized_kv: None,
-            })
+        let tokens = engine.create("tokens of the cache", u64::from(options.cells()) * 4)?;
+        let f16_layer = |engine: &mut dyn Engine, cells: Cells| -> Result<LayerCache> {
+            let bytes = f16_bytes(cells);
+            let [keys, values] = [engine.create("keys", bytes)?.all(), engine.create("values", bytes)?.all()];
+            Ok(LayerCache { cells, keys, values, quantized_kv: None })
         };
         let layers = match layout {
-            None => (0..shape.layers).map(|_| halves(engine)).collect::<Result<_>>()?,
+            None => cells.iter().map(|cells| f16_layer(engine, *cells)).collect::<Result<_>>()?,
             Some(layout) => {
-                let shared = halves(engine)?;
-                let bytes = cells * token_bytes(options.cache_type, shape);
-                let layer = |_| {
+                let most = cells.iter().max_by_key(|cells| cells.count).expect("a model has layers");
+                let shared = f16_layer(engine, *most)?;
+                let layer = |cells: &Cells| {
+                    let bytes = u64::from(cells.count) * token_bytes(options.cache_type, shape);
                     let rows = engine.create("keys and values", bytes)?.all();
-                    Ok(LayerCache { quantized_kv: Some(QuantizedKv { rows, layout }), ..shared })
+                    let [keys, values] = [shared.keys, shared.values].map(|all| all.buffer.span(0, f16_bytes(*cells)));
+                    Ok(LayerCache { cells: *cells, keys, values, quantized_kv: Some(QuantizedKv { rows, layout }) })
                 };
-                (0..shape.layers).map(layer).collect::<Result<_>>()?
+                cells.iter().map(layer).collect::<Result<_>>()?
             }
         };
-        Ok(Cache { options, layers, tokens, rope_table, kv_heads: shape.kv_heads })
+        Ok(Cache { options, ring: None, layers, tokens, rope_table, kv_heads: shape.kv_heads })
     }
 
     /// The cells of a slot.
@@ -136,24 +163,21 @@ impl Cache {
         first..first + self.options.context
     }
 
-    /// What copies the first `count` tokens of one slot to another, all that later steps read of them.
+    /// What copies the first `count` tokens of one slot to another, all that later steps read of them. Rings are copied
+    /// whole.
     pub fn copy(&self, from: u32, to: u32, count: u32) -> Recording {
         let mut recording = Recording::new();
-        let cells = self.options.cells();
-        let (from, to) = (self.cells(from).start, self.cells(to).start);
-        let mut copy = |buffer: Buffer, heads: u32| {
-            let words = (buffer.bytes() / 4 / u64::from(cells) / u64::from(heads)) as u32;
-            copy_cells::record(
-                &mut recording,
-                buffer.all(),
-                copy_cells::CellCopy { heads, cells, words, from, to, count },
-            );
+        let mut copy = |data: Span, heads: u32, Cells { count: cells, ring }: Cells| {
+            let words = (data.bytes / 4 / u64::from(cells) / u64::from(heads)) as u32;
+            let (of_sequence, count) = ring.map_or((self.options.context, count), |ring| (ring, ring));
+            let [from, to] = [from, to].map(|slot| slot * of_sequence);
+            copy_cells::record(&mut recording, data, copy_cells::CellCopy { heads, cells, words, from, to, count });
         };
-        copy(self.tokens, 1);
+        copy(self.tokens.all(), 1, Cells::of_all_positions(self.options.cells()));
         for layer in &self.layers {
             match layer.quantized_kv {
-                Some(quantized_kv) => copy(quantized_kv.rows.buffer, self.kv_heads),
-                None => [layer.keys, layer.values].into_iter().for_each(|buffer| copy(buffer, self.kv_heads)),
+                Some(quantized_kv) => copy(quantized_kv.rows, self.kv_heads, layer.cells),
+                None => [layer.keys, layer.values].into_iter().for_each(|data| copy(data, self.kv_heads, layer.cells)),
             }
         }
         recording

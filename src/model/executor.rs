@@ -96,12 +96,12 @@ impl Executor {
         spec.check(&shape)?;
         check_kernels(&spec)?;
         let traits = engine.traits();
-        options.check(&shape, traits)?;
+        options.check(&shape, &spec, traits)?;
         let int8_activations = activations::untried(traits, &shape)?;
         limits::check_tensors((&shape, &spec), source.group_size(), engine.info(), traits)?;
         let step_tokens = limits::step_tokens(default_step_tokens(traits), &shape, traits);
         let weights = weights::load(source, engine.as_mut(), slices, on_bytes).map_err(|e| e.within("loading"))?;
-        let cache = Cache::new(&shape, engine.as_mut(), options)?;
+        let cache = Cache::new(&shape, &spec, engine.as_mut(), options, step_tokens)?;
         let inputs = Inputs::new(&shape, engine.as_mut(), options.sequences)?;
         Ok(Executor {
             engine,
@@ -197,6 +197,7 @@ impl Executor {
         debug_assert!(
             rows.iter().zip(0..).all(|(row, at)| row.slot == first.slot && row.position == first.position + at)
         );
+        assert!(self.cache.ring.is_none_or(|ring| tokens <= ring.step_tokens()), "a step fits in the rings");
         let routed = self.is_routed(first.slot);
         let slot = self.slots[first.slot as usize].as_ref().expect("a sequence is open as long as it is there");
         let engine = self.engine.as_mut();
@@ -314,8 +315,6 @@ fn check_kernels(spec: &ModelSpec) -> Result<()> {
             ("head_norm", attention.head_norm != HeadNorm::None),
             ("rope_table", attention.rope_table != 0),
             ("query_growth", attention.query_growth.is_some()),
-            ("score_cap", attention.score_cap.is_some()),
-            ("window", attention.window.is_some()),
         ];
         if let Some((what, _)) = refused.iter().find(|(_, refused)| *refused) {
             return refuse(what);

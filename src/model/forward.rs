@@ -12,7 +12,7 @@ use super::inputs::Inputs;
 use super::weights::Weights;
 use crate::arch::{NormAt, Op, Program, RoutedSites};
 use crate::engine::Traits;
-use crate::kernels::attention::{Attention, AttentionBuffers, ContextClass};
+use crate::kernels::attention::{Attention, AttentionBuffers, ContextClass, ScoreRules};
 use crate::kernels::embed_sliced::{self, EmbedBuffers};
 use crate::kernels::rms_norm::Norm;
 use crate::kernels::router::{self, RouteInputs};
@@ -187,20 +187,21 @@ impl Lowering<'_> {
     }
 
     /// The attention of `tokens` tokens over a layer's cache.
-    pub(super) fn attention(&self, layer: u32, tokens: u32, q: Span, y: Span) -> Attention<'_> {
-        let cache = &self.cache.layers[layer as usize];
+    pub(super) fn attention(&self, layer: u32, scores: ScoreRules, tokens: u32, q: Span, y: Span) -> Attention<'_> {
+        let (cache, context) = (&self.cache.layers[layer as usize], self.cache.options.context);
         Attention {
             shape: self.shape,
             tokens,
-            cells: self.cache.options.cells(),
-            context: self.cache.options.context,
+            cells: cache.cells,
+            scores: ScoreRules { window: scores.window.filter(|window| *window < context), ..scores },
+            context,
             class: self.context_class,
             quantized_kv: cache.quantized_kv,
             buffers: AttentionBuffers {
                 q,
                 step_rows: self.inputs.rows(tokens),
-                keys: cache.keys.all(),
-                values: cache.values.all(),
+                keys: cache.keys,
+                values: cache.values,
                 y,
             },
         }

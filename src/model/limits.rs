@@ -4,6 +4,7 @@ use super::Model;
 use super::cache::CacheOptions;
 use super::forward::scored_bytes;
 use super::inputs::{STEP_TOKENS, default_step_tokens};
+use super::ring::{self, Ring};
 use crate::arch::ModelSpec;
 use crate::engine::{DeviceInfo, Traits};
 use crate::error::{Error, Result};
@@ -21,33 +22,56 @@ struct Growing {
     token_bytes: u64,
     /// How many sequences' tokens it has; they share the rotary table.
     sequences: u32,
+    /// Tokens of a sequence after which it does not grow, where there are such.
+    until: Option<u32>,
+}
+
+impl Growing {
+    /// The longest context for which it is no longer than this.
+    fn most_tokens(&self, most_bytes: u64) -> u64 {
+        let most = most_bytes / self.token_bytes / u64::from(self.sequences);
+        if self.until.is_some_and(|until| u64::from(until) <= most) { u64::MAX } else { most }
+    }
+}
+
+/// The longest window of a model all of whose layers have one.
+fn longest_window(spec: &ModelSpec, layers: u32) -> Option<u32> {
+    let windows: Option<Vec<u32>> = (0..layers).map(|layer| ring::window(spec, layer)).collect();
+    windows?.into_iter().max()
 }
 
 /// The buffers that grow with the context, as [`Cache`](super::cache::Cache) makes them. Every kernel that uses one
 /// binds all of it.
-fn growing(shape: &LlamaShape, options: CacheOptions) -> Vec<Growing> {
+fn growing(shape: &LlamaShape, spec: &ModelSpec, options: CacheOptions, step_tokens: u32) -> Vec<Growing> {
     let CacheOptions { sequences, cache_type, .. } = options;
-    let buffer = |what, token_bytes| Growing { what, token_bytes, sequences };
+    let until = longest_window(spec, shape.layers).map(|window| Ring::cells_of(window, step_tokens));
+    let buffer = |what, token_bytes| Growing { what, token_bytes, sequences, until: None };
     let mut all = vec![
-        buffer("keys of a layer", u64::from(shape.kv_dim()) * 2),
+        Growing { until, ..buffer("keys of a layer", u64::from(shape.kv_dim()) * 2) },
         Growing { sequences: 1, ..buffer("table of rotations", u64::from(shape.head_dim) * 4) },
         buffer("list of tokens", 4),
     ];
     if cache_type != CacheType::F16 {
-        all.push(buffer("keys and values of a layer", token_bytes(cache_type, shape)));
+        all.push(Growing { until, ..buffer("keys and values of a layer", token_bytes(cache_type, shape)) });
     }
     all
 }
 
+/// Positions that a token can look back on, in a model whose windows may be shorter.
+fn most_positions(shape: &LlamaShape, spec: &ModelSpec, traits: Traits) -> u32 {
+    let most = attention::most_positions(traits, shape);
+    if longest_window(spec, shape.layers).is_some_and(|window| window <= most) { u32::MAX } else { most }
+}
+
 /// Fails where the cache has a buffer that is longer than the device binds or makes, and where the device's loops end
 /// before an attention over all of a context; says which context would do.
-pub(super) fn check_context(options: CacheOptions, shape: &LlamaShape, traits: Traits) -> Result<()> {
+pub(super) fn check_context(options: CacheOptions, shape: &LlamaShape, spec: &ModelSpec, traits: Traits) -> Result<()> {
     let context = options.context;
     let most_bytes = traits.binding_bytes.min(traits.buffer_bytes);
-    let most = |buffer: &Growing| most_bytes / buffer.token_bytes / u64::from(buffer.sequences);
-    let buffers = growing(shape, options);
+    let most = |buffer: &Growing| buffer.most_tokens(most_bytes);
+    let buffers = growing(shape, spec, options, step_tokens(default_step_tokens(traits), shape, traits));
     let tightest = buffers.iter().min_by_key(|buffer| most(buffer)).expect("some buffers grow");
-    let rounds = attention::most_positions(traits, shape);
+    let rounds = most_positions(shape, spec, traits);
     let tokens = most(tightest).min(u64::from(rounds)).min(u64::from(shape.max_context));
     if u64::from(context) <= tokens {
         return Ok(());
@@ -55,8 +79,8 @@ pub(super) fn check_context(options: CacheOptions, shape: &LlamaShape, traits: T
     let why = if u64::from(rounds) < most(tightest) {
         "this software renderer ends loops before an attention over more is done".to_string()
     } else {
-        let Growing { what, token_bytes, sequences } = tightest;
-        let needed = u64::from(context) * token_bytes * u64::from(*sequences);
+        let Growing { what, token_bytes, sequences, until } = tightest;
+        let needed = u64::from(until.map_or(context, |until| until.min(context))) * token_bytes * u64::from(*sequences);
         let of = if *sequences > 1 { format!("{context} of {sequences} sequences") } else { context.to_string() };
         format!("the {what} need {needed} bytes for {of}, and this device binds {most_bytes} at most")
     };
@@ -111,7 +135,8 @@ impl Model {
     /// make long prompts faster where routers choose.
     ///
     /// Fails where it is 0 or more than [`STEP_TOKENS`], or with a memory budget, which was reckoned with the default,
-    /// more than that, or more than the device can bind the activations of.
+    /// more than that, or more than the device can bind the activations of, or more than the cache of layers with a
+    /// window has room for, which is the default at least.
     pub fn set_step_tokens(&self, tokens: u32) -> Result<()> {
         let mut executor = self.executor();
         let traits = self.traits();
@@ -121,6 +146,8 @@ impl Model {
         };
         let fit = step_tokens(most, self.shape(), traits);
         let (most, why) = if fit < most { (fit, " for this model on this device") } else { (most, why) };
+        let room = self.ring().map_or(most, Ring::step_tokens);
+        let (most, why) = if room < most { (room, " for the windows of this model") } else { (most, why) };
         if !(1..=most).contains(&tokens) {
             return Err(Error::argument("step tokens", format!("1 to {most}{why}"), tokens));
         }
@@ -157,7 +184,7 @@ mod tests {
 
     fn refusal(context: u32, cache_type: CacheType, traits: Traits) -> Option<String> {
         let options = CacheOptions { cache_type, ..CacheOptions::from(context) };
-        options.check(&llama_8b(), traits).err().map(|error| error.to_string())
+        options.check(&llama_8b(), &ModelSpec::default(), traits).err().map(|error| error.to_string())
     }
 
     #[test]
@@ -192,7 +219,7 @@ mod tests {
             let shape = LlamaShape { head_dim, ..llama_8b() };
             let traits = Traits { subgroup, ..Traits::LARGE_GPU };
             let options = CacheOptions { cache_type: CacheType::Q8, ..CacheOptions::from(4096) };
-            options.check(&shape, traits).err().map(|error| error.to_string())
+            options.check(&shape, &ModelSpec::default(), traits).err().map(|error| error.to_string())
         };
         for subgroup in [16, 32, 64] {
             assert_eq!([64, 128, 256].map(|head_dim| check(subgroup, head_dim)), [None, None, None], "{subgroup}");
@@ -210,7 +237,7 @@ mod tests {
         let shape = LlamaShape { kv_heads: 1, heads: 16, head_dim: 256, max_context: 1 << 24, ..llama_8b() };
         let traits = Traits { binding_bytes: 128 << 20, ..Traits::LARGE_GPU };
         let options = CacheOptions { cache_type: CacheType::F16, ..CacheOptions::from(1 << 18) };
-        let message = options.check(&shape, traits).unwrap_err().to_string();
+        let message = options.check(&shape, &ModelSpec::default(), traits).unwrap_err().to_string();
         assert!(message.contains("at most 131072 tokens") && message.contains("table of rotations"), "{message}");
     }
 

@@ -3,7 +3,7 @@
 use super::forward::{Lowering, NormOp};
 use crate::arch::{Op, Register};
 use crate::engine::Traits;
-use crate::kernels::attention::{self, combine};
+use crate::kernels::attention::{self, ScoreRules, combine};
 use crate::kernels::cache::rope::{self, RopeBuffers};
 use crate::kernels::product::{
     self, Output, Product, ProductDepths, Tiles, gather_tokens, in_tiles, largest_tile, tile_tokens,
@@ -82,8 +82,8 @@ impl Lowering<'_> {
                 self.rotate(r, b, *layer);
                 rest
             }
-            [Op::Attend { layer, .. }, rest @ ..] => {
-                self.attend(r, b, *layer);
+            [Op::Attend { layer, cap, window }, rest @ ..] => {
+                self.attend(r, b, *layer, ScoreRules { window: *window, cap: *cap });
                 rest
             }
             [Op::Gate { .. }, rest @ ..] => {
@@ -113,15 +113,15 @@ impl Lowering<'_> {
             step_rows: self.inputs.rows(b.tokens),
             rope_table: self.cache.rope_table.all(),
             q: b.q.all(),
-            keys: cache.keys.all(),
-            values: cache.values.all(),
+            keys: cache.keys,
+            values: cache.values,
         };
-        rope::record(r, self.shape, b.tokens, self.cache.options.cells(), buffers);
+        rope::record(r, self.shape, b.tokens, cache.cells, buffers);
     }
 
     /// Attention over the cache.
-    fn attend(&self, r: &mut Recording, b: &ManyTokens, layer: u32) {
-        let problem = self.attention(layer, b.tokens, b.q.all(), b.attended.all());
+    fn attend(&self, r: &mut Recording, b: &ManyTokens, layer: u32, scores: ScoreRules) {
+        let problem = self.attention(layer, scores, b.tokens, b.q.all(), b.attended.all());
         if let Some(partials) = attention::record(r, self.traits, &problem) {
             combine::record(r, partials, problem.buffers.y);
         }

@@ -16,7 +16,7 @@
 use super::forward::{Lowering, NormOp};
 use crate::arch::{NormAt, Op, Register, RoutedSites};
 use crate::kernels::attention::partials::PROJECTION_SPLITS_MAX;
-use crate::kernels::attention::{self, combine};
+use crate::kernels::attention::{self, ScoreRules, combine};
 use crate::kernels::project::qkv::{self, QkvBuffers};
 use crate::kernels::project::residual::{self, DepthSelection};
 use crate::kernels::project::router_hidden::{SiteRouters, hidden_bytes};
@@ -75,12 +75,12 @@ impl<'a> Lowering<'a> {
                 rest
             }
             [
-                Op::Attend { layer, .. },
+                Op::Attend { layer, cap, window },
                 Op::Project { at, from: Attended, to: Branch },
                 Op::Add { norm: None },
                 rest @ ..,
             ] => {
-                let input = self.attend_one(r, b, *layer);
+                let input = self.attend_one(r, b, *layer, ScoreRules { window: *window, cap: *cap });
                 self.project_residual(r, b, *at, input);
                 rest
             }
@@ -121,15 +121,15 @@ impl<'a> Lowering<'a> {
             step_rows: self.inputs.rows(1),
             rope_table: self.cache.rope_table.all(),
             q: b.q.all(),
-            keys: cache.keys.all(),
-            values: cache.values.all(),
+            keys: cache.keys,
+            values: cache.values,
         };
-        qkv::record(r, &projection, b.routers, self.shape, self.cache.options.cells(), buffers);
+        qkv::record(r, &projection, b.routers, self.shape, cache.cells, buffers);
     }
 
     /// Attention over the layer's cache; the input of its output product.
-    fn attend_one(&self, r: &mut Recording, b: &OneToken<'a>, layer: u32) -> Input {
-        let problem = self.attention(layer, 1, b.q.all(), b.attended.all());
+    fn attend_one(&self, r: &mut Recording, b: &OneToken<'a>, layer: u32, scores: ScoreRules) -> Input {
+        let problem = self.attention(layer, scores, 1, b.q.all(), b.attended.all());
         let y = problem.buffers.y;
         match attention::record(r, self.traits, &problem) {
             Some(partials) if partials.splits <= PROJECTION_SPLITS_MAX => Input::Partials(partials),

@@ -13,6 +13,7 @@ mod limits;
 mod lower_many;
 mod lower_one;
 mod resident;
+mod ring;
 mod score;
 mod sequence;
 mod step;
@@ -31,6 +32,7 @@ use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
 
 use executor::Executor;
+use ring::Ring;
 
 pub use activations::Trial;
 pub use bits_read::{BitsRead, TokenDepths};
@@ -52,6 +54,7 @@ struct Shared {
     spec: ModelSpec,
     group_size: u32,
     options: CacheOptions,
+    ring: Option<Ring>,
     has_routers: bool,
     overlaps: bool,
     cancel: CancelToken,
@@ -84,6 +87,7 @@ impl Model {
             spec: executor.spec.clone(),
             group_size,
             options: executor.cache.options,
+            ring: executor.cache.ring,
             has_routers: executor.thresholds.is_some(),
             overlaps: executor.engine.overlaps(),
             cancel: executor.engine.cancel_token().clone(),
@@ -151,6 +155,11 @@ impl Model {
     /// Sequences that may be open at one time.
     pub fn sequences(&self) -> u32 {
         self.0.options.sequences
+    }
+
+    /// The ring of the layers whose window is shorter than the context.
+    fn ring(&self) -> Option<Ring> {
+        self.0.ring
     }
 
     /// How the cache stores keys and values.

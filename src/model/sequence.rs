@@ -5,6 +5,7 @@ use rand::rngs::ChaCha12Rng;
 use rand::seq::SliceRandom;
 
 use super::executor::StepKind;
+use super::ring::RingHistory;
 use super::{Model, TokenDepths};
 use crate::cancel::CancelToken;
 use crate::engine::KernelTime;
@@ -34,6 +35,8 @@ pub struct Sequence {
     rng_after: DrawPosition,
     /// Where gates are shuffled.
     shuffle: Option<ChaCha12Rng>,
+    /// What the layers with a window have of it.
+    ring_history: RingHistory,
     cancel: CancelToken,
 }
 
@@ -80,7 +83,8 @@ impl Sequence {
         let (model, cancel) = (model.clone(), model.cancel_token().child());
         let (tokens, plan) = (Vec::new(), plan.clone());
         let (rng_after, shuffle, sampled) = (DrawPosition::default(), None, None);
-        Ok(Sequence { model, slot, tokens, sampled, plan, sampler, rng_after, shuffle, cancel })
+        let ring_history = RingHistory::default();
+        Ok(Sequence { model, slot, tokens, sampled, plan, sampler, rng_after, shuffle, ring_history, cancel })
     }
 
     /// The model.
@@ -88,7 +92,7 @@ impl Sequence {
         &self.model
     }
 
-    /// The tokens that have run, and whose keys and values are in the cache.
+    /// The tokens that have run.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -139,10 +143,16 @@ impl Sequence {
 
     /// Forgets all tokens but the first `length`, the one that was sampled last among them. Nothing happens where there
     /// are no more. Panics later where a step is under way that was begun after tokens which are forgotten.
+    ///
+    /// Layers with a window keep a sequence's last positions only. Where a length is so short that these are not enough,
+    /// the tokens that are left are computed again before the next ones run.
     pub fn truncate(&mut self, length: usize) {
         if length <= self.tokens.len() {
             self.tokens.truncate(length);
             self.sampled = None;
+            if length == 0 {
+                self.ring_history.recover();
+            }
         }
     }
 
@@ -166,6 +176,7 @@ impl Sequence {
         fork.sampler.rewind(self.rng_after);
         fork.rng_after = self.rng_after;
         fork.shuffle = self.shuffle.as_ref().map(same_numbers);
+        fork.ring_history = self.ring_history;
         Ok(fork)
     }
 
@@ -183,7 +194,8 @@ impl Sequence {
     /// device fails; the sequence is then as it was.
     pub fn fill(&mut self, ids: &[u32]) -> Result<TokenDepths> {
         self.check(ids)?;
-        let depths = self.run_steps(ids)?;
+        self.restore_window()?;
+        let depths = self.run_steps(ids, self.tokens.len())?;
         self.advance(ids);
         Ok(TokenDepths::concat(&depths))
     }
@@ -215,6 +227,10 @@ impl Sequence {
         // Any token of the vocabulary will do for the check. A step that could not sample leaves none, which this one
         // embeds as nothing in particular; finishing the step before tells of it.
         self.check_fits(step.end, 1)?;
+        if let Some(ring) = self.model.ring().filter(|ring| !self.ring_history.has_window(*ring, step.end)) {
+            let expected = format!("at most {} begun after it and given up", ring.step_tokens());
+            return Err(Error::argument("steps after one that is under way", expected, "more"));
+        }
         let rows = self.rows(&[StepRow::SAMPLED], step.end);
         self.submit(rows, Vec::new(), Vec::new(), step.end + 1)
     }
@@ -244,6 +260,7 @@ impl Sequence {
     /// Fails as these do, and where the device cannot tell; panics where it would take several steps.
     pub fn profile(&mut self, ids: &[u32], samples: bool) -> Result<Vec<KernelTime>> {
         self.check(ids)?;
+        self.restore_window()?;
         let kind = if samples { StepKind::NextToken } else { StepKind::NextLogits };
         let rows = self.rows(ids, self.tokens.len());
         let choice = self.sampler.choice();
@@ -276,16 +293,33 @@ impl Sequence {
         self.check(ids)?;
         let step = self.model.step_tokens() as usize;
         let (first, last) = ids.split_at((ids.len() - 1) / step * step);
-        let depths = self.run_steps(first)?;
+        self.restore_window()?;
+        let depths = self.run_steps(first, self.tokens.len())?;
         let rows = self.rows(last, self.tokens.len() + first.len());
         Ok((depths, rows))
     }
 
-    /// Runs tokens in steps that read back no more than their depths; they do not count as run yet. Between two steps,
-    /// other sequences have their turn.
-    fn run_steps(&mut self, ids: &[u32]) -> Result<Vec<TokenDepths>> {
+    /// Makes sure that the layers with a window have what the next token looks at. Where they lost a part of it, all
+    /// tokens are computed again, as keys and values depend on those of all layers before; what that reads of the
+    /// weights is not told.
+    fn restore_window(&mut self) -> Result<()> {
+        let Some(ring) = self.model.ring() else { return Ok(()) };
+        if self.ring_history.has_window(ring, self.tokens.len()) {
+            return Ok(());
+        }
+        self.ring_history.lose();
+        let tokens = std::mem::take(&mut self.tokens);
+        let found = self.run_steps(&tokens, 0);
+        self.tokens = tokens;
+        found?;
+        self.ring_history.recover();
+        Ok(())
+    }
+
+    /// Runs tokens from `position` on in steps that read back no more than their depths; they do not count as run yet.
+    /// Between two steps, other sequences have their turn.
+    fn run_steps(&mut self, ids: &[u32], mut position: usize) -> Result<Vec<TokenDepths>> {
         let step = self.model.step_tokens() as usize;
-        let mut position = self.tokens.len();
         let mut depths = Vec::new();
         for ids in ids.chunks(step) {
             let rows = self.rows(ids, position);
@@ -303,6 +337,7 @@ impl Sequence {
 
     /// What the kernels read of a step of these tokens, from `position` on.
     pub(super) fn rows(&mut self, ids: &[u32], position: usize) -> Vec<StepRow> {
+        self.ring_history.write(position, ids.len());
         let mut depth_rows: Vec<u32> = (0..ids.len() as u32).collect();
         if let (Precision::Routed(_), Some(random)) = (self.plan.precision, &mut self.shuffle) {
             depth_rows.shuffle(random);

@@ -1,12 +1,11 @@
 //! Attention of many tokens by cooperative matrices, for GPUs that have them.
 
-use super::problem::{Attention, AttentionBuffers, attend};
+use super::problem::{Attention, AttentionBuffers, HeadCaches};
 use crate::engine::Traits;
 use crate::kernels::declare::{each_row, params};
 use crate::kernels::step_rows::StepRow;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording};
 use crate::shape::LlamaShape;
-use half::f16;
 
 params! {
     /// T
@@ -52,11 +51,12 @@ fn workgroup_bytes(head_dim: u32) -> u32 {
 pub fn record(recording: &mut Recording, problem: &Attention<'_>) {
     let Attention { shape, tokens, cells, buffers, .. } = *problem;
     let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
-    let params = Params { tokens, heads, cells };
+    let params = Params { tokens, heads, cells: cells.count };
     let AttentionBuffers { q, step_rows, keys, values, y } = buffers;
+    let own = [("HEAD_DIM", head_dim), ("SHARED_BY", heads / kv_heads)];
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
-        constants: vec![("HEAD_DIM", head_dim), ("SHARED_BY", heads / kv_heads)],
+        constants: own.into_iter().chain(problem.constants()).collect(),
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![q, step_rows, keys, values, y],
         workgroups: [heads, tokens.div_ceil(BLOCK), 1],
@@ -66,14 +66,13 @@ pub fn record(recording: &mut Recording, problem: &Attention<'_>) {
 fn attention_matrix(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let [dim, shared_by] = ["HEAD_DIM", "SHARED_BY"].map(|name| args.constant(name) as usize);
-    let (heads, cells) = (p.heads as usize, p.cells as usize);
+    let heads = p.heads as usize;
     let (q, step_rows): (&[f32], &[StepRow]) = (args.read(0), args.read(1));
-    let (keys, values): (&[f16], &[f16]) = (args.read(2), args.read(3));
+    let caches = HeadCaches::bound(args, p.cells);
     let y: &mut [f32] = args.write(4);
     each_row(args.watch, &mut y[..p.tokens as usize * heads * dim], dim, |at, y| {
         let (token, head) = (at / heads, at % heads);
-        let first = head / shared_by * cells + step_rows[token].first_cell as usize;
-        let rows = first * dim..(first + step_rows[token].position as usize + 1) * dim;
-        attend(&q[at * dim..][..dim], &keys[rows.clone()], &values[rows], y);
+        let row = step_rows[token];
+        caches.attend(head / shared_by, row, row.visible(caches.rules.window), &q[at * dim..][..dim], y);
     });
 }

@@ -8,7 +8,7 @@ pub mod quantized;
 pub mod split;
 pub mod whole;
 
-pub use problem::{Attention, AttentionBuffers, ContextClass};
+pub use problem::{Attention, AttentionBuffers, ContextClass, ScoreRules};
 
 use super::cache::layout::{CacheConversion, QuantizedKv};
 use super::cache::{dequantize, quantize};
@@ -17,7 +17,7 @@ use crate::recording::Recording;
 use crate::shape::LlamaShape;
 use partials::Partials;
 
-/// Records the attention of a step's tokens, each over the positions up to its own, by the kernel that is best.
+/// Records the attention of a step's tokens, each over positions up to its own, by the kernel that is best.
 ///
 /// Where the cache has its keys and values in few bits, those of the step's tokens, which `buffers` has as f16, are
 /// quantized into it. Many tokens read their own as f16, and a single one reads its own as quantized.
@@ -54,18 +54,18 @@ fn record_f16(recording: &mut Recording, traits: Traits, problem: &Attention<'_>
 
 fn conversion(problem: &Attention<'_>, quantized_kv: QuantizedKv) -> CacheConversion {
     let AttentionBuffers { step_rows, keys, values, .. } = problem.buffers;
-    let (kv_heads, cells) = (problem.shape.kv_heads, problem.cells);
-    CacheConversion { kv_heads, cells, step_rows, keys, values, quantized_kv }
+    let (kv_heads, cells, rules) = (problem.shape.kv_heads, problem.cells, problem.scores);
+    CacheConversion { kv_heads, cells, window: rules.window, step_rows, keys, values, quantized_kv }
 }
 
 fn splits(traits: Traits, problem: &Attention<'_>) -> u32 {
-    match problem.class {
-        ContextClass::Long => split::splits(traits, problem.shape, problem.context),
+    match problem.class.within(problem.reach()) {
+        ContextClass::Long => split::splits(traits, problem.shape, problem.reach()),
         ContextClass::Short => 1,
     }
 }
 
-/// Positions that a token can look back on: as many as the device's loops last for, where it attends by this kernel.
+/// Positions that a token can look at: as many as the device's loops last for, where it attends by this kernel.
 pub fn most_positions(traits: Traits, shape: &LlamaShape) -> u32 {
     if traits.loop_rounds == u32::MAX || (!traits.software && split::fits(traits)) {
         return u32::MAX;

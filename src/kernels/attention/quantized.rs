@@ -3,12 +3,12 @@
 use half::f16;
 
 use super::partials::{self, PartialDims, Partials};
-use super::problem::{Attention, AttentionBuffers, attend_as};
-use super::split::SHARE;
+use super::problem::{Attention, AttentionBuffers, ScoreRules, attend_as};
+use super::split::stretch;
 use crate::engine::Traits;
 use crate::kernels::cache::layout::{Layout, QuantizedKv, hadamard};
 use crate::kernels::declare::{bindings, params};
-use crate::kernels::step_rows::StepRow;
+use crate::kernels::step_rows::{Cells, StepRow};
 use crate::recording::{Arguments, Dispatch, Kernel, Recording};
 
 params! {
@@ -52,8 +52,8 @@ fn lanes(layout: Layout) -> u32 {
     layout.groups().next_power_of_two()
 }
 
-/// Records that a token's key and value are quantized into the cache, and its attention over the quantized positions up
-/// to its own, cut into `splits`. More than one of them leave partials, which are returned, and y is not written.
+/// Records that a token's key and value are quantized into the cache, and its attention over the quantized positions
+/// that it looks at, cut into `splits`. More than one of them leave partials, which are returned, and y is not written.
 #[must_use = "y is not written where partials are returned"]
 pub fn record(
     recording: &mut Recording,
@@ -67,7 +67,7 @@ pub fn record(
     let most = if splits > 1 { SPLIT_WORKGROUP } else { WORKGROUP };
     let workgroup = most.min(SUBGROUPS * traits.subgroup).min(1 << traits.workgroup_invocations.ilog2());
     let AttentionBuffers { q, step_rows, keys, values, y } = buffers;
-    let params = Params { heads, kv_heads, cells };
+    let params = Params { heads, kv_heads, cells: cells.count };
     let partials = (splits > 1).then(|| Partials::new(recording, heads, splits, head_dim));
     let own = [
         ("WORKGROUP", workgroup),
@@ -79,7 +79,7 @@ pub fn record(
     ];
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
-        constants: own.into_iter().chain(quantized_kv.layout.constants()).collect(),
+        constants: own.into_iter().chain(quantized_kv.layout.constants()).chain(problem.constants()).collect(),
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![q, step_rows, keys, values, quantized_kv.rows, partials.map_or(y, |partials| partials.span)],
         workgroups: [heads, splits, 1],
@@ -90,31 +90,30 @@ pub fn record(
 fn attention_quantized(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let layout = Layout::in_arguments(args);
-    let (heads, cells, dim) = (p.heads as usize, p.cells as usize, layout.head_dim as usize);
+    let (heads, dim, words) = (p.heads as usize, layout.head_dim as usize, layout.row_words());
+    let (cells, rules) = (Cells::in_arguments(args, p.cells), ScoreRules::in_arguments(args));
     let (shared_by, splits) = (args.constant("SHARED_BY") as usize, args.workgroups[1] as usize);
     let (q, step_rows): (&[f32], &[StepRow]) = (args.read(0), args.read(1));
     let (keys, values): (&[f16], &[f16]) = (args.read(2), args.read(3));
     let (rows, y): (&mut [u32], &mut [u32]) = (args.write(4), args.write(5));
-    let (StepRow { position, first_cell, .. }, words) = (step_rows[0], layout.row_words());
-    let (position, first_cell) = (position as usize, first_cell as usize);
-    let share = (position + 1).div_ceil(splits).next_multiple_of(SHARE);
+    let (row, position) = (step_rows[0], step_rows[0].position as usize);
+    let cell = |kv_head: usize, position| kv_head * cells.count as usize + cells.cell(row, position);
 
     for kv_head in 0..p.kv_heads as usize {
-        let at = kv_head * cells + first_cell + position;
+        let at = cell(kv_head, position);
         layout.write(&mut rows[at * words..], &keys[at * dim..][..dim], &values[at * dim..][..dim]);
     }
     // What is no number has no code: it counts for NaN in this token's attention, so that nothing hides it.
     let spoilt: Vec<bool> = (0..p.kv_heads as usize)
         .map(|kv_head| {
-            let own =
-                (kv_head * cells + first_cell + position) * dim..(kv_head * cells + first_cell + position + 1) * dim;
+            let own = cell(kv_head, position) * dim..(cell(kv_head, position) + 1) * dim;
             keys[own.clone()].iter().chain(&values[own]).any(|number| !number.is_finite())
         })
         .collect();
     let rows: &[u32] = rows;
     partials::write(y, PartialDims { heads, splits, head_dim: dim }, args.watch, |at, y| {
         let (head, split) = (at / splits, at % splits);
-        let positions = split * share..((split + 1) * share).min(position + 1);
+        let positions = stretch(row.visible(rules.window), split, splits);
         if positions.is_empty() {
             return None;
         }
@@ -122,18 +121,17 @@ fn attention_quantized(args: &mut Arguments<'_>) {
             y.fill(f32::NAN);
             return Some([0.0, f32::NAN]);
         }
-        let first_row = head / shared_by * cells + first_cell;
         let numbers = |of_value: bool| {
             let mut numbers = vec![0f32; positions.len() * dim];
             for (to, at) in numbers.chunks_exact_mut(dim).zip(positions.clone()) {
-                layout.row(&rows[(first_row + at) * words..]).read(layout, of_value, to);
+                layout.row(&rows[cell(head / shared_by, at) * words..]).read(layout, of_value, to);
             }
             numbers
         };
         let mut query = q[head * dim..][..dim].to_vec();
         hadamard(&mut query);
         let copy = |from: &[f32], to: &mut [f32]| to.copy_from_slice(from);
-        let peak = attend_as(copy, &query, &numbers(false), &numbers(true), y);
+        let peak = attend_as(copy, rules.cap, &query, [&numbers(false), &[]], [&numbers(true), &[]], y);
         hadamard(y);
         Some(peak)
     });

@@ -1,9 +1,9 @@
 //! Attention over the cache in partials, each the work of one workgroup, for devices with many of them.
 
-use half::f16;
+use std::ops::Range;
 
 use super::partials::{self, PartialDims, Partials};
-use super::problem::{Attention, AttentionBuffers, attend};
+use super::problem::{Attention, AttentionBuffers, HeadCaches};
 use crate::engine::Traits;
 use crate::kernels::declare::{bindings, params};
 use crate::kernels::step_rows::StepRow;
@@ -35,7 +35,7 @@ const WORKGROUP: u32 = 256;
 const SPLIT_WORKGROUP: u32 = 1024;
 const LEAST_WORKGROUP: u32 = 64;
 /// Positions of a split are a whole number of these, but for the last ones; the shader's constant.
-pub(super) const SHARE: usize = 32;
+const SHARE: usize = 32;
 /// Bytes of memory that a single token's workgroup takes at least, where there is as much: on an H100 a 7B model's
 /// token took 1.6% longer with 4 KiB in each of 32 workgroups, and as long with 32 KiB. Why is not known; a processor
 /// may have to divide its memory anew between cache and workgroups where launches want other shares.
@@ -60,9 +60,9 @@ pub fn fits(traits: Traits) -> bool {
 /// of them leave partials, which are returned, and y is not written.
 #[must_use = "y is not written where partials are returned"]
 pub fn record(recording: &mut Recording, traits: Traits, problem: &Attention<'_>, splits: u32) -> Option<Partials> {
-    let Attention { shape, tokens, cells, context, buffers, .. } = *problem;
+    let Attention { shape, tokens, cells, buffers, .. } = *problem;
     let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
-    let params = Params { heads, cells, vec4s: tokens * heads * splits * head_dim / 4 };
+    let params = Params { heads, cells: cells.count, vec4s: tokens * heads * splits * head_dim / 4 };
     let lanes = (head_dim / 8).next_power_of_two().min(1 << traits.subgroup.ilog2());
     let eights = (head_dim / 8).div_ceil(lanes);
     let most = match (tokens, splits) {
@@ -70,23 +70,24 @@ pub fn record(recording: &mut Recording, traits: Traits, problem: &Attention<'_>
         (1, _) => SPLIT_WORKGROUP,
         _ => LEAST_WORKGROUP,
     };
-    let workgroup = workgroup(traits, most, lanes, eights, context / splits);
+    let workgroup = workgroup(traits, most, lanes, eights, problem.reach() / splits);
     let subgroups = workgroup.div_ceil(traits.subgroup);
     let least_vec4s = if tokens == 1 { (LEAST_BYTES.min(traits.workgroup_bytes) - subgroups * 8) / 16 } else { 0 };
     let AttentionBuffers { q, step_rows, keys, values, y } = buffers;
     let partials = (splits > 1).then(|| Partials::new(recording, tokens * heads, splits, head_dim));
+    let own = [
+        ("WORKGROUP", workgroup),
+        ("LANES", lanes),
+        ("EIGHTS", eights),
+        ("HEAD_DIM", head_dim),
+        ("SHARED_BY", heads / kv_heads),
+        ("SPLITS", splits),
+        ("SUBGROUPS", subgroups),
+        ("SUM_VEC4S", (subgroups * lanes * eights * 2).max(least_vec4s)),
+    ];
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
-        constants: vec![
-            ("WORKGROUP", workgroup),
-            ("LANES", lanes),
-            ("EIGHTS", eights),
-            ("HEAD_DIM", head_dim),
-            ("SHARED_BY", heads / kv_heads),
-            ("SPLITS", splits),
-            ("SUBGROUPS", subgroups),
-            ("SUM_VEC4S", (subgroups * lanes * eights * 2).max(least_vec4s)),
-        ],
+        constants: own.into_iter().chain(problem.constants()).collect(),
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![q, step_rows, keys, values, partials.map_or(y, |partials| partials.span)],
         workgroups: [heads, splits, tokens],
@@ -109,22 +110,27 @@ fn workgroup(traits: Traits, most: u32, lanes: u32, eights: u32, positions: u32)
     sizes.find(fits).unwrap_or(LEAST_WORKGROUP)
 }
 
+/// The positions of one of `splits` splits, of those that a token looks at.
+pub(super) fn stretch(visible: Range<usize>, split: usize, splits: usize) -> Range<usize> {
+    let share = visible.len().div_ceil(splits).next_multiple_of(SHARE);
+    let first = (visible.start + split * share).min(visible.end);
+    first..(first + share).min(visible.end)
+}
+
 fn attention_split(args: &mut Arguments<'_>) {
     let p: Params = args.params();
-    let (heads, cells) = (p.heads as usize, p.cells as usize);
+    let heads = p.heads as usize;
     let [dim, shared_by] = ["HEAD_DIM", "SHARED_BY"].map(|name| args.constant(name) as usize);
     let (q, step_rows): (&[f32], &[StepRow]) = (args.read(0), args.read(1));
-    let (keys, values): (&[f16], &[f16]) = (args.read(2), args.read(3));
+    let caches = HeadCaches::bound(args, p.cells);
     let (splits, tokens) = (args.workgroups[1] as usize, args.workgroups[2] as usize);
     let y: &mut [u32] = args.write(4);
     partials::write(y, PartialDims { heads: tokens * heads, splits, head_dim: dim }, args.watch, |at, y| {
         let (token, head, split) = (at / splits / heads, at / splits % heads, at % splits);
-        let length = step_rows[token].position as usize + 1;
-        let share = length.div_ceil(splits).next_multiple_of(SHARE);
-        let (first, end) = ((split * share).min(length), ((split + 1) * share).min(length));
-        let cache = (head / shared_by * cells + step_rows[token].first_cell as usize) * dim;
-        let rows = cache + first * dim..cache + end * dim;
-        (first < end).then(|| attend(&q[at / splits * dim..][..dim], &keys[rows.clone()], &values[rows], y))
+        let row = step_rows[token];
+        let positions = stretch(row.visible(caches.rules.window), split, splits);
+        let q = &q[at / splits * dim..][..dim];
+        (!positions.is_empty()).then(|| caches.attend(head / shared_by, row, positions, q, y))
     });
 }
 

@@ -1,8 +1,6 @@
 //! Attention over the cache by one workgroup a token and head, for any device.
 
-use half::f16;
-
-use super::problem::{Attention, AttentionBuffers, attend};
+use super::problem::{Attention, AttentionBuffers, HeadCaches};
 use crate::kernels::declare::{each_row, params};
 use crate::kernels::step_rows::StepRow;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording};
@@ -31,11 +29,11 @@ pub static KERNEL: Kernel = Kernel {
 /// Records the attention over keys and values in f16.
 pub(super) fn record(recording: &mut Recording, problem: &Attention<'_>) {
     let (heads, kv_heads, head_dim) = (problem.shape.heads, problem.shape.kv_heads, problem.shape.head_dim);
-    let params = Params { heads, kv_heads, head_dim, cells: problem.cells };
+    let params = Params { heads, kv_heads, head_dim, cells: problem.cells.count };
     let AttentionBuffers { q, step_rows, keys, values, y } = problem.buffers;
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
-        constants: vec![],
+        constants: problem.constants().collect(),
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![q, step_rows, keys, values, y],
         workgroups: [heads, problem.tokens, 1],
@@ -44,16 +42,14 @@ pub(super) fn record(recording: &mut Recording, problem: &Attention<'_>) {
 
 fn attention_whole(args: &mut Arguments<'_>) {
     let p: Params = args.params();
-    let (heads, dim, cells) = (p.heads as usize, p.head_dim as usize, p.cells as usize);
+    let (heads, dim) = (p.heads as usize, p.head_dim as usize);
     let (q, step_rows): (&[f32], &[StepRow]) = (args.read(0), args.read(1));
-    let (keys, values): (&[f16], &[f16]) = (args.read(2), args.read(3));
+    let caches = HeadCaches::bound(args, p.cells);
     let tokens = args.workgroups[1] as usize;
     let y: &mut [f32] = args.write(4);
     each_row(args.watch, &mut y[..tokens * heads * dim], dim, |at, y| {
         let (token, head) = (at / heads, at % heads);
-        let length = step_rows[token].position as usize + 1;
-        let first_cell = step_rows[token].first_cell as usize;
-        let cache = (head / (heads / p.kv_heads as usize) * cells + first_cell) * dim;
-        attend(&q[at * dim..][..dim], &keys[cache..][..length * dim], &values[cache..][..length * dim], y);
+        let (row, kv_head) = (step_rows[token], head / (heads / p.kv_heads as usize));
+        caches.attend(kv_head, row, row.visible(caches.rules.window), &q[at * dim..][..dim], y);
     });
 }

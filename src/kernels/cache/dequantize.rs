@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::layout::{CacheConversion, Layout, hadamard};
 use crate::kernels::declare::{WORKGROUP, bindings, params};
-use crate::kernels::step_rows::StepRow;
+use crate::kernels::step_rows::{Cells, StepRow};
 use crate::recording::{Arguments, Dispatch, Kernel, Recording};
 
 params! {
@@ -31,14 +31,15 @@ pub static KERNEL: Kernel = Kernel {
 /// Workgroups at most: how many positions there are is not known when a step is recorded.
 const WORKGROUPS: u32 = 1024;
 
-/// Records that keys and values at all positions before the first of the step's rows are dequantized.
+/// Records that keys and values are dequantized at the positions before the first of the step's rows that it looks at.
 pub fn record(recording: &mut Recording, conversion: &CacheConversion) {
-    let CacheConversion { kv_heads, cells, step_rows, keys, values, quantized_kv } = *conversion;
-    let workgroups = (kv_heads * cells * quantized_kv.layout.groups()).div_ceil(WORKGROUP).min(WORKGROUPS);
-    let params = Params { kv_heads, cells, invocations: workgroups * WORKGROUP };
+    let CacheConversion { kv_heads, cells, window, step_rows, keys, values, quantized_kv } = *conversion;
+    let workgroups = (kv_heads * cells.count * quantized_kv.layout.groups()).div_ceil(WORKGROUP).min(WORKGROUPS);
+    let params = Params { kv_heads, cells: cells.count, invocations: workgroups * WORKGROUP };
+    let own = [("WORKGROUP", WORKGROUP)].into_iter().chain(quantized_kv.layout.constants());
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
-        constants: [("WORKGROUP", WORKGROUP)].into_iter().chain(quantized_kv.layout.constants()).collect(),
+        constants: own.chain(cells.constants()).chain(window.map(|window| ("WINDOW", window))).collect(),
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![step_rows, quantized_kv.rows, keys, values],
         workgroups: [workgroups, 1, 1],
@@ -47,29 +48,30 @@ pub fn record(recording: &mut Recording, conversion: &CacheConversion) {
 
 fn dequantize_cache(args: &mut Arguments<'_>) {
     let p: Params = args.params();
-    let layout = Layout::in_arguments(args);
-    let step_rows: &[StepRow] = args.read(0);
+    let (layout, cells) = (Layout::in_arguments(args), Cells::in_arguments(args, p.cells));
+    let row = args.read::<StepRow>(0)[0];
     let rows: &[u32] = args.read(1);
     let (keys, values): (&mut [f16], &mut [f16]) = (args.write(2), args.write(3));
-    let (dim, words, before) = (layout.head_dim as usize, layout.row_words(), step_rows[0].position as usize);
-    let first_cell = step_rows[0].first_cell as usize;
-    let (cells, watch) = (p.cells as usize, args.watch);
+    let (dim, words, watch) = (layout.head_dim as usize, layout.row_words(), args.watch);
+    let visible = row.visible(Some(args.constant_or("WINDOW", 0)).filter(|window| *window > 0));
     for kv_head in 0..p.kv_heads as usize {
-        let rows = rows[(kv_head * cells + first_cell) * words..].par_chunks_exact(words).take(before);
-        let [keys, values] =
-            [&mut *keys, &mut *values].map(|to| to[(kv_head * cells + first_cell) * dim..].par_chunks_exact_mut(dim));
-        rows.zip(keys.zip(values)).for_each_init(
-            || vec![0f32; dim],
-            |numbers, (row, (key, value))| {
-                if watch.stops() {
-                    return;
-                }
-                for (of_value, to) in [(false, key), (true, value)] {
-                    layout.row(row).read(layout, of_value, numbers);
-                    hadamard(numbers);
-                    to.convert_from_f32_slice(numbers);
-                }
-            },
-        );
+        for cells in cells.stretches(row, visible.start..visible.end - 1) {
+            let first = kv_head * p.cells as usize + cells.start;
+            let rows = rows[first * words..].par_chunks_exact(words).take(cells.len());
+            let [keys, values] = [&mut *keys, &mut *values].map(|to| to[first * dim..].par_chunks_exact_mut(dim));
+            rows.zip(keys.zip(values)).for_each_init(
+                || vec![0f32; dim],
+                |numbers, (row, (key, value))| {
+                    if watch.stops() {
+                        return;
+                    }
+                    for (of_value, to) in [(false, key), (true, value)] {
+                        layout.row(row).read(layout, of_value, numbers);
+                        hadamard(numbers);
+                        to.convert_from_f32_slice(numbers);
+                    }
+                },
+            );
+        }
     }
 }

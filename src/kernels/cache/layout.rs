@@ -8,6 +8,7 @@
 
 use half::f16;
 
+use crate::kernels::step_rows::Cells;
 use crate::precision::CacheType;
 use crate::recording::{Arguments, Span};
 use crate::shape::LlamaShape;
@@ -41,8 +42,10 @@ pub struct QuantizedKv {
 pub struct CacheConversion {
     /// K
     pub kv_heads: u32,
-    /// C
-    pub cells: u32,
+    /// The cells of both.
+    pub cells: Cells,
+    /// Positions that a token looks at, its own included; without it, all up to its own.
+    pub window: Option<u32>,
     /// `[T]` of [`StepRow`](crate::kernels::step_rows::StepRow), of one sequence
     pub step_rows: Span,
     /// [K, C, A] f16

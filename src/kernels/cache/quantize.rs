@@ -4,7 +4,7 @@ use half::f16;
 
 use super::layout::{CacheConversion, Layout};
 use crate::kernels::declare::{WORKGROUP, bindings, params};
-use crate::kernels::step_rows::StepRow;
+use crate::kernels::step_rows::{Cells, StepRow};
 use crate::recording::{Arguments, Dispatch, Kernel, Recording};
 
 params! {
@@ -28,11 +28,12 @@ pub static KERNEL: Kernel = Kernel {
 
 /// Records that the keys and values at the positions of `tokens` tokens are quantized.
 pub fn record(recording: &mut Recording, tokens: u32, conversion: &CacheConversion) {
-    let CacheConversion { kv_heads, cells, step_rows, keys, values, quantized_kv } = *conversion;
-    let params = Params { tokens, kv_heads, cells };
+    let CacheConversion { kv_heads, cells, step_rows, keys, values, quantized_kv, .. } = *conversion;
+    let params = Params { tokens, kv_heads, cells: cells.count };
+    let own = [("WORKGROUP", WORKGROUP)].into_iter().chain(quantized_kv.layout.constants());
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
-        constants: [("WORKGROUP", WORKGROUP)].into_iter().chain(quantized_kv.layout.constants()).collect(),
+        constants: own.chain(cells.constants()).collect(),
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![step_rows, keys, values, quantized_kv.rows],
         workgroups: [(kv_heads * quantized_kv.layout.groups()).div_ceil(WORKGROUP), tokens, 1],
@@ -41,14 +42,14 @@ pub fn record(recording: &mut Recording, tokens: u32, conversion: &CacheConversi
 
 fn quantize_cache(args: &mut Arguments<'_>) {
     let p: Params = args.params();
-    let layout = Layout::in_arguments(args);
+    let (layout, cells) = (Layout::in_arguments(args), Cells::in_arguments(args, p.cells));
     let step_rows: &[StepRow] = args.read(0);
     let (keys, values): (&[f16], &[f16]) = (args.read(1), args.read(2));
     let rows: &mut [u32] = args.write(3);
     let (dim, words) = (layout.head_dim as usize, layout.row_words());
     for kv_head in 0..p.kv_heads as usize {
         for row in &step_rows[..p.tokens as usize] {
-            let at = kv_head * p.cells as usize + row.cell();
+            let at = kv_head * p.cells as usize + cells.cell(*row, row.position as usize);
             layout.write(&mut rows[at * words..], &keys[at * dim..][..dim], &values[at * dim..][..dim]);
         }
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::f16;
 
 use crate::kernels::declare::{WORKGROUP, params};
-use crate::kernels::step_rows::StepRow;
+use crate::kernels::step_rows::{Cells, StepRow};
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
 use crate::shape::LlamaShape;
 
@@ -48,13 +48,13 @@ pub struct RopeBuffers {
 }
 
 /// Records the rotation of `tokens` tokens and the store of their keys and values.
-pub fn record(recording: &mut Recording, shape: &LlamaShape, tokens: u32, cells: u32, buffers: RopeBuffers) {
+pub fn record(recording: &mut Recording, shape: &LlamaShape, tokens: u32, cells: Cells, buffers: RopeBuffers) {
     let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
-    let params = Params { heads, kv_heads, head_dim, cells };
+    let params = Params { heads, kv_heads, head_dim, cells: cells.count };
     let RopeBuffers { qkv, step_rows, rope_table, q, keys, values } = buffers;
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
-        constants: vec![("WORKGROUP", WORKGROUP)],
+        constants: [("WORKGROUP", WORKGROUP)].into_iter().chain(cells.constants()).collect(),
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![qkv, step_rows, rope_table, q, keys, values],
         workgroups: [((heads + 2 * kv_heads) * head_dim / 4).div_ceil(WORKGROUP), tokens, 1],
@@ -72,7 +72,8 @@ fn rope_cache(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let (qkv, step_rows, rope_table): (&[f32], &[StepRow], &[[f32; 2]]) = (args.read(0), args.read(1), args.read(2));
     let (q, keys, values): (&mut [f32], &mut [f16], &mut [f16]) = (args.write(3), args.write(4), args.write(5));
-    let [heads, kv_heads, head_dim, cells] = [p.heads, p.kv_heads, p.head_dim, p.cells].map(|n| n as usize);
+    let [heads, kv_heads, head_dim] = [p.heads, p.kv_heads, p.head_dim].map(|n| n as usize);
+    let cells = Cells::in_arguments(args, p.cells);
     let dims = RopeDims { heads, kv_heads, head_dim, cells };
     let row = (heads + 2 * kv_heads) * head_dim;
     for (token, row) in qkv.chunks_exact(row).enumerate().take(args.workgroups[1] as usize) {
@@ -99,8 +100,8 @@ pub(crate) struct RopeDims {
     pub kv_heads: usize,
     /// A
     pub head_dim: usize,
-    /// C
-    pub cells: usize,
+    /// Its cells.
+    pub cells: Cells,
 }
 
 /// Rotates and stores the `row` of a token of the step where `step_row` says: `[(H + 2K) * A]`.
@@ -120,7 +121,8 @@ pub(crate) fn rotate(
         from[at] * cos + sign * from[(at + half) % dim] * sin
     };
     for (slot, from) in row.chunks_exact(dim).enumerate() {
-        let cached = |kv_head: usize| (kv_head * cells + step_row.cell()) * dim;
+        let cell = cells.cell(step_row, step_row.position as usize);
+        let cached = |kv_head: usize| (kv_head * cells.count as usize + cell) * dim;
         for at in 0..dim {
             if slot < heads {
                 to.q[(token * heads + slot) * dim + at] = rotated(from, at);

@@ -6,7 +6,7 @@ use super::projection::{self, Extras, Params, Projection, QkvDims, SHARED_BINDIN
 use super::router_hidden::{HiddenDispatch, SiteRouters, write_hidden};
 use crate::kernels::cache::rope::{RopeDims, Rotated, rotate};
 use crate::kernels::declare::bindings;
-use crate::kernels::step_rows::StepRow;
+use crate::kernels::step_rows::{Cells, StepRow};
 use crate::recording::{Arguments, Kernel, Recording, Span};
 use crate::shape::LlamaShape;
 
@@ -36,22 +36,28 @@ pub struct QkvBuffers {
     pub values: Span,
 }
 
-/// Records the product, the rotation, and the store in a cache of `cells` cells, and the hidden units of the
+/// Records the product, the rotation, and the store in the cache's `cells`, and the hidden units of the
 /// routers that look at the projection's input, which is a norm.
 pub fn record(
     recording: &mut Recording,
     projection: &Projection<'_>,
     routers: Option<SiteRouters<'_>>,
     shape: &LlamaShape,
-    cells: u32,
+    cells: Cells,
     buffers: QkvBuffers,
 ) {
     let QkvBuffers { step_rows, rope_table, q, keys, values } = buffers;
-    let HiddenDispatch { constants, workgroups, site, read, written } =
+    let HiddenDispatch { mut constants, workgroups, site, read, written } =
         HiddenDispatch::new(recording, projection, routers);
+    constants.extend(cells.constants());
     let bindings = [&read[..], &[step_rows, rope_table, written, q, keys, values]].concat();
     let extras = Extras {
-        qkv: Some(QkvDims { heads: shape.heads, kv_heads: shape.kv_heads, head_dim: shape.head_dim, cells }),
+        qkv: Some(QkvDims {
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+            cells: cells.count,
+        }),
         constants,
         site,
         bindings,
@@ -67,8 +73,8 @@ fn project_qkv(args: &mut Arguments<'_>) {
     let (q, keys, values): (&mut [f32], &mut [f16], &mut [f16]) = (args.write(13), args.write(14), args.write(15));
     let products = projection::multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
     let step_row = args.read::<StepRow>(10)[0];
-    let [heads, kv_heads, head_dim, cells] =
-        [p.heads, p.kv_heads, args.constant("HEAD_DIM"), p.cells].map(|n| n as usize);
+    let [heads, kv_heads, head_dim] = [p.heads, p.kv_heads, args.constant("HEAD_DIM")].map(|n| n as usize);
+    let cells = Cells::in_arguments(args, p.cells);
     let dims = RopeDims { heads, kv_heads, head_dim, cells };
     rotate(dims, 0, step_row, args.read(11), &products, Rotated { q, keys, values });
     write_hidden(args, &p, SHARED_BINDINGS, hidden);
