@@ -8,9 +8,9 @@ use bytemuck::Zeroable;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use edge_run::internals::engine::{Engine, Traits};
 use edge_run::internals::gpu::{self, GpuOptions};
-use edge_run::internals::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, combine};
+use edge_run::internals::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, ScoreRules, combine};
 use edge_run::internals::kernels::cache::layout::{Layout, QuantizedKv, token_bytes};
-use edge_run::internals::kernels::step_rows::StepRow;
+use edge_run::internals::kernels::step_rows::{Cells, StepRow};
 use edge_run::internals::precision::CacheType;
 use edge_run::internals::recording::{Buffer, Prepared, Recording};
 use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
@@ -53,8 +53,16 @@ fn prepare(engine: &mut dyn Engine, caches: &[Cache], traits: Traits, class: Con
     let y = recording.transient(u64::from(shape.q_dim()) * 4).all();
     for ([keys, values], quantized_kv) in caches {
         let buffers = AttentionBuffers { q, step_rows, keys: keys.all(), values: values.all(), y };
-        let (shape, cells, context, quantized_kv) = (&shape, CONTEXT, CONTEXT, *quantized_kv);
-        let problem = Attention { shape, tokens: 1, cells, context, class, quantized_kv, buffers };
+        let problem = Attention {
+            shape: &shape,
+            tokens: 1,
+            cells: Cells::of_all_positions(CONTEXT),
+            scores: ScoreRules::default(),
+            context: CONTEXT,
+            class,
+            quantized_kv: *quantized_kv,
+            buffers,
+        };
         let partials = attention::record(&mut recording, traits, &problem);
         partials.into_iter().for_each(|partials| combine::record(&mut recording, partials, y));
     }

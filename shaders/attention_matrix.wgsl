@@ -2,9 +2,8 @@
 //
 // A workgroup takes one head and 64 tokens, each of its four subgroups sixteen of them, and goes over the positions in
 // blocks of 64, twice: first for each token's highest score and sum of exp(score - highest), then, with the scores
-// again, for the sum of exp(score - highest) * value. So matrices are only added to, which is all they can, and need
-// not be scaled when a score is higher than those before. A block's keys, or values, are in workgroup memory for all
-// subgroups, and the next ones are loaded while these are multiplied.
+// again, for the sum of exp(score - highest) * value. So matrices are only added to, which is all they can. A block's
+// keys, or values, are in workgroup memory for all subgroups, and the next ones are loaded while these are multiplied.
 enable f16;
 enable wgpu_cooperative_matrix;
 #import step_rows
@@ -50,21 +49,10 @@ var<workgroup> totals: array<f32, BLOCK>;
 // The keys, or the values, of the positions of a block.
 var<workgroup> rows: array<vec4<f16>, BLOCK_QUADS>;
 
-// Which of four positions a token looks at.
-fn visible(at: vec4<u32>, position: u32) -> vec4<bool> {
-    let past = at <= vec4<u32>(position);
-    if WINDOW == 0u {
-        return past;
-    }
-    return past & (vec4<u32>(position) - at < vec4<u32>(WINDOW));
-}
-
 // The scores of a token for four positions of a block; those that it does not look at are the lowest.
 fn four_scores(row: u32, quad: u32, block: u32, position: u32) -> vec4<f32> {
     let at = vec4<u32>(block + 4u * quad) + vec4<u32>(0u, 1u, 2u, 3u);
-    let scores = floats[row * STRIDE + quad];
-    let bounded = vec4<f32>(capped(scores.x), capped(scores.y), capped(scores.z), capped(scores.w));
-    return select(vec4<f32>(LOWEST), bounded, visible(at, position));
+    return select(vec4<f32>(LOWEST), four_capped(floats[row * STRIDE + quad]), four_visible(at, position));
 }
 
 // exp(score - highest) of these, or nothing where there is no score.
@@ -72,7 +60,8 @@ fn four_weights(scores: vec4<f32>, highest: f32) -> vec4<f32> {
     return select(vec4<f32>(), exp(scores - highest), scores > vec4<f32>(LOWEST));
 }
 
-// What an invocation loads of a block. Rows past the last one are that one: what lies behind was not written.
+// What an invocation loads of a block. Rows past the last one are that one: what lies behind was not written. Blocks
+// begin at the first position that a token of the workgroup looks at: what lies before may have been written over.
 fn load_rows(local: u32, cache: u32, block: u32, last: u32, of_values: bool) -> array<vec4<f16>, 16> {
     var loaded: array<vec4<f16>, 16>;
     for (var i = 0u; i < LOADS; i++) {
@@ -218,9 +207,7 @@ fn add_values(
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let head = workgroup.x;
     let first_token = workgroup.y * BLOCK;
-    // All tokens are of one sequence.
     let cache = (head / SHARED_BY * params.cells + first_cell_of(step_rows[first_token])) * HEAD_QUADS;
-    // What lies before was not written, or was written over: no token of the workgroup looks at it.
     let first = first_visible(step_rows[first_token].position);
     let last = step_rows[min(first_token + BLOCK, params.tokens) - 1u].position;
     // Two lanes share a token, and take turns at its positions.

@@ -10,8 +10,8 @@ use edge_run::internals::cpu;
 use edge_run::internals::engine::Engine;
 use edge_run::internals::format::layout::TensorSpec;
 use edge_run::internals::gpu::GpuOptions;
-use edge_run::internals::kernels::attention::{self, Attention, AttentionBuffers, ContextClass};
-use edge_run::internals::kernels::step_rows::StepRow;
+use edge_run::internals::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, ScoreRules};
+use edge_run::internals::kernels::step_rows::{Cells, StepRow};
 use edge_run::internals::model::Model;
 use edge_run::internals::model::WeightSource;
 use edge_run::internals::recording::{Buffer, Recording};
@@ -64,8 +64,16 @@ fn last_of(engine: &mut dyn Engine, context: u32) -> Vec<f32> {
         values: filled(engine, bytemuck::cast_slice(&values)),
         y: y.all(),
     };
-    let (class, quantized_kv) = (ContextClass::Short, None);
-    let problem = Attention { shape: &shape, tokens: 1, cells: context, context, class, quantized_kv, buffers };
+    let problem = Attention {
+        shape: &shape,
+        tokens: 1,
+        cells: Cells::of_all_positions(context),
+        scores: ScoreRules::default(),
+        context,
+        class: ContextClass::Short,
+        quantized_kv: None,
+        buffers,
+    };
     assert!(attention::record(&mut recording, engine.traits(), &problem).is_none());
     recording.read_back(y.all());
     let mut prepared = engine.prepare(recording).unwrap();

@@ -12,14 +12,14 @@ use bytemuck::Zeroable;
 use edge_run::internals::engine::{Engine, Traits};
 use edge_run::internals::format::codes::Range;
 use edge_run::internals::kernels::attention::{
-    self, Attention, AttentionBuffers, ContextClass, combine, matrix, split,
+    self, Attention, AttentionBuffers, ContextClass, ScoreRules, combine, matrix, split,
 };
 use edge_run::internals::kernels::cache::rope::{self, RopeBuffers};
 use edge_run::internals::kernels::embed_sliced::{self, EmbedBuffers};
 use edge_run::internals::kernels::product::{self, Output, Product, ProductDepths, Tiles, gather_tokens, tile_tokens};
 use edge_run::internals::kernels::sample::token_nll;
 use edge_run::internals::kernels::sliced::SlicedWeight;
-use edge_run::internals::kernels::step_rows::StepRow;
+use edge_run::internals::kernels::step_rows::{Cells, StepRow};
 use edge_run::internals::kernels::{rms_norm, silu_mul};
 use edge_run::internals::precision::Depth;
 use edge_run::internals::recording::{Buffer, Recording, Span};
@@ -619,7 +619,7 @@ impl AttentionProblem {
             let [q, keys, values] = [q.all(), keys.all(), values.all()];
             let (qkv, step_rows, rope_table) = (qkv.all(), step_rows.all(), rope_table.all());
             let buffers = RopeBuffers { qkv, step_rows, rope_table, q, keys, values };
-            rope::record(recording, &shape, self.tokens, self.cells(), buffers);
+            rope::record(recording, &shape, self.tokens, Cells::of_all_positions(self.cells()), buffers);
             match part {
                 Part::Q => q,
                 Part::Keys => widen(engine, recording, &shape, self.cells(), keys),
@@ -644,7 +644,8 @@ impl AttentionProblem {
             let problem = Attention {
                 shape: &shape,
                 tokens: self.tokens,
-                cells: self.cells(),
+                cells: Cells::of_all_positions(self.cells()),
+                scores: ScoreRules::default(),
                 context: self.context,
                 class: ContextClass::Short,
                 quantized_kv: None,
@@ -694,8 +695,16 @@ fn widen(engine: &mut dyn Engine, recording: &mut Recording, shape: &LlamaShape,
     let y = upload(engine, &vec![0f32; (heads * shape.head_dim) as usize]).all();
     let step_rows = upload(engine, &rows_at([0])).all();
     let buffers = AttentionBuffers { q, step_rows, keys: cache, values: cache, y };
-    let (class, quantized_kv) = (ContextClass::Short, None);
-    let problem = Attention { shape: &flat, tokens: 1, cells: 1, context: 1, class, quantized_kv, buffers };
+    let problem = Attention {
+        shape: &flat,
+        tokens: 1,
+        cells: Cells::of_all_positions(1),
+        scores: ScoreRules::default(),
+        context: 1,
+        class: ContextClass::Short,
+        quantized_kv: None,
+        buffers,
+    };
     assert!(attention::record(recording, PROCESSORS, &problem).is_none());
     y
 }

@@ -11,7 +11,7 @@ mod processors;
 use buffers::{far, floats, halves, random_routers, rows_at, run, uniform, upload};
 use edge_run::internals::cpu;
 use edge_run::internals::engine::{Engine, Traits, USUAL_PROCESSORS};
-use edge_run::internals::kernels::attention::{Attention, AttentionBuffers, ContextClass, combine, split};
+use edge_run::internals::kernels::attention::{Attention, AttentionBuffers, ContextClass, ScoreRules, combine, split};
 use edge_run::internals::kernels::cache::rope::{self, RopeBuffers};
 use edge_run::internals::kernels::product::{Output, Product, ProductDepths};
 use edge_run::internals::kernels::project::packed::Packed;
@@ -23,6 +23,7 @@ use edge_run::internals::kernels::rms_norm::{self, Norm};
 use edge_run::internals::kernels::router::{self, Control, RouteInputs};
 use edge_run::internals::kernels::silu_mul;
 use edge_run::internals::kernels::sliced::SlicedWeight;
+use edge_run::internals::kernels::step_rows::Cells;
 use edge_run::internals::recording::{Recording, Span};
 use edge_run::internals::shape::{LlamaShape, Rope, Site};
 use half::f16;
@@ -152,6 +153,11 @@ impl Problem {
         self.groups * self.group
     }
 
+    /// The cells of queries, keys and values: one for each position, or a ring that the position is beyond.
+    fn cells(&self) -> Cells {
+        Cells { count: CONTEXT, ring: (self.seed % 4 < 2).then_some(13) }
+    }
+
     /// Whether the hidden units of routers that look at the input are computed.
     fn has_routers(&self) -> bool {
         self.has_next && self.normed && matches!(self.kind, Kind::Gate | Kind::Qkv)
@@ -188,7 +194,9 @@ impl Problem {
             let closed = Control { threshold: f32::MAX, most: 4 };
             let open = Control { threshold: -1e9, most: 3 };
             let control = upload(engine, &[closed, open, closed, open]).all();
-            let step_rows = upload(engine, &rows_at([POSITION])).all();
+            let mut step_rows = rows_at([POSITION]);
+            step_rows[0].slot = 1;
+            let step_rows = upload(engine, &step_rows).all();
             let shape = shape(self.eights);
             let rope_table = upload(engine, &rope::table(&shape, 0..CONTEXT)).all();
             let [q, keys, values] = [self.eights * 4, self.eights * CONTEXT, self.eights * CONTEXT]
@@ -212,7 +220,7 @@ impl Problem {
                     Kind::Gate => silu_mul::record(recording, 1, rows / 2, products, made[0]),
                     Kind::Qkv => {
                         let buffers = RopeBuffers { qkv: products, step_rows, rope_table, q, keys, values };
-                        rope::record(recording, &shape, 1, CONTEXT, buffers);
+                        rope::record(recording, &shape, 1, self.cells(), buffers);
                     }
                     _ => (),
                 }
@@ -232,7 +240,7 @@ impl Problem {
                 Kind::Gate => gate::record(recording, &projection, next, made[0]),
                 Kind::Qkv => {
                     let buffers = QkvBuffers { step_rows, rope_table, q, keys, values };
-                    qkv::record(recording, &projection, next, &shape, CONTEXT, buffers);
+                    qkv::record(recording, &projection, next, &shape, self.cells(), buffers);
                 }
             }
             made.into_iter().chain([hidden, depth]).collect()
@@ -403,9 +411,16 @@ fn a_projection_of_parts_is_that_of_what_they_come_to() {
                     let step_rows = upload(engine, &rows_at([position])).all();
                     let y = recording.transient(u64::from(shape.q_dim()) * 4).all();
                     let buffers = AttentionBuffers { q, step_rows, keys, values, y };
-                    let (class, quantized_kv) = (ContextClass::Long, None);
-                    let problem =
-                        Attention { shape: &shape, tokens: 1, cells: context, context, class, quantized_kv, buffers };
+                    let problem = Attention {
+                        shape: &shape,
+                        tokens: 1,
+                        cells: Cells::of_all_positions(context),
+                        scores: ScoreRules::default(),
+                        context,
+                        class: ContextClass::Long,
+                        quantized_kv: None,
+                        buffers,
+                    };
                     let partials = split::record(recording, PROCESSORS, &problem, splits);
                     let partials = partials.expect("positions are cut");
                     combine::record(recording, partials, y);

@@ -19,10 +19,10 @@ use edge_run::internals::cpu;
 use edge_run::internals::engine::{Activations, Engine, Traits};
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::gpu::GpuOptions;
-use edge_run::internals::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, combine};
+use edge_run::internals::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, ScoreRules, combine};
 use edge_run::internals::kernels::cache::layout::{CacheConversion, Layout, QuantizedKv};
 use edge_run::internals::kernels::cache::{dequantize, quantize};
-use edge_run::internals::kernels::step_rows::StepRow;
+use edge_run::internals::kernels::step_rows::{Cells, StepRow};
 use edge_run::internals::model::Model;
 use edge_run::internals::model::{CacheOptions, Sequence};
 use edge_run::internals::precision::CacheType;
@@ -116,7 +116,8 @@ impl Problem {
     }
 
     fn conversion(&self, step_rows: Span, [keys, values]: [Span; 2], quantized_kv: QuantizedKv) -> CacheConversion {
-        CacheConversion { kv_heads: self.kv_heads, cells: CELLS, step_rows, keys, values, quantized_kv }
+        let (kv_heads, cells) = (self.kv_heads, Cells::of_all_positions(CELLS));
+        CacheConversion { kv_heads, cells, window: None, step_rows, keys, values, quantized_kv }
     }
 
     /// The rows at the positions up to `end`, as f16.
@@ -165,7 +166,8 @@ impl Problem {
             let problem = Attention {
                 shape: &shape,
                 tokens: 1,
-                cells: CELLS,
+                cells: Cells::of_all_positions(CELLS),
+                scores: ScoreRules::default(),
                 context: CONTEXT,
                 class: self.class,
                 quantized_kv: Some(before),

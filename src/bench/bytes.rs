@@ -8,7 +8,7 @@ use crate::shape::LlamaShape;
 
 /// Bytes of model and cache read to generate one token behind `context` others, each once: the slices of the layers'
 /// weights at `bits` on average, their ranges, the norms, the routers where `routed`, the head, the token's row of the
-/// embedding, and the keys and values. Activations are not counted; they stay in the device's caches.
+/// embedding, and the keys and values that layers look at. Activations are not counted; they stay in the device's caches.
 pub fn bytes_per_token(
     (shape, spec): (&LlamaShape, &ModelSpec),
     group: u32,
@@ -25,8 +25,9 @@ pub fn bytes_per_token(
     let head_and_row = row * (u64::from(shape.vocab) + 1);
     let head_and_row = head_and_row + range_bytes(head_and_row, group);
     let fixed = ranges + routers + head_and_row + tensors(layout::vectors(shape, spec));
-    let cache_token = u64::from(shape.layers) * token_bytes(cache_type, shape);
-    slices + fixed as f64 + cache_token as f64 * context
+    let window = |layer| spec.layer(layer).attention.window.map_or(f64::INFINITY, f64::from);
+    let positions: f64 = (0..shape.layers).map(|layer| context.min(window(layer))).sum();
+    slices + fixed as f64 + token_bytes(cache_type, shape) as f64 * positions
 }
 
 /// `lo` and `step` in f16 for each group.

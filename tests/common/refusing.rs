@@ -50,12 +50,19 @@ impl Refuses {
 
 /// The engine, and what makes it refuse.
 pub fn refusing(engine: Box<dyn Engine>) -> (Box<dyn Engine>, Refuses) {
+    let traits = engine.traits();
+    refusing_as(engine, traits)
+}
+
+/// The engine with other traits, and what makes it refuse.
+pub fn refusing_as(engine: Box<dyn Engine>, traits: Traits) -> (Box<dyn Engine>, Refuses) {
     let refuses = Refuses::default();
-    (Box::new(Refusing { engine, refuses: refuses.clone() }), refuses)
+    (Box::new(Refusing { engine, traits, refuses: refuses.clone() }), refuses)
 }
 
 struct Refusing {
     engine: Box<dyn Engine>,
+    traits: Traits,
     refuses: Refuses,
 }
 
@@ -71,7 +78,7 @@ impl Engine for Refusing {
     }
 
     fn traits(&self) -> Traits {
-        self.engine.traits()
+        self.traits
     }
 
     fn cancel_token(&self) -> &CancelToken {
