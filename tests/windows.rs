@@ -76,7 +76,7 @@ fn problem(ways: impl Strategy<Value = Way>, head_dims: &'static [u32]) -> impl 
     let spare = prop_oneof![Just(None), (0u32..100).prop_map(Some)];
     (ways, sizes, rules(), place, 0u32..CONTEXT - 200, spare).prop_map(
         |(way, (seed, tokens, kv_heads, share, head_dim), rules, place, any, spare)| {
-            let edge = |about| (rules.window.unwrap_or(64) + about).saturating_sub(2);
+            let edge = |about: u32| (rules.window.unwrap_or(64) + about).saturating_sub(2);
             let (first, spare) = (place.map_or(any, edge), spare.filter(|_| rules.window.is_some()));
             Problem { seed, way, tokens, first, kv_heads, share, head_dim, rules, spare }
         },
@@ -251,12 +251,23 @@ impl Problem {
         CacheConversion { kv_heads, cells, window: self.rules.window, step_rows, keys, values, quantized_kv }
     }
 
+    /// A cache in few bits of no numbers, but for the token's own cell: a row that is written over may be read first, as
+    /// all rows of a cache have finite scales.
+    fn spoilt_rows(&self) -> Vec<u32> {
+        let (cells, words) = (self.cells(), self.layout().row_words());
+        let mut rows = vec![0x7e00_7e00u32; (self.kv_heads * cells.count) as usize * words];
+        for head in 0..self.kv_heads as usize {
+            let own = head * cells.count as usize + cells.cell(self.step()[0], self.first as usize);
+            rows[own * words..][..words].fill(0);
+        }
+        rows
+    }
+
     /// Attention over a cache in few bits, which is of no numbers but for the positions that the first token looks at.
     fn attend_quantized(&self, engine: &mut dyn Engine) -> Vec<f32> {
         let build = |engine: &mut dyn Engine, r: &mut Recording| {
             let (shape, numbers, traits) = (self.shape(), self.numbers(), quantized_traits(engine));
-            let words = (self.kv_heads * self.cells().count) as usize * self.layout().row_words();
-            let rows = upload(engine, &vec![0x7e00_7e00u32; words]).all();
+            let rows = upload(engine, &self.spoilt_rows()).all();
             let quantized_kv = QuantizedKv { rows, layout: self.layout() };
             if self.start() < self.first {
                 let before = self.start()..self.first;
