@@ -164,6 +164,7 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::LayerSpec;
     use crate::shape::{Rope, RopeScaling};
 
     fn llama_8b() -> LlamaShape {
@@ -239,6 +240,33 @@ mod tests {
         let options = CacheOptions { cache_type: CacheType::F16, ..CacheOptions::from(1 << 18) };
         let message = options.check(&shape, &ModelSpec::default(), traits).unwrap_err().to_string();
         assert!(message.contains("at most 131072 tokens") && message.contains("table of rotations"), "{message}");
+    }
+
+    #[test]
+    fn windows_need_no_binding_that_grows_with_the_context() {
+        let check = |windows: &[Option<u32>], context, traits| {
+            let layer = |window: &Option<u32>| {
+                let mut layer = LayerSpec::default();
+                layer.attention.window = *window;
+                layer
+            };
+            let spec = ModelSpec { layers: windows.iter().map(layer).collect(), ..ModelSpec::default() };
+            CacheOptions::from(context).check(&llama_8b(), &spec, traits).err().map(|error| error.to_string())
+        };
+        // A token of the keys of a layer has 2 KiB, and one of the table of rotations 512 bytes.
+        let traits = Traits { binding_bytes: 64 << 20, ..Traits::LARGE_GPU };
+        assert_eq!(check(&[Some(4096)], 131_072, traits), None);
+        let message = check(&[Some(4096), None], 131_072, traits).expect("256 MiB are bound");
+        assert!(message.contains("at most 32768 tokens") && message.contains("268435456 bytes"), "{message}");
+        // A window and a step of 64 tokens are more than 8 MiB.
+        let message = check(&[Some(4096)], 131_072, Traits { binding_bytes: 8 << 20, ..traits });
+        let message = message.expect("no such binding");
+        assert!(message.contains("at most 4096 tokens") && message.contains("need 8519680 bytes"), "{message}");
+        // Loops that end early end after the window.
+        let slow = Traits { software: true, loop_rounds: 1 << 20, ..Traits::LARGE_GPU };
+        assert!(check(&[Some(4096), None], 131_072, slow).is_some_and(|message| message.contains("ends loops")));
+        assert_eq!(check(&[Some(4096)], 131_072, slow), None);
+        assert!(check(&[Some(100_000)], 131_072, slow).is_some_and(|message| message.contains("ends loops")));
     }
 
     #[test]

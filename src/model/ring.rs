@@ -1,6 +1,7 @@
 //! What the layers with a window keep of a sequence: its last positions, in a ring of cells.
 
 use crate::arch::ModelSpec;
+use crate::error::{Error, Result};
 
 /// The ring of a sequence's cells, as all layers have it whose window is so much shorter than the context.
 ///
@@ -43,9 +44,11 @@ pub fn window(spec: &ModelSpec, layer: u32) -> Option<u32> {
     spec.layer(layer).attention.window
 }
 
-/// Which positions of a sequence a ring has.
-#[derive(Debug, Clone, Copy, Default)]
+/// Which positions of a sequence its ring has.
+#[derive(Debug, Clone, Copy)]
 pub struct RingHistory {
+    /// None where all positions have cells.
+    ring: Option<Ring>,
     /// The position behind the last one that was ever written: those before it by more than a ring are lost.
     end: usize,
     /// Whether a position was needed and lost, so that the tokens are to be computed again.
@@ -53,15 +56,32 @@ pub struct RingHistory {
 }
 
 impl RingHistory {
+    /// That of a sequence without tokens.
+    pub fn new(ring: Option<Ring>) -> RingHistory {
+        RingHistory { ring, end: 0, lost: false }
+    }
+
     /// Takes note of positions that are written. Those from 0 on begin a new history.
     pub fn write(&mut self, first: usize, count: usize) {
         self.end = if first == 0 { count } else { self.end.max(first + count) };
     }
 
     /// Whether the ring has all that a token at `position` looks at.
-    pub fn has_window(&self, ring: Ring, position: usize) -> bool {
+    pub fn has_window(&self, position: usize) -> bool {
+        let Some(ring) = self.ring else { return true };
         let first = (position + 1).saturating_sub(ring.window as usize);
         position == 0 || (!self.lost && self.end <= first + ring.cells as usize)
+    }
+
+    /// Fails where the ring lacks what a token at `position` looks at, which begins after a step under way, so that
+    /// nothing can be computed again: more steps behind it were begun and given up than a ring has room for.
+    pub fn check_window(&self, position: usize) -> Result<()> {
+        if self.has_window(position) {
+            return Ok(());
+        }
+        let most = self.ring.map_or(0, Ring::step_tokens);
+        let expected = format!("at most {most} that were begun after the one under way");
+        Err(Error::argument("steps given up", expected, self.end.saturating_sub(position)))
     }
 
     /// Takes note that tokens are to be computed again, until [`RingHistory::recover`].
@@ -69,7 +89,7 @@ impl RingHistory {
         self.lost = true;
     }
 
-    /// Takes note that all tokens were computed again.
+    /// Takes note that all tokens were computed again, or that there are none.
     pub fn recover(&mut self) {
         self.lost = false;
     }
@@ -109,22 +129,27 @@ mod tests {
     #[test]
     fn what_is_written_over_is_lost() {
         let ring = Ring { cells: 10, window: 4 };
-        let mut history = RingHistory::default();
+        let mut history = RingHistory::new(Some(ring));
         history.write(0, 9);
         history.write(9, 6);
         // Positions 5 to 14 are there.
-        assert!(history.has_window(ring, 15) && history.has_window(ring, 8) && !history.has_window(ring, 7));
-        assert!(history.has_window(ring, 0), "the first token looks at itself");
+        assert!(history.has_window(15) && history.has_window(8) && !history.has_window(7));
+        assert!(history.has_window(0), "the first token looks at itself");
         history.write(8, 1);
-        assert!(!history.has_window(ring, 7), "what was lost stays so");
+        assert!(!history.has_window(7), "what was lost stays so");
         history.lose();
-        assert!(!history.has_window(ring, 8));
+        assert!(!history.has_window(8));
         history.write(0, 8);
-        assert!(!history.has_window(ring, 8), "a part of it may have failed");
+        assert!(!history.has_window(8), "a part of it may have failed");
         history.recover();
-        assert!(history.has_window(ring, 8) && history.has_window(ring, 1));
+        assert!(history.has_window(8) && history.has_window(1));
         history.write(8, 3);
         // Positions 1 to 10 are there.
-        assert!(history.has_window(ring, 4) && !history.has_window(ring, 3));
+        assert!(history.has_window(4) && !history.has_window(3));
+        let message = history.check_window(3).unwrap_err().to_string();
+        assert_eq!(message, "steps given up: expected at most 7 that were begun after the one under way, got 8");
+        let mut all = RingHistory::new(None);
+        all.write(0, 1000);
+        assert!(all.has_window(1) && all.check_window(1).is_ok());
     }
 }

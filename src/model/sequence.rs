@@ -83,7 +83,7 @@ impl Sequence {
         let (model, cancel) = (model.clone(), model.cancel_token().child());
         let (tokens, plan) = (Vec::new(), plan.clone());
         let (rng_after, shuffle, sampled) = (DrawPosition::default(), None, None);
-        let ring_history = RingHistory::default();
+        let ring_history = RingHistory::new(model.ring());
         Ok(Sequence { model, slot, tokens, sampled, plan, sampler, rng_after, shuffle, ring_history, cancel })
     }
 
@@ -145,7 +145,7 @@ impl Sequence {
     /// are no more. Panics later where a step is under way that was begun after tokens which are forgotten.
     ///
     /// Layers with a window keep a sequence's last positions only. Where a length is so short that these are not enough,
-    /// the tokens that are left are computed again before the next ones run.
+    /// the tokens that are left are computed again before the next ones run, by the plan that is set then.
     pub fn truncate(&mut self, length: usize) {
         if length <= self.tokens.len() {
             self.tokens.truncate(length);
@@ -222,15 +222,13 @@ impl Sequence {
     /// Begins to run the token that `step` samples, which need not be over, and to sample the one that follows. `step`
     /// is to be finished first.
     ///
-    /// Fails where the context is full, and where the device fails.
+    /// Fails where the context is full, where hundreds of steps after `step` were begun and given up, and where the
+    /// device fails.
     pub fn begin_after(&mut self, step: &PendingStep) -> Result<PendingStep> {
         // Any token of the vocabulary will do for the check. A step that could not sample leaves none, which this one
         // embeds as nothing in particular; finishing the step before tells of it.
         self.check_fits(step.end, 1)?;
-        if let Some(ring) = self.model.ring().filter(|ring| !self.ring_history.has_window(*ring, step.end)) {
-            let expected = format!("at most {} begun after it and given up", ring.step_tokens());
-            return Err(Error::argument("steps after one that is under way", expected, "more"));
-        }
+        self.ring_history.check_window(step.end)?;
         let rows = self.rows(&[StepRow::SAMPLED], step.end);
         self.submit(rows, Vec::new(), Vec::new(), step.end + 1)
     }
@@ -303,8 +301,7 @@ impl Sequence {
     /// tokens are computed again, as keys and values depend on those of all layers before; what that reads of the
     /// weights is not told.
     fn restore_window(&mut self) -> Result<()> {
-        let Some(ring) = self.model.ring() else { return Ok(()) };
-        if self.ring_history.has_window(ring, self.tokens.len()) {
+        if self.ring_history.has_window(self.tokens.len()) {
             return Ok(());
         }
         self.ring_history.lose();
