@@ -62,8 +62,8 @@ fn heads_of(workgroup: u32) -> Heads {
 fn four_at(token: u32, slot: u32, j: u32) -> vec4<f32> {
     let quarter = params.head_dim / 4u;
     let at = slot * 2u * quarter + j;
-    let from = token * (params.heads + 2u * params.kv_heads) * 2u * quarter + at;
-    var four = vec4<f32>(qkv[from], qkv[from + quarter]);
+    let source = token * (params.heads + 2u * params.kv_heads) * 2u * quarter + at;
+    var four = vec4<f32>(qkv[source], qkv[source + quarter]);
     if BIAS == 1u {
         four += vec4<f32>(vectors[at], vectors[at + quarter]);
     }

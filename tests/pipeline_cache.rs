@@ -5,8 +5,8 @@ mod gpu;
 
 use std::path::Path;
 
-use edge_run::internals::gpu::GpuOptions;
 use edge_run::internals::arch::ActivationFunction;
+use edge_run::internals::gpu::GpuOptions;
 use edge_run::internals::kernels::gate;
 use edge_run::internals::recording::Recording;
 

@@ -117,16 +117,16 @@ impl Cache {
     ) -> Result<Cache> {
         let ring = Ring::of(spec, shape.layers, options.context, step_tokens);
         let cells: Vec<Cells> = (0..shape.layers).map(|layer| options.layer_cells(ring, spec, layer)).collect();
-        Cache::create((shape, spec), engine, options, &cells).map(|cache| Cache { ring, ..cache }).map_err(
-            |error| match error {
+        Cache::create((shape, spec), engine, options, &cells).map(|cache| Cache { ring, ..cache }).map_err(|error| {
+            match error {
                 Error::Device { device, message } => {
                     let all_cells: u64 = cells.iter().map(|cells| u64::from(cells.count)).sum();
                     let bytes = all_cells * token_bytes(options.cache_type, shape);
                     Error::NoRoomForContext { device, context: options.cells(), bytes, message }
                 }
                 other => other,
-            },
-        )
+            }
+        })
     }
 
     /// A cache whose layers have these cells.

@@ -234,7 +234,9 @@ impl Lowering<'_> {
     pub(super) fn norm(&self, at: NormAt) -> Norm {
         let weight = match at.vector() {
             Some((layer, vector)) => self.weights.layers[layer as usize].norm(vector),
-            None if at == NormAt::Routers => self.weights.ones.expect("routers that look at such a norm have its weight"),
+            None if at == NormAt::Routers => {
+                self.weights.ones.expect("routers that look at such a norm have its weight")
+            }
             None => self.weights.final_norm,
         };
         Norm { weight, eps: self.shape.norm_eps }

@@ -18,8 +18,8 @@
 
 use super::forward::{Lowering, NormOp};
 use crate::arch::{NormAt, Op, Register, RoutedSites};
-use crate::kernels::attention::partials::PROJECTION_SPLITS_MAX;
 use crate::kernels::add_norm;
+use crate::kernels::attention::partials::PROJECTION_SPLITS_MAX;
 use crate::kernels::attention::{self, ScoreRules, combine};
 use crate::kernels::cache::finish_qkv::{self, QkvRules};
 use crate::kernels::cache::rope::RopeBuffers;

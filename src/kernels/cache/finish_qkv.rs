@@ -84,17 +84,8 @@ pub fn record(
     let QueryGrowth { beta, original_context } = growth.unwrap_or(QueryGrowth { beta: 0.0, original_context: 1 });
     let [query_norm, key_norm] = vectors.map_or([0, 0], |vectors| [vectors.query_norm / 2, vectors.key_norm / 2]);
     let (cell_count, eps) = (cells.count, shape.norm_eps);
-    let params = Params {
-        heads,
-        kv_heads,
-        head_dim,
-        cells: cell_count,
-        query_norm,
-        key_norm,
-        eps,
-        beta,
-        original_context,
-    };
+    let params =
+        Params { heads, kv_heads, head_dim, cells: cell_count, query_norm, key_norm, eps, beta, original_context };
     let (workgroup, parts) = match head_norm {
         HeadNorm::AllHeads => (WORKGROUP_ALL_HEADS, 3),
         HeadNorm::None | HeadNorm::EachHead => ((head_dim / 4).next_power_of_two(), heads + 2 * kv_heads),
