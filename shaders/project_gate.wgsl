@@ -1,4 +1,4 @@
-// y = silu(Gate x) * (Up x) for one token, of W = [Gate, Up], and the hidden units of the routers that look at x.
+// y = activation(Gate x) * (Up x) for one token, of W = [Gate, Up], and the hidden units of the routers that look at x.
 #import invocation
 #import bins
 #import sliced
@@ -8,6 +8,10 @@
 #import packed_input
 #import projection
 #import router_hidden
+#import gelu
+
+// 0: the activation is SiLU; 1: it is GELU.
+override GELU: u32 = 0u;
 
 @group(0) @binding(7) var<storage, read> depth: array<u32>;
 // [4 L, REST] of all routers.
@@ -21,6 +25,13 @@ fn row_of(workgroup: u32, own: u32) -> u32 {
     return (workgroup * OWN_ROWS + own) / 2u + own % 2u * (params.rows / 2u);
 }
 
+fn activation(v: f32) -> f32 {
+    if GELU == 1u {
+        return gelu(v);
+    }
+    return silu(v);
+}
+
 fn ahead(team: Team) -> vec4<f32> {
     return vec4<f32>();
 }
@@ -29,7 +40,7 @@ fn finish(team: Team, sums: vec4<f32>, beside: vec4<f32>) {
     for (var r = 0u; r < ROWS; r += 2u) {
         let to = team.first + r / 2u;
         if team.lane == r && to < params.rows / 2u {
-            y[to] = silu(sums[r]) * sums[r + 1u];
+            y[to] = activation(sums[r]) * sums[r + 1u];
         }
     }
 }

@@ -1,5 +1,6 @@
 // The queries, keys and values of one token, rotated by its position: queries go to `q`, keys and values as f16 into
-// the cache. q: [H, A] f32, keys and values: [K, C, A/2] words of two f16.
+// the cache; or the products as they are, where more becomes of them by another kernel. q: [H, A] f32, or
+// [H + 2K, A], keys and values: [K, C, A/2] words of two f16.
 #import step_rows
 #import cells
 #import invocation
@@ -24,6 +25,9 @@
 @group(0) @binding(13) var<storage, read_write> q: array<vec2<f32>>;
 @group(0) @binding(14) var<storage, read_write> keys: array<u32>;
 @group(0) @binding(15) var<storage, read_write> values: array<u32>;
+
+// 1: the products go to `q` as they are.
+override RAW: u32 = 0u;
 
 // The products of the workgroup's rows.
 var<workgroup> outcome: array<f32, OWN_ROWS>;
@@ -54,6 +58,13 @@ fn finish(team: Team, sums: vec4<f32>, beside: vec4<f32>) {
     if team.lane < ROWS {
         outcome[team.own + team.lane] = sums[team.lane];
     }
+}
+
+// Puts the products of the workgroup's rows where they belong, as they are.
+fn store_raw(four: Four, local: u32) {
+    let to = four.slot * (HEAD_DIM / 2u) + four.j;
+    q[to] = vec2<f32>(outcome[4u * local], outcome[4u * local + 1u]);
+    q[to + HEAD_DIM / 4u] = vec2<f32>(outcome[4u * local + 2u], outcome[4u * local + 3u]);
 }
 
 // Rotates the products of the workgroup's rows, and puts them where they belong.
@@ -91,6 +102,10 @@ fn main(here: Invocation) {
     project(here, depth[0]);
     workgroupBarrier();
     if local < OWN_ROWS / 4u && four.slot < params.heads + 2u * params.kv_heads {
-        store_rotated(four, local, cell_of(step_rows[0], position), by);
+        if RAW == 1u {
+            store_raw(four, local);
+        } else {
+            store_rotated(four, local, cell_of(step_rows[0], position), by);
+        }
     }
 }

@@ -1,4 +1,5 @@
-// y += W x for one token: what attention and feed-forward add to the residual stream. With a routed plan, one
+// y += W x for one token: what attention and feed-forward add to the residual stream; or y = W x, where that is
+// normalized first. With a routed plan, one
 // workgroup more than the rows have selects the depths of the two sites that come next, by hidden units that are there.
 #import step_rows
 #import invocation
@@ -12,6 +13,8 @@
 
 // Sites whose depth the workgroup without rows selects.
 override SELECTED: u32 = 0u;
+// 1: nothing is added to.
+override OVERWRITE: u32 = 0u;
 
 // [4 L, REST] of all routers.
 @group(0) @binding(7) var<storage, read> rest: array<f32>;
@@ -30,6 +33,9 @@ fn row_of(workgroup: u32, own: u32) -> u32 {
 // What is added to.
 fn ahead(team: Team) -> vec4<f32> {
     var before = vec4<f32>();
+    if OVERWRITE == 1u {
+        return before;
+    }
     for (var r = 0u; r < ROWS; r++) {
         before[r] = y[team.rows[r]];
     }

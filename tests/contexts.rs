@@ -14,7 +14,7 @@ use edge_run::internals::kernels::attention::{self, Attention, AttentionBuffers,
 use edge_run::internals::kernels::step_rows::{Cells, StepRow};
 use edge_run::internals::model::Model;
 use edge_run::internals::model::WeightSource;
-use edge_run::internals::recording::{Buffer, Recording};
+use edge_run::internals::recording::{Buffer, Recording, Span};
 use edge_run::internals::routing::Thresholds;
 use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
 use edge_run::{Error, Result};
@@ -119,6 +119,10 @@ impl WeightSource for Untouched {
     }
 
     fn load(&self, _: &mut dyn Engine, _: usize, spec: &TensorSpec) -> Result<Buffer> {
+        panic!("{} is read", spec.name);
+    }
+
+    fn write_vector(&self, _: &mut dyn Engine, spec: &TensorSpec, _: Span) -> Result<()> {
         panic!("{} is read", spec.name);
     }
 }

@@ -3,9 +3,10 @@
 #[path = "common/gpu.rs"]
 mod gpu;
 
+use edge_run::internals::arch::ActivationFunction;
 use edge_run::internals::cpu;
 use edge_run::internals::engine::Engine;
-use edge_run::internals::kernels::{copy, silu_mul};
+use edge_run::internals::kernels::{copy, gate};
 use edge_run::internals::recording::{Buffer, Prepared, Recording};
 
 const WIDTH: u32 = 64;
@@ -15,7 +16,7 @@ fn doubling(engine: &mut dyn Engine) -> (Buffer, Prepared) {
     let gate_up = engine.create("gate_up", u64::from(WIDTH) * 8).unwrap();
     let y = engine.create("y", u64::from(WIDTH) * 4).unwrap();
     let mut recording = Recording::new();
-    silu_mul::record(&mut recording, 1, WIDTH, gate_up.all(), y.all());
+    gate::record(&mut recording, ActivationFunction::Silu, 1, WIDTH, gate_up.all(), y.all());
     recording.read_back(y.span(0, 4));
     recording.read_back(gate_up.span(4, 4));
     (gate_up, engine.prepare(recording).unwrap())

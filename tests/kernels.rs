@@ -9,6 +9,7 @@ mod processors;
 
 use buffers::rows_at;
 use bytemuck::Zeroable;
+use edge_run::internals::arch::ActivationFunction;
 use edge_run::internals::engine::{Engine, Traits};
 use edge_run::internals::format::codes::Range;
 use edge_run::internals::kernels::attention::{
@@ -20,7 +21,7 @@ use edge_run::internals::kernels::product::{self, Output, Product, ProductDepths
 use edge_run::internals::kernels::sample::token_nll;
 use edge_run::internals::kernels::sliced::SlicedWeight;
 use edge_run::internals::kernels::step_rows::{Cells, StepRow};
-use edge_run::internals::kernels::{rms_norm, silu_mul};
+use edge_run::internals::kernels::{gate, rms_norm};
 use edge_run::internals::precision::Depth;
 use edge_run::internals::recording::{Buffer, Recording, Span};
 use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
@@ -300,7 +301,9 @@ proptest! {
 
     #[test]
     fn gate_is_its_reference(seed: u64, tokens in 1u32..20, vec4s in 1u32..200) {
-        check(&gate(seed, tokens, vec4s * 4), TRANSCENDENTAL, TRANSCENDENTAL)?;
+        for activation in [ActivationFunction::Silu, ActivationFunction::GeluTanh] {
+            check(&gated(seed, activation, tokens, vec4s * 4), TRANSCENDENTAL, TRANSCENDENTAL)?;
+        }
     }
 
     #[test]
@@ -490,14 +493,19 @@ fn norm(seed: u64, tokens: u32, width: u32, eps: f32) -> impl Fn(&mut dyn Engine
     }
 }
 
-fn gate(seed: u64, tokens: u32, width: u32) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
+fn gated(
+    seed: u64,
+    activation: ActivationFunction,
+    tokens: u32,
+    width: u32,
+) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
     move |engine, recording| {
         let rng = &mut StdRng::seed_from_u64(seed);
         // Far outside [-1, 1], where exp overflows to infinity and underflows to zero.
         let inputs: Vec<f32> = uniform(rng, 2 * tokens * width).iter().map(|x| x * x * x * 100.0).collect();
         let gate_up = upload(engine, &inputs);
         let y = upload(engine, &vec![0f32; (tokens * width) as usize]);
-        silu_mul::record(recording, tokens, width, gate_up.all(), y.all());
+        gate::record(recording, activation, tokens, width, gate_up.all(), y.all());
         y.all()
     }
 }
@@ -612,7 +620,7 @@ impl AttentionProblem {
             let width = shape.q_dim() + 2 * shape.kv_dim();
             let qkv = upload(engine, &uniform(rng, self.tokens * width));
             let step_rows = upload(engine, &self.rows());
-            let rope_table = upload(engine, &rope::table(&shape, 0..CONTEXT));
+            let rope_table = upload(engine, &rope::table(&shape.rope.frequencies(shape.head_dim), 0..CONTEXT));
             let q = upload(engine, &vec![0f32; (self.tokens * shape.q_dim()) as usize]);
             let cache = vec![f16::ZERO; (shape.kv_dim() * self.cells()) as usize];
             let (keys, values) = (upload(engine, &cache), upload(engine, &cache));

@@ -152,7 +152,7 @@ fn a_layer_of_one_token_is_five_kernels() {
 #[test]
 fn a_layer_of_many_tokens_is_a_kernel_an_operation() {
     let many =
-        |norm, product| [norm, product, "rope_cache", "attention_split", product, norm, product, "silu_mul", product];
+        |norm, product| [norm, product, "rope_cache", "attention_split", product, norm, product, "gate", product];
     let vector = "matvec_sliced";
     // The head has one token, the last.
     let expected = of_two_layers(&["embed_sliced"], &many("rms_norm", vector), &["project_logits"]);

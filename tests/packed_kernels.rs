@@ -9,10 +9,12 @@ mod gpu;
 mod processors;
 
 use buffers::{far, floats, halves, random_routers, rows_at, run, uniform, upload};
+use edge_run::internals::arch::ActivationFunction;
 use edge_run::internals::cpu;
 use edge_run::internals::engine::{Engine, Traits, USUAL_PROCESSORS};
 use edge_run::internals::kernels::attention::{Attention, AttentionBuffers, ContextClass, ScoreRules, combine, split};
 use edge_run::internals::kernels::cache::rope::{self, RopeBuffers};
+use edge_run::internals::kernels::gate as plain_gate;
 use edge_run::internals::kernels::product::{Output, Product, ProductDepths};
 use edge_run::internals::kernels::project::packed::Packed;
 use edge_run::internals::kernels::project::qkv::{self, QkvBuffers};
@@ -21,7 +23,6 @@ use edge_run::internals::kernels::project::router_hidden::{SiteRouters, hidden_b
 use edge_run::internals::kernels::project::{Input, Projection, Spread, gate, logits};
 use edge_run::internals::kernels::rms_norm::{self, Norm};
 use edge_run::internals::kernels::router::{self, Control, RouteInputs};
-use edge_run::internals::kernels::silu_mul;
 use edge_run::internals::kernels::sliced::SlicedWeight;
 use edge_run::internals::kernels::step_rows::Cells;
 use edge_run::internals::recording::{Recording, Span};
@@ -82,6 +83,9 @@ struct Problem {
     group: u32,
     depth: u32,
     normed: bool,
+    /// Whether it is other than LLaMA's: gated by GELU, written over, not rotated yet; and with routers that look at a
+    /// norm which is not the input.
+    other: bool,
     /// Whether depths are chosen for the next sites.
     routed: bool,
     has_next: bool,
@@ -98,7 +102,7 @@ fn problem() -> impl Strategy<Value = Problem> {
     // Few shapes and spreads, as each is a shader to compile.
     let groups = prop_oneof![Just(1u32), Just(3), Just(9)];
     let sizes = (any::<u64>(), 1u32..30, groups, group, 1u32..=4);
-    let choices = (any::<bool>(), any::<bool>(), any::<bool>());
+    let choices = [(); 4].map(|()| any::<bool>());
     let loudness = prop_oneof![Just(1.0f32), Just(1e-2), Just(30.0)];
     let binding_bytes = prop_oneof![Just(16384u64), Just(1 << 27)];
     // Subgroups of 8 at least; in the last spread, as on devices that have several sizes, they may be larger than
@@ -110,7 +114,7 @@ fn problem() -> impl Strategy<Value = Problem> {
     ];
     (kind, sizes, choices, loudness, binding_bytes, spread).prop_map(
         |(kind, sizes, choices, loudness, binding_bytes, spread)| {
-            let ((seed, eights, groups, group, depth), (normed, routed, has_next)) = (sizes, choices);
+            let ((seed, eights, groups, group, depth), [normed, other, routed, has_next]) = (sizes, choices);
             let spoilt = None;
             Problem {
                 kind,
@@ -120,6 +124,7 @@ fn problem() -> impl Strategy<Value = Problem> {
                 group,
                 depth,
                 normed,
+                other,
                 routed,
                 has_next,
                 loudness,
@@ -160,7 +165,15 @@ impl Problem {
 
     /// Whether the hidden units of routers that look at the input are computed.
     fn has_routers(&self) -> bool {
-        self.has_next && self.normed && matches!(self.kind, Kind::Gate | Kind::Qkv)
+        self.has_next && (self.normed || self.other) && matches!(self.kind, Kind::Gate | Kind::Qkv)
+    }
+
+    fn activation(&self) -> ActivationFunction {
+        if self.other { ActivationFunction::GeluTanh } else { ActivationFunction::Silu }
+    }
+
+    fn output(&self) -> Output {
+        if self.kind == Kind::Residual && !self.other { Output::Add } else { Output::Overwrite }
     }
 
     fn rows(&self) -> u32 {
@@ -186,7 +199,9 @@ impl Problem {
             }
             let x = upload(engine, &x).all();
             let norm = Norm { weight: upload(engine, &uniform(rng, input, 1.0)), eps: EPS };
-            let y = upload(engine, &uniform(rng, rows, 1.0)).all();
+            let before =
+                if self.output() == Output::Add { uniform(rng, rows, 1.0) } else { vec![f32::NAN; rows as usize] };
+            let y = upload(engine, &before).all();
             let routers = random_routers(engine, rng, SITES, input, 1.0);
             let heard = upload(engine, &uniform(rng, (hidden_bytes(2) / 4) as u32, 1.0)).all();
             let hidden = upload(engine, &vec![0f32; (hidden_bytes(2) / 4) as usize]).all();
@@ -198,11 +213,11 @@ impl Problem {
             step_rows[0].slot = 1;
             let step_rows = upload(engine, &step_rows).all();
             let shape = shape(self.eights);
-            let rope_table = upload(engine, &rope::table(&shape, 0..CONTEXT)).all();
+            let rope_table = upload(engine, &rope::table(&shape.rope.frequencies(HEAD_DIM), 0..CONTEXT)).all();
             let [q, keys, values] = [self.eights * 4, self.eights * CONTEXT, self.eights * CONTEXT]
                 .map(|eights| upload(engine, &vec![0u32; (eights * HEAD_DIM / 2) as usize]).all());
             let made = match self.kind {
-                Kind::Qkv => vec![q, keys, values],
+                Kind::Qkv if !self.other => vec![q, keys, values],
                 Kind::Gate => vec![y.buffer.span(0, u64::from(rows) * 2)],
                 _ => vec![y],
             };
@@ -211,14 +226,14 @@ impl Problem {
                 if self.normed {
                     rms_norm::record(recording, 1, EPS, x, norm.weight, given);
                 }
-                let output = if self.kind == Kind::Residual { Output::Add } else { Output::Overwrite };
-                let whole = matches!(self.kind, Kind::Logits | Kind::Residual);
+                let output = self.output();
+                let whole = made[0] == y;
                 let products = if whole { y } else { recording.transient(u64::from(rows) * 4).all() };
                 let product = Product { weight: &weight, x: given, y: products, tokens: 1, output };
                 product.record(recording, traits(1 << 27), ProductDepths::ByToken(depth));
                 match self.kind {
-                    Kind::Gate => silu_mul::record(recording, 1, rows / 2, products, made[0]),
-                    Kind::Qkv => {
+                    Kind::Gate => plain_gate::record(recording, self.activation(), 1, rows / 2, products, made[0]),
+                    Kind::Qkv if !self.other => {
                         let buffers = RopeBuffers { qkv: products, step_rows, rope_table, q, keys, values };
                         rope::record(recording, &shape, 1, self.cells(), buffers);
                     }
@@ -226,8 +241,11 @@ impl Problem {
                 }
                 return made;
             }
-            let norm = self.normed.then_some(norm);
-            let input = norm.map_or(Input::Plain(x), |norm| Input::Normed(x, norm));
+            let input = match self.normed {
+                true => Input::Normed(x, norm),
+                false if self.has_routers() => Input::Routed(x, norm),
+                false => Input::Plain(x),
+            };
             let projection = Projection { weight: &weight, input, depth, spread: self.spread };
             let next = self.has_routers().then_some(SiteRouters { routers: &routers, first: 2, count: 2, hidden });
             match self.kind {
@@ -235,9 +253,13 @@ impl Problem {
                 Kind::Residual => {
                     let at = SiteRouters { routers: &routers, first: 2, count: 2, hidden: heard };
                     let selection = DepthSelection { routers: at, control, step_rows, depth_row: 1 };
-                    residual::record(recording, &projection, self.routed.then_some(selection), y);
+                    residual::record(recording, &projection, self.routed.then_some(selection), y, self.output());
                 }
-                Kind::Gate => gate::record(recording, &projection, next, made[0]),
+                Kind::Gate => gate::record(recording, &projection, self.activation(), next, made[0]),
+                Kind::Qkv if self.other => {
+                    let buffers = QkvBuffers { step_rows, rope_table, q: y, keys, values };
+                    qkv::record_product(recording, &projection, next, &shape, self.cells(), buffers);
+                }
                 Kind::Qkv => {
                     let buffers = QkvBuffers { step_rows, rope_table, q, keys, values };
                     qkv::record(recording, &projection, next, &shape, self.cells(), buffers);
@@ -256,7 +278,9 @@ impl Problem {
             hidden = floats(&results.pop().expect("hidden units"));
         }
         let numbers = match self.kind {
-            Kind::Qkv => results[1..].iter().flat_map(|words| halves(words)).chain(floats(&results[0])).collect(),
+            Kind::Qkv if !self.other => {
+                results[1..].iter().flat_map(|words| halves(words)).chain(floats(&results[0])).collect()
+            }
             _ => floats(&results[0]),
         };
         (numbers, hidden, depths)
@@ -326,6 +350,7 @@ fn a_wrong_depth_weight_norm_and_output_are_noticed() {
             group: 64,
             depth: 2,
             normed: true,
+            other: false,
             routed: true,
             has_next: true,
             loudness: 1.0,
@@ -363,6 +388,7 @@ fn an_input_that_is_no_number_reaches_every_product() {
                 group: 64,
                 depth: 2,
                 normed,
+                other: false,
                 routed: false,
                 has_next: false,
                 loudness: 1.0,
@@ -402,7 +428,7 @@ fn a_projection_of_parts_is_that_of_what_they_come_to() {
                 let product = |engine: &mut dyn Engine, recording: &mut Recording, input| {
                     let y = upload(engine, &[0f32; 48]).all();
                     let projection = Projection { weight: &weight, input, depth, spread };
-                    residual::record(recording, &projection, None, y);
+                    residual::record(recording, &projection, None, y, Output::Add);
                     y
                 };
                 let mut products = vec![];
@@ -473,11 +499,11 @@ fn depths_chosen_beside_a_projection_are_those_of_the_routers() {
                 let gated_projection =
                     Projection { weight: &weight, input: Input::Normed(x, norm), depth: read, spread };
                 let gated = recording.transient(u64::from(rows) * 2).all();
-                gate::record(recording, &gated_projection, Some(next), gated);
+                gate::record(recording, &gated_projection, ActivationFunction::Silu, Some(next), gated);
                 let spread = Spread::of(traits(1 << 27), (rows, input), Some(Site::Down));
                 let added = Projection { input: Input::Plain(x), depth: chosen, spread, ..gated_projection };
                 let selection = DepthSelection { routers: next, control, step_rows, depth_row: 1 };
-                residual::record(recording, &added, Some(selection), y);
+                residual::record(recording, &added, Some(selection), y, Output::Add);
                 vec![chosen, routed]
             };
             let results = run(engine.as_mut(), &build);

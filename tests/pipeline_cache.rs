@@ -5,8 +5,9 @@ mod gpu;
 
 use std::path::Path;
 
+use edge_run::internals::arch::ActivationFunction;
 use edge_run::internals::gpu::GpuOptions;
-use edge_run::internals::kernels::silu_mul;
+use edge_run::internals::kernels::gate;
 use edge_run::internals::recording::Recording;
 
 const WIDTH: u32 = 64;
@@ -18,7 +19,7 @@ fn gated(folder: &Path) -> f32 {
     engine.write(gate_up.all(), bytemuck::cast_slice(&[1f32; 2 * WIDTH as usize]));
     let mut recording = Recording::new();
     let y = recording.transient(u64::from(WIDTH) * 4);
-    silu_mul::record(&mut recording, 1, WIDTH, gate_up.all(), y.all());
+    gate::record(&mut recording, ActivationFunction::Silu, 1, WIDTH, gate_up.all(), y.all());
     recording.read_back(y.span(0, 4));
     let mut prepared = engine.prepare(recording).unwrap();
     bytemuck::pod_read_unaligned(&engine.run(&mut prepared).unwrap()[0])

@@ -24,7 +24,7 @@ pub enum Op {
     Embed,
     /// `to` = RMSNorm of `from`.
     Norm {
-        /// Whose weight is taken.
+        /// Whose weight is taken. Those of [`NormAt::Routers`] are for nothing else than routers.
         at: NormAt,
         /// What is normalized.
         from: Register,
@@ -114,6 +114,8 @@ pub enum NormAt {
     BeforeFeedForward(u32),
     /// After a layer's feed-forward.
     AfterFeedForward(u32),
+    /// Before a block that has no norm: it has no weight, and only routers look at it.
+    Routers,
     /// Before the head.
     Final,
 }
@@ -134,14 +136,14 @@ impl Register {
 }
 
 impl NormAt {
-    /// The layer and the vector that is its weight; none for the norm before the head.
+    /// The layer and the vector that is its weight, of a norm in a layer that has one.
     pub fn vector(self) -> Option<(u32, LayerVector)> {
         match self {
             NormAt::BeforeAttention(layer) => Some((layer, LayerVector::InputNorm)),
             NormAt::AfterAttention(layer) => Some((layer, LayerVector::AfterAttentionNorm)),
             NormAt::BeforeFeedForward(layer) => Some((layer, LayerVector::FfnNorm)),
             NormAt::AfterFeedForward(layer) => Some((layer, LayerVector::AfterFfnNorm)),
-            NormAt::Final => None,
+            NormAt::Routers | NormAt::Final => None,
         }
     }
 }
@@ -178,7 +180,7 @@ fn layer(layer: u32, spec: &LayerSpec) -> Vec<Op> {
     let project = |site, from, to| Op::Project { at: SiteAt { layer, site }, from, to };
     let add = |has: bool, at| Op::Add { norm: has.then_some(at) };
     let mut ops = Vec::new();
-    let input = norm_before(&mut ops, norms.before_attention, NormAt::BeforeAttention(layer));
+    let input = norm_before(&mut ops, norms.before_attention.then_some(NormAt::BeforeAttention(layer)));
     ops.extend([
         project(Site::Qkv, input, Register::Qkv),
         Op::Rotate { layer, bias, head_norm, rope_table, query_growth },
@@ -186,7 +188,7 @@ fn layer(layer: u32, spec: &LayerSpec) -> Vec<Op> {
         project(Site::O, Register::Attended, Register::Branch),
         add(norms.after_attention, NormAt::AfterAttention(layer)),
     ]);
-    let input = norm_before(&mut ops, norms.before_feed_forward, NormAt::BeforeFeedForward(layer));
+    let input = norm_before(&mut ops, norms.before_feed_forward.then_some(NormAt::BeforeFeedForward(layer)));
     ops.extend([
         project(Site::GateUp, input, Register::GateUp),
         Op::Gate { activation },
@@ -196,12 +198,11 @@ fn layer(layer: u32, spec: &LayerSpec) -> Vec<Op> {
     ops
 }
 
-/// Appends the norm of the residual stream if the layer has it; where the input of what follows is.
-fn norm_before(ops: &mut Vec<Op>, has: bool, at: NormAt) -> Register {
-    if has {
-        ops.push(norm(at, Register::Residual, Register::Normed));
-    }
-    if has { Register::Normed } else { Register::Residual }
+/// Appends the norm of the residual stream that the layer has, or that routers have in its place; where the input of
+/// what follows is.
+fn norm_before(ops: &mut Vec<Op>, at: Option<NormAt>) -> Register {
+    ops.push(norm(at.unwrap_or(NormAt::Routers), Register::Residual, Register::Normed));
+    if at.is_some() { Register::Normed } else { Register::Residual }
 }
 
 fn norm(at: NormAt, from: Register, to: Register) -> Op {
@@ -209,8 +210,7 @@ fn norm(at: NormAt, from: Register, to: Register) -> Op {
 }
 
 /// Says of each norm of the residual stream which sites' routers look at it: those of the next block, so that a depth
-/// is known before its product begins, and of the first norm those of its own block too. Sites before the first norm
-/// have no router.
+/// is known before its product begins, and of the first norm those of its own block too.
 fn place_routers(layers: &mut [Vec<Op>]) {
     let (mut blocks, mut sites): (Vec<Range<u32>>, u32) = (Vec::new(), 0);
     for op in layers.iter().flatten() {

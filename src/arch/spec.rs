@@ -125,6 +125,13 @@ pub enum ActivationFunction {
     GeluTanh,
 }
 
+impl LayerNorms {
+    /// Whether both of the residual stream are there.
+    pub fn are_before_all(&self) -> bool {
+        self.before_attention && self.before_feed_forward
+    }
+}
+
 impl Default for ModelSpec {
     fn default() -> ModelSpec {
         ModelSpec { layers: vec![LayerSpec::default()], logit_cap: None, rope_tables: Vec::new() }

@@ -5,21 +5,27 @@ use rand::rngs::ChaCha12Rng;
 use rand::{Rng, RngExt, SeedableRng};
 use safetensors::Dtype;
 
+use crate::arch::{
+    ActivationFunction, AttentionSpec, HeadNorm, LayerNorms, LayerSpec, LayerVector, ModelSpec, RopeTable,
+};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::layout::{self, TensorSpec};
 use crate::model::WeightSource;
 use crate::precision::BITS;
-use crate::recording::Buffer;
+use crate::recording::{Buffer, Span};
 use crate::routing::{Threshold, Thresholds};
 use crate::shape::{LlamaShape, Rope, RopeScaling};
 
-/// Shapes with a name: D, F, L, H, K, V, and whether the head is the embedding.
-const NAMED: [(&str, [u32; 6], bool); 4] = [
-    ("llama2-7b", [4096, 11008, 32, 32, 32, 32000], false),
-    ("llama3-8b", [4096, 14336, 32, 32, 8, 128_256], false),
-    ("llama3.2-1b", [2048, 8192, 16, 32, 8, 128_256], true),
-    ("smollm2-135m", [576, 1536, 30, 9, 3, 49152], true),
+/// Shapes with a name: D, F, L, H, K, A, V, whether the head is the embedding, and where they differ from LLaMA.
+const NAMED: [(&str, [u32; 7], bool, fn() -> ModelSpec); 7] = [
+    ("llama2-7b", [4096, 11008, 32, 32, 32, 128, 32000], false, ModelSpec::default),
+    ("llama3-8b", [4096, 14336, 32, 32, 8, 128, 128_256], false, ModelSpec::default),
+    ("llama3.2-1b", [2048, 8192, 16, 32, 8, 64, 128_256], true, ModelSpec::default),
+    ("smollm2-135m", [576, 1536, 30, 9, 3, 64, 49152], true, ModelSpec::default),
+    ("qwen2.5-1.5b", [1536, 8960, 28, 12, 2, 128, 151_936], true, qwen2),
+    ("qwen3-4b", [2560, 9728, 36, 32, 8, 128, 151_936], true, qwen3),
+    ("gemma3-4b", [2560, 10240, 34, 8, 4, 256, 262_208], true, gemma3),
 ];
 /// Longest context of a synthetic model; only what is asked for is allocated.
 const MAX_CONTEXT: u32 = 1 << 17;
@@ -31,6 +37,7 @@ const PIECE_WORDS: usize = 1 << 20;
 /// A model of random weights, and of random routers whose thresholds are still to be found.
 pub struct Synthetic {
     shape: LlamaShape,
+    spec: ModelSpec,
     group: u32,
     thresholds: Thresholds,
     seed: u64,
@@ -41,7 +48,12 @@ impl Synthetic {
     /// The model of `shape`: a name such as `llama2-7b`, or dimensions as in `DxFxLxHxKxV`, whose head is the
     /// embedding. The same seed makes the same weights.
     pub fn parse(shape: &str, seed: u64) -> Result<Synthetic> {
-        let shape = parse_shape(shape)?;
+        let (shape, spec) = parse_shape(shape)?;
+        Synthetic::new(shape, spec, seed)
+    }
+
+    /// The model of this shape and spec, which are without fault.
+    pub fn new(shape: LlamaShape, spec: ModelSpec, seed: u64) -> Result<Synthetic> {
         let group = layout::default_group(&shape);
         let row = |bits: f32, threshold| Threshold { bits, threshold };
         let table = Thresholds::new(vec![row(*BITS.start(), 1.0), row(*BITS.end(), -1.0)]);
@@ -50,7 +62,7 @@ impl Synthetic {
         let room = block.try_reserve_exact(BLOCK_WORDS);
         room.map_err(|_| Error::io("take", "memory for random weights")(std::io::ErrorKind::OutOfMemory.into()))?;
         block.extend((0..BLOCK_WORDS).map(|_| random.next_u32()));
-        Ok(Synthetic { shape, group, thresholds: table.expect("the table is sound"), seed, block })
+        Ok(Synthetic { shape, spec, group, thresholds: table.expect("the table is sound"), seed, block })
     }
 
     /// Of how many terms of order one the products with a weight are made, so that its own size follows.
@@ -63,6 +75,25 @@ impl Synthetic {
             name if name.ends_with(".o.scales") || name.ends_with(".down.scales") => input * 2 * self.shape.layers,
             _ => input,
         }
+    }
+
+    /// The weight of a norm of D numbers. What is added to the residual stream is in all of order one; and a head that is
+    /// the embedding has weights of order one, each of D.
+    fn norm_weight(&self, spec: &TensorSpec) -> f32 {
+        let is = |vector: LayerVector| spec.name.ends_with(&format!(".{}", vector.name()));
+        if is(LayerVector::AfterAttentionNorm) || is(LayerVector::AfterFfnNorm) {
+            return 1.0 / (2.0 * self.shape.layers as f32).sqrt();
+        }
+        let tied_head = spec.name == layout::FINAL_NORM && self.shape.tied_head;
+        if tied_head { 1.0 / (self.shape.model_dim as f32).sqrt() } else { 1.0 }
+    }
+
+    /// The random numbers of a tensor, seeded by its name (FNV-1a), so that they do not depend on those before it.
+    fn random(&self, spec: &TensorSpec) -> ChaCha12Rng {
+        let seed = spec.name.bytes().fold(self.seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        ChaCha12Rng::seed_from_u64(seed)
     }
 
     /// Writes random words all over the buffer.
@@ -83,6 +114,10 @@ impl WeightSource for Synthetic {
         &self.shape
     }
 
+    fn spec(&self) -> ModelSpec {
+        self.spec.clone()
+    }
+
     fn group_size(&self) -> u32 {
         self.group
     }
@@ -93,11 +128,7 @@ impl WeightSource for Synthetic {
 
     fn load(&self, engine: &mut dyn Engine, _slice: usize, spec: &TensorSpec) -> Result<Buffer> {
         let buffer = engine.create(&spec.name, spec.bytes())?;
-        // Seeded by the name (FNV-1a), so that a tensor does not depend on those before it.
-        let seed = spec.name.bytes().fold(self.seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        let random = &mut ChaCha12Rng::seed_from_u64(seed);
+        let random = &mut self.random(spec);
         let count: usize = spec.shape.iter().product();
         match (spec.dtype, &spec.shape[..]) {
             (Dtype::U32, _) => self.write_words(engine, buffer, random)?,
@@ -110,12 +141,7 @@ impl WeightSource for Synthetic {
                 let scales = scales(count / 2, self.terms(&spec.name, input), random);
                 engine.upload(buffer.all(), bytemuck::cast_slice(&scales))?;
             }
-            _ if spec.name.ends_with("norm") => {
-                // A head that is the embedding has weights of order one, each of D.
-                let tied_head = spec.name == layout::FINAL_NORM && self.shape.tied_head;
-                let weight = if tied_head { 1.0 / (self.shape.model_dim as f32).sqrt() } else { 1.0 };
-                engine.upload(buffer.all(), bytemuck::cast_slice(&vec![weight; count]))?;
-            }
+            _ if spec.name.ends_with("norm") => self.write_vector(engine, spec, buffer.all())?,
             // What routers have beside w1, about as large as makes scores of order one.
             _ => {
                 let numbers: Vec<f32> = uniform(count, 12, random).collect();
@@ -123,6 +149,20 @@ impl WeightSource for Synthetic {
             }
         }
         Ok(buffer)
+    }
+
+    fn write_vector(&self, engine: &mut dyn Engine, spec: &TensorSpec, to: Span) -> Result<()> {
+        let count = spec.shape.iter().product();
+        let random = &mut self.random(spec);
+        let is = |vector: LayerVector| spec.name.ends_with(&format!(".{}", vector.name()));
+        let numbers: Vec<f32> = if is(LayerVector::QkvBias) {
+            uniform(count, 12, random).collect()
+        } else if is(LayerVector::QueryNorm) || is(LayerVector::KeyNorm) {
+            (0..count).map(|_| random.random_range(0.5f32..1.5)).collect()
+        } else {
+            vec![self.norm_weight(spec); count]
+        };
+        engine.upload(to, bytemuck::cast_slice(&numbers))
     }
 }
 
@@ -143,7 +183,35 @@ fn uniform(count: usize, input: usize, random: &mut ChaCha12Rng) -> impl Iterato
     (0..count).map(move |_| random.random_range(-most..most))
 }
 
-fn parse_shape(text: &str) -> Result<LlamaShape> {
+/// Biases of queries, keys and values.
+fn qwen2() -> ModelSpec {
+    let attention = AttentionSpec { qkv_bias: true, ..AttentionSpec::default() };
+    ModelSpec { layers: vec![LayerSpec { attention, ..LayerSpec::default() }], ..ModelSpec::default() }
+}
+
+/// Norms of queries and keys.
+fn qwen3() -> ModelSpec {
+    let attention = AttentionSpec { head_norm: HeadNorm::EachHead, ..AttentionSpec::default() };
+    ModelSpec { layers: vec![LayerSpec { attention, ..LayerSpec::default() }], ..ModelSpec::default() }
+}
+
+/// Four norms a layer and those of queries and keys, GELU, and after five layers with a window one without.
+fn gemma3() -> ModelSpec {
+    let layer = |window, rope_table| LayerSpec {
+        norms: LayerNorms { after_attention: true, after_feed_forward: true, ..LayerNorms::default() },
+        attention: AttentionSpec { head_norm: HeadNorm::EachHead, rope_table, window, ..AttentionSpec::default() },
+        activation: ActivationFunction::GeluTanh,
+    };
+    let local = layer(Some(1024), 1);
+    let frequencies = Rope { theta: 10_000.0, scaling: RopeScaling::None }.frequencies(256);
+    ModelSpec {
+        layers: vec![local, local, local, local, local, layer(None, 0)],
+        rope_tables: vec![RopeTable { frequencies, long: None }],
+        ..ModelSpec::default()
+    }
+}
+
+fn parse_shape(text: &str) -> Result<(LlamaShape, ModelSpec)> {
     let named = NAMED.iter().find(|(name, ..)| *name == text);
     let numbers = || -> Option<[u32; 6]> {
         let numbers: Option<Vec<u32>> = text.split('x').map(|number| number.parse().ok()).collect();
@@ -151,22 +219,18 @@ fn parse_shape(text: &str) -> Result<LlamaShape> {
     };
     let names = NAMED.map(|(name, ..)| name).join(", ");
     let unknown = || Error::argument("synthetic model", format!("{names}, or DxFxLxHxKxV in numbers"), text);
-    let (dims, tied_head) = match named {
-        Some((_, dims, tied)) => (*dims, *tied),
-        None => (numbers().ok_or_else(unknown)?, true),
+    let (dims, tied_head, spec) = match named {
+        Some((_, dims, tied, spec)) => (*dims, *tied, spec()),
+        None => (with_head_dim(numbers().ok_or_else(unknown)?)?, true, ModelSpec::default()),
     };
-    let [model_dim, ffn_dim, layers, heads, kv_heads, vocab] = dims;
-    if heads == 0 || !model_dim.is_multiple_of(heads) {
-        let expected = format!("a number of heads H that divides D ({model_dim})");
-        return Err(Error::argument("synthetic model", expected, heads));
-    }
+    let [model_dim, ffn_dim, layers, heads, kv_heads, head_dim, vocab] = dims;
     let shape = LlamaShape {
         layers,
         model_dim,
         ffn_dim,
         heads,
         kv_heads,
-        head_dim: model_dim / heads,
+        head_dim,
         vocab,
         max_context: MAX_CONTEXT,
         norm_eps: 1e-5,
@@ -174,9 +238,18 @@ fn parse_shape(text: &str) -> Result<LlamaShape> {
         rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
     };
     match shape.fault() {
-        None => Ok(shape),
+        None => Ok((shape, spec)),
         Some((field, expected, got)) => Err(Error::argument(format!("synthetic model: {field}"), expected, got)),
     }
+}
+
+/// D, F, L, H, K, A and V of these without A.
+fn with_head_dim([model_dim, ffn_dim, layers, heads, kv_heads, vocab]: [u32; 6]) -> Result<[u32; 7]> {
+    if heads == 0 || !model_dim.is_multiple_of(heads) {
+        let expected = format!("a number of heads H that divides D ({model_dim})");
+        return Err(Error::argument("synthetic model", expected, heads));
+    }
+    Ok([model_dim, ffn_dim, layers, heads, kv_heads, model_dim / heads, vocab])
 }
 
 #[cfg(test)]
@@ -185,13 +258,22 @@ mod tests {
 
     #[test]
     fn shapes_have_names_or_numbers() {
-        let shape = parse_shape("llama2-7b").unwrap();
+        let (shape, spec) = parse_shape("llama2-7b").unwrap();
         assert_eq!(shape.linear_params() + shape.embedding_params(), 6_738_149_376);
-        assert!(!shape.tied_head && shape.head_dim == 128);
-        let shape = parse_shape("smollm2-135m").unwrap();
+        assert!(!shape.tied_head && shape.head_dim == 128 && spec.is_llama());
+        let (shape, _) = parse_shape("smollm2-135m").unwrap();
         assert_eq!(shape.linear_params() + shape.embedding_params(), 134_479_872);
-        let shape = parse_shape("64x128x2x4x2x300").unwrap();
+        let (shape, _) = parse_shape("64x128x2x4x2x300").unwrap();
         assert_eq!((shape.layers, shape.head_dim, shape.kv_dim(), shape.vocab), (2, 16, 32, 300));
+        for (name, _, _, _) in NAMED {
+            let (shape, spec) = parse_shape(name).unwrap();
+            spec.check(&shape).unwrap();
+        }
+        let (shape, spec) = parse_shape("gemma3-4b").unwrap();
+        assert_eq!(
+            (shape.q_dim(), spec.layer(5).attention.window, spec.layer(6).attention.window),
+            (2048, None, Some(1024))
+        );
     }
 
     #[test]

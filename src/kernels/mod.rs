@@ -4,17 +4,19 @@
 //! decides it, and what they share is in a file beside them, so that no file needs one that needs it. The kernel in
 //! `kernels/x/y.rs` belongs to the shader `x_y`, `y_x` or `y`. Shapes use the letters of [`crate::shape`].
 
+pub mod add_norm;
 pub mod attention;
 pub mod cache;
+pub mod cap_logits;
 pub mod copy;
 pub mod embed_sliced;
+pub mod gate;
 pub mod probe;
 pub mod product;
 pub mod project;
 pub mod rms_norm;
 pub mod router;
 pub mod sample;
-pub mod silu_mul;
 pub mod sliced;
 pub mod step_rows;
 
@@ -29,17 +31,21 @@ use crate::recording::Kernel;
 pub const BY_MATRICES: [&Kernel; 2] = [&attention::matrix::KERNEL, &product::matmul_matrix::KERNEL];
 
 /// Every kernel that adapters without cooperative matrices can run.
-pub const ALL: [&Kernel; 29] = [
+pub const ALL: [&Kernel; 32] = [
+    &add_norm::KERNEL,
     &attention::combine::KERNEL,
     &attention::quantized::KERNEL,
     &attention::split::KERNEL,
     &attention::whole::KERNEL,
     &cache::copy_cells::KERNEL,
     &cache::dequantize::KERNEL,
+    &cache::finish_qkv::KERNEL,
     &cache::quantize::KERNEL,
     &cache::rope::KERNEL,
+    &cap_logits::KERNEL,
     &copy::KERNEL,
     &embed_sliced::KERNEL,
+    &gate::KERNEL,
     &probe::processors::KERNEL,
     &probe::subgroups::KERNEL,
     &product::gather_inputs::KERNEL,
@@ -58,7 +64,6 @@ pub const ALL: [&Kernel; 29] = [
     &sample::peaks::KERNEL,
     &sample::token::KERNEL,
     &sample::token_nll::KERNEL,
-    &silu_mul::KERNEL,
 ];
 
 /// A hash of all shaders, which changes with any of them.

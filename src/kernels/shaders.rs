@@ -16,7 +16,8 @@ pub const MATRICES: Capabilities =
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 25] = [
+const SHARED: [(&str, &str); 26] = [
+    ("gelu", include_str!("../../shaders/shared/gelu.wgsl")),
     ("step_rows", include_str!("../../shaders/shared/step_rows.wgsl")),
     ("cells", include_str!("../../shaders/shared/cells.wgsl")),
     ("scores", include_str!("../../shaders/shared/scores.wgsl")),

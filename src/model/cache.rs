@@ -75,7 +75,7 @@ impl From<u32> for CacheOptions {
     }
 }
 
-/// Keys and values of every layer, the tokens they are of, and the rotary table.
+/// Keys and values of every layer, the tokens they are of, and the rotary tables.
 pub struct Cache {
     /// The sizes.
     pub options: CacheOptions,
@@ -85,8 +85,9 @@ pub struct Cache {
     pub layers: Vec<LayerCache>,
     /// The token of every cell, `[C]` u32.
     pub tokens: Buffer,
-    /// Cosine and sine for every position of a sequence, [context, A/2, 2] f32.
-    pub rope_table: Buffer,
+    /// By their numbers, the rotary tables that layers use: cosine and sine for every position of a sequence, [context,
+    /// A/2, 2] f32.
+    rope_tables: Vec<Option<Buffer>>,
     kv_heads: u32,
 }
 
@@ -116,24 +117,28 @@ impl Cache {
     ) -> Result<Cache> {
         let ring = Ring::of(spec, shape.layers, options.context, step_tokens);
         let cells: Vec<Cells> = (0..shape.layers).map(|layer| options.layer_cells(ring, spec, layer)).collect();
-        Cache::create(shape, engine, options, &cells).map(|cache| Cache { ring, ..cache }).map_err(
-            |error| match error {
+        Cache::create((shape, spec), engine, options, &cells).map(|cache| Cache { ring, ..cache }).map_err(|error| {
+            match error {
                 Error::Device { device, message } => {
                     let all_cells: u64 = cells.iter().map(|cells| u64::from(cells.count)).sum();
                     let bytes = all_cells * token_bytes(options.cache_type, shape);
                     Error::NoRoomForContext { device, context: options.cells(), bytes, message }
                 }
                 other => other,
-            },
-        )
+            }
+        })
     }
 
     /// A cache whose layers have these cells.
-    fn create(shape: &LlamaShape, engine: &mut dyn Engine, options: CacheOptions, cells: &[Cells]) -> Result<Cache> {
+    fn create(
+        (shape, spec): (&LlamaShape, &ModelSpec),
+        engine: &mut dyn Engine,
+        options: CacheOptions,
+        cells: &[Cells],
+    ) -> Result<Cache> {
         let layout = Layout::of(options.cache_type, shape.head_dim);
         let f16_bytes = |cells: Cells| u64::from(shape.kv_dim()) * u64::from(cells.count) * 2;
-        let rope_table = engine.create("rope table", u64::from(options.context) * u64::from(shape.head_dim) * 4)?;
-        write_rope_table(shape, engine, rope_table)?;
+        let rope_tables = create_rope_tables((shape, spec), engine, options.context)?;
         let tokens = engine.create("tokens of the cache", u64::from(options.cells()) * 4)?;
         let f16_layer = |engine: &mut dyn Engine, cells: Cells| -> Result<LayerCache> {
             let bytes = f16_bytes(cells);
@@ -154,7 +159,12 @@ impl Cache {
                 cells.iter().map(layer).collect::<Result<_>>()?
             }
         };
-        Ok(Cache { options, ring: None, layers, tokens, rope_table, kv_heads: shape.kv_heads })
+        Ok(Cache { options, ring: None, layers, tokens, rope_tables, kv_heads: shape.kv_heads })
+    }
+
+    /// A rotary table that a layer uses, [context, A/2, 2] f32; panics where none uses it.
+    pub fn rope_table(&self, table: u32) -> Span {
+        self.rope_tables[table as usize].expect("the operations follow from the spec, as the tables do").all()
     }
 
     /// The cells of a slot.
@@ -184,14 +194,30 @@ impl Cache {
     }
 }
 
-/// Fills the rotary table, a piece after the other, as all of it may be large.
-fn write_rope_table(shape: &LlamaShape, engine: &mut dyn Engine, rope_table: Buffer) -> Result<()> {
+/// The rotary tables that layers use, for contexts of so many tokens.
+fn create_rope_tables(
+    (shape, spec): (&LlamaShape, &ModelSpec),
+    engine: &mut dyn Engine,
+    context: u32,
+) -> Result<Vec<Option<Buffer>>> {
+    let used: Vec<u32> = (0..shape.layers).map(|layer| spec.layer(layer).attention.rope_table).collect();
+    let mut create = |table| {
+        let buffer = engine.create("rope table", u64::from(context) * u64::from(shape.head_dim) * 4)?;
+        write_rope_table(&spec.frequencies(shape, table, context), engine, buffer)?;
+        Ok(buffer)
+    };
+    let tables = 0..=spec.rope_tables.len() as u32;
+    tables.map(|table| used.contains(&table).then(|| create(table)).transpose()).collect()
+}
+
+/// Fills a rotary table, a piece after the other, as all of it may be large.
+fn write_rope_table(frequencies: &[f32], engine: &mut dyn Engine, rope_table: Buffer) -> Result<()> {
     const PIECE: u64 = 1 << 14;
-    let row = u64::from(shape.head_dim) * 4;
+    let row = frequencies.len() as u64 * 8;
     let context = rope_table.bytes() / row;
     for first in (0..context).step_by(PIECE as usize) {
         let end = (first + PIECE).min(context);
-        let piece = rope::table(shape, first as u32..end as u32);
+        let piece = rope::table(frequencies, first as u32..end as u32);
         engine.upload(rope_table.span(first * row, (end - first) * row), bytemuck::cast_slice(&piece))?;
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::cache::{Cache, CacheOptions};
 use super::inputs::{DepthLimits, Inputs, STEP_TOKENS, default_step_tokens};
 use super::{TokenDepths, Trial, WeightSource, activations, forward, limits, weights};
-use crate::arch::{ActivationFunction, HeadNorm, LayerNorms, ModelSpec, Program};
+use crate::arch::{ModelSpec, Program};
 use crate::cancel::CancelToken;
 use crate::engine::{Engine, KernelTime, Traits};
 use crate::error::{Error, Result};
@@ -94,7 +94,6 @@ impl Executor {
     ) -> Result<Executor> {
         let (shape, spec) = (source.shape().clone(), source.spec());
         spec.check(&shape)?;
-        check_kernels(&spec)?;
         let traits = engine.traits();
         options.check(&shape, &spec, traits)?;
         let int8_activations = activations::untried(traits, &shape)?;
@@ -296,29 +295,4 @@ impl Executor {
             StepKind::Score => lowering.score(class.tokens),
         }
     }
-}
-
-/// Fails where there are no kernels yet for what a model has.
-fn check_kernels(spec: &ModelSpec) -> Result<()> {
-    let refuse = |what: &str| {
-        Err(Error::Unsupported { what: "spec".into(), got: what.into(), supported: "what LLaMA has".into() })
-    };
-    if spec.logit_cap.is_some() {
-        return refuse("logit_cap");
-    }
-    for layer in &spec.layers {
-        let attention = &layer.attention;
-        let refused = [
-            ("norms", layer.norms != LayerNorms::default()),
-            ("activation", layer.activation != ActivationFunction::Silu),
-            ("qkv_bias", attention.qkv_bias),
-            ("head_norm", attention.head_norm != HeadNorm::None),
-            ("rope_table", attention.rope_table != 0),
-            ("query_growth", attention.query_growth.is_some()),
-        ];
-        if let Some((what, _)) = refused.iter().find(|(_, refused)| *refused) {
-            return refuse(what);
-        }
-    }
-    Ok(())
 }

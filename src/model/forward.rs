@@ -10,9 +10,11 @@ use std::ops::Range;
 use super::cache::Cache;
 use super::inputs::Inputs;
 use super::weights::Weights;
-use crate::arch::{NormAt, Op, Program, RoutedSites};
+use crate::arch::{HeadNorm, NormAt, Op, Program, QueryGrowth, RoutedSites};
 use crate::engine::Traits;
 use crate::kernels::attention::{Attention, AttentionBuffers, ContextClass, ScoreRules};
+use crate::kernels::cache::finish_qkv::QkvRules;
+use crate::kernels::cap_logits;
 use crate::kernels::embed_sliced::{self, EmbedBuffers};
 use crate::kernels::rms_norm::Norm;
 use crate::kernels::router::{self, RouteInputs};
@@ -162,6 +164,9 @@ impl Lowering<'_> {
         } else {
             self.logits_of_many(r, tokens.count, x, logits);
         }
+        if let [.., Op::Head { cap: Some(cap) }] = self.program.head[..] {
+            cap_logits::record(r, cap, logits);
+        }
     }
 
     /// Whether the products of so many tokens are of int8s.
@@ -207,10 +212,31 @@ impl Lowering<'_> {
         }
     }
 
+    /// Whether a norm is computed: those that are for routers alone are not where these choose nothing by them.
+    pub(super) fn is_needed(&self, at: NormAt, routed: &RoutedSites) -> bool {
+        at != NormAt::Routers || (self.routed && !routed.all().is_empty())
+    }
+
+    /// What becomes of queries, keys and values beside their rotation, where anything does.
+    pub(super) fn qkv_rules(
+        &self,
+        layer: u32,
+        bias: bool,
+        head_norm: HeadNorm,
+        growth: Option<QueryGrowth>,
+    ) -> Option<QkvRules> {
+        let vectors = self.weights.layers[layer as usize].head_vectors;
+        let any = bias || head_norm != HeadNorm::None || growth.is_some();
+        any.then_some(QkvRules { bias, head_norm, growth, vectors })
+    }
+
     /// A norm's weight, `[D]`, and its constant.
     pub(super) fn norm(&self, at: NormAt) -> Norm {
         let weight = match at.vector() {
-            Some((layer, vector)) => self.weights.layers[layer as usize].vector(vector),
+            Some((layer, vector)) => self.weights.layers[layer as usize].norm(vector),
+            None if at == NormAt::Routers => {
+                self.weights.ones.expect("routers that look at such a norm have its weight")
+            }
             None => self.weights.final_norm,
         };
         Norm { weight, eps: self.shape.norm_eps }

@@ -4,12 +4,13 @@ use super::forward::{Lowering, NormOp};
 use crate::arch::{Op, Register};
 use crate::engine::Traits;
 use crate::kernels::attention::{self, ScoreRules, combine};
+use crate::kernels::cache::finish_qkv::{self, QkvRules};
 use crate::kernels::cache::rope::{self, RopeBuffers};
 use crate::kernels::product::{
     self, Output, Product, ProductDepths, Tiles, gather_tokens, in_tiles, largest_tile, tile_tokens,
 };
 use crate::kernels::rms_norm::{self, Norm};
-use crate::kernels::silu_mul;
+use crate::kernels::{add_norm, gate};
 use crate::recording::{Buffer, Recording, Span};
 use crate::shape::{LlamaShape, SiteAt};
 
@@ -19,7 +20,7 @@ struct ManyTokens {
     tokens: u32,
     /// The residual stream, [T, D].
     x: Buffer,
-    /// Normalised x, [T, D].
+    /// Normalised x, and after the product that reads it what is added to x by a norm, [T, D].
     normed: Buffer,
     /// [T, (H + 2K) * A]
     qkv: Buffer,
@@ -64,6 +65,7 @@ impl Lowering<'_> {
     /// Records the first of these operations, or the first two where one kernel does both; the rest of them.
     fn lower_many<'a>(&self, r: &mut Recording, b: &ManyTokens, ops: &'a [Op]) -> &'a [Op] {
         match ops {
+            [Op::Norm { at, routed, .. }, rest @ ..] if !self.is_needed(*at, routed) => rest,
             [Op::Norm { at, from, to, routed }, rest @ ..] => {
                 let norm = NormOp { at: *at, x: b.buffer(*from), normed: b.buffer(*to), routed };
                 self.normalize(r, b.tokens, &norm);
@@ -78,19 +80,24 @@ impl Lowering<'_> {
                 self.product(r, b, SiteProduct { at: *at, x, y, output: Output::Overwrite });
                 rest
             }
-            [Op::Rotate { layer, .. }, rest @ ..] => {
-                self.rotate(r, b, *layer);
+            [Op::Rotate { layer, bias, head_norm, rope_table, query_growth }, rest @ ..] => {
+                let rules = self.qkv_rules(*layer, *bias, *head_norm, *query_growth);
+                self.rotate(r, b, *layer, *rope_table, rules.as_ref());
                 rest
             }
             [Op::Attend { layer, cap, window }, rest @ ..] => {
                 self.attend(r, b, *layer, ScoreRules { window: *window, cap: *cap });
                 rest
             }
-            [Op::Gate { .. }, rest @ ..] => {
-                silu_mul::record(r, b.tokens, self.shape.ffn_dim, b.gate_up.all(), b.hidden.all());
+            [Op::Gate { activation }, rest @ ..] => {
+                gate::record(r, *activation, b.tokens, self.shape.ffn_dim, b.gate_up.all(), b.hidden.all());
                 rest
             }
-            [Op::Embed | Op::Add { .. } | Op::Head { .. }, ..] | [] => self.no_kernel(ops),
+            [Op::Add { norm: Some(norm) }, rest @ ..] => {
+                add_norm::record(r, b.tokens, self.norm(*norm), b.buffer(Register::Branch).all(), b.x.all());
+                rest
+            }
+            [Op::Embed | Op::Add { norm: None } | Op::Head { .. }, ..] | [] => self.no_kernel(ops),
         }
     }
 
@@ -106,17 +113,20 @@ impl Lowering<'_> {
     }
 
     /// Queries, and keys and values in the cache.
-    fn rotate(&self, r: &mut Recording, b: &ManyTokens, layer: u32) {
+    fn rotate(&self, r: &mut Recording, b: &ManyTokens, layer: u32, table: u32, rules: Option<&QkvRules>) {
         let cache = &self.cache.layers[layer as usize];
         let buffers = RopeBuffers {
             qkv: b.qkv.all(),
             step_rows: self.inputs.rows(b.tokens),
-            rope_table: self.cache.rope_table.all(),
+            rope_table: self.cache.rope_table(table),
             q: b.q.all(),
             keys: cache.keys,
             values: cache.values,
         };
-        rope::record(r, self.shape, b.tokens, cache.cells, buffers);
+        match rules {
+            None => rope::record(r, self.shape, b.tokens, cache.cells, buffers),
+            Some(rules) => finish_qkv::record(r, self.shape, b.tokens, cache.cells, rules, buffers),
+        }
     }
 
     /// Attention over the cache.
@@ -198,7 +208,8 @@ impl ManyTokens {
             Register::Attended => self.attended,
             Register::GateUp => self.gate_up,
             Register::Hidden => self.hidden,
-            Register::Branch => panic!("a branch is added by the product that makes it"),
+            // No product reads the norm of the residual stream between a branch and its sum with that.
+            Register::Branch => self.normed,
         }
     }
 }

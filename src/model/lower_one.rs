@@ -1,6 +1,6 @@
 //! The operations as kernels for a single token with int8 activations: fewer and faster ones than `lower_many.rs` has.
 //!
-//! A layer is five dispatches, six where attention is in many parts:
+//! A layer of LLaMA is five dispatches, six where attention is in many parts:
 //!
 //! | operations | kernel |
 //! |---|---|
@@ -10,13 +10,20 @@
 //! | norm, project gate and up, gate | `project_gate` |
 //! | project down, add | `project_residual` |
 //!
+//! Where more becomes of queries, keys and values than their rotation, `project_qkv` leaves that to `finish_qkv`. Where
+//! what is added is normalized first, `project_residual` leaves the sum to `add_norm`.
+//!
 //! Each product makes its own input ready. Beside the first and the fourth, whose input is a norm, the hidden units of
 //! the routers that look at it are computed, and beside the third and the fifth the depths of the sites that come next.
 
 use super::forward::{Lowering, NormOp};
 use crate::arch::{NormAt, Op, Register, RoutedSites};
+use crate::kernels::add_norm;
 use crate::kernels::attention::partials::PROJECTION_SPLITS_MAX;
 use crate::kernels::attention::{self, ScoreRules, combine};
+use crate::kernels::cache::finish_qkv::{self, QkvRules};
+use crate::kernels::cache::rope::RopeBuffers;
+use crate::kernels::product::Output;
 use crate::kernels::project::qkv::{self, QkvBuffers};
 use crate::kernels::project::residual::{self, DepthSelection};
 use crate::kernels::project::router_hidden::{SiteRouters, hidden_bytes};
@@ -34,6 +41,12 @@ struct OneToken<'a> {
     attended: Buffer,
     /// `[F]`
     hidden: Buffer,
+    /// Queries, keys and values before anything becomes of them, [(H + 2K) * A], where they are not rotated at once.
+    qkv: Option<Buffer>,
+    /// What is added to the residual stream once it is normalized, `[D]`, where that is done.
+    branch: Option<Buffer>,
+    /// The last norm.
+    norm: Option<NormAt>,
     /// Hidden units of the two routers that look at a norm.
     router_hidden: Buffer,
     /// The routers that look at the last norm, if any.
@@ -53,49 +66,45 @@ impl<'a> Lowering<'a> {
     }
 
     fn one_token(&self, r: &mut Recording, x: Buffer) -> OneToken<'a> {
+        let has = |is: fn(&Op) -> bool| self.program.ops().any(is);
         let mut row = |width: u32| r.transient(u64::from(width) * 4);
         let [q, attended, hidden] = [self.shape.q_dim(), self.shape.q_dim(), self.shape.ffn_dim].map(&mut row);
+        let finishes = self.program.ops().any(|op| self.rules_of(op).is_some());
+        let qkv = finishes.then(|| row(self.shape.q_dim() + 2 * self.shape.kv_dim()));
+        let branch = has(|op| matches!(op, Op::Add { norm: Some(_) })).then(|| row(self.shape.model_dim));
         let router_hidden = r.transient(hidden_bytes(2));
-        OneToken { x, q, attended, hidden, router_hidden, routers: None }
+        OneToken { x, q, attended, hidden, qkv, branch, norm: None, router_hidden, routers: None }
     }
 
-    /// Records the first of these operations, as many as one kernel does, or attention and what follows it; the rest of
-    /// them.
+    /// Records the first of these operations, as many as one kernel does, or one and what follows it; the rest of them.
     fn lower_one<'o>(&self, r: &mut Recording, b: &mut OneToken<'a>, ops: &'o [Op]) -> &'o [Op] {
         use Register::{Attended, Branch, GateUp, Hidden, Normed, Qkv, Residual};
         match ops {
-            [
-                Op::Norm { at: norm, from: Residual, to: Normed, routed },
-                Op::Project { at, from: Normed, to: Qkv },
-                Op::Rotate { layer, .. },
-                rest @ ..,
-            ] => {
-                self.look_at_norm(r, b, *norm, routed);
-                self.project_qkv(r, b, self.normed(b, *at, *norm), *layer);
+            // The product that reads it computes it.
+            [Op::Norm { at, from: Residual, to: Normed, routed }, rest @ ..] => {
+                self.look_at_norm(r, b, *at, routed);
+                rest
+            }
+            [Op::Project { at, from: from @ (Normed | Residual), to: Qkv }, rotate @ Op::Rotate { .. }, rest @ ..] => {
+                self.project_qkv(r, b, self.normed(b, *at, *from), rotate);
                 rest
             }
             [
                 Op::Attend { layer, cap, window },
                 Op::Project { at, from: Attended, to: Branch },
-                Op::Add { norm: None },
+                Op::Add { norm },
                 rest @ ..,
             ] => {
                 let input = self.attend_one(r, b, *layer, ScoreRules { window: *window, cap: *cap });
-                self.project_residual(r, b, *at, input);
+                self.project_residual(r, b, *at, input, *norm);
                 rest
             }
-            [
-                Op::Norm { at: norm, from: Residual, to: Normed, routed },
-                Op::Project { at, from: Normed, to: GateUp },
-                Op::Gate { .. },
-                rest @ ..,
-            ] => {
-                self.look_at_norm(r, b, *norm, routed);
-                gate::record(r, &self.normed(b, *at, *norm), b.routers, b.hidden.all());
+            [Op::Project { at, from: from @ (Normed | Residual), to: GateUp }, Op::Gate { activation }, rest @ ..] => {
+                gate::record(r, &self.normed(b, *at, *from), *activation, b.routers, b.hidden.all());
                 rest
             }
-            [Op::Project { at, from: Hidden, to: Branch }, Op::Add { norm: None }, rest @ ..] => {
-                self.project_residual(r, b, *at, Input::Plain(b.hidden.all()));
+            [Op::Project { at, from: Hidden, to: Branch }, Op::Add { norm }, rest @ ..] => {
+                self.project_residual(r, b, *at, Input::Plain(b.hidden.all()), *norm);
                 rest
             }
             _ => self.no_kernel(ops),
@@ -111,20 +120,31 @@ impl<'a> Lowering<'a> {
         }
         let (first, count) = (routed.next.start, routed.next.len() as u32);
         let routers = self.weights.routers.as_ref().filter(|_| self.routed && count > 0);
+        b.norm = Some(norm);
         b.routers = routers.map(|routers| SiteRouters { routers, first, count, hidden: b.router_hidden.all() });
     }
 
+    /// What an operation does with queries, keys and values beside their rotation, where it does anything.
+    fn rules_of(&self, op: &Op) -> Option<QkvRules> {
+        let Op::Rotate { layer, bias, head_norm, query_growth, .. } = op else { return None };
+        self.qkv_rules(*layer, *bias, *head_norm, *query_growth)
+    }
+
     /// The queries, and the keys and values in the layer's cache.
-    fn project_qkv(&self, r: &mut Recording, b: &OneToken<'a>, projection: Projection<'_>, layer: u32) {
-        let cache = &self.cache.layers[layer as usize];
-        let buffers = QkvBuffers {
-            step_rows: self.inputs.rows(1),
-            rope_table: self.cache.rope_table.all(),
-            q: b.q.all(),
-            keys: cache.keys,
-            values: cache.values,
+    fn project_qkv(&self, r: &mut Recording, b: &OneToken<'a>, projection: Projection<'_>, rotate: &Op) {
+        let Op::Rotate { layer, rope_table, .. } = rotate else { self.no_kernel(rotate) };
+        let cache = &self.cache.layers[*layer as usize];
+        let (step_rows, rope_table) = (self.inputs.rows(1), self.cache.rope_table(*rope_table));
+        let (q, keys, values) = (b.q.all(), cache.keys, cache.values);
+        let buffers = QkvBuffers { step_rows, rope_table, q, keys, values };
+        let (Some(rules), Some(qkv)) = (self.rules_of(rotate), b.qkv) else {
+            return qkv::record(r, &projection, b.routers, self.shape, cache.cells, buffers);
         };
-        qkv::record(r, &projection, b.routers, self.shape, cache.cells, buffers);
+        let qkv = qkv.all();
+        let products = QkvBuffers { q: qkv, ..buffers };
+        qkv::record_product(r, &projection, b.routers, self.shape, cache.cells, products);
+        let buffers = RopeBuffers { qkv, step_rows, rope_table, q, keys, values };
+        finish_qkv::record(r, self.shape, 1, cache.cells, &rules, buffers);
     }
 
     /// Attention over the layer's cache; the input of its output product.
@@ -141,8 +161,8 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// x += the product at a site, and the depths of the sites that come next.
-    fn project_residual(&self, r: &mut Recording, b: &OneToken<'a>, at: SiteAt, input: Input) {
+    /// x += the product at a site or its norm, and the depths of the sites that come next.
+    fn project_residual(&self, r: &mut Recording, b: &OneToken<'a>, at: SiteAt, input: Input, norm: Option<NormAt>) {
         let sites = at.index()..at.index() + 1 + b.routers.map_or(0, |routers| routers.count);
         let (depth, depth_row) = self.inputs.depths_of(&sites, 1);
         let selection = b.routers.map(|routers| DepthSelection {
@@ -152,12 +172,22 @@ impl<'a> Lowering<'a> {
             depth_row,
         });
         let projection = Projection { depth, ..self.projection(at, input) };
-        residual::record(r, &projection, selection, b.x.all());
+        let (Some(norm), Some(branch)) = (norm, b.branch) else {
+            return residual::record(r, &projection, selection, b.x.all(), Output::Add);
+        };
+        residual::record(r, &projection, selection, branch.all(), Output::Overwrite);
+        add_norm::record(r, 1, self.norm(norm), branch.all(), b.x.all());
     }
 
-    /// The product at a site with a norm of the residual stream.
-    fn normed(&self, b: &OneToken<'_>, at: SiteAt, norm: NormAt) -> Projection<'a> {
-        self.projection(at, Input::Normed(b.x.all(), self.norm(norm)))
+    /// The product at a site with the last norm of the residual stream, or with that itself.
+    fn normed(&self, b: &OneToken<'_>, at: SiteAt, from: Register) -> Projection<'a> {
+        let x = b.x.all();
+        let input = match b.norm {
+            Some(norm) if from == Register::Normed => Input::Normed(x, self.norm(norm)),
+            Some(norm) if b.routers.is_some() => Input::Routed(x, self.norm(norm)),
+            _ => Input::Plain(x),
+        };
+        self.projection(at, input)
     }
 
     /// The product at a site.

@@ -5,10 +5,11 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::ModelFolder;
 use crate::format::layout::{self, SlicedSpec, TensorSpec};
+use crate::kernels::cache::finish_qkv::HeadVectors;
 use crate::kernels::router::Routers;
 use crate::kernels::sliced::SlicedWeight;
 use crate::precision::SLICES;
-use crate::recording::Buffer;
+use crate::recording::{Buffer, Span};
 use crate::routing::Thresholds;
 use crate::shape::{LlamaShape, Site};
 
@@ -30,6 +31,9 @@ pub trait WeightSource {
 
     /// The tensor that `spec` tells of, from the file of `slice`, in a new buffer of the engine.
     fn load(&self, engine: &mut dyn Engine, slice: usize, spec: &TensorSpec) -> Result<Buffer>;
+
+    /// Writes the vector that `spec` tells of to a range of the engine.
+    fn write_vector(&self, engine: &mut dyn Engine, spec: &TensorSpec, to: Span) -> Result<()>;
 }
 
 impl WeightSource for ModelFolder {
@@ -52,6 +56,10 @@ impl WeightSource for ModelFolder {
     fn load(&self, engine: &mut dyn Engine, slice: usize, spec: &TensorSpec) -> Result<Buffer> {
         engine.load(&spec.name, &self.tensor(slice, &spec.name)?)
     }
+
+    fn write_vector(&self, engine: &mut dyn Engine, spec: &TensorSpec, to: Span) -> Result<()> {
+        engine.upload(to, self.tensor(0, &spec.name)?.bytes())
+    }
 }
 
 /// Every weight of a model.
@@ -62,6 +70,9 @@ pub struct Weights {
     pub head: SlicedWeight,
     /// `[D]`
     pub final_norm: Buffer,
+    /// The weight of [`NormAt::Routers`](crate::arch::NormAt::Routers), `[D]` of ones, where there are such norms and
+    /// routers.
+    pub ones: Option<Buffer>,
     /// First to last.
     pub layers: Vec<LayerWeights>,
     /// Of a model that has them.
@@ -70,8 +81,11 @@ pub struct Weights {
 
 /// The weights of one layer.
 pub struct LayerWeights {
-    /// By [`LayerVector`], those that the layer has.
-    vectors: [Option<Buffer>; LayerVector::ALL.len()],
+    /// By [`LayerVector`], the weights of norms of the residual stream and of what is added to it, where the layer has
+    /// them.
+    norms: [Option<Buffer>; LayerVector::ALL.len()],
+    /// The other vectors, where the layer has any.
+    pub head_vectors: Option<HeadVectors>,
     sites: [SlicedWeight; 4],
 }
 
@@ -81,9 +95,9 @@ impl LayerWeights {
         &self.sites[site as usize]
     }
 
-    /// A vector of the layer; panics where its spec has none such.
-    pub fn vector(&self, which: LayerVector) -> Buffer {
-        self.vectors[which as usize].expect("the operations follow from the spec, as the vectors do")
+    /// The weight of a norm of the layer, `[D]`; panics where its spec has none such.
+    pub fn norm(&self, which: LayerVector) -> Buffer {
+        self.norms[which as usize].expect("the operations follow from the spec, as the vectors do")
     }
 }
 
@@ -149,27 +163,77 @@ pub fn load(
     // nothing else was read from since the token before.
     let mut vectors = Vec::with_capacity(shape.layers as usize);
     for layer in 0..shape.layers {
-        let mut of_layer = [None; LayerVector::ALL.len()];
-        for which in LayerVector::of(spec.layer(layer)) {
-            let tensor = layout::layer_vector(shape, &spec, layer, which);
-            of_layer[which as usize] = Some(source.load(engine, 0, &tensor)?);
-        }
-        vectors.push(of_layer);
+        vectors.push((load_norms(source, engine, &spec, layer)?, load_head_vectors(source, engine, &spec, layer)?));
     }
+    let looks = |layer: u32| !spec.layer(layer).norms.are_before_all();
+    let ones = if routed && (0..shape.layers).any(looks) { Some(make_ones(engine, shape.model_dim)?) } else { None };
     let routers = if routed { Some(load_routers(source, engine)?) } else { None };
     let embed = sliced(engine, &layout::embed(shape))?;
     let mut layers = Vec::with_capacity(shape.layers as usize);
-    for (layer, vectors) in (0..).zip(vectors) {
+    for (layer, (norms, head_vectors)) in (0..).zip(vectors) {
         let [qkv, o, gate_up, down] = Site::ALL.map(|site| layout::site(shape, layer, site));
         let sites = [sliced(engine, &qkv)?, sliced(engine, &o)?, sliced(engine, &gate_up)?, sliced(engine, &down)?];
-        layers.push(LayerWeights { vectors, sites });
+        layers.push(LayerWeights { norms, head_vectors, sites });
     }
     let head = match layout::head(shape) {
         Some(spec) => sliced(engine, &spec)?,
         None => embed,
     };
     let final_norm = source.load(engine, 0, &layout::final_norm(shape))?;
-    Ok(Weights { embed, head, final_norm, layers, routers })
+    Ok(Weights { embed, head, final_norm, ones, layers, routers })
+}
+
+/// Whether it is of queries, keys and values, whose vectors lie in one buffer.
+fn is_of_heads(which: &LayerVector) -> bool {
+    matches!(which, LayerVector::QkvBias | LayerVector::QueryNorm | LayerVector::KeyNorm)
+}
+
+/// The weights of a layer's norms of D numbers.
+fn load_norms(
+    source: &dyn WeightSource,
+    engine: &mut dyn Engine,
+    spec: &ModelSpec,
+    layer: u32,
+) -> Result<[Option<Buffer>; LayerVector::ALL.len()]> {
+    let mut norms = [None; LayerVector::ALL.len()];
+    for which in LayerVector::of(spec.layer(layer)).filter(|which| !is_of_heads(which)) {
+        let tensor = layout::layer_vector(source.shape(), spec, layer, which);
+        norms[which as usize] = Some(source.load(engine, 0, &tensor)?);
+    }
+    Ok(norms)
+}
+
+/// The vectors of a layer's queries, keys and values.
+fn load_head_vectors(
+    source: &dyn WeightSource,
+    engine: &mut dyn Engine,
+    spec: &ModelSpec,
+    layer: u32,
+) -> Result<Option<HeadVectors>> {
+    let tensor = |which: LayerVector| layout::layer_vector(source.shape(), spec, layer, which);
+    let vectors: Vec<LayerVector> = LayerVector::of(spec.layer(layer)).filter(is_of_heads).collect();
+    if vectors.is_empty() {
+        return Ok(None);
+    }
+    let bytes = vectors.iter().map(|which| tensor(*which).bytes()).sum();
+    let buffer = engine.create("vectors of heads", bytes)?;
+    let mut first = [0; LayerVector::ALL.len()];
+    let mut offset = 0;
+    for which in vectors {
+        let tensor = tensor(which);
+        source.write_vector(engine, &tensor, buffer.span(offset, tensor.bytes()))?;
+        first[which as usize] = (offset / 4) as u32;
+        offset += tensor.bytes();
+    }
+    let [query_norm, key_norm] = [LayerVector::QueryNorm, LayerVector::KeyNorm].map(|which| first[which as usize]);
+    Ok(Some(HeadVectors { buffer, query_norm, key_norm }))
+}
+
+fn make_ones(engine: &mut dyn Engine, count: u32) -> Result<Buffer> {
+    let ones = vec![1f32; count as usize];
+    let buffer = engine.create("ones", u64::from(count) * 4)?;
+    engine.upload(buffer.all(), bytemuck::cast_slice(&ones))?;
+    Ok(buffer)
 }
 
 fn load_sliced(

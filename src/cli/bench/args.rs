@@ -11,7 +11,8 @@ pub struct BenchArgs {
     /// The model and what it runs on.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Random weights in place of a model: llama2-7b, llama3-8b, llama3.2-1b, smollm2-135m, or numbers for model
+    /// Random weights in place of a model: llama2-7b, llama3-8b, llama3.2-1b, smollm2-135m,
+    /// qwen2.5-1.5b, qwen3-4b, gemma3-4b, or numbers for model
     /// dimension, feed-forward dimension, layers, heads, heads for keys and values, and vocabulary
     #[arg(long, value_name = "NAME|DxFxLxHxKxV", conflicts_with = "model")]
     pub synthetic: Option<String>,

@@ -2,6 +2,7 @@
 
 pub mod copy_cells;
 pub mod dequantize;
+pub mod finish_qkv;
 pub mod layout;
 pub mod quantize;
 pub mod rope;

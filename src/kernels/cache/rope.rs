@@ -61,9 +61,9 @@ pub fn record(recording: &mut Recording, shape: &LlamaShape, tokens: u32, cells:
     });
 }
 
-/// Cosine and sine of the angle of each pair at each of these positions: [positions, A/2, 2].
-pub fn table(shape: &LlamaShape, positions: Range<u32>) -> Vec<[f32; 2]> {
-    let frequencies = shape.rope.frequencies(shape.head_dim);
+/// Cosine and sine of the angle of each pair at each of these positions, by its radians a position, [A/2]:
+/// [positions, A/2, 2].
+pub fn table(frequencies: &[f32], positions: Range<u32>) -> Vec<[f32; 2]> {
     let angles = positions.flat_map(|p| frequencies.iter().map(move |f| f64::from(p) * f64::from(*f)));
     angles.map(|angle| [angle.cos() as f32, angle.sin() as f32]).collect()
 }

@@ -2,8 +2,9 @@
 
 use super::projection::{self, Extras, Params, Projection, SHARED_BINDINGS};
 use super::router_hidden::{HiddenDispatch, SiteRouters, write_hidden};
+use crate::arch::ActivationFunction;
 use crate::kernels::declare::bindings;
-use crate::kernels::silu_mul::silu;
+use crate::kernels::gate::{activation, constants as activation_constants};
 use crate::recording::{Arguments, Kernel, Recording, Span};
 
 /// `shaders/project_gate.wgsl`; bindings: the `SHARED_BINDINGS`, depth `[1]` u32, the routers' rest
@@ -17,11 +18,18 @@ pub static KERNEL: Kernel = Kernel {
     reference: project_gate,
 };
 
-/// Records y = silu(Gate x) * (Up x) with W = [Gate, Up]; and the hidden units of the routers that look at
+/// Records y = activation(Gate x) * (Up x) with W = [Gate, Up]; and the hidden units of the routers that look at
 /// the input, which is a norm.
-pub fn record(recording: &mut Recording, projection: &Projection<'_>, routers: Option<SiteRouters<'_>>, y: Span) {
-    let HiddenDispatch { constants, workgroups, site, read, written } =
+pub fn record(
+    recording: &mut Recording,
+    projection: &Projection<'_>,
+    activation: ActivationFunction,
+    routers: Option<SiteRouters<'_>>,
+    y: Span,
+) {
+    let HiddenDispatch { mut constants, workgroups, site, read, written } =
         HiddenDispatch::new(recording, projection, routers);
+    constants.extend(activation_constants(activation));
     let bindings = [&read[..], &[written, y]].concat();
     let extras = Extras { constants, site, bindings, workgroups, ..Extras::default() };
     projection::record(recording, &KERNEL, projection, 0..projection.weight.rows, extras);
@@ -31,9 +39,10 @@ fn project_gate(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let (hidden, y): (&mut [f32], &mut [f32]) = (args.write(10), args.write(11));
     let products = projection::multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
+    let activation = activation(args);
     let (gate, up) = products.split_at(products.len() / 2);
     for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-        *y = silu(*gate) * up;
+        *y = activation(*gate) * up;
     }
     write_hidden(args, &p, SHARED_BINDINGS, hidden);
 }

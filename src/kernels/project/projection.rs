@@ -43,6 +43,8 @@ pub enum Input {
     Plain(Span),
     /// The norm of these, f32.
     Normed(Span, Norm),
+    /// These, f32, of which routers look at the norm.
+    Routed(Span, Norm),
     /// The combination of these.
     Partials(Partials),
 }
@@ -101,7 +103,7 @@ pub(super) fn record(
     let Projection { weight, input, spread, .. } = *projection;
     let (x, norm, partials) = match input {
         Input::Plain(x) => (x, None, None),
-        Input::Normed(x, norm) => (x, Some(norm), None),
+        Input::Normed(x, norm) | Input::Routed(x, norm) => (x, Some(norm), None),
         Input::Partials(partials) => (partials.span, None, Some(partials)),
     };
     let QkvDims { heads, kv_heads, head_dim, cells } = extras.qkv.unwrap_or_default();
@@ -128,7 +130,7 @@ pub(super) fn record(
         ("CHUNKS", weight.chunks()),
         ("GROUP_CHUNKS", weight.group_chunks()),
         ("HEAD_DIM", head_dim),
-        ("NORMED", u32::from(norm.is_some())),
+        ("NORMED", u32::from(matches!(input, Input::Normed(..)))),
         ("SUBGROUPS", spread.workgroup / spread.subgroup),
         ("ROW_WORKGROUPS", row_workgroups),
     ];

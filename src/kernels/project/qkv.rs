@@ -28,7 +28,7 @@ pub struct QkvBuffers {
     pub step_rows: Span,
     /// [context, A/2, 2] f32: cosine and sine of every angle
     pub rope_table: Span,
-    /// [H, A] f32
+    /// [H, A] f32, or the products of all rows
     pub q: Span,
     /// [K, C, A] f16
     pub keys: Span,
@@ -46,10 +46,36 @@ pub fn record(
     cells: Cells,
     buffers: QkvBuffers,
 ) {
+    dispatch(recording, projection, routers, shape, cells, buffers, &[]);
+}
+
+/// Records the product into `q`, which has room for all rows, [H + 2K, A], and the same hidden units. The other buffers
+/// stay as they are.
+pub fn record_product(
+    recording: &mut Recording,
+    projection: &Projection<'_>,
+    routers: Option<SiteRouters<'_>>,
+    shape: &LlamaShape,
+    cells: Cells,
+    buffers: QkvBuffers,
+) {
+    dispatch(recording, projection, routers, shape, cells, buffers, &[("RAW", 1)]);
+}
+
+fn dispatch(
+    recording: &mut Recording,
+    projection: &Projection<'_>,
+    routers: Option<SiteRouters<'_>>,
+    shape: &LlamaShape,
+    cells: Cells,
+    buffers: QkvBuffers,
+    more: &[(&'static str, u32)],
+) {
     let QkvBuffers { step_rows, rope_table, q, keys, values } = buffers;
     let HiddenDispatch { mut constants, workgroups, site, read, written } =
         HiddenDispatch::new(recording, projection, routers);
     constants.extend(cells.constants());
+    constants.extend(more);
     let bindings = [&read[..], &[step_rows, rope_table, written, q, keys, values]].concat();
     let extras = Extras {
         qkv: Some(QkvDims {
@@ -72,10 +98,13 @@ fn project_qkv(args: &mut Arguments<'_>) {
     let hidden: &mut [f32] = args.write(12);
     let (q, keys, values): (&mut [f32], &mut [f16], &mut [f16]) = (args.write(13), args.write(14), args.write(15));
     let products = projection::multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
+    write_hidden(args, &p, SHARED_BINDINGS, hidden);
+    if args.constant_or("RAW", 0) == 1 {
+        return q[..products.len()].copy_from_slice(&products);
+    }
     let step_row = args.read::<StepRow>(10)[0];
     let [heads, kv_heads, head_dim] = [p.heads, p.kv_heads, args.constant("HEAD_DIM")].map(|n| n as usize);
     let cells = Cells::in_arguments(args, p.cells);
     let dims = RopeDims { heads, kv_heads, head_dim, cells };
     rotate(dims, 0, step_row, args.read(11), &products, Rotated { q, keys, values });
-    write_hidden(args, &p, SHARED_BINDINGS, hidden);
 }

@@ -4,6 +4,7 @@
 use super::projection::{self, Extras, Params, Projection, SHARED_BINDINGS};
 use super::router_hidden::SiteRouters;
 use crate::kernels::declare::bindings;
+use crate::kernels::product::Output;
 use crate::kernels::router::weights::{Control, RouterNumbers};
 use crate::kernels::step_rows::StepRow;
 use crate::recording::{Arguments, Kernel, Recording, Span};
@@ -33,8 +34,14 @@ pub struct DepthSelection<'a> {
     pub depth_row: u32,
 }
 
-/// Records y += W x; behind the depth of the projection come those that are selected.
-pub fn record(recording: &mut Recording, projection: &Projection<'_>, selection: Option<DepthSelection<'_>>, y: Span) {
+/// Records y += W x or y = W x; behind the depth of the projection come those that are selected.
+pub fn record(
+    recording: &mut Recording,
+    projection: &Projection<'_>,
+    selection: Option<DepthSelection<'_>>,
+    y: Span,
+    output: Output,
+) {
     let Projection { weight, depth, .. } = *projection;
     let scales = weight.scales.all();
     let selected = selection.map_or(0, |selection| selection.routers.count);
@@ -45,6 +52,9 @@ pub fn record(recording: &mut Recording, projection: &Projection<'_>, selection:
         workgroups: selected.min(1),
         ..Extras::default()
     };
+    if output == Output::Overwrite {
+        extras.constants.push(("OVERWRITE", 1));
+    }
     if let Some(DepthSelection { routers: SiteRouters { routers, first, hidden, .. }, control, step_rows, depth_row }) =
         selection
     {
@@ -58,7 +68,11 @@ fn project_residual(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let (depth, y): (&mut [u32], &mut [f32]) = (args.write(11), args.write(12));
     let products = projection::multiply(args, &p, depth[0]);
-    y.iter_mut().zip(&products).for_each(|(y, product)| *y += product);
+    if args.constant_or("OVERWRITE", 0) == 1 {
+        y[..products.len()].copy_from_slice(&products);
+    } else {
+        y.iter_mut().zip(&products).for_each(|(y, product)| *y += product);
+    }
     for at in 0..args.constant("SELECTED") as usize {
         let (rest, control, all_hidden): (&[f32], &[Control], &[f32]) = (args.read(7), args.read(8), args.read(9));
         let first_control = args.read::<StepRow>(10)[0].first_control as usize;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use crate::kernels::silu_mul::silu;
+use crate::kernels::gate::silu;
 use crate::kernels::sliced::dot;
 use crate::recording::{Buffer, Span};
 use crate::routing::{EPS, HIDDEN, REST, SCORES};

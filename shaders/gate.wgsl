@@ -1,4 +1,5 @@
-// y[t, k] = silu(gate_up[t, k]) * gate_up[t, F + k]; gate_up: [T, 2F], y: [T, F].
+// y[t, k] = activation(gate_up[t, k]) * gate_up[t, F + k]; gate_up: [T, 2F], y: [T, F].
+#import gelu
 
 struct Params {
     // vec4s of F.
@@ -6,10 +7,19 @@ struct Params {
 }
 
 override WORKGROUP: u32 = 64u;
+// 0: the activation is SiLU; 1: it is GELU.
+override GELU: u32 = 0u;
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> gate_up: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
+
+fn activation(v: vec4<f32>) -> vec4<f32> {
+    if GELU == 1u {
+        return vec4<f32>(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w));
+    }
+    return v / (vec4<f32>(1.0) + exp(-v));
+}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) global: vec3<u32>) {
@@ -21,5 +31,5 @@ fn main(@builtin(global_invocation_id) global: vec3<u32>) {
     let row = token * params.row_vec4s * 2u;
     let gate = gate_up[row + k];
     let up = gate_up[row + params.row_vec4s + k];
-    y[token * params.row_vec4s + k] = gate / (vec4<f32>(1.0) + exp(-gate)) * up;
+    y[token * params.row_vec4s + k] = activation(gate) * up;
 }

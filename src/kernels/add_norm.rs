@@ -1,0 +1,46 @@
+//! The sum of the residual stream and the norm of what a block adds to it.
+
+use crate::kernels::declare::params;
+use crate::kernels::rms_norm::{Norm, normalize};
+use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
+
+params! {
+    /// vec4s in a row.
+    row_vec4s: u32,
+    /// Added to the mean square.
+    eps: f32,
+}
+
+/// `shaders/add_norm.wgsl`; bindings: x [T, D], weight `[D]`, y [T, D].
+pub static KERNEL: Kernel = Kernel {
+    name: "add_norm",
+    wgsl: include_str!("../../shaders/add_norm.wgsl"),
+    params: Params::FIELDS,
+    bindings: &[Access::Read, Access::Read, Access::Write],
+    reference: add_norm,
+};
+
+/// Invocations of a workgroup: a single token has one workgroup, which nothing runs beside.
+const WORKGROUP: u32 = 256;
+
+/// Records y += norm(x) for `tokens` rows of the weight's length.
+pub fn record(recording: &mut Recording, tokens: u32, norm: Norm, x: Span, y: Span) {
+    let Norm { weight, eps } = norm;
+    let params = Params { row_vec4s: (weight.bytes() / 16) as u32, eps };
+    recording.dispatch(Dispatch {
+        kernel: &KERNEL,
+        constants: vec![("WORKGROUP", WORKGROUP)],
+        params: bytemuck::bytes_of(&params).to_vec(),
+        bindings: vec![x, weight.all(), y],
+        workgroups: [tokens, 1, 1],
+    });
+}
+
+fn add_norm(args: &mut Arguments<'_>) {
+    let p: Params = args.params();
+    let row = p.row_vec4s as usize * 4;
+    let y: &mut [f32] = args.write(2);
+    let mut normed = vec![0f32; args.workgroups[0] as usize * row];
+    normalize(args.read(0), &args.read(1)[..row], p.eps, &mut normed);
+    y.iter_mut().zip(&normed).for_each(|(y, normed)| *y += normed);
+}
