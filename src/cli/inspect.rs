@@ -29,7 +29,7 @@ fn describe(summary: &FolderSummary) -> String {
         ("model", if source.name.trim().is_empty() { "not named".into() } else { source.name.clone() }),
         ("source", format!("{}, {}", source.format, source.dtypes.join(", "))),
         ("licence", licence.to_string()),
-        ("architecture", summary.architecture.clone()),
+        ("architecture", source.family.clone().unwrap_or_else(|| summary.architecture.clone())),
         ("layers", shape.layers.to_string()),
         ("dimensions", format!("model {}, feed-forward {}", shape.model_dim, shape.ffn_dim)),
         ("heads", format!("{} of {}, {} for keys and values", shape.heads, shape.head_dim, shape.kv_heads)),
@@ -112,6 +112,7 @@ mod tests {
             source: ModelSource {
                 name: "A model".into(),
                 format: "gguf".into(),
+                family: None,
                 dtypes: vec!["F32".into(), "Q4_1".into()],
                 licence: Some("apache-2.0".into()),
             },

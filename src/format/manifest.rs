@@ -20,7 +20,7 @@ pub struct Manifest {
     pub format_version: u32,
     /// Where the weights came from.
     pub source: ModelSource,
-    /// Always "llama" in this version.
+    /// Always "llama": what runs is LLaMA with the differences that `spec` has. The family's name is in `source`.
     pub architecture: String,
     /// Dimensions and constants.
     pub shape: LlamaShape,
@@ -45,6 +45,9 @@ pub struct ModelSource {
     pub name: String,
     /// "gguf" or "huggingface".
     pub format: String,
+    /// The model's family, "qwen2" and so on, where it is not LLaMA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
     /// Dtypes of the source's tensors, "Q4_1" and so on, sorted.
     pub dtypes: Vec<String>,
     /// The licence that the source states, if it does.

@@ -2,6 +2,7 @@
 
 mod cut;
 mod estimate;
+mod family;
 mod folder;
 mod gguf;
 mod huggingface;

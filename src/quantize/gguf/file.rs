@@ -40,6 +40,8 @@ pub struct GgufTensor {
     pub dims: Vec<usize>,
     /// From the start of the file, in bytes.
     pub offset: u64,
+    /// The number of its file among those of its model.
+    pub part: usize,
 }
 
 impl GgufTensor {
@@ -220,7 +222,7 @@ impl<'a> Reader<'a> {
         }
         // GGUF writes the fastest dimension first.
         dims.reverse();
-        Ok(GgufTensor { dtype: dtype(name, self.u32(name)?)?, dims, offset: self.u64(name)? })
+        Ok(GgufTensor { dtype: dtype(name, self.u32(name)?)?, dims, offset: self.u64(name)?, part: 0 })
     }
 
     fn damaged(&self, what: &str, expected: &str, got: &str) -> Error {

@@ -2,8 +2,13 @@
 
 use serde_json::json;
 
+use super::super::super::family::Described;
 use super::*;
 use crate::shape::{Rope, RopeScaling};
+
+fn read_shape(path: &Path, warnings: &mut Vec<String>) -> Result<LlamaShape> {
+    Ok(Described::new(read(path, warnings)?.facts)?.shape)
+}
 
 /// The shape of a small configuration, `changes` made to it; null takes a field out.
 fn shape(changes: Value) -> Result<LlamaShape> {
@@ -55,16 +60,20 @@ fn rotary_scaling_is_read_in_its_old_and_its_new_form() {
 #[test]
 fn what_cannot_be_done_is_refused_by_name() {
     let refused = [
-        (json!({"architectures": ["Qwen2ForCausalLM"]}), "architecture `Qwen2ForCausalLM`"),
+        (json!({"architectures": ["Qwen2MoeForCausalLM"]}), "supported: Qwen2.5 (dense)"),
+        (json!({"architectures": ["GPT2LMHeadModel"]}), "supported: LlamaForCausalLM, MistralForCausalLM"),
         (json!({"architectures": null}), "architecture `none stated`"),
         (json!({"architectures": null, "model_type": "gpt2"}), "architecture `gpt2`"),
-        (json!({"architectures": ["MistralForCausalLM"], "sliding_window": 4096}), "sliding_window `4096`"),
-        (json!({"architectures": ["MistralForCausalLM"]}), "missing, which means 4096"),
+        (json!({"architectures": ["MistralForCausalLM"], "sliding_window": 0}), "sliding_window: expected 1 position"),
+        (json!({"architectures": ["MistralForCausalLM"], "sliding_window": -1}), "sliding_window: expected a whole"),
         (json!({"attention_bias": true}), "attention_bias"),
         (json!({"mlp_bias": true}), "mlp_bias"),
         (json!({"hidden_act": "gelu"}), "hidden_act `gelu`"),
-        (json!({"rope_scaling": {"type": "yarn", "factor": 2.0}}), "rope type `yarn`"),
-        (json!({"rope_scaling": {"type": "longrope"}}), "rope type `longrope`"),
+        (json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}), "rope type `dynamic`"),
+        (json!({"rope_scaling": {"type": "yarn", "factor": -2.0}}), "rope_scaling.factor: expected a number above 0"),
+        (json!({"rope_scaling": {"type": "yarn", "original_max_position_embeddings": 0}}), "above 0, got 0"),
+        (json!({"rope_scaling": {"type": "longrope"}}), "rope_scaling.short_factor: expected a list of 16 numbers"),
+        (json!({"rope_scaling": {"type": "longrope", "short_factor": [1.0, 2.0]}}), "got 2 of them"),
         (json!({"rope_scaling": {"type": "linear"}}), "rope_scaling.factor"),
         (json!({"rope_scaling": {"type": "linear", "factor": 0}}), "rope_scaling.factor: expected a number above 0"),
         (json!({"rope_scaling": {"factor": 4.0}}), "rope_scaling.rope_type: expected a type for the factor 4"),
@@ -100,8 +109,6 @@ fn what_cannot_be_done_is_refused_by_name() {
         let fault = shape(changes.clone()).unwrap_err().to_string();
         assert!(fault.contains(named), "{changes}: {fault}");
     }
-    let mistral = shape(json!({"architectures": ["MistralForCausalLM"], "sliding_window": null}));
-    assert!(mistral.is_ok(), "{mistral:?}");
 }
 
 /// The shape of a configuration that is written so.

@@ -27,9 +27,9 @@ impl<'a> ConfigFields<'a> {
         self.object.get(field).filter(|value| !value.is_null())
     }
 
-    /// Whether `field` is there and null.
-    pub fn is_null(&self, field: &str) -> bool {
-        self.object.get(field).is_some_and(Value::is_null)
+    /// Whether `field` is there, if only as null.
+    pub fn has(&self, field: &str) -> bool {
+        self.object.contains_key(field)
     }
 
     /// The values of all fields.
@@ -66,6 +66,36 @@ impl<'a> ConfigFields<'a> {
         })
     }
 
+    /// The value of `field` as a number of 64 bits.
+    pub fn real(&self, field: &str) -> Result<Option<f64>> {
+        self.read(field, "a number", |value| value.as_f64().filter(|number| number.is_finite()))
+    }
+
+    /// The same, above 0.
+    pub fn positive(&self, field: &str) -> Result<Option<f64>> {
+        match self.real(field)? {
+            Some(number) if number <= 0.0 => Err(self.damaged(field, "a number above 0", number)),
+            number => Ok(number),
+        }
+    }
+
+    /// The value of `field` as a list of so many numbers above 0.
+    pub fn positives(&self, field: &str, count: usize) -> Result<Option<Vec<f32>>> {
+        let expected = format!("a list of {count} numbers above 0");
+        let number = |value: &Value| value.as_f64().map(|number| number as f32).filter(|n| n.is_finite() && *n > 0.0);
+        self.list(field, count, &expected, number)
+    }
+
+    /// The value of `field` as a list of so many whole numbers of 32 bits.
+    pub fn wholes(&self, field: &str, count: usize) -> Result<Option<Vec<u32>>> {
+        self.list(field, count, &format!("a list of {count} whole numbers"), whole)
+    }
+
+    /// The value of `field` as a list of so many texts.
+    pub fn texts(&self, field: &str, count: usize) -> Result<Option<Vec<&'a str>>> {
+        self.list(field, count, &format!("a list of {count} texts, one a layer"), Value::as_str)
+    }
+
     /// The value of `field` as a truth value.
     pub fn flag(&self, field: &str) -> Result<Option<bool>> {
         self.read(field, "true or false", Value::as_bool)
@@ -95,6 +125,23 @@ impl<'a> ConfigFields<'a> {
 
     fn read<T>(&self, field: &str, expected: &str, as_type: impl FnOnce(&'a Value) -> Option<T>) -> Result<Option<T>> {
         self.get(field).map(|value| self.take(field, expected, value, as_type)).transpose()
+    }
+
+    fn list<T>(
+        &self,
+        field: &str,
+        count: usize,
+        expected: &str,
+        as_type: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<Vec<T>>> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        let got = || match value.as_array().filter(|values| values.len() != count) {
+            Some(values) => format!("{} of them", values.len()),
+            None => shown(value),
+        };
+        let values = value.as_array().filter(|values| values.len() == count);
+        let values = values.and_then(|values| values.iter().map(as_type).collect());
+        values.map(Some).ok_or_else(|| self.damaged(field, expected, got()))
     }
 
     fn take<T>(

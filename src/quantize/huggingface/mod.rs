@@ -1,7 +1,10 @@
 //! Imports a folder as Hugging Face keeps models: config.json, safetensors files, tokenizer.json.
 
 mod config;
+mod defaults;
 mod fields;
+mod layers;
+mod names;
 mod rope;
 mod shards;
 mod templates;
@@ -17,10 +20,12 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 
+use self::names::{TensorNames, TensorPlace, is_of_other_part};
 use self::shards::{Shard, Shards};
 use super::estimate::block_rows;
+use super::family::Described;
 use super::source::{Source, SourceTensor, TextAssets};
-use crate::arch::{LayerVector, ModelSpec};
+use crate::arch::ModelSpec;
 use crate::error::{Error, Result};
 use crate::filetype::{self, FileType};
 use crate::format::{GENERATION_FILE, ModelSource, TOKENIZER_FILE};
@@ -47,12 +52,17 @@ const QUANTIZED: [&str; 10] = [
 #[derive(Debug)]
 pub struct HuggingFace {
     dir: PathBuf,
-    shape: LlamaShape,
-    spec: ModelSpec,
+    described: Described,
     source: ModelSource,
+    files: RawFiles,
+    warnings: Vec<String>,
+}
+
+/// The files of a folder, and where each tensor lies in them.
+#[derive(Debug)]
+struct RawFiles {
     shards: Shards,
     tensors: HashMap<SourceTensor, Located>,
-    warnings: Vec<String>,
     /// Bytes as read; words, so that they lie as floats must.
     raw: Vec<u32>,
 }
@@ -63,12 +73,12 @@ struct Located {
     name: String,
     shard: usize,
     dtype: Dtype,
-    /// From the start of the file, in bytes.
+    /// Of its first row, from the start of the file, in bytes.
     offset: u64,
 }
 
 impl HuggingFace {
-    /// Opens the folder `dir` and checks that it holds a whole LLaMA model.
+    /// Opens the folder `dir` and checks that it holds a whole model of a family that runs.
     pub fn open(dir: &Path) -> Result<HuggingFace> {
         // A text that is a pointer or a page is named before it is read as JSON.
         for name in [TOKENIZER_FILE, GENERATION_FILE, "tokenizer_config.json"] {
@@ -78,20 +88,21 @@ impl HuggingFace {
             }
         }
         let mut warnings = Vec::new();
-        let shape = config::read_shape(&dir.join(CONFIG_FILE), &mut warnings)?;
+        let stated = config::read(&dir.join(CONFIG_FILE), &mut warnings)?;
+        let described = Described::new(stated.facts)?;
         let shards = Shards::open(dir, &mut warnings)?;
-        let spec = ModelSpec::default();
-        let tensors = locate_all(&shape, &spec, &shards)?;
+        let tensors = locate_all(&described, &shards, stated.is_part, &mut warnings)?;
         warnings.extend(shards.copies());
         let dtypes: BTreeSet<String> = tensors.values().map(|located| located.dtype.to_string()).collect();
         let source = ModelSource {
             name: hub_name(dir).unwrap_or_else(|| text::folder_name(dir)),
             format: "huggingface".into(),
+            family: described.family_field(),
             dtypes: dtypes.into_iter().collect(),
             licence: text::licence(dir),
         };
-        let dir = dir.to_path_buf();
-        let mut folder = HuggingFace { dir, shape, spec, source, shards, tensors, warnings, raw: Vec::new() };
+        let files = RawFiles { shards, tensors, raw: Vec::new() };
+        let mut folder = HuggingFace { dir: dir.to_path_buf(), described, source, files, warnings };
         folder.check_tied()?;
         Ok(folder)
     }
@@ -99,34 +110,36 @@ impl HuggingFace {
     /// Fails where a model whose head is its embedding has both as tensors, with other numbers: programs disagree on
     /// which one counts then.
     fn check_tied(&mut self) -> Result<()> {
-        if !self.shape.tied_head || !self.tensors.contains_key(&SourceTensor::Head) {
+        let Described { shape, spec, .. } = &self.described;
+        if !shape.tied_head || !self.files.tensors.contains_key(&SourceTensor::Head) {
             return Ok(());
         }
-        let (rows, input) = SourceTensor::Head.dims(&self.shape, &self.spec);
+        let (rows, input) = SourceTensor::Head.dims(shape, spec);
         let (mut one, mut other) = (Vec::new(), Vec::new());
         for first in (0..rows).step_by(block_rows(input) as usize) {
             let block = first..rows.min(first + block_rows(input));
-            self.rows(SourceTensor::Embed, block.clone(), &mut one)?;
-            self.rows(SourceTensor::Head, block, &mut other)?;
+            self.files.read(SourceTensor::Embed, block.clone(), input, &mut one)?;
+            self.files.read(SourceTensor::Head, block, input, &mut other)?;
             if let Some(at) = one.iter().zip(&other).position(|(one, other)| one.to_bits() != other.to_bits()) {
                 let (file, name) = self.locate(SourceTensor::Head);
-                let expected = format!("the numbers of `{}`, as tie_word_embeddings is true", embed_name());
+                let (_, embedding) = self.locate(SourceTensor::Embed);
+                let expected = format!("the numbers of `{embedding}`, as tie_word_embeddings is true");
                 let got = format!("others from row {} on", first as usize + at / input as usize);
                 return Err(Error::damaged(file, name, expected, got));
             }
         }
-        self.tensors.remove(&SourceTensor::Head);
+        self.files.tensors.remove(&SourceTensor::Head);
         Ok(())
     }
 }
 
 impl Source for HuggingFace {
     fn shape(&self) -> &LlamaShape {
-        &self.shape
+        &self.described.shape
     }
 
     fn spec(&self) -> &ModelSpec {
-        &self.spec
+        &self.described.spec
     }
 
     fn model_source(&self) -> &ModelSource {
@@ -142,8 +155,21 @@ impl Source for HuggingFace {
     }
 
     fn rows(&mut self, tensor: SourceTensor, rows: Range<u32>, out: &mut Vec<f32>) -> Result<()> {
-        let (all, input) = tensor.dims(&self.shape, &self.spec);
+        let HuggingFace { described, files, .. } = self;
+        let (all, input) = tensor.dims(&described.shape, &described.spec);
         assert!(rows.end <= all, "rows {rows:?} of {all}");
+        described.fold.rows(tensor, rows, input, out, &mut |rows, out| files.read(tensor, rows, input, out))
+    }
+
+    fn locate(&self, tensor: SourceTensor) -> (PathBuf, String) {
+        let located = &self.files.tensors[&tensor];
+        (self.files.shards.files[located.shard].path.clone(), located.name.clone())
+    }
+}
+
+impl RawFiles {
+    /// Replaces `out` by rows of a tensor, of `input` numbers each, as the file has them.
+    fn read(&mut self, tensor: SourceTensor, rows: Range<u32>, input: u32, out: &mut Vec<f32>) -> Result<()> {
         let Located { shard, dtype, offset, .. } = self.tensors[&tensor];
         let row_bytes = u64::from(input) * dtype.bitsize() as u64 / 8;
         let bytes = (rows.len() as u64 * row_bytes) as usize;
@@ -162,44 +188,63 @@ impl Source for HuggingFace {
         }
         Ok(())
     }
-
-    fn locate(&self, tensor: SourceTensor) -> (PathBuf, String) {
-        let located = &self.tensors[&tensor];
-        (self.shards.files[located.shard].path.clone(), located.name.clone())
-    }
 }
 
-/// Where each tensor of the shape lies; of a model whose head is its embedding the head too, if it is there as well.
-fn locate_all(shape: &LlamaShape, spec: &ModelSpec, shards: &Shards) -> Result<HashMap<SourceTensor, Located>> {
-    let names = shards.names();
+/// Where each tensor of the model lies; of a model whose head is its embedding the head too, if it is there as well. Of
+/// a model that is the text part of one with others, the others are left out, which is a warning.
+fn locate_all(
+    described: &Described,
+    shards: &Shards,
+    is_part: bool,
+    warnings: &mut Vec<String>,
+) -> Result<HashMap<SourceTensor, Located>> {
+    let Described { shape, spec, .. } = described;
+    let mut names = shards.names();
+    if is_part {
+        let all = names.len();
+        names.retain(|name| !is_of_other_part(name));
+        let left_out = all - names.len();
+        if left_out > 0 {
+            warnings.push(format!("{left_out} tensors of the part for images are left out: this model reads text"));
+        }
+    }
     let quantized = |name: &&String| QUANTIZED.iter().any(|end| name.ends_with(end)) || name.contains(".quant_state.");
     if let Some(name) = names.iter().find(quantized) {
         let supported = "weights in F32, F16 or BF16: get the model that this one was made from";
         return config::unsupported("quantized tensor", name, supported);
     }
+    let tensor_names = TensorNames::of(&names);
     let mut tensors = HashMap::new();
     let mut needed = BTreeSet::new();
     for tensor in SourceTensor::all(shape, spec) {
         let dims = tensor.stated_dims(shape, spec);
         // Of the two names that a tied embedding may have, a file has either or both.
         let twin = (tensor == SourceTensor::Embed && shape.tied_head).then_some(SourceTensor::Head);
-        let mut found = None;
+        let mut found = false;
         for candidate in [Some(tensor), twin].into_iter().flatten() {
-            let name = name(candidate);
-            if let Some((shard, info)) = shards.find(&name).or_else(|fault| absent_twin(twin, fault))? {
-                let located = located(shard, &shards.files[shard], name.clone(), info, &dims)?;
-                tensors.insert(found.map_or(tensor, |()| candidate), located);
-                found = Some(());
+            for place in tensor_names.places(candidate, shape, spec) {
+                let info = shards.find(&place.name).or_else(|fault| absent_twin(twin, fault))?;
+                let is_there = info.is_some();
+                if let Some((shard, info)) = info {
+                    needed.insert(place.name.clone());
+                    let located = located(shard, &shards.files[shard], place, info, &dims)?;
+                    tensors.insert(if found { candidate } else { tensor }, located);
+                    found = true;
+                }
+                if is_there {
+                    break;
+                }
             }
-            needed.insert(name);
+            needed.insert(tensor_names.alone(candidate, spec));
         }
-        if found.is_none() {
-            return Err(Error::damaged(&shards.listing, name(tensor), format!("{dims:?}"), "no tensor"));
+        if !found {
+            let name = tensor_names.alone(tensor, spec);
+            return Err(Error::damaged(&shards.listing, name, format!("{dims:?}"), "no tensor"));
         }
     }
     match names.iter().find(|name| !needed.contains(*name) && !name.ends_with(".rotary_emb.inv_freq")) {
         // A tensor that is left out, a bias say, would silently make another model.
-        Some(name) => config::unsupported("tensor", name, "those of a LLaMA model without biases"),
+        Some(name) => config::unsupported("tensor", name, &described.tensors_in_words()),
         None => Ok(tensors),
     }
 }
@@ -210,15 +255,20 @@ fn absent_twin<T>(twin: Option<SourceTensor>, fault: Error) -> Result<Option<T>>
     if twin.is_some() { Ok(None) } else { Err(fault) }
 }
 
-fn located(at: usize, shard: &Shard, name: String, info: &TensorInfo, dims: &[usize]) -> Result<Located> {
+fn located(at: usize, shard: &Shard, place: TensorPlace, info: &TensorInfo, dims: &[usize]) -> Result<Located> {
+    let name = place.name;
     if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
         let dtype = info.dtype.to_string();
         return config::unsupported(&format!("dtype of `{name}`"), &dtype, "F32, F16, BF16");
     }
+    let mut dims = dims.to_vec();
+    dims[0] = place.all.map_or(dims[0], |all| all as usize);
     if info.shape != dims {
         return Err(Error::damaged(&shard.path, name, format!("{dims:?}"), format!("{:?}", info.shape)));
     }
-    Ok(Located { name, shard: at, dtype: info.dtype, offset: shard.data_start + info.data_offsets.0 as u64 })
+    let row_bytes = dims[1..].iter().product::<usize>() as u64 * info.dtype.bitsize() as u64 / 8;
+    let offset = shard.data_start + info.data_offsets.0 as u64 + u64::from(place.first) * row_bytes;
+    Ok(Located { name, shard: at, dtype: info.dtype, offset })
 }
 
 /// OWNER/NAME of a model in Hugging Face's cache, whose folder is `models--OWNER--NAME/snapshots/HASH`.
@@ -227,38 +277,4 @@ fn hub_name(dir: &Path) -> Option<String> {
     let snapshots = real.parent().filter(|parent| parent.ends_with("snapshots"))?;
     let name = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?.to_string();
     Some(name.replacen("--", "/", 1))
-}
-
-fn embed_name() -> String {
-    name(SourceTensor::Embed)
-}
-
-/// The name of a tensor in checkpoints of `LlamaForCausalLM`.
-fn name(tensor: SourceTensor) -> String {
-    use SourceTensor::*;
-    let (layer, part) = match tensor {
-        Embed => return "model.embed_tokens.weight".into(),
-        Head => return "lm_head.weight".into(),
-        FinalNorm => return "model.norm.weight".into(),
-        Query(l) => (l, "self_attn.q_proj"),
-        Key(l) => (l, "self_attn.k_proj"),
-        Value(l) => (l, "self_attn.v_proj"),
-        Output(l) => (l, "self_attn.o_proj"),
-        Gate(l) => (l, "mlp.gate_proj"),
-        Up(l) => (l, "mlp.up_proj"),
-        Down(l) => (l, "mlp.down_proj"),
-        QueryBias(l) => return format!("model.layers.{l}.self_attn.q_proj.bias"),
-        KeyBias(l) => return format!("model.layers.{l}.self_attn.k_proj.bias"),
-        ValueBias(l) => return format!("model.layers.{l}.self_attn.v_proj.bias"),
-        Vector(l, vector) => (l, vector_name(vector)),
-    };
-    format!("model.layers.{layer}.{part}.weight")
-}
-
-fn vector_name(vector: LayerVector) -> &'static str {
-    match vector {
-        LayerVector::InputNorm => "input_layernorm",
-        LayerVector::FfnNorm => "post_attention_layernorm",
-        other => panic!("LLaMA has no {other:?}"),
-    }
 }
