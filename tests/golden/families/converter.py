@@ -33,8 +33,9 @@ class Converter:
         hparams = base.load_hparams(folder, False)
         architecture = self.conversion.get_model_architecture(hparams, self.conversion.ModelType.TEXT)
         model = self.conversion.get_model_class(architecture)
+        # llama.cpp looks for tokens of its own where the name is Phi-3.
         with torch.inference_mode():
-            instance = model(folder, self.gguf.LlamaFileType.ALL_F32, out)
+            instance = model(folder, self.gguf.LlamaFileType.ALL_F32, out, model_name="tiny")
             # The tests have a tokenizer of their own. llama.cpp wants one of some kind.
             vocab = len(load_tokens(folder))
             for one in [instance, getattr(instance, "impl", instance)]:

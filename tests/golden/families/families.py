@@ -8,7 +8,7 @@ training are small, so that the longest prompt is beyond them.
 # The tokens of the tokenizer that the tests give to every tiny model.
 VOCAB = 263
 CONTEXT = 128
-# 8 long factors and 8 short ones would be as good: these have no pattern.
+# Divisors of 12 frequencies, without a pattern.
 SHORT_FACTORS = [1.0, 1.02, 1.03, 1.05, 1.09, 1.14, 1.22, 1.31, 1.42, 1.58, 1.79, 2.05]
 LONG_FACTORS = [1.0, 1.11, 1.35, 1.72, 2.3, 3.1, 4.4, 6.2, 8.9, 12.5, 17.0, 23.5]
 
@@ -166,7 +166,7 @@ def granite_untied():
 
 def granite_dense_hybrid():
     """As Granite 4.0 micro: the architecture of the hybrids, with no layer of them."""
-    common = base("GraniteMoeHybridForCausalLM", "granitemoehybrid", 128, 64, 3, 4, 2, tie_word_embeddings=True,
+    common = base("GraniteMoeHybridForCausalLM", "granitemoehybrid", 128, 192, 3, 4, 2, tie_word_embeddings=True,
                   attention_bias=False, layer_types=["attention"] * 3, position_embedding_type="rope",
                   shared_intermediate_size=192, num_local_experts=0, num_experts_per_tok=0, mamba_n_heads=16,
                   mamba_d_head=16, mamba_d_state=16, mamba_expand=2, mamba_n_groups=1, mamba_d_conv=4,
@@ -176,8 +176,18 @@ def granite_dense_hybrid():
 
 
 def gemma2():
-    common = base("Gemma2ForCausalLM", "gemma2", 64, 128, 4, 4, 2, head_dim=32, hidden_act="gelu_pytorch_tanh",
-                  hidden_activation="gelu_pytorch_tanh", query_pre_attn_scalar=24, sliding_window=8,
+    """As Gemma 2 of 2B and 9B, whose scores are divided by the root of A."""
+    return gemma2_of(4, 32, 32)
+
+
+def gemma2_scaled():
+    """As Gemma 2 of 27B, whose scores are divided by the root of D/H."""
+    return gemma2_of(8, 24, 8)
+
+
+def gemma2_of(heads, head_dim, scalar):
+    common = base("Gemma2ForCausalLM", "gemma2", 64, 128, 4, heads, 2, head_dim=head_dim, hidden_act="gelu_pytorch_tanh",
+                  hidden_activation="gelu_pytorch_tanh", query_pre_attn_scalar=scalar, sliding_window=8,
                   attn_logit_softcapping=2.0, final_logit_softcapping=5.0, attention_bias=False, rms_norm_eps=1e-6)
     return styles(common, {"rope_theta": 10000.0, "cache_implementation": "hybrid"},
                   {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "tie_word_embeddings": True,
@@ -190,11 +200,10 @@ def gemma3_layers(count):
 
 def gemma3_text():
     """As Gemma 3 of 270M and 1B."""
-    common = base("Gemma3ForCausalLM", "gemma3_text", 64, 128, 7, 4, 1, head_dim=24, query_pre_attn_scalar=20,
+    common = base("Gemma3ForCausalLM", "gemma3_text", 64, 128, 7, 8, 1, head_dim=24, query_pre_attn_scalar=24,
                   sliding_window=8, hidden_activation="gelu_pytorch_tanh", attn_logit_softcapping=None,
                   final_logit_softcapping=None, attention_bias=False, rms_norm_eps=1e-6)
     del common["hidden_act"]
-    common["num_attention_heads"] = 8
     return styles(common, {"rope_theta": 1000000.0, "rope_local_base_freq": 10000.0, "rope_scaling": None,
                            "sliding_window_pattern": 6},
                   {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
@@ -204,7 +213,7 @@ def gemma3_text():
 
 def gemma3_multimodal():
     """As Gemma 3 from 4B up: the text part of a folder with eyes, which edge-run leaves out."""
-    text = base("", "gemma3_text", 128, 64, 6, 4, 2, head_dim=32, query_pre_attn_scalar=32, sliding_window=12,
+    text = base("", "gemma3_text", 128, 64, 6, 4, 2, head_dim=48, query_pre_attn_scalar=32, sliding_window=12,
                 hidden_activation="gelu_pytorch_tanh", rms_norm_eps=1e-6)
     del text["architectures"], text["hidden_act"]
     vision = {"model_type": "siglip_vision_model", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
@@ -228,9 +237,16 @@ def olmo2():
 
 FAMILIES = [
     llama3, llama_linear, mistral, mistral_nemo, ministral3, ministral3_text, smollm3, qwen2, qwen2_yarn, qwen3,
-    qwen3_untied, phi3_longrope, phi3_window, granite, granite_untied, granite_dense_hybrid, gemma2, gemma3_text,
-    gemma3_multimodal, olmo2,
+    qwen3_untied, phi3_longrope, phi3_window, granite, granite_untied, granite_dense_hybrid, gemma2, gemma2_scaled,
+    gemma3_text, gemma3_multimodal, olmo2,
 ]
+
+# GGUF files that do not say all of their model: prompts of more tokens than this come out otherwise, as (tokens, why).
+GGUF_LONGEST = {
+    "mistral": (8, "GGUF files of the architecture llama have no window"),
+    "gemma2_scaled": (0, "GGUF files have no score scale, and llama.cpp knows the one of 27B by its number of layers"),
+    "gemma3_multimodal": (0, "GGUF files have no score scale, and llama.cpp knows the one of 27B by its number of layers"),
+}
 
 # What is refused by its name: (architecture, model_type, architecture in GGUF files, other keys).
 REFUSED = [

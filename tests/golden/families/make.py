@@ -27,7 +27,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from families import FAMILIES, REFUSED, VOCAB
+from families import FAMILIES, GGUF_LONGEST, REFUSED, VOCAB
 
 HERE = Path(__file__).parent
 # Tokens of the prompts, and the places whose logits are recorded.
@@ -165,6 +165,8 @@ def record(family, configs, folders, converter):
         assert farthest(base, other) == 0.0, f"{family}: the two styles differ"
     there = HERE / f"{family}.json"
     gguf = converter(first, folders / f"{family}.gguf") if converter else json.loads(there.read_text())["gguf"]
+    if family in GGUF_LONGEST:
+        gguf = {"longest": GGUF_LONGEST[family], **gguf}
     entries = [{"name": name, "dims": dims, "offset": o, "scale": s} for name, dims, o, s in tensors]
     texts = [
         {"ids": ids, "logits": {str(place): [round(float(x), DIGITS) for x in row] for place, row in found.items()}}
@@ -187,10 +189,11 @@ def as_text(record):
         rows = ",\n".join(f"    {line(place)}: {line(row)}" for place, row in prompt["logits"].items())
         prompts.append(f"  {{\"ids\": {line(prompt['ids'])}, \"logits\": {{\n{rows}\n  }}}}")
     gguf = record["gguf"]
+    longest = f" \"longest\": {line(gguf['longest'])},\n" if "longest" in gguf else ""
     return (
         f"{{\n\"family\": {line(record['family'])},\n\"configs\": {{\n{configs}\n}},\n"
         f"\"tensors\": [\n{many(record['tensors'], '  ')}\n],\n"
-        f"\"gguf\": {{\n \"metadata\": [\n{many(gguf['metadata'], '  ')}\n ],\n"
+        f"\"gguf\": {{\n{longest} \"metadata\": [\n{many(gguf['metadata'], '  ')}\n ],\n"
         f" \"tensors\": [\n{many(gguf['tensors'], '  ')}\n ]\n}},\n"
         f"\"prompts\": [\n" + ",\n".join(prompts) + "\n]\n}\n"
     )
