@@ -105,6 +105,15 @@ def qwen2():
                    "layer_types": ["full_attention"] * 3})
 
 
+def qwen2_window():
+    """The window is switched on, for the layers from `max_window_layers` on."""
+    common = base("Qwen2ForCausalLM", "qwen2", 64, 64, 4, 4, 4, sliding_window=8, max_window_layers=2,
+                  use_sliding_window=True, tie_word_embeddings=True)
+    return styles(common, {"rope_theta": 10000.0},
+                  {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+                   "layer_types": ["full_attention"] * 2 + ["sliding_attention"] * 2})
+
+
 def qwen2_yarn():
     common = base("Qwen2ForCausalLM", "qwen2", 128, 128, 3, 4, 2, use_sliding_window=False, tie_word_embeddings=False)
     scaling = {"factor": 4.0, "original_max_position_embeddings": 32}
@@ -120,11 +129,12 @@ def qwen3():
                    "layer_types": ["full_attention"] * 3})
 
 
-def qwen3_untied():
+def qwen3_yarn():
     common = base("Qwen3ForCausalLM", "qwen3", 128, 64, 3, 8, 2, head_dim=24, attention_bias=False, rms_norm_eps=1e-6,
                   tie_word_embeddings=False, use_sliding_window=False)
-    return styles(common, {"rope_theta": 5000000.0},
-                  {"rope_parameters": {"rope_type": "default", "rope_theta": 5000000.0}})
+    scaling = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}
+    return styles(common, {"rope_theta": 100000.0, "rope_scaling": scaling},
+                  {"rope_parameters": {**scaling, "rope_theta": 100000.0}})
 
 
 def phi3_longrope():
@@ -236,14 +246,15 @@ def olmo2():
 
 
 FAMILIES = [
-    llama3, llama_linear, mistral, mistral_nemo, ministral3, ministral3_text, smollm3, qwen2, qwen2_yarn, qwen3,
-    qwen3_untied, phi3_longrope, phi3_window, granite, granite_untied, granite_dense_hybrid, gemma2, gemma2_scaled,
+    llama3, llama_linear, mistral, mistral_nemo, ministral3, ministral3_text, smollm3, qwen2, qwen2_window, qwen2_yarn, qwen3,
+    qwen3_yarn, phi3_longrope, phi3_window, granite, granite_untied, granite_dense_hybrid, gemma2, gemma2_scaled,
     gemma3_text, gemma3_multimodal, olmo2,
 ]
 
 # GGUF files that do not say all of their model: prompts of more tokens than this come out otherwise, as (tokens, why).
 GGUF_LONGEST = {
     "mistral": (8, "GGUF files of the architecture llama have no window"),
+    "qwen2_window": (8, "GGUF files of the architecture qwen2 have no window"),
     "gemma2_scaled": (0, "GGUF files have no score scale, and llama.cpp knows the one of 27B by its number of layers"),
     "gemma3_multimodal": (0, "GGUF files have no score scale, and llama.cpp knows the one of 27B by its number of layers"),
 }
