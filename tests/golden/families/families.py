@@ -196,9 +196,10 @@ def gemma2_scaled():
 
 
 def gemma2_of(heads, head_dim, scalar):
-    common = base("Gemma2ForCausalLM", "gemma2", 64, 128, 4, heads, 2, head_dim=head_dim, hidden_act="gelu_pytorch_tanh",
-                  hidden_activation="gelu_pytorch_tanh", query_pre_attn_scalar=scalar, sliding_window=8,
-                  attn_logit_softcapping=2.0, final_logit_softcapping=5.0, attention_bias=False, rms_norm_eps=1e-6)
+    common = base("Gemma2ForCausalLM", "gemma2", 64, 128, 4, heads, 2, head_dim=head_dim,
+                  hidden_act="gelu_pytorch_tanh", hidden_activation="gelu_pytorch_tanh",
+                  query_pre_attn_scalar=scalar, sliding_window=8, attn_logit_softcapping=2.0,
+                  final_logit_softcapping=5.0, attention_bias=False, rms_norm_eps=1e-6)
     return styles(common, {"rope_theta": 10000.0, "cache_implementation": "hybrid"},
                   {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "tie_word_embeddings": True,
                    "layer_types": ["sliding_attention", "full_attention"] * 2})
@@ -246,17 +247,21 @@ def olmo2():
 
 
 FAMILIES = [
-    llama3, llama_linear, mistral, mistral_nemo, ministral3, ministral3_text, smollm3, qwen2, qwen2_window, qwen2_yarn, qwen3,
-    qwen3_yarn, phi3_longrope, phi3_window, granite, granite_untied, granite_dense_hybrid, gemma2, gemma2_scaled,
-    gemma3_text, gemma3_multimodal, olmo2,
+    llama3, llama_linear, mistral, mistral_nemo, ministral3, ministral3_text, smollm3, qwen2, qwen2_window,
+    qwen2_yarn, qwen3, qwen3_yarn, phi3_longrope, phi3_window, granite, granite_untied, granite_dense_hybrid,
+    gemma2, gemma2_scaled, gemma3_text, gemma3_multimodal, olmo2,
 ]
 
+# Contexts of the prompts that fit into them, where not all contexts are alike; the others have CONTEXT.
+SHORT_CONTEXT = {"phi3_longrope": 32}
+
 # GGUF files that do not say all of their model: prompts of more tokens than this come out otherwise, as (tokens, why).
+NO_SCALE = "GGUF files of Gemma have no score scale, and llama.cpp knows the one of 27B by its number of layers"
 GGUF_LONGEST = {
     "mistral": (8, "GGUF files of the architecture llama have no window"),
     "qwen2_window": (8, "GGUF files of the architecture qwen2 have no window"),
-    "gemma2_scaled": (0, "GGUF files have no score scale, and llama.cpp knows the one of 27B by its number of layers"),
-    "gemma3_multimodal": (0, "GGUF files have no score scale, and llama.cpp knows the one of 27B by its number of layers"),
+    "gemma2_scaled": (0, NO_SCALE),
+    "gemma3_multimodal": (0, NO_SCALE),
 }
 
 # What is refused by its name: (architecture, model_type, architecture in GGUF files, other keys).

@@ -27,7 +27,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from families import FAMILIES, GGUF_LONGEST, REFUSED, VOCAB
+from families import CONTEXT, FAMILIES, GGUF_LONGEST, REFUSED, SHORT_CONTEXT, VOCAB
 
 HERE = Path(__file__).parent
 # Tokens of the prompts, and the places whose logits are recorded.
@@ -126,7 +126,7 @@ def write_folder(folder, config, tensors):
 
 
 def in_layers(entries):
-    """The list with the entries of all layers as one, if they are alike: `(first, ..., layers)`."""
+    """The list with the entries of all layers as one, if they are alike: with their numbers in "layers"."""
     merged = {}
     for entry in entries:
         layer = LAYER.search(entry["name"])
@@ -168,8 +168,10 @@ def record(family, configs, folders, converter):
     if family in GGUF_LONGEST:
         gguf = {"longest": GGUF_LONGEST[family], **gguf}
     entries = [{"name": name, "dims": dims, "offset": o, "scale": s} for name, dims, o, s in tensors]
+    short = SHORT_CONTEXT.get(family, 0)
     texts = [
-        {"ids": ids, "logits": {str(place): [round(float(x), DIGITS) for x in row] for place, row in found.items()}}
+        {"ids": ids, "context": short if len(ids) <= short else CONTEXT,
+         "logits": {str(place): [round(float(x), DIGITS) for x in row] for place, row in found.items()}}
         for ids, found in zip(prompts(), base, strict=True)
     ]
     return {"family": family, "configs": configs, "tensors": in_layers(entries), "gguf": gguf, "prompts": texts}
@@ -187,7 +189,8 @@ def as_text(record):
     prompts = []
     for prompt in record["prompts"]:
         rows = ",\n".join(f"    {line(place)}: {line(row)}" for place, row in prompt["logits"].items())
-        prompts.append(f"  {{\"ids\": {line(prompt['ids'])}, \"logits\": {{\n{rows}\n  }}}}")
+        head = f"\"ids\": {line(prompt['ids'])}, \"context\": {prompt['context']}"
+        prompts.append(f"  {{{head}, \"logits\": {{\n{rows}\n  }}}}")
     gguf = record["gguf"]
     longest = f" \"longest\": {line(gguf['longest'])},\n" if "longest" in gguf else ""
     return (
@@ -211,7 +214,8 @@ def same_as_there(family, again):
     rows = lambda record: [
         {place: np.array(row) for place, row in prompt["logits"].items()} for prompt in record["prompts"]
     ]
-    same &= [p["ids"] for p in there["prompts"]] == [p["ids"] for p in again["prompts"]]
+    texts = lambda record: [(prompt["ids"], prompt["context"]) for prompt in record["prompts"]]
+    same &= texts(there) == texts(again)
     far = farthest(rows(there), rows(again))
     print(f"{family}: logits {far:.6f} at most apart, of {LOGITS_DIFFER} allowed")
     return same and far < LOGITS_DIFFER
