@@ -58,3 +58,6 @@ pub mod session;
 pub mod shape;
 #[path = "text/mod.rs"]
 pub mod text;
+#[cfg(feature = "quantize")]
+#[path = "unquantized/mod.rs"]
+pub mod unquantized;

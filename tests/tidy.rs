@@ -14,7 +14,7 @@ const LEVELS: &[&[&str]] = &[
     &["residency", "devices"],
     &["model"],
     &["session"],
-    &["language_model", "bench", "eval", "quantize", "calibrate"],
+    &["language_model", "bench", "eval", "quantize", "calibrate", "unquantized"],
     &["cli", "server", "internals", "lib", "main"],
 ];
 
@@ -33,6 +33,7 @@ const SIBLINGS: &[(&str, &str)] = &[
     ("sampling", "error"),
     ("text", "format"),
     ("calibrate", "quantize"),
+    ("unquantized", "quantize"),
     ("kernels", "engine"),
     ("main", "cli"),
     ("main", "lib"),

@@ -19,6 +19,7 @@ pub enum GgufValue {
     U32(u32),
     I32(i32),
     F32(f32),
+    Bool(bool),
     U64(u64),
     String(String),
     /// All of one type.
@@ -34,6 +35,7 @@ impl GgufValue {
             GgufValue::U32(_) => 4,
             GgufValue::I32(_) => 5,
             GgufValue::F32(_) => 6,
+            GgufValue::Bool(_) => 7,
             GgufValue::String(_) => 8,
             GgufValue::Array(_) => 9,
             GgufValue::U64(_) => 10,
@@ -47,6 +49,7 @@ impl GgufValue {
             GgufValue::U32(value) => out.extend(value.to_le_bytes()),
             GgufValue::I32(value) => out.extend(value.to_le_bytes()),
             GgufValue::F32(value) => out.extend(value.to_le_bytes()),
+            GgufValue::Bool(value) => out.push(u8::from(*value)),
             GgufValue::U64(value) => out.extend(value.to_le_bytes()),
             GgufValue::String(text) => write_text(text, out),
             GgufValue::Array(values) => {

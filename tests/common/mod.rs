@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
+pub mod families;
 pub mod gguf;
 
 use std::collections::BTreeMap;
@@ -122,10 +123,7 @@ impl TinyModel {
     pub fn write_hf(&self, dir: &Path, dtype: Dtype, shards: usize) {
         fs::create_dir_all(dir).unwrap();
         fs::write(dir.join("config.json"), self.config().to_string()).unwrap();
-        fs::write(dir.join("tokenizer.json"), tiny_tokenizer().to_string(true).unwrap()).unwrap();
-        fs::write(dir.join("chat_template.jinja"), CHAT_TEMPLATE).unwrap();
-        let generation = json!({"bos_token_id": 1, "eos_token_id": [END_OF_TURN], "pad_token_id": END_OF_TURN});
-        fs::write(dir.join("generation_config.json"), generation.to_string()).unwrap();
+        write_hf_text(dir);
         let names: Vec<&String> = self.tensors.keys().collect();
         let mut weight_map = BTreeMap::new();
         for (at, names) in names.chunks(names.len().div_ceil(shards)).enumerate() {
@@ -204,13 +202,10 @@ impl TinyModel {
 
     fn gguf_metadata(&self) -> BTreeMap<String, GgufValue> {
         let shape = &self.shape;
-        let text = |text: &str| GgufValue::String(text.into());
-        let texts = |texts: Vec<String>| GgufValue::Array(texts.into_iter().map(GgufValue::String).collect());
-        let types = (0..VOCAB).map(|id| GgufValue::I32(if id < SPECIAL_TOKENS.len() as u32 { 3 } else { 1 }));
         let number = GgufValue::U32;
         let pairs = [
-            ("general.architecture", text("llama")),
-            ("general.name", text("Tiny")),
+            ("general.architecture", GgufValue::String("llama".into())),
+            ("general.name", GgufValue::String("Tiny".into())),
             ("llama.block_count", number(shape.layers)),
             ("llama.context_length", number(shape.max_context)),
             ("llama.embedding_length", number(shape.model_dim)),
@@ -220,18 +215,38 @@ impl TinyModel {
             ("llama.attention.layer_norm_rms_epsilon", GgufValue::F32(shape.norm_eps)),
             ("llama.rope.freq_base", GgufValue::F32(shape.rope.theta)),
             ("llama.rope.dimension_count", number(shape.head_dim)),
-            ("tokenizer.ggml.model", text("gpt2")),
-            ("tokenizer.ggml.pre", text("smollm")),
-            ("tokenizer.ggml.tokens", texts(tiny_vocabulary())),
-            ("tokenizer.ggml.token_type", GgufValue::Array(types.collect())),
-            ("tokenizer.ggml.merges", texts(MERGES.map(|(a, b)| format!("{a} {b}")).to_vec())),
-            ("tokenizer.ggml.bos_token_id", number(1)),
-            ("tokenizer.ggml.eos_token_id", number(END_OF_TURN)),
-            ("tokenizer.ggml.padding_token_id", number(END_OF_TURN)),
-            ("tokenizer.chat_template", text(CHAT_TEMPLATE)),
         ];
-        pairs.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+        let pairs = pairs.into_iter().map(|(key, value)| (key.to_string(), value));
+        tokenizer_metadata().into_iter().chain(pairs).collect()
     }
+}
+
+/// Writes the text side of tiny models to a Hugging Face folder.
+pub fn write_hf_text(dir: &Path) {
+    fs::write(dir.join("tokenizer.json"), tiny_tokenizer().to_string(true).unwrap()).unwrap();
+    fs::write(dir.join("chat_template.jinja"), CHAT_TEMPLATE).unwrap();
+    let generation = json!({"bos_token_id": 1, "eos_token_id": [END_OF_TURN], "pad_token_id": END_OF_TURN});
+    fs::write(dir.join("generation_config.json"), generation.to_string()).unwrap();
+}
+
+/// The metadata of the tokenizer of tiny models.
+pub fn tokenizer_metadata() -> BTreeMap<String, GgufValue> {
+    let text = |text: &str| GgufValue::String(text.into());
+    let texts = |texts: Vec<String>| GgufValue::Array(texts.into_iter().map(GgufValue::String).collect());
+    let types = (0..VOCAB).map(|id| GgufValue::I32(if id < SPECIAL_TOKENS.len() as u32 { 3 } else { 1 }));
+    let number = GgufValue::U32;
+    let pairs = [
+        ("tokenizer.ggml.model", text("gpt2")),
+        ("tokenizer.ggml.pre", text("smollm")),
+        ("tokenizer.ggml.tokens", texts(tiny_vocabulary())),
+        ("tokenizer.ggml.token_type", GgufValue::Array(types.collect())),
+        ("tokenizer.ggml.merges", texts(MERGES.map(|(a, b)| format!("{a} {b}")).to_vec())),
+        ("tokenizer.ggml.bos_token_id", number(1)),
+        ("tokenizer.ggml.eos_token_id", number(END_OF_TURN)),
+        ("tokenizer.ggml.padding_token_id", number(END_OF_TURN)),
+        ("tokenizer.chat_template", text(CHAT_TEMPLATE)),
+    ];
+    pairs.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
 }
 
 /// The tokens of tiny models, by id.

@@ -1,0 +1,28 @@
+//! The forward pass of any source in f32: what a model computes before its weights are cut.
+//!
+//! It carries out [`Program`](crate::arch::Program) in plain loops over the rows that a [`Source`] gives, without
+//! kernels, cache or slices. So it shows whether an importer reads a family right, and what the cut weights lose. It
+//! holds a block of one matrix at a time, and the activations of one layer.
+
+mod forward;
+mod operations;
+
+use crate::error::{Error, Result};
+use crate::quantize::Source;
+
+use forward::Forward;
+
+/// The logits after each of the tokens, [T][V], in a context of so many tokens.
+///
+/// The context decides between the rotary frequencies for short and for long contexts, and nothing else. Fails where
+/// the tokens do not fit into it, where a token is not below V, and where the source cannot be read.
+pub fn logits(source: &mut dyn Source, ids: &[u32], context: u32) -> Result<Vec<Vec<f32>>> {
+    let (vocab, trained) = (source.shape().vocab, source.shape().max_context as usize);
+    if ids.len() > context as usize {
+        return Err(Error::PromptTooLong { tokens: ids.len(), context: context as usize, trained });
+    }
+    match ids.iter().find(|id| **id >= vocab) {
+        Some(id) => Err(Error::argument("token id", format!("below {vocab}"), id)),
+        None => Forward::new(source, ids.len(), context).run(ids),
+    }
+}
