@@ -1,5 +1,6 @@
 //! Imports a GGUF file of a LLaMA-family model.
 
+mod added;
 mod blocks;
 mod control;
 mod file;

@@ -222,9 +222,9 @@ fn without_types_control_tokens_are_known_by_their_names() {
         assert_eq!(text.encode("a<|im_start|>b", false).unwrap(), [1, 4, 2]);
         assert_eq!((text.decode(&[1, 4, 0, 2]), text.is_end(0)), ("ab".into(), true));
     }
-    // A turn's end that is called a piece of text.
+    // The beginning and the end of a turn that are called pieces of text.
     let ordinary = byte_level_pairs(&[tokens, ("ggml.token_type", numbers(&[1; 7]))]);
-    assert!(warning(&ordinary).contains("`<|end|>` counts as a control token"));
+    assert!(warning(&ordinary).contains("`<|end|>`, `<|im_start|>` count as control tokens"));
     assert_eq!(ids(&tokenizer(&ordinary), "a<|end|>"), [1, 0]);
 
     let bytes = sentence_piece_pairs(&[("ggml.token_type", Gguf::Bool(true))]);
