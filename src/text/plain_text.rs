@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use tokenizers::normalizer::Range as Of;
+use tokenizers::utils::SysRegex;
 use tokenizers::{
     AddedToken, Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
     Token, Tokenizer,
@@ -208,7 +210,6 @@ impl PlainText<'_> {
 
     /// The tokens of `patterns` in `text`, the leftmost and of these the longest, but for those that `is_text`.
     fn find(&self, text: &str, patterns: &Patterns, is_text: &dyn Fn(u32, &Range<usize>) -> bool) -> Vec<FoundToken> {
-        let word = |c: char| c.is_alphanumeric() || c == '_';
         let (mut found, mut taken, mut at) = (Vec::new(), 0, 0);
         while let Some(c) = text[at..].chars().next() {
             let Some((token, id)) = patterns.at(&text[at..]).next() else {
@@ -219,7 +220,9 @@ impl PlainText<'_> {
             at = own.end;
             let Some(token) = self.added.get(id) else { continue };
             let (before, after) = (&text[..own.start], &text[own.end..]);
-            if is_text(*id, &own) || (token.single_word && (before.ends_with(word) || after.starts_with(word))) {
+            if is_text(*id, &own)
+                || (token.single_word && (before.ends_with(is_of_words) || after.starts_with(is_of_words)))
+            {
                 continue;
             }
             let start = if token.lstrip { before.trim_end().len().max(taken) } else { own.start };
@@ -229,6 +232,12 @@ impl PlainText<'_> {
         }
         found
     }
+}
+
+/// Whether words have the character, as the tokenizer's expressions have it: marks and digits too.
+fn is_of_words(c: char) -> bool {
+    static WORD: LazyLock<SysRegex> = LazyLock::new(|| SysRegex::new(r"\w").expect("a sound expression"));
+    WORD.find_iter(c.encode_utf8(&mut [0; 4])).next().is_some()
 }
 
 /// Whether a mark is within the bytes `own`, or before the only character of them.
