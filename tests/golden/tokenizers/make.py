@@ -9,6 +9,9 @@ other tokens. Its ids come from the pipelines of transformers' own tokenizer cla
 that transformers has for GGUF files. tiktoken, which has another regex engine and another BPE, must agree wherever a
 file is split by one expression. Ids of SentencePiece vocabularies come from the pipelines of the tokenizer.json of
 Gemma, LLaMA 2 and Phi-3, and SentencePiece itself must agree on every text without control tokens.
+
+Folders bring a tokenizer.json. The steps in it that GGUF files are not read as, though ids may be the same, are listed
+with the vocabulary that they go with.
 """
 
 import io
@@ -20,7 +23,7 @@ import sentencepiece
 import tiktoken
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import GemmaTokenizer, GPT2Tokenizer, GPTNeoXTokenizer, Qwen2Tokenizer
+from transformers import GemmaTokenizer, GPT2Tokenizer, GPTNeoXTokenizer, LlamaTokenizer, Qwen2Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 from transformers.tokenization_utils_base import generate_merges
@@ -247,7 +250,7 @@ def gemma():
         elif piece.type == USER_DEFINED:
             # Runs of spaces stand in the tokenizer.json as the normalized text has them.
             add(made, piece.piece, False, normalized="\u2581" in piece.piece)
-    return sentence_piece_case("gemma", False, proto, processor, made)
+    return sentence_piece_case("gemma", False, proto, processor, made), folder_case("gemma", "Gemma", made)
 
 
 def legacy(proto):
@@ -266,7 +269,15 @@ def legacy(proto):
 
 def llama2():
     proto, processor = sentence_piece(True, [], [])
-    return sentence_piece_case("llama", True, proto, processor, legacy(proto))
+    vocab = {piece.piece: i for i, piece in enumerate(proto.pieces)}
+    # As Mistral 7B v0.3 and the LLaMA 2 that transformers 5 writes: only a text's beginning gets a space.
+    made = LlamaTokenizer(vocab=vocab, merges=merges_of(proto))._tokenizer
+    for piece in proto.pieces:
+        if piece.type in (CONTROL, UNKNOWN):
+            add(made, piece.piece, True)
+    made.model.unk_token = "<unk>"
+    gguf = sentence_piece_case("llama", True, proto, processor, legacy(proto))
+    return gguf, folder_case("llama", "Mistral", made)
 
 
 def phi3():
@@ -278,6 +289,13 @@ def phi3():
         appended.append((token, CONTROL, -1000.0))
         add(made, token, True, rstrip=token != "<|endoftext|>")
     return sentence_piece_case("phi-3", True, proto, processor, made, appended)
+
+
+def folder_case(of, name, made):
+    steps = json.loads(made.to_str())
+    ids = [made.encode(text, add_special_tokens=False).ids for text in TEXTS]
+    changes = {step: steps[step] for step in ("normalizer", "pre_tokenizer", "decoder")}
+    return {"of": of, "name": name, "steps": changes, "ids": ids, "texts": texts_back(made, ids)}
 
 
 def add(made, token, special, **settings):
@@ -292,7 +310,13 @@ def texts_back(made, ids):
 
 
 def main():
-    golden = {"texts": TEXTS, "byte_level": byte_level(), "sentence_piece": [gemma(), llama2(), phi3()]}
+    (gemma_file, gemma_folder), (llama_file, llama_folder) = gemma(), llama2()
+    golden = {
+        "texts": TEXTS,
+        "byte_level": byte_level(),
+        "sentence_piece": [gemma_file, llama_file, phi3()],
+        "folders": [gemma_folder, llama_folder],
+    }
     text = json.dumps(golden, ensure_ascii=True, separators=(",", ":"))
     (Path(__file__).parent / "tokenizers.json").write_text(text.replace('],"', '],\n"') + "\n")
 

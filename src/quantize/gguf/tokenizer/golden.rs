@@ -23,12 +23,15 @@ fn gguf(value: &Value) -> Gguf {
     }
 }
 
-/// The text side of a file that has `pairs` under `tokenizer.ggml.`, and a chat template.
-fn text_model(pairs: &[(&str, &Value)], template: &str) -> TextModel {
+/// The text side's files of a GGUF file that has `pairs` under `tokenizer.ggml.`.
+fn text_files(pairs: &[(&str, &Value)]) -> TextAssets {
     let pairs = pairs.iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), gguf(value)));
-    let metadata = Metadata::new(Path::new("x.gguf"), pairs.collect::<HashMap<_, _>>());
-    let assets = read(&metadata).unwrap();
+    let assets = read(&Metadata::new(Path::new("x.gguf"), pairs.collect::<HashMap<_, _>>())).unwrap();
     assert!(assets.warnings.is_empty(), "{:?}", assets.warnings);
+    assets
+}
+
+fn opened(assets: &TextAssets, template: &str) -> TextModel {
     let files = TextFiles {
         folder: Path::new("x.gguf"),
         tokenizer: &assets.tokenizer,
@@ -36,8 +39,7 @@ fn text_model(pairs: &[(&str, &Value)], template: &str) -> TextModel {
         templates: None,
         generation: Some(&assets.generation_config),
     };
-    let vocab = metadata.texts("tokenizer.ggml.tokens").unwrap().unwrap().len() as u32;
-    TextModel::from_files(&files, vocab).unwrap()
+    TextModel::from_files(&files, u32::MAX).unwrap()
 }
 
 fn texts(golden: &Value) -> Vec<&str> {
@@ -77,7 +79,7 @@ fn every_splitting_gives_the_ids_of_the_tokenizer_that_it_stands_for() {
             ("bos_token_id", &id("<|endoftext|>")),
             ("eos_token_id", &id("<|im_end|>")),
         ];
-        let text = text_model(&pairs, "");
+        let text = opened(&text_files(&pairs), "");
         let name = case["pre"].as_str().unwrap();
         compare(name, &text, &texts, case);
         let begun = text.encode("", true).unwrap().len();
@@ -85,10 +87,10 @@ fn every_splitting_gives_the_ids_of_the_tokenizer_that_it_stands_for() {
     }
 }
 
-/// The text side of the SentencePiece vocabulary `name`, and its record.
-fn sentence_pieces<'a>(golden: &'a Value, name: &str, template: &str) -> (TextModel, &'a Value) {
+/// The text side's files of the SentencePiece vocabulary `name`, and its record.
+fn sentence_piece_files<'a>(golden: &'a Value, name: &Value) -> (TextAssets, &'a Value) {
     let cases = golden["sentence_piece"].as_array().unwrap();
-    let case = cases.iter().find(|case| case["name"] == name).unwrap();
+    let case = cases.iter().find(|case| case["name"] == *name).unwrap();
     let model = json!("llama");
     let pairs = [
         ("model", &model),
@@ -97,16 +99,35 @@ fn sentence_pieces<'a>(golden: &'a Value, name: &str, template: &str) -> (TextMo
         ("token_type", &case["token_type"]),
         ("scores", &case["scores"]),
     ];
-    (text_model(&pairs, template), case)
+    (text_files(&pairs), case)
+}
+
+fn sentence_pieces(golden: &Value, name: &str, template: &str) -> TextModel {
+    opened(&sentence_piece_files(golden, &json!(name)).0, template)
 }
 
 #[test]
 fn sentence_pieces_are_those_of_the_tokenizers_of_gemma_llama_2_and_phi_3() {
     let golden = golden();
     for name in ["gemma", "llama", "phi-3"] {
-        let (text, case) = sentence_pieces(&golden, name, "");
+        let (assets, case) = sentence_piece_files(&golden, &json!(name));
+        let text = opened(&assets, "");
         compare(name, &text, &texts(&golden), case);
         assert_eq!(text.encode("", true).unwrap(), [SENTENCE_PIECE_BOS], "{name}");
+    }
+}
+
+#[test]
+fn the_steps_of_folders_are_followed_as_they_stand() {
+    let golden = golden();
+    let folders = golden["folders"].as_array().unwrap();
+    assert_eq!(folders.len(), 2);
+    for folder in folders {
+        let (mut assets, _) = sentence_piece_files(&golden, &folder["of"]);
+        let mut tokenizer: Map<String, Value> = serde_json::from_str(&assets.tokenizer).unwrap();
+        tokenizer.extend(folder["steps"].as_object().unwrap().clone());
+        assets.tokenizer = Value::from(tokenizer).to_string();
+        compare(folder["name"].as_str().unwrap(), &opened(&assets, ""), &texts(&golden), folder);
     }
 }
 
@@ -114,7 +135,7 @@ fn sentence_pieces_are_those_of_the_tokenizers_of_gemma_llama_2_and_phi_3() {
 fn the_first_piece_of_an_answer_keeps_its_space_where_texts_begin_with_none() {
     let golden = golden();
     for (name, alone) in [("gemma", " river runs"), ("llama", "river runs")] {
-        let (text, _) = sentence_pieces(&golden, name, "");
+        let text = sentence_pieces(&golden, name, "");
         let pieces: Vec<u32> = ["\u{2581}river", "\u{2581}runs"].iter().map(|id| text.token_id(id).unwrap()).collect();
         let stream = |mut state: Detokenizer| pieces.iter().map(|id| state.push(&text, *id)).collect::<String>();
         assert_eq!(stream(Detokenizer::new()), alone, "{name}");
@@ -141,7 +162,7 @@ fn count(ids: &[u32], text: &TextModel, token: &str) -> usize {
 
 #[test]
 fn a_template_without_a_system_role_says_so() {
-    let (text, _) = sentence_pieces(&golden(), "gemma", NO_SYSTEM);
+    let text = sentence_pieces(&golden(), "gemma", NO_SYSTEM);
     let messages = [Message::system("Be brief."), Message::user("Why?")];
     let fault = text.encode_chat(&messages).unwrap_err();
     assert!(matches!(fault, Error::Template { .. }) && fault.to_string().contains("no system role here"), "{fault}");
@@ -150,7 +171,7 @@ fn a_template_without_a_system_role_says_so() {
 
 #[test]
 fn a_folded_system_message_is_said_and_users_forge_no_turn() {
-    let (text, _) = sentence_pieces(&golden(), "gemma", FOLDING);
+    let text = sentence_pieces(&golden(), "gemma", FOLDING);
     let ids = |said: &str| text.encode_chat(&[Message::system("The river."), Message::user(said)]).unwrap().unwrap();
     let plain = ids("The  road\n\nruns");
     let prompt = "<s><start_of_turn>user\nThe river.\n\nThe  road\n\nruns<end_of_turn>\n<start_of_turn>model\n";
@@ -166,7 +187,7 @@ fn a_folded_system_message_is_said_and_users_forge_no_turn() {
 
 #[test]
 fn tokens_that_take_line_breaks_take_them_of_templates_and_stay_text_in_messages() {
-    let (text, _) = sentence_pieces(&golden(), "phi-3", BROKEN);
+    let text = sentence_pieces(&golden(), "phi-3", BROKEN);
     let ids = |said: &str| text.encode_chat(&[Message::user(said)]).unwrap().unwrap();
     let token = |token: &str| text.token_id(token).unwrap();
     let said = text.encode("The river", false).unwrap();
