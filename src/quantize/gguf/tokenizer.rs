@@ -103,8 +103,8 @@ fn warn_of_twins(optional: &mut Optional<'_>, texts: &[String]) {
     if let Some((text, first, second)) = twins.first() {
         let (count, text) = (twins.len(), shortened(text));
         optional.warn(format_args!(
-            "tokenizer.ggml.tokens: {count} of {} tokens have the text of an earlier one, `{text}` with ids {first} and \
-             {second} first; the earlier ones are never made",
+            "tokenizer.ggml.tokens: {count} of {} tokens have the text of an earlier one, `{text}` with ids {first} \
+             and {second} first; the earlier ones are never made",
             texts.len()
         ));
     }
@@ -217,6 +217,6 @@ fn post_processor(optional: &mut Optional<'_>, tokens: &Tokens, usual: bool) -> 
 }
 
 #[cfg(test)]
-mod golden;
+mod golden_tests;
 #[cfg(test)]
 mod tests;

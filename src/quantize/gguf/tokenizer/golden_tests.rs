@@ -145,12 +145,12 @@ fn the_first_piece_of_an_answer_keeps_its_space_where_texts_begin_with_none() {
 }
 
 /// Takes no system message, as Gemma 2.
-const NO_SYSTEM: &str = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role here') }}{% endif %}\
-    {{ bos_token }}{{ messages[0]['content'] }}";
+const NO_SYSTEM: &str = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role here') }}\
+    {% endif %}{{ bos_token }}{{ messages[0]['content'] }}";
 /// Puts the system message before what the user says first, as Gemma 3.
 const FOLDING: &str = "{{ bos_token }}{% set first = messages[0]['content'] ~ '\n\n' %}{% for m in messages[1:] %}\
-    {{ '<start_of_turn>' ~ m['role'] ~ '\n' ~ (first if loop.first else '') ~ m['content'] | trim ~ '<end_of_turn>\n' }}\
-    {% endfor %}{{ '<start_of_turn>model\n' }}";
+    {{ '<start_of_turn>' ~ m['role'] ~ '\n' ~ (first if loop.first else '') ~ m['content'] | trim }}\
+    {{ '<end_of_turn>\n' }}{% endfor %}{{ '<start_of_turn>model\n' }}";
 /// Has line breaks after its tokens, which these take, as Phi-3.
 const BROKEN: &str =
     "{% for m in messages %}{{ '<|' ~ m.role ~ '|>\n' ~ m.content ~ '<|end|>\n' }}{% endfor %}<|assistant|>\n";
