@@ -29,8 +29,8 @@ const TURN_ENDS: [&str; 20] = [
     HARMONY[1],
 ];
 
-/// Tokens that end a text. Models that take turns may print them within one, so they count only where no other token
-/// ends a generation.
+/// Tokens that end a text. Where files state which tokens end a generation, as generation_config.json does, they count
+/// if they are among these or if none is stated.
 const TEXT_ENDS: [&str; 5] = ["<|endoftext|>", "</s>", "<eos>", "[EOS]", "<|EOS|>"];
 
 /// A vocabulary with both has messages that are no turns, between which [`HARMONY_MESSAGE_END`] lies.
@@ -41,6 +41,11 @@ const HARMONY_MESSAGE_END: &str = "<|end|>";
 /// Whether a token of this text ends a turn wherever it is a token.
 pub fn is_turn_end(text: &str) -> bool {
     TURN_ENDS.contains(&text)
+}
+
+/// Whether a token of this text ends a text wherever it is a control token.
+pub fn is_text_end(text: &str) -> bool {
+    TEXT_ENDS.contains(&text)
 }
 
 /// Adds to the ends of `defaults` those that are well known of `tokens`, the added tokens of a vocabulary in the order
@@ -54,7 +59,7 @@ pub fn complete(defaults: &mut GenerationDefaults, tokens: &[(u32, &str)]) {
     let is_end = |text: &str| is_turn_end(text) && !(harmony && text == HARMONY_MESSAGE_END);
     add(&mut defaults.end, tokens, is_end);
     if defaults.end.is_empty() {
-        add(&mut defaults.end, tokens, |text| TEXT_ENDS.contains(&text));
+        add(&mut defaults.end, tokens, is_text_end);
     }
 }
 

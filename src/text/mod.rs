@@ -12,7 +12,7 @@ mod tokenizer;
 mod tokenizer_file;
 
 pub use detokenizer::Detokenizer;
-pub use ends::is_turn_end;
+pub use ends::{is_text_end, is_turn_end};
 pub use generation::{GenerationDefaults, token_id};
 pub use sampler::{DrawPosition, Sampler, same_numbers};
 pub use template::{ChatTemplate, ChatTemplates, Message, Role};

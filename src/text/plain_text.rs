@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use tokenizers::normalizer::Range as Of;
+use tokenizers::utils::SysRegex;
 use tokenizers::{
     AddedToken, Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
     Token, Tokenizer,
@@ -22,27 +24,33 @@ pub(super) struct PlainText<'a> {
     control_patterns: Patterns,
 }
 
-/// Texts with their token ids by first character, the longest first.
+/// Texts with their token ids. Gemma has thousands that begin with one character, so they are looked up by length.
 #[derive(Default)]
-struct Patterns(HashMap<char, Vec<(String, u32)>>);
+struct Patterns {
+    ids: HashMap<String, u32>,
+    /// How many bytes the texts that begin with a character have, the longest first.
+    lengths: HashMap<char, Vec<usize>>,
+}
 
 impl Patterns {
     fn new(texts: impl IntoIterator<Item = (String, u32)>) -> Patterns {
         let mut patterns = Patterns::default();
         for (text, id) in texts {
-            if let Some(first) = text.chars().next() {
-                patterns.0.entry(first).or_default().push((text, id));
+            let Some(first) = text.chars().next() else { continue };
+            let lengths = patterns.lengths.entry(first).or_default();
+            if let Err(at) = lengths.binary_search_by(|length| text.len().cmp(length)) {
+                lengths.insert(at, text.len());
             }
+            patterns.ids.insert(text, id);
         }
-        patterns.0.values_mut().for_each(|texts| texts.sort_by_key(|(text, _)| std::cmp::Reverse(text.len())));
         patterns
     }
 
-    /// The texts that `rest` begins with, the longest first.
-    fn at<'a>(&'a self, rest: &'a str) -> impl Iterator<Item = &'a (String, u32)> {
+    /// How many bytes each of the texts has that `rest` begins with, and its id, the longest first.
+    fn at<'a>(&'a self, rest: &'a str) -> impl Iterator<Item = (usize, u32)> + 'a {
         let first = rest.chars().next();
-        let known = first.and_then(|first| self.0.get(&first)).into_iter().flatten();
-        known.filter(move |(text, _)| rest.starts_with(text.as_str()))
+        let lengths = first.and_then(|first| self.lengths.get(&first)).into_iter().flatten();
+        lengths.filter_map(|length| Some((*length, *self.ids.get(rest.get(..*length)?)?)))
     }
 }
 
@@ -83,7 +91,7 @@ impl PlainText<'_> {
             |own: Range<usize>| if first(own.start) < own.len() { own.start + first(own.start) } else { own.start };
         let mut marks = Vec::new();
         for (at, _) in text.char_indices() {
-            marks.extend(self.control_patterns.at(&text[at..]).map(|(token, _)| within(at..at + token.len())));
+            marks.extend(self.control_patterns.at(&text[at..]).map(|(bytes, _)| within(at..at + bytes)));
         }
         if self.control.keys().any(|id| self.added.get(id).is_some_and(|token| token.normalized)) {
             marks.extend(self.controls(text, &[]).into_iter().map(|(_, own)| within(own)));
@@ -208,27 +216,34 @@ impl PlainText<'_> {
 
     /// The tokens of `patterns` in `text`, the leftmost and of these the longest, but for those that `is_text`.
     fn find(&self, text: &str, patterns: &Patterns, is_text: &dyn Fn(u32, &Range<usize>) -> bool) -> Vec<FoundToken> {
-        let word = |c: char| c.is_alphanumeric() || c == '_';
         let (mut found, mut taken, mut at) = (Vec::new(), 0, 0);
         while let Some(c) = text[at..].chars().next() {
-            let Some((token, id)) = patterns.at(&text[at..]).next() else {
+            let Some((bytes, id)) = patterns.at(&text[at..]).next() else {
                 at += c.len_utf8();
                 continue;
             };
-            let own = at..at + token.len();
+            let own = at..at + bytes;
             at = own.end;
-            let Some(token) = self.added.get(id) else { continue };
+            let Some(token) = self.added.get(&id) else { continue };
             let (before, after) = (&text[..own.start], &text[own.end..]);
-            if is_text(*id, &own) || (token.single_word && (before.ends_with(word) || after.starts_with(word))) {
+            if is_text(id, &own)
+                || (token.single_word && (before.ends_with(is_of_words) || after.starts_with(is_of_words)))
+            {
                 continue;
             }
             let start = if token.lstrip { before.trim_end().len().max(taken) } else { own.start };
             let end = if token.rstrip { text.len() - after.trim_start().len() } else { own.end };
-            found.push(FoundToken { id: *id, takes: start..end, own });
+            found.push(FoundToken { id, takes: start..end, own });
             taken = end;
         }
         found
     }
+}
+
+/// Whether words have the character, as the tokenizer's expressions have it: marks and digits too.
+fn is_of_words(c: char) -> bool {
+    static WORD: LazyLock<SysRegex> = LazyLock::new(|| SysRegex::new(r"\w").expect("a sound expression"));
+    WORD.find_iter(c.encode_utf8(&mut [0; 4])).next().is_some()
 }
 
 /// Whether a mark is within the bytes `own`, or before the only character of them.

@@ -2,7 +2,7 @@
 
 use super::optional::Optional;
 use crate::error::shortened;
-use crate::text::is_turn_end;
+use crate::text::{is_text_end, is_turn_end};
 
 /// What `tokenizer.ggml.token_type` says of a token; other numbers are ordinary tokens.
 pub mod token_type {
@@ -50,6 +50,8 @@ const CONTROL_NAMES: [&str; 29] = [
     "<MID>",
     "<EOD>",
 ];
+/// Control tokens that begin a turn, which vocabularies that hold them for text all the same have for nothing else.
+const TURN_BEGINS: [&str; 4] = ["<start_of_turn>", "<|im_start|>", "<|start_header_id|>", "<|start_of_role|>"];
 /// Tokens that stand for what the vocabulary lacks.
 const UNKNOWN_NAMES: [&str; 2] = ["<unk>", "[UNK]"];
 /// What control tokens begin and end with in vocabularies that have many.
@@ -66,8 +68,10 @@ pub fn types(optional: &mut Optional<'_>, texts: &[String]) -> Vec<u32> {
         return named;
     };
     let mut types: Vec<u32> = stated.into_iter().map(|kind| kind as u32).collect();
-    let ordinary = |kind: u32| !(token_type::UNKNOWN..=token_type::BYTE).contains(&kind);
-    let wrong = |id: usize| ordinary(types[id]) && is_turn_end(&texts[id]) && named[id] == token_type::CONTROL;
+    let text =
+        |kind: u32| kind == token_type::USER_DEFINED || !(token_type::UNKNOWN..=token_type::BYTE).contains(&kind);
+    let of_turns = |text: &str| is_turn_end(text) || TURN_BEGINS.contains(&text);
+    let wrong = |id: usize| text(types[id]) && of_turns(&texts[id]) && named[id] == token_type::CONTROL;
     let ids: Vec<usize> = (0..texts.len()).filter(|id| wrong(*id)).collect();
     if !ids.is_empty() {
         let ends: Vec<&String> = ids.iter().map(|id| &texts[*id]).collect();
@@ -75,6 +79,13 @@ pub fn types(optional: &mut Optional<'_>, texts: &[String]) -> Vec<u32> {
         ids.into_iter().for_each(|id| types[id] = token_type::CONTROL);
     }
     types
+}
+
+/// The control tokens that end a text by their names. A file states one end of a generation, and models that take turns
+/// have both: the end of a turn and the end of a text.
+pub fn text_ends(texts: &[String], types: &[u32]) -> impl Iterator<Item = u32> {
+    let tokens = texts.iter().zip(types).zip(0..);
+    tokens.filter(|((text, kind), _)| **kind == token_type::CONTROL && is_text_end(text)).map(|(_, id)| id)
 }
 
 fn by_name(text: &str) -> u32 {

@@ -1,5 +1,6 @@
 //! Imports a GGUF file of a model of a family that runs.
 
+mod added;
 mod blocks;
 mod control;
 mod file;

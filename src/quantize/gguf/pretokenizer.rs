@@ -1,7 +1,8 @@
 //! How text is split before byte-level BPE, for each name that GGUF files give to a way of splitting.
 //!
 //! The expressions are those of the tokenizer.json that each name stands for, except `default`, which is what llama.cpp
-//! does with files of that name (`llm_tokenizer_bpe` in its src/llama-vocab.cpp).
+//! does with files of that name (`llm_tokenizer_bpe` in its src/llama-vocab.cpp). llama.cpp normalizes no text; a
+//! tokenizer.json may, and what it does is done here too.
 
 use serde_json::{Value, json};
 
@@ -22,9 +23,13 @@ pub struct Splitting {
 }
 
 const DIGITS: [&str; 6] = ["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"];
-const GPT2: [&str; 2] = ["gpt-2", "phi-2"];
+const GPT2: [&str; 3] = ["gpt-2", "phi-2", "granite-docling"];
+/// As [`GPT2`], of composed characters.
+const NEOX: [&str; 1] = ["olmo"];
 const LLAMA3: [&str; 3] = ["llama-bpe", "llama3", "llama-v3"];
-const SMAUG: [&str; 1] = ["smaug-bpe"];
+/// As [`LLAMA3`], by its merges alone.
+const CL100K: [&str; 2] = ["smaug-bpe", "dbrx"];
+const O200K: [&str; 1] = ["gpt-4o"];
 const QWEN2: [&str; 2] = ["qwen2", "deepseek-r1-qwen"];
 const TEKKEN: [&str; 1] = ["tekken"];
 const DEFAULT: [&str; 1] = ["default"];
@@ -34,6 +39,7 @@ const LLAMA3_EXPRESSION: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]
 const QWEN2_EXPRESSION: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN_EXPRESSION: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const O200K_EXPRESSION: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Tokens that only vocabularies of Llama 3 have together.
 const LLAMA3_TOKENS: [&str; 3] = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"];
@@ -62,16 +68,21 @@ pub fn splitting(name: &str) -> Result<Splitting> {
     let plain =
         |pre_tokenizer| Splitting { normalizer: Value::Null, pre_tokenizer, ignore_merges: false, add_bos: false };
     let own = |expression| plain(sequence(&[split(expression), byte_level(false)]));
+    let composed = || json!({"type": "NFC"});
     Ok(if is(&DIGITS) {
         plain(sequence(&[json!({"type": "Digits", "individual_digits": true}), byte_level(true)]))
     } else if is(&GPT2) {
         plain(byte_level(true))
+    } else if is(&NEOX) {
+        Splitting { normalizer: composed(), ..plain(byte_level(true)) }
     } else if is(&LLAMA3) {
         Splitting { ignore_merges: true, add_bos: true, ..own(LLAMA3_EXPRESSION) }
-    } else if is(&SMAUG) {
+    } else if is(&CL100K) {
         own(LLAMA3_EXPRESSION)
+    } else if is(&O200K) {
+        own(O200K_EXPRESSION)
     } else if is(&QWEN2) {
-        Splitting { normalizer: json!({"type": "NFC"}), ..own(QWEN2_EXPRESSION) }
+        Splitting { normalizer: composed(), ..own(QWEN2_EXPRESSION) }
     } else if is(&TEKKEN) {
         Splitting { ignore_merges: true, add_bos: true, ..own(TEKKEN_EXPRESSION) }
     } else if is(&DEFAULT) {
@@ -79,7 +90,7 @@ pub fn splitting(name: &str) -> Result<Splitting> {
         let splits: Vec<Value> = expressions.into_iter().map(split).chain([byte_level(false)]).collect();
         plain(sequence(&splits))
     } else {
-        let known = [&DIGITS[..], &GPT2, &LLAMA3, &SMAUG, &QWEN2, &TEKKEN, &DEFAULT].concat();
+        let known = [&DIGITS[..], &GPT2, &NEOX, &LLAMA3, &CL100K, &O200K, &QWEN2, &TEKKEN, &DEFAULT].concat();
         return Err(Error::Unsupported {
             what: "pre-tokenizer".into(),
             got: name.into(),
@@ -123,6 +134,10 @@ mod tests {
         assert_eq!(split("smollm"), "Hello|'|VE| world| |1|2|3|4|\n\n | fooBar|!?| ");
         assert_eq!(split("llama-bpe"), "Hello|'VE| world| |123|4|\n\n| | fooBar|!?| ");
         assert_eq!(split("smaug-bpe"), split("llama-bpe"));
+        assert_eq!(split("dbrx"), split("llama-bpe"));
+        assert_eq!(split("gpt-4o"), "Hello'VE| world| |123|4|\n\n| | foo|Bar|!?| ");
+        assert_eq!(split("granite-docling"), split("gpt-2"));
+        assert_eq!(split("olmo"), split("gpt-2"));
         assert_eq!(split("qwen2"), "Hello|'VE| world| |1|2|3|4|\n\n| | fooBar|!?| ");
         assert_eq!(split("tekken"), "Hello|'VE| world| |1|2|3|4|\n\n| | foo|Bar|!?| ");
         assert_eq!(split("default"), "Hello|'|VE| world| |123|4|\n\n | fooBar|!?| ");

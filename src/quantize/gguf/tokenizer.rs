@@ -1,13 +1,13 @@
 //! The text side of a GGUF file: rebuilds tokenizer.json and generation_config.json from the metadata.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
 use super::control::{self, token_type};
 use super::metadata::Metadata;
 use super::optional::Optional;
-use super::{pretokenizer, sentencepiece, templates};
+use super::{added, pretokenizer, sentencepiece, templates};
 use crate::error::{Error, Result, shortened};
 use crate::quantize::source::TextAssets;
 use crate::quantize::text::as_file;
@@ -77,11 +77,12 @@ impl Tokens {
             eos = eos.or(there(SENTENCE_PIECE_EOS));
         }
         let mut ends = Vec::new();
-        for id in [eos, eot, eom].into_iter().flatten() {
+        for id in [eos, eot, eom].into_iter().flatten().chain(control::text_ends(&texts, &types)) {
             if !ends.contains(&id) {
                 ends.push(id);
             }
         }
+        warn_of_twins(optional, &texts);
         Ok(Tokens { texts, types, bos, ends })
     }
 
@@ -89,22 +90,23 @@ impl Tokens {
         self.texts.iter().enumerate().map(|(id, text)| (text.clone(), id.into())).collect()
     }
 
-    /// The tokens that are looked for in the text before it is split.
-    fn added(&self) -> Vec<Value> {
-        let kinds = self.texts.iter().zip(&self.types).enumerate();
-        kinds
-            .filter_map(|(id, (text, kind))| {
-                let special = match *kind {
-                    token_type::UNKNOWN | token_type::CONTROL => true,
-                    token_type::USER_DEFINED => false,
-                    _ => return None,
-                };
-                Some(json!({
-                    "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
-                    "normalized": false, "special": special,
-                }))
-            })
-            .collect()
+    fn added(&self, pieces_without_prefix: bool) -> Vec<Value> {
+        added::tokens(&self.texts, &self.types, pieces_without_prefix)
+    }
+}
+
+/// Of tokens with one text only the last is ever made, and the others have no text.
+fn warn_of_twins(optional: &mut Optional<'_>, texts: &[String]) {
+    let mut ids = HashMap::with_capacity(texts.len());
+    let twins = texts.iter().zip(0u32..).filter_map(|(text, id)| Some((text, ids.insert(text, id)?, id)));
+    let twins: Vec<(&String, u32, u32)> = twins.collect();
+    if let Some((text, first, second)) = twins.first() {
+        let (count, text) = (twins.len(), shortened(text));
+        optional.warn(format_args!(
+            "tokenizer.ggml.tokens: {count} of {} tokens have the text of an earlier one, `{text}` with ids {first} \
+             and {second} first; the earlier ones are never made",
+            texts.len()
+        ));
     }
 }
 
@@ -118,7 +120,7 @@ fn byte_level(metadata: &Metadata, optional: &mut Optional<'_>, tokens: &Tokens)
     });
     let decoder = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
     Ok(json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": tokens.added(),
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": tokens.added(false),
         "normalizer": splitting.normalizer, "pre_tokenizer": splitting.pre_tokenizer,
         "post_processor": post_processor(optional, tokens, splitting.add_bos), "decoder": decoder, "model": model,
     }))
@@ -160,7 +162,7 @@ fn sentence_piece(metadata: &Metadata, optional: &mut Optional<'_>, tokens: &Tok
     });
     let prefix = optional.truth("tokenizer.ggml.add_space_prefix").unwrap_or(true);
     Ok(json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": tokens.added(),
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": tokens.added(!prefix),
         "normalizer": sentencepiece::normalizer(prefix), "pre_tokenizer": null,
         "post_processor": post_processor(optional, tokens, true),
         "decoder": sentencepiece::decoder(prefix), "model": model,
@@ -214,5 +216,7 @@ fn post_processor(optional: &mut Optional<'_>, tokens: &Tokens, usual: bool) -> 
     })
 }
 
+#[cfg(test)]
+mod golden_tests;
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,7 @@ fn tokenizer(normalizer: Value, pre_tokenizer: Value, normalized: bool) -> Token
         SPECIAL.iter().enumerate().map(|(i, text)| added(first + i, text, true, normalized)).collect();
     tokens.push(added(first + 6, "<tool>", false, !normalized));
     tokens.push(added(first + 7, "<w>", false, normalized));
+    tokens.push(added(first + 8, "  ", false, !normalized));
     let tokenizer = json!({
         "version": "1.0", "added_tokens": tokens, "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
         "model": {"type": "BPE", "vocab": vocabulary, "merges": [["e", "n"], ["en", "d"], ["▁", "e"], ["s", ">"]]},
@@ -34,13 +35,25 @@ fn tokenizer(normalizer: Value, pre_tokenizer: Value, normalized: bool) -> Token
     Tokenizer::from_bytes(tokenizer.to_string()).unwrap()
 }
 
-/// Tokenizers in the ways of GPT-2, LLaMA-2 (old and new) and others.
+/// Tokenizers in the ways of GPT-2, LLaMA-2 (old and new), Gemma, Qwen, Mistral's Tekken and others.
 fn tokenizers() -> Vec<(&'static str, Tokenizer)> {
     let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
     let sentence_piece = json!({"type": "Sequence", "normalizers": [
         {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]});
     let metaspace = |scheme| json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false});
+    let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
+    let at_spaces =
+        json!({"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false});
+    let split = |expression: &str| {
+        let split = json!({"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": false});
+        let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        json!({"type": "Sequence", "pretokenizers": [split, bytes]})
+    };
+    let (qwen, tekken) = (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|\s+|[^\s\p{L}\p{N}]+", r"\p{Lu}*\p{Ll}+|\s+|[^\s\p{L}]+");
     vec![
+        ("Gemma", tokenizer(spaces, at_spaces, false)),
+        ("Qwen", tokenizer(json!({"type": "NFC"}), split(qwen), false)),
+        ("Tekken", tokenizer(Value::Null, split(tekken), false)),
         ("byte level", tokenizer(Value::Null, byte_level.clone(), false)),
         ("byte level, normalized tokens", tokenizer(Value::Null, byte_level, true)),
         ("SentencePiece", tokenizer(sentence_piece.clone(), Value::Null, false)),
@@ -63,8 +76,8 @@ fn plain(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
 /// Text of ordinary characters and of all kinds of tokens, whole and in pieces.
 fn texts() -> impl Strategy<Value = String> {
     let pieces = [
-        "a", "end", " ", "  ", "\n", "<", ">", "|", "<|", "|>", "<s", "s>", "/", "é", "ö", "<tool>", "<w>", "w", "<S>",
-        "<|END|>",
+        "a", "end", " ", "  ", "\n", "<", ">", "|", "<|", "|>", "<s", "s>", "/", "é", "ö", "o\u{308}", "▁", "²",
+        "<tool>", "<w>", "w", "<S>", "<|END|>",
     ];
     let pieces: Vec<&str> = pieces.into_iter().chain(SPECIAL).collect();
     prop::collection::vec(prop::sample::select(pieces), 0..12).prop_map(|pieces| pieces.concat())

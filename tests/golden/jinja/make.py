@@ -9,6 +9,7 @@ lines of `----`, with \\r for a carriage return.
 """
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import jinja2
@@ -52,6 +53,7 @@ def environment():
     )
     made.filters["tojson"] = tojson
     made.globals["raise_exception"] = raise_exception
+    made.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
     return made
 
 

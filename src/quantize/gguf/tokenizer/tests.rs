@@ -191,6 +191,34 @@ fn merges_of_tokens_that_are_not_there_are_passed_over() {
 }
 
 #[test]
+fn tokens_with_the_text_of_another_are_warned_about() {
+    let tokens = texts(&["<|end|>", "a", "b", "ab", "ab", "Ġ", "<tool>"]);
+    let (said, text) = warnings(&byte_level_pairs(&[("ggml.tokens", tokens)]));
+    assert!(said.concat().contains("1 of 7") && said.concat().contains("`ab` with ids 3 and 4"), "{said:?}");
+    assert_eq!((text.encode("ab", false).unwrap(), text.decode(&[3, 4])), (vec![4], "ab".into()));
+}
+
+#[test]
+fn a_text_s_end_ends_a_turn_too_where_it_is_a_control_token() {
+    let tokens = ("ggml.tokens", texts(&["<|im_end|>", "a", "b", "ab", "</s>", "Ġ", "<|endoftext|>"]));
+    let ends = |kinds: &[i64]| {
+        let (_, text) = warnings(&byte_level_pairs(&[tokens.clone(), ("ggml.token_type", numbers(kinds))]));
+        text.defaults().end.clone()
+    };
+    assert_eq!(ends(&[3, 1, 1, 1, 3, 1, 3]), [0, 4, 6]);
+    assert_eq!(ends(&[3, 1, 1, 1, 1, 1, 3]), [0, 6], "a piece of text that looks like the end of one");
+}
+
+#[test]
+fn beginnings_of_turns_are_control_tokens_whatever_the_file_calls_them() {
+    let tokens = ("ggml.tokens", texts(&["<end_of_turn>", "a", "b", "ab", "<think>", "Ġ", "<start_of_turn>"]));
+    let types = ("ggml.token_type", numbers(&[3, 1, 1, 1, 4, 1, 4]));
+    let (said, text) = warnings(&byte_level_pairs(&[tokens, types]));
+    assert!(said.concat().contains("`<start_of_turn>` counts as a control token"), "{said:?}");
+    assert_eq!(text.decode(&text.encode("a<think><start_of_turn>b", false).unwrap()), "a<think>b");
+}
+
+#[test]
 fn a_splitting_that_is_not_named_is_warned_about() {
     let without = |tokens: &[&str]| {
         let types = vec![1; tokens.len()];
@@ -222,9 +250,9 @@ fn without_types_control_tokens_are_known_by_their_names() {
         assert_eq!(text.encode("a<|im_start|>b", false).unwrap(), [1, 4, 2]);
         assert_eq!((text.decode(&[1, 4, 0, 2]), text.is_end(0)), ("ab".into(), true));
     }
-    // A turn's end that is called a piece of text.
+    // The beginning and the end of a turn that are called pieces of text.
     let ordinary = byte_level_pairs(&[tokens, ("ggml.token_type", numbers(&[1; 7]))]);
-    assert!(warning(&ordinary).contains("`<|end|>` counts as a control token"));
+    assert!(warning(&ordinary).contains("`<|end|>`, `<|im_start|>` count as control tokens"));
     assert_eq!(ids(&tokenizer(&ordinary), "a<|end|>"), [1, 0]);
 
     let bytes = sentence_piece_pairs(&[("ggml.token_type", Gguf::Bool(true))]);
