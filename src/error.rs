@@ -128,6 +128,14 @@ pub enum Error {
     /// source are those of the error inside, which `downcast` gives back as the type that it was.
     #[error(transparent)]
     Caller(Box<dyn std::error::Error + Send + Sync>),
+    /// A server did not give what was asked of it, or could not be reached.
+    #[error("cannot get `{url}`: {message}")]
+    Download {
+        /// The address.
+        url: String,
+        /// What it answered, or why it did not, and what may help.
+        message: String,
+    },
     /// The caller asked for a stop before the work was done: by a [`CancelToken`](crate::CancelToken) or a callback.
     #[error("stopped before {0} was done")]
     Stopped(&'static str),

@@ -29,6 +29,9 @@ pub mod filetype;
 pub mod format;
 #[path = "gpu/mod.rs"]
 pub mod gpu;
+#[cfg(feature = "hub")]
+#[path = "hub/mod.rs"]
+pub mod hub;
 #[path = "json.rs"]
 pub mod json;
 #[path = "kernels/mod.rs"]

@@ -14,7 +14,7 @@ const LEVELS: &[&[&str]] = &[
     &["residency", "devices"],
     &["model"],
     &["session"],
-    &["language_model", "bench", "eval", "quantize", "calibrate", "unquantized"],
+    &["language_model", "bench", "eval", "hub", "quantize", "calibrate", "unquantized"],
     &["cli", "server", "internals", "lib", "main"],
 ];
 

@@ -6,8 +6,11 @@ use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
 use super::eval::EvalArgs;
+use super::list::ListArgs;
 use super::power::{PowerArgs, PowerCommandArgs};
+use super::pull::PullArgs;
 use super::resident::ResidentArgs;
+use super::rm::RmArgs;
 use super::{choices, exit, numbers};
 use edge_run::internals::engine::Activations;
 use edge_run::internals::precision::CacheType;
@@ -102,8 +105,8 @@ pub struct GenerateArgs {
 /// Which model, on which device.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Model folder, as `edge-run quantize` makes it [default: see `edge-run paths`]
-    #[arg(short = 'm', long = "model", value_name = "DIR")]
+    /// Model folder, as `edge-run quantize` makes it, or a name of `edge-run list` [default: see `edge-run paths`]
+    #[arg(short = 'm', long = "model", value_name = "DIR|NAME")]
     pub model: Option<PathBuf>,
     /// What to run on: cpu, gpu, or number or part of the name of a device of `edge-run devices` [default: the best
     /// GPU; the CPU engine where there is none but software renderers, which are slower]
@@ -164,6 +167,12 @@ pub struct SamplingArgs {
 pub enum CliCommand {
     /// Make a model folder of a Hugging Face folder or a GGUF file
     Quantize(QuantizeArgs),
+    /// Get a model from the Hugging Face hub and make a model folder of it
+    Pull(PullArgs),
+    /// List the models that are here
+    List(ListArgs),
+    /// Remove a model
+    Rm(RmArgs),
     /// Train ranges and routers on text, for `quantize --calibration`
     Calibrate(CalibrateArgs),
     /// Show what a model folder holds
@@ -244,8 +253,8 @@ pub struct CalibrateArgs {
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Model folder
-    #[arg(value_name = "DIR")]
+    /// Model folder, or a name of `edge-run list`
+    #[arg(value_name = "DIR|NAME")]
     pub dir: PathBuf,
     /// Write JSON
     #[arg(long)]
@@ -255,8 +264,8 @@ pub struct InspectArgs {
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// Model folder
-    #[arg(value_name = "DIR")]
+    /// Model folder, or a name of `edge-run list`
+    #[arg(value_name = "DIR|NAME")]
     pub dir: PathBuf,
 }
 
@@ -289,6 +298,8 @@ pub enum KnownPath {
     Pipelines,
     /// The file of trials by which --activations auto chooses
     Activations,
+    /// The cache of the Hugging Face hub, where `pull` keeps sources
+    HubCache,
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub enum Exit {
 /// Every way to end, in words, as the help shows it.
 pub const TABLE: [(Exit, &str); 10] = [
     (Exit::Done, "done"),
-    (Exit::Failed, "a file or the operating system failed"),
+    (Exit::Failed, "a file, the network or the operating system failed"),
     (Exit::Usage, "the command line cannot be followed"),
     (Exit::ModelMissing, "there is no model where one was asked for"),
     (Exit::Damaged, "a file is damaged or is not what it should be"),

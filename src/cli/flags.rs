@@ -3,7 +3,7 @@
 use edge_run::internals::error::Error;
 
 /// Settings as the library names them in [`Error::InvalidArgument`], each with its flag.
-const FLAGS: [(&str, &str); 20] = [
+const FLAGS: [(&str, &str); 21] = [
     ("activations", "--activations"),
     ("batch", "--batch"),
     ("bits", "--bits"),
@@ -14,6 +14,7 @@ const FLAGS: [(&str, &str); 20] = [
     ("memory budget", "--memory-budget"),
     ("min-p", "--min-p"),
     ("repeat penalty", "--repeat-penalty"),
+    ("revision", "--revision"),
     ("sequence length", "--seq"),
     ("shuffled gates", "--shuffle-gates"),
     ("step tokens", "--ubatch-size"),

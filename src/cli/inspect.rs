@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::Done;
 use super::args::InspectArgs;
 use super::exit::Exit;
+use super::models::model_dir;
 use super::output::{print_json, print_line};
 use super::{progress, terminal};
 use edge_run::internals::format::{FolderSummary, ModelFolder};
@@ -12,7 +13,7 @@ use edge_run::internals::precision::Depth;
 
 /// Shows the folder's summary.
 pub fn run(args: &InspectArgs) -> Done {
-    let summary = ModelFolder::open(&args.dir)?.summary();
+    let summary = ModelFolder::open(&model_dir(&args.dir)?)?.summary();
     if args.json {
         print_json(&summary)?
     } else {

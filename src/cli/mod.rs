@@ -10,14 +10,18 @@ mod exit;
 mod flags;
 mod generate;
 mod inspect;
+mod list;
 mod load;
+mod models;
 mod numbers;
 mod output;
 mod paths;
 mod power;
 mod progress;
+mod pull;
 mod quantize;
 mod resident;
+mod rm;
 mod settings;
 mod show_bits;
 mod stop;
@@ -72,6 +76,9 @@ fn run(cli: &Cli) -> Done {
     match &cli.command {
         None => generate::run(&cli.generate),
         Some(CliCommand::Quantize(args)) => quantize::run(args),
+        Some(CliCommand::Pull(args)) => pull::run(args),
+        Some(CliCommand::List(args)) => list::run(args),
+        Some(CliCommand::Rm(args)) => rm::run(args),
         Some(CliCommand::Calibrate(args)) => calibrate::run(args),
         Some(CliCommand::Inspect(args)) => inspect::run(args),
         Some(CliCommand::Verify(args)) => verify::run(args),

@@ -54,6 +54,40 @@ pub fn activations_file() -> Result<PathBuf> {
     Ok(folder("XDG_CACHE_HOME", BaseStrategy::cache_dir)?.join("activations.json"))
 }
 
+/// The folder of Hugging Face's own programs: `HF_HOME`, or `huggingface` in the user's cache folder, which is
+/// `XDG_CACHE_HOME` or `~/.cache` on every system.
+pub fn hub_home() -> Result<PathBuf> {
+    if let Some(home) = named_folder("HF_HOME")? {
+        return Ok(home);
+    }
+    let cache = named_folder("XDG_CACHE_HOME")?;
+    Ok(cache.map_or_else(|| Ok(home()?.join(".cache")), Ok::<_, Error>)?.join("huggingface"))
+}
+
+/// The cache of the Hugging Face hub, as its own programs find it: `HF_HUB_CACHE`, or `hub` in [`hub_home`].
+pub fn hub_cache_dir() -> Result<PathBuf> {
+    for variable in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"] {
+        if let Some(folder) = named_folder(variable)? {
+            return Ok(folder);
+        }
+    }
+    Ok(hub_home()?.join("hub"))
+}
+
+/// The folder that an environment variable names, if it does; `~` in it is the user's home folder.
+fn named_folder(variable: &str) -> Result<Option<PathBuf>> {
+    let Some(named) = std::env::var_os(variable).filter(|named| !named.is_empty()) else { return Ok(None) };
+    let named = PathBuf::from(named);
+    match named.strip_prefix("~") {
+        Ok(rest) => Ok(Some(home()?.join(rest))),
+        Err(_) => Ok(Some(named)),
+    }
+}
+
+fn home() -> Result<PathBuf> {
+    etcetera::home_dir().map_err(|fault| Error::io("find", "the home folder")(std::io::Error::other(fault)))
+}
+
 /// What to say where the default model is asked for and there is no home folder that it could lie in.
 pub fn no_default_model() -> Error {
     Error::ModelMissing {
@@ -79,14 +113,7 @@ fn folder(variable: &str, of: fn(&Strategy) -> PathBuf) -> Result<PathBuf> {
 /// Prints one path, or all with their names.
 pub fn run(args: &PathsArgs) -> Done {
     if let Some(which) = args.which {
-        let path = find(which)?;
-        // Scripts get it as it is.
-        if std::io::stdout().is_terminal() {
-            print_line(terminal::in_a_line(path.display()))?;
-        } else {
-            print_line(path.display())?;
-        }
-        return Ok(Exit::Done);
+        return print_path(&find(which)?).map(|()| Exit::Done);
     }
     for place in KnownPath::value_variants() {
         let name = place.to_possible_value().expect("no place is hidden");
@@ -96,6 +123,14 @@ pub fn run(args: &PathsArgs) -> Done {
     Ok(Exit::Done)
 }
 
+/// Prints a path for scripts, which get it as it is; a terminal is shown its control characters.
+pub fn print_path(path: &Path) -> Result<()> {
+    if std::io::stdout().is_terminal() {
+        return print_line(terminal::in_a_line(path.display()));
+    }
+    print_line(path.display())
+}
+
 fn find(place: KnownPath) -> Result<PathBuf> {
     match place {
         KnownPath::Models => models_dir(),
@@ -103,5 +138,6 @@ fn find(place: KnownPath) -> Result<PathBuf> {
         KnownPath::Config => config_file(),
         KnownPath::Pipelines => pipelines_dir(),
         KnownPath::Activations => activations_file(),
+        KnownPath::HubCache => hub_cache_dir(),
     }
 }

@@ -1,5 +1,7 @@
 //! `edge-run quantize`: a checkpoint in, a model folder out.
 
+use std::path::Path;
+
 use indicatif::ProgressBar;
 
 use super::Done;
@@ -8,26 +10,32 @@ use super::exit::Exit;
 use super::output::{note, warn};
 use super::progress::{self, BarUnit};
 use super::{stop, terminal};
+use edge_run::internals::error::Result;
 use edge_run::internals::quantize::{self, QuantizeOptions, QuantizeProgress, Stage};
 
 /// Makes the model folder, with an estimate before and a bar meanwhile.
 pub fn run(args: &QuantizeArgs) -> Done {
-    let mut source = quantize::open(&args.source)?;
-    warn(source.warnings());
-    warn(&quantize::checked_text(source.as_ref())?.warnings);
     let options = QuantizeOptions {
         out: args.out.clone(),
         group_size: args.group_size,
         calibration: args.calibration.clone(),
         replace: args.force,
     };
-    let estimate = quantize::estimate(source.as_ref(), &options)?;
+    make(&args.source, &options).map(|()| Exit::Done)
+}
+
+/// Makes the model folder of the source.
+pub fn make(source: &Path, options: &QuantizeOptions) -> Result<()> {
+    let mut source = quantize::open(source)?;
+    warn(source.warnings());
+    warn(&quantize::checked_text(source.as_ref())?.warnings);
+    let estimate = quantize::estimate(source.as_ref(), options)?;
     let (disk, memory) = (progress::bytes(estimate.disk_bytes), progress::bytes(estimate.memory_bytes));
     let name = &source.model_source().name;
     note(format_args!("{name}: will take {disk} of disk and about {memory} of memory"));
     stop::watch();
     let mut bars = QuantizeBars::default();
-    let report = quantize::quantize(source.as_mut(), &options, &mut |progress| {
+    let report = quantize::quantize(source.as_mut(), options, &mut |progress| {
         bars.show(progress);
         stop::flow()
     });
@@ -41,7 +49,7 @@ pub fn run(args: &QuantizeArgs) -> Done {
         report.group_size,
         report.seconds
     ));
-    Ok(Exit::Done)
+    Ok(())
 }
 
 /// One bar at a time, for the stage at hand.

@@ -6,6 +6,7 @@ use std::path::Path;
 use clap::CommandFactory;
 
 use super::args::{Cli, GenerateArgs, ModelArgs, SamplingArgs};
+use super::models::model_dir;
 use super::paths::{FETCH_COMMAND, default_model_dir, no_default_model};
 use edge_run::internals::encoding;
 use edge_run::internals::error::{Error, Result};
@@ -120,7 +121,7 @@ pub fn open_model(args: &ModelArgs) -> Result<ModelFolder> {
             Err(Error::ModelMissing { path: dir, advice })
         };
     };
-    ModelFolder::open(dir)
+    ModelFolder::open(&model_dir(dir)?)
 }
 
 /// The positional prompt, unless it is a command that came after options: `-v devices` is hardly a question.

@@ -46,7 +46,7 @@ pub use manifest::{Calibration, FileEntry, Manifest, ModelSource, Quantization};
 pub use mapped::{MappedTensor, map_file};
 pub use open_file::OpenFile;
 pub use pack::{PACK_VERSION, Pack, PackInfo};
-pub use place::{file_place, follow_links, write_whole};
+pub use place::{file_place, follow_links, remove_model, write_whole};
 pub use reader::{ModelFolder, VerifyReport};
 pub use summary::{DepthBits, FolderSummary, RoutingSummary};
 pub use writer::FolderWriter;

@@ -54,6 +54,32 @@ pub fn file_place(path: &Path) -> Result<PathBuf> {
     Ok(real)
 }
 
+/// Removes the model in the folder `dir`, and the files `with_it` of the folder; whether the folder is gone too, as
+/// other files in it stay. Fails where another run is writing there. A removal that was killed is taken back, or
+/// finished, by the next run that writes there.
+pub fn remove_model(dir: &Path, with_it: &[&str]) -> Result<bool> {
+    if !dir.join(MANIFEST_FILE).is_file() {
+        return Err(refused(dir, "a model", "a folder that holds none"));
+    }
+    let place = Place::claim(dir, true)?;
+    let old = place.holder.old();
+    fs::create_dir(&old).map_err(Error::io("create", &old))?;
+    // Without its manifest the folder is no model: nobody reads half of one.
+    let mut names = manifest_last(place.old.clone());
+    names.reverse();
+    names.extend(with_it.iter().map(|name| name.to_string()));
+    let mut moved = Vec::new();
+    if let Err(fault) = move_all(&place.dir, &old, &names, &mut moved) {
+        // Where this fails too, the next run that writes there moves them back.
+        let _ = move_all(&old, &place.dir, &manifest_last(moved), &mut Vec::new());
+        return Err(fault);
+    }
+    fs::remove_file(old.join(MANIFEST_FILE)).map_err(Error::io("remove", old.join(MANIFEST_FILE)))?;
+    let dir = place.dir.clone();
+    drop(place);
+    Ok(fs::remove_dir(dir).is_ok())
+}
+
 /// Where a model folder is to appear, held until it is dropped.
 #[derive(Debug)]
 pub struct Place {

@@ -29,6 +29,7 @@ use crate::shape::{LlamaShape, Site};
 
 pub use estimate::{Estimate, estimate};
 use estimate::{block_rows, check_space, estimate_of};
+pub use huggingface::check_config;
 use slices::SlicedRows;
 pub use source::{Source, SourceTensor, TextAssets, open};
 pub use text::checked_text;

@@ -271,6 +271,12 @@ fn located(at: usize, shard: &Shard, place: TensorPlace, info: &TensorInfo, dims
     Ok(Located { name, shard: at, dtype: info.dtype, offset })
 }
 
+/// Fails where the configuration in the folder `dir`, as Hugging Face keeps models, is that of a model which does not
+/// run; the weights need not be there yet.
+pub fn check_config(dir: &Path) -> Result<()> {
+    config::read_shape(&dir.join(CONFIG_FILE), &mut Vec::new()).map(drop)
+}
+
 /// OWNER/NAME of a model in Hugging Face's cache, whose folder is `models--OWNER--NAME/snapshots/HASH`.
 fn hub_name(dir: &Path) -> Option<String> {
     let real = dir.canonicalize().ok()?;
