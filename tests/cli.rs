@@ -49,7 +49,8 @@ fn help_of_the_main_command() {
 
 #[test]
 fn help_of_each_command() {
-    for command in ["quantize", "inspect", "verify", "devices", "eval", "bench", "power", "paths"] {
+    for command in ["quantize", "inspect", "verify", "devices", "eval", "bench", "power", "paths", "pull", "list", "rm"]
+    {
         insta::assert_snapshot!(format!("help_{command}"), help(&[command, "--help"]));
     }
 }

@@ -370,7 +370,7 @@ fn a_stop_is_heard_soon_and_loses_nothing() {
         ControlFlow::Break(())
     });
     assert!(matches!(stopped, Err(Error::Stopped("pull"))));
-    assert!(since.unwrap().elapsed() < Duration::from_secs(1));
+    assert!(since.unwrap().elapsed() < Duration::from_secs(10));
     assert_eq!(work.pull_whole(), [None, Some(20_000)]);
 }
 

@@ -60,8 +60,10 @@ pub fn hub_home() -> Result<PathBuf> {
     if let Some(home) = named_folder("HF_HOME")? {
         return Ok(home);
     }
-    let cache = named_folder("XDG_CACHE_HOME")?;
-    Ok(cache.map_or_else(|| Ok(home()?.join(".cache")), Ok::<_, Error>)?.join("huggingface"))
+    match named_folder("XDG_CACHE_HOME")?.filter(|cache| cache.is_absolute()) {
+        Some(cache) => Ok(cache.join("huggingface")),
+        None => Ok(home()?.join(".cache/huggingface")),
+    }
 }
 
 /// The cache of the Hugging Face hub, as its own programs find it: `HF_HUB_CACHE`, or `hub` in [`hub_home`].
@@ -85,7 +87,7 @@ fn named_folder(variable: &str) -> Result<Option<PathBuf>> {
 }
 
 fn home() -> Result<PathBuf> {
-    etcetera::home_dir().map_err(|fault| Error::io("find", "the home folder")(std::io::Error::other(fault)))
+    etcetera::home_dir().ok().filter(|home| home.is_absolute()).ok_or_else(|| no_home("HF_HOME"))
 }
 
 /// What to say where the default model is asked for and there is no home folder that it could lie in.
@@ -103,11 +105,12 @@ fn folder(variable: &str, of: fn(&Strategy) -> PathBuf) -> Result<PathBuf> {
         Ok(strategy) => of(&strategy),
         Err(_) => std::env::var_os(variable).map(PathBuf::from).unwrap_or_default(),
     };
-    if folder.is_absolute() {
-        return Ok(folder.join("edge-run"));
-    }
+    if folder.is_absolute() { Ok(folder.join("edge-run")) } else { Err(no_home(variable)) }
+}
+
+fn no_home(variable: &str) -> Error {
     let reason = format!("neither HOME nor {variable} names a folder by its whole path");
-    Err(Error::io("find", "the home folder")(std::io::Error::new(ErrorKind::NotFound, reason)))
+    Error::io("find", "the home folder")(std::io::Error::new(ErrorKind::NotFound, reason))
 }
 
 /// Prints one path, or all with their names.

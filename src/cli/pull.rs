@@ -136,10 +136,9 @@ fn token() -> Result<Option<String>> {
     if let Some(token) = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].into_iter().find_map(variable) {
         return Ok(Some(token));
     }
-    let path = match variable("HF_TOKEN_PATH") {
-        Some(path) => PathBuf::from(path),
-        None => hub_home()?.join("token"),
-    };
+    let named = variable("HF_TOKEN_PATH").map(PathBuf::from);
+    // Without a home folder there is no such file.
+    let Some(path) = named.or_else(|| Some(hub_home().ok()?.join("token"))) else { return Ok(None) };
     let text = match fs::read_to_string(&path) {
         Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         text => text.map_err(Error::io("read", path))?,

@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use ureq::Body;
@@ -14,6 +13,7 @@ use ureq::http::{Response, header};
 use super::cache::RepoCache;
 use super::http::{Attempt, Fault, HubClient, go_on, next_piece, pieces};
 use super::listing::{BlobId, HubFile};
+use super::names::as_path;
 use super::{HubEvent, HubStage, OnEvent};
 use crate::error::{Error, Result};
 
@@ -21,8 +21,6 @@ use crate::error::{Error, Result};
 const PROGRESS_BYTES: u64 = 1 << 20;
 /// Bytes that are hashed at a time.
 const HASHED_BYTES: usize = 1 << 20;
-/// What of a file's name is escaped in an address.
-const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 /// Files of one commit on their way to the cache.
 pub(super) struct FileFetch<'a> {
@@ -74,7 +72,7 @@ impl FileFetch<'_> {
         let (partial, whole) = (self.cache.partial(blob), self.cache.blob(blob));
         let folder = self.cache.dir().join("blobs");
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        let url = format!("{}/{}", self.base, utf8_percent_encode(&file.name, IN_PATH));
+        let url = format!("{}/{}", self.base, as_path(&file.name));
         let mut tries = client.tries();
         // Bytes that somebody else left may be wrong; then the file is fetched once more from its beginning.
         let mut left_over = length(&partial) > 0;

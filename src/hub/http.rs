@@ -276,6 +276,10 @@ fn fault_of(url: &str, fault: ureq::Error) -> Fault {
 
     match fault {
         HostNotFound => failed(url, "the host's name is not known; is this machine on the network?").into(),
+        // A certificate that is not trusted comes as data that is not valid.
+        Io(fault) if fault.kind() == io::ErrorKind::InvalidData => {
+            failed(url, format!("no safe connection: {fault}")).into()
+        }
         Io(_) | Timeout(_) | ConnectionFailed | Protocol(_) => {
             Fault::Passing { message: format!("no answer: {fault}"), wait: None }
         }

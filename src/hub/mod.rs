@@ -30,7 +30,7 @@ use self::choose::FileChoice;
 use self::fetch::FileFetch;
 use self::http::HubClient;
 use self::listing::Listing;
-use self::names::is_inner_path;
+use self::names::{as_part, is_inner_path};
 use crate::error::{Error, Result};
 use crate::json;
 
@@ -170,7 +170,7 @@ impl Hub {
         let cache = RepoCache::new(&self.options.cache, repo);
         let listing = match &self.client {
             Some(client) => {
-                let url = format!("{}/api/models/{repo}/revision/{}?blobs=true", self.endpoint(), escaped(revision));
+                let url = format!("{}/api/models/{repo}/revision/{}?blobs=true", self.endpoint(), as_part(revision));
                 Listing::parse(&url, &client.text(&url, on_event)?)?
             }
             None => cache.listing(revision)?.ok_or_else(|| {
@@ -272,11 +272,6 @@ fn check_room(dir: &Path, bytes: u64) -> Result<()> {
     }
     let shortage = format!("the files take {} MB and {} MB are free", bytes.div_ceil(1_000_000), free / 1_000_000);
     Err(Error::io("write", dir)(std::io::Error::new(ErrorKind::StorageFull, shortage)))
-}
-
-/// A revision as one part of an address.
-fn escaped(revision: &str) -> String {
-    percent_encoding::utf8_percent_encode(revision, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
 #[cfg(test)]

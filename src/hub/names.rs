@@ -4,10 +4,17 @@ use std::fmt;
 use std::path::{Component, Path};
 use std::str::FromStr;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+
 use crate::error::Error;
 
 /// Characters of an owner's or a model's name at most.
 const NAME_CHARACTERS_MAX: usize = 96;
+
+/// What is escaped in a part of an address: all but what RFC 3986 leaves unreserved.
+const IN_PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// What is escaped in a path of an address.
+const IN_PATH: &AsciiSet = &IN_PART.remove(b'/');
 
 /// A model's repository on the hub, OWNER/MODEL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +80,16 @@ pub(super) fn is_hash(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// A path as an address has it.
+pub(super) fn as_path(path: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(path, IN_PATH)
+}
+
+/// A text as one part of an address's path.
+pub(super) fn as_part(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, IN_PART)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +118,12 @@ mod tests {
         for name in ["", "/a", "..", "../a", "a/../b", "a//b", "a/", "./a", "a\\b", "C:a", "a\nb", "a/./b"] {
             assert!(!is_inner_path(name), "{name}");
         }
+    }
+
+    #[test]
+    fn addresses_are_escaped() {
+        assert_eq!(as_path("a b/ü-1.0_~?#%").to_string(), "a%20b/%C3%BC-1.0_~%3F%23%25");
+        assert_eq!(as_part("refs/pr/1").to_string(), "refs%2Fpr%2F1");
     }
 
     #[test]
