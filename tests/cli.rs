@@ -12,6 +12,9 @@ fn edge_run(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edge-run"));
     command
         .env_remove("COLUMNS")
+        .env_remove("HF_HOME")
+        .env_remove("HF_HUB_CACHE")
+        .env_remove("HUGGINGFACE_HUB_CACHE")
         .env("HOME", home)
         .env("XDG_DATA_HOME", home)
         .env("XDG_CONFIG_HOME", home)
@@ -180,7 +183,7 @@ fn without_a_home_folder_only_the_default_model_is_missing() {
     homeless(&["power"]).success();
     homeless(&["devices"]).success();
     let all = String::from_utf8(homeless(&["paths"]).success().get_output().stdout.clone()).unwrap();
-    assert!(all.lines().count() == 5 && all.lines().all(|line| line.ends_with("none, without a home folder")), "{all}");
+    assert!(all.lines().count() == 6 && all.lines().all(|line| line.ends_with("none, without a home folder")), "{all}");
     assert!(!home.path().join("some").exists());
 
     // What a variable names is known without a home.

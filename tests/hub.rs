@@ -391,7 +391,7 @@ fn pulls_at_once_fetch_each_file_once() {
 #[test]
 fn names_that_lead_out_of_the_folder_are_refused() {
     let work = Work::with(&[]);
-    for name in ["../../../evil.gguf", "/tmp/evil.gguf", "a/../../evil.gguf", "C:\\evil.gguf"] {
+    for name in ["../../../evil.gguf", "/evil.gguf", "a/../../evil.gguf", "C:\\evil.gguf"] {
         let mut listing = work.server.listing();
         listing["siblings"].as_array_mut().unwrap().push(json!({
             "rfilename": name, "size": 4, "blobId": "1".repeat(40)

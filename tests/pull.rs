@@ -43,7 +43,14 @@ impl User {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_edge-run"));
-        for variable in ["HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE"] {
+        for variable in [
+            "HF_TOKEN",
+            "HF_TOKEN_PATH",
+            "HUGGING_FACE_HUB_TOKEN",
+            "HF_HUB_CACHE",
+            "HF_HUB_OFFLINE",
+            "HUGGINGFACE_HUB_CACHE",
+        ] {
             command.env_remove(variable);
         }
         for proxy in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"] {

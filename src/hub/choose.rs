@@ -41,8 +41,8 @@ pub(super) enum FileChoice {
     Gguf(Vec<HubFile>),
 }
 
-/// Chooses among `files` of the repository: without `asked` the safetensors, or the only GGUF file where there are none;
-/// else the GGUF file of this name, or of this quantization such as `Q8_0`.
+/// Chooses among `files` of the repository: without `asked` the safetensors, or the only GGUF file where there are
+/// none; else the GGUF file of this name, or of this quantization such as `Q8_0`.
 pub(super) fn choose(repo: &RepoName, files: &[HubFile], asked: Option<&str>) -> Result<FileChoice> {
     let mut models = gguf_models(files);
     if let Some(asked) = asked {

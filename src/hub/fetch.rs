@@ -11,7 +11,7 @@ use ureq::Body;
 use ureq::http::{Response, header};
 
 use super::cache::RepoCache;
-use super::http::{Attempt, Fault, HubClient, go_on, next_piece, pieces};
+use super::http::{Attempt, HttpFault, HubClient, go_on, next_piece, pieces};
 use super::listing::{BlobId, HubFile};
 use super::names::as_path;
 use super::{HubEvent, HubStage, OnEvent};
@@ -110,12 +110,12 @@ impl FileFetch<'_> {
         let Some(mut done) = start_of(&response, url, file, had)? else {
             // The server has another file there, or counts otherwise: from the beginning.
             fs::remove_file(partial).map_err(Error::io("remove", partial))?;
-            return Err(Fault::Passing {
+            return Err(HttpFault::Passing {
                 message: "the server does not go on where it was asked to".into(),
                 wait: None,
             });
         };
-        let failed = |fault| Fault::from(Error::io("write", partial)(fault));
+        let failed = |fault| HttpFault::from(Error::io("write", partial)(fault));
         let to = File::options().create(true).truncate(false).write(true).open(partial);
         let mut to = to.map_err(Error::io("create", partial))?;
         to.set_len(done).and_then(|()| to.seek(SeekFrom::Start(done))).map_err(failed)?;
@@ -131,7 +131,7 @@ impl FileFetch<'_> {
         }
         if done < file.bytes {
             let message = format!("the connection ended after {done} of {} bytes", file.bytes);
-            return Err(Fault::Passing { message, wait: None });
+            return Err(HttpFault::Passing { message, wait: None });
         }
         to.sync_all().map_err(failed)
     }

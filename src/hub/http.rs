@@ -28,7 +28,7 @@ const TEXT_BYTES_MAX: u64 = 64 << 20;
 
 /// Why a request did not bring what it should.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum HttpFault {
     /// Another try would end in the same way.
     Lasting(Error),
     /// Another try may help, after the time that the server asks for.
@@ -36,11 +36,11 @@ pub(super) enum Fault {
 }
 
 /// What a try brings, or why it did not.
-pub(super) type Attempt<T> = std::result::Result<T, Fault>;
+pub(super) type Attempt<T> = std::result::Result<T, HttpFault>;
 
-impl From<Error> for Fault {
-    fn from(error: Error) -> Fault {
-        Fault::Lasting(error)
+impl From<Error> for HttpFault {
+    fn from(error: Error) -> HttpFault {
+        HttpFault::Lasting(error)
     }
 }
 
@@ -155,7 +155,7 @@ impl HubClient {
     }
 
     /// What a status that is no success means.
-    fn refusal(&self, url: &str, status: u16, headers: &HeaderMap) -> Fault {
+    fn refusal(&self, url: &str, status: u16, headers: &HeaderMap) -> HttpFault {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (code, said) = (text("x-error-code"), shortened(text("x-error-message")));
         let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
@@ -163,7 +163,7 @@ impl HubClient {
             408 | 429 | 500 | 502 | 503 | 504 => {
                 let what = if status == 429 { "too many requests: " } else { "" };
                 let message = format!("{what}the server answers {status}{said}");
-                Fault::Passing { message, wait: asked_wait(headers) }
+                HttpFault::Passing { message, wait: asked_wait(headers) }
             }
             401 | 403 => {
                 let token = match (&self.token, code) {
@@ -190,10 +190,10 @@ impl HubClient {
 
 impl Tries {
     /// Waits before another try after `fault`, or fails where there is none: after six failures in a row.
-    pub fn again(&mut self, url: &str, fault: Fault, on_event: OnEvent) -> Result<()> {
+    pub fn again(&mut self, url: &str, fault: HttpFault, on_event: OnEvent) -> Result<()> {
         let (message, asked) = match fault {
-            Fault::Lasting(error) => return Err(error),
-            Fault::Passing { message, wait } => (message, wait),
+            HttpFault::Lasting(error) => return Err(error),
+            HttpFault::Passing { message, wait } => (message, wait),
         };
         self.failures += 1;
         if self.failures == TRIES {
@@ -250,7 +250,7 @@ pub(super) fn next_piece(pieces: &Receiver<io::Result<Vec<u8>>>, on_event: OnEve
     match receive(pieces, on_event)? {
         Some(Ok(piece)) if piece.is_empty() => Ok(None),
         Some(Ok(piece)) => Ok(Some(piece)),
-        Some(Err(fault)) => Err(Fault::Passing { message: format!("the connection broke: {fault}"), wait: None }),
+        Some(Err(fault)) => Err(HttpFault::Passing { message: format!("the connection broke: {fault}"), wait: None }),
         None => Ok(None),
     }
 }
@@ -271,7 +271,7 @@ pub(super) fn failed(url: &str, message: impl Into<String>) -> Error {
     Error::Download { url: url.to_string(), message: message.into() }
 }
 
-fn fault_of(url: &str, fault: ureq::Error) -> Fault {
+fn fault_of(url: &str, fault: ureq::Error) -> HttpFault {
     use ureq::Error::*;
 
     match fault {
@@ -281,7 +281,7 @@ fn fault_of(url: &str, fault: ureq::Error) -> Fault {
             failed(url, format!("no safe connection: {fault}")).into()
         }
         Io(_) | Timeout(_) | ConnectionFailed | Protocol(_) => {
-            Fault::Passing { message: format!("no answer: {fault}"), wait: None }
+            HttpFault::Passing { message: format!("no answer: {fault}"), wait: None }
         }
         other => failed(url, other.to_string()).into(),
     }
@@ -311,7 +311,8 @@ fn redirected(url: &str, at: &str, headers: &HeaderMap) -> Result<String> {
     if safe { Ok(to) } else { Err(failed(url, format!("a redirect to `{}`", shortened(location)))) }
 }
 
-/// The wait that an answer asks for: in Retry-After as seconds or as a date, or until the hub's window of requests ends.
+/// The wait that an answer asks for: in Retry-After as seconds or as a date, or until the hub's window of requests
+/// ends.
 fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let seconds = |text: &str| text.trim().parse().ok().map(Duration::from_secs);
@@ -373,7 +374,7 @@ mod tests {
     #[test]
     fn tries_end() {
         let mut tries = Tries { failures: 0, first_wait: Duration::ZERO };
-        let passing = || Fault::Passing { message: "the server answers 500".into(), wait: None };
+        let passing = || HttpFault::Passing { message: "the server answers 500".into(), wait: None };
         let mut on_event = |_: HubEvent| ControlFlow::Continue(());
         for _ in 1..TRIES {
             tries.again("u", passing(), &mut on_event).unwrap();
