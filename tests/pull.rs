@@ -203,7 +203,7 @@ fn models_are_listed_and_removed() {
     assert_eq!((&lines[1]["name"], &lines[1]["origin"]), (&"own".into(), &Value::Null));
     assert_eq!((&lines[2]["origin"]["commit"], &lines[2]["licence"]), (&COMMIT.into(), &"mit".into()));
     let bytes = ModelFolder::open(&own).unwrap().summary().total_bytes;
-    assert_eq!((&lines[2]["bytes"], &lines[2]["architecture"]), (&bytes.into(), &"llama".into()));
+    assert_eq!((&lines[2]["bytes"], &lines[2]["family"]), (&bytes.into(), &"llama".into()));
 
     // Nobody can be asked here.
     user.fails(&["rm", REPO], 2, &["--yes"]);

@@ -39,7 +39,8 @@ struct StoredLine {
 /// What is in a sound model folder.
 #[derive(Debug, Serialize)]
 struct StoredContent {
-    architecture: String,
+    /// "llama", or the name of another family.
+    family: String,
     /// Weights of layers, embedding and head.
     params: u64,
     bytes: u64,
@@ -86,7 +87,7 @@ impl StoredLine {
     fn cells(&self) -> [String; 6] {
         let (family, size, bits) = match &self.content {
             Some(content) => (
-                content.architecture.clone(),
+                content.family.clone(),
                 progress::bytes(content.bytes),
                 format!("2 to 8, {} stored", content.bits_with_scales),
             ),
@@ -109,7 +110,7 @@ impl StoredContent {
             group_size: summary.group_size,
             bits_with_scales: summary.depths.last().map_or(0.0, |depth| depth.bits_with_scales),
             calibrated: summary.calibration.is_some(),
-            architecture: summary.architecture,
+            family: summary.source.family.unwrap_or(summary.architecture),
             source: summary.source.name,
             format: summary.source.format,
             licence: summary.source.licence,
@@ -145,7 +146,7 @@ mod tests {
     #[test]
     fn a_table_has_a_row_for_each_model() {
         let content = StoredContent {
-            architecture: "llama".into(),
+            family: "llama".into(),
             params: 7,
             bytes: 3 << 20,
             group_size: 64,

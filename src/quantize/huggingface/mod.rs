@@ -274,7 +274,8 @@ fn located(at: usize, shard: &Shard, place: TensorPlace, info: &TensorInfo, dims
 /// Fails where the configuration in the folder `dir`, as Hugging Face keeps models, is that of a model which does not
 /// run; the weights need not be there yet.
 pub fn check_config(dir: &Path) -> Result<()> {
-    config::read_shape(&dir.join(CONFIG_FILE), &mut Vec::new()).map(drop)
+    let stated = config::read(&dir.join(CONFIG_FILE), &mut Vec::new())?;
+    Described::new(stated.facts).map(drop)
 }
 
 /// OWNER/NAME of a model in Hugging Face's cache, whose folder is `models--OWNER--NAME/snapshots/HASH`.
