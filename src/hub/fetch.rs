@@ -78,14 +78,14 @@ impl FileFetch<'_> {
         let mut left_over = length(&partial) > 0;
         loop {
             let had = length(&partial);
-            if had < file.bytes || !partial.exists() {
-                if let Err(fault) = self.append(client, &url, file, &partial, had) {
-                    if length(&partial) >= had + PROGRESS_BYTES {
-                        tries.came_on();
-                    }
-                    tries.again(&url, fault, self.on_event)?;
-                    continue;
+            if (had < file.bytes || !partial.exists())
+                && let Err(fault) = self.append(client, &url, file, &partial, had)
+            {
+                if length(&partial) >= had + PROGRESS_BYTES {
+                    tries.came_on();
                 }
+                tries.again(&url, fault, self.on_event)?;
+                continue;
             }
             let hash = if length(&partial) == file.bytes { self.hash(&partial, file, blob)? } else { String::new() };
             if hash == blob.text() {
