@@ -251,8 +251,8 @@ impl Problem {
         CacheConversion { kv_heads, cells, window: self.rules.window, step_rows, keys, values, quantized_kv }
     }
 
-    /// A cache in few bits of no numbers, but for the token's own cell: a row that is written over may be read first, as
-    /// all rows of a cache have finite scales.
+    /// A cache in few bits of no numbers, but for the token's own cell: a row that is written over may be read first,
+    /// and rows of a cache have finite scales.
     fn spoilt_rows(&self) -> Vec<u32> {
         let (cells, words) = (self.cells(), self.layout().row_words());
         let mut rows = vec![0x7e00_7e00u32; (self.kv_heads * cells.count) as usize * words];
