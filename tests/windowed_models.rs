@@ -20,7 +20,7 @@ use edge_run::internals::format::layout::TensorSpec;
 use edge_run::internals::gpu::GpuOptions;
 use edge_run::internals::model::{CacheOptions, Model, PendingStep, Sequence, Step, WeightSource};
 use edge_run::internals::precision::CacheType;
-use edge_run::internals::recording::Buffer;
+use edge_run::internals::recording::{Buffer, Span};
 use edge_run::internals::routing::Thresholds;
 use edge_run::internals::shape::LlamaShape;
 use edge_run::internals::text::SamplerSettings;
@@ -80,6 +80,10 @@ impl WeightSource for Respecified<'_> {
 
     fn load(&self, engine: &mut dyn Engine, slice: usize, spec: &TensorSpec) -> Result<Buffer> {
         WeightSource::load(self.folder, engine, slice, spec)
+    }
+
+    fn write_vector(&self, engine: &mut dyn Engine, spec: &TensorSpec, to: Span) -> Result<()> {
+        self.folder.write_vector(engine, spec, to)
     }
 }
 

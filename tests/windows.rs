@@ -241,6 +241,19 @@ impl Problem {
         }
     }
 
+    /// How many numbers of attention over codes are not those of the formula.
+    fn quantized_apart(&self, engine: &mut dyn Engine) -> usize {
+        let (y, expected) = (self.attend_quantized(engine), self.expected_quantized(engine));
+        assert!(y.iter().all(|number| number.is_finite()), "{self:?}");
+        y.iter().zip(&expected).filter(|(a, b)| (*a - *b).abs() > self.tolerance()).count()
+    }
+
+    /// The same at most: a number between two codes may get the other one by the kernel that has a single token's own
+    /// key and value, which moves a group of the heads that share them.
+    fn most_apart(&self) -> usize {
+        if self.tokens == 1 { 32 * self.share as usize } else { 0 }
+    }
+
     fn layout(&self) -> Layout {
         let Way::Quantized(cache_type, _) = self.way else { panic!("it is in f16") };
         Layout::of(cache_type, self.head_dim).expect("it is in few bits")
@@ -251,8 +264,8 @@ impl Problem {
         CacheConversion { kv_heads, cells, window: self.rules.window, step_rows, keys, values, quantized_kv }
     }
 
-    /// A cache in few bits of no numbers, but for the token's own cell: a row that is written over may be read first, as
-    /// all rows of a cache have finite scales.
+    /// A cache in few bits of no numbers, but for the token's own cell: a row that is written over may be read first,
+    /// and rows of a cache have finite scales.
     fn spoilt_rows(&self) -> Vec<u32> {
         let (cells, words) = (self.cells(), self.layout().row_words());
         let mut rows = vec![0x7e00_7e00u32; (self.kv_heads * cells.count) as usize * words];
@@ -289,8 +302,8 @@ impl Problem {
         floats(&run(engine, &build)[0])
     }
 
-    /// The same by the formula, over what the codes mean, for many tokens but for their own.
-    fn expected_quantized(&self) -> Vec<f32> {
+    /// The same by the formula, over what the engine's codes mean, for many tokens but for their own.
+    fn expected_quantized(&self, engine: &mut dyn Engine) -> Vec<f32> {
         let all = Problem { rules: ScoreRules::default(), spare: None, ..self.clone() };
         let end = self.first + self.tokens;
         let kept = |engine: &mut dyn Engine, r: &mut Recording| {
@@ -304,7 +317,7 @@ impl Problem {
             dequantize::record(r, &all.conversion(all.cells(), behind, kv, quantized_kv));
             kv.to_vec()
         };
-        let kept = run(cpu::open().as_mut(), &kept);
+        let kept = run(engine, &kept);
         let own = if self.tokens == 1 { end } else { self.first };
         let [keys, values] = [0, 1].map(|of| {
             let (cells, dim) = (halves(&kept[of]), self.head_dim as usize);
@@ -388,10 +401,9 @@ proptest! {
 
     #[test]
     fn quantized_attention_is_the_formula_over_what_is_kept(problem in problem(quantized_way(), &[32, 64, 96, 128])) {
-        let expected = problem.expected_quantized();
         for mut engine in engines() {
-            let distance = far(&problem.attend_quantized(engine.as_mut()), &expected);
-            prop_assert!(distance < problem.tolerance(), "{} on {}", distance, engine.info().name);
+            let apart = problem.quantized_apart(engine.as_mut());
+            prop_assert!(apart <= problem.most_apart(), "{} on {}", apart, engine.info().name);
         }
     }
 }
@@ -419,8 +431,15 @@ fn a_window_a_cap_and_a_ring_that_are_wrong_are_noticed() {
                 Way::Quantized(..) => problem.attend_quantized(engine),
                 _ => problem.attend(engine),
             };
-            let expected = if uncached(way) { sound.expected() } else { sound.expected_quantized() };
-            assert!(far(&is(engine.as_mut(), &sound), &expected) < sound.tolerance());
+            let expected = match way {
+                Way::Quantized(..) => sound.expected_quantized(engine.as_mut()),
+                _ => sound.expected(),
+            };
+            if uncached(way) {
+                assert!(far(&is(engine.as_mut(), &sound), &expected) < sound.tolerance());
+            } else {
+                assert!(sound.quantized_apart(engine.as_mut()) <= sound.most_apart());
+            }
             for rules in wrong {
                 let wrong = Problem { rules, ..sound.clone() };
                 let distance = far(&is(engine.as_mut(), &wrong), &expected);

@@ -96,7 +96,7 @@ pub struct Cache {
 pub struct LayerCache {
     /// C of the layer.
     pub cells: Cells,
-    /// [K, C, A] f16. All layers of a quantized cache share these, of which one with a ring has the beginning: they hold
+    /// [K, C, A] f16. All layers of a quantized cache share these, and one with a ring has their beginning: they hold
     /// what a step itself makes, and what it reads of earlier tokens where its kernels read f16.
     pub keys: Span,
     /// [K, C, A] f16, as the keys.

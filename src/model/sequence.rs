@@ -144,8 +144,8 @@ impl Sequence {
     /// Forgets all tokens but the first `length`, the one that was sampled last among them. Nothing happens where there
     /// are no more. Panics later where a step is under way that was begun after tokens which are forgotten.
     ///
-    /// Layers with a window keep a sequence's last positions only. Where a length is so short that these are not enough,
-    /// the tokens that are left are computed again before the next ones run, by the plan that is set then.
+    /// Layers with a window keep a sequence's last positions only. Where these are not enough, the tokens that are left
+    /// are computed again before the next ones run, by the plan that is set then.
     pub fn truncate(&mut self, length: usize) {
         if length <= self.tokens.len() {
             self.tokens.truncate(length);
