@@ -8,7 +8,7 @@ pub mod gguf;
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use edge_run::internals::quantize::{QuantizeOptions, QuantizeReport, open, quantize};
 use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
@@ -164,6 +164,27 @@ impl TinyModel {
     ) {
         let mut metadata = self.gguf_metadata();
         metadata.extend(changes.iter().map(|(key, value)| (key.to_string(), value.clone())));
+        gguf::write(path, &metadata, &self.gguf_tensors(encode));
+    }
+
+    /// Writes the model as `count` GGUF files in the folder `dir`, as `llama-gguf-split` does it, and gives their paths.
+    pub fn write_split_gguf(&self, dir: &Path, count: usize) -> Vec<PathBuf> {
+        let mut tensors = self.gguf_tensors(&|dims, weights| GgufType::F32.tensor(dims, weights));
+        let all = tensors.len();
+        let write = |at: usize| {
+            let path = dir.join(format!("tiny-{:05}-of-{count:05}.gguf", at + 1));
+            let mut metadata = if at == 0 { self.gguf_metadata() } else { BTreeMap::new() };
+            metadata.insert("split.no".into(), GgufValue::U16(at as u16));
+            metadata.insert("split.count".into(), GgufValue::U16(count as u16));
+            metadata.insert("split.tensors.count".into(), GgufValue::I32(all as i32));
+            let part: Vec<_> = tensors.drain(..all.div_ceil(count).min(tensors.len())).collect();
+            gguf::write(&path, &metadata, &part);
+            path
+        };
+        (0..count).map(write).collect()
+    }
+
+    fn gguf_tensors(&self, encode: &dyn Fn(&[usize], &[f32]) -> GgufTensor) -> Vec<(String, GgufTensor)> {
         let tensors = self.tensors.iter().map(|(name, (dims, weights))| {
             let tensor = match dims.len() {
                 1 => GgufType::F32.tensor(dims, weights),
@@ -171,7 +192,7 @@ impl TinyModel {
             };
             (gguf_name(name), tensor)
         });
-        gguf::write(path, &metadata, &tensors.collect::<Vec<_>>());
+        tensors.collect()
     }
 
     /// The matrix as llama.cpp's converter writes it: rows of queries and keys permuted within each head, from two

@@ -121,8 +121,9 @@ impl FamilyFacts {
         // A window that no context of the training goes beyond is none.
         spec.attention.window = layer.window.filter(|window| *window < shape.max_context);
         let score = self.scales.score.map_or(1.0, |score| score * f64::from(shape.head_dim).sqrt());
-        let magnitude = if layer.is_rotated { rope.magnitude } else { 1.0 };
-        (spec, HeadFactors { query: score, rotated: magnitude })
+        // One format states it as f32, the other does not: both come to the same weights.
+        let magnitude = if layer.is_rotated { rope.magnitude as f32 } else { 1.0 };
+        (spec, HeadFactors { query: score, rotated: magnitude.into() })
     }
 
     /// The number of the table of a rotary embedding, of none where there is none.

@@ -36,6 +36,12 @@ pub enum BlockType {
     Q5K,
     /// 6 bits around zero, with a scale for 16 weights.
     Q6K,
+    /// Sixteen values that lie closer near zero.
+    Iq4Nl,
+    /// The same values, with a scale for 32 weights.
+    Iq4Xs,
+    /// Floats of 4 bits, with a power of two for 32 weights.
+    Mxfp4,
 }
 
 /// Weights of a block of the types that end in `_0` and `_1`.
@@ -45,7 +51,7 @@ const LARGE: usize = 256;
 
 impl BlockType {
     /// Every type.
-    pub const ALL: [BlockType; 13] = [
+    pub const ALL: [BlockType; 16] = [
         BlockType::F32,
         BlockType::F16,
         BlockType::Q4_0,
@@ -59,6 +65,9 @@ impl BlockType {
         BlockType::Q5K,
         BlockType::Q6K,
         BlockType::Bf16,
+        BlockType::Iq4Nl,
+        BlockType::Iq4Xs,
+        BlockType::Mxfp4,
     ];
 
     /// Weights of a block.
@@ -66,7 +75,9 @@ impl BlockType {
         match self {
             BlockType::F32 | BlockType::F16 | BlockType::Bf16 => 1,
             BlockType::Q4_0 | BlockType::Q4_1 | BlockType::Q5_0 | BlockType::Q5_1 | BlockType::Q8_0 => SMALL,
+            BlockType::Iq4Nl | BlockType::Mxfp4 => SMALL,
             BlockType::Q2K | BlockType::Q3K | BlockType::Q4K | BlockType::Q5K | BlockType::Q6K => LARGE,
+            BlockType::Iq4Xs => LARGE,
         }
     }
 
@@ -85,6 +96,9 @@ impl BlockType {
             BlockType::Q4K => 4 + 12 + 128,
             BlockType::Q5K => 4 + 12 + 32 + 128,
             BlockType::Q6K => 128 + 64 + 16 + 2,
+            BlockType::Iq4Nl => 2 + 16,
+            BlockType::Iq4Xs => 2 + 2 + 4 + 128,
+            BlockType::Mxfp4 => 1 + 16,
         }
     }
 
@@ -105,6 +119,9 @@ impl BlockType {
             BlockType::Q4K => q4_k,
             BlockType::Q5K => q5_k,
             BlockType::Q6K => q6_k,
+            BlockType::Iq4Nl => iq4_nl,
+            BlockType::Iq4Xs => iq4_xs,
+            BlockType::Mxfp4 => mxfp4,
         };
         let mut weights = vec![0.0; blocks.len() / self.bytes() * self.weights()];
         for (block, out) in blocks.chunks_exact(self.bytes()).zip(weights.chunks_exact_mut(self.weights())) {
@@ -255,6 +272,45 @@ fn q6_k(block: &[u8], out: &mut [f32]) {
             let code = low >> (4 * (group / 2)) & 15 | (high >> (2 * group) & 3) << 4;
             *out = scale * (f32::from(code) - 32.0);
         }
+    }
+}
+
+/// What the codes of IQ4_NL and IQ4_XS stand for.
+const NOT_LINEAR: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+/// What the codes of MXFP4 stand for, twice: floats with two bits of exponent and one of mantissa.
+const FLOATS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+fn iq4_nl(block: &[u8], out: &mut [f32]) {
+    let d = half_at(block, 0);
+    for (out, code) in out.iter_mut().zip(nibbles(&block[2..])) {
+        *out = d * f32::from(NOT_LINEAR[usize::from(code)]);
+    }
+}
+
+/// f16: the scale of scales, the high two bits of eight scales: [2], their low four: [4], and codes: [128], of which 16
+/// bytes have 32 weights.
+fn iq4_xs(block: &[u8], out: &mut [f32]) {
+    let d = half_at(block, 0);
+    let high = u16::from_le_bytes([block[2], block[3]]);
+    for (part, (out, codes)) in out.chunks_exact_mut(32).zip(block[8..].chunks_exact(16)).enumerate() {
+        let low = block[4 + part / 2] >> (4 * (part % 2)) & 15;
+        let scale = low | ((high >> (2 * part) & 3) as u8) << 4;
+        let scale = d * (f32::from(scale) - 32.0);
+        for (out, code) in out.iter_mut().zip(nibbles(codes)) {
+            *out = scale * f32::from(NOT_LINEAR[usize::from(code)]);
+        }
+    }
+}
+
+/// The exponent of a power of two above 2^-128, and codes: [16].
+fn mxfp4(block: &[u8], out: &mut [f32]) {
+    // Half of 2^(e - 127), as the values are doubled; the two smallest halves are subnormal.
+    let half = match block[0] {
+        small @ 0..2 => f32::from_bits(0x0020_0000 << small),
+        exponent => f32::from_bits(u32::from(exponent - 1) << 23),
+    };
+    for (out, code) in out.iter_mut().zip(nibbles(&block[1..])) {
+        *out = half * f32::from(FLOATS[usize::from(code)]);
     }
 }
 

@@ -1,7 +1,9 @@
-//! Every block type against candle-core's decoders, bit for bit.
+//! Every block type against the decoders of others, bit for bit.
 //!
 //! `tests/golden/gguf_blocks.safetensors` holds 512 weights of each type: random blocks with scales of usual sizes, and
-//! what `QTensor::dequantize` of candle-core 0.11.1 made of them.
+//! what `QTensor::dequantize` of candle-core 0.11.1 made of them. What candle lacks is in
+//! `tests/golden/gguf_blocks_more.safetensors`, as `gguf.quants.dequantize` of the Python package gguf made it;
+//! `tests/golden/gguf_blocks_more.py` writes that file.
 
 use safetensors::SafeTensors;
 
@@ -9,6 +11,7 @@ use super::super::types::dtype_name;
 use super::*;
 
 const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/gguf_blocks.safetensors");
+const MORE: &[u8] = include_bytes!("../../../tests/golden/gguf_blocks_more.safetensors");
 
 /// Blocks of a type, and the bits of their weights.
 fn golden(golden: &SafeTensors<'_>, block_type: BlockType) -> (Vec<u8>, Vec<u32>) {
@@ -19,10 +22,11 @@ fn golden(golden: &SafeTensors<'_>, block_type: BlockType) -> (Vec<u8>, Vec<u32>
 }
 
 #[test]
-fn every_type_is_read_as_candle_reads_it() {
-    let file = SafeTensors::deserialize(GOLDEN).unwrap();
+fn every_type_is_read_as_others_read_it() {
+    let files = [GOLDEN, MORE].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
     for block_type in BlockType::ALL {
-        let (blocks, expected) = golden(&file, block_type);
+        let is_more = matches!(block_type, BlockType::Iq4Nl | BlockType::Iq4Xs | BlockType::Mxfp4);
+        let (blocks, expected) = golden(&files[usize::from(is_more)], block_type);
         assert_eq!(expected.len(), 512);
         let bits = |blocks: &[u8]| block_type.dequantize(blocks).iter().map(|w| w.to_bits()).collect::<Vec<u32>>();
         assert_eq!(bits(&blocks), expected, "{block_type:?}");

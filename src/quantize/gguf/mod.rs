@@ -142,3 +142,6 @@ fn dequantize(files: &mut [GgufPart], name: &str, tensor: &GgufTensor) -> Result
     read().map_err(|fault| Error::damaged(path, name, dtype_name(tensor.dtype), fault))?;
     Ok(tensor.dtype.dequantize(&bytes))
 }
+
+#[cfg(test)]
+mod families_tests;

@@ -176,7 +176,8 @@ fn check_dense(config: &ConfigFields<'_>) -> Result<()> {
 }
 
 fn scales(config: &ConfigFields<'_>, shape: &LlamaShape, family: Family) -> Result<FamilyScales> {
-    let or_one = |field: &str| Ok::<_, Error>(config.positive(field)?.unwrap_or(1.0));
+    // As f32, which GGUF files have: the same model in both formats comes to the same weights.
+    let or_one = |field: &str| Ok::<_, Error>(config.positive(field)?.map_or(1.0, |scale| f64::from(scale as f32)));
     match family {
         Family::Granite => Ok(FamilyScales {
             embedding: or_one("embedding_multiplier")?,

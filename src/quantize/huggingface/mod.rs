@@ -285,3 +285,6 @@ fn hub_name(dir: &Path) -> Option<String> {
     let name = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?.to_string();
     Some(name.replacen("--", "/", 1))
 }
+
+#[cfg(test)]
+mod families_tests;
