@@ -4,13 +4,13 @@
 //! kernels, cache or slices. So it shows whether an importer reads a family right, and what the cut weights lose. It
 //! holds a block of one matrix at a time, and the activations of one layer.
 
-mod forward;
 mod operations;
+mod pass;
 
 use crate::error::{Error, Result};
 use crate::quantize::Source;
 
-use forward::Forward;
+use pass::PlainPass;
 
 /// The logits after each of the tokens, [T][V], in a context of so many tokens.
 ///
@@ -23,6 +23,6 @@ pub fn logits(source: &mut dyn Source, ids: &[u32], context: u32) -> Result<Vec<
     }
     match ids.iter().find(|id| **id >= vocab) {
         Some(id) => Err(Error::argument("token id", format!("below {vocab}"), id)),
-        None => Forward::new(source, ids.len(), context).run(ids),
+        None => PlainPass::new(source, ids.len(), context).run(ids),
     }
 }

@@ -12,7 +12,7 @@ use crate::shape::LlamaShape;
 const BLOCK_WEIGHTS: u32 = 1 << 22;
 
 /// A forward pass.
-pub struct Forward<'a> {
+pub struct PlainPass<'a> {
     source: &'a mut dyn Source,
     shape: LlamaShape,
     spec: ModelSpec,
@@ -28,7 +28,7 @@ pub struct Forward<'a> {
 }
 
 /// How an [`Op::Rotate`] makes queries, keys and values.
-struct Rotation {
+struct HowToRotate {
     layer: u32,
     bias: bool,
     head_norm: HeadNorm,
@@ -36,12 +36,12 @@ struct Rotation {
     query_growth: Option<QueryGrowth>,
 }
 
-impl Forward<'_> {
+impl PlainPass<'_> {
     /// A pass of so many tokens in a context of so many.
-    pub fn new(source: &mut dyn Source, tokens: usize, context: u32) -> Forward<'_> {
+    pub fn new(source: &mut dyn Source, tokens: usize, context: u32) -> PlainPass<'_> {
         let (shape, spec) = (source.shape().clone(), source.spec().clone());
         let (registers, keys, values) = Default::default();
-        Forward { source, shape, spec, context, tokens, registers, keys, values }
+        PlainPass { source, shape, spec, context, tokens, registers, keys, values }
     }
 
     /// The logits after each of the tokens, [T][V].
@@ -56,7 +56,7 @@ impl Forward<'_> {
                     self.registers[to as usize] = self.product(&SourceTensor::of_site(at.layer, at.site), from)?;
                 }
                 Op::Rotate { layer, bias, head_norm, rope_table, query_growth } => {
-                    self.rotate(&Rotation { layer, bias, head_norm, rope_table, query_growth })?;
+                    self.rotate(&HowToRotate { layer, bias, head_norm, rope_table, query_growth })?;
                 }
                 Op::Attend { layer: _, cap, window } => self.attend(cap, window),
                 Op::Gate { activation } => self.gate(activation),
@@ -98,8 +98,8 @@ impl Forward<'_> {
         Ok(())
     }
 
-    fn rotate(&mut self, rotation: &Rotation) -> Result<()> {
-        let Rotation { layer, bias, head_norm, rope_table, query_growth } = *rotation;
+    fn rotate(&mut self, rotation: &HowToRotate) -> Result<()> {
+        let HowToRotate { layer, bias, head_norm, rope_table, query_growth } = *rotation;
         let biases = if bias { Some(self.vector(layer, LayerVector::QkvBias)?) } else { None };
         let norms = match head_norm {
             HeadNorm::None => None,
@@ -110,7 +110,8 @@ impl Forward<'_> {
         let frequencies = self.spec.frequencies(&self.shape, rope_table, self.context);
         let (q_dim, kv_dim) = (self.shape.q_dim() as usize, self.shape.kv_dim() as usize);
         let mut queries = Vec::new();
-        (self.keys.clear(), self.values.clear());
+        self.keys.clear();
+        self.values.clear();
         for (position, row) in self.registers[Register::Qkv as usize].chunks_exact_mut(q_dim + 2 * kv_dim).enumerate() {
             if let Some(biases) = &biases {
                 row.iter_mut().zip(biases).for_each(|(x, bias)| *x += bias);
