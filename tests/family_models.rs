@@ -69,10 +69,8 @@ fn tables() -> Vec<RopeTable> {
 /// A spec for each field, by the field's name.
 fn fields() -> Vec<(&'static str, ModelSpec)> {
     let plain = AttentionSpec::default();
-    let with_table = |rope_table| ModelSpec {
-        rope_tables: tables(),
-        ..attention(AttentionSpec { rope_table, ..plain })
-    };
+    let with_table =
+        |rope_table| ModelSpec { rope_tables: tables(), ..attention(AttentionSpec { rope_table, ..plain }) };
     let norms = |norms| alike(LayerSpec { norms, ..LayerSpec::default() });
     let pre = LayerNorms::default();
     vec![

@@ -7,9 +7,7 @@ use burn::tensor::kind::Autodiff;
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation};
 
 use super::reduce::{softmax, spread, sum_rows};
-use crate::arch::{
-    ActivationFunction, HeadNorm, LayerVector, NormAt, Op, Program, QueryGrowth, Register, RoutedSites,
-};
+use crate::arch::{ActivationFunction, HeadNorm, LayerVector, NormAt, Op, Program, QueryGrowth, Register, RoutedSites};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::quantize::{Source, SourceTensor};
@@ -134,7 +132,8 @@ impl Network {
         }
         let final_norm = stacked(source, &[SourceTensor::FinalNorm])?.squeeze_dim(0);
         let tables = 0..=spec.rope_tables.len() as u32;
-        let rotations = tables.map(|table| Rotation::new(&spec.frequencies(&shape, table, window as u32), window, device));
+        let rotation = |table| Rotation::new(&spec.frequencies(&shape, table, window as u32), window, device);
+        let rotations = tables.map(rotation).collect();
         let hidden = spec.layers.iter().map(|layer| layer.attention.window);
         let hidden = hidden.map(|reach| (reach, hidden_positions(window, reach, device)));
         Ok(Network {
@@ -144,7 +143,7 @@ impl Network {
             head,
             final_norm,
             layers,
-            rotations: rotations.collect(),
+            rotations,
             hidden: hidden.collect(),
             product_dtype: DType::F32,
             cancel: CancelToken::new(),
@@ -254,7 +253,8 @@ impl Network {
             HeadNorm::None => x,
             HeadNorm::EachHead | HeadNorm::AllHeads => self.normalize_heads(x, own.vector(weight)),
         };
-        let (q, k) = (normed(columns(0, heads), LayerVector::QueryNorm), normed(columns(heads, kv), LayerVector::KeyNorm));
+        let (q, k) =
+            (normed(columns(0, heads), LayerVector::QueryNorm), normed(columns(heads, kv), LayerVector::KeyNorm));
         let rotation = &self.rotations[rope_table as usize];
         let q = rotation.rotate(part(q, heads));
         let q = query_growth.map_or(q.clone(), |growth| grown(q, growth));
@@ -377,3 +377,7 @@ pub fn unit_rms(x: Tensor<2>, eps: f32) -> Tensor<2> {
 pub fn beside<const D: usize, const E: usize, K: Autodiff>(constant: Tensor<D, K>, other: &Tensor<E>) -> Tensor<D, K> {
     if other.is_autodiff() { constant.autodiff() } else { constant }
 }
+
+#[cfg(test)]
+#[path = "network_tests.rs"]
+mod tests;
