@@ -235,8 +235,8 @@ impl Network {
         unit_rms(x, self.shape.norm_eps) * weight
     }
 
-    /// Queries, keys and values of windows of [B, T] tokens, [N, (H + 2K) A], with their biases, the first two normalized
-    /// and rotated as the operation says.
+    /// Queries, keys and values of windows of [B, T] tokens, [N, (H + 2K) A], with their biases, of which the first two
+    /// are normalized and rotated as the operation says.
     fn rotate(&self, op: &Op, qkv: Tensor<2>, [batch, tokens]: [usize; 2]) -> Heads {
         let Op::Rotate { layer, bias, head_norm, rope_table, query_growth } = *op else {
             panic!("{op:?} does not rotate")
