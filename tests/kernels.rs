@@ -366,7 +366,9 @@ fn a_wrong_position_a_wrong_eps_and_a_wrong_target_are_noticed() {
     must_differ(&sound.rope(Part::Keys), &moved.rope(Part::Keys), 4.0 * EPSILON, F16_ROUNDING);
     must_differ(&norm(1, 4, 64, 1e-5), &norm(1, 4, 64, 1e-3), 0.0, sum_tolerance(64, 1.0) + TRANSCENDENTAL);
     must_differ(&likelihood(1, 4, 300, 0), &likelihood(1, 4, 300, 1), sum_tolerance(64, 1.0), TRANSCENDENTAL);
-    must_differ(&gate(1, 4, 64), &gate(2, 4, 64), TRANSCENDENTAL, TRANSCENDENTAL);
+    let [silu, gelu] = [ActivationFunction::Silu, ActivationFunction::GeluTanh];
+    must_differ(&gated(1, silu, 4, 64), &gated(2, silu, 4, 64), TRANSCENDENTAL, TRANSCENDENTAL);
+    must_differ(&gated(1, silu, 4, 64), &gated(1, gelu, 4, 64), TRANSCENDENTAL, TRANSCENDENTAL);
 }
 
 /// The reference of the scores against hand-made logits.

@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
+use edge_run::internals::arch::{HeadNorm, LayerNorms, LayerSpec, ModelSpec};
 use edge_run::internals::bench::Synthetic;
 use edge_run::internals::cancel::CancelToken;
 use edge_run::internals::engine::{Activations, DeviceInfo, DeviceKind, Engine, KernelTime, Traits};
 use edge_run::internals::error::Result;
 use edge_run::internals::format::MappedTensor;
-use edge_run::internals::model::Model;
+use edge_run::internals::model::{Model, WeightSource};
 use edge_run::internals::precision::{Depth, PrecisionPlan};
 use edge_run::internals::recording::{Buffer, Command, Prepared, Recording, Span, Ticket};
 
@@ -108,8 +109,13 @@ impl Engine for NameList {
     }
 }
 
-/// The kernels of a step of so many tokens, which reads back logits, in a model of two layers.
+/// The kernels of a step of so many tokens, which reads back logits, in a LLaMA of two layers.
 fn kernels(traits: Traits, plan: &PrecisionPlan, tokens: usize) -> Vec<&'static str> {
+    kernels_of(&ModelSpec::default(), traits, plan, tokens)
+}
+
+/// The same of a model that differs from LLaMA so.
+fn kernels_of(spec: &ModelSpec, traits: Traits, plan: &PrecisionPlan, tokens: usize) -> Vec<&'static str> {
     let kernels = Arc::default();
     let info = DeviceInfo {
         index: None,
@@ -120,7 +126,8 @@ fn kernels(traits: Traits, plan: &PrecisionPlan, tokens: usize) -> Vec<&'static 
         features: Vec::new(),
     };
     let engine = NameList { info, cancel: CancelToken::new(), traits, kernels: Arc::clone(&kernels) };
-    let source = Synthetic::parse("128x256x2x4x2x300", 1).unwrap();
+    let shape = Synthetic::parse("128x256x2x4x2x300", 1).unwrap().shape().clone();
+    let source = Synthetic::new(shape, spec.clone(), 1).unwrap();
     let model = Model::load(&source, Box::new(engine), 64, &mut |_, _| ()).unwrap();
     model.sequence(plan).unwrap().next_logits(&vec![1; tokens]).unwrap();
     kernels.lock().unwrap().clone()
@@ -176,4 +183,40 @@ fn many_routed_tokens_are_gathered_before_each_product() {
     let followed = gathered.windows(2).filter(|pair| pair[0] == gather).all(|pair| pair[1] == product);
     assert!(followed, "{gathered:?}");
     assert!(!kernels(GPU, &uniform(), 20).contains(&gather));
+}
+
+/// Qwen's biases and norms of heads take a kernel more, Gemma's norms after blocks two; and a model without norms before
+/// blocks has routers that look at one all the same.
+#[test]
+fn families_have_a_kernel_more_for_each_thing_that_no_other_can_do() {
+    let mut layer = LayerSpec::default();
+    layer.attention.qkv_bias = true;
+    let spec = |layer| ModelSpec { layers: vec![layer], ..ModelSpec::default() };
+    let one = |spec: &ModelSpec, plan: &PrecisionPlan| kernels_of(spec, GPU, plan, 1);
+    let [qkv, attend, residual, gate, _] = ONE;
+    let finished = [qkv, "finish_qkv", attend, residual, gate, residual];
+    let embed = ["embed_sliced"];
+    assert_eq!(one(&spec(layer), &uniform()), of_two_layers(&embed, &finished, &["project_logits"]));
+
+    layer.attention.head_norm = HeadNorm::EachHead;
+    layer.norms = LayerNorms { after_attention: true, after_feed_forward: true, ..LayerNorms::default() };
+    let gemma = ModelSpec { logit_cap: Some(30.0), ..spec(layer) };
+    let normed = [qkv, "finish_qkv", attend, residual, "add_norm", gate, residual, "add_norm"];
+    let last = ["project_logits", "cap_logits"];
+    assert_eq!(one(&gemma, &uniform()), of_two_layers(&embed, &normed, &last));
+    assert_eq!(one(&gemma, &routed()), of_two_layers(&["embed_sliced", "route"], &normed, &last));
+    let (vector, norm) = ("matvec_sliced", "rms_norm");
+    let many = [norm, vector, "finish_qkv", attend, vector, "add_norm", norm, vector, "gate", vector, "add_norm"];
+    assert_eq!(kernels_of(&gemma, GPU, &uniform(), 3), of_two_layers(&embed, &many, &last));
+
+    layer.norms = LayerNorms { before_attention: false, before_feed_forward: false, ..layer.norms };
+    let olmo = spec(layer);
+    let last = ["project_logits"];
+    assert_eq!(one(&olmo, &uniform()), of_two_layers(&embed, &normed, &last));
+    assert_eq!(one(&olmo, &routed()), of_two_layers(&["embed_sliced", "route"], &normed, &last));
+    let many = [vector, "finish_qkv", attend, vector, "add_norm", vector, "gate", vector, "add_norm"];
+    assert_eq!(kernels_of(&olmo, GPU, &uniform(), 3), of_two_layers(&embed, &many, &last));
+    // No router looks at the last one.
+    let routes = kernels_of(&olmo, GPU, &routed(), 3).into_iter().filter(|kernel| *kernel == "route").count();
+    assert_eq!(routes, 3);
 }

@@ -33,6 +33,7 @@ const SIBLINGS: &[(&str, &str)] = &[
     ("sampling", "error"),
     ("text", "format"),
     ("calibrate", "quantize"),
+    ("calibrate", "unquantized"),
     ("unquantized", "quantize"),
     ("kernels", "engine"),
     ("main", "cli"),

@@ -87,9 +87,10 @@ fn norms_stand_where_the_spec_says() {
         .collect();
     assert_eq!(added, [Some(NormAt::AfterAttention(0)), Some(NormAt::AfterFeedForward(0))]);
 
-    // OLMo 2 has none of the residual stream: its products read that, and nothing can be routed.
+    // OLMo 2 has none of the residual stream: its products read that, and routers have a norm for themselves.
     let after = LayerNorms { before_attention: false, before_feed_forward: false, ..all };
-    assert!(norms(after).is_empty());
+    let (at, of_routers): (Vec<NormAt>, Vec<RoutedSites>) = norms(after).into_iter().unzip();
+    assert_eq!((at, of_routers), (vec![NormAt::Routers; 4], routed));
     let spec = ModelSpec { layers: vec![LayerSpec { norms: after, ..LayerSpec::default() }], ..ModelSpec::default() };
     let program = Program::new(&spec, 1);
     let inputs: Vec<Register> = program.layers[0]

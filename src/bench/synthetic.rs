@@ -17,15 +17,31 @@ use crate::recording::{Buffer, Span};
 use crate::routing::{Threshold, Thresholds};
 use crate::shape::{LlamaShape, Rope, RopeScaling};
 
-/// Shapes with a name: D, F, L, H, K, A, V, whether the head is the embedding, and where they differ from LLaMA.
-const NAMED: [(&str, [u32; 7], bool, fn() -> ModelSpec); 7] = [
-    ("llama2-7b", [4096, 11008, 32, 32, 32, 128, 32000], false, ModelSpec::default),
-    ("llama3-8b", [4096, 14336, 32, 32, 8, 128, 128_256], false, ModelSpec::default),
-    ("llama3.2-1b", [2048, 8192, 16, 32, 8, 64, 128_256], true, ModelSpec::default),
-    ("smollm2-135m", [576, 1536, 30, 9, 3, 64, 49152], true, ModelSpec::default),
-    ("qwen2.5-1.5b", [1536, 8960, 28, 12, 2, 128, 151_936], true, qwen2),
-    ("qwen3-4b", [2560, 9728, 36, 32, 8, 128, 151_936], true, qwen3),
-    ("gemma3-4b", [2560, 10240, 34, 8, 4, 256, 262_208], true, gemma3),
+/// A shape with a name.
+struct NamedShape {
+    name: &'static str,
+    /// D, F, L, H, K, A, V
+    dims: [u32; 7],
+    tied_head: bool,
+    /// Where it differs from LLaMA.
+    spec: fn() -> ModelSpec,
+}
+
+impl NamedShape {
+    const fn new(name: &'static str, dims: [u32; 7], tied_head: bool, spec: fn() -> ModelSpec) -> NamedShape {
+        NamedShape { name, dims, tied_head, spec }
+    }
+}
+
+/// Those that there are.
+const NAMED: [NamedShape; 7] = [
+    NamedShape::new("llama2-7b", [4096, 11008, 32, 32, 32, 128, 32000], false, ModelSpec::default),
+    NamedShape::new("llama3-8b", [4096, 14336, 32, 32, 8, 128, 128_256], false, ModelSpec::default),
+    NamedShape::new("llama3.2-1b", [2048, 8192, 16, 32, 8, 64, 128_256], true, ModelSpec::default),
+    NamedShape::new("smollm2-135m", [576, 1536, 30, 9, 3, 64, 49152], true, ModelSpec::default),
+    NamedShape::new("qwen2.5-1.5b", [1536, 8960, 28, 12, 2, 128, 151_936], true, qwen2),
+    NamedShape::new("qwen3-4b", [2560, 9728, 36, 32, 8, 128, 151_936], true, qwen3),
+    NamedShape::new("gemma3-4b", [2560, 10240, 34, 8, 4, 256, 262_208], true, gemma3),
 ];
 /// Longest context of a synthetic model; only what is asked for is allocated.
 const MAX_CONTEXT: u32 = 1 << 17;
@@ -77,7 +93,7 @@ impl Synthetic {
         }
     }
 
-    /// The weight of a norm of D numbers. What is added to the residual stream is in all of order one; and a head that is
+    /// The weight of a norm of D numbers. What all blocks add to the residual stream is of order one; and a head that is
     /// the embedding has weights of order one, each of D.
     fn norm_weight(&self, spec: &TensorSpec) -> f32 {
         let is = |vector: LayerVector| spec.name.ends_with(&format!(".{}", vector.name()));
@@ -212,15 +228,15 @@ fn gemma3() -> ModelSpec {
 }
 
 fn parse_shape(text: &str) -> Result<(LlamaShape, ModelSpec)> {
-    let named = NAMED.iter().find(|(name, ..)| *name == text);
+    let named = NAMED.iter().find(|named| named.name == text);
     let numbers = || -> Option<[u32; 6]> {
         let numbers: Option<Vec<u32>> = text.split('x').map(|number| number.parse().ok()).collect();
         numbers?.try_into().ok()
     };
-    let names = NAMED.map(|(name, ..)| name).join(", ");
+    let names = NAMED.map(|named| named.name).join(", ");
     let unknown = || Error::argument("synthetic model", format!("{names}, or DxFxLxHxKxV in numbers"), text);
     let (dims, tied_head, spec) = match named {
-        Some((_, dims, tied, spec)) => (*dims, *tied, spec()),
+        Some(named) => (named.dims, named.tied_head, (named.spec)()),
         None => (with_head_dim(numbers().ok_or_else(unknown)?)?, true, ModelSpec::default()),
     };
     let [model_dim, ffn_dim, layers, heads, kv_heads, head_dim, vocab] = dims;
@@ -265,7 +281,7 @@ mod tests {
         assert_eq!(shape.linear_params() + shape.embedding_params(), 134_479_872);
         let (shape, _) = parse_shape("64x128x2x4x2x300").unwrap();
         assert_eq!((shape.layers, shape.head_dim, shape.kv_dim(), shape.vocab), (2, 16, 32, 300));
-        for (name, _, _, _) in NAMED {
+        for NamedShape { name, .. } in NAMED {
             let (shape, spec) = parse_shape(name).unwrap();
             spec.check(&shape).unwrap();
         }

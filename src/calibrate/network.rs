@@ -1,12 +1,13 @@
 //! The unquantized model as burn tensors: frozen weights, and the operations of a layer around any products.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use burn::tensor::kind::Autodiff;
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation};
 
 use super::reduce::{softmax, spread, sum_rows};
-use crate::arch::{LayerVector, NormAt, Op, Program, Register, RoutedSites};
+use crate::arch::{ActivationFunction, HeadNorm, LayerVector, NormAt, Op, Program, QueryGrowth, Register, RoutedSites};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::quantize::{Source, SourceTensor};
@@ -26,7 +27,10 @@ pub struct Network {
     final_norm: Tensor<1>,
     /// First to last.
     pub layers: Vec<Layer>,
-    rotation: Rotation,
+    /// By their numbers.
+    rotations: Vec<Rotation>,
+    /// By windows of attention, what the token at each position does not look at, [T, T].
+    hidden: BTreeMap<Option<u32>, Tensor<2, Bool>>,
     /// What matrix products are computed in.
     pub product_dtype: DType,
     /// What asks to stop.
@@ -75,11 +79,10 @@ struct Heads {
     v: Tensor<4>,
 }
 
-/// Cosines and sines of every position, [T, A], and what a position may not look at, [T, T].
+/// Cosines and sines of every position, [T, A].
 struct Rotation {
     cos: Tensor<2>,
     sin: Tensor<2>,
-    ahead: Tensor<2, Bool>,
 }
 
 impl Network {
@@ -128,7 +131,11 @@ impl Network {
             layers.push(Layer { vectors, sites });
         }
         let final_norm = stacked(source, &[SourceTensor::FinalNorm])?.squeeze_dim(0);
-        let rotation = Rotation::new(&shape, window, device);
+        let tables = 0..=spec.rope_tables.len() as u32;
+        let rotation = |table| Rotation::new(&spec.frequencies(&shape, table, window as u32), window, device);
+        let rotations = tables.map(rotation).collect();
+        let hidden = spec.layers.iter().map(|layer| layer.attention.window);
+        let hidden = hidden.map(|reach| (reach, hidden_positions(window, reach, device)));
         Ok(Network {
             program: Program::new(&spec, shape.layers),
             shape,
@@ -136,7 +143,8 @@ impl Network {
             head,
             final_norm,
             layers,
-            rotation,
+            rotations,
+            hidden: hidden.collect(),
             product_dtype: DType::F32,
             cancel: CancelToken::new(),
         })
@@ -150,11 +158,11 @@ impl Network {
 
     /// Logits of the residual stream after the last layer: [N, D] to [N, V].
     pub fn logits(&self, x: Tensor<2>) -> Tensor<2> {
-        let [Op::Norm { at, .. }, Op::Head { .. }] = self.program.head[..] else {
+        let [Op::Norm { at, .. }, Op::Head { cap }] = self.program.head[..] else {
             panic!("calibration has no operations like {:?}", self.program.head)
         };
         let head = self.head.as_ref().unwrap_or(&self.embed);
-        self.product(self.norm(at, x), head.clone())
+        capped(self.product(self.norm(at, x), head.clone()), cap)
     }
 
     /// x [N, in] times w [rows, in] transposed, [N, rows].
@@ -196,18 +204,20 @@ impl Network {
                 let input = state.read(*from);
                 state.put(*to, products.product(*at, input));
             }
-            Op::Rotate { .. } => state.heads = Some(self.rotate(state.take(Register::Qkv), windows)),
-            Op::Attend { .. } => {
+            Op::Rotate { .. } => state.heads = Some(self.rotate(op, state.take(Register::Qkv), windows)),
+            Op::Attend { cap, window, .. } => {
                 let heads = state.heads.take().expect("queries are rotated before they attend");
-                state.put(Register::Attended, self.attend(heads));
+                state.put(Register::Attended, self.attend(heads, *cap, *window));
             }
-            Op::Gate { .. } => {
+            Op::Gate { activation } => {
                 let (gate_up, ffn) = (state.take(Register::GateUp), self.shape.ffn_dim as usize);
                 let (gate, up) = (gate_up.clone().narrow(1, 0, ffn), gate_up.narrow(1, ffn, ffn));
-                state.put(Register::Hidden, activation::silu(gate) * up);
+                state.put(Register::Hidden, activated(*activation, gate) * up);
             }
-            Op::Add { .. } => {
-                let sum = state.take(Register::Residual) + state.take(Register::Branch);
+            Op::Add { norm } => {
+                let branch = state.take(Register::Branch);
+                let branch = norm.map_or(branch.clone(), |norm| self.norm(norm, branch));
+                let sum = state.take(Register::Residual) + branch;
                 state.put(Register::Residual, sum);
             }
             Op::Embed | Op::Head { .. } => panic!("{op:?} in a layer"),
@@ -218,33 +228,56 @@ impl Network {
     fn norm(&self, at: NormAt, x: Tensor<2>) -> Tensor<2> {
         let weight = match at.vector() {
             Some((layer, vector)) => self.layers[layer as usize].vector(vector),
+            None if at == NormAt::Routers => return unit_rms(x, self.shape.norm_eps),
             None => &self.final_norm,
         };
         let weight = beside(weight.clone(), &x).unsqueeze::<2>();
         unit_rms(x, self.shape.norm_eps) * weight
     }
 
-    /// Queries, keys and values of windows of [B, T] tokens, [N, (H + 2K) A], the first two rotated.
-    fn rotate(&self, qkv: Tensor<2>, [batch, tokens]: [usize; 2]) -> Heads {
-        let shape = &self.shape;
-        let (heads, kv, dim) = (shape.heads as usize, shape.kv_heads as usize, shape.head_dim as usize);
-        let qkv = qkv.reshape([batch as i64, tokens as i64, -1]);
-        let part = |first: usize, count: usize| {
-            let part = qkv.clone().narrow(2, first * dim, count * dim);
-            part.reshape([batch, tokens, count, dim]).swap_dims(1, 2)
+    /// Queries, keys and values of windows of [B, T] tokens, [N, (H + 2K) A], with their biases, of which the first two
+    /// are normalized and rotated as the operation says.
+    fn rotate(&self, op: &Op, qkv: Tensor<2>, [batch, tokens]: [usize; 2]) -> Heads {
+        let Op::Rotate { layer, bias, head_norm, rope_table, query_growth } = *op else {
+            panic!("{op:?} does not rotate")
         };
-        let rotation = &self.rotation;
-        Heads { q: rotation.rotate(part(0, heads)), k: rotation.rotate(part(heads, kv)), v: part(heads + kv, kv) }
+        let (shape, own) = (&self.shape, &self.layers[layer as usize]);
+        let (heads, kv, dim) = (shape.heads as usize, shape.kv_heads as usize, shape.head_dim as usize);
+        let qkv = match bias {
+            true => qkv.clone() + beside(own.vector(LayerVector::QkvBias).clone(), &qkv).unsqueeze::<2>(),
+            false => qkv,
+        };
+        let columns = |first: usize, count: usize| qkv.clone().narrow(1, first * dim, count * dim);
+        let part = |part: Tensor<2>, count: usize| part.reshape([batch, tokens, count, dim]).swap_dims(1, 2);
+        let normed = |x: Tensor<2>, weight: LayerVector| match head_norm {
+            HeadNorm::None => x,
+            HeadNorm::EachHead | HeadNorm::AllHeads => self.normalize_heads(x, own.vector(weight)),
+        };
+        let (q, k) =
+            (normed(columns(0, heads), LayerVector::QueryNorm), normed(columns(heads, kv), LayerVector::KeyNorm));
+        let rotation = &self.rotations[rope_table as usize];
+        let q = rotation.rotate(part(q, heads));
+        let q = query_growth.map_or(q.clone(), |growth| grown(q, growth));
+        Heads { q, k: rotation.rotate(part(k, kv)), v: part(columns(heads + kv, kv), kv) }
     }
 
-    /// Causal grouped-query attention, [N, H A].
-    fn attend(&self, Heads { q, k, v }: Heads) -> Tensor<2> {
+    /// The norm of each stretch of x, [N, heads * A], that is as long as the weight.
+    fn normalize_heads(&self, x: Tensor<2>, weight: &Tensor<1>) -> Tensor<2> {
+        let ([rows, width], [length]) = (x.dims(), weight.dims());
+        let weight = beside(weight.clone(), &x).unsqueeze::<2>();
+        let normed = unit_rms(x.reshape([rows * width / length, length]), self.shape.norm_eps) * weight;
+        normed.reshape([rows, width])
+    }
+
+    /// Causal grouped-query attention, [N, H A], over so many positions at most and with scores that are bounded so.
+    fn attend(&self, Heads { q, k, v }: Heads, cap: Option<f32>, window: Option<u32>) -> Tensor<2> {
         let ([batch, heads, tokens, dim], [_, kv, _, _]) = (q.dims(), k.dims());
         let q = q.reshape([batch, kv, heads / kv * tokens, dim]);
-        let scores = self.matmul(q.mul_scalar(1.0 / (dim as f32).sqrt()), k.transpose());
+        let scores = capped(self.matmul(q.mul_scalar(1.0 / (dim as f32).sqrt()), k.transpose()), cap);
         let scores = scores.reshape([batch * heads, tokens, tokens]);
-        let ahead = beside(self.rotation.ahead.clone(), &scores).narrow(0, 0, tokens).narrow(1, 0, tokens);
-        let scores = scores.mask_fill(ahead.unsqueeze::<3>().expand([batch * heads, tokens, tokens]), -1e9);
+        let hidden = beside(self.hidden[&window].clone(), &scores).narrow(0, 0, tokens).narrow(1, 0, tokens);
+        let hidden = hidden.unsqueeze::<3>().expand([batch * heads, tokens, tokens]);
+        let scores = scores.mask_fill(hidden, -1e9);
         let weights = softmax(scores.reshape([batch * heads * tokens, tokens]));
         let weights = weights.reshape([batch, kv, heads / kv * tokens, tokens]);
         let attended = self.matmul(weights, v).reshape([batch, heads, tokens, dim]);
@@ -273,8 +306,7 @@ impl BlockState {
 }
 
 impl Rotation {
-    fn new(shape: &LlamaShape, window: usize, device: &Device) -> Rotation {
-        let frequencies = shape.rope.frequencies(shape.head_dim);
+    fn new(frequencies: &[f32], window: usize, device: &Device) -> Rotation {
         let angles = (0..window).flat_map(|t| {
             let row = frequencies.iter().map(move |f| t as f32 * f);
             row.clone().chain(row)
@@ -282,11 +314,9 @@ impl Rotation {
         let angles: Vec<f32> = angles.collect();
         let table = |f: fn(f32) -> f32| {
             let data: Vec<f32> = angles.iter().map(|a| f(*a)).collect();
-            Tensor::from_data(TensorData::new(data, [window, shape.head_dim as usize]), device)
+            Tensor::from_data(TensorData::new(data, [window, 2 * frequencies.len()]), device)
         };
-        let ahead = (0..window).flat_map(|t| (0..window).map(move |key| i32::from(key > t))).collect::<Vec<i32>>();
-        let ahead = Tensor::<2, Int>::from_data(TensorData::new(ahead, [window, window]), device).equal_elem(1);
-        Rotation { cos: table(f32::cos), sin: table(f32::sin), ahead }
+        Rotation { cos: table(f32::cos), sin: table(f32::sin) }
     }
 
     /// Rotates the halves of each head, [B, heads, T, A].
@@ -297,6 +327,42 @@ impl Rotation {
         let half = dim / 2;
         let swapped = Tensor::cat(vec![x.clone().narrow(3, half, half).neg(), x.clone().narrow(3, 0, half)], 3);
         x * cos + swapped * sin
+    }
+}
+
+/// What the token at each of so many positions does not look at through a window, [T, T].
+fn hidden_positions(tokens: usize, window: Option<u32>, device: &Device) -> Tensor<2, Bool> {
+    let reach = window.map_or(tokens, |window| window as usize);
+    let hidden = |t: usize| (0..tokens).map(move |key| i32::from(key > t || key + reach <= t));
+    let hidden: Vec<i32> = (0..tokens).flat_map(hidden).collect();
+    Tensor::<2, Int>::from_data(TensorData::new(hidden, [tokens, tokens]), device).equal_elem(1)
+}
+
+/// Queries, [B, H, T, A], of which those at position p are multiplied by what they grow to there.
+fn grown(q: Tensor<4>, growth: QueryGrowth) -> Tensor<4> {
+    let [_, _, tokens, _] = q.dims();
+    let factor = |p: usize| 1.0 + growth.beta * ((p / growth.original_context as usize) as f32).ln_1p();
+    let factors: Vec<f32> = (0..tokens).map(factor).collect();
+    let factors = Tensor::<4>::from_data(TensorData::new(factors, [1, 1, tokens, 1]), &q.device());
+    q.clone() * beside(factors, &q)
+}
+
+/// cap * tanh(x / cap), or x.
+fn capped<const D: usize>(x: Tensor<D>, cap: Option<f32>) -> Tensor<D> {
+    match cap {
+        Some(cap) => x.div_scalar(cap).tanh().mul_scalar(cap),
+        None => x,
+    }
+}
+
+fn activated(function: ActivationFunction, x: Tensor<2>) -> Tensor<2> {
+    match function {
+        ActivationFunction::Silu => activation::silu(x),
+        // x * (1 + tanh(u)) / 2 with u = sqrt(2 / pi) * (x + 0.044715 x^3).
+        ActivationFunction::GeluTanh => {
+            let double_u = (x.clone() + x.clone().powi_scalar(3).mul_scalar(0.044715)).mul_scalar(1.595_769_1);
+            x * activation::sigmoid(double_u)
+        }
     }
 }
 
@@ -311,3 +377,7 @@ pub fn unit_rms(x: Tensor<2>, eps: f32) -> Tensor<2> {
 pub fn beside<const D: usize, const E: usize, K: Autodiff>(constant: Tensor<D, K>, other: &Tensor<E>) -> Tensor<D, K> {
     if other.is_autodiff() { constant.autodiff() } else { constant }
 }
+
+#[cfg(test)]
+#[path = "network_tests.rs"]
+mod tests;

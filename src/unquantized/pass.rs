@@ -51,6 +51,8 @@ impl PlainPass<'_> {
         for op in program.ops() {
             match *op {
                 Op::Embed => self.embed(ids)?,
+                // Nobody but routers looks at it, and there are none.
+                Op::Norm { at: NormAt::Routers, .. } => {}
                 Op::Norm { at, from, to, routed: _ } => self.norm(at, from, to)?,
                 Op::Project { at, from, to } => {
                     self.registers[to as usize] = self.product(&SourceTensor::of_site(at.layer, at.site), from)?;

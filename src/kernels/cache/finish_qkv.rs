@@ -132,7 +132,8 @@ fn finish_qkv(args: &mut Arguments<'_>) {
                 1 => head_dim,
                 _ => part.len(),
             };
-            normalize(&part.to_vec(), &vectors[2 * weight as usize..][..length], p.eps, part);
+            let before = part.to_vec();
+            normalize(&before, &vectors[2 * weight as usize..][..length], p.eps, part);
         }
         rotate(dims, token, step_rows[token], rope_table, &row, Rotated { q, keys, values });
         let growth = 1.0 + p.beta * ((step_rows[token].position / p.original_context) as f32).ln_1p();
