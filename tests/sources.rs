@@ -50,7 +50,8 @@ fn another_architecture_is_refused_with_those_that_are_not() {
     model.write_hf(dir.path(), Dtype::F32, 1);
     let config = fs::read_to_string(dir.path().join("config.json")).unwrap();
     fs::write(dir.path().join("config.json"), config.replace("LlamaForCausalLM", "GemmaForCausalLM")).unwrap();
-    let expected = "architecture `GemmaForCausalLM` is not supported; supported: LlamaForCausalLM, MistralForCausalLM";
+    let expected =
+        "architecture `GemmaForCausalLM` is not supported; supported: Gemma 2 and Gemma 3, nearest to Gemma 1";
     assert_eq!(fault(""), expected);
 
     let gguf = |key, value| {
@@ -58,7 +59,7 @@ fn another_architecture_is_refused_with_those_that_are_not() {
         fault("x.gguf")
     };
     let other = gguf("general.architecture", GgufValue::String("gemma".into()));
-    assert_eq!(other, "architecture `gemma` is not supported; supported: llama");
+    assert_eq!(other, "architecture `gemma` is not supported; supported: Gemma 2 and Gemma 3, nearest to Gemma 1");
     assert!(gguf("llama.expert_count", GgufValue::U32(8)).contains("number of experts `8`"));
     assert!(gguf("general.alignment", GgufValue::U32(0)).contains("general.alignment"));
 }

@@ -3,12 +3,12 @@
 mod common;
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use common::gguf::GgufType;
 use common::{TinyModel, tiny_shape};
 use edge_run::internals::quantize::{open, weights_sha256};
-use std::ops::ControlFlow;
 use tempfile::TempDir;
 
 /// A model in three files.

@@ -58,7 +58,7 @@ pub fn refusal(architecture: &str) -> Option<String> {
     let letters: String = architecture.chars().filter(char::is_ascii_alphanumeric).collect();
     let letters = letters.to_ascii_lowercase();
     let found = STRANGERS.iter().find(|stranger| letters.starts_with(stranger.prefix))?;
-    Some(format!("{}, which is nearest to {}", found.nearest, found.what))
+    Some(format!("{}, nearest to {}", found.nearest, found.what))
 }
 
 #[cfg(test)]

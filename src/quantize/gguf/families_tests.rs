@@ -75,7 +75,10 @@ fn gemma3_has_windows_and_two_tables_unless_it_states_no_window() {
     assert_eq!(of_27b.unwrap().fold.kinds[0].query, 2.0);
     let pattern = Numbers { kind: 7, bytes: [1, 0].repeat(4) };
     let stated = ("attention.sliding_window_pattern", Value::Numbers(pattern));
-    assert_eq!(kinds(&described("gemma3", &[window.clone(), stated]).unwrap()), [(Some(8), 1), (None, 0)]);
+    assert_eq!(
+        kinds(&described("gemma3", &[window.clone(), theta.clone(), stated]).unwrap()),
+        [(Some(8), 1), (None, 0)]
+    );
     let short = ("attention.sliding_window_pattern", Value::Numbers(Numbers { kind: 7, bytes: vec![1] }));
     let fault = described("gemma3", &[window, short]).unwrap_err().to_string();
     assert!(fault.contains("gemma3.attention.sliding_window_pattern: expected 8 truth values"), "{fault}");

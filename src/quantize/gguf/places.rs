@@ -42,10 +42,12 @@ fn locate(tensor: SourceTensor, described: &Described, file: &GgufFile) -> Resul
     if name == EMBEDDING && shape.tied_head && !file.tensors.contains_key(EMBEDDING) {
         name = HEAD.into();
     }
-    let stack = fused(tensor, shape).map(|(stack, first, rows)| (stack_name(stack), first, rows));
-    // Phi-3's gate lies before its up, under the name of up.
-    let is_gated_up = |stack: &str| stack == name && described.family == Family::Phi3 && !has_gate(tensor, file);
-    let stack = stack.filter(|(stack, ..)| is_gated_up(stack) || !file.tensors.contains_key(&name));
+    let stack = fused(tensor, shape).filter(|(stack, ..)| match stack {
+        // Phi-3's gate lies before its up, under the name of up.
+        FusedTensor::GateUp(layer) => described.family == Family::Phi3 && !has_gate(*layer, file),
+        FusedTensor::Qkv(_) | FusedTensor::QkvBias(_) => !file.tensors.contains_key(&name),
+    });
+    let stack = stack.map(|(stack, first, rows)| (stack_name(stack), first, rows));
     let stack = stack.filter(|(stack, ..)| file.tensors.contains_key(stack));
     let missing = |name: &str| Error::damaged(path, name, format!("{dims:?}"), "no tensor");
     let Some((stack, first, rows)) = stack else {
@@ -69,8 +71,7 @@ fn locate(tensor: SourceTensor, described: &Described, file: &GgufFile) -> Resul
     Ok(NamedTensor { name: stack, tensor: GgufTensor { offset: part.offset + before as u64, ..part } })
 }
 
-fn has_gate(tensor: SourceTensor, file: &GgufFile) -> bool {
-    let (SourceTensor::Gate(layer) | SourceTensor::Up(layer)) = tensor else { return true };
+fn has_gate(layer: u32, file: &GgufFile) -> bool {
     file.tensors.contains_key(&name(SourceTensor::Gate(layer)))
 }
 

@@ -59,13 +59,13 @@ fn windows_of_qwen_are_off_unless_they_are_switched_on() {
     let contrary = fault("Qwen3ForCausalLM", json!({"sliding_window": 8, "layer_types": types}));
     assert!(contrary.contains("layer_types: expected full_attention, as use_sliding_window"), "{contrary}");
     assert!(fault("Qwen2ForCausalLM", json!({"layer_types": types[..3]})).contains("got 3 of them"));
-    let kind = fault("Qwen2ForCausalLM", json!({"layer_types": ["linear_attention"; 8]}));
+    let kind = fault("Qwen2ForCausalLM", json!({"layer_types": vec!["linear_attention"; 8]}));
     assert!(kind.contains("layer_types `linear_attention` is not supported"), "{kind}");
 }
 
 #[test]
 fn qwen3_has_heads_of_128_where_it_does_not_say_so() {
-    let config = json!({"model_type": "qwen3", "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 9});
+    let config = json!({"model_type": "qwen3", "hidden_size": 64, "vocab_size": 9});
     let Described { shape, spec, .. } = of(&config).unwrap();
     assert_eq!((shape.head_dim, shape.kv_heads, shape.tied_head), (128, 32, false));
     assert_eq!(spec.layers[0].attention.head_norm, HeadNorm::EachHead);
@@ -89,7 +89,7 @@ fn gemma3_is_read_in_its_old_and_its_new_form() {
         "query_pre_attn_scalar": 16});
     let new = json!({"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}, "sliding_window": 8,
-        "layer_types": ["sliding_attention", "full_attention"].repeat(4), "query_pre_attn_scalar": 16});
+        "layer_types": (["sliding_attention", "full_attention"].repeat(4)), "query_pre_attn_scalar": 16});
     let [old, new] = [old, new].map(|config| described("Gemma3ForCausalLM", config).unwrap());
     assert_eq!((&old.shape, &old.spec, &old.fold), (&new.shape, &new.spec, &new.fold));
     assert_eq!(kinds(&old), [(Some(8), 1), (None, 0)]);
@@ -112,7 +112,7 @@ fn gemma2_has_caps_unless_they_are_null() {
 #[test]
 fn phi3_is_rotated_in_part_with_two_sets_of_divisors() {
     let longrope = |kind: &str| {
-        json!({"rope_scaling": {"type": kind, "short_factor": [1.0; 6], "long_factor": [2.0; 6]},
+        json!({"rope_scaling": {"type": kind, "short_factor": vec![1.0; 6], "long_factor": vec![2.0; 6]},
             "partial_rotary_factor": 0.75, "original_max_position_embeddings": 32, "sliding_window": 262_144})
     };
     let found = ["su", "yarn", "longrope"].map(|kind| described("Phi3ForCausalLM", longrope(kind)).unwrap());
@@ -124,12 +124,12 @@ fn phi3_is_rotated_in_part_with_two_sets_of_divisors() {
     assert_eq!((long.original_context, long.frequencies[0]), (32, 0.5));
     assert!((fold.kinds[0].rotated - (1.0f64 + 4f64.ln() / 32f64.ln()).sqrt()).abs() < 1e-7);
     assert!(fault("LlamaForCausalLM", longrope("longrope")).contains("partial_rotary_factor `0.75`"));
-    assert!(fault("Phi3ForCausalLM", json!({"partial_rotary_factor": 0.3})).contains("an even number of them"));
+    assert!(fault("Phi3ForCausalLM", json!({"partial_rotary_factor": 0.2})).contains("an even number of them"));
 }
 
 #[test]
 fn granite_4_is_dense_or_refused() {
-    let dense = json!({"layer_types": ["attention"; 8], "num_local_experts": 0, "shared_intermediate_size": 192,
+    let dense = json!({"layer_types": vec!["attention"; 8], "num_local_experts": 0, "shared_intermediate_size": 192,
         "position_embedding_type": "rope", "embedding_multiplier": 12, "residual_multiplier": 0.22});
     let granite = |field: &str, value: Value| {
         let mut config = dense.clone();
@@ -140,7 +140,7 @@ fn granite_4_is_dense_or_refused() {
     assert_eq!((found.shape.ffn_dim, found.fold.embed, found.spec.is_llama()), (192, 12.0, true));
     assert_eq!(kinds(&granite("position_embedding_type", json!("nope")).unwrap()), [(None, 1)]);
     for (field, value) in
-        [("layer_types", json!(["mamba"; 8])), ("layer_types", json!(null)), ("num_local_experts", json!(8))]
+        [("layer_types", json!(vec!["mamba"; 8])), ("layer_types", json!(null)), ("num_local_experts", json!(8))]
     {
         let fault = granite(field, value).unwrap_err().to_string();
         assert!(fault.contains("supported: Granite 3 and 4 (dense)"), "{fault}");

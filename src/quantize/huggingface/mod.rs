@@ -20,7 +20,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 
-use self::names::{TensorNames, TensorPlace, is_of_other_part};
+use self::names::{NamedPlace, TensorNames, is_of_other_part};
 use self::shards::{Shard, Shards};
 use super::estimate::block_rows;
 use super::family::Described;
@@ -255,7 +255,7 @@ fn absent_twin<T>(twin: Option<SourceTensor>, fault: Error) -> Result<Option<T>>
     if twin.is_some() { Ok(None) } else { Err(fault) }
 }
 
-fn located(at: usize, shard: &Shard, place: TensorPlace, info: &TensorInfo, dims: &[usize]) -> Result<Located> {
+fn located(at: usize, shard: &Shard, place: NamedPlace, info: &TensorInfo, dims: &[usize]) -> Result<Located> {
     let name = place.name;
     if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
         let dtype = info.dtype.to_string();

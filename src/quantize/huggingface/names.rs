@@ -26,7 +26,7 @@ pub struct TensorNames {
 
 /// Where a tensor may be: a name, the first row there, and the rows of the whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorPlace {
+pub struct NamedPlace {
     pub name: String,
     /// Of a vector, the first number.
     pub first: u32,
@@ -43,17 +43,17 @@ impl TensorNames {
     }
 
     /// The places where a tensor may be, the usual one first.
-    pub fn places(&self, tensor: SourceTensor, shape: &LlamaShape, spec: &ModelSpec) -> Vec<TensorPlace> {
-        let alone = TensorPlace { name: self.alone(tensor, spec), first: 0, all: None };
+    pub fn places(&self, tensor: SourceTensor, shape: &LlamaShape, spec: &ModelSpec) -> Vec<NamedPlace> {
+        let alone = NamedPlace { name: self.alone(tensor, spec), first: 0, all: None };
         let stacked = fused(tensor, shape).map(|(stack, first, rows)| {
-            let place = move |name: String| TensorPlace { name, first, all: Some(rows) };
+            let place = move |name: String| NamedPlace { name, first, all: Some(rows) };
             self.stacks(stack).into_iter().map(place)
         });
         let other = match tensor {
             SourceTensor::Down(l) => Some(format!("{}layers.{l}.shared_mlp.output_linear.weight", self.body)),
             _ => None,
         };
-        let other = other.map(|name| TensorPlace { name, ..alone.clone() });
+        let other = other.map(|name| NamedPlace { name, ..alone.clone() });
         [alone].into_iter().chain(stacked.into_iter().flatten()).chain(other).collect()
     }
 
