@@ -4,7 +4,7 @@ mod cut;
 mod estimate;
 mod family;
 mod folder;
-mod gguf;
+pub(crate) mod gguf;
 mod huggingface;
 mod slices;
 mod source;
@@ -27,9 +27,10 @@ use crate::format::{
 use crate::precision::SLICES;
 use crate::shape::{LlamaShape, Site};
 
+use estimate::estimate_of;
 pub use estimate::{Estimate, estimate};
-use estimate::{block_rows, check_space, estimate_of};
 pub use huggingface::check_config;
+pub(crate) use estimate::{block_rows, check_space};
 use slices::SlicedRows;
 pub use source::{Source, SourceTensor, TextAssets, open};
 pub use text::checked_text;
