@@ -21,7 +21,7 @@ use edge_run::internals::export::{
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::precision::Depth;
 use edge_run::internals::quantize::{Source, SourceTensor, checked_text, open, quantize, weights_sha256};
-use edge_run::internals::shape::{LlamaShape, RopeScaling};
+use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
 use half::f16;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -149,7 +149,9 @@ fn the_text_side_comes_back() {
         let after = checked_text(&*open(&out).unwrap()).unwrap();
         assert_eq!(after.warnings, [""; 0], "{format}");
         assert_eq!(after.chat_template, before.chat_template, "{format}");
-        assert_eq!(json(&after.generation_config), json(&before.generation_config), "{format}");
+        for id in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+            assert_eq!(json(&after.generation_config)[id], json(&before.generation_config)[id], "{format}: {id}");
+        }
         for field in ["model", "added_tokens", "pre_tokenizer", "decoder", "post_processor"] {
             if field != "decoder" || format == ExportFormat::Safetensors {
                 assert_eq!(json(&after.tokenizer)[field], json(&before.tokenizer)[field], "{format}: {field}");
@@ -210,11 +212,22 @@ fn families() -> Vec<(ModelSpec, &'static str, &'static str)> {
     smollm3.layers = vec![smollm3.layers[0]; 4];
     smollm3.layers[3].attention.rope_table = 1;
     let gemma2 = alike(ALL_NORMS, AttentionSpec { score_cap: Some(50.0), ..plain }, GeluTanh);
+    let mut gemma2_windows = ModelSpec { logit_cap: Some(30.0), layers: vec![gemma2.layers[0]; 2], ..gemma2.clone() };
+    gemma2_windows.layers[0].attention.window = Some(32);
+    let local =
+        RopeTable { frequencies: Rope { theta: 500.0, scaling: RopeScaling::None }.frequencies(16), long: None };
+    let mut gemma3_windows = alike(ALL_NORMS, head_norm(HeadNorm::EachHead), GeluTanh);
+    gemma3_windows.layers = vec![gemma3_windows.layers[0]; 6];
+    for layer in &mut gemma3_windows.layers[..5] {
+        layer.attention = AttentionSpec { window: Some(32), rope_table: 1, ..layer.attention };
+    }
     vec![
         (alike(pre, AttentionSpec { qkv_bias: true, ..plain }, Silu), "qwen2", "Qwen2ForCausalLM"),
         (alike(pre, head_norm(HeadNorm::EachHead), Silu), "qwen3", "Qwen3ForCausalLM"),
         (alike(ALL_NORMS, head_norm(HeadNorm::EachHead), GeluTanh), "gemma3", "Gemma3ForCausalLM"),
         (ModelSpec { logit_cap: Some(30.0), ..gemma2 }, "gemma2", "Gemma2ForCausalLM"),
+        (gemma2_windows, "gemma2", "Gemma2ForCausalLM"),
+        (with_tables(gemma3_windows, vec![local]), "gemma3", "Gemma3ForCausalLM"),
         (alike(POST_NORMS, head_norm(HeadNorm::AllHeads), Silu), "olmo2", "Olmo2ForCausalLM"),
         (with_tables(alike(pre, table_1, Silu), vec![table(None)]), "llama", "LlamaForCausalLM"),
         (with_tables(alike(pre, table_1, Silu), vec![table(Some(long))]), "llama", "LlamaForCausalLM"),

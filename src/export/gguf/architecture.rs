@@ -200,9 +200,10 @@ fn write_windows(
     let rule = "after so many layers with one another without, in llama.cpp";
     let period = family.window_period();
     let period = period.ok_or_else(|| unsupported("windows of layers", &format!("{:?}", family.windows), rule))?;
-    // A window as long as the context is none.
-    metadata.u32(&format!("{name}.attention.sliding_window"), family.window()?.unwrap_or(shape.max_context));
-    if period != usual {
+    let window = family.window()?;
+    // Some layer must have a window, and one as long as the context is none.
+    metadata.u32(&format!("{name}.attention.sliding_window"), window.unwrap_or(shape.max_context));
+    if window.is_some() && period != usual {
         metadata.u32(&format!("{name}.attention.sliding_window_pattern"), period);
     }
     Ok(())

@@ -77,13 +77,13 @@ pub fn fields(
             fields.insert("hidden_act".into(), "silu".into());
         }
     }
-    windows(family, class, &mut fields)?;
+    windows(shape, family, class, &mut fields)?;
     rotation((shape, spec), family, class, &mut fields)?;
     Ok(fields)
 }
 
 /// The window, and the layers that have it.
-fn windows(family: &Family, class: HubClass, fields: &mut Map<String, Value>) -> Result<()> {
+fn windows(shape: &LlamaShape, family: &Family, class: HubClass, fields: &mut Map<String, Value>) -> Result<()> {
     let window = family.window()?;
     match class.model_type {
         "llama" | "olmo2" => return Ok(()),
@@ -100,7 +100,13 @@ fn windows(family: &Family, class: HubClass, fields: &mut Map<String, Value>) ->
     let kind = |window: &Option<u32>| if window.is_some() { "sliding_attention" } else { "full_attention" };
     let kinds: Vec<&str> = family.windows.iter().map(kind).collect();
     fields.insert("layer_types".into(), json!(kinds));
-    fields.insert("sliding_window".into(), json!(window));
+    // The classes with windows need one; as long as the context, it is none.
+    let stated = if ["qwen2", "qwen3", "smollm3"].contains(&class.model_type) {
+        window
+    } else {
+        window.or(Some(shape.max_context))
+    };
+    fields.insert("sliding_window".into(), json!(stated));
     if ["qwen2", "qwen3", "smollm3"].contains(&class.model_type) {
         fields.insert("use_sliding_window".into(), window.is_some().into());
         fields.insert("max_window_layers".into(), kinds.len().into());
