@@ -120,6 +120,10 @@ pub struct ModelArgs {
     /// cooperative matrices 2048; on software renderers 128]
     #[arg(long, value_name = "N")]
     pub ubatch_size: Option<u32>,
+    /// Bits read of embedding and head, whatever the layers' bits are [default: for an answer those of the slices that
+    /// the layers' bits take, and one slice more; for eval and bench 8]
+    #[arg(long, value_name = "2|4|6|8", value_parser = numbers::depth)]
+    pub head_bits: Option<Depth>,
     /// How keys and values of the context are kept
     #[arg(long, value_parser = choices::cache_type(), default_value_t)]
     pub cache_type: CacheType,

@@ -48,7 +48,7 @@ pub use open_file::OpenFile;
 pub use pack::{PACK_VERSION, Pack, PackInfo};
 pub use place::{Place, file_place, follow_links, remove_model, sync_dir, write_whole};
 pub use reader::{ModelFolder, VerifyReport};
-pub use summary::{DepthBits, FolderSummary, RoutingSummary};
+pub use summary::{DepthBits, FolderSummary, RoutingSummary, TokenBytes};
 pub use writer::FolderWriter;
 
 /// Newest version of the folder's format, of a model that differs from LLaMA. A reader takes it,
