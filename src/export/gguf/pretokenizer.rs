@@ -36,7 +36,7 @@ pub fn name(tokenizer: &Map<String, Value>) -> Option<(&'static str, bool)> {
 fn steps(step: Option<&Value>) -> Vec<String> {
     let Some(step) = step.filter(|step| !step.is_null()) else { return Vec::new() };
     if let Some(steps) = step.get("pretokenizers").and_then(Value::as_array) {
-        return steps.iter().flat_map(|step| steps_of_one(step)).collect();
+        return steps.iter().flat_map(steps_of_one).collect();
     }
     steps_of_one(step)
 }

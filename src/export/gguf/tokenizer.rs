@@ -179,3 +179,27 @@ fn templates(text: &TextSide, metadata: &mut MetadataWriter) {
 fn unsupported(what: &str, got: &str, supported: &str) -> Error {
     Error::Unsupported { what: format!("export of {what}"), got: got.into(), supported: supported.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pieces_that_are_made_first_have_the_highest_scores() {
+        let texts = ["<unk>", "a", "b", "ab", "abb"].map(String::from);
+        let of = |merges: Value| scores(&texts, &super::merges(Some(&merges)));
+        let expected = [NO_SCORE, NO_SCORE, NO_SCORE, 0.0, -1.0];
+        assert_eq!(of(json!(["a b", "ab b", "a bb"])), expected);
+        // Pairs as files of today have them; the first way to make a piece counts.
+        assert_eq!(of(json!([["a", "b"], ["ab", "b"], ["a", "b"]])), expected);
+        assert_eq!(of(Value::Null), [NO_SCORE; 5]);
+    }
+
+    #[test]
+    fn bytes_are_told_by_their_form() {
+        assert!(is_byte("<0x0A>") && is_byte("<0xff>"));
+        assert!(!["<0x0>", "<0x0G>", "0x0A", "<0x0A"].into_iter().any(is_byte));
+    }
+}
