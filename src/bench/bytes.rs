@@ -53,8 +53,9 @@ mod tests {
         // A window bounds what a layer looks at.
         let mut windowed = spec.clone();
         windowed.layers[0].attention.window = Some(7);
-        let of_window =
-            |context| bytes_per_token((model.shape(), &windowed), 64, (4.0, Depth::FULL), false, (CacheType::F16, context));
+        let of_window = |context| {
+            bytes_per_token((model.shape(), &windowed), 64, (4.0, Depth::FULL), false, (CacheType::F16, context))
+        };
         assert_eq!([5.0, 10.0].map(|context| of_window(context) - of_window(0.0)), [5.0 * 128.0, 7.0 * 128.0]);
         // A group's codes each, and their scales in 16 bytes.
         assert_eq!(cached(CacheType::Q8, 10.0) - cached(CacheType::Q8, 0.0), 10.0 * (64.0 + 16.0));

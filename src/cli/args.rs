@@ -260,8 +260,8 @@ pub struct CalibrateArgs {
 /// Arguments of `export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// Model folder
-    #[arg(value_name = "DIR")]
+    /// Model folder, or a name of `edge-run list`
+    #[arg(value_name = "DIR|NAME")]
     pub dir: PathBuf,
     /// GGUF file to make, or folder for safetensors
     #[arg(value_name = "OUT")]

@@ -3,6 +3,7 @@
 use super::Done;
 use super::args::ExportArgs;
 use super::exit::Exit;
+use super::models::model_dir;
 use super::output::{note, print_json, warn};
 use super::progress::{self, BarUnit};
 use super::{stop, terminal};
@@ -11,7 +12,7 @@ use edge_run::internals::format::ModelFolder;
 
 /// Makes the file or folder, with an estimate before and a bar meanwhile.
 pub fn run(args: &ExportArgs) -> Done {
-    let folder = ModelFolder::open(&args.dir)?;
+    let folder = ModelFolder::open(&model_dir(&args.dir)?)?;
     let options = ExportOptions {
         out: args.out.clone(),
         depth: args.bits,

@@ -29,8 +29,8 @@ use crate::shape::{LlamaShape, Site};
 
 use estimate::estimate_of;
 pub use estimate::{Estimate, estimate};
-pub use huggingface::check_config;
 pub(crate) use estimate::{block_rows, check_space};
+pub use huggingface::check_config;
 use slices::SlicedRows;
 pub use source::{Source, SourceTensor, TextAssets, open};
 pub use text::checked_text;

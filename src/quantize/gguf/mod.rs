@@ -35,6 +35,7 @@ use crate::format::ModelSource;
 use crate::shape::LlamaShape;
 pub(crate) use blocks::BlockType;
 pub(crate) use control::token_type;
+pub(crate) use places::tensor_name;
 pub(crate) use pretokenizer::splitting;
 pub(crate) use types::{dtype_name, dtype_number};
 
