@@ -23,6 +23,9 @@ pub mod engine;
 pub mod error;
 #[path = "eval/mod.rs"]
 pub mod eval;
+#[cfg(feature = "quantize")]
+#[path = "export/mod.rs"]
+pub mod export;
 #[path = "filetype.rs"]
 pub mod filetype;
 #[path = "format/mod.rs"]

@@ -164,9 +164,12 @@ impl PrecisionPlan {
     }
 
     /// Slices read of the embedding and the head, where slices come and go: one more than at the sites, because a
-    /// token's choice suffers most from them.
+    /// token's choice suffers most from them. Of a routed plan, those that hold its average count.
     pub fn outer_depth(&self) -> Depth {
-        self.deepest().deeper()
+        match self.precision {
+            Precision::Uniform(_) => self.deepest().deeper(),
+            Precision::Routed(bits) => Depth::holding(bits).min(self.depth_max).deeper(),
+        }
     }
 
     /// The plan that reads `bits` of each weight on average, by the routers of a model that `has_routers`.
@@ -201,6 +204,8 @@ mod tests {
         assert_eq!([2.0, 3.3, 4.0, 4.1, 8.0].map(Depth::holding), [1, 2, 2, 3, 4].map(depth));
         let cut = PrecisionPlan::for_bits(3.3, true, "test").unwrap().at_most(depth(2));
         assert_eq!((cut.precision, cut.depth_max, cut.outer_depth()), (Precision::Routed(3.3), depth(2), depth(3)));
+        let outer = |bits| PrecisionPlan::for_bits(bits, true, "test").unwrap().outer_depth().bits();
+        assert_eq!([2.0, 2.6, 3.25, 4.0, 4.5, 6.5, 8.0].map(outer), [4, 6, 6, 6, 8, 8, 8]);
         let cut = PrecisionPlan::for_bits(8.0, true, "test").unwrap().at_most(depth(3));
         assert_eq!((cut.precision, cut.depth_max), (Precision::Uniform(depth(3)), depth(3)));
         assert_eq!(PrecisionPlan::uniform(Depth::FULL, "test").outer_depth(), Depth::FULL);

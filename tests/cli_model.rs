@@ -523,3 +523,27 @@ fn ctrl_c_ends_the_answer_with_its_summary() {
     assert_eq!(code, Some(130));
     assert!(errors.contains("stopped]"), "{errors}");
 }
+
+#[test]
+fn a_model_is_exported_and_what_came_of_it_is_told() {
+    let tiny = Tiny::new();
+    for (to, out, architecture) in [("gguf", "out.gguf", "llama"), ("safetensors", "out", "LlamaForCausalLM")] {
+        let words = ["export", "model", out, "--bits", "4", "--to", to];
+        let told = tiny.command(&words).arg("--json").assert().success();
+        let report: Value = serde_json::from_slice(&told.get_output().stdout).unwrap();
+        assert_eq!(report["architecture"], architecture);
+        assert!(report["deviations"]["layers"]["largest"].as_f64().unwrap() > 0.0, "{report}");
+        assert!(tiny.home.path().join(out).exists());
+        let again = tiny.command(&words).assert().failure();
+        let error = String::from_utf8_lossy(&again.get_output().stderr).into_owned();
+        assert!(error.contains("--force replaces it"), "{error}");
+        tiny.command(&words).arg("--force").assert().success();
+        // What was made is a source again.
+        tiny.command(&["quantize", out, "-o", &format!("again {to}")]).assert().success();
+    }
+    let odd = tiny.command(&["export", "model", "x", "--bits", "3", "--to", "gguf"]).assert().code(2);
+    assert!(String::from_utf8_lossy(&odd.get_output().stderr).contains("2, 4, 6 or 8"));
+    let narrow = ["export", "model", "x.gguf", "--bits", "8", "--to", "gguf", "--type", "q4_1"];
+    let narrow = tiny.command(&narrow).assert().failure();
+    assert!(String::from_utf8_lossy(&narrow.get_output().stderr).contains("--type: expected one that holds 8 bits"));
+}

@@ -14,7 +14,7 @@ const LEVELS: &[&[&str]] = &[
     &["residency", "devices"],
     &["model"],
     &["session"],
-    &["language_model", "bench", "eval", "hub", "quantize", "calibrate", "unquantized"],
+    &["language_model", "bench", "eval", "hub", "quantize", "calibrate", "unquantized", "export"],
     &["cli", "server", "internals", "lib", "main"],
 ];
 
@@ -35,6 +35,7 @@ const SIBLINGS: &[(&str, &str)] = &[
     ("calibrate", "quantize"),
     ("calibrate", "unquantized"),
     ("unquantized", "quantize"),
+    ("export", "quantize"),
     ("kernels", "engine"),
     ("main", "cli"),
     ("main", "lib"),

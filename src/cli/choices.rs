@@ -2,6 +2,7 @@
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use edge_run::internals::engine::Activations;
+use edge_run::internals::export::{ExportFormat, StoredType};
 use edge_run::internals::power::PowerMode;
 use edge_run::internals::precision::CacheType;
 
@@ -35,6 +36,28 @@ pub fn power_mode() -> impl TypedValueParser<Value = PowerMode> {
         PowerMode::Low => "4 bits",
         PowerMode::Balanced => "6 bits",
         PowerMode::High => "8 bits",
+    })
+}
+
+/// The parser of `--to`.
+pub fn export_format() -> impl TypedValueParser<Value = ExportFormat> {
+    one_of(&ExportFormat::ALL, ExportFormat::name, |format| match format {
+        ExportFormat::Gguf => "One file, for llama.cpp and what is built on it",
+        ExportFormat::Safetensors => "A folder as Hugging Face keeps models, for transformers, vLLM and SGLang",
+    })
+}
+
+/// The parser of `--type`.
+pub fn stored_type() -> impl TypedValueParser<Value = StoredType> {
+    one_of(&StoredType::ALL, StoredType::name, |stored| match stored {
+        StoredType::Q4_1 => {
+            "5 bits a weight: exact for 2 bits, for 4 bits but for a minimum that is rounded; GGUF only"
+        }
+        StoredType::Q5_1 => "6 bits a weight: exact for 2 and 4 bits; GGUF only",
+        StoredType::Q8_0 => "8.5 bits a weight: as coarse again as 8 bits are; GGUF only",
+        StoredType::F16 => "16 bits a weight: close at all depths",
+        StoredType::Bf16 => "16 bits a weight, coarser than f16 and with a wider range",
+        StoredType::F32 => "32 bits a weight: exact at all depths",
     })
 }
 

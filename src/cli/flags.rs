@@ -3,7 +3,7 @@
 use edge_run::internals::error::Error;
 
 /// Settings as the library names them in [`Error::InvalidArgument`], each with its flag.
-const FLAGS: [(&str, &str); 21] = [
+const FLAGS: [(&str, &str); 23] = [
     ("activations", "--activations"),
     ("batch", "--batch"),
     ("bits", "--bits"),
@@ -13,6 +13,7 @@ const FLAGS: [(&str, &str); 21] = [
     ("memory", "--memory"),
     ("memory budget", "--memory-budget"),
     ("min-p", "--min-p"),
+    ("pre-tokenizer", "--pre-tokenizer"),
     ("repeat penalty", "--repeat-penalty"),
     ("revision", "--revision"),
     ("sequence length", "--seq"),
@@ -23,12 +24,14 @@ const FLAGS: [(&str, &str); 21] = [
     ("temperature", "--temp"),
     ("text", "--text"),
     ("top-p", "--top-p"),
+    ("type", "--type"),
     ("window", "--window"),
     ("windows", "--windows"),
 ];
 
 /// Advice of the library's errors, each with the words that say how to follow it on the command line.
-const ADVICE: [(&str, &str); 3] = [
+const ADVICE: [(&str, &str); 4] = [
+    ("a file, which was not to be replaced", "a file: --force replaces it"),
     ("take a larger context", "raise --ctx-size"),
     ("a model, which was not to be replaced", "a model: --force replaces it"),
     ("int8 activations need", "--activations int8 needs"),

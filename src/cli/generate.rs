@@ -13,8 +13,9 @@ use super::show_bits::BitsStyle;
 use super::{Done, load, progress, resident, settings, stop};
 use edge_run::internals::engine::{DeviceInfo, DeviceKind, Traits};
 use edge_run::internals::error::{Error, Result};
-use edge_run::internals::format::ModelFolder;
+use edge_run::internals::format::{ModelFolder, TokenBytes};
 use edge_run::internals::model::Model;
+use edge_run::internals::precision::Precision;
 use edge_run::internals::session::{Next, Session, StopReason, Summary};
 use edge_run::internals::text::{Message, Role, TextModel};
 
@@ -30,6 +31,8 @@ struct SummaryLine<'a> {
     seed: u32,
     plan: &'a str,
     plan_changes: usize,
+    /// Read for a generated token, by the bits of the whole answer and the last plan; keys and values not counted.
+    token_bytes: TokenBytes,
     device: &'a DeviceInfo,
 }
 
@@ -61,7 +64,7 @@ pub fn run(args: &GenerateArgs) -> Done {
     let plan = follower.plan()?;
     if args.verbose {
         tell(&folder, &model, begin.elapsed().as_secs_f64());
-        let (bits, outer) = (plan.bits(), plan.outer_depth().bits());
+        let (bits, outer) = (plan.bits(), model.outer_depth(&plan).bits());
         note(format_args!(
             "plan:   {bits} bits of each weight, at most {outer} of embedding and head: {}",
             plan.reason
@@ -87,6 +90,7 @@ pub fn run(args: &GenerateArgs) -> Done {
     let summary = answer.or_else(|error| output.end_line().and(Err(error)))?;
     output.rest(&summary.text_left)?;
     let (model, plan) = (session.model(), follower.decision().reason.as_str());
+    let token_bytes = token_bytes(&session, summary.bits);
     output.finish(&SummaryLine {
         r#type: "summary",
         summary: &summary,
@@ -96,6 +100,7 @@ pub fn run(args: &GenerateArgs) -> Done {
         seed,
         plan,
         plan_changes,
+        token_bytes,
         device: model.device(),
     })?;
     if output.is_closed() {
@@ -103,6 +108,15 @@ pub fn run(args: &GenerateArgs) -> Done {
     }
     if args.verbose {
         note(format_args!("bits:   {}", by_site(&summary)));
+        let bytes = |bytes: f64| progress::bytes(bytes as u64);
+        let TokenBytes { body, head, embedding } = token_bytes;
+        note(format_args!(
+            "bytes:  {} a token: body {}, head {}, embedding {}; and keys and values",
+            bytes(token_bytes.total()),
+            bytes(body),
+            bytes(head),
+            bytes(embedding)
+        ));
     }
     note(sentence(&summary, model.device()));
     Ok(if stop::asked() { Exit::Stopped } else { Exit::Done })
@@ -186,6 +200,14 @@ fn sentence(summary: &Summary, device: &DeviceInfo) -> String {
         device.name,
         device.backend
     )
+}
+
+/// What is read for a token at so many bits on average, with ranges.
+fn token_bytes(session: &Session, bits: f32) -> TokenBytes {
+    let (model, plan) = (session.model(), session.plan());
+    let routed = matches!(plan.precision, Precision::Routed(_));
+    let read = (bits, model.outer_depth(plan));
+    TokenBytes::of((model.shape(), model.spec()), model.group_size(), read, routed)
 }
 
 /// Bits read at each kind of site, for -v.

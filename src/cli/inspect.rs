@@ -8,7 +8,7 @@ use super::exit::Exit;
 use super::models::model_dir;
 use super::output::{print_json, print_line};
 use super::{progress, terminal};
-use edge_run::internals::format::{FolderSummary, ModelFolder};
+use edge_run::internals::format::{FolderSummary, ModelFolder, TokenBytes};
 use edge_run::internals::precision::Depth;
 
 /// Shows the folder's summary.
@@ -40,12 +40,26 @@ fn describe(summary: &FolderSummary) -> String {
         ("group size", format!("{} weights share one range", summary.group_size)),
     ];
     for depth in &summary.depths {
-        let value = format!("{} read of each weight, {} with ranges", depth.bits, depth.bits_with_scales);
+        let TokenBytes { body, head, embedding } = depth.token_bytes;
+        let bytes = |bytes: f64| progress::bytes(bytes as u64);
+        let value = format!(
+            "{} read of each weight, {} with ranges; {} a token: body {}, head {} at {} bits, embedding {}",
+            depth.bits,
+            depth.bits_with_scales,
+            bytes(depth.token_bytes.total()),
+            bytes(body),
+            bytes(head),
+            depth.outer_bits,
+            bytes(embedding)
+        );
         lines.push((["bits, 1 slice", "bits, 2 slices", "bits, 3 slices", "bits, 4 slices"][depth.slices - 1], value));
     }
     lines.push(("embedding", embedding(summary)));
     // The slices of an answer come and go with its plan; eval and bench load all of them.
-    lines.push(("embedding read", "at most one slice deeper than the plan; by eval and bench all of it".into()));
+    lines.push((
+        "embedding read",
+        "one slice deeper than the plan, or than what holds a routed one's average; by eval and bench all of it".into(),
+    ));
     lines.push(("ranges", ranges(summary)));
     lines.push(("routers", routers(summary)));
     lines.push(("files", files(summary)));
@@ -124,7 +138,13 @@ mod tests {
             embedding_params: shape.embedding_params(),
             embedding_bytes: shape.embedding_params() * 17 / 16,
             depths: (1..=4)
-                .map(|d| DepthBits { slices: d, bits: 2.0 * d as f32, bits_with_scales: 2.0 * d as f32 + 0.5 })
+                .map(|d| DepthBits {
+                    slices: d,
+                    bits: 2.0 * d as f32,
+                    bits_with_scales: 2.0 * d as f32 + 0.5,
+                    outer_bits: 8.min(2 * d as u32 + 2),
+                    token_bytes: TokenBytes { body: 1e6 * d as f64, head: 2e6, embedding: 612.0 },
+                })
                 .collect(),
             calibration: None,
             routing: None,
@@ -157,12 +177,12 @@ mod tests {
         context         8192 tokens
         weights         106168320 in layers, 28311552 in embedding and head
         group size      64 weights share one range
-        bits, 1 slice   2 read of each weight, 2.5 with ranges
-        bits, 2 slices  4 read of each weight, 4.5 with ranges
-        bits, 3 slices  6 read of each weight, 6.5 with ranges
-        bits, 4 slices  8 read of each weight, 8.5 with ranges
+        bits, 1 slice   2 read of each weight, 2.5 with ranges; 2.86 MiB a token: body 976.56 KiB, head 1.91 MiB at 4 bits, embedding 612 B
+        bits, 2 slices  4 read of each weight, 4.5 with ranges; 3.82 MiB a token: body 1.91 MiB, head 1.91 MiB at 6 bits, embedding 612 B
+        bits, 3 slices  6 read of each weight, 6.5 with ranges; 4.77 MiB a token: body 2.86 MiB, head 1.91 MiB at 8 bits, embedding 612 B
+        bits, 4 slices  8 read of each weight, 8.5 with ranges; 5.72 MiB a token: body 3.81 MiB, head 1.91 MiB at 8 bits, embedding 612 B
         embedding       is the head too; stored at 8 bits, 8.5 with ranges
-        embedding read  at most one slice deeper than the plan; by eval and bench all of it
+        embedding read  one slice deeper than the plan, or than what holds a routed one's average; by eval and bench all of it
         ranges          of the smallest and the largest weight of each group
         routers         none: every token reads the same slices
         files           150.00 MiB: base 50.00 MiB, residual slices 32.00 MiB, 32.00 MiB, 32.00 MiB

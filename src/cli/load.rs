@@ -45,5 +45,8 @@ fn with_bar(args: &ModelArgs, load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> Res
     if let Some(tokens) = args.ubatch_size {
         model.set_step_tokens(tokens)?;
     }
+    if args.head_bits.is_some() {
+        model.set_outer_depth(args.head_bits);
+    }
     Ok(model)
 }

@@ -7,6 +7,7 @@ mod choices;
 mod devices;
 mod eval;
 mod exit;
+mod export;
 mod flags;
 mod generate;
 mod inspect;
@@ -80,6 +81,7 @@ fn run(cli: &Cli) -> Done {
         Some(CliCommand::List(args)) => list::run(args),
         Some(CliCommand::Rm(args)) => rm::run(args),
         Some(CliCommand::Calibrate(args)) => calibrate::run(args),
+        Some(CliCommand::Export(args)) => export::run(args),
         Some(CliCommand::Inspect(args)) => inspect::run(args),
         Some(CliCommand::Verify(args)) => verify::run(args),
         Some(CliCommand::Devices(args)) => devices::run(args),

@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::MANIFEST_FILE;
 use crate::error::{Error, Result};
 
 /// Age from which a leftover cannot belong to a run that is still writing, where files cannot be locked.
@@ -70,13 +69,13 @@ impl Holder {
         fs::create_dir(self.model()).map_err(Error::io("create", self.model()))
     }
 
-    /// Puts files back that a run was replacing in the folder `dir` when it was killed.
-    pub fn restore(&self, dir: &Path) -> Result<()> {
-        if dir.join(MANIFEST_FILE).exists() || !self.old().join(MANIFEST_FILE).exists() {
+    /// Puts files back that a run was replacing in the folder `dir`, whose manifest is `manifest`, when it was killed.
+    pub fn restore(&self, dir: &Path, manifest: &str) -> Result<()> {
+        if dir.join(manifest).exists() || !self.old().join(manifest).exists() {
             return Ok(());
         }
         let names = names(&self.old()).map_err(Error::io("read", self.old()))?;
-        move_all(&self.old(), dir, &manifest_last(names), &mut Vec::new())
+        move_all(&self.old(), dir, &last(names, manifest), &mut Vec::new())
     }
 
     /// Leaves the folder when dropped: what is in it is wanted.
@@ -121,9 +120,9 @@ pub fn names(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// The names, the manifest's at the end: a folder is a model from when it has one.
-pub fn manifest_last(mut names: Vec<String>) -> Vec<String> {
-    names.sort_by_key(|name| name == MANIFEST_FILE);
+/// The names, that of the manifest at the end: a folder is a model from when it has one.
+pub fn last(mut names: Vec<String>, manifest: &str) -> Vec<String> {
+    names.sort_by_key(|name| name == manifest);
     names
 }
 

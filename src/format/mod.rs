@@ -39,16 +39,16 @@ mod reader;
 mod summary;
 mod writer;
 
-pub use container::TensorPlace;
+pub use container::{ContainerWriter, TensorPlace};
 pub use hash::sha256;
 pub use header::{HEADER_BYTES_MAX, parse_header};
 pub use manifest::{Calibration, FileEntry, Manifest, ModelSource, Quantization};
 pub use mapped::{MappedTensor, map_file};
 pub use open_file::OpenFile;
 pub use pack::{PACK_VERSION, Pack, PackInfo};
-pub use place::{file_place, follow_links, remove_model, write_whole};
+pub use place::{Place, file_place, follow_links, remove_model, sync_dir, write_whole};
 pub use reader::{ModelFolder, VerifyReport};
-pub use summary::{DepthBits, FolderSummary, RoutingSummary};
+pub use summary::{DepthBits, FolderSummary, RoutingSummary, TokenBytes};
 pub use writer::FolderWriter;
 
 /// Newest version of the folder's format, of a model that differs from LLaMA. A reader takes it,

@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::holder::{Holder, manifest_last, move_all, names};
+use super::holder::{Holder, last, move_all, names};
 use super::reader::is_plain_name;
 use super::{CHAT_TEMPLATE_FILE, GENERATION_FILE, MANIFEST_FILE, TOKENIZER_FILE, layout};
 use crate::error::{Error, Result};
@@ -65,13 +65,13 @@ pub fn remove_model(dir: &Path, with_it: &[&str]) -> Result<bool> {
     let old = place.holder.old();
     fs::create_dir(&old).map_err(Error::io("create", &old))?;
     // Without its manifest the folder is no model: nobody reads half of one.
-    let mut names = manifest_last(place.old.clone());
+    let mut names = last(place.old.clone(), MANIFEST_FILE);
     names.reverse();
     names.extend(with_it.iter().map(|name| name.to_string()));
     let mut moved = Vec::new();
     if let Err(fault) = move_all(&place.dir, &old, &names, &mut moved) {
         // Where this fails too, the next run that writes there moves them back.
-        let _ = move_all(&old, &place.dir, &manifest_last(moved), &mut Vec::new());
+        let _ = move_all(&old, &place.dir, &last(moved, MANIFEST_FILE), &mut Vec::new());
         return Err(fault);
     }
     fs::remove_file(old.join(MANIFEST_FILE)).map_err(Error::io("remove", old.join(MANIFEST_FILE)))?;
@@ -80,9 +80,11 @@ pub fn remove_model(dir: &Path, with_it: &[&str]) -> Result<bool> {
     Ok(fs::remove_dir(dir).is_ok())
 }
 
-/// Where a model folder is to appear, held until it is dropped.
+/// Where a folder with a manifest is to appear, held until it is dropped.
 #[derive(Debug)]
 pub struct Place {
+    /// Name of the file that lists the folder's files: a folder without it is not whole.
+    manifest: &'static str,
     /// As it was asked for.
     shown: PathBuf,
     /// Links followed.
@@ -97,14 +99,20 @@ pub struct Place {
 }
 
 impl Place {
-    /// Takes the place `dir`, following links. It must be absent or an empty folder, or with `replace` a model, and no
-    /// other run may be writing to it.
+    /// Takes the place `dir` for a model folder, following links. It must be absent or an empty folder, or with
+    /// `replace` a model, and no other run may be writing to it.
     pub fn claim(dir: &Path, replace: bool) -> Result<Place> {
+        Place::claim_for(dir, replace, MANIFEST_FILE)
+    }
+
+    /// As [`claim`](Place::claim), for a folder whose manifest is `manifest`: with `replace` a folder may be there that
+    /// has one.
+    pub fn claim_for(dir: &Path, replace: bool, manifest: &'static str) -> Result<Place> {
         let real = follow_links(dir)?;
         match fs::metadata(&real) {
-            Ok(found) if found.is_dir() => Place::claim_folder(dir, real, replace),
+            Ok(found) if found.is_dir() => Place::claim_folder(dir, real, replace, manifest),
             Ok(_) => Err(refused(dir, expected(replace), "a file")),
-            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Place::claim_nothing(dir, real),
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Place::claim_nothing(dir, real, manifest),
             Err(fault) if fault.kind() == io::ErrorKind::NotADirectory => {
                 Err(refused(dir, expected(replace), "a path through a file"))
             }
@@ -120,7 +128,7 @@ impl Place {
     /// Fails where a file `name` is there already that is not the replaced model's.
     pub fn check_name(&self, name: &str) -> Result<()> {
         let taken = self.there && fs::symlink_metadata(self.dir.join(name)).is_ok();
-        if !taken || name == MANIFEST_FILE || self.old.iter().any(|old| old == name) {
+        if !taken || name == self.manifest || self.old.iter().any(|old| old == name) {
             return Ok(());
         }
         let expected = format!("no file `{name}` but the model's own");
@@ -139,16 +147,16 @@ impl Place {
         }
         let (model, old) = (self.model(), self.holder.old());
         fs::create_dir(&old).map_err(Error::io("create", &old))?;
-        let new = manifest_last(names(&model).map_err(Error::io("read", &model))?);
+        let new = last(names(&model).map_err(Error::io("read", &model))?, self.manifest);
         // Without its manifest the folder is no model: nobody reads one half of each.
-        let mut old_names = manifest_last(self.old.clone());
+        let mut old_names = last(self.old.clone(), self.manifest);
         old_names.reverse();
         let (mut out, mut into) = (Vec::new(), Vec::new());
         let moved =
             move_all(&self.dir, &old, &old_names, &mut out).and_then(|()| move_all(&model, &self.dir, &new, &mut into));
         if let Err(fault) = moved {
             let back = move_all(&self.dir, &model, &into, &mut Vec::new())
-                .and_then(|()| move_all(&old, &self.dir, &manifest_last(out), &mut Vec::new()));
+                .and_then(|()| move_all(&old, &self.dir, &last(out, self.manifest), &mut Vec::new()));
             if back.is_err() {
                 self.holder.keep();
             }
@@ -158,16 +166,16 @@ impl Place {
         Ok(())
     }
 
-    fn claim_folder(shown: &Path, dir: PathBuf, replace: bool) -> Result<Place> {
+    fn claim_folder(shown: &Path, dir: PathBuf, replace: bool, manifest: &'static str) -> Result<Place> {
         let inner = dir.join(INNER_HOLDER);
         let mut holder = None;
         if inner.is_dir() {
             let left = Holder::take(inner.clone(), shown)?;
-            left.restore(&dir)?;
+            left.restore(&dir, manifest)?;
             holder = Some(left);
         }
         let found = names(&dir).map_err(Error::io("read", shown))?;
-        let is_model = found.iter().any(|name| name == MANIFEST_FILE);
+        let is_model = found.iter().any(|name| name == manifest);
         let empty = found.iter().all(|name| name == INNER_HOLDER);
         let got = match (empty, is_model) {
             (true, _) => None,
@@ -180,12 +188,12 @@ impl Place {
         }
         let holder = holder.map_or_else(|| Holder::take(inner, shown), Ok)?;
         holder.make_model()?;
-        let old = if is_model { model_files(&dir) } else { Vec::new() };
+        let old = if is_model { model_files(&dir, manifest) } else { Vec::new() };
         let _parents = NewFolders(Vec::new());
-        Ok(Place { shown: shown.to_path_buf(), dir, there: true, old, holder, _parents })
+        Ok(Place { manifest, shown: shown.to_path_buf(), dir, there: true, old, holder, _parents })
     }
 
-    fn claim_nothing(shown: &Path, dir: PathBuf) -> Result<Place> {
+    fn claim_nothing(shown: &Path, dir: PathBuf, manifest: &'static str) -> Result<Place> {
         let name = dir.file_name().ok_or_else(|| refused(shown, "a folder's name", "none"))?;
         let mut hidden = OsString::from(".");
         hidden.push(name);
@@ -193,7 +201,8 @@ impl Place {
         let parents = NewFolders::make(folder_of(&dir))?;
         let holder = Holder::take(folder_of(&dir).join(hidden), shown)?;
         holder.make_model()?;
-        Ok(Place { shown: shown.to_path_buf(), dir, there: false, old: Vec::new(), holder, _parents: parents })
+        let (shown, old) = (shown.to_path_buf(), Vec::new());
+        Ok(Place { manifest, shown, dir, there: false, old, holder, _parents: parents })
     }
 }
 
@@ -236,16 +245,16 @@ pub fn sync_dir(dir: &Path) {
 
 /// The files of the model in `dir`, its manifest too, as that lists them; of one that cannot be read, those that every
 /// model has.
-fn model_files(dir: &Path) -> Vec<String> {
-    let manifest = json::read_object(&dir.join(MANIFEST_FILE)).ok();
-    let listed = manifest.and_then(|manifest| Some(manifest.get("files")?.as_object()?.keys().cloned().collect()));
+fn model_files(dir: &Path, manifest: &str) -> Vec<String> {
+    let fields = json::read_object(&dir.join(manifest)).ok();
+    let listed = fields.and_then(|fields| Some(fields.get("files")?.as_object()?.keys().cloned().collect()));
     let usual = || {
         let texts = [TOKENIZER_FILE, GENERATION_FILE, CHAT_TEMPLATE_FILE].map(String::from);
         (0..SLICES).map(layout::slice_file).chain(texts).collect()
     };
     let mut files: Vec<String> = listed.unwrap_or_else(usual);
-    files.retain(|name| is_plain_name(name) && name != MANIFEST_FILE);
-    files.push(MANIFEST_FILE.into());
+    files.retain(|name| is_plain_name(name) && name != manifest);
+    files.push(manifest.into());
     files
 }
 

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::layout::{self, TensorSpec};
 use super::manifest::{Calibration, Manifest, ModelSource};
-use crate::precision::{Depth, SLICES};
+use crate::arch::ModelSpec;
+use crate::precision::{Depth, PrecisionPlan, SLICES};
 use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
 
@@ -54,6 +55,46 @@ pub struct RoutingSummary {
     pub rows: usize,
 }
 
+/// Bytes of a model that are read to generate one token, each once; keys and values are not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct TokenBytes {
+    /// Of the layers: slices, ranges, vectors, and the routers of a routed plan.
+    pub body: f64,
+    /// Of the head: slices, ranges, and the norm before it.
+    pub head: f64,
+    /// Of the token's row of the embedding: slices and ranges.
+    pub embedding: f64,
+}
+
+impl TokenBytes {
+    /// Those of a model cut in groups of `group`, at `bits` of the layers' weights on average and `outer` slices of
+    /// embedding and head, by the routers where it is `routed`.
+    pub fn of(
+        (shape, spec): (&LlamaShape, &ModelSpec),
+        group: u32,
+        (bits, outer): (f32, Depth),
+        routed: bool,
+    ) -> TokenBytes {
+        let bytes = |tensors: &[TensorSpec]| tensors.iter().map(TensorSpec::bytes).sum::<u64>() as f64;
+        let coded = |weights: u64, bits: f64| weights as f64 * bits / 8.0 + (weights / u64::from(group) * 4) as f64;
+        let outer = f64::from(outer.bits());
+        let last_norm = layout::final_norm(shape).bytes() as f64;
+        let vectors = bytes(&layout::vectors(shape, spec)) - last_norm;
+        let routers = if routed { bytes(&layout::routers(shape)) } else { 0.0 };
+        let row = u64::from(shape.model_dim);
+        TokenBytes {
+            body: coded(shape.linear_params(), f64::from(bits)) + vectors + routers,
+            head: coded(row * u64::from(shape.vocab), outer) + last_norm,
+            embedding: coded(row, outer),
+        }
+    }
+
+    /// All of them.
+    pub fn total(&self) -> f64 {
+        self.body + self.head + self.embedding
+    }
+}
+
 /// Bits read of a weight at one depth.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct DepthBits {
@@ -63,6 +104,10 @@ pub struct DepthBits {
     pub bits: f32,
     /// Bits of the codes and of the group's `lo` and `step`.
     pub bits_with_scales: f32,
+    /// Bits read of embedding and head in an answer at this depth.
+    pub outer_bits: u32,
+    /// What is then read for a token.
+    pub token_bytes: TokenBytes,
 }
 
 impl FolderSummary {
@@ -73,10 +118,15 @@ impl FolderSummary {
         let embedding_bytes = embeddings
             .map(|e| (0..SLICES).map(|s| e.slice(s).bytes()).sum::<u64>() + e.scales(cut.group_size).bytes())
             .sum();
-        let depths = Depth::ALL.map(|depth| DepthBits {
-            slices: depth.slices(),
-            bits: depth.bits() as f32,
-            bits_with_scales: depth.bits() as f32 + cut.overhead_bits(),
+        let depths = Depth::ALL.map(|depth| {
+            let (bits, outer) = (depth.bits() as f32, PrecisionPlan::uniform(depth, "").outer_depth());
+            DepthBits {
+                slices: depth.slices(),
+                bits,
+                bits_with_scales: bits + cut.overhead_bits(),
+                outer_bits: outer.bits(),
+                token_bytes: TokenBytes::of((shape, &manifest.spec), cut.group_size, (bits, outer), false),
+            }
         });
         FolderSummary {
             architecture: manifest.architecture.clone(),

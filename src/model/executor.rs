@@ -38,6 +38,8 @@ pub(super) struct Executor {
     pub prepared: HashMap<StepClass, Prepared>,
     /// Tokens of a step at most.
     pub step_tokens: u32,
+    /// Slices read of embedding and head whatever the plan, where that was set.
+    pub outer: Option<Depth>,
     /// Whether the products of a single token are of int8s.
     pub int8_activations: bool,
     /// The measurement by which that was chosen.
@@ -115,6 +117,7 @@ impl Executor {
             slots: (0..options.sequences).map(|_| None).collect(),
             prepared: HashMap::new(),
             step_tokens,
+            outer: None,
             int8_activations,
             trial: None,
         })

@@ -27,7 +27,7 @@ use crate::arch::ModelSpec;
 use crate::cancel::CancelToken;
 use crate::engine::{DeviceInfo, Engine, Traits};
 use crate::error::{Error, Result};
-use crate::precision::{CacheType, PrecisionPlan, SLICES};
+use crate::precision::{CacheType, Depth, PrecisionPlan, SLICES};
 use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
 
@@ -170,6 +170,22 @@ impl Model {
     /// Bytes on the device.
     pub fn allocated_bytes(&self) -> u64 {
         self.executor().engine.allocated_bytes()
+    }
+
+    /// Reads so many slices of embedding and head, whatever the plans say; `None` for what each plan says
+    /// ([`PrecisionPlan::outer_depth`]), or for all of them where every slice was loaded.
+    pub fn set_outer_depth(&self, depth: Option<Depth>) {
+        let mut executor = self.executor();
+        executor.outer = depth;
+        executor.update_wanted_slices();
+        executor.update_all_limits();
+    }
+
+    /// The most slices that a plan reads of embedding and head.
+    pub fn outer_depth(&self, plan: &PrecisionPlan) -> Depth {
+        let executor = self.executor();
+        let all = if executor.residency.is_some() { plan.outer_depth() } else { Depth::FULL };
+        executor.outer.unwrap_or(all)
     }
 
     /// Whether the model can follow a routed plan.

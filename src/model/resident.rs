@@ -162,8 +162,8 @@ impl Executor {
     /// Asks for the slices that the plans of all sequences may read, and frees the others at once.
     pub fn update_wanted_slices(&mut self) {
         let Some(residency) = &mut self.residency else { return };
-        let slots = &self.slots;
-        let depth = |part: ModelPart| slots.iter().flatten().map(|slot| depth_of_part(&slot.plan, part)).max();
+        let (slots, outer) = (&self.slots, self.outer);
+        let depth = |part: ModelPart| slots.iter().flatten().map(|slot| depth_of_part(&slot.plan, outer, part)).max();
         // Without a sequence, what is there stays for the next one.
         let depths: Option<Vec<Depth>> = parts(&self.shape).into_iter().map(depth).collect();
         if let Some(depths) = depths {
@@ -200,15 +200,13 @@ impl Executor {
     /// Works out what a slot's plan reads of what is there, and writes the routers' thresholds.
     pub fn update_limits(&mut self, slot: u32) {
         let Some(Slot { plan, .. }) = &self.slots[slot as usize] else { return };
-        let mut limits = DepthLimits {
-            embed: Depth::FULL,
-            head: Depth::FULL,
-            layers: vec![plan.deepest(); self.shape.layers as usize],
-        };
+        let outer = self.outer.unwrap_or(Depth::FULL);
+        let mut limits =
+            DepthLimits { embed: outer, head: outer, layers: vec![plan.deepest(); self.shape.layers as usize] };
         if let Some(residency) = &self.residency {
             for (at, part) in parts(&self.shape).into_iter().enumerate() {
                 // Others may want more than this plan does.
-                let limit = residency.clamp(at).min(depth_of_part(plan, part));
+                let limit = residency.clamp(at).min(depth_of_part(plan, self.outer, part));
                 match part {
                     ModelPart::Embed { tied } => {
                         limits.embed = limit;
@@ -228,7 +226,10 @@ impl Executor {
     }
 }
 
-/// The most slices that a plan reads of a part.
-fn depth_of_part(plan: &PrecisionPlan, part: ModelPart) -> Depth {
-    if matches!(part, ModelPart::Layer(_)) { plan.deepest() } else { plan.outer_depth() }
+/// The most slices that a plan reads of a part; `outer` are those of embedding and head where they were set.
+fn depth_of_part(plan: &PrecisionPlan, outer: Option<Depth>, part: ModelPart) -> Depth {
+    match part {
+        ModelPart::Layer(_) => plan.deepest(),
+        ModelPart::Embed { .. } | ModelPart::Head => outer.unwrap_or(plan.outer_depth()),
+    }
 }

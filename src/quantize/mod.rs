@@ -4,7 +4,7 @@ mod cut;
 mod estimate;
 mod family;
 mod folder;
-mod gguf;
+pub(crate) mod gguf;
 mod huggingface;
 mod slices;
 mod source;
@@ -27,8 +27,9 @@ use crate::format::{
 use crate::precision::SLICES;
 use crate::shape::{LlamaShape, Site};
 
+use estimate::estimate_of;
 pub use estimate::{Estimate, estimate};
-use estimate::{block_rows, check_space, estimate_of};
+pub(crate) use estimate::{block_rows, check_space};
 pub use huggingface::check_config;
 use slices::SlicedRows;
 pub use source::{Source, SourceTensor, TextAssets, open};

@@ -13,7 +13,7 @@ use super::{Done, devices, load, settings, stop, terminal};
 use edge_run::internals::bench::{self, Measured, Profile, Synthetic, Test, TestKind};
 use edge_run::internals::engine::{DeviceInfo, DeviceKind};
 use edge_run::internals::error::{Error, Result};
-use edge_run::internals::format::layout;
+use edge_run::internals::format::{TokenBytes, layout};
 use edge_run::internals::model::{Model, WeightSource};
 use edge_run::internals::precision::{Depth, Precision, PrecisionPlan};
 use table::{BenchRow, ProfileRow, Table};
@@ -113,13 +113,16 @@ fn row(model: &Model, subject: &BenchSubject, plan: &PrecisionPlan, test: &Test,
     let (shape, device) = (model.shape(), model.device());
     let routed = matches!(plan.precision, Precision::Routed(_));
     let bits_read = measured.read.mean();
+    let bits = (bits_read, model.outer_depth(plan));
     let bytes = bench::bytes_per_token(
         (shape, model.spec()),
         model.group_size(),
-        bits_read,
+        bits,
         routed,
         (model.cache_type(), test.mean_context()),
     );
+    let parts = TokenBytes::of((shape, model.spec()), model.group_size(), bits, routed);
+    let parts = (test.kind == TestKind::Generation).then_some(parts);
     // A prompt's tokens share what they read, so that there is no such number for one of them.
     let bytes_per_token = (test.kind == TestKind::Generation).then_some(bytes);
     let rate = measured.tokens_per_second;
@@ -143,6 +146,9 @@ fn row(model: &Model, subject: &BenchSubject, plan: &PrecisionPlan, test: &Test,
         tokens_per_second_stddev: rate.stddev,
         routing_cost: None,
         bytes_per_token,
+        body_bytes_per_token: parts.map(|parts| parts.body),
+        head_bytes_per_token: parts.map(|parts| parts.head),
+        embedding_bytes_per_token: parts.map(|parts| parts.embedding),
         copy_bytes_per_second: subject.copy_bandwidth,
         copy_share: bytes_per_token.map(|bytes| bytes * rate.mean / subject.copy_bandwidth),
         memory_bytes: model.allocated_bytes(),

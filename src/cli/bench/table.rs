@@ -35,6 +35,10 @@ pub struct BenchRow {
     pub routing_cost: Option<f64>,
     /// Of generation only.
     pub bytes_per_token: Option<f64>,
+    /// Of these, what is not keys and values: of the layers, of the head, and of the embedding's row.
+    pub body_bytes_per_token: Option<f64>,
+    pub head_bytes_per_token: Option<f64>,
+    pub embedding_bytes_per_token: Option<f64>,
     pub copy_bytes_per_second: f64,
     /// Bytes read a second over those of the copy.
     pub copy_share: Option<f64>,
@@ -65,7 +69,7 @@ pub trait TableRow: Serialize {
 impl TableRow for BenchRow {
     fn cells(&self) -> Vec<(&'static str, String)> {
         let percent = |share: Option<f64>| share.map_or("-".to_string(), |share| format!("{:.1}%", share * 100.0));
-        let megabytes = self.bytes_per_token.map_or("-".to_string(), |bytes| format!("{:.1}", bytes / 1e6));
+        let megabytes = |bytes: Option<f64>| bytes.map_or("-".to_string(), |bytes| format!("{:.1}", bytes / 1e6));
         let rate = format!("{:.2} ± {:.2}", self.tokens_per_second, self.tokens_per_second_stddev);
         vec![
             ("model", terminal::in_a_line(&self.model)),
@@ -79,7 +83,9 @@ impl TableRow for BenchRow {
             ("test", self.test.clone()),
             ("t/s", rate),
             ("routing", percent(self.routing_cost)),
-            ("MB/token", megabytes),
+            ("MB/token", megabytes(self.bytes_per_token)),
+            ("body", megabytes(self.body_bytes_per_token)),
+            ("head", megabytes(self.head_bytes_per_token)),
             ("of copy", percent(self.copy_share)),
         ]
     }
@@ -200,6 +206,9 @@ mod tests {
             tokens_per_second_stddev: 6.25,
             routing_cost: None,
             bytes_per_token: None,
+            body_bytes_per_token: None,
+            head_bytes_per_token: None,
+            embedding_bytes_per_token: None,
             copy_bytes_per_second: 1e12,
             copy_share: None,
             memory_bytes: 200 << 20,
@@ -210,6 +219,9 @@ mod tests {
             tokens_per_second: 300.0,
             routing_cost: Some(0.0625),
             bytes_per_token: Some(93.5e6),
+            body_bytes_per_token: Some(60.25e6),
+            head_bytes_per_token: Some(30e6),
+            embedding_bytes_per_token: Some(612.0),
             copy_share: Some(0.02805),
             ..prompt.clone()
         };

@@ -27,13 +27,17 @@ use std::path::{Path, PathBuf};
 use self::file::{GgufFile, GgufTensor};
 use self::optional::Optional;
 use self::places::NamedTensor;
-use self::types::dtype_name;
 use super::family::Described;
 use super::source::{Source, SourceTensor, TextAssets};
 use crate::arch::ModelSpec;
 use crate::error::{Error, Result};
 use crate::format::ModelSource;
 use crate::shape::LlamaShape;
+pub(crate) use blocks::BlockType;
+pub(crate) use control::token_type;
+pub(crate) use places::tensor_name;
+pub(crate) use pretokenizer::splitting;
+pub(crate) use types::{dtype_name, dtype_number};
 
 /// An opened GGUF file, or several that are one model.
 #[derive(Debug)]

@@ -38,7 +38,7 @@ pub fn locate_all(described: &Described, file: &GgufFile) -> Result<HashMap<Sour
 fn locate(tensor: SourceTensor, described: &Described, file: &GgufFile) -> Result<NamedTensor> {
     let (shape, path) = (&described.shape, file.metadata.path());
     let dims = tensor.stated_dims(shape, &described.spec);
-    let mut name = name(tensor);
+    let mut name = tensor_name(tensor);
     if name == EMBEDDING && shape.tied_head && !file.tensors.contains_key(EMBEDDING) {
         name = HEAD.into();
     }
@@ -72,7 +72,7 @@ fn locate(tensor: SourceTensor, described: &Described, file: &GgufFile) -> Resul
 }
 
 fn has_gate(layer: u32, file: &GgufFile) -> bool {
-    file.tensors.contains_key(&name(SourceTensor::Gate(layer)))
+    file.tensors.contains_key(&tensor_name(SourceTensor::Gate(layer)))
 }
 
 fn check_dims(name: &str, found: &GgufTensor, dims: &[usize], file: &GgufFile) -> Result<()> {
@@ -91,7 +91,7 @@ fn stack_name(stack: FusedTensor) -> String {
 }
 
 /// The name of a tensor that is alone.
-fn name(tensor: SourceTensor) -> String {
+pub fn tensor_name(tensor: SourceTensor) -> String {
     use SourceTensor::*;
     let (layer, part) = match tensor {
         Embed => return EMBEDDING.into(),

@@ -86,6 +86,12 @@ pub fn dtype_name(dtype: BlockType) -> &'static str {
     number.and_then(name_of).expect("every type has a number and a name")
 }
 
+/// The number of a block type in ggml.
+pub fn dtype_number(dtype: BlockType) -> u32 {
+    let number = TYPES.iter().find(|(_, known)| *known == dtype).map(|(number, _)| *number);
+    number.expect("every type has a number")
+}
+
 fn name_of(number: u32) -> Option<&'static str> {
     NAMES.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
 }

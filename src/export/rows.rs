@@ -1,0 +1,190 @@
+//! The weights of a model folder at one depth, a few rows at a time, as a source of weights.
+
+use std::ops::Range as Rows;
+use std::path::{Path, PathBuf};
+
+use bytemuck::cast_slice;
+use half::f16;
+use rayon::prelude::*;
+use serde_json::Value;
+
+use crate::arch::{LayerVector, ModelSpec};
+use crate::error::{Error, Result};
+use crate::format::codes::{Range, WEIGHTS_PER_WORD, unpack};
+use crate::format::layout::{self, SlicedSpec};
+use crate::format::{
+    CHAT_TEMPLATE_FILE, CHAT_TEMPLATES_FILE, GENERATION_FILE, MappedTensor, ModelFolder, ModelSource, TOKENIZER_FILE,
+};
+use crate::json;
+use crate::precision::{Depth, SLICES};
+use crate::quantize::{Source, SourceTensor, TextAssets};
+use crate::shape::{LlamaShape, Site};
+
+/// A model folder whose layers are read at one depth, embedding and head at the full one.
+#[derive(Debug)]
+pub struct DepthRows<'a> {
+    folder: &'a ModelFolder,
+    depth: Depth,
+}
+
+/// Rows of a matrix, coded: one code for each weight, and one range for each group.
+#[derive(Debug, Clone, Default)]
+pub struct CodedRows {
+    /// Codes at the depth read, [rows * input].
+    pub codes: Vec<u8>,
+    /// `lo` and `step`, [rows * input / G].
+    pub ranges: Vec<Range>,
+    /// G
+    pub group: usize,
+    /// Slices read.
+    pub depth: usize,
+}
+
+impl CodedRows {
+    /// Replaces `out` by the weights.
+    pub fn decode(&self, out: &mut Vec<f32>) {
+        let shift = 8 - 2 * self.depth;
+        out.resize(self.codes.len(), 0.0);
+        let groups = out.par_chunks_exact_mut(self.group).zip(self.codes.par_chunks_exact(self.group));
+        groups.zip(&self.ranges).for_each(|((out, codes), range)| {
+            for (out, code) in out.iter_mut().zip(codes) {
+                *out = range.decode(code << shift, self.depth);
+            }
+        });
+    }
+}
+
+impl<'a> DepthRows<'a> {
+    /// The folder at this depth.
+    pub fn new(folder: &'a ModelFolder, depth: Depth) -> DepthRows<'a> {
+        DepthRows { folder, depth }
+    }
+
+    /// Replaces `out` by rows of a matrix as they are stored, without decoding them. Panics for vectors, and where the
+    /// matrix has no such rows.
+    pub fn coded(&self, tensor: SourceTensor, rows: Rows<u32>, out: &mut CodedRows) -> Result<()> {
+        let shape = self.folder.shape();
+        let (matrix, first) = stack(shape, tensor).expect("a matrix");
+        let outer = matches!(tensor, SourceTensor::Embed | SourceTensor::Head);
+        let depth = if outer { SLICES } else { self.depth.slices() };
+        let (group, input) = (self.folder.group_size() as usize, matrix.input as usize);
+        let slices: Vec<MappedTensor> =
+            (0..depth).map(|slice| self.folder.tensor(slice, &matrix.slice(slice).name)).collect::<Result<_>>()?;
+        let scales = self.folder.tensor(0, &matrix.scales(group as u32).name)?;
+        let rows = (first + rows.start) as usize..(first + rows.end) as usize;
+        let row_words = input / WEIGHTS_PER_WORD;
+        let words = rows.start * row_words..rows.end * row_words;
+        let slices: Vec<&[u32]> = slices.iter().map(|slice| &cast_slice(slice.bytes())[words.clone()]).collect();
+        out.codes.resize(words.len() * WEIGHTS_PER_WORD, 0);
+        let (sixteens, _) = out.codes.as_chunks_mut::<WEIGHTS_PER_WORD>();
+        sixteens.par_iter_mut().with_min_len(1 << 12).enumerate().for_each(|(at, codes)| {
+            let mut words = [0; SLICES];
+            words.iter_mut().zip(&slices).for_each(|(word, slice)| *word = slice[at]);
+            *codes = unpack(&words[..depth]);
+        });
+        let numbers: &[f16] = cast_slice(scales.bytes());
+        let row_numbers = input / group * 2;
+        let numbers = &numbers[rows.start * row_numbers..rows.end * row_numbers];
+        out.ranges.clear();
+        out.ranges.extend(numbers.chunks_exact(2).map(|range| Range { lo: range[0], step: range[1] }));
+        (out.group, out.depth) = (group, depth);
+        Ok(())
+    }
+
+    /// Replaces `out` by a vector.
+    fn vector(&self, tensor: SourceTensor, out: &mut Vec<f32>) -> Result<()> {
+        let (shape, spec) = (self.folder.shape(), &self.folder.manifest().spec);
+        let (q, kv) = (shape.q_dim() as usize, shape.kv_dim() as usize);
+        let (name, part) = match tensor {
+            SourceTensor::FinalNorm => (layout::FINAL_NORM.to_string(), None),
+            SourceTensor::QueryBias(l) => (bias_name(shape, spec, l), Some(0..q)),
+            SourceTensor::KeyBias(l) => (bias_name(shape, spec, l), Some(q..q + kv)),
+            SourceTensor::ValueBias(l) => (bias_name(shape, spec, l), Some(q + kv..q + 2 * kv)),
+            SourceTensor::Vector(l, vector) => (layout::layer_vector(shape, spec, l, vector).name, None),
+            _ => unreachable!("{tensor:?} is a matrix"),
+        };
+        let mapped = self.folder.tensor(0, &name)?;
+        let numbers: &[f32] = cast_slice(mapped.bytes());
+        *out = part.map_or(numbers, |part| &numbers[part]).to_vec();
+        Ok(())
+    }
+}
+
+impl Source for DepthRows<'_> {
+    fn shape(&self) -> &LlamaShape {
+        self.folder.shape()
+    }
+
+    fn spec(&self) -> &ModelSpec {
+        &self.folder.manifest().spec
+    }
+
+    fn model_source(&self) -> &ModelSource {
+        &self.folder.manifest().source
+    }
+
+    fn warnings(&self) -> &[String] {
+        &[]
+    }
+
+    fn text(&self) -> Result<TextAssets> {
+        let dir = self.folder.dir();
+        let needed = |name: &str| {
+            let missing = || Error::damaged(dir, "content", name, "no such file");
+            self.folder.read_text(name)?.ok_or_else(missing)
+        };
+        Ok(TextAssets {
+            tokenizer: needed(TOKENIZER_FILE)?,
+            chat_template: self.folder.read_text(CHAT_TEMPLATE_FILE)?,
+            named_templates: named_templates(dir, self.folder.read_text(CHAT_TEMPLATES_FILE)?)?,
+            generation_config: needed(GENERATION_FILE)?,
+            warnings: Vec::new(),
+        })
+    }
+
+    fn rows(&mut self, tensor: SourceTensor, rows: Rows<u32>, out: &mut Vec<f32>) -> Result<()> {
+        if tensor.is_vector() {
+            return self.vector(tensor, out);
+        }
+        let mut coded = CodedRows::default();
+        self.coded(tensor, rows, &mut coded)?;
+        coded.decode(out);
+        Ok(())
+    }
+
+    fn locate(&self, tensor: SourceTensor) -> (PathBuf, String) {
+        let name = stack(self.folder.shape(), tensor).map_or_else(|| format!("{tensor:?}"), |(matrix, _)| matrix.name);
+        (self.folder.dir().join(layout::slice_file(0)), name)
+    }
+}
+
+/// The stacked matrix that a tensor's rows are part of, and the first of them; `None` for vectors.
+fn stack(shape: &LlamaShape, tensor: SourceTensor) -> Option<(SlicedSpec, u32)> {
+    use SourceTensor::*;
+    let of = |layer, site, first| (layout::site(shape, layer, site), first);
+    Some(match tensor {
+        Embed => (layout::embed(shape), 0),
+        Head => (layout::head(shape)?, 0),
+        Query(l) => of(l, Site::Qkv, 0),
+        Key(l) => of(l, Site::Qkv, shape.q_dim()),
+        Value(l) => of(l, Site::Qkv, shape.q_dim() + shape.kv_dim()),
+        Output(l) => of(l, Site::O, 0),
+        Gate(l) => of(l, Site::GateUp, 0),
+        Up(l) => of(l, Site::GateUp, shape.ffn_dim),
+        Down(l) => of(l, Site::Down, 0),
+        QueryBias(_) | KeyBias(_) | ValueBias(_) | Vector(..) | FinalNorm => return None,
+    })
+}
+
+fn bias_name(shape: &LlamaShape, spec: &ModelSpec, layer: u32) -> String {
+    layout::layer_vector(shape, spec, layer, LayerVector::QkvBias).name
+}
+
+fn named_templates(dir: &Path, text: Option<String>) -> Result<Vec<(String, String)>> {
+    let Some(text) = text else { return Ok(Vec::new()) };
+    let path = dir.join(CHAT_TEMPLATES_FILE);
+    let fields: Value = json::parse(&path, &text)?;
+    let fields = fields.as_object().ok_or_else(|| Error::damaged(&path, "JSON", "an object of texts", "another"))?;
+    let texts = fields.iter().filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_string())));
+    Ok(texts.collect())
+}
