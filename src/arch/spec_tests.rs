@@ -72,7 +72,8 @@ fn what_no_model_can_be_is_refused_by_name_and_value() {
         with(|spec| spec.layers[0].attention.window = Some(0)),
         "spec.layers[0].attention.window `0` is not supported; supported: 1 position or more"
     );
-    let refused: [(fn(&mut ModelSpec), &str); 9] = [
+    type Change = fn(&mut ModelSpec);
+    let refused: [(Change, &str); 9] = [
         (|spec| spec.layers[1].attention.rope_table = 2, "spec.layers[1].attention.rope_table `2`"),
         (|spec| spec.layers[5].attention.score_cap = Some(0.0), "spec.layers[5].attention.score_cap `0`"),
         (|spec| spec.logit_cap = Some(f32::NAN), "spec.logit_cap `NaN`"),

@@ -70,7 +70,8 @@ impl Synthetic {
 
     /// The model of this shape and spec, which are without fault.
     pub fn new(shape: LlamaShape, spec: ModelSpec, seed: u64) -> Result<Synthetic> {
-        let group = layout::default_group(&shape);
+        // The largest that fits, as ever, so that speeds can be compared.
+        let group = if layout::group_fault(&shape, 128).is_none() { 128 } else { 64 };
         let row = |bits: f32, threshold| Threshold { bits, threshold };
         let table = Thresholds::new(vec![row(*BITS.start(), 1.0), row(*BITS.end(), -1.0)]);
         let mut random = ChaCha12Rng::seed_from_u64(seed);

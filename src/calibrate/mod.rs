@@ -71,7 +71,7 @@ pub struct CalibrationOptions {
     pub seq: usize,
     /// Seed of everything random.
     pub seed: u64,
-    /// G; `None` takes [`layout::default_group`].
+    /// G; `None` takes [`layout::DEFAULT_GROUP`].
     pub group_size: Option<u32>,
     /// Bytes that the run may take on the device.
     pub memory: u64,
@@ -147,7 +147,7 @@ pub fn calibrate(
 ) -> Result<CalibrationReport> {
     let begin = Instant::now();
     let shape = source.shape().clone();
-    let group = options.group_size.unwrap_or_else(|| layout::default_group(&shape));
+    let group = options.group_size.unwrap_or(layout::DEFAULT_GROUP);
     if let Some((expected, got)) = layout::group_fault(&shape, group) {
         return Err(Error::argument("group size", expected, got));
     }

@@ -29,7 +29,7 @@ impl Cut {
     pub fn choose(source: &dyn Source, options: &QuantizeOptions) -> Result<Cut> {
         let shape = source.shape();
         let Some(path) = &options.calibration else {
-            let group = options.group_size.unwrap_or_else(|| layout::default_group(shape));
+            let group = options.group_size.unwrap_or(layout::DEFAULT_GROUP);
             return match layout::group_fault(shape, group) {
                 Some((expected, got)) => Err(Error::argument("group size", expected, got)),
                 None => Ok(Cut { group, pack: None }),

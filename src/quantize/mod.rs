@@ -41,7 +41,7 @@ pub use weights_hash::weights_sha256;
 pub struct QuantizeOptions {
     /// The folder to make.
     pub out: PathBuf,
-    /// G; `None` takes the calibration pack's, or [`layout::default_group`].
+    /// G; `None` takes the calibration pack's, or [`layout::DEFAULT_GROUP`].
     pub group_size: Option<u32>,
     /// A calibration pack of this very model, for the ranges of the layers' weights and the routers.
     pub calibration: Option<PathBuf>,

@@ -60,6 +60,9 @@ enum HeadPart {
     Norm(bool, u32),
 }
 
+/// Replaces a list by rows of a tensor as a file has them.
+pub type ReadRows<'a> = dyn FnMut(Range<u32>, &mut Vec<f32>) -> Result<()> + 'a;
+
 impl Fold {
     /// Replaces `out` by rows of a tensor, of `input` numbers each, as the runtime takes them; `read` gives them as the
     /// file has them. A vector is one row.
@@ -69,7 +72,7 @@ impl Fold {
         rows: Range<u32>,
         input: u32,
         out: &mut Vec<f32>,
-        read: &mut dyn FnMut(Range<u32>, &mut Vec<f32>) -> Result<()>,
+        read: &mut ReadRows<'_>,
     ) -> Result<()> {
         let Some(part) = head_part(tensor) else {
             read(rows, out)?;
