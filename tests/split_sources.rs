@@ -19,7 +19,7 @@ fn split() -> (TempDir, TinyModel, Vec<PathBuf>) {
     (dir, model, paths)
 }
 
-fn hash(path: &PathBuf) -> String {
+fn hash(path: &Path) -> String {
     weights_sha256(&mut *open(path).unwrap(), &mut |_| ControlFlow::Continue(())).unwrap()
 }
 

@@ -51,6 +51,9 @@ pub struct HeadFactors {
     pub rotated: f64,
 }
 
+/// Replaces the numbers by those of rows of a tensor, as the file has them.
+pub type ReadRows<'a> = dyn FnMut(Range<u32>, &mut Vec<f32>) -> Result<()> + 'a;
+
 /// What of attention a tensor is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum HeadPart {
@@ -59,9 +62,6 @@ enum HeadPart {
     /// The weight of a norm: the same.
     Norm(bool, u32),
 }
-
-/// Replaces a list by rows of a tensor as a file has them.
-pub type ReadRows<'a> = dyn FnMut(Range<u32>, &mut Vec<f32>) -> Result<()> + 'a;
 
 impl Fold {
     /// Replaces `out` by rows of a tensor, of `input` numbers each, as the runtime takes them; `read` gives them as the
