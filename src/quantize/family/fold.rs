@@ -51,6 +51,9 @@ pub struct HeadFactors {
     pub rotated: f64,
 }
 
+/// Replaces the numbers by those of rows of a tensor, as the file has them.
+pub type ReadRows<'a> = dyn FnMut(Range<u32>, &mut Vec<f32>) -> Result<()> + 'a;
+
 /// What of attention a tensor is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum HeadPart {
@@ -69,7 +72,7 @@ impl Fold {
         rows: Range<u32>,
         input: u32,
         out: &mut Vec<f32>,
-        read: &mut dyn FnMut(Range<u32>, &mut Vec<f32>) -> Result<()>,
+        read: &mut ReadRows<'_>,
     ) -> Result<()> {
         let Some(part) = head_part(tensor) else {
             read(rows, out)?;
