@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use common::gguf::GgufType;
 use common::{TinyModel, tiny_shape};
