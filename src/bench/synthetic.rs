@@ -94,8 +94,8 @@ impl Synthetic {
         }
     }
 
-    /// The weight of a norm of D numbers. What all blocks add to the residual stream is of order one. A head that is the
-    /// embedding has weights of order one, each of D.
+    /// The weight of a norm of D numbers. What all blocks add to the residual stream is of order one. A head that is
+    /// the embedding has weights of order one, each of D.
     fn norm_weight(&self, spec: &TensorSpec) -> f32 {
         let is = |vector: LayerVector| spec.name.ends_with(&format!(".{}", vector.name()));
         if is(LayerVector::AfterAttentionNorm) || is(LayerVector::AfterFfnNorm) {
