@@ -185,8 +185,8 @@ fn many_routed_tokens_are_gathered_before_each_product() {
     assert!(!kernels(GPU, &uniform(), 20).contains(&gather));
 }
 
-/// Qwen's biases and norms of heads take a kernel more, Gemma's norms after blocks two; and a model without norms before
-/// blocks has routers that look at one all the same.
+/// Qwen's biases and norms of heads take a kernel more, and Gemma's norms after blocks two. A model without norms
+/// before blocks has routers that look at one all the same.
 #[test]
 fn families_have_a_kernel_more_for_each_thing_that_no_other_can_do() {
     let mut layer = LayerSpec::default();

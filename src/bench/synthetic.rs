@@ -94,7 +94,7 @@ impl Synthetic {
         }
     }
 
-    /// The weight of a norm of D numbers. What all blocks add to the residual stream is of order one; and a head that is
+    /// The weight of a norm of D numbers. What all blocks add to the residual stream is of order one. A head that is
     /// the embedding has weights of order one, each of D.
     fn norm_weight(&self, spec: &TensorSpec) -> f32 {
         let is = |vector: LayerVector| spec.name.ends_with(&format!(".{}", vector.name()));
