@@ -150,7 +150,10 @@ fn the_text_side_comes_back() {
         assert_eq!(after.warnings, [""; 0], "{format}");
         assert_eq!(after.chat_template, before.chat_template, "{format}");
         for id in ["bos_token_id", "eos_token_id", "pad_token_id"] {
-            assert_eq!(json(&after.generation_config)[id], json(&before.generation_config)[id], "{format}: {id}");
+            let (after, before) = (&json(&after.generation_config)[id], &json(&before.generation_config)[id]);
+            // The importer adds ends that it knows by their texts behind those that the file states.
+            let first = |ids: &Value| ids.get(0).unwrap_or(ids).clone();
+            assert_eq!(first(after), first(before), "{format}: {id}");
         }
         for field in ["model", "added_tokens", "pre_tokenizer", "decoder", "post_processor"] {
             if field != "decoder" || format == ExportFormat::Safetensors {

@@ -6,6 +6,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
 use super::eval::EvalArgs;
+use super::export::ExportArgs;
 use super::list::ListArgs;
 use super::power::{PowerArgs, PowerCommandArgs};
 use super::pull::PullArgs;
@@ -13,7 +14,6 @@ use super::resident::ResidentArgs;
 use super::rm::RmArgs;
 use super::{choices, exit, numbers};
 use edge_run::internals::engine::Activations;
-use edge_run::internals::export::{ExportFormat, StoredType};
 use edge_run::internals::precision::{CacheType, Depth};
 
 /// Runs a language model, reading 2 to 8 bits of each weight.
@@ -255,36 +255,6 @@ pub struct CalibrateArgs {
     /// Replace a pack that is there already
     #[arg(long)]
     pub force: bool,
-}
-
-/// Arguments of `export`.
-#[derive(Debug, Args)]
-pub struct ExportArgs {
-    /// Model folder, or a name of `edge-run list`
-    #[arg(value_name = "DIR|NAME")]
-    pub dir: PathBuf,
-    /// GGUF file to make, or folder for safetensors
-    #[arg(value_name = "OUT")]
-    pub out: PathBuf,
-    /// Bits read of each weight of the layers; embedding and head leave with all of theirs
-    #[arg(long, value_name = "2|4|6|8", value_parser = numbers::depth)]
-    pub bits: Depth,
-    /// What to make: a GGUF file, for llama.cpp, or a folder of safetensors, for transformers, vLLM and SGLang
-    #[arg(long, value_name = "FORMAT", value_parser = choices::export_format())]
-    pub to: ExportFormat,
-    /// Type of the matrices [default: in a GGUF file q4_1 for 2 and 4 bits, which is exact for 2 and rounds a minimum
-    /// for 4, and q8_0 for 6 and 8; in a folder f16]. q5_1 is exact for 2 and 4 bits, f32 for all
-    #[arg(long = "type", value_name = "TYPE", value_parser = choices::stored_type())]
-    pub stored: Option<StoredType>,
-    /// llama.cpp's name of the way in which the tokenizer splits text, where it is not found by itself
-    #[arg(long, value_name = "NAME")]
-    pub pre_tokenizer: Option<String>,
-    /// Replace an export that is there already
-    #[arg(long)]
-    pub force: bool,
-    /// Write JSON about what was made
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Arguments of `inspect`.

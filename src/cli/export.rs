@@ -1,14 +1,48 @@
 //! `edge-run export`: a model folder in, at one depth, and out what other programs run.
 
+use std::path::PathBuf;
+
+use clap::Args;
+
 use super::Done;
-use super::args::ExportArgs;
 use super::exit::Exit;
 use super::models::model_dir;
 use super::output::{note, print_json, warn};
 use super::progress::{self, BarUnit};
-use super::{stop, terminal};
-use edge_run::internals::export::{Deviation, ExportOptions, ExportPlan, ExportReport};
+use super::{choices, numbers, stop, terminal};
+use edge_run::internals::export::{Deviation, ExportFormat, ExportOptions, ExportPlan, ExportReport, StoredType};
 use edge_run::internals::format::ModelFolder;
+use edge_run::internals::precision::Depth;
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Model folder, or a name of `edge-run list`
+    #[arg(value_name = "DIR|NAME")]
+    pub dir: PathBuf,
+    /// GGUF file to make, or folder for safetensors
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+    /// Bits read of each weight of the layers; embedding and head leave with all of theirs
+    #[arg(long, value_name = "2|4|6|8", value_parser = numbers::depth)]
+    pub bits: Depth,
+    /// What to make: a GGUF file, for llama.cpp, or a folder of safetensors, for transformers, vLLM and SGLang
+    #[arg(long, value_name = "FORMAT", value_parser = choices::export_format())]
+    pub to: ExportFormat,
+    /// Type of the matrices [default: in a GGUF file q4_1 for 2 and 4 bits, which is exact for 2 and rounds a minimum
+    /// for 4, and q8_0 for 6 and 8; in a folder f16]. q5_1 is exact for 2 and 4 bits, f32 for all
+    #[arg(long = "type", value_name = "TYPE", value_parser = choices::stored_type())]
+    pub stored: Option<StoredType>,
+    /// llama.cpp's name of the way in which the tokenizer splits text, where it is not found by itself
+    #[arg(long, value_name = "NAME")]
+    pub pre_tokenizer: Option<String>,
+    /// Replace an export that is there already
+    #[arg(long)]
+    pub force: bool,
+    /// Write JSON about what was made
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Makes the file or folder, with an estimate before and a bar meanwhile.
 pub fn run(args: &ExportArgs) -> Done {

@@ -108,15 +108,7 @@ pub fn run(args: &GenerateArgs) -> Done {
     }
     if args.verbose {
         note(format_args!("bits:   {}", by_site(&summary)));
-        let bytes = |bytes: f64| progress::bytes(bytes as u64);
-        let TokenBytes { body, head, embedding } = token_bytes;
-        note(format_args!(
-            "bytes:  {} a token: body {}, head {}, embedding {}; and keys and values",
-            bytes(token_bytes.total()),
-            bytes(body),
-            bytes(head),
-            bytes(embedding)
-        ));
+        note(format_args!("bytes:  {}", by_part(&token_bytes)));
     }
     note(sentence(&summary, model.device()));
     Ok(if stop::asked() { Exit::Stopped } else { Exit::Done })
@@ -208,6 +200,13 @@ fn token_bytes(session: &Session, bits: f32) -> TokenBytes {
     let routed = matches!(plan.precision, Precision::Routed(_));
     let read = (bits, model.outer_depth(plan));
     TokenBytes::of((model.shape(), model.spec()), model.group_size(), read, routed)
+}
+
+/// Bytes read for a token, for -v.
+fn by_part(read: &TokenBytes) -> String {
+    let [all, body, head, embedding] =
+        [read.total(), read.body, read.head, read.embedding].map(|bytes| progress::bytes(bytes as u64));
+    format!("{all} a token: body {body}, head {head}, embedding {embedding}; and keys and values")
 }
 
 /// Bits read at each kind of site, for -v.

@@ -8,7 +8,7 @@ use super::exit::Exit;
 use super::models::model_dir;
 use super::output::{print_json, print_line};
 use super::{progress, terminal};
-use edge_run::internals::format::{FolderSummary, ModelFolder, TokenBytes};
+use edge_run::internals::format::{DepthBits, FolderSummary, ModelFolder, TokenBytes};
 use edge_run::internals::precision::Depth;
 
 /// Shows the folder's summary.
@@ -40,26 +40,15 @@ fn describe(summary: &FolderSummary) -> String {
         ("group size", format!("{} weights share one range", summary.group_size)),
     ];
     for depth in &summary.depths {
-        let TokenBytes { body, head, embedding } = depth.token_bytes;
-        let bytes = |bytes: f64| progress::bytes(bytes as u64);
-        let value = format!(
-            "{} read of each weight, {} with ranges; {} a token: body {}, head {} at {} bits, embedding {}",
-            depth.bits,
-            depth.bits_with_scales,
-            bytes(depth.token_bytes.total()),
-            bytes(body),
-            bytes(head),
-            depth.outer_bits,
-            bytes(embedding)
-        );
+        let value = format!("{} read of each weight, {} with ranges", depth.bits, depth.bits_with_scales);
         lines.push((["bits, 1 slice", "bits, 2 slices", "bits, 3 slices", "bits, 4 slices"][depth.slices - 1], value));
+    }
+    for depth in &summary.depths {
+        lines.push((["a token, 1 slice", "2 slices", "3 slices", "4 slices"][depth.slices - 1], token_bytes(depth)));
     }
     lines.push(("embedding", embedding(summary)));
     // The slices of an answer come and go with its plan; eval and bench load all of them.
-    lines.push((
-        "embedding read",
-        "one slice deeper than the plan, or than what holds a routed one's average; by eval and bench all of it".into(),
-    ));
+    lines.push(("embedding read", "one slice deeper than the plan; by eval and bench all of it".into()));
     lines.push(("ranges", ranges(summary)));
     lines.push(("routers", routers(summary)));
     lines.push(("files", files(summary)));
@@ -69,6 +58,14 @@ fn describe(summary: &FolderSummary) -> String {
         text
     });
     text.trim_end().to_string()
+}
+
+/// What is read for a token of an answer, keys and values left out.
+fn token_bytes(depth: &DepthBits) -> String {
+    let TokenBytes { body, head, embedding } = depth.token_bytes;
+    let [all, body, head, embedding] =
+        [depth.token_bytes.total(), body, head, embedding].map(|bytes| progress::bytes(bytes as u64));
+    format!("{all}: body {body}, head {head} at {} bits, embedding {embedding}", depth.outer_bits)
 }
 
 /// What embedding and head are stored at.
@@ -105,7 +102,7 @@ fn files(summary: &FolderSummary) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edge_run::internals::format::{Calibration, DepthBits, ModelSource, RoutingSummary};
+    use edge_run::internals::format::{Calibration, ModelSource, RoutingSummary};
     use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
 
     fn summary() -> FolderSummary {
@@ -158,34 +155,38 @@ mod tests {
             let source = ModelSource { name: name.into(), ..summary().source };
             describe(&FolderSummary { source, ..summary() })
         };
-        assert!(named(" ").starts_with("model           not named\n"));
+        assert!(named(" ").starts_with("model             not named\n"));
         let escaped = named("a\x1b[31m\nlicence         mine");
-        assert!(escaped.starts_with("model           a\\x1b[31m\\nlicence         mine\nsource "), "{escaped}");
+        assert!(escaped.starts_with("model             a\\x1b[31m\\nlicence         mine\nsource "), "{escaped}");
     }
 
     #[test]
     fn a_summary_in_words() {
         insta::assert_snapshot!(describe(&summary()), @r"
-        model           A model
-        source          gguf, F32, Q4_1
-        licence         apache-2.0
-        architecture    llama
-        layers          30
-        dimensions      model 576, feed-forward 1536
-        heads           9 of 64, 3 for keys and values
-        vocabulary      49152
-        context         8192 tokens
-        weights         106168320 in layers, 28311552 in embedding and head
-        group size      64 weights share one range
-        bits, 1 slice   2 read of each weight, 2.5 with ranges; 2.86 MiB a token: body 976.56 KiB, head 1.91 MiB at 4 bits, embedding 612 B
-        bits, 2 slices  4 read of each weight, 4.5 with ranges; 3.82 MiB a token: body 1.91 MiB, head 1.91 MiB at 6 bits, embedding 612 B
-        bits, 3 slices  6 read of each weight, 6.5 with ranges; 4.77 MiB a token: body 2.86 MiB, head 1.91 MiB at 8 bits, embedding 612 B
-        bits, 4 slices  8 read of each weight, 8.5 with ranges; 5.72 MiB a token: body 3.81 MiB, head 1.91 MiB at 8 bits, embedding 612 B
-        embedding       is the head too; stored at 8 bits, 8.5 with ranges
-        embedding read  one slice deeper than the plan, or than what holds a routed one's average; by eval and bench all of it
-        ranges          of the smallest and the largest weight of each group
-        routers         none: every token reads the same slices
-        files           150.00 MiB: base 50.00 MiB, residual slices 32.00 MiB, 32.00 MiB, 32.00 MiB
+        model             A model
+        source            gguf, F32, Q4_1
+        licence           apache-2.0
+        architecture      llama
+        layers            30
+        dimensions        model 576, feed-forward 1536
+        heads             9 of 64, 3 for keys and values
+        vocabulary        49152
+        context           8192 tokens
+        weights           106168320 in layers, 28311552 in embedding and head
+        group size        64 weights share one range
+        bits, 1 slice     2 read of each weight, 2.5 with ranges
+        bits, 2 slices    4 read of each weight, 4.5 with ranges
+        bits, 3 slices    6 read of each weight, 6.5 with ranges
+        bits, 4 slices    8 read of each weight, 8.5 with ranges
+        a token, 1 slice  2.86 MiB: body 976.56 KiB, head 1.91 MiB at 4 bits, embedding 612 B
+        2 slices          3.82 MiB: body 1.91 MiB, head 1.91 MiB at 6 bits, embedding 612 B
+        3 slices          4.77 MiB: body 2.86 MiB, head 1.91 MiB at 8 bits, embedding 612 B
+        4 slices          5.72 MiB: body 3.81 MiB, head 1.91 MiB at 8 bits, embedding 612 B
+        embedding         is the head too; stored at 8 bits, 8.5 with ranges
+        embedding read    one slice deeper than the plan; by eval and bench all of it
+        ranges            of the smallest and the largest weight of each group
+        routers           none: every token reads the same slices
+        files             150.00 MiB: base 50.00 MiB, residual slices 32.00 MiB, 32.00 MiB, 32.00 MiB
         ");
 
         let calibration = Calibration {

@@ -1,6 +1,6 @@
 //! Which of the families that other programs know computes what a model's spec says.
 
-use super::rotation::Rotation;
+use super::rotation::RotaryTable;
 use crate::arch::{ActivationFunction, AttentionSpec, HeadNorm, LayerNorms, LayerSpec, ModelSpec};
 use crate::error::{Error, Result};
 use crate::shape::LlamaShape;
@@ -26,7 +26,7 @@ pub enum FamilyKind {
 
 /// A model as other programs see it.
 #[derive(Debug, Clone)]
-pub struct Family {
+pub struct ExportFamily {
     /// Which it is.
     pub kind: FamilyKind,
     /// What all its layers have, beside window and rotary table.
@@ -44,9 +44,9 @@ const POST_NORMS: LayerNorms =
 const ALL_NORMS: LayerNorms =
     LayerNorms { before_attention: true, after_attention: true, before_feed_forward: true, after_feed_forward: true };
 
-impl Family {
+impl ExportFamily {
     /// The family of a model. Fails where none has what the spec says, naming the field.
-    pub fn of(shape: &LlamaShape, spec: &ModelSpec) -> Result<Family> {
+    pub fn of(shape: &LlamaShape, spec: &ModelSpec) -> Result<ExportFamily> {
         let layer = shared(&spec.layers[0]);
         if let Some(at) = spec.layers.iter().position(|other| shared(other) != layer) {
             let got = format!("{:?}", spec.layers[at]);
@@ -55,7 +55,7 @@ impl Family {
         let kind = kind(&layer, spec)?;
         let layers = || (0..shape.layers).map(|l| spec.layer(l).attention);
         let windows = layers().map(|a| a.window.filter(|window| *window < shape.max_context)).collect();
-        Ok(Family { kind, layer, windows, tables: layers().map(|a| a.rope_table).collect() })
+        Ok(ExportFamily { kind, layer, windows, tables: layers().map(|a| a.rope_table).collect() })
     }
 
     /// The window of the layers that have one; fails where they have several.
@@ -69,22 +69,22 @@ impl Family {
     }
 
     /// The rotation of all layers; fails where they differ.
-    pub fn rotation(&self, shape: &LlamaShape, spec: &ModelSpec) -> Result<Rotation> {
+    pub fn rotation(&self, shape: &LlamaShape, spec: &ModelSpec) -> Result<RotaryTable> {
         match self.tables.iter().position(|table| *table != self.tables[0]) {
             Some(layer) => Err(unsupported_table(layer, self.tables[layer], "one table for all layers")),
-            None => Ok(Rotation::of(shape, spec, self.tables[0])),
+            None => Ok(RotaryTable::of(shape, spec, self.tables[0])),
         }
     }
 
     /// The rotations of layers with a window and of those without one; where there are none of a kind, that of the
     /// others. Fails where layers of a kind differ.
-    pub fn rotations(&self, shape: &LlamaShape, spec: &ModelSpec) -> Result<(Rotation, Rotation)> {
-        let of = |windowed: bool| -> Result<Option<Rotation>> {
+    pub fn rotations(&self, shape: &LlamaShape, spec: &ModelSpec) -> Result<(RotaryTable, RotaryTable)> {
+        let of = |windowed: bool| -> Result<Option<RotaryTable>> {
             let mut layers = (0..self.tables.len()).filter(|l| self.windows[*l].is_some() == windowed);
             let Some(first) = layers.next() else { return Ok(None) };
             match layers.find(|l| self.tables[*l] != self.tables[first]) {
                 Some(layer) => Err(unsupported_table(layer, self.tables[layer], "one for layers with the same window")),
-                None => Ok(Some(Rotation::of(shape, spec, self.tables[first]))),
+                None => Ok(Some(RotaryTable::of(shape, spec, self.tables[first]))),
             }
         };
         let (windowed, global) = (of(true)?, of(false)?);
@@ -93,9 +93,10 @@ impl Family {
     }
 
     /// The layers that turn nothing, and the rotation of all others; fails where these differ.
-    pub fn still_layers(&self, shape: &LlamaShape, spec: &ModelSpec) -> Result<(Vec<bool>, Rotation)> {
-        let rotations: Vec<Rotation> = self.tables.iter().map(|table| Rotation::of(shape, spec, *table)).collect();
-        let still: Vec<bool> = rotations.iter().map(|rotation| *rotation == Rotation::Still).collect();
+    pub fn still_layers(&self, shape: &LlamaShape, spec: &ModelSpec) -> Result<(Vec<bool>, RotaryTable)> {
+        let rotations: Vec<RotaryTable> =
+            self.tables.iter().map(|table| RotaryTable::of(shape, spec, *table)).collect();
+        let still: Vec<bool> = rotations.iter().map(|rotation| *rotation == RotaryTable::Still).collect();
         let turning = still.iter().position(|still| !still).unwrap_or(0);
         let differs = (0..still.len()).find(|l| !still[*l] && self.tables[*l] != self.tables[turning]);
         match differs {

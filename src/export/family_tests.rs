@@ -24,9 +24,9 @@ fn layer(norms: LayerNorms, attention: AttentionSpec, activation: ActivationFunc
     LayerSpec { norms, attention, activation }
 }
 
-fn family(spec: &ModelSpec) -> Result<Family> {
+fn family(spec: &ModelSpec) -> Result<ExportFamily> {
     spec.check(&shape(6)).unwrap();
-    Family::of(&shape(6), spec)
+    ExportFamily::of(&shape(6), spec)
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn windows_and_tables_are_told_layer_by_layer() {
     let found = family(&spec(layers.clone())).unwrap();
     let (turned, rotation) = found.still_layers(&shape(6), &spec(layers.clone())).unwrap();
     assert_eq!(turned, [false, false, true, false, false, true]);
-    assert_eq!(rotation, Rotation::Plain { theta: 10_000.0, factor: 1.0 });
+    assert_eq!(rotation, RotaryTable::Plain { theta: 10_000.0, factor: 1.0 });
     let fault = found.rotation(&shape(6), &spec(layers)).unwrap_err().to_string();
     assert!(fault.contains("rope_table of layer 2"), "{fault}");
     let two = family(&spec(vec![at(Some(32), 0), at(Some(64), 0)])).unwrap();

@@ -120,9 +120,9 @@ enum Made {
 }
 
 impl ExportOptions {
-    /// The types of the layers' matrices and of embedding and head: where none is asked for, in a GGUF file the smallest
-    /// that holds the codes (Q4_1 for 2 and 4 bits, else Q8_0) and Q8_0, and in a folder F16. Fails where the format has
-    /// no such type, or the type does not hold the codes.
+    /// The types of the layers' matrices and of embedding and head: where none is asked for, in a GGUF file the
+    /// smallest that holds the codes (Q4_1 for 2 and 4 bits, else Q8_0) and Q8_0, and in a folder F16. Fails where the
+    /// format has no such type, or the type does not hold the codes.
     pub fn stored(&self) -> Result<(StoredType, StoredType)> {
         use StoredType::*;
         let bits = self.depth.bits();

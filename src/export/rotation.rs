@@ -10,7 +10,7 @@ const FORMULA_ERROR: f64 = 4e-7;
 
 /// A rotary table.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Rotation {
+pub enum RotaryTable {
     /// Nothing turns.
     Still,
     /// `theta^(-2i/A) / factor`
@@ -38,28 +38,30 @@ pub enum Rotation {
     },
 }
 
-impl Rotation {
+impl RotaryTable {
     /// The rotary table `table` of a model, as its spec counts them.
-    pub fn of(shape: &LlamaShape, spec: &ModelSpec, table: u32) -> Rotation {
+    pub fn of(shape: &LlamaShape, spec: &ModelSpec, table: u32) -> RotaryTable {
         let theta = shape.rope.theta;
         let Some(own) = table.checked_sub(1) else {
             return match &shape.rope.scaling {
-                RopeScaling::None => Rotation::Plain { theta, factor: 1.0 },
-                RopeScaling::Linear { factor } => Rotation::Plain { theta, factor: *factor },
-                RopeScaling::Factors { factors } => Rotation::Divided { theta, divisors: factors.clone(), long: None },
-                scaling @ RopeScaling::Llama3 { .. } => Rotation::Llama3 { theta, scaling: scaling.clone() },
+                RopeScaling::None => RotaryTable::Plain { theta, factor: 1.0 },
+                RopeScaling::Linear { factor } => RotaryTable::Plain { theta, factor: *factor },
+                RopeScaling::Factors { factors } => {
+                    RotaryTable::Divided { theta, divisors: factors.clone(), long: None }
+                }
+                scaling @ RopeScaling::Llama3 { .. } => RotaryTable::Llama3 { theta, scaling: scaling.clone() },
             };
         };
         let table = &spec.rope_tables[own as usize];
         let divisors = |frequencies: &[f32]| divisors(theta, frequencies);
         match &table.long {
-            Some(long) if long.frequencies != table.frequencies => Rotation::Divided {
+            Some(long) if long.frequencies != table.frequencies => RotaryTable::Divided {
                 theta,
                 divisors: divisors(&table.frequencies),
                 long: Some((long.original_context, divisors(&long.frequencies))),
             },
-            _ if table.frequencies.iter().all(|frequency| *frequency == 0.0) => Rotation::Still,
-            _ => formula(&table.frequencies).unwrap_or_else(|| Rotation::Divided {
+            _ if table.frequencies.iter().all(|frequency| *frequency == 0.0) => RotaryTable::Still,
+            _ => formula(&table.frequencies).unwrap_or_else(|| RotaryTable::Divided {
                 theta,
                 divisors: divisors(&table.frequencies),
                 long: None,
@@ -70,8 +72,8 @@ impl Rotation {
     /// The divisors of the frequencies of `theta`, [A/2], of a table that is the same for all contexts.
     pub fn divisors(&self, head_dim: u32) -> Option<Vec<f32>> {
         match self {
-            Rotation::Divided { divisors, long: None, .. } => Some(divisors.clone()),
-            Rotation::Llama3 { theta, scaling } => {
+            RotaryTable::Divided { divisors, long: None, .. } => Some(divisors.clone()),
+            RotaryTable::Llama3 { theta, scaling } => {
                 let rope = crate::shape::Rope { theta: *theta, scaling: scaling.clone() };
                 Some(divisors(*theta, &rope.frequencies(head_dim)))
             }
@@ -90,7 +92,7 @@ fn divisors(theta: f32, frequencies: &[f32]) -> Vec<f32> {
 }
 
 /// The base and the factor that give the frequencies, if there are such.
-fn formula(frequencies: &[f32]) -> Option<Rotation> {
+fn formula(frequencies: &[f32]) -> Option<RotaryTable> {
     let (first, last) = (f64::from(*frequencies.first()?), f64::from(*frequencies.last()?));
     if first <= 0.0 || last <= 0.0 || frequencies.len() < 2 {
         return None;
@@ -112,7 +114,7 @@ fn formula(frequencies: &[f32]) -> Option<Rotation> {
     let factors = [round(1.0 / first, 4), 1.0 / first];
     let pairs = candidates.into_iter().flat_map(|theta| factors.map(|factor| (theta, factor)));
     let (theta, factor) = pairs.into_iter().find(|(theta, factor)| fits(*theta, *factor))?;
-    Some(Rotation::Plain { theta: theta as f32, factor: factor as f32 })
+    Some(RotaryTable::Plain { theta: theta as f32, factor: factor as f32 })
 }
 
 #[cfg(test)]
@@ -138,18 +140,18 @@ mod tests {
     }
 
     /// Table 1, of these frequencies.
-    fn of(frequencies: Vec<f32>) -> Rotation {
+    fn of(frequencies: Vec<f32>) -> RotaryTable {
         let rope_tables = vec![RopeTable { frequencies, long: None }];
-        Rotation::of(&shape(RopeScaling::None), &ModelSpec { rope_tables, ..ModelSpec::default() }, 1)
+        RotaryTable::of(&shape(RopeScaling::None), &ModelSpec { rope_tables, ..ModelSpec::default() }, 1)
     }
 
     #[test]
     fn a_base_and_a_factor_are_found_again() {
         for (theta, factor) in [(10_000.0, 1.0), (1e6, 8.0), (5_000_000.0, 1.0), (150_000.0, 4.0)] {
             let rope = Rope { theta, scaling: RopeScaling::Linear { factor } };
-            assert_eq!(of(rope.frequencies(64)), Rotation::Plain { theta, factor });
+            assert_eq!(of(rope.frequencies(64)), RotaryTable::Plain { theta, factor });
         }
-        assert_eq!(of(vec![0.0; 32]), Rotation::Still);
+        assert_eq!(of(vec![0.0; 32]), RotaryTable::Still);
     }
 
     #[test]
@@ -164,8 +166,8 @@ mod tests {
         let long = LongFrequencies { original_context: 512, frequencies: vec![1.0; 32] };
         let rope_tables = vec![RopeTable { frequencies, long: Some(long) }];
         let spec = ModelSpec { rope_tables, ..ModelSpec::default() };
-        let both = Rotation::of(&shape(RopeScaling::None), &spec, 1);
-        assert!(matches!(&both, Rotation::Divided { long: Some((512, _)), .. }), "{both:?}");
+        let both = RotaryTable::of(&shape(RopeScaling::None), &spec, 1);
+        assert!(matches!(&both, RotaryTable::Divided { long: Some((512, _)), .. }), "{both:?}");
         assert_eq!(both.divisors(64), None);
     }
 
@@ -173,7 +175,7 @@ mod tests {
     fn llama_3_has_divisors_too() {
         let scaling =
             RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 512.0 };
-        let rotation = Rotation::of(&shape(scaling), &ModelSpec::default(), 0);
+        let rotation = RotaryTable::of(&shape(scaling), &ModelSpec::default(), 0);
         let divisors = rotation.divisors(64).unwrap();
         assert!((divisors[0] - 1.0).abs() < 1e-5 && (divisors[31] - 8.0).abs() < 1e-5, "{divisors:?}");
     }

@@ -1,10 +1,10 @@
-//! Which architecture of llama.cpp a model is written as, what its metadata say, and how its weights are changed for it.
+//! Which architecture of llama.cpp a model is written as, what its metadata say, and how its weights change for it.
 
 use super::file::MetadataWriter;
 use crate::arch::ModelSpec;
 use crate::error::Result;
-use crate::export::family::{Family, FamilyKind, unsupported, unsupported_table};
-use crate::export::rotation::Rotation;
+use crate::export::family::{ExportFamily, FamilyKind, unsupported, unsupported_table};
+use crate::export::rotation::RotaryTable;
 use crate::shape::LlamaShape;
 
 /// Layers of the models to whose scores llama.cpp gives the scale of the model's dimension by its heads.
@@ -33,13 +33,13 @@ pub struct Architecture {
 /// The architecture of a model; its keys beside the dimensions go to `metadata`.
 pub fn choose(
     (shape, spec): (&LlamaShape, &ModelSpec),
-    family: &Family,
+    family: &ExportFamily,
     metadata: &mut MetadataWriter,
 ) -> Result<Architecture> {
     match family.kind {
         FamilyKind::Llama => llama(shape, spec, family, metadata),
         FamilyKind::Qwen2 => match family.rotation(shape, spec)? {
-            Rotation::Plain { theta, factor } => {
+            RotaryTable::Plain { theta, factor } => {
                 plain(metadata, "qwen2", theta, factor);
                 Ok(Architecture::new("qwen2"))
             }
@@ -47,7 +47,7 @@ pub fn choose(
             rotation => rotated_llama(shape, rotation, metadata, "llama"),
         },
         FamilyKind::Qwen3 => match family.rotation(shape, spec)? {
-            Rotation::Plain { theta, factor } => {
+            RotaryTable::Plain { theta, factor } => {
                 plain(metadata, "qwen3", theta, factor);
                 Ok(Architecture::new("qwen3"))
             }
@@ -71,7 +71,12 @@ impl Architecture {
     }
 }
 
-fn llama(shape: &LlamaShape, spec: &ModelSpec, family: &Family, metadata: &mut MetadataWriter) -> Result<Architecture> {
+fn llama(
+    shape: &LlamaShape,
+    spec: &ModelSpec,
+    family: &ExportFamily,
+    metadata: &mut MetadataWriter,
+) -> Result<Architecture> {
     let (still, rotation) = family.still_layers(shape, spec)?;
     if !still.contains(&true) {
         return rotated_llama(shape, rotation, metadata, "llama");
@@ -81,7 +86,7 @@ fn llama(shape: &LlamaShape, spec: &ModelSpec, family: &Family, metadata: &mut M
         return Err(unsupported_table(layer, family.tables[layer], supported));
     }
     match rotation {
-        Rotation::Plain { theta, factor } => {
+        RotaryTable::Plain { theta, factor } => {
             plain(metadata, "smollm3", theta, factor);
             Ok(Architecture { pairs: true, ..Architecture::new("smollm3") })
         }
@@ -92,7 +97,7 @@ fn llama(shape: &LlamaShape, spec: &ModelSpec, family: &Family, metadata: &mut M
 /// An architecture with the graph of LLaMA, which takes any table for all layers.
 fn rotated_llama(
     shape: &LlamaShape,
-    rotation: Rotation,
+    rotation: RotaryTable,
     metadata: &mut MetadataWriter,
     name: &'static str,
 ) -> Result<Architecture> {
@@ -101,8 +106,8 @@ fn rotated_llama(
         made.extra.push(("rope_freqs.weight", divisors));
     }
     match rotation {
-        Rotation::Plain { theta, factor } => plain(metadata, name, theta, factor),
-        Rotation::Divided { theta, divisors, long: Some((original, long)) } => {
+        RotaryTable::Plain { theta, factor } => plain(metadata, name, theta, factor),
+        RotaryTable::Divided { theta, divisors, long: Some((original, long)) } => {
             metadata.f32(&format!("{name}.rope.freq_base"), theta);
             metadata.text(&format!("{name}.rope.scaling.type"), "longrope");
             metadata.u32(&format!("{name}.rope.scaling.original_context_length"), original);
@@ -110,24 +115,29 @@ fn rotated_llama(
             made.extra.push(("rope_factors_short.weight", divisors));
             made.extra.push(("rope_factors_long.weight", long));
         }
-        Rotation::Divided { theta, .. } | Rotation::Llama3 { theta, .. } => plain(metadata, name, theta, 1.0),
-        Rotation::Still => return Err(unsupported_table(0, 0, "a table that turns something")),
+        RotaryTable::Divided { theta, .. } | RotaryTable::Llama3 { theta, .. } => plain(metadata, name, theta, 1.0),
+        RotaryTable::Still => return Err(unsupported_table(0, 0, "a table that turns something")),
     }
     Ok(made)
 }
 
-fn olmo2(shape: &LlamaShape, spec: &ModelSpec, family: &Family, metadata: &mut MetadataWriter) -> Result<Architecture> {
+fn olmo2(
+    shape: &LlamaShape,
+    spec: &ModelSpec,
+    family: &ExportFamily,
+    metadata: &mut MetadataWriter,
+) -> Result<Architecture> {
     if shape.q_dim() != shape.model_dim {
         let got = shape.q_dim().to_string();
         return Err(unsupported("heads * head_dim", &got, "model_dim in llama.cpp's olmo2"));
     }
     let (windowed, global) = family.rotations(shape, spec)?;
-    let Rotation::Plain { theta, factor } = global else {
+    let RotaryTable::Plain { theta, factor } = global else {
         return Err(unsupported_table(0, family.tables[0], "a base and a factor in llama.cpp's olmo2"));
     };
     plain(metadata, "olmo2", theta, factor);
     if family.window()?.is_some() {
-        if windowed != (Rotation::Plain { theta, factor: 1.0 }) {
+        if windowed != (RotaryTable::Plain { theta, factor: 1.0 }) {
             let supported = "that of the other layers without a factor in llama.cpp's olmo2";
             return Err(unsupported("the rotary table of layers with a window", &format!("{windowed:?}"), supported));
         }
@@ -139,14 +149,14 @@ fn olmo2(shape: &LlamaShape, spec: &ModelSpec, family: &Family, metadata: &mut M
 fn gemma2(
     shape: &LlamaShape,
     spec: &ModelSpec,
-    family: &Family,
+    family: &ExportFamily,
     metadata: &mut MetadataWriter,
 ) -> Result<Architecture> {
     if !shape.tied_head {
         return Err(unsupported("tied_head", "false", "true in llama.cpp's gemma2"));
     }
     let rotation = family.rotation(shape, spec)?;
-    let Rotation::Plain { theta, factor } = rotation else {
+    let RotaryTable::Plain { theta, factor } = rotation else {
         return Err(unsupported_table(0, family.tables[0], "a base and a factor in llama.cpp's gemma2"));
     };
     plain(metadata, "gemma2", theta, factor);
@@ -159,11 +169,11 @@ fn gemma2(
 fn gemma3(
     shape: &LlamaShape,
     spec: &ModelSpec,
-    family: &Family,
+    family: &ExportFamily,
     metadata: &mut MetadataWriter,
 ) -> Result<Architecture> {
     let (windowed, global) = family.rotations(shape, spec)?;
-    let (Rotation::Plain { theta: local, factor: local_factor }, Rotation::Plain { theta, factor }) =
+    let (RotaryTable::Plain { theta: local, factor: local_factor }, RotaryTable::Plain { theta, factor }) =
         (windowed, global)
     else {
         return Err(unsupported_table(0, family.tables[0], "a base and a factor in llama.cpp's gemma3"));
@@ -192,7 +202,7 @@ fn gemma(shape: &LlamaShape, name: &'static str, largest_layers: u32) -> Archite
 /// The window, and which layers have it where that is not as usual.
 fn write_windows(
     shape: &LlamaShape,
-    family: &Family,
+    family: &ExportFamily,
     metadata: &mut MetadataWriter,
     name: &str,
     usual: u32,

@@ -7,7 +7,7 @@ mod tokenizer;
 
 use self::architecture::Architecture;
 use self::file::{GgufWriter, ListedTensor, MetadataWriter};
-use super::family::{Family, FamilyKind};
+use super::family::{ExportFamily, FamilyKind};
 use super::tensors::{PlannedTensor, TensorWriter};
 use super::text::TextSide;
 use super::{ExportOptions, StoredType};
@@ -37,7 +37,7 @@ pub fn plan(
     warnings: &mut Vec<String>,
 ) -> Result<GgufPlan> {
     let (shape, spec) = (folder.shape(), &folder.manifest().spec);
-    let family = Family::of(shape, spec)?;
+    let family = ExportFamily::of(shape, spec)?;
     let mut keys = MetadataWriter::default();
     let made = architecture::choose((shape, spec), &family, &mut keys)?;
     let context = context(shape, &family, made.name, warnings)?;
@@ -84,7 +84,7 @@ impl GgufPlan {
 }
 
 /// The context that the file states: where llama.cpp's architecture has no window, only as far as that changes nothing.
-fn context(shape: &LlamaShape, family: &Family, name: &str, warnings: &mut Vec<String>) -> Result<u32> {
+fn context(shape: &LlamaShape, family: &ExportFamily, name: &str, warnings: &mut Vec<String>) -> Result<u32> {
     let has_windows = matches!(family.kind, FamilyKind::Gemma2 | FamilyKind::Gemma3 | FamilyKind::Olmo2);
     let shortest = family.windows.iter().flatten().min().filter(|_| !has_windows);
     let Some(window) = shortest else { return Ok(shape.max_context) };
@@ -139,7 +139,7 @@ fn dimensions(shape: &LlamaShape, context: u32, name: &str, metadata: &mut Metad
 /// The model's tensors, as the architecture wants them.
 fn tensors(
     folder: &ModelFolder,
-    family: &Family,
+    family: &ExportFamily,
     made: &Architecture,
     (layers, outer): (BlockType, BlockType),
 ) -> Vec<PlannedTensor> {

@@ -32,7 +32,7 @@ pub fn write(
         return Err(unsupported("tokenizer", kind, "BPE"));
     }
     let merges = merges(text.model("merges"));
-    let tokens = Tokens::of(text, vocab).map_err(|(id, token)| {
+    let tokens = RowTokens::of(text, vocab).map_err(|(id, token)| {
         Error::damaged(&file, "vocabulary", format!("ids below {vocab}"), format!("{id} of `{token}`"))
     })?;
     if text.model("byte_fallback").and_then(Value::as_bool) == Some(true) {
@@ -55,14 +55,14 @@ pub fn write(
 }
 
 /// The vocabulary by id, with a name for every row that no token has.
-struct Tokens {
+struct RowTokens {
     texts: Vec<String>,
     types: Vec<u32>,
 }
 
-impl Tokens {
+impl RowTokens {
     /// The tokens of the text side; fails with a token whose id is no row.
-    fn of(text: &TextSide, rows: u32) -> std::result::Result<Tokens, (u64, String)> {
+    fn of(text: &TextSide, rows: u32) -> std::result::Result<RowTokens, (u64, String)> {
         let unknown = text.model("unk_token").and_then(Value::as_str);
         let mut texts: Vec<String> = (0..rows).map(|id| format!("[PAD{id}]")).collect();
         let mut types = vec![UNUSED; rows as usize];
@@ -85,7 +85,7 @@ impl Tokens {
                 types[at] = if *special { token_type::CONTROL } else { token_type::USER_DEFINED };
             }
         }
-        Ok(Tokens { texts, types })
+        Ok(RowTokens { texts, types })
     }
 }
 
@@ -128,8 +128,7 @@ fn splitting(text: &TextSide, asked: Option<&str>, warnings: &mut Vec<String>) -
     }
     let Some((name, same)) = pretokenizer::name(&text.tokenizer) else {
         let got = text.tokenizer.get("pre_tokenizer").map_or("none".into(), |step| shortened(&step.to_string()));
-        let expected =
-            "a name by hand, as llama.cpp has none that is known for the way in which this tokenizer splits text";
+        let expected = "a name by hand, as llama.cpp has none that is known for how this tokenizer splits text";
         return Err(Error::argument("pre-tokenizer", expected, got));
     };
     if !same {

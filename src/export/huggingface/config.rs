@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use crate::arch::ModelSpec;
 use crate::error::Result;
 use crate::export::StoredType;
-use crate::export::family::{Family, FamilyKind, unsupported};
-use crate::export::rotation::Rotation;
+use crate::export::family::{ExportFamily, FamilyKind, unsupported};
+use crate::export::rotation::RotaryTable;
 use crate::export::text::TextSide;
 use crate::shape::{LlamaShape, RopeScaling};
 
@@ -20,7 +20,7 @@ pub struct HubClass {
 }
 
 /// The class of a family.
-pub fn class(shape: &LlamaShape, spec: &ModelSpec, family: &Family) -> Result<HubClass> {
+pub fn class(shape: &LlamaShape, spec: &ModelSpec, family: &ExportFamily) -> Result<HubClass> {
     let windows = family.windows.iter().flatten().count();
     let of = |architecture, model_type| HubClass { architecture, model_type };
     Ok(match family.kind {
@@ -46,7 +46,7 @@ pub fn class(shape: &LlamaShape, spec: &ModelSpec, family: &Family) -> Result<Hu
 /// The file's fields.
 pub fn fields(
     (shape, spec): (&LlamaShape, &ModelSpec),
-    family: &Family,
+    family: &ExportFamily,
     class: HubClass,
     text: &TextSide,
     stored: StoredType,
@@ -83,7 +83,7 @@ pub fn fields(
 }
 
 /// The window, and the layers that have it.
-fn windows(shape: &LlamaShape, family: &Family, class: HubClass, fields: &mut Map<String, Value>) -> Result<()> {
+fn windows(shape: &LlamaShape, family: &ExportFamily, class: HubClass, fields: &mut Map<String, Value>) -> Result<()> {
     let window = family.window()?;
     match class.model_type {
         "llama" | "olmo2" => return Ok(()),
@@ -117,14 +117,14 @@ fn windows(shape: &LlamaShape, family: &Family, class: HubClass, fields: &mut Ma
 /// The rotary tables.
 fn rotation(
     (shape, spec): (&LlamaShape, &ModelSpec),
-    family: &Family,
+    family: &ExportFamily,
     class: HubClass,
     fields: &mut Map<String, Value>,
 ) -> Result<()> {
     match class.model_type {
         "gemma3_text" => {
             let (windowed, global) = family.rotations(shape, spec)?;
-            let Rotation::Plain { theta, factor } = windowed else {
+            let RotaryTable::Plain { theta, factor } = windowed else {
                 return Err(unsupported("rotary table of layers with a window", "another", "a base"));
             };
             if factor != 1.0 {
@@ -135,7 +135,7 @@ fn rotation(
         }
         "olmo3" => {
             let (windowed, global) = family.rotations(shape, spec)?;
-            let of = |rotation: &Rotation| -> Result<Value> {
+            let of = |rotation: &RotaryTable| -> Result<Value> {
                 let mut flattened = Map::new();
                 flat(shape, rotation, &mut flattened)?;
                 let scaling = flattened.remove("rope_scaling").and_then(|scaling| scaling.as_object().cloned());
@@ -174,14 +174,14 @@ fn rotation(
 }
 
 /// One table for all layers, as files of before transformers 5 have it, which every version reads.
-fn flat(shape: &LlamaShape, rotation: &Rotation, fields: &mut Map<String, Value>) -> Result<()> {
+fn flat(shape: &LlamaShape, rotation: &RotaryTable, fields: &mut Map<String, Value>) -> Result<()> {
     let (theta, scaling) = match rotation {
-        Rotation::Plain { theta, factor } if *factor == 1.0 => (*theta, Value::Null),
-        Rotation::Plain { theta, factor } => {
+        RotaryTable::Plain { theta, factor } if *factor == 1.0 => (*theta, Value::Null),
+        RotaryTable::Plain { theta, factor } => {
             (*theta, json!({"rope_type": "linear", "type": "linear", "factor": number(*factor)}))
         }
-        Rotation::Llama3 { theta, scaling } => (*theta, llama3(scaling)),
-        Rotation::Divided { theta, divisors, long } => {
+        RotaryTable::Llama3 { theta, scaling } => (*theta, llama3(scaling)),
+        RotaryTable::Divided { theta, divisors, long } => {
             let numbers = |numbers: &[f32]| numbers.iter().map(|n| number(*n)).collect::<Vec<_>>();
             let (original, long) = long.as_ref().map_or((shape.max_context, divisors), |(at, long)| (*at, long));
             let scaling = json!({
@@ -191,7 +191,7 @@ fn flat(shape: &LlamaShape, rotation: &Rotation, fields: &mut Map<String, Value>
             });
             (*theta, scaling)
         }
-        Rotation::Still => return Err(unsupported("rotary table", "zeros", "a table that turns something")),
+        RotaryTable::Still => return Err(unsupported("rotary table", "zeros", "a table that turns something")),
     };
     fields.insert("rope_theta".into(), number(theta));
     fields.insert("rope_scaling".into(), scaling);

@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
 use self::config::HubClass;
-use super::family::{Family, FamilyKind};
+use super::family::{ExportFamily, FamilyKind};
 use super::tensors::{PlannedTensor, TensorWriter};
 use super::text::TextSide;
 use super::{ExportOptions, StoredType};
@@ -50,7 +50,7 @@ pub fn plan(
     warnings: &mut Vec<String>,
 ) -> Result<HubPlan> {
     let (shape, spec) = (folder.shape(), &folder.manifest().spec);
-    let family = Family::of(shape, spec)?;
+    let family = ExportFamily::of(shape, spec)?;
     let class = config::class(shape, spec, &family)?;
     let text = TextSide::read(folder)?;
     let is_gemma = matches!(family.kind, FamilyKind::Gemma2 | FamilyKind::Gemma3);
@@ -167,7 +167,7 @@ fn index(shards: &[(String, Vec<&PlannedTensor>)]) -> Map<String, Value> {
     Map::from_iter([("metadata".to_string(), json!({"total_size": total})), ("weight_map".to_string(), places.into())])
 }
 
-fn tensors(folder: &ModelFolder, family: &Family, stored: BlockType) -> Vec<PlannedTensor> {
+fn tensors(folder: &ModelFolder, family: &ExportFamily, stored: BlockType) -> Vec<PlannedTensor> {
     let (shape, spec) = (folder.shape(), &folder.manifest().spec);
     let is_gemma = matches!(family.kind, FamilyKind::Gemma2 | FamilyKind::Gemma3);
     // Gemma's embedding is multiplied by this when it is read, and its norms by one more than they state.
