@@ -211,6 +211,7 @@ mod tests {
             device: None,
             gpu_checks: false,
             ubatch_size: None,
+            head_bits: None,
             cache_type: CacheType::default(),
             activations: Activations::Auto,
             no_cooperative_matrix: false,

@@ -133,8 +133,8 @@ fn splitting(text: &TextSide, asked: Option<&str>, warnings: &mut Vec<String>) -
     };
     if !same {
         warnings.push(format!(
-            "the tokenizer splits text as llama.cpp's `{name}`, but differs in whether a piece that is a token is taken \
-             before the merges: a few words may become other tokens there"
+            "the tokenizer splits text as llama.cpp's `{name}`, but differs in whether a piece that is a token is \
+             taken before the merges: a few words may become other tokens there"
         ));
     }
     Ok(name.to_string())
