@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use common::gguf::GgufType;
 use common::{TinyModel, tiny_shape};
@@ -19,7 +19,7 @@ fn split() -> (TempDir, TinyModel, Vec<PathBuf>) {
     (dir, model, paths)
 }
 
-fn hash(path: &PathBuf) -> String {
+fn hash(path: &Path) -> String {
     weights_sha256(&mut *open(path).unwrap(), &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
