@@ -156,6 +156,6 @@ pub fn group_fault(shape: &LlamaShape, group: u32) -> Option<(String, String)> {
     misfit.map(|s| (format!("a divisor of every input dimension, of {} ({}) too", s.input, s.name), group.to_string()))
 }
 
-/// The group size of models that nobody asked for another one: 64. Groups of 128 cost a quarter of a bit less, and leave
-/// the logits of Qwen2.5-Coder-0.5B at eight bits nearly twice as far from the source's.
+/// The group size where none is asked for. Groups of 128 cost a quarter of a bit less, and leave the logits of
+/// Qwen2.5-Coder-0.5B at eight bits nearly twice as far from the source's.
 pub const DEFAULT_GROUP: u32 = 64;
