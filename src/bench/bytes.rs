@@ -8,8 +8,8 @@ use crate::shape::LlamaShape;
 
 /// Bytes of model and cache read to generate one token behind `context` others, each once: the slices of the layers'
 /// weights at `bits.0` on average, their ranges, the norms, the routers where `routed`, the head and the token's row
-/// of the embedding at `bits.1`, and the keys and values that layers look at. Activations are not counted; they stay in the
-/// device's caches.
+/// of the embedding at `bits.1`, and the keys and values that layers look at. Activations are not counted; they stay
+/// in the device's caches.
 pub fn bytes_per_token(
     (shape, spec): (&LlamaShape, &ModelSpec),
     group: u32,
