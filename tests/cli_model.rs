@@ -440,7 +440,7 @@ fn inspect_shows_the_same_in_words_and_in_json() {
     let json: Value = serde_json::from_str(&stdout(&mut tiny.command(&["inspect", "model", "--json"]))).unwrap();
     let words = stdout(&mut tiny.command(&["inspect", "model"]));
     assert_eq!((&json["architecture"], &json["shape"]["model_dim"]), (&"llama".into(), &64.into()));
-    assert!(words.contains("architecture    llama") && words.contains("model 64"), "{words}");
+    assert!(words.contains("architecture      llama") && words.contains("model 64"), "{words}");
 }
 
 #[test]
@@ -454,7 +454,7 @@ fn a_calibration_pack_brings_routers_or_is_refused() {
     quantize("source", "pack.safetensors").success();
     tiny.command(&["verify", "new"]).assert().success();
     let words = stdout(&mut tiny.command(&["inspect", "new"]));
-    assert!(words.contains("ranges          calibrated") && words.contains("routers         8, "), "{words}");
+    assert!(words.contains("ranges            calibrated") && words.contains("routers           8, "), "{words}");
     assert!(words.contains("; 2 to 8 bits on average, 4 rows"), "{words}");
     let json: Value = serde_json::from_str(&stdout(&mut tiny.command(&["inspect", "new", "--json"]))).unwrap();
     assert_eq!((&json["routing"]["routers"], &json["calibration"]["recipe"]["steps"]), (&8.into(), &7.into()));

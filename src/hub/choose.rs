@@ -131,10 +131,13 @@ pub fn has_quantization(name: &str, asked: &str) -> bool {
     let stem = without_part(gguf_stem(name).unwrap_or(name)).to_ascii_lowercase();
     let asked = asked.to_ascii_lowercase();
     let parts = |c: char| matches!(c, '-' | '.' | '/');
+    // After an underscore only a whole name begins, such as f16: `K_M` is a piece of `Q4_K_M`.
+    let is_whole =
+        asked.trim_start_matches(|c: char| c.is_ascii_alphabetic()).starts_with(|c: char| c.is_ascii_digit());
     !asked.is_empty()
         && stem.match_indices(&asked).any(|(at, found)| {
             let (before, after) = (&stem[..at], &stem[at + found.len()..]);
-            let starts = before.is_empty() || before.ends_with(parts) || before.ends_with('_');
+            let starts = before.is_empty() || before.ends_with(parts) || (is_whole && before.ends_with('_'));
             starts && (after.is_empty() || after.starts_with(parts))
         })
 }
