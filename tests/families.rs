@@ -41,8 +41,8 @@ use serde_json::Value;
 const SUMS_DIFFER: f32 = 1e-4;
 /// Root of the mean square difference over the logits' spread, for keys and values that are kept as f16 (2^-12 of
 /// each, on average), activations as pairs of int8s (a part in 30000 of a chunk's peak) and sums in another order:
-/// measured 0.0021.
-const ENGINES_DIFFER: f32 = 4e-3;
+/// measured 0.0021. Cooperative matrices take activations and weights as f16: measured 0.0054.
+const ENGINES_DIFFER: f32 = 8e-3;
 /// Draws of the error of eight bits.
 const DRAWS: u32 = 4;
 /// The error of eight bits over its draws' largest: measured 0.9 to 1.7 times that.
