@@ -7,14 +7,16 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use common::families::FamilyModel;
 use common::tiny_hf_folder;
-use edge_run::CancelToken;
-use edge_run::Error;
 use edge_run::internals::calibrate::{
     CalibrationOptions, CalibrationProgress, CalibrationReport, StepLog, calibrate, cpu,
 };
 use edge_run::internals::format::{ModelFolder, Pack};
+use edge_run::internals::model::Model;
 use edge_run::internals::quantize;
+use edge_run::internals::shape::Site;
+use edge_run::{CancelToken, Error, PrecisionPlan};
 
 /// A place to calibrate in: a tiny model's checkpoint and a text.
 struct Lab {
@@ -28,6 +30,20 @@ impl Lab {
         let source = dir.path().join("source");
         fs::create_dir(&source).unwrap();
         tiny_hf_folder(&source, 7, true);
+        Lab::beside(dir)
+    }
+
+    /// With a family's tiny model.
+    fn of_family(family: &str) -> Lab {
+        let dir = tempfile::tempdir().unwrap();
+        let model = FamilyModel::read(family);
+        let style = model.configs.keys().next().expect("a style of config.json");
+        model.write_hf(&dir.path().join("source"), style);
+        Lab::beside(dir)
+    }
+
+    /// With the checkpoint in a folder.
+    fn beside(dir: tempfile::TempDir) -> Lab {
         let words: String = (0..6000u32).map(|i| ["on ", "a ", "day ", "the "][(i * i % 7 % 4) as usize]).collect();
         fs::write(dir.path().join("text.txt"), words).unwrap();
         Lab { dir, cancel: CancelToken::new() }
@@ -100,6 +116,57 @@ fn training_lowers_the_loss_and_its_pack_routes_a_model() {
     quantize::quantize(source.as_mut(), &options, &mut |_| ControlFlow::Continue(())).unwrap();
     let folder = ModelFolder::open(&lab.path("model")).unwrap();
     assert_eq!(folder.thresholds(), Some(&pack.info().thresholds));
+}
+
+/// Calibrates a family's tiny model in a few steps, cuts it by the pack, and reads it at three averages of bits.
+fn assert_calibrates(family: &str) {
+    let lab = Lab::of_family(family);
+    let options = CalibrationOptions { steps: 8, seq: 8, ..lab.options("a.pack") };
+    let report = lab.run(&options, None).0.unwrap();
+    println!("{family}: a loss of {} before, {} after", report.loss_before, report.loss_after);
+    assert!(report.loss_after < report.loss_before, "{family}: {report:?}");
+
+    let mut source = quantize::open(&lab.path("source")).unwrap();
+    let calibration = Some(lab.path("a.pack"));
+    let options = quantize::QuantizeOptions { out: lab.path("model"), group_size: None, replace: false, calibration };
+    quantize::quantize(source.as_mut(), &options, &mut |_| ControlFlow::Continue(())).unwrap();
+    let folder = ModelFolder::open(&lab.path("model")).unwrap();
+    let model = Model::load(&folder, edge_run::internals::cpu::open(), 64, &mut |_, _| ()).unwrap();
+    let ids: Vec<u32> = (0..48).map(|at| 3 + at * at % 150).collect();
+    let bits = [2.5, 4.0, 6.0].map(|bits| {
+        let plan = PrecisionPlan::for_bits(bits, true, "a test").unwrap();
+        let step = model.sequence(&plan).unwrap().next_logits(&ids).unwrap();
+        assert!(step.logits.iter().all(|logit| logit.is_finite()));
+        let sites = (0..folder.shape().layers as usize).flat_map(|at| Site::ALL.map(|site| (at, site)));
+        let depths: Vec<u8> = sites.flat_map(|(at, site)| step.depths.at(at, site).to_vec()).collect();
+        depths.iter().map(|depth| 2.0 * f32::from(*depth)).sum::<f32>() / depths.len() as f32
+    });
+    assert!(bits[0] < bits[1] && bits[1] < bits[2], "{family}: {bits:?}");
+}
+
+/// OLMo 2 has no norms before its products: its routers look at one all the same.
+#[test]
+fn a_family_is_calibrated_and_routed() {
+    assert_calibrates("olmo2");
+}
+
+#[test]
+#[ignore = "minutes in a build without optimization: `cargo test --features calibrate --test calibrate -- --ignored`"]
+fn every_family_is_calibrated_and_routed() {
+    let families = [
+        "llama3",
+        "mistral",
+        "ministral3",
+        "smollm3",
+        "qwen2",
+        "qwen3",
+        "phi3_window",
+        "granite",
+        "gemma2",
+        "gemma3_text",
+        "olmo2",
+    ];
+    families.into_iter().for_each(assert_calibrates);
 }
 
 #[test]

@@ -124,8 +124,8 @@ pub fn find<'a>(models: &'a [StoredModel], asked: &str) -> Result<Option<&'a Sto
         let file = model.parts().1.is_some_and(|file| has_quantization(file, quantization));
         file && (repo(model, name) || short(model, name))
     };
-    let ways: [&dyn Fn(&StoredModel, &str) -> bool; 4] = [&whole, &repo, &short, &quantized];
-    for way in ways {
+    type Way<'a> = &'a dyn Fn(&StoredModel, &str) -> bool;
+    for way in [&whole as Way<'_>, &repo, &short, &quantized] {
         let found: Vec<&StoredModel> = models.iter().filter(|model| way(model, asked)).collect();
         match found[..] {
             [] => {}

@@ -76,12 +76,15 @@ impl FileFetch<'_> {
         let mut tries = client.tries();
         // Bytes that somebody else left may be wrong; then the file is fetched once more from its beginning.
         let mut left_over = length(&partial) > 0;
+        let mut longest = length(&partial);
         loop {
             let had = length(&partial);
             if (had < file.bytes || !partial.exists())
                 && let Err(fault) = self.append(client, &url, file, &partial, had)
             {
-                if length(&partial) >= had + PROGRESS_BYTES {
+                // Bytes that were fetched before and lost count once, so that a server cannot keep this going for ever.
+                if length(&partial) >= longest + PROGRESS_BYTES {
+                    longest = length(&partial);
                     tries.came_on();
                 }
                 tries.again(&url, fault, self.on_event)?;

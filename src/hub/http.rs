@@ -139,8 +139,9 @@ impl HubClient {
 
     fn get_once(&self, url: &str, from: u64, on_event: OnEvent) -> Attempt<Response<Body>> {
         let mut request = self.agent.get(url).header(header::ACCEPT_ENCODING, "identity");
-        // Nobody but the hub itself gets the token.
-        if let Some(token) = self.token.as_ref().filter(|_| origin(url).as_ref() == Some(&self.origin)) {
+        // Nobody but the hub itself gets the token, and nobody who could listen on the way.
+        let may_have = origin(url).as_ref() == Some(&self.origin) && is_private(&self.origin);
+        if let Some(token) = self.token.as_ref().filter(|_| may_have) {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         if from > 0 {
@@ -293,6 +294,13 @@ fn origin(url: &str) -> Option<String> {
     let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme))?;
     let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
     Some(format!("{scheme}://{}:{port}", uri.host()?.to_ascii_lowercase()))
+}
+
+/// Whether what is sent there cannot be read on the way.
+fn is_private(origin: &str) -> bool {
+    ["https://", "http://127.0.0.1:", "http://localhost:", "http://[::1]:"]
+        .iter()
+        .any(|start| origin.starts_with(start))
 }
 
 /// The address that the answer from `at` points to, of the request for `url`.

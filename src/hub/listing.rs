@@ -109,6 +109,9 @@ pub(super) fn is_commit(text: &str) -> bool {
     is_hash(text, SHA1_DIGITS)
 }
 
+/// Bytes of a file at most, so that sums of them are numbers too.
+const FILE_BYTES_MAX: u64 = 1 << 50;
+
 fn file(url: &str, sibling: SiblingAnswer) -> Result<HubFile> {
     let SiblingAnswer { rfilename: name, size, blob_id, lfs } = sibling;
     if !is_inner_path(&name) {
@@ -119,6 +122,9 @@ fn file(url: &str, sibling: SiblingAnswer) -> Result<HubFile> {
         None => (size, blob_id.filter(|hash| is_hash(hash, SHA1_DIGITS)).map(BlobId::Git)),
     };
     match (bytes, blob) {
+        (Some(bytes), _) if bytes > FILE_BYTES_MAX => {
+            Err(Error::damaged(url, name, format!("at most {FILE_BYTES_MAX} bytes"), bytes))
+        }
         (Some(bytes), Some(blob)) => Ok(HubFile { name, bytes, blob: Some(blob) }),
         _ => Err(Error::damaged(url, name, "the file's length and its hash", "none")),
     }

@@ -55,6 +55,12 @@ pub fn choose(
         },
         FamilyKind::Ministral3 => {
             let growth = family.layer.attention.query_growth.expect("what makes the family");
+            // One key of the file says both.
+            if let RotaryTable::Divided { long: Some((original, _)), .. } = family.rotation(shape, spec)?
+                && original != growth.original_context
+            {
+                return Err(unsupported_table(0, family.tables[0], "the original context of the queries' growth"));
+            }
             metadata.f32("mistral3.attention.temperature_scale", growth.beta);
             metadata.u32("mistral3.rope.scaling.original_context_length", growth.original_context);
             rotated_llama(shape, family.rotation(shape, spec)?, metadata, "mistral3")
@@ -110,7 +116,9 @@ fn rotated_llama(
         RotaryTable::Divided { theta, divisors, long: Some((original, long)) } => {
             metadata.f32(&format!("{name}.rope.freq_base"), theta);
             metadata.text(&format!("{name}.rope.scaling.type"), "longrope");
-            metadata.u32(&format!("{name}.rope.scaling.original_context_length"), original);
+            if name != "mistral3" {
+                metadata.u32(&format!("{name}.rope.scaling.original_context_length"), original);
+            }
             metadata.f32(&format!("{name}.rope.scaling.attn_factor"), 1.0);
             made.extra.push(("rope_factors_short.weight", divisors));
             made.extra.push(("rope_factors_long.weight", long));

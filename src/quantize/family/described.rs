@@ -92,6 +92,7 @@ impl Described {
         let spec = ModelSpec { layers, logit_cap: facts.logit_cap, rope_tables: tables };
         spec.check(&shape)?;
         let fold = facts.fold(&shape, heads);
+        fold.check()?;
         Ok(Described { family: facts.family, shape, spec, fold })
     }
 }

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use super::super::source::SourceTensor;
 use crate::arch::LayerVector;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What turns rows of files into rows of the runtime.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,6 +64,29 @@ enum HeadPart {
 }
 
 impl Fold {
+    /// Fails where a factor is no positive number, and names it.
+    pub fn check(&self) -> Result<()> {
+        let model = [
+            ("scale of the embedding", self.embed.into()),
+            ("scale of the head", self.head.into()),
+            ("scale of the final norm", self.final_norm.into()),
+            ("scale of branches", self.branch.into()),
+        ];
+        let heads = self
+            .kinds
+            .iter()
+            .flat_map(|kind| [("scale of scores", kind.query), ("magnitude of rotary embeddings", kind.rotated)]);
+        let unfit = |factor: &f64| !(factor.is_finite() && *factor > 0.0);
+        match model.into_iter().chain(heads).find(|(_, factor)| unfit(factor)) {
+            Some((what, factor)) => Err(Error::Unsupported {
+                what: what.into(),
+                got: factor.to_string(),
+                supported: "a positive number".into(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Replaces `out` by rows of a tensor, of `input` numbers each, as the runtime takes them; `read` gives them as the
     /// file has them. A vector is one row.
     pub fn rows(

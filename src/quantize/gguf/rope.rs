@@ -51,6 +51,10 @@ pub fn read(
     let kind = keys.text("rope.scaling.type")?.map(str::trim).unwrap_or_default();
     let factor = factor(keys)?.filter(|_| kind != "none");
     let mut magnitude = keys.positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
+    let is_plain = ["", "none", "linear"].contains(&kind) && short.is_none() && long.is_none();
+    if all.is_some() && !is_plain {
+        return unsupported("rope scaling", &format!("{ROPE_FACTORS} beside {kind} or other factors"), "one of them");
+    }
     let stretch = match (kind, short, long) {
         ("yarn", None, None) => {
             let factor = factor.unwrap_or(1.0).into();
@@ -70,7 +74,8 @@ pub fn read(
             RopeStretch::LongRope { short: scaled(short), long: scaled(long), original_context }
         }
         ("" | "none" | "linear", None, None) => RopeStretch::Plain(plain(factor, all)),
-        ("" | "none" | "linear" | "longrope" | "yarn", short, _) => {
+        ("yarn", ..) => return unsupported("rope scaling", &format!("yarn with {SHORT_FACTORS}"), "one of them"),
+        ("" | "none" | "linear" | "longrope", short, _) => {
             let missing = if short.is_some() { LONG_FACTORS } else { SHORT_FACTORS };
             let expected = format!("[{}]", rotated_dim / 2);
             return Err(Error::damaged(file.metadata.path(), missing, expected, "no tensor"));

@@ -39,7 +39,7 @@ pub type ReadTensor<'a> = dyn FnMut(&str, &GgufTensor) -> Result<Vec<f32>> + 'a;
 pub fn read_facts(file: &GgufFile, read: &mut ReadTensor<'_>, warnings: &mut Vec<String>) -> Result<FamilyFacts> {
     let (name, family) = architecture(file)?;
     let keys = FamilyKeys::new(&file.metadata, name);
-    check_features(&keys)?;
+    check_features(&keys, family)?;
     let shape = shape(&keys, file)?;
     let rotated_dim = rotated_dim(&keys, &shape, family)?;
     let rope = rope::read(&keys, family, &shape, rotated_dim, file, read)?;
@@ -79,12 +79,19 @@ fn architecture(file: &GgufFile) -> Result<(&'static str, Family)> {
     )
 }
 
-fn check_features(keys: &FamilyKeys<'_>) -> Result<()> {
+fn check_features(keys: &FamilyKeys<'_>, family: Family) -> Result<()> {
     if let Some(experts) = keys.u32("expert_count")?.filter(|count| *count > 0) {
         return unsupported("number of experts", &experts.to_string(), "0, a model without a mixture of experts");
     }
-    if let Some(act) = keys.text("hidden_activation")?.filter(|act| !["gelu_pytorch_tanh", "silu"].contains(act)) {
-        return unsupported(&keys.name("hidden_activation"), act, "gelu_pytorch_tanh, silu");
+    let activation = match family {
+        Family::Gemma2 | Family::Gemma3 => "gelu_pytorch_tanh",
+        _ => "silu",
+    };
+    if let Some(other) = keys.text("hidden_activation")?.filter(|stated| *stated != activation) {
+        return unsupported(&keys.name("hidden_activation"), other, activation);
+    }
+    if keys.truth("attention.causal")? == Some(false) {
+        return unsupported(&keys.name("attention.causal"), "false", "true");
     }
     Ok(())
 }

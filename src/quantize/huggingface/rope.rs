@@ -13,6 +13,8 @@ const GEMMA3_LOCAL_THETA: f32 = 10_000.0;
 /// YaRN's bounds where config.json does not state them.
 const BETA_FAST: f64 = 32.0;
 const BETA_SLOW: f64 = 1.0;
+/// The context of the first training of Phi-3, where no field states it.
+const PHI3_ORIGINAL_CONTEXT: u32 = 4096;
 
 /// What config.json states of rotary embeddings.
 #[derive(Debug)]
@@ -33,7 +35,7 @@ struct RopeContext<'a> {
     max_context: u32,
 }
 
-/// The rotary embedding of the configuration `config`. Where two fields say the same thing they must agree: versions of
+/// The rotary embedding of the configuration `config`. Two fields that say the type, the factor or the base must agree: versions of
 /// transformers disagree on which one counts.
 pub fn read(
     config: &ConfigFields<'_>,
@@ -63,6 +65,10 @@ pub fn read(
     let context = RopeContext { config, family, rotated_dim, max_context: shape.max_context };
     let global = match stated.last() {
         Some(fields) => context.stretched(fields, theta, warnings)?,
+        // What transformers would take then is YaRN.
+        None if family == Family::Ministral3 => {
+            return Err(config.damaged("rope_parameters", "an object with YaRN's numbers", "none"));
+        }
         None => RopeFacts::plain(theta, RopeScaling::None),
     };
     let local = match local {
@@ -217,7 +223,8 @@ impl RopeContext<'_> {
                 (_, None) => {}
             }
         }
-        Ok(self.max_context)
+        // The default of transformers' Phi3Config; other families have none.
+        Ok(if self.family == Family::Phi3 { PHI3_ORIGINAL_CONTEXT } else { self.max_context })
     }
 }
 
