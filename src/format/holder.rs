@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The file that is locked while a run writes; the system unlocks it when the run is killed.
 const LOCK_FILE: &str = "lock";
+/// Where the model is made, and where the files go that it replaces.
+const MODEL_FOLDER: &str = "model";
+const OLD_FOLDER: &str = "old";
 
 /// A folder of one run, removed when dropped.
 #[derive(Debug)]
@@ -33,6 +36,9 @@ impl Holder {
             let expected = "a place that no other run is writing to";
             Error::argument(format!("output `{}`", shown.display()), expected, got)
         };
+        if left && !is_left_over(&path) {
+            return Err(refused(format!("`{}`, which is in the way and no run's; move it away", path.display())));
+        }
         let lock = path.join(LOCK_FILE);
         let lock = File::options().create(true).truncate(false).write(true).open(&lock);
         let lock = lock.map_err(Error::io("create", &path))?;
@@ -50,12 +56,12 @@ impl Holder {
 
     /// The folder in which the model is made.
     pub fn model(&self) -> PathBuf {
-        self.path.join("model")
+        self.path.join(MODEL_FOLDER)
     }
 
     /// The folder for the files of the model that is replaced.
     pub fn old(&self) -> PathBuf {
-        self.path.join("old")
+        self.path.join(OLD_FOLDER)
     }
 
     /// Makes the model's folder, empty, whatever a killed run left.
@@ -95,6 +101,13 @@ impl Drop for Holder {
             let _ = fs::remove_dir_all(&self.path);
         }
     }
+}
+
+/// Whether a run left what is at `path`: a folder with nothing in it but what a run makes there.
+fn is_left_over(path: &Path) -> bool {
+    let is_folder = fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    let of_run = |name: &String| [LOCK_FILE, MODEL_FOLDER, OLD_FOLDER].contains(&name.as_str());
+    is_folder && names(path).is_ok_and(|names| names.iter().all(of_run))
 }
 
 /// Moves the files `names` from one folder to another; those moved are added to `moved`. A file that is not there is
@@ -138,4 +151,37 @@ fn newest(dir: &Path) -> Option<SystemTime> {
 
 fn is_older(time: SystemTime, age: Duration) -> bool {
     time.elapsed().is_ok_and(|elapsed| elapsed >= age)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_run_left_is_neither_followed_nor_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".model.partial");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("notes"), "mine").unwrap();
+        let fault = Holder::take(path.clone(), dir.path()).unwrap_err().to_string();
+        assert!(fault.contains(".model.partial") && fault.contains("in the way"), "{fault}");
+        assert_eq!(fs::read_to_string(path.join("notes")).unwrap(), "mine");
+
+        // What a killed run left is cleared.
+        fs::remove_file(path.join("notes")).unwrap();
+        fs::create_dir(path.join(MODEL_FOLDER)).unwrap();
+        drop(Holder::take(path.clone(), dir.path()).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join(".model.partial"), dir.path().join("other"));
+        fs::create_dir(&other).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(Holder::take(path, dir.path()).unwrap_err().to_string().contains("in the way"));
+        assert!(names(&other).unwrap().is_empty());
+    }
 }

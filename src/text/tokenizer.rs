@@ -107,7 +107,7 @@ impl TextModel {
             None => Ok(ids),
             Some(id) => {
                 let token = shortened(&self.tokenizer.id_to_token(*id).unwrap_or_default());
-                let expected = format!("an id below {}, the model's vocabulary,", self.vocab);
+                let expected = format!("an id below {}, the size of the model's vocabulary", self.vocab);
                 Err(Error::damaged(&self.file, format!("token `{token}` of this text"), expected, id))
             }
         }

@@ -182,6 +182,10 @@ impl PartialFile {
         check_free(shown, &place, replace)?;
         let name = place.file_name().unwrap_or_default().to_string_lossy();
         let path = place.with_file_name(format!(".{name}.partial"));
+        if !is_left_over(&path) {
+            let got = format!("`{}`, which is in the way and no run's; move it away", path.display());
+            return Err(refused(shown, "a place that no other file is beside under that name", &got));
+        }
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(Error::io("create", &path))?;
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
@@ -213,6 +217,15 @@ impl Drop for PartialFile {
     }
 }
 
+/// Whether nothing is at `path`, or a file that a run left: an empty one, or the beginning of a GGUF file.
+fn is_left_over(path: &Path) -> bool {
+    match fs::symlink_metadata(path) {
+        Err(fault) => fault.kind() == std::io::ErrorKind::NotFound,
+        Ok(found) if !found.is_file() => false,
+        Ok(found) => found.len() == 0 || filetype::of_file(path).is_ok_and(|kind| kind == FileType::Gguf),
+    }
+}
+
 /// Fails where a file is at the place that is not to be replaced, or is none that an export writes.
 fn check_free(shown: &Path, place: &Path, replace: bool) -> Result<()> {
     if fs::symlink_metadata(place).is_err() {
@@ -232,4 +245,35 @@ fn refused(path: &Path, expected: &str, got: &str) -> Error {
 fn text(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend((text.len() as u64).to_le_bytes());
     bytes.extend(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_run_left_is_neither_followed_nor_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, partial) = (dir.path().join("m.gguf"), dir.path().join(".m.gguf.partial"));
+        fs::write(&partial, "mine").unwrap();
+        let fault = PartialFile::claim(&out, false).unwrap_err().to_string();
+        assert!(fault.contains("in the way"), "{fault}");
+        assert_eq!(fs::read_to_string(&partial).unwrap(), "mine");
+
+        // What a killed run left begins as such a file does.
+        fs::write(&partial, "GGUF\x03\0\0\0").unwrap();
+        drop(PartialFile::claim(&out, false).unwrap());
+        assert!(!partial.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join(".m.gguf.partial")).unwrap();
+        assert!(PartialFile::claim(&dir.path().join("m.gguf"), false).is_err());
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    }
 }

@@ -35,8 +35,8 @@ struct RopeContext<'a> {
     max_context: u32,
 }
 
-/// The rotary embedding of the configuration `config`. Two fields that say the type, the factor or the base must agree: versions of
-/// transformers disagree on which one counts.
+/// The rotary embedding of the configuration `config`. Two fields that say the type, the factor or the base must agree:
+/// versions of transformers disagree on which one counts.
 pub fn read(
     config: &ConfigFields<'_>,
     defaults: &ConfigDefaults,
