@@ -45,7 +45,13 @@ impl RandomSource {
             rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
         };
         spec.check(&shape).unwrap();
-        let about = ModelSource { name: "random".into(), format: "none".into(), dtypes: Vec::new(), licence: None };
+        let about = ModelSource {
+            name: "random".into(),
+            format: "none".into(),
+            family: None,
+            dtypes: Vec::new(),
+            licence: None,
+        };
         RandomSource { shape, spec, about }
     }
 }

@@ -85,11 +85,11 @@ pub enum SourceTensor {
     Up(u32),
     /// [D, F]
     Down(u32),
-    /// Biases of queries, [H*A].
+    /// Biases of queries, `[H * A]`.
     QueryBias(u32),
-    /// Biases of keys, [K*A].
+    /// Biases of keys, `[K * A]`.
     KeyBias(u32),
-    /// Biases of values, [K*A].
+    /// Biases of values, `[K * A]`.
     ValueBias(u32),
     /// Any other vector of a layer than its biases.
     Vector(u32, LayerVector),

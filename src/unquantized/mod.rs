@@ -12,7 +12,7 @@ use crate::quantize::Source;
 
 use pass::PlainPass;
 
-/// The logits after each of the tokens, [T][V], in a context of so many tokens.
+/// The logits after each of the tokens, `[T][V]`, in a context of so many tokens.
 ///
 /// The context decides between the rotary frequencies for short and for long contexts, and nothing else. Fails where
 /// the tokens do not fit into it, where a token is not below V, and where the source cannot be read.

@@ -44,7 +44,7 @@ impl PlainPass<'_> {
         PlainPass { source, shape, spec, context, tokens, registers, keys, values }
     }
 
-    /// The logits after each of the tokens, [T][V].
+    /// The logits after each of the tokens, `[T][V]`.
     pub fn run(mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
         let program = Program::new(&self.spec, self.shape.layers);
         let mut logits = Vec::new();
