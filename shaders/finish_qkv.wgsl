@@ -6,6 +6,7 @@
 #import step_rows
 #import cells
 #import rotation
+#import workgroup_sum
 
 struct Params {
     heads: u32,
@@ -38,8 +39,6 @@ var<immediate> params: Params;
 @group(0) @binding(4) var<storage, read_write> q: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read_write> keys: array<u32>;
 @group(0) @binding(6) var<storage, read_write> values: array<u32>;
-
-var<workgroup> squares: array<f32, WORKGROUP>;
 
 // Neighbouring heads among queries, keys and values.
 struct Heads {
@@ -78,15 +77,7 @@ fn norm_factor(token: u32, heads: Heads, local: u32) -> f32 {
         let four = four_at(token, heads.first + at / quarter, at % quarter);
         sum += dot(four, four);
     }
-    squares[local] = sum;
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if local < half {
-            squares[local] += squares[local + half];
-        }
-    }
-    workgroupBarrier();
-    return inverseSqrt(squares[0] / f32(heads.count * params.head_dim) + params.eps);
+    return inverseSqrt(sum_of_workgroup(sum, local) / f32(heads.count * params.head_dim) + params.eps);
 }
 
 @compute @workgroup_size(WORKGROUP)

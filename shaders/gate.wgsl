@@ -7,8 +7,6 @@ struct Params {
 }
 
 override WORKGROUP: u32 = 64u;
-// 0: the activation is SiLU; 1: it is GELU.
-override GELU: u32 = 0u;
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> gate_up: array<vec4<f32>>;

@@ -10,9 +10,6 @@
 #import router_hidden
 #import gelu
 
-// 0: the activation is SiLU; 1: it is GELU.
-override GELU: u32 = 0u;
-
 @group(0) @binding(7) var<storage, read> depth: array<u32>;
 // [4 L, REST] of all routers.
 @group(0) @binding(8) var<storage, read> rest: array<f32>;

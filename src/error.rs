@@ -187,6 +187,11 @@ impl Error {
     pub fn argument(name: impl Into<String>, expected: impl ToString, got: impl ToString) -> Error {
         Error::InvalidArgument { name: name.into(), expected: expected.to_string(), got: got.to_string() }
     }
+
+    /// An [`Error::Unsupported`].
+    pub fn unsupported(what: impl Into<String>, got: impl ToString, supported: impl ToString) -> Error {
+        Error::Unsupported { what: what.into(), got: got.to_string(), supported: supported.to_string() }
+    }
 }
 
 /// The item of `all` that is written `name`; fails with an [`Error::InvalidArgument`] about `what`, which lists them.

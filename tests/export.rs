@@ -3,6 +3,8 @@
 mod common;
 #[path = "common/described.rs"]
 mod described;
+#[path = "common/names.rs"]
+mod names;
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -23,6 +25,7 @@ use edge_run::internals::precision::Depth;
 use edge_run::internals::quantize::{Source, SourceTensor, checked_text, open, quantize, weights_sha256};
 use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
 use half::f16;
+use names::names;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -339,14 +342,6 @@ fn a_window_that_llama_cpp_lacks_cuts_the_context() {
     assert!(plan.warnings.len() == 1 && plan.warnings[0].contains("context of 32 tokens"), "{:?}", plan.warnings);
     plan.write(&mut going_on).unwrap();
     assert_eq!(open(&out).unwrap().shape().max_context, 32);
-}
-
-/// Names in a folder, sorted.
-fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod buffers;
 #[path = "common/gpu.rs"]
 mod gpu;
 
-use buffers::{far, floats, halves, rows_at, run, uniform, upload};
+use buffers::{far, floats, halves, heads_shape, rows_at, run, uniform, upload};
 use edge_run::internals::arch::{HeadNorm, QueryGrowth};
 use edge_run::internals::cpu;
 use edge_run::internals::engine::Engine;
@@ -16,7 +16,7 @@ use edge_run::internals::kernels::rms_norm::Norm;
 use edge_run::internals::kernels::step_rows::Cells;
 use edge_run::internals::kernels::{add_norm, cap_logits};
 use edge_run::internals::recording::{Recording, Span};
-use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
+use edge_run::internals::shape::LlamaShape;
 use half::f16;
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -79,19 +79,7 @@ struct Made {
 
 impl Problem {
     fn shape(&self) -> LlamaShape {
-        LlamaShape {
-            layers: 1,
-            model_dim: 64,
-            ffn_dim: 64,
-            heads: self.kv_heads * self.share,
-            kv_heads: self.kv_heads,
-            head_dim: self.head_dim,
-            vocab: 64,
-            max_context: CONTEXT,
-            norm_eps: EPS,
-            tied_head: true,
-            rope: Rope { theta: 1e4, scaling: RopeScaling::None },
-        }
+        LlamaShape { norm_eps: EPS, ..heads_shape(self.kv_heads * self.share, self.kv_heads, self.head_dim, CONTEXT) }
     }
 
     fn cells(&self) -> Cells {

@@ -3,16 +3,19 @@
 #[path = "common/hub_server.rs"]
 #[allow(dead_code, reason = "each test program uses a part of this")]
 mod hub_server;
+#[path = "common/names.rs"]
+mod names;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use edge_run::Error;
 use edge_run::internals::hub::{Hub, HubEvent, HubOptions, HubReport, HubSelection, RepoName};
 use hub_server::{HubServer, REPO, Trick};
+use names::names;
 use serde_json::json;
 
 const WEIGHTS: &str = "model.safetensors";
@@ -101,13 +104,6 @@ fn noise(length: usize, seed: u32) -> Vec<u8> {
         (state >> 24) as u8
     };
     (0..length).map(|_| next()).collect()
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod gpu;
 #[path = "common/processors.rs"]
 mod processors;
 
-use buffers::rows_at;
+use buffers::{heads_shape, rows_at};
 use bytemuck::Zeroable;
 use edge_run::internals::arch::ActivationFunction;
 use edge_run::internals::engine::{Engine, Traits};
@@ -24,7 +24,7 @@ use edge_run::internals::kernels::step_rows::{Cells, StepRow};
 use edge_run::internals::kernels::{gate, rms_norm};
 use edge_run::internals::precision::Depth;
 use edge_run::internals::recording::{Buffer, Recording, Span};
-use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
+use edge_run::internals::shape::LlamaShape;
 use edge_run::internals::{cpu, format};
 use half::f16;
 use processors::PROCESSORS;
@@ -585,19 +585,7 @@ fn split_problem() -> impl Strategy<Value = AttentionProblem> {
 
 impl AttentionProblem {
     fn shape(&self) -> LlamaShape {
-        LlamaShape {
-            layers: 1,
-            model_dim: 64,
-            ffn_dim: 64,
-            heads: self.kv_heads * self.share,
-            kv_heads: self.kv_heads,
-            head_dim: self.head_dim,
-            vocab: 64,
-            max_context: self.context,
-            norm_eps: 1e-5,
-            tied_head: true,
-            rope: Rope { theta: 1e4, scaling: RopeScaling::None },
-        }
+        heads_shape(self.kv_heads * self.share, self.kv_heads, self.head_dim, self.context)
     }
 
     /// C: the cells of two sequences.

@@ -17,7 +17,7 @@ use edge_run::internals::kernels::cache::rope::{self, RopeBuffers};
 use edge_run::internals::kernels::gate as plain_gate;
 use edge_run::internals::kernels::product::{Output, Product, ProductDepths};
 use edge_run::internals::kernels::project::packed::Packed;
-use edge_run::internals::kernels::project::qkv::{self, QkvBuffers};
+use edge_run::internals::kernels::project::qkv::{self, QkvBuffers, QkvFinish};
 use edge_run::internals::kernels::project::residual::{self, DepthSelection};
 use edge_run::internals::kernels::project::router_hidden::{SiteRouters, hidden_bytes};
 use edge_run::internals::kernels::project::{Input, Projection, Spread, gate, logits};
@@ -258,11 +258,11 @@ impl Problem {
                 Kind::Gate => gate::record(recording, &projection, self.activation(), next, made[0]),
                 Kind::Qkv if self.other => {
                     let buffers = QkvBuffers { step_rows, rope_table, q: y, keys, values };
-                    qkv::record_product(recording, &projection, next, &shape, self.cells(), buffers);
+                    qkv::record(recording, &projection, next, &shape, self.cells(), buffers, QkvFinish::Leave);
                 }
                 Kind::Qkv => {
                     let buffers = QkvBuffers { step_rows, rope_table, q, keys, values };
-                    qkv::record(recording, &projection, next, &shape, self.cells(), buffers);
+                    qkv::record(recording, &projection, next, &shape, self.cells(), buffers, QkvFinish::Rotate);
                 }
             }
             made.into_iter().chain([hidden, depth]).collect()

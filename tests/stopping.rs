@@ -51,9 +51,7 @@ fn on_every_engine(test: impl Fn(&mut Session, &Refuses)) {
     let folder = folder(dir.path());
     for runs_ahead in [false, true] {
         for engine in engines() {
-            let (engine, refuses) = refusing(engine);
-            let model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
-            model.set_step_tokens(4).unwrap();
+            let (model, refuses) = in_steps_of_four(&folder, engine);
             let drawn = SamplerSettings { temperature: 1.5, seed: Some(3), ..SamplerSettings::default() };
             let mut session = Session::new(&model, TextModel::open(&folder).unwrap(), drawn, plan()).unwrap();
             session.run_ahead(runs_ahead);
@@ -70,6 +68,14 @@ fn answer(session: &mut Session, prompt: &[u32], most: usize) -> (Vec<u32>, Resu
         Ok(Next::Go)
     });
     (ids, summary.map(|summary| summary.stop))
+}
+
+/// The model on an engine that may refuse, with steps of four tokens at most.
+fn in_steps_of_four(folder: &ModelFolder, engine: Box<dyn Engine>) -> (Model, Refuses) {
+    let (engine, refuses) = refusing(engine);
+    let model = Model::load(folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
+    model.set_step_tokens(4).unwrap();
+    (model, refuses)
 }
 
 #[test]
@@ -149,9 +155,7 @@ fn a_prompt_that_is_stopped_between_its_steps_leaves_what_was_sampled_before() {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path());
     for engine in engines() {
-        let (engine, refuses) = refusing(engine);
-        let model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
-        model.set_step_tokens(4).unwrap();
+        let (model, refuses) = in_steps_of_four(&folder, engine);
         let mut sequence = model.sequence(&plan()).unwrap();
         let first = sequence.begin(&PROMPT[..3]).unwrap();
         let sampled = Some(sequence.finish(first).unwrap().id);
@@ -185,9 +189,7 @@ fn eval_is_stopped_within_a_window_and_bench_within_a_test() {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path());
     for engine in engines() {
-        let (engine, refuses) = refusing(engine);
-        let model = Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap();
-        model.set_step_tokens(4).unwrap();
+        let (model, refuses) = in_steps_of_four(&folder, engine);
         let mut sequence = model.sequence(&plan()).unwrap();
         let eval =
             |sequence: &mut Sequence| perplexity(sequence, &PROMPT, 40, None, &mut |_, _, _| ControlFlow::Continue(()));

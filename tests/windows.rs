@@ -10,7 +10,7 @@ mod processors;
 
 use std::ops::Range;
 
-use buffers::{far, floats, halves, rows_at, run, uniform, upload};
+use buffers::{far, floats, halves, heads_shape, rows_at, run, uniform, upload};
 use edge_run::internals::cpu;
 use edge_run::internals::engine::{Engine, Traits};
 use edge_run::internals::kernels::attention::{
@@ -21,7 +21,7 @@ use edge_run::internals::kernels::cache::{dequantize, quantize};
 use edge_run::internals::kernels::step_rows::{Cells, StepRow};
 use edge_run::internals::precision::CacheType;
 use edge_run::internals::recording::{Recording, Span};
-use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
+use edge_run::internals::shape::LlamaShape;
 use half::f16;
 use processors::PROCESSORS;
 use proptest::prelude::*;
@@ -89,19 +89,7 @@ fn uncached(way: Way) -> bool {
 
 impl Problem {
     fn shape(&self) -> LlamaShape {
-        LlamaShape {
-            layers: 1,
-            model_dim: 64,
-            ffn_dim: 64,
-            heads: self.kv_heads * self.share,
-            kv_heads: self.kv_heads,
-            head_dim: self.head_dim,
-            vocab: 64,
-            max_context: CONTEXT,
-            norm_eps: 1e-5,
-            tied_head: true,
-            rope: Rope { theta: 1e4, scaling: RopeScaling::None },
-        }
+        heads_shape(self.kv_heads * self.share, self.kv_heads, self.head_dim, CONTEXT)
     }
 
     fn cells(&self) -> Cells {

@@ -238,8 +238,7 @@ fn in_words(number: Option<f32>) -> String {
 }
 
 fn unfit(field: &str, expected: impl ToString, got: impl ToString) -> Error {
-    let (what, got) = (format!("spec.{field}"), got.to_string());
-    Error::Unsupported { what, got, supported: expected.to_string() }
+    Error::unsupported(format!("spec.{field}"), got, expected)
 }
 
 #[cfg(test)]

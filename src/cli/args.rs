@@ -207,16 +207,23 @@ pub struct QuantizeArgs {
     /// Model folder to make
     #[arg(short = 'o', long = "output", value_name = "DIR")]
     pub out: PathBuf,
-    /// Weights that share one range, a multiple of 64 [default: the pack's; without one 128, or 64 where 128 does
-    /// not divide]
+    /// How the weights are cut.
+    #[command(flatten)]
+    pub cut: CutArgs,
+    /// Replace a model that is there already
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// How weights are cut.
+#[derive(Debug, Args)]
+pub struct CutArgs {
+    /// Weights that share one range, a multiple of 64 [default: the pack's; without one 64]
     #[arg(long, value_name = "N")]
     pub group_size: Option<u32>,
     /// Trained ranges and routers of this very model, from a calibration pack
     #[arg(long, value_name = "PACK")]
     pub calibration: Option<PathBuf>,
-    /// Replace a model that is there already
-    #[arg(long)]
-    pub force: bool,
 }
 
 /// Arguments of `calibrate`.
@@ -243,7 +250,7 @@ pub struct CalibrateArgs {
     /// Seed of everything random
     #[arg(short = 's', long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Weights that share one range, a multiple of 64 [default: 128, or 64 where 128 does not divide]
+    /// Weights that share one range, a multiple of 64 [default: 64]
     #[arg(long, value_name = "N")]
     pub group_size: Option<u32>,
     /// Device memory that the run may take; smaller parts of a batch are computed at once until it fits

@@ -77,14 +77,16 @@ impl Origin {
     }
 }
 
-/// The folder of a pulled model in the place of models: OWNER--MODEL, and --FILE of a GGUF file.
-pub fn pulled_dir(repo: &RepoName, gguf: Option<&str>) -> Result<PathBuf> {
+/// A pulled model in the place of models, whether it is there or not: its folder is OWNER--MODEL, and --FILE of a GGUF
+/// file.
+pub fn pulled(repo: &RepoName, gguf: Option<&str>) -> Result<StoredModel> {
     let mut folder = format!("{}{PARTS}{}", repo.owner(), repo.model());
     if let Some(file) = gguf {
         let stem = if file.to_ascii_lowercase().ends_with(".gguf") { &file[..file.len() - 5] } else { file };
         folder = format!("{folder}{PARTS}{}", stem.replace('/', PARTS));
     }
-    Ok(models_dir()?.join(folder))
+    let dir = models_dir()?.join(&folder);
+    Ok(StoredModel { folder, dir })
 }
 
 /// The models in the folder `root`, by name. What is no model is left out.

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::ProgressBar;
 
+use super::args::CutArgs;
 use super::exit::Exit;
-use super::models::{Origin, StoredModel, pulled_dir};
+use super::models::{Origin, StoredModel, pulled};
 use super::output::note;
 use super::paths::{hub_cache_dir, hub_home, print_path};
 use super::progress::{self, BarUnit};
@@ -26,12 +27,9 @@ pub struct PullArgs {
     /// Branch, tag or commit
     #[arg(long, value_name = "REVISION", default_value = "main")]
     pub revision: String,
-    /// Weights that share one range, a multiple of 64 [default: as `quantize` has it]
-    #[arg(long, value_name = "N")]
-    pub group_size: Option<u32>,
-    /// Trained ranges and routers of this very model, from a calibration pack
-    #[arg(long, value_name = "PACK")]
-    pub calibration: Option<PathBuf>,
+    /// How the weights are cut.
+    #[command(flatten)]
+    pub cut: CutArgs,
     /// Quantize again, also where the model is there already, and in the place of one that was not pulled
     #[arg(long)]
     pub force: bool,
@@ -49,8 +47,7 @@ pub fn run(args: &PullArgs) -> Done {
     let mut bars = PullBars::default();
     let _locked = hub.lock(&repo, &mut |event| bars.show(event))?;
     let mut selection = hub.select(&repo, &args.revision, file, &mut |event| bars.show(event))?;
-    let dir = pulled_dir(&repo, selection.gguf.as_deref())?;
-    let model = StoredModel { folder: folder_name(&dir), dir };
+    let model = pulled(&repo, selection.gguf.as_deref())?;
     if !args.source_only && is_there(args, &selection, &model)? {
         note(format_args!("{} is here already, of commit {}", model.name(), selection.commit));
         return print_path(&model.dir).map(|()| Exit::Done);
@@ -93,15 +90,15 @@ fn is_there(args: &PullArgs, selection: &HubSelection, model: &StoredModel) -> R
     };
     // A damaged one is made anew.
     let Ok(folder) = ModelFolder::open(&model.dir) else { return Ok(false) };
-    let same_cut = args.calibration.is_none() && args.group_size.is_none_or(|size| size == folder.group_size());
+    let same_cut = args.cut.calibration.is_none() && args.cut.group_size.is_none_or(|size| size == folder.group_size());
     Ok(same_cut && origin.commit == selection.commit && origin.file == selection.gguf)
 }
 
 fn quantize_options(args: &PullArgs, model: &StoredModel) -> QuantizeOptions {
     QuantizeOptions {
         out: model.dir.clone(),
-        group_size: args.group_size,
-        calibration: args.calibration.clone(),
+        group_size: args.cut.group_size,
+        calibration: args.cut.calibration.clone(),
         // Whether that may be was asked before.
         replace: model.dir.join(MANIFEST_FILE).exists(),
     }
@@ -153,10 +150,6 @@ fn variable(name: &str) -> Option<String> {
 
 fn is_true(value: &str) -> bool {
     ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str())
-}
-
-fn folder_name(dir: &Path) -> String {
-    dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// One bar at a time, for the file at hand.

@@ -17,8 +17,8 @@ use edge_run::internals::quantize::{self, QuantizeOptions, QuantizeProgress, Sta
 pub fn run(args: &QuantizeArgs) -> Done {
     let options = QuantizeOptions {
         out: args.out.clone(),
-        group_size: args.group_size,
-        calibration: args.calibration.clone(),
+        group_size: args.cut.group_size,
+        calibration: args.cut.calibration.clone(),
         replace: args.force,
     };
     make(&args.source, &options).map(|()| Exit::Done)

@@ -169,7 +169,7 @@ pub fn unsupported_table(layer: usize, table: u32, supported: &str) -> Error {
 
 /// The error for a field of a model that the target cannot express.
 pub fn unsupported(what: &str, got: &str, supported: &str) -> Error {
-    Error::Unsupported { what: format!("export of {what}"), got: got.into(), supported: supported.into() }
+    Error::unsupported(format!("export of {what}"), got, supported)
 }
 
 #[cfg(test)]

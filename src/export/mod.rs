@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Instant;
 
+use self::tensors::PlannedTensor;
 use crate::error::{Error, Result, one_of};
 use crate::format::ModelFolder;
 use crate::precision::Depth;
@@ -107,6 +108,8 @@ pub struct ExportReport {
 pub struct ExportPlan<'a> {
     folder: &'a ModelFolder,
     options: ExportOptions,
+    /// The types of the layers' matrices and of embedding and head.
+    stored: (StoredType, StoredType),
     made: Made,
     /// What the other program will do otherwise, in sentences for people.
     pub warnings: Vec<String>,
@@ -117,6 +120,24 @@ pub struct ExportPlan<'a> {
 enum Made {
     Gguf(gguf::GgufPlan),
     Folder(huggingface::HubPlan),
+}
+
+impl Made {
+    /// The model's tensors, in file order.
+    fn tensors(&self) -> &[PlannedTensor] {
+        match self {
+            Made::Gguf(plan) => &plan.tensors,
+            Made::Folder(plan) => &plan.tensors,
+        }
+    }
+
+    /// The other program's name of the family.
+    fn architecture(&self) -> &'static str {
+        match self {
+            Made::Gguf(plan) => plan.architecture,
+            Made::Folder(plan) => plan.architecture,
+        }
+    }
 }
 
 impl ExportOptions {
@@ -150,27 +171,20 @@ impl<'a> ExportPlan<'a> {
             ExportFormat::Gguf => Made::Gguf(gguf::plan(folder, &options, stored, &mut warnings)?),
             ExportFormat::Safetensors => Made::Folder(huggingface::plan(folder, &options, stored, &mut warnings)?),
         };
-        Ok(ExportPlan { folder, options, made, warnings })
+        Ok(ExportPlan { folder, options, stored, made, warnings })
     }
 
     /// Bytes that it will write, but for headers.
     pub fn bytes(&self) -> u64 {
-        match &self.made {
-            Made::Gguf(plan) => plan.tensors.iter().map(tensors::PlannedTensor::bytes).sum(),
-            Made::Folder(plan) => plan.tensors.iter().map(tensors::PlannedTensor::bytes).sum(),
-        }
+        self.made.tensors().iter().map(PlannedTensor::bytes).sum()
     }
 
     /// Writes it. `on_progress` is called for every few million weights and may break off, which is [`Error::Stopped`];
     /// then, as after any error, nothing is left behind, and an export that was to be replaced is as it was.
     pub fn write(self, on_progress: &mut dyn FnMut(&ExportProgress<'_>) -> ControlFlow<()>) -> Result<ExportReport> {
         let begin = Instant::now();
-        let (layers, outer) = self.options.stored()?;
-        let planned = match &self.made {
-            Made::Gguf(plan) => &plan.tensors,
-            Made::Folder(plan) => &plan.tensors,
-        };
-        let params = planned.iter().map(tensors::PlannedTensor::count).sum();
+        let (layers, outer) = self.stored;
+        let params = self.made.tensors().iter().map(PlannedTensor::count).sum();
         let rows = DepthRows::new(self.folder, self.options.depth);
         let deviations = Deviations::default();
         let mut writer = tensors::TensorWriter { rows, total: params, on_progress, done: 0, deviations };
@@ -178,13 +192,9 @@ impl<'a> ExportPlan<'a> {
             Made::Gguf(plan) => plan.write(&self.options, &mut writer)?,
             Made::Folder(plan) => plan.write(&self.options, &mut writer)?,
         };
-        let architecture = match &self.made {
-            Made::Gguf(plan) => plan.architecture.to_string(),
-            Made::Folder(plan) => plan.architecture.to_string(),
-        };
         Ok(ExportReport {
             out: self.options.out.clone(),
-            architecture,
+            architecture: self.made.architecture().to_string(),
             layers_type: layers.to_string(),
             outer_type: outer.to_string(),
             params,

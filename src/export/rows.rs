@@ -17,6 +17,7 @@ use crate::format::{
 };
 use crate::json;
 use crate::precision::{Depth, SLICES};
+use crate::quantize::family::fused;
 use crate::quantize::{Source, SourceTensor, TextAssets};
 use crate::shape::{LlamaShape, Site};
 
@@ -94,18 +95,18 @@ impl<'a> DepthRows<'a> {
     /// Replaces `out` by a vector.
     fn vector(&self, tensor: SourceTensor, out: &mut Vec<f32>) -> Result<()> {
         let (shape, spec) = (self.folder.shape(), &self.folder.manifest().spec);
-        let (q, kv) = (shape.q_dim() as usize, shape.kv_dim() as usize);
-        let (name, part) = match tensor {
-            SourceTensor::FinalNorm => (layout::FINAL_NORM.to_string(), None),
-            SourceTensor::QueryBias(l) => (bias_name(shape, spec, l), Some(0..q)),
-            SourceTensor::KeyBias(l) => (bias_name(shape, spec, l), Some(q..q + kv)),
-            SourceTensor::ValueBias(l) => (bias_name(shape, spec, l), Some(q + kv..q + 2 * kv)),
-            SourceTensor::Vector(l, vector) => (layout::layer_vector(shape, spec, l, vector).name, None),
+        let name = match tensor {
+            SourceTensor::FinalNorm => layout::FINAL_NORM.to_string(),
+            SourceTensor::QueryBias(l) | SourceTensor::KeyBias(l) | SourceTensor::ValueBias(l) => {
+                layout::layer_vector(shape, spec, l, LayerVector::QkvBias).name
+            }
+            SourceTensor::Vector(l, vector) => layout::layer_vector(shape, spec, l, vector).name,
             _ => unreachable!("{tensor:?} is a matrix"),
         };
         let mapped = self.folder.tensor(0, &name)?;
         let numbers: &[f32] = cast_slice(mapped.bytes());
-        *out = part.map_or(numbers, |part| &numbers[part]).to_vec();
+        let (first, (_, length)) = (first_in_stack(tensor, shape) as usize, tensor.dims(shape, spec));
+        *out = numbers[first..first + length as usize].to_vec();
         Ok(())
     }
 }
@@ -161,23 +162,21 @@ impl Source for DepthRows<'_> {
 /// The stacked matrix that a tensor's rows are part of, and the first of them; `None` for vectors.
 fn stack(shape: &LlamaShape, tensor: SourceTensor) -> Option<(SlicedSpec, u32)> {
     use SourceTensor::*;
-    let of = |layer, site, first| (layout::site(shape, layer, site), first);
-    Some(match tensor {
-        Embed => (layout::embed(shape), 0),
-        Head => (layout::head(shape)?, 0),
-        Query(l) => of(l, Site::Qkv, 0),
-        Key(l) => of(l, Site::Qkv, shape.q_dim()),
-        Value(l) => of(l, Site::Qkv, shape.q_dim() + shape.kv_dim()),
-        Output(l) => of(l, Site::O, 0),
-        Gate(l) => of(l, Site::GateUp, 0),
-        Up(l) => of(l, Site::GateUp, shape.ffn_dim),
-        Down(l) => of(l, Site::Down, 0),
+    let matrix = match tensor {
+        Embed => layout::embed(shape),
+        Head => layout::head(shape)?,
+        Query(l) | Key(l) | Value(l) => layout::site(shape, l, Site::Qkv),
+        Output(l) => layout::site(shape, l, Site::O),
+        Gate(l) | Up(l) => layout::site(shape, l, Site::GateUp),
+        Down(l) => layout::site(shape, l, Site::Down),
         QueryBias(_) | KeyBias(_) | ValueBias(_) | Vector(..) | FinalNorm => return None,
-    })
+    };
+    Some((matrix, first_in_stack(tensor, shape)))
 }
 
-fn bias_name(shape: &LlamaShape, spec: &ModelSpec, layer: u32) -> String {
-    layout::layer_vector(shape, spec, layer, LayerVector::QkvBias).name
+/// The row of a stack, or the number of a vector, that a tensor begins at.
+fn first_in_stack(tensor: SourceTensor, shape: &LlamaShape) -> u32 {
+    fused(tensor, shape).map_or(0, |(_, first, _)| first)
 }
 
 fn named_templates(dir: &Path, text: Option<String>) -> Result<Vec<(String, String)>> {

@@ -19,21 +19,30 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 /// SHA-256 of a file, in hexadecimal; `None` where `on_piece`, which is told the length of each piece, broke off.
 pub fn sha256_of_file(path: &Path, on_piece: &mut dyn FnMut(u64) -> ControlFlow<()>) -> Result<Option<String>> {
+    digest_of_file(path, Sha256::new(), on_piece)
+}
+
+/// The same of any hash, which may have begun with other bytes.
+pub fn digest_of_file(
+    path: &Path,
+    hasher: impl Digest,
+    on_piece: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<Option<String>> {
     let mut file = File::open(path).map_err(Error::io("read", path))?;
-    hash_pieces(&mut file, on_piece).map_err(Error::io("read", path))
+    hash_pieces(&mut file, hasher, on_piece).map_err(Error::io("read", path))
 }
 
 /// SHA-256 of all that `reader` gives, in hexadecimal.
 pub fn sha256_of(reader: &mut impl Read) -> std::io::Result<String> {
-    let hash = hash_pieces(reader, &mut |_| ControlFlow::Continue(()))?;
+    let hash = hash_pieces(reader, Sha256::new(), &mut |_| ControlFlow::Continue(()))?;
     Ok(hash.expect("nothing broke off"))
 }
 
 fn hash_pieces(
     reader: &mut impl Read,
+    mut hasher: impl Digest,
     on_piece: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> std::io::Result<Option<String>> {
-    let mut hasher = Sha256::new();
     let mut piece = vec![0; PIECE_BYTES];
     loop {
         let length = reader.read(&mut piece)?;

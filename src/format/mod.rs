@@ -36,10 +36,14 @@ mod open_file;
 mod pack;
 mod place;
 mod reader;
+#[cfg(any(feature = "quantize", feature = "hub"))]
+mod space;
 mod summary;
 mod writer;
 
 pub use container::{ContainerWriter, TensorPlace};
+#[cfg(feature = "hub")]
+pub use hash::digest_of_file;
 pub use hash::sha256;
 pub use header::{HEADER_BYTES_MAX, parse_header};
 pub use manifest::{Calibration, FileEntry, Manifest, ModelSource, Quantization};
@@ -48,8 +52,10 @@ pub use open_file::OpenFile;
 pub use pack::{PACK_VERSION, Pack, PackInfo};
 pub use place::{Place, file_place, follow_links, remove_model, sync_dir, write_whole};
 pub use reader::{ModelFolder, VerifyReport};
+#[cfg(any(feature = "quantize", feature = "hub"))]
+pub use space::check_space;
 pub use summary::{DepthBits, FolderSummary, RoutingSummary, TokenBytes};
-pub use writer::FolderWriter;
+pub use writer::{FolderWriter, write_new};
 
 /// Newest version of the folder's format, of a model that differs from LLaMA. A reader takes it,
 /// [`CALIBRATED_VERSION`] and [`PLAIN_VERSION`].

@@ -116,7 +116,8 @@ fn finish(file: &ContainerWriter, on_piece: &mut dyn FnMut(u64) -> ControlFlow<(
     Ok(FileEntry { bytes: file.bytes(), sha256: hash, header_sha256: Some(sha256(file.header())) })
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a file that is not there yet, and hands it to the disk.
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = File::create_new(path).map_err(Error::io("create", path))?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io("write", path))
 }

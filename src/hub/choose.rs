@@ -168,7 +168,7 @@ fn no_weights(repo: &RepoName, files: &[HubFile]) -> Error {
 }
 
 fn unsupported(repo: &RepoName, got: &str, supported: &str) -> Error {
-    Error::Unsupported { what: format!("{repo}: content"), got: got.into(), supported: supported.into() }
+    Error::unsupported(format!("{repo}: content"), got, supported)
 }
 
 #[cfg(test)]

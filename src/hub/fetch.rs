@@ -2,7 +2,7 @@
 //! is put in its place before its hash was checked.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 use sha1::Sha1;
@@ -16,11 +16,10 @@ use super::listing::{BlobId, HubFile};
 use super::names::as_path;
 use super::{HubEvent, HubStage, OnEvent};
 use crate::error::{Error, Result};
+use crate::format::digest_of_file;
 
 /// Bytes after which a try that broke off has brought the file forward.
 const PROGRESS_BYTES: u64 = 1 << 20;
-/// Bytes that are hashed at a time.
-const HASHED_BYTES: usize = 1 << 20;
 
 /// Files of one commit on their way to the cache.
 pub(super) struct FileFetch<'a> {
@@ -146,30 +145,20 @@ impl FileFetch<'_> {
 
     /// The hash of the file at `path` of the kind that `blob` is.
     fn hash(&mut self, path: &Path, file: &HubFile, blob: &BlobId) -> Result<String> {
-        match blob {
-            BlobId::Sha256(_) => self.hash_with(path, file, Sha256::new()),
-            BlobId::Git(_) => {
-                let hasher = Sha1::new().chain_update(format!("blob {}\0", file.bytes));
-                self.hash_with(path, file, hasher)
-            }
-        }
-    }
-
-    fn hash_with(&mut self, path: &Path, file: &HubFile, mut hasher: impl Digest) -> Result<String> {
-        let mut from = File::open(path).map_err(Error::io("read", path))?;
-        let mut piece = vec![0; HASHED_BYTES];
+        let (name, total) = (file.name.as_str(), file.bytes);
         let mut done = 0;
-        loop {
-            let length = from.read(&mut piece).map_err(Error::io("read", path))?;
-            if length == 0 {
-                break;
+        let mut on_piece = |length| {
+            done += length;
+            (self.on_event)(HubEvent::Progress { stage: HubStage::Check, name, done, total })
+        };
+        let hash = match blob {
+            BlobId::Sha256(_) => digest_of_file(path, Sha256::new(), &mut on_piece)?,
+            BlobId::Git(_) => {
+                let hasher = Sha1::new().chain_update(format!("blob {total}\0"));
+                digest_of_file(path, hasher, &mut on_piece)?
             }
-            hasher.update(&piece[..length]);
-            done += length as u64;
-            let (name, total) = (file.name.as_str(), file.bytes);
-            go_on(self.on_event, HubEvent::Progress { stage: HubStage::Check, name, done, total })?;
-        }
-        Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        };
+        hash.ok_or(Error::Stopped("pull"))
     }
 }
 

@@ -18,7 +18,6 @@ mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,6 +31,7 @@ use self::http::HubClient;
 use self::listing::Listing;
 use self::names::{as_part, is_inner_path};
 use crate::error::{Error, Result};
+use crate::format::check_space;
 use crate::json;
 
 pub use choose::has_quantization;
@@ -220,7 +220,8 @@ impl Hub {
     fn fetch(&self, selection: &HubSelection, files: &[HubFile], on_event: OnEvent) -> Result<u64> {
         let HubSelection { repo, commit, cache, .. } = selection;
         if self.client.is_some() {
-            check_room(cache.dir(), files.iter().map(|file| cache.missing_bytes(commit, file)).sum())?;
+            let missing = files.iter().map(|file| cache.missing_bytes(commit, file)).sum();
+            check_space(cache.dir(), missing, "the files take")?;
         }
         let mut fetch = FileFetch {
             client: self.client.as_ref(),
@@ -260,29 +261,4 @@ fn shards(path: &Path, listing: &Listing) -> Result<Vec<HubFile>> {
         found.ok_or_else(|| Error::damaged(path, "weight_map", "files of the repository", format!("`{name}`")))
     };
     names.iter().map(find).collect()
-}
-
-/// Fails where the disk of `dir` has not `bytes` left.
-fn check_room(dir: &Path, bytes: u64) -> Result<()> {
-    let existing = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("."));
-    // A file system that does not tell its free space is given the benefit of the doubt.
-    let Ok(free) = fs4::available_space(existing) else { return Ok(()) };
-    if free >= bytes {
-        return Ok(());
-    }
-    let shortage = format!("the files take {} MB and {} MB are free", bytes.div_ceil(1_000_000), free / 1_000_000);
-    Err(Error::io("write", dir)(std::io::Error::new(ErrorKind::StorageFull, shortage)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_disk_without_the_room_is_told_before_a_byte_is_fetched() {
-        let home = tempfile::tempdir().unwrap();
-        assert!(check_room(&home.path().join("not/yet"), 1).is_ok());
-        let message = check_room(home.path(), u64::MAX).unwrap_err().to_string();
-        assert!(message.contains("MB are free"), "{message}");
-    }
 }

@@ -1,15 +1,7 @@
 //! The sum of the residual stream and the norm of what a block adds to it.
 
-use crate::kernels::declare::params;
-use crate::kernels::rms_norm::{Norm, normalize};
-use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
-
-params! {
-    /// vec4s in a row.
-    row_vec4s: u32,
-    /// Added to the mean square.
-    eps: f32,
-}
+use crate::kernels::rms_norm::{Norm, Params, dispatch, normalize};
+use crate::recording::{Access, Arguments, Kernel, Recording, Span};
 
 /// `shaders/add_norm.wgsl`; bindings: x [T, D], weight `[D]`, y [T, D].
 pub static KERNEL: Kernel = Kernel {
@@ -25,15 +17,7 @@ const WORKGROUP: u32 = 256;
 
 /// Records y += norm(x) for `tokens` rows of the weight's length.
 pub fn record(recording: &mut Recording, tokens: u32, norm: Norm, x: Span, y: Span) {
-    let Norm { weight, eps } = norm;
-    let params = Params { row_vec4s: (weight.bytes() / 16) as u32, eps };
-    recording.dispatch(Dispatch {
-        kernel: &KERNEL,
-        constants: vec![("WORKGROUP", WORKGROUP)],
-        params: bytemuck::bytes_of(&params).to_vec(),
-        bindings: vec![x, weight.all(), y],
-        workgroups: [tokens, 1, 1],
-    });
+    dispatch(recording, &KERNEL, WORKGROUP, tokens, norm, [x, y]);
 }
 
 fn add_norm(args: &mut Arguments<'_>) {

@@ -30,12 +30,24 @@ pub static KERNEL: Kernel = Kernel {
 
 /// Records y = rms_norm(x) * weight for `tokens` rows of the weight's length.
 pub fn record(recording: &mut Recording, tokens: u32, eps: f32, x: Span, weight: Buffer, y: Span) {
-    let params = Params { row_vec4s: (weight.bytes() / 16) as u32, eps };
+    dispatch(recording, &KERNEL, WORKGROUP, tokens, Norm { weight, eps }, [x, y]);
+}
+
+/// Records a kernel of `shaders/shared/row_norm.wgsl` for `tokens` rows of x and y.
+pub(super) fn dispatch(
+    recording: &mut Recording,
+    kernel: &'static Kernel,
+    workgroup: u32,
+    tokens: u32,
+    norm: Norm,
+    [x, y]: [Span; 2],
+) {
+    let params = Params { row_vec4s: (norm.weight.bytes() / 16) as u32, eps: norm.eps };
     recording.dispatch(Dispatch {
-        kernel: &KERNEL,
-        constants: vec![("WORKGROUP", WORKGROUP)],
+        kernel,
+        constants: vec![("WORKGROUP", workgroup)],
         params: bytemuck::bytes_of(&params).to_vec(),
-        bindings: vec![x, weight.all(), y],
+        bindings: vec![x, norm.weight.all(), y],
         workgroups: [tokens, 1, 1],
     });
 }

@@ -16,7 +16,9 @@ pub const MATRICES: Capabilities =
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 26] = [
+const SHARED: [(&str, &str); 28] = [
+    ("workgroup_sum", include_str!("../../shaders/shared/workgroup_sum.wgsl")),
+    ("row_norm", include_str!("../../shaders/shared/row_norm.wgsl")),
     ("gelu", include_str!("../../shaders/shared/gelu.wgsl")),
     ("step_rows", include_str!("../../shaders/shared/step_rows.wgsl")),
     ("cells", include_str!("../../shaders/shared/cells.wgsl")),

@@ -60,7 +60,7 @@ impl Cells {
 
     /// The cells of a dispatch that has `count` of them.
     pub(crate) fn in_arguments(args: &Arguments<'_>, count: u32) -> Cells {
-        Cells { count, ring: args.constant_or("RING", 0).checked_sub(1).map(|less| less + 1) }
+        Cells { count, ring: Some(args.constant_or("RING", 0)).filter(|ring| *ring > 0) }
     }
 
     /// The constants of the shaders, where they are not the shaders' own.

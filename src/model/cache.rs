@@ -117,15 +117,13 @@ impl Cache {
     ) -> Result<Cache> {
         let ring = Ring::of(spec, shape.layers, options.context, step_tokens);
         let cells: Vec<Cells> = (0..shape.layers).map(|layer| options.layer_cells(ring, spec, layer)).collect();
-        Cache::create((shape, spec), engine, options, &cells).map(|cache| Cache { ring, ..cache }).map_err(|error| {
-            match error {
-                Error::Device { device, message } => {
-                    let all_cells: u64 = cells.iter().map(|cells| u64::from(cells.count)).sum();
-                    let bytes = all_cells * token_bytes(options.cache_type, shape);
-                    Error::NoRoomForContext { device, context: options.cells(), bytes, message }
-                }
-                other => other,
+        Cache::create((shape, spec), engine, options, ring, &cells).map_err(|error| match error {
+            Error::Device { device, message } => {
+                let all_cells: u64 = cells.iter().map(|cells| u64::from(cells.count)).sum();
+                let bytes = all_cells * token_bytes(options.cache_type, shape);
+                Error::NoRoomForContext { device, context: options.cells(), bytes, message }
             }
+            other => other,
         })
     }
 
@@ -134,6 +132,7 @@ impl Cache {
         (shape, spec): (&LlamaShape, &ModelSpec),
         engine: &mut dyn Engine,
         options: CacheOptions,
+        ring: Option<Ring>,
         cells: &[Cells],
     ) -> Result<Cache> {
         let layout = Layout::of(options.cache_type, shape.head_dim);
@@ -159,7 +158,7 @@ impl Cache {
                 cells.iter().map(layer).collect::<Result<_>>()?
             }
         };
-        Ok(Cache { options, ring: None, layers, tokens, rope_tables, kv_heads: shape.kv_heads })
+        Ok(Cache { options, ring, layers, tokens, rope_tables, kv_heads: shape.kv_heads })
     }
 
     /// A rotary table that a layer uses, [context, A/2, 2] f32; panics where none uses it.

@@ -24,7 +24,7 @@ use crate::kernels::attention::{self, ScoreRules, combine};
 use crate::kernels::cache::finish_qkv::{self, QkvRules};
 use crate::kernels::cache::rope::RopeBuffers;
 use crate::kernels::product::Output;
-use crate::kernels::project::qkv::{self, QkvBuffers};
+use crate::kernels::project::qkv::{self, QkvBuffers, QkvFinish};
 use crate::kernels::project::residual::{self, DepthSelection};
 use crate::kernels::project::router_hidden::{SiteRouters, hidden_bytes};
 use crate::kernels::project::{Input, Projection, Spread, gate, logits};
@@ -138,11 +138,11 @@ impl<'a> Lowering<'a> {
         let (q, keys, values) = (b.q.all(), cache.keys, cache.values);
         let buffers = QkvBuffers { step_rows, rope_table, q, keys, values };
         let (Some(rules), Some(qkv)) = (self.rules_of(rotate), b.qkv) else {
-            return qkv::record(r, &projection, b.routers, self.shape, cache.cells, buffers);
+            return qkv::record(r, &projection, b.routers, self.shape, cache.cells, buffers, QkvFinish::Rotate);
         };
         let qkv = qkv.all();
         let products = QkvBuffers { q: qkv, ..buffers };
-        qkv::record_product(r, &projection, b.routers, self.shape, cache.cells, products);
+        qkv::record(r, &projection, b.routers, self.shape, cache.cells, products, QkvFinish::Leave);
         let buffers = RopeBuffers { qkv, step_rows, rope_table, q, keys, values };
         finish_qkv::record(r, self.shape, 1, cache.cells, &rules, buffers);
     }

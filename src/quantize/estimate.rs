@@ -1,12 +1,10 @@
 //! What a quantization will take, known before it starts.
 
-use std::path::Path;
-
 use super::QuantizeOptions;
 use super::cut::Cut;
 use super::source::Source;
 use crate::arch::ModelSpec;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::layout;
 use crate::precision::SLICES;
 use crate::shape::LlamaShape;
@@ -58,34 +56,6 @@ pub fn block_rows(input: u32) -> u32 {
     (BLOCK_BYTES / 4 / u64::from(input)).max(1) as u32
 }
 
-/// Fails where the file system of `dir` has fewer than `needed_bytes` to give.
-pub fn check_space(dir: &Path, needed_bytes: u64) -> Result<()> {
-    // A parent that is not there yet will be made on the file system of the nearest one that is.
-    let existing = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("."));
-    // A file system that does not tell its free space is given the benefit of the doubt.
-    let Ok(free_bytes) = fs4::available_space(existing) else { return Ok(()) };
-    if free_bytes >= needed_bytes {
-        return Ok(());
-    }
-    let shortage =
-        format!("the model takes {} MB and {} MB are free", needed_bytes.div_ceil(1_000_000), free_bytes / 1_000_000);
-    Err(Error::io("write", dir)(std::io::Error::new(std::io::ErrorKind::StorageFull, shortage)))
-}
-
 fn block_bytes(shape: &LlamaShape) -> u64 {
     BLOCK_BYTES.max(4 * u64::from(shape.ffn_dim.max(shape.model_dim).max(shape.q_dim())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_system_without_the_room_is_refused_before_a_byte_is_written() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(check_space(dir.path(), 1).is_ok());
-        assert!(check_space(&dir.path().join("not/yet/there"), 1).is_ok());
-        let fault = check_space(dir.path(), u64::MAX).unwrap_err().to_string();
-        assert!(fault.contains("MB are free"), "{fault}");
-    }
 }

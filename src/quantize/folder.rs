@@ -188,7 +188,7 @@ fn model_folder(dir: &Path) -> Error {
 
 fn unsupported(path: &Path, got: &str, supported: &str) -> Error {
     let what = format!("`{}`: content", path.display());
-    Error::Unsupported { what, got: got.into(), supported: supported.into() }
+    Error::unsupported(what, got, supported)
 }
 
 fn ends(name: &str, endings: &[&str]) -> bool {

@@ -2,10 +2,10 @@
 
 mod cut;
 mod estimate;
-mod family;
+pub(crate) mod family;
 mod folder;
 pub(crate) mod gguf;
-mod huggingface;
+pub(crate) mod huggingface;
 mod slices;
 mod source;
 mod text;
@@ -22,17 +22,19 @@ use crate::arch::{LayerVector, ModelSpec};
 use crate::error::{Error, Result};
 use crate::format::layout::{self, SlicedSpec};
 use crate::format::{
-    CHAT_TEMPLATE_FILE, CHAT_TEMPLATES_FILE, FolderWriter, GENERATION_FILE, Manifest, TOKENIZER_FILE, follow_links,
+    CHAT_TEMPLATE_FILE, CHAT_TEMPLATES_FILE, FolderWriter, GENERATION_FILE, Manifest, TOKENIZER_FILE, check_space,
+    follow_links,
 };
 use crate::precision::SLICES;
 use crate::shape::{LlamaShape, Site};
 
+pub(crate) use estimate::block_rows;
 use estimate::estimate_of;
 pub use estimate::{Estimate, estimate};
-pub(crate) use estimate::{block_rows, check_space};
 pub use huggingface::check_config;
 use slices::SlicedRows;
 pub use source::{Source, SourceTensor, TextAssets, open};
+pub(crate) use text::as_file;
 pub use text::checked_text;
 pub use weights_hash::weights_sha256;
 
@@ -102,7 +104,7 @@ pub fn quantize(
     let cut = Cut::choose(source, options)?;
     // What a run would refuse is refused before hours of work.
     let text = checked_text(source)?;
-    check_space(&follow_links(&options.out)?, estimate_of(&shape, &spec, &cut).disk_bytes)?;
+    check_space(&follow_links(&options.out)?, estimate_of(&shape, &spec, &cut).disk_bytes, "the model takes")?;
     let routing = cut.pack.as_ref().map(|pack| pack.info().thresholds.clone());
     // Before the weights are read, so that nothing about the place can make the work be for nothing.
     let mut writer = FolderWriter::create(&options.out, &shape, &spec, cut.quantization(), routing, options.replace)?;

@@ -161,6 +161,11 @@ impl SourceTensor {
     }
 }
 
+/// The error for a model that asks for something else than what there is.
+pub fn unsupported<T>(what: &str, got: &str, supported: &str) -> Result<T> {
+    Err(Error::unsupported(what, got, supported))
+}
+
 /// Opens a Hugging Face folder or a GGUF file. Anything else is refused by its name, with what to do about it.
 pub fn open(path: &Path) -> Result<Box<dyn Source>> {
     let metadata = std::fs::metadata(path).map_err(|fault| filetype::missing(path, fault))?;

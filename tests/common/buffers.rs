@@ -8,6 +8,7 @@ use edge_run::internals::kernels::router::Routers;
 use edge_run::internals::kernels::step_rows::StepRow;
 use edge_run::internals::recording::{Buffer, Recording, Span};
 use edge_run::internals::routing::{HIDDEN, REST};
+use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
 use half::f16;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -36,6 +37,23 @@ pub fn upload<T: bytemuck::Pod>(engine: &mut dyn Engine, data: &[T]) -> Buffer {
 pub fn rows_at(positions: impl IntoIterator<Item = u32>) -> Vec<StepRow> {
     let row = |(at, position)| StepRow { position, depth_row: at, ..StepRow::zeroed() };
     (0..).zip(positions).map(row).collect()
+}
+
+/// A shape for kernels of attention: nothing but its heads is looked at.
+pub fn heads_shape(heads: u32, kv_heads: u32, head_dim: u32, max_context: u32) -> LlamaShape {
+    LlamaShape {
+        layers: 1,
+        model_dim: 64,
+        ffn_dim: 64,
+        heads,
+        kv_heads,
+        head_dim,
+        vocab: 64,
+        max_context,
+        norm_eps: 1e-5,
+        tied_head: true,
+        rope: Rope { theta: 1e4, scaling: RopeScaling::None },
+    }
 }
 
 /// Numbers between -size and size.

@@ -5,13 +5,8 @@ use crate::arch::ModelSpec;
 use crate::error::Result;
 use crate::export::family::{ExportFamily, FamilyKind, unsupported, unsupported_table};
 use crate::export::rotation::RotaryTable;
+use crate::quantize::family::constants::{GEMMA2_27B_LAYERS, GEMMA3_27B_LAYERS, NO_ROPE_INTERVAL};
 use crate::shape::LlamaShape;
-
-/// Layers of the models to whose scores llama.cpp gives the scale of the model's dimension by its heads.
-const GEMMA2_27B_LAYERS: u32 = 46;
-const GEMMA3_27B_LAYERS: u32 = 62;
-/// Layers of SmolLM3 of which the last one is not rotated.
-const SMOLLM3_STEP: usize = 4;
 
 /// A model as an architecture of llama.cpp.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,7 +82,7 @@ fn llama(
     if !still.contains(&true) {
         return rotated_llama(shape, rotation, metadata, "llama");
     }
-    if let Some(layer) = (0..still.len()).find(|l| still[*l] != ((l + 1) % SMOLLM3_STEP == 0)) {
+    if let Some(layer) = (0..still.len()).find(|l| still[*l] != ((l + 1) % NO_ROPE_INTERVAL as usize == 0)) {
         let supported = "every fourth layer without rotation in llama.cpp's smollm3";
         return Err(unsupported_table(layer, family.tables[layer], supported));
     }

@@ -13,9 +13,9 @@ use super::text::TextSide;
 use super::{ExportOptions, StoredType};
 use crate::arch::{HeadNorm, LayerVector};
 use crate::error::Result;
-use crate::format::{ModelFolder, follow_links};
+use crate::format::{ModelFolder, check_space, follow_links};
+use crate::quantize::SourceTensor;
 use crate::quantize::gguf::{BlockType, dtype_number, tensor_name};
-use crate::quantize::{SourceTensor, check_space};
 use crate::shape::LlamaShape;
 
 /// What is written.
@@ -54,8 +54,7 @@ pub fn plan(
 impl GgufPlan {
     /// Writes the file; its length.
     pub fn write(&self, options: &ExportOptions, writer: &mut TensorWriter<'_>) -> Result<u64> {
-        let extra = self.extra.iter().map(|(name, numbers)| (name, [numbers.len()], numbers));
-        let extra: Vec<_> = extra.collect();
+        let extra: Vec<_> = self.extra.iter().map(|(name, numbers)| (name, [numbers.len()], numbers)).collect();
         let listed = extra.iter().map(|(name, dims, numbers)| ListedTensor {
             name,
             dims,
@@ -69,7 +68,8 @@ impl GgufPlan {
             bytes: tensor.bytes(),
         });
         let listed: Vec<ListedTensor<'_>> = listed.chain(own).collect();
-        check_space(&follow_links(&options.out)?, listed.iter().map(|tensor| tensor.bytes).sum())?;
+        let bytes = listed.iter().map(|tensor| tensor.bytes).sum();
+        check_space(&follow_links(&options.out)?, bytes, "the model takes")?;
         let mut file = GgufWriter::create(&options.out, options.replace, &self.metadata, &listed)?;
         for (_, _, numbers) in &extra {
             file.write(bytemuck::cast_slice(numbers))?;

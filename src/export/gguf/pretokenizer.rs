@@ -4,21 +4,8 @@ use serde_json::{Map, Value};
 
 use crate::quantize::gguf::splitting;
 
-/// The names that are tried, those that people know first.
-const NAMES: [&str; 12] = [
-    "smollm",
-    "gpt-2",
-    "llama-bpe",
-    "smaug-bpe",
-    "qwen2",
-    "tekken",
-    "gpt-4o",
-    "dbrx",
-    "olmo",
-    "granite-docling",
-    "deepseek-llm",
-    "default",
-];
+/// The names that are tried; of those that split text alike, the one that people know.
+const NAMES: [&str; 8] = ["smollm", "gpt-2", "llama-bpe", "smaug-bpe", "qwen2", "tekken", "gpt-4o", "default"];
 
 /// The name that splits text as the tokenizer does, and whether it also takes a piece that is a token as one, whatever
 /// the merges make of it, where the tokenizer does.

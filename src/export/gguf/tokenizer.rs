@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::file::MetadataWriter;
 use super::pretokenizer;
 use crate::error::{Error, Result, shortened};
+use crate::export::family::unsupported;
 use crate::export::text::TextSide;
 use crate::format::TOKENIZER_FILE;
 use crate::quantize::gguf::token_type;
@@ -173,10 +174,6 @@ fn templates(text: &TextSide, metadata: &mut MetadataWriter) {
             metadata.text(&format!("tokenizer.chat_template.{name}"), template);
         }
     }
-}
-
-fn unsupported(what: &str, got: &str, supported: &str) -> Error {
-    Error::Unsupported { what: format!("export of {what}"), got: got.into(), supported: supported.into() }
 }
 
 #[cfg(test)]

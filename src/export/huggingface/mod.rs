@@ -3,8 +3,6 @@
 mod config;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
 use safetensors::Dtype;
@@ -15,14 +13,15 @@ use super::family::{ExportFamily, FamilyKind};
 use super::tensors::{PlannedTensor, TensorWriter};
 use super::text::TextSide;
 use super::{ExportOptions, StoredType};
-use crate::arch::LayerVector;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::layout::TensorSpec;
 use crate::format::{
-    CHAT_TEMPLATE_FILE, ContainerWriter, GENERATION_FILE, ModelFolder, Place, TOKENIZER_FILE, follow_links, sync_dir,
+    CHAT_TEMPLATE_FILE, ContainerWriter, GENERATION_FILE, ModelFolder, Place, TOKENIZER_FILE, check_space,
+    follow_links, sync_dir, write_new,
 };
 use crate::quantize::gguf::BlockType;
-use crate::quantize::{SourceTensor, check_space};
+use crate::quantize::huggingface::{CONFIG_FILE, INDEX_FILE, TensorNames, WHOLE_FILE};
+use crate::quantize::{SourceTensor, as_file};
 
 /// The file that tells an export from other folders: what it was made of, and its files.
 pub const EXPORT_FILE: &str = "edge-run-export.json";
@@ -63,9 +62,9 @@ pub fn plan(
     }
     let fields = config::fields((shape, spec), &family, class, &text, stored)?;
     let mut texts = BTreeMap::from([
-        ("config.json".to_string(), as_text(&fields)),
+        (CONFIG_FILE.to_string(), as_file(&fields)),
         (TOKENIZER_FILE.to_string(), text.assets.tokenizer.clone()),
-        ("tokenizer_config.json".to_string(), as_text(&tokenizer_config(&text, shape.max_context))),
+        ("tokenizer_config.json".to_string(), as_file(&tokenizer_config(&text, shape.max_context))),
         (GENERATION_FILE.to_string(), text.assets.generation_config.clone()),
     ]);
     if let (Some(template), true) = (&text.assets.chat_template, text.assets.named_templates.is_empty()) {
@@ -79,7 +78,8 @@ pub fn plan(
 impl HubPlan {
     /// Writes the folder; the bytes of its files.
     pub fn write(&self, options: &ExportOptions, writer: &mut TensorWriter<'_>) -> Result<u64> {
-        check_space(&follow_links(&options.out)?, self.tensors.iter().map(PlannedTensor::bytes).sum())?;
+        let bytes = self.tensors.iter().map(PlannedTensor::bytes).sum();
+        check_space(&follow_links(&options.out)?, bytes, "the model takes")?;
         let place = Place::claim_for(&options.out, options.replace, EXPORT_FILE)?;
         let dir = place.model();
         let shards = self.shards();
@@ -93,7 +93,7 @@ impl HubPlan {
             write_text(name, text)?;
         }
         if shards.len() > 1 {
-            write_text("model.safetensors.index.json", &as_text(&index(&shards)))?;
+            write_text(INDEX_FILE, &as_file(&index(&shards)))?;
         }
         for (name, tensors) in &shards {
             place.check_name(name)?;
@@ -102,7 +102,7 @@ impl HubPlan {
         let mut export = self.origin.clone();
         let files = sizes.iter().map(|(name, bytes)| (name.clone(), json!({"bytes": bytes})));
         export.insert("files".into(), files.collect::<Map<_, _>>().into());
-        write_new(&dir.join(EXPORT_FILE), as_text(&export).as_bytes())?;
+        write_new(&dir.join(EXPORT_FILE), as_file(&export).as_bytes())?;
         sync_dir(&dir);
         place.fill()?;
         Ok(sizes.values().sum())
@@ -122,7 +122,7 @@ impl HubPlan {
         }
         let count = shards.len();
         let name = |at: usize| match count {
-            1 => "model.safetensors".to_string(),
+            1 => WHOLE_FILE.to_string(),
             _ => format!("model-{:05}-of-{count:05}.safetensors", at + 1),
         };
         shards.into_iter().enumerate().map(|(at, (_, tensors))| (name(at), tensors)).collect()
@@ -181,7 +181,7 @@ fn tensors(folder: &ModelFolder, family: &ExportFamily, stored: BlockType) -> Ve
         };
         let is_norm = matches!(tensor, FinalNorm | Vector(..));
         PlannedTensor {
-            name: name(tensor, family.kind),
+            name: TensorNames::TEXT.alone(tensor, spec),
             tensor,
             dtype: if tensor.is_vector() { BlockType::F32 } else { stored },
             dims: tensor.stated_dims(shape, spec),
@@ -191,42 +191,6 @@ fn tensors(folder: &ModelFolder, family: &ExportFamily, stored: BlockType) -> Ve
         }
     };
     SourceTensor::all(shape, spec).into_iter().map(planned).collect()
-}
-
-/// The name of a tensor in checkpoints of a family.
-fn name(tensor: SourceTensor, kind: FamilyKind) -> String {
-    use SourceTensor::*;
-    let post_norms = matches!(kind, FamilyKind::Gemma2 | FamilyKind::Gemma3 | FamilyKind::Olmo2);
-    let (layer, part) = match tensor {
-        Embed => return "model.embed_tokens.weight".into(),
-        Head => return "lm_head.weight".into(),
-        FinalNorm => return "model.norm.weight".into(),
-        Query(l) => (l, "self_attn.q_proj.weight"),
-        Key(l) => (l, "self_attn.k_proj.weight"),
-        Value(l) => (l, "self_attn.v_proj.weight"),
-        Output(l) => (l, "self_attn.o_proj.weight"),
-        Gate(l) => (l, "mlp.gate_proj.weight"),
-        Up(l) => (l, "mlp.up_proj.weight"),
-        Down(l) => (l, "mlp.down_proj.weight"),
-        QueryBias(l) => (l, "self_attn.q_proj.bias"),
-        KeyBias(l) => (l, "self_attn.k_proj.bias"),
-        ValueBias(l) => (l, "self_attn.v_proj.bias"),
-        Vector(l, vector) => (
-            l,
-            match vector {
-                LayerVector::InputNorm => "input_layernorm.weight",
-                LayerVector::AfterAttentionNorm => "post_attention_layernorm.weight",
-                // In a family without norms after attention, this name is that of the norm before the feed-forward.
-                LayerVector::FfnNorm if !post_norms => "post_attention_layernorm.weight",
-                LayerVector::FfnNorm => "pre_feedforward_layernorm.weight",
-                LayerVector::AfterFfnNorm => "post_feedforward_layernorm.weight",
-                LayerVector::QueryNorm => "self_attn.q_norm.weight",
-                LayerVector::KeyNorm => "self_attn.k_norm.weight",
-                LayerVector::QkvBias => panic!("biases have three tensors"),
-            },
-        ),
-    };
-    format!("model.layers.{layer}.{part}")
 }
 
 fn tokenizer_config(text: &TextSide, context: u32) -> Map<String, Value> {
@@ -270,13 +234,4 @@ fn origin(folder: &ModelFolder, options: &ExportOptions, stored: StoredType, cla
         ("architecture".to_string(), json!(class.architecture)),
         ("type".to_string(), json!(stored.to_string())),
     ])
-}
-
-fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = File::create_new(path).map_err(Error::io("create", path))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io("write", path))
-}
-
-fn as_text(fields: &Map<String, Value>) -> String {
-    serde_json::to_string_pretty(fields).expect("JSON has string keys") + "\n"
 }

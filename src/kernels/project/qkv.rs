@@ -36,8 +36,18 @@ pub struct QkvBuffers {
     pub values: Span,
 }
 
-/// Records the product, the rotation, and the store in the cache's `cells`, and the hidden units of the
-/// routers that look at the projection's input, which is a norm.
+/// What becomes of the products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkvFinish {
+    /// They are rotated, and keys and values go into the cache.
+    Rotate,
+    /// All of them go to `q` as they are, which has room for all rows, [H + 2K, A]; the buffers after it stay as they
+    /// are.
+    Leave,
+}
+
+/// Records the product, what becomes of it, and the hidden units of the routers that look at the projection's input,
+/// which is a norm. The cache of the layer has these `cells`.
 pub fn record(
     recording: &mut Recording,
     projection: &Projection<'_>,
@@ -45,37 +55,13 @@ pub fn record(
     shape: &LlamaShape,
     cells: Cells,
     buffers: QkvBuffers,
-) {
-    dispatch(recording, projection, routers, shape, cells, buffers, &[]);
-}
-
-/// Records the product into `q`, which has room for all rows, [H + 2K, A], and the same hidden units. The other buffers
-/// stay as they are.
-pub fn record_product(
-    recording: &mut Recording,
-    projection: &Projection<'_>,
-    routers: Option<SiteRouters<'_>>,
-    shape: &LlamaShape,
-    cells: Cells,
-    buffers: QkvBuffers,
-) {
-    dispatch(recording, projection, routers, shape, cells, buffers, &[("RAW", 1)]);
-}
-
-fn dispatch(
-    recording: &mut Recording,
-    projection: &Projection<'_>,
-    routers: Option<SiteRouters<'_>>,
-    shape: &LlamaShape,
-    cells: Cells,
-    buffers: QkvBuffers,
-    more: &[(&'static str, u32)],
+    finish: QkvFinish,
 ) {
     let QkvBuffers { step_rows, rope_table, q, keys, values } = buffers;
     let HiddenDispatch { mut constants, workgroups, site, read, written } =
         HiddenDispatch::new(recording, projection, routers);
     constants.extend(cells.constants());
-    constants.extend(more);
+    constants.extend((finish == QkvFinish::Leave).then_some(("RAW", 1)));
     let bindings = [&read[..], &[step_rows, rope_table, written, q, keys, values]].concat();
     let extras = Extras {
         qkv: Some(QkvDims {

@@ -72,7 +72,7 @@ pub struct Described {
 /// Fails where a shape has a fault, and names it.
 pub fn check_shape(shape: &LlamaShape) -> Result<()> {
     match shape.fault() {
-        Some((field, supported, got)) => Err(Error::Unsupported { what: field.into(), got, supported }),
+        Some((field, supported, got)) => Err(Error::unsupported(field, got, supported)),
         None => Ok(()),
     }
 }
@@ -95,9 +95,7 @@ impl Described {
         fold.check()?;
         Ok(Described { family: facts.family, shape, spec, fold })
     }
-}
 
-impl Described {
     /// The family as manifests have it. The manifest of a model that is a LLaMA to the runtime has none, so that older
     /// versions of this program read it.
     pub fn family_field(&self) -> Option<String> {

@@ -78,11 +78,7 @@ impl Fold {
             .flat_map(|kind| [("scale of scores", kind.query), ("magnitude of rotary embeddings", kind.rotated)]);
         let unfit = |factor: &f64| !(factor.is_finite() && *factor > 0.0);
         match model.into_iter().chain(heads).find(|(_, factor)| unfit(factor)) {
-            Some((what, factor)) => Err(Error::Unsupported {
-                what: what.into(),
-                got: factor.to_string(),
-                supported: "a positive number".into(),
-            }),
+            Some((what, factor)) => Err(Error::unsupported(what, factor, "a positive number")),
             None => Ok(()),
         }
     }

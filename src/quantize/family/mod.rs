@@ -3,6 +3,7 @@
 //! A reader states what a checkpoint says about itself as [`FamilyFacts`]. [`Described`] is what follows from them: the
 //! shape, the spec, and the [`Fold`], which turns the rows of files into those of the runtime.
 
+pub mod constants;
 mod described;
 mod fold;
 mod layers;

@@ -1,18 +1,13 @@
 //! The layers as GGUF files state them: which have windows, and which are rotated.
 
+use super::super::family::constants::{GEMMA2_PERIOD, GEMMA3_PERIOD, NO_ROPE_INTERVAL, OLMO3_PERIOD};
 use super::super::family::{Family, LayerFacts, every};
 use super::keys::FamilyKeys;
 use crate::error::Result;
 use crate::shape::LlamaShape;
 
-/// Of SmolLM3, every so many layers one is not rotated; no key says so.
-const NO_ROPE_INTERVAL: u32 = 4;
 /// What llama.cpp takes where a file of Gemma 2 does not state its window.
 const GEMMA2_WINDOW: u32 = 4096;
-/// Every so many layers one is global, where a file does not state it.
-const GEMMA2_PERIOD: u32 = 2;
-const GEMMA3_PERIOD: u32 = 6;
-const OLMO3_PERIOD: u32 = 4;
 
 /// The layers of a file, as many as the shape has.
 pub fn read(
@@ -42,8 +37,7 @@ pub fn read(
         Family::Gemma3 if window.is_some() => in_turn(keys, window, count, GEMMA3_PERIOD),
         Family::Olmo2 | Family::Olmo3 if window.is_some() => in_turn(keys, window, count, OLMO3_PERIOD),
         _ => {
-            let left_out = window.filter(|window| *window < shape.max_context);
-            if let Some(window) = left_out.filter(|_| !matches!(family, Family::Gemma3 | Family::Olmo2)) {
+            if let Some(window) = window.filter(|window| *window < shape.max_context) {
                 warnings.push(format!("{}, {window}, is left out, as in llama.cpp", keys.name(key)));
             }
             Ok(alike(LayerFacts::GLOBAL))

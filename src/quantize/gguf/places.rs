@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::super::family::{Described, Family, FusedTensor, fused};
 use super::super::source::SourceTensor;
+use super::super::source::unsupported;
 use super::file::{GgufFile, GgufTensor};
 use super::rope::{LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS};
-use super::shape::{EMBEDDING, HEAD, unsupported};
+use super::shape::{EMBEDDING, HEAD};
 use crate::arch::LayerVector;
 use crate::error::{Error, Result};
 

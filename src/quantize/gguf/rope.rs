@@ -1,9 +1,11 @@
 //! Rotary embedding as GGUF files state it, with the defaults of llama.cpp.
 
+use super::super::family::constants::{GEMMA3_LOCAL_THETA, YARN_BETA_FAST, YARN_BETA_SLOW};
 use super::super::family::{Family, RopeFacts, RopeStretch, YarnRamp};
+use super::super::source::unsupported;
 use super::file::GgufFile;
 use super::keys::FamilyKeys;
-use super::shape::{ReadTensor, unsupported};
+use super::shape::ReadTensor;
 use crate::arch::QueryGrowth;
 use crate::error::{Error, Result};
 use crate::shape::{LlamaShape, RopeScaling};
@@ -15,11 +17,6 @@ pub const SHORT_FACTORS: &str = "rope_factors_short.weight";
 pub const LONG_FACTORS: &str = "rope_factors_long.weight";
 /// What llama.cpp takes where the file does not state the base of the rotary frequencies.
 const DEFAULT_ROPE_THETA: f32 = 10_000.0;
-/// The same of Gemma 3's local layers.
-const GEMMA3_LOCAL_THETA: f32 = 10_000.0;
-/// YaRN's bounds where the file does not state them.
-const BETA_FAST: f64 = 32.0;
-const BETA_SLOW: f64 = 1.0;
 
 /// What a file states of rotary embeddings.
 #[derive(Debug)]
@@ -62,8 +59,8 @@ pub fn read(
             RopeStretch::Yarn(YarnRamp {
                 factor,
                 original_context: original_context.into(),
-                beta_fast: keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(BETA_FAST),
-                beta_slow: keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(BETA_SLOW),
+                beta_fast: keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(YARN_BETA_FAST),
+                beta_slow: keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(YARN_BETA_SLOW),
                 truncate: true,
             })
         }

@@ -1,6 +1,8 @@
 //! What a GGUF file says about its model: family, dimensions and constants.
 
+use super::super::family::constants::{GEMMA2_27B_LAYERS, GEMMA2_LOGIT_CAP, GEMMA2_SCORE_CAP, GEMMA3_27B_LAYERS};
 use super::super::family::{Family, FamilyFacts, FamilyScales, check_shape, refusal};
+use super::super::source::unsupported;
 use super::file::{GgufFile, GgufTensor};
 use super::keys::FamilyKeys;
 use super::layers;
@@ -25,12 +27,6 @@ const ARCHITECTURES: [(&str, Family); 10] = [
     ("gemma3", Family::Gemma3),
     ("olmo2", Family::Olmo2),
 ];
-/// What llama.cpp takes where a file of Gemma 2 does not state its caps.
-const GEMMA2_SCORE_CAP: f32 = 50.0;
-const GEMMA2_LOGIT_CAP: f32 = 30.0;
-/// Layers of the models of 27B, whose scores are divided by the root of D/H in place of A: no key says so.
-const GEMMA2_27B_LAYERS: u32 = 46;
-const GEMMA3_27B_LAYERS: u32 = 62;
 
 /// Gives the numbers of a tensor, by its name.
 pub type ReadTensor<'a> = dyn FnMut(&str, &GgufTensor) -> Result<Vec<f32>> + 'a;
@@ -188,11 +184,6 @@ fn caps(keys: &FamilyKeys<'_>, family: Family) -> Result<(Option<f32>, Option<f3
         Family::Gemma3 => Ok((None, cap(logit, None)?)),
         _ => Ok((None, None)),
     }
-}
-
-/// The error for a model that asks for something else than what there is.
-pub fn unsupported<T>(what: &str, got: &str, supported: &str) -> Result<T> {
-    Err(Error::Unsupported { what: what.into(), got: got.into(), supported: supported.into() })
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::super::family::constants::{GEMMA2_LOGIT_CAP, GEMMA2_SCORE_CAP};
 use super::super::family::{Family, FamilyFacts, FamilyScales, check_shape, refusal};
+use super::super::source::unsupported;
 use super::defaults::{self, ARCHITECTURES, ConfigDefaults, GRANITE_HYBRID, WRAPPERS};
 use super::fields::ConfigFields;
 use super::layers;
@@ -16,9 +18,7 @@ use crate::shape::{LlamaShape, Rope, RopeScaling};
 /// The configuration's file name.
 pub const CONFIG_FILE: &str = "config.json";
 
-/// What a model of Gemma 2 has where config.json lacks a field.
-const GEMMA2_SCORE_CAP: f32 = 50.0;
-const GEMMA2_LOGIT_CAP: f32 = 30.0;
+/// What a Gemma has where config.json lacks the field.
 const GEMMA_QUERY_SCALAR: f64 = 256.0;
 
 /// A configuration that has been read.
@@ -224,11 +224,6 @@ fn quantization(config: &ConfigFields<'_>) -> Option<String> {
         None => "unnamed",
     };
     Some(named.to_string())
-}
-
-/// The error for a model that asks for something else than what there is.
-pub fn unsupported<T>(what: &str, got: &str, supported: &str) -> Result<T> {
-    Err(Error::Unsupported { what: what.into(), got: got.into(), supported: supported.into() })
 }
 
 #[cfg(test)]

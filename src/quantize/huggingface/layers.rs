@@ -1,7 +1,8 @@
 //! The layers as config.json states them: which have windows, and which are rotated.
 
+use super::super::family::constants::{GEMMA2_PERIOD, GEMMA3_PERIOD, NO_ROPE_INTERVAL, OLMO3_PERIOD};
 use super::super::family::{Family, LayerFacts, every};
-use super::config::unsupported;
+use super::super::source::unsupported;
 use super::defaults::{ConfigDefaults, GRANITE_HYBRID};
 use super::fields::ConfigFields;
 use crate::error::Result;
@@ -9,12 +10,6 @@ use crate::shape::LlamaShape;
 
 /// The first layer with a window, of a Qwen whose windows are on.
 const MAX_WINDOW_LAYERS: u32 = 28;
-/// Of SmolLM3, every so many layers one is not rotated.
-const NO_ROPE_INTERVAL: u32 = 4;
-/// Every so many layers one is global, of Gemma 2, Gemma 3 and OLMo 3.
-const GEMMA2_PERIOD: u32 = 2;
-const GEMMA3_PERIOD: u32 = 6;
-const OLMO3_PERIOD: u32 = 4;
 
 /// The layers of the configuration `config`, as many as the shape has.
 pub fn read(config: &ConfigFields<'_>, defaults: &ConfigDefaults, shape: &LlamaShape) -> Result<Vec<LayerFacts>> {

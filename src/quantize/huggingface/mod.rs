@@ -20,10 +20,11 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 
-use self::names::{NamedPlace, TensorNames, is_of_other_part};
+use self::names::{NamedPlace, is_of_other_part};
 use self::shards::{Shard, Shards};
 use super::estimate::block_rows;
 use super::family::Described;
+use super::source::unsupported;
 use super::source::{Source, SourceTensor, TextAssets};
 use crate::arch::ModelSpec;
 use crate::error::{Error, Result};
@@ -32,6 +33,7 @@ use crate::format::{GENERATION_FILE, ModelSource, TOKENIZER_FILE};
 use crate::shape::LlamaShape;
 
 pub use config::CONFIG_FILE;
+pub use names::TensorNames;
 pub use shards::{INDEX_FILE, WHOLE_FILE};
 
 /// Ends of names that quantized weights of other programs have.
@@ -211,7 +213,7 @@ fn locate_all(
     let quantized = |name: &&String| QUANTIZED.iter().any(|end| name.ends_with(end)) || name.contains(".quant_state.");
     if let Some(name) = names.iter().find(quantized) {
         let supported = "weights in F32, F16 or BF16: get the model that this one was made from";
-        return config::unsupported("quantized tensor", name, supported);
+        return unsupported("quantized tensor", name, supported);
     }
     let tensor_names = TensorNames::of(&names);
     let mut tensors = HashMap::new();
@@ -244,7 +246,7 @@ fn locate_all(
     }
     match names.iter().find(|name| !needed.contains(*name) && !name.ends_with(".rotary_emb.inv_freq")) {
         // A tensor that is left out, a bias say, would silently make another model.
-        Some(name) => config::unsupported("tensor", name, &described.tensors_in_words()),
+        Some(name) => unsupported("tensor", name, &described.tensors_in_words()),
         None => Ok(tensors),
     }
 }
@@ -259,7 +261,7 @@ fn located(at: usize, shard: &Shard, place: NamedPlace, info: &TensorInfo, dims:
     let name = place.name;
     if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
         let dtype = info.dtype.to_string();
-        return config::unsupported(&format!("dtype of `{name}`"), &dtype, "F32, F16, BF16");
+        return unsupported(&format!("dtype of `{name}`"), &dtype, "F32, F16, BF16");
     }
     let mut dims = dims.to_vec();
     dims[0] = place.all.map_or(dims[0], |all| all as usize);

@@ -35,6 +35,9 @@ pub struct NamedPlace {
 }
 
 impl TensorNames {
+    /// Those of a model of text.
+    pub const TEXT: TensorNames = TensorNames { body: BODIES[0].0, head: BODIES[0].1 };
+
     /// Those of a checkpoint that has tensors of these names.
     pub fn of(names: &BTreeSet<String>) -> TensorNames {
         let has = |body: &&(&str, &str)| names.iter().any(|name| name.starts_with(&format!("{}layers.0.", body.0)));

@@ -1,18 +1,14 @@
 //! Rotary embedding as config.json states it, in the old fields and in the new ones.
 
+use super::super::family::constants::{GEMMA3_LOCAL_THETA, YARN_BETA_FAST, YARN_BETA_SLOW};
 use super::super::family::{Family, RopeFacts, RopeStretch, YarnRamp};
-use super::config::unsupported;
+use super::super::source::unsupported;
 use super::defaults::ConfigDefaults;
 use super::fields::ConfigFields;
 use crate::arch::QueryGrowth;
 use crate::error::Result;
 use crate::shape::{LlamaShape, RopeScaling};
 
-/// Base of the frequencies of Gemma 3's local layers where config.json does not state it.
-const GEMMA3_LOCAL_THETA: f32 = 10_000.0;
-/// YaRN's bounds where config.json does not state them.
-const BETA_FAST: f64 = 32.0;
-const BETA_SLOW: f64 = 1.0;
 /// The context of the first training of Phi-3, where no field states it.
 const PHI3_ORIGINAL_CONTEXT: u32 = 4096;
 
@@ -190,8 +186,8 @@ impl RopeContext<'_> {
         let ramp = YarnRamp {
             factor,
             original_context: original_context.into(),
-            beta_fast: nonzero("beta_fast")?.unwrap_or(BETA_FAST),
-            beta_slow: nonzero("beta_slow")?.unwrap_or(BETA_SLOW),
+            beta_fast: nonzero("beta_fast")?.unwrap_or(YARN_BETA_FAST),
+            beta_slow: nonzero("beta_slow")?.unwrap_or(YARN_BETA_SLOW),
             truncate: fields.flag("truncate")?.unwrap_or(true),
         };
         Ok(RopeFacts { theta, stretch: RopeStretch::Yarn(ramp), magnitude })
