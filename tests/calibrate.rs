@@ -60,7 +60,6 @@ impl Lab {
             batch: 2,
             seq: 16,
             seed: 3,
-            group_size: None,
             memory: 4 << 30,
             out: self.path(out),
         }
@@ -207,7 +206,6 @@ fn what_cannot_be_calibrated_is_told_before_anything_is_written() {
         (CalibrationOptions { batch: 100_000, ..good.clone() }, "text"),
         (CalibrationOptions { seq: 100_000, ..good.clone() }, "sequence length"),
         (CalibrationOptions { steps: 0, ..good.clone() }, "steps"),
-        (CalibrationOptions { group_size: Some(96), ..good.clone() }, "group size"),
         (CalibrationOptions { texts: vec![lab.path("none.txt")], ..good.clone() }, "none.txt"),
     ];
     for (options, named) in cases {

@@ -376,8 +376,8 @@ fn a_damaged_pack_is_refused_by_tensor_or_field() {
             drop(header.as_object_mut().unwrap().remove("__metadata__"))
         }),
         ("metadata edge_run_calibration", |header| header["__metadata__"]["edge_run_calibration"] = json!("{")),
-        ("`3` is not supported; supported: 2", |h| {
-            facts(h, |facts| *facts = json!({"pack_version": 3, "of": "another time"}))
+        ("`4` is not supported; supported: 2 and 3", |h| {
+            facts(h, |facts| *facts = json!({"pack_version": 4, "of": "another time"}))
         }),
         ("missing field `recipe`", |h| facts(h, |facts| drop(facts.as_object_mut().unwrap().remove("recipe")))),
         ("unknown field `colour`", |h| facts(h, |facts| facts["colour"] = json!("red"))),

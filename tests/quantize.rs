@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use common::gguf::{GgufTensor, GgufType};
 use common::{TinyModel, quantize_tiny, tiny_hf_folder, tiny_shape};
 use edge_run::Error;
-use edge_run::internals::format::codes::{Range, WEIGHTS_PER_WORD, unpack};
+use edge_run::internals::format::codes::{Range, RangeForm, WEIGHTS_PER_WORD, unpack};
 use edge_run::internals::format::{ModelFolder, Pack, layout};
 use edge_run::internals::precision::SLICES;
 use edge_run::internals::quantize::{QuantizeOptions, QuantizeReport, Stage, estimate, open, quantize, weights_sha256};
@@ -35,17 +35,31 @@ fn dequantized(folder: &ModelFolder, name: &str) -> Vec<(f32, f32)> {
     let group = folder.group_size() as usize;
     let slices: Vec<_> = (0..SLICES).map(|s| folder.tensor(s, &format!("{name}.slice{s}")).unwrap()).collect();
     let slices: Vec<&[u32]> = slices.iter().map(|slice| bytemuck::cast_slice(slice.bytes())).collect();
-    let scales = folder.tensor(0, &format!("{name}.scales")).unwrap();
-    let scales: &[f16] = bytemuck::cast_slice(scales.bytes());
+    let ranges = ranges(folder, name);
     let mut weights = Vec::new();
     for at in 0..slices[0].len() * WEIGHTS_PER_WORD {
-        let range = Range { lo: scales[at / group * 2], step: scales[at / group * 2 + 1] };
+        let range = ranges[at / group];
         let words: Vec<u32> = slices.iter().map(|slice| slice[at / WEIGHTS_PER_WORD]).collect();
-        let (lo, step) = (range.lo.to_f32(), range.step.to_f32());
+        let Range { lo, step } = range;
         let tolerance = step / 128.0 + (lo.abs() + 4.0 * step) * 2.0f32.powi(-11) + 1e-6;
         weights.push((range.decode(unpack(&words)[at % WEIGHTS_PER_WORD], SLICES), tolerance));
     }
     weights
+}
+
+/// The ranges in which a folder reads all slices of a matrix.
+fn ranges(folder: &ModelFolder, name: &str) -> Vec<Range> {
+    match RangeForm::of_group(folder.group_size()) {
+        RangeForm::Pairs { .. } => {
+            let scales = folder.tensor(0, &format!("{name}.scales")).unwrap();
+            let (pairs, _) = bytemuck::cast_slice::<u8, f16>(scales.bytes()).as_chunks::<2>();
+            pairs.iter().map(|pair| Range::of_pair(*pair)).collect()
+        }
+        RangeForm::Words => {
+            let words = folder.tensor(3, &format!("{name}.ranges3")).unwrap();
+            bytemuck::cast_slice(words.bytes()).iter().map(|word| Range::of_word(*word)).collect()
+        }
+    }
 }
 
 /// Asserts that rows of a matrix from `first` on are `expected`, [rows, input], within half a bin.
@@ -251,7 +265,9 @@ fn an_output_folder_with_files_in_it_is_not_touched_unless_it_is_a_model_to_repl
 fn a_group_size_that_does_not_fit_is_refused_with_what_would() {
     let dir = tempfile::tempdir().unwrap();
     tiny_hf_folder(&dir.path().join("source"), 6, true);
-    for (group, expected) in [(128, "(embed)"), (96, "a multiple of 64"), (0, "a multiple of 64")] {
+    for (group, expected) in
+        [(128, "(embed)"), (96, "32, or a multiple of 64"), (0, "a multiple of 64"), (16, "32, or")]
+    {
         let options = QuantizeOptions {
             out: dir.path().join("model"),
             group_size: Some(group),
@@ -276,11 +292,13 @@ fn rotary_factors_of_a_gguf_file_go_into_the_shape() {
     assert_eq!(folder.shape().rope.scaling, RopeScaling::Factors { factors });
 }
 
-/// A pack for `source`, made in `dir` and changed before it is written.
-fn pack_for(source: &Path, dir: &Path, change: impl FnOnce(&mut TestPack)) -> PathBuf {
+/// A pack for `source` in groups of so many weights, made in `dir` and changed before it is written.
+fn pack_for(source: &Path, dir: &Path, group: u32, change: impl FnOnce(&mut TestPack)) -> PathBuf {
     let plain = dir.join("plain");
     if !plain.exists() {
-        quantize_tiny(source, &plain).unwrap();
+        let options =
+            QuantizeOptions { out: plain.clone(), group_size: Some(group), calibration: None, replace: false };
+        quantize(&mut *open(source).unwrap(), &options, &mut |_| ControlFlow::Continue(())).unwrap();
     }
     let mut pack = TestPack::of(source, &plain, 21);
     change(&mut pack);
@@ -296,11 +314,11 @@ fn base(folder: &ModelFolder, name: &str) -> Vec<u8> {
 
 #[test]
 fn a_pack_with_the_ranges_of_the_weights_gives_the_same_slices_and_its_routers() {
-    for tied in [false, true] {
+    for (tied, group, versions) in [(false, 64, (1, 3)), (true, 64, (1, 3)), (true, 32, (5, 5))] {
         let dir = tempfile::tempdir().unwrap();
         let (source, out) = (dir.path().join("source"), dir.path().join("model"));
         let shape = tiny_hf_folder(&source, 12, tied);
-        let path = pack_for(&source, dir.path(), |_| ());
+        let path = pack_for(&source, dir.path(), group, |_| ());
         let report = quantize_with(&source, &out, &path).unwrap();
         assert_estimate(&source, &report, Some(&path));
 
@@ -308,7 +326,7 @@ fn a_pack_with_the_ranges_of_the_weights_gives_the_same_slices_and_its_routers()
         for file in &SLICE_FILES[1..] {
             assert!(fs::read(plain.dir().join(file)).unwrap() == fs::read(out.join(file)).unwrap(), "{file}");
         }
-        for spec in layout::file_tensors(&shape, &folder.manifest().spec, 64, false, 0) {
+        for spec in layout::file_tensors(&shape, &folder.manifest().spec, group, false, 0) {
             assert!(base(&plain, &spec.name) == base(&folder, &spec.name), "{}", spec.name);
         }
         let pack = Pack::open(&path).unwrap();
@@ -318,7 +336,7 @@ fn a_pack_with_the_ranges_of_the_weights_gives_the_same_slices_and_its_routers()
         assert_eq!(layout::routers(&shape)[0].shape, [2 * 4, 32, shape.model_dim as usize]);
 
         let (old, new) = (plain.manifest(), folder.manifest());
-        assert_eq!((old.format_version, new.format_version), (1, 3));
+        assert_eq!((old.format_version, new.format_version), versions);
         assert!(plain.thresholds().is_none() && old.quantization.calibration.is_none());
         assert_eq!(folder.thresholds(), Some(&pack.info().thresholds));
         let calibration = new.quantization.calibration.as_ref().unwrap();
@@ -337,7 +355,7 @@ fn another_range_in_the_pack_changes_its_group_and_no_other() {
     tiny_hf_folder(&source, 13, true);
     // Row 2 of [64, 128]: its second group of two, half as wide as its weights.
     let (name, group) = ("layers.1.down", 2 * 2 + 1);
-    let path = pack_for(&source, dir.path(), |pack| {
+    let path = pack_for(&source, dir.path(), 64, |pack| {
         pack.set(&format!("{name}.scales"), 2 * group, -0.125);
         pack.set(&format!("{name}.scales"), 2 * group + 1, 0.0625);
     });
@@ -360,13 +378,49 @@ fn another_range_in_the_pack_changes_its_group_and_no_other() {
 }
 
 #[test]
+fn words_of_a_pack_are_read_at_their_depths_and_the_last_ones_make_the_codes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, out) = (dir.path().join("source"), dir.path().join("model"));
+    tiny_hf_folder(&source, 13, true);
+    let (name, group) = ("layers.1.down", 9);
+    let [first, finest] = [(-0.5, 0.25), (-0.125, 0.0625)].map(|(lo, step)| Range { lo, step }.to_word());
+    let path = pack_for(&source, dir.path(), 32, |pack| {
+        pack.set_word(&format!("{name}.ranges0"), group, first);
+        pack.set_word(&format!("{name}.ranges3"), group, finest);
+    });
+    quantize_with(&source, &out, &path).unwrap();
+    let (plain, folder) = (ModelFolder::open(&dir.path().join("plain")).unwrap(), ModelFolder::open(&out).unwrap());
+    let words = |folder: &ModelFolder, slice: usize| -> Vec<u16> {
+        let tensor = folder.tensor(slice, &format!("{name}.ranges{slice}")).unwrap();
+        bytemuck::cast_slice(tensor.bytes()).to_vec()
+    };
+    for slice in 0..SLICES {
+        let changed: Vec<usize> = words(&plain, slice)
+            .iter()
+            .zip(words(&folder, slice))
+            .enumerate()
+            .filter_map(|(at, (before, after))| (*before != after).then_some(at))
+            .collect();
+        // Those of depth 3 follow from the codes.
+        assert_eq!(changed, if slice == 1 { vec![] } else { vec![group] }, "slice {slice}");
+    }
+    assert_eq!((words(&folder, 0)[group], words(&folder, 3)[group]), (first, finest));
+    let (before, after) = (dequantized(&plain, name), dequantized(&folder, name));
+    let (lo, bin) = (-0.125, 0.0625 / 64.0);
+    for (at, (before, after)) in before.iter().zip(&after).enumerate() {
+        let expected = if at / 32 == group { before.0.clamp(lo + bin / 2.0, lo + 255.5 * bin) } else { before.0 };
+        assert!((after.0 - expected).abs() <= before.1 + bin / 2.0, "weight {at}: {} for {expected}", after.0);
+    }
+}
+
+#[test]
 fn a_pack_for_another_model_is_refused_and_nothing_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let (source, work) = (dir.path().join("source"), tempfile::tempdir().unwrap());
     tiny_hf_folder(&source, 14, true);
     let other = work.path().join("other");
     tiny_hf_folder(&other, 15, true);
-    let path = pack_for(&other, work.path(), |_| ());
+    let path = pack_for(&other, work.path(), 64, |_| ());
     let hash = |source: &Path| weights_sha256(&mut *open(source).unwrap(), &mut |_| ControlFlow::Continue(()));
     let (ours, theirs) = (hash(&source).unwrap(), hash(&other).unwrap());
 
@@ -392,7 +446,7 @@ fn a_pack_for_another_model_is_refused_and_nothing_is_written() {
     let shape = LlamaShape { ffn_dim: 192, ..tiny_shape(true) };
     TinyModel::new(shape, 16).write_hf(&wide, Dtype::F32, 1);
     fs::remove_dir_all(work.path().join("plain")).unwrap();
-    let path = pack_for(&wide, work.path(), |_| ());
+    let path = pack_for(&wide, work.path(), 64, |_| ());
     refused(&path, None, &["calibration", "ffn_dim is 128", "`wide`, with 192"]);
 }
 

@@ -10,6 +10,7 @@ use crate::arch::{
 };
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::format::codes::Range;
 use crate::format::layout::{self, TensorSpec};
 use crate::model::WeightSource;
 use crate::precision::BITS;
@@ -70,8 +71,6 @@ impl Synthetic {
 
     /// The model of this shape and spec, which are without fault.
     pub fn new(shape: LlamaShape, spec: ModelSpec, seed: u64) -> Result<Synthetic> {
-        // The largest that fits, as ever, so that speeds can be compared.
-        let group = if layout::group_fault(&shape, 128).is_none() { 128 } else { 64 };
         let row = |bits: f32, threshold| Threshold { bits, threshold };
         let table = Thresholds::new(vec![row(*BITS.start(), 1.0), row(*BITS.end(), -1.0)]);
         let mut random = ChaCha12Rng::seed_from_u64(seed);
@@ -79,17 +78,27 @@ impl Synthetic {
         let room = block.try_reserve_exact(BLOCK_WORDS);
         room.map_err(|_| Error::io("take", "memory for random weights")(std::io::ErrorKind::OutOfMemory.into()))?;
         block.extend((0..BLOCK_WORDS).map(|_| random.next_u32()));
+        let group = layout::DEFAULT_GROUP;
         Ok(Synthetic { shape, spec, group, thresholds: table.expect("the table is sound"), seed, block })
+    }
+
+    /// The same in groups of so many weights. Fails where they do not fit the shape.
+    pub fn in_groups(self, group: u32) -> Result<Synthetic> {
+        match layout::group_fault(&self.shape, group) {
+            Some((expected, got)) => Err(Error::argument("group size", expected, got)),
+            None => Ok(Synthetic { group, ..self }),
+        }
     }
 
     /// Of how many terms of order one the products with a weight are made, so that its own size follows.
     ///
     /// Rows of the embedding are the residual stream itself, and what all layers together add to it is of order one, as
     /// GPT-2 begins its training: so tokens stay different from each other, and their depths with them.
-    fn terms(&self, scales: &str, input: u32) -> u32 {
-        match scales {
-            "embed.scales" => 1,
-            name if name.ends_with(".o.scales") || name.ends_with(".down.scales") => input * 2 * self.shape.layers,
+    fn terms(&self, ranges: &TensorSpec) -> u32 {
+        let input = ranges.shape[1] as u32 * self.group;
+        match ranges.name.split('.').rev().nth(1) {
+            Some("embed") => 1,
+            Some("o" | "down") => input * 2 * self.shape.layers,
             _ => input,
         }
     }
@@ -153,10 +162,15 @@ impl WeightSource for Synthetic {
                 let w1: Vec<f16> = uniform(count, *dim, random).map(f16::from_f32).collect();
                 engine.upload(buffer.all(), bytemuck::cast_slice(&w1))?;
             }
-            (Dtype::F16, [_, groups, _]) => {
-                let input = *groups as u32 * self.group;
-                let scales = scales(count / 2, self.terms(&spec.name, input), random);
-                engine.upload(buffer.all(), bytemuck::cast_slice(&scales))?;
+            (Dtype::F16, [_, _, _]) => {
+                let pairs: Vec<[f16; 2]> =
+                    steps(self.terms(spec), random).map(|s| [-2.0 * s, s].map(f16::from_f32)).take(count / 2).collect();
+                engine.upload(buffer.all(), bytemuck::cast_slice(&pairs))?;
+            }
+            (Dtype::U16, _) => {
+                let word = |step: f32| Range { lo: -2.0 * step, step }.to_word();
+                let words: Vec<u16> = steps(self.terms(spec), random).map(word).take(count).collect();
+                engine.upload(buffer.all(), bytemuck::cast_slice(&words))?;
             }
             _ if spec.name.ends_with("norm") => self.write_vector(engine, spec, buffer.all())?,
             // What routers have beside w1, about as large as makes scores of order one.
@@ -183,15 +197,11 @@ impl WeightSource for Synthetic {
     }
 }
 
-/// Ranges under which uniform codes are weights with mean 0 and variance 1 / terms: 4 step wide about 0, with
-/// step = sqrt(3 / terms) / 2, up to a quarter.
-fn scales(groups: usize, terms: u32, random: &mut ChaCha12Rng) -> Vec<[f16; 2]> {
+/// Steps of ranges, 4 step wide about 0, in which uniform codes are weights with mean 0 and variance 1 / terms: of
+/// sqrt(3 / terms) / 2, up to a quarter.
+fn steps(terms: u32, random: &mut ChaCha12Rng) -> impl Iterator<Item = f32> {
     let step = (3.0 / terms as f32).sqrt() / 2.0;
-    let mut range = || {
-        let step = f16::from_f32(step * random.random_range(0.75f32..1.25));
-        [f16::from_f32(-2.0 * step.to_f32()), step]
-    };
-    (0..groups).map(|_| range()).collect()
+    std::iter::repeat_with(move || step * random.random_range(0.75f32..1.25))
 }
 
 /// Numbers with mean 0 and variance 1 / `input`.
@@ -314,10 +324,10 @@ mod tests {
     fn weights_are_of_the_size_that_keeps_products_of_order_one() {
         let random = &mut ChaCha12Rng::seed_from_u64(5);
         let input = 4096;
-        for [lo, step] in scales(100, input, random) {
-            let (lo, width) = (lo.to_f32(), 4.0 * step.to_f32());
-            assert_eq!(lo, -width / 2.0);
-            let deviation = width / 12f32.sqrt() * (input as f32).sqrt();
+        for step in steps(input, random).take(100) {
+            let Range { lo, step } = Range::of_word(Range { lo: -2.0 * step, step }.to_word());
+            assert_eq!(lo, -2.0 * step);
+            let deviation = 4.0 * step / 12f32.sqrt() * (input as f32).sqrt();
             assert!((0.74..1.26).contains(&deviation), "{deviation}");
         }
     }

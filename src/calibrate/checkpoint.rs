@@ -28,8 +28,6 @@ pub struct CalibrationRun {
     pub source_sha256: String,
     /// SHA-256 of the training text's tokens.
     pub text_sha256: String,
-    /// G
-    pub group_size: u32,
     /// Steps of the whole run.
     pub steps: usize,
     /// Windows of a step.

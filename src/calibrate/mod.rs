@@ -7,6 +7,7 @@
 //! bits to thresholds is measured on windows that were held out, and all goes into a [pack](crate::format::Pack).
 
 mod checkpoint;
+mod coded;
 mod device;
 mod memory;
 mod network;
@@ -22,16 +23,20 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::tensor::DType;
 pub use burn::tensor::Device;
+use burn::tensor::{DType, Int, Tensor};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
+use crate::format::codes::WORD_GROUP;
 use crate::format::layout;
+use crate::precision::BITS;
 use crate::quantize::{self, Source};
+use crate::routing::Thresholds;
 use checkpoint::CalibrationRun;
+use coded::CodedSite;
 pub use device::{cpu, gpu};
 pub use memory::Memory;
 use network::Network;
@@ -41,21 +46,25 @@ use student::SiteParams;
 use text::Windows;
 
 /// Learning rates at their highest.
-const RATES: Rates = Rates { ranges: 1e-3, routers: 2e-3 };
-/// Share of the steps that read every slice.
-const FULL_SHARE: f32 = 0.1;
+const RATES: Rates = Rates { ranges: 5e-3, routers: 2e-3 };
 /// Fewest bits that a step draws, how many more, and how much rather few.
-const BITS_DRAWN: (f32, f32, f32) = (2.2, 4.3, 1.3);
-/// Bits at which the loss is told before and after.
-const BITS_JUDGED: [f32; 3] = [3.0, 4.0, 6.0];
-/// Weight of the squared distance between the bits drawn and those read.
-const BUDGET: f32 = 1.0;
+const BITS_DRAWN: (f32, f32, f32) = (2.1, 5.4, 1.6);
+/// Bits at which the loss is told before and after, and the KL divergence of each text.
+const BITS_JUDGED: [f32; 4] = [3.0, 4.0, 5.0, 6.0];
+/// Bits at which a step's KL divergence counts once; with each bit more it counts twice as much, as it falls by more
+/// than that.
+const BITS_OF_UNIT_WEIGHT: f32 = 3.0;
 /// Steps between two checkpoints.
 const CHECKPOINT_STEPS: usize = 50;
 
 /// How the training threshold follows from the bits drawn: the routers learn to make it true.
 fn threshold_for(bits: f32) -> f32 {
     5.0 - bits
+}
+
+/// What a step is to reach that drew so many bits.
+fn target(bits: f32) -> Target {
+    Target { bits, threshold: threshold_for(bits), weight: (bits - BITS_OF_UNIT_WEIGHT).max(0.0).exp2() }
 }
 
 /// What a calibration is asked for.
@@ -71,8 +80,6 @@ pub struct CalibrationOptions {
     pub seq: usize,
     /// Seed of everything random.
     pub seed: u64,
-    /// G; `None` takes [`layout::DEFAULT_GROUP`].
-    pub group_size: Option<u32>,
     /// Bytes that the run may take on the device.
     pub memory: u64,
     /// The pack to write. A checkpoint lies beside it, with `.checkpoint` at its name's end, until the run is done.
@@ -108,7 +115,7 @@ pub struct StepLog {
     pub kl: f32,
     /// Average bits read.
     pub bits: f32,
-    /// Average bits drawn; 8 for a step that reads every slice.
+    /// Average bits drawn.
     pub drawn: f32,
 }
 
@@ -123,13 +130,26 @@ pub struct CalibrationReport {
     pub steps: usize,
     /// Steps done before, which a checkpoint had kept.
     pub resumed: usize,
-    /// Loss on text that was held out, before the first step: KL divergence from the unquantized model in nats a
-    /// token, plus the squared distance from the bits wanted, averaged over a few of these.
+    /// Loss on text that was held out, before the first step: KL divergence from the unquantized model, weighted by the
+    /// bits, plus the squared distance from the bits wanted, averaged over a few of these.
     pub loss_before: f32,
     /// The same after the last step.
     pub loss_after: f32,
+    /// What was held out of each text, in the order of [`CalibrationOptions::texts`].
+    pub held_out: Vec<HeldOut>,
     /// Time taken, in seconds.
     pub seconds: f64,
+}
+
+/// How near the calibrated model comes to the unquantized one on windows of a text that the training did not see.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct HeldOut {
+    /// The text's file name.
+    pub text: String,
+    /// Tokens that were held out.
+    pub tokens: usize,
+    /// Average bits, and the mean KL divergence in nats a token at these.
+    pub divergences: Vec<(f32, f32)>,
 }
 
 /// Calibrates the model of `source` on `device` and writes its pack.
@@ -147,12 +167,11 @@ pub fn calibrate(
 ) -> Result<CalibrationReport> {
     let begin = Instant::now();
     let shape = source.shape().clone();
-    let group = options.group_size.unwrap_or(layout::DEFAULT_GROUP);
-    if let Some((expected, got)) = layout::group_fault(&shape, group) {
-        return Err(Error::argument("group size", expected, got));
+    if let Some((expected, got)) = layout::group_fault(&shape, WORD_GROUP) {
+        return Err(Error::unsupported("shape", got, expected));
     }
     let windows = Windows::read(source, options)?;
-    let memory = Memory::plan(&shape, group, options)?;
+    let memory = Memory::plan(&shape, options)?;
     flow(on_progress(CalibrationProgress::Plan(memory)))?;
     if let Some(folder) = options.out.parent() {
         std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
@@ -160,13 +179,12 @@ pub fn calibrate(
     let source_sha256 = quantize::weights_sha256(source, &mut |progress| {
         on_progress(CalibrationProgress::Weights(progress.done, progress.total))
     })?;
-    let mut network = Network::load(source, device, options.seq, &mut |done, total| {
+    let mut network = Network::load(source, (device, product_dtype(device)), options.seq, &mut |done, total| {
         on_progress(CalibrationProgress::Weights(done, total))
     })?;
     network.cancel = cancel.clone();
-    network.product_dtype = product_dtype(device);
 
-    let mut trainer = Trainer::new(&network, device, &windows, memory.micro, group as usize, options, source_sha256);
+    let mut trainer = Trainer::new(&network, device, &windows, memory.micro, options, source_sha256);
     let held_out = Batch { ids: windows.held_out(device), micro: memory.micro };
     let loss_before = trainer.loss(&held_out)?;
     let resumed = trainer.resume()?;
@@ -176,9 +194,10 @@ pub fn calibrate(
     let thresholds = thresholds::measure(&network, &trainer.params, &held_out, &mut |rows| {
         on_progress(CalibrationProgress::Table(rows))
     })?;
+    let held_out = trainer.judge(&thresholds, options)?;
     let seconds = begin.elapsed().as_secs_f64();
-    let facts = pack::Facts { options, run: &trainer.run, loss_before, loss_after, seconds };
-    let bytes = pack::write(source, &trainer.params, thresholds, &facts)?;
+    let facts = pack::Facts { options, run: &trainer.run, loss_before, loss_after, held_out: &held_out, seconds };
+    let bytes = pack::write(source, &network, &trainer.params, thresholds, &facts)?;
     trainer.forget_checkpoint();
     Ok(CalibrationReport {
         pack: options.out.clone(),
@@ -187,6 +206,7 @@ pub fn calibrate(
         resumed,
         loss_before,
         loss_after,
+        held_out,
         seconds,
     })
 }
@@ -218,14 +238,13 @@ impl<'a> Trainer<'a> {
         device: &'a Device,
         windows: &'a Windows,
         micro: usize,
-        group: usize,
         options: &CalibrationOptions,
         source_sha256: String,
     ) -> Trainer<'a> {
         let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
         let dim = network.shape.model_dim as usize;
-        let mut site = |weight| SiteParams::new(weight, group, dim, &mut rng);
-        let params = network.layers.iter().map(|layer| layer.sites.each_ref().map(&mut site)).collect();
+        let mut site = |coded: &CodedSite| SiteParams::new(coded.dims(), dim, device, &mut rng);
+        let params = network.layers.iter().map(|layer| layer.coded.each_ref().map(&mut site)).collect();
         Trainer {
             network,
             device,
@@ -235,7 +254,6 @@ impl<'a> Trainer<'a> {
             run: CalibrationRun {
                 source_sha256,
                 text_sha256: windows.sha256(),
-                group_size: group as u32,
                 steps: options.steps,
                 batch: options.batch,
                 seq: options.seq,
@@ -264,10 +282,10 @@ impl<'a> Trainer<'a> {
             // Every step has a stream of its own, so a run that was stopped draws what it would have drawn.
             let mut rng = ChaCha8Rng::seed_from_u64(self.run.seed);
             rng.set_stream(1 + at as u64);
-            let (target, drawn) = draw(&mut rng);
+            let drawn = draw(&mut rng);
             let ids = self.windows.draw(&mut rng, self.run.batch, self.device);
             let batch = Batch { ids, micro: self.micro };
-            let outcome = match step::step(self.network, &self.params, &batch, target) {
+            let outcome = match step::step(self.network, &self.params, &batch, target(drawn)) {
                 Ok(outcome) => outcome,
                 Err(stopped) => {
                     self.save(at)?;
@@ -298,9 +316,27 @@ impl<'a> Trainer<'a> {
 
     /// The mean loss at [`BITS_JUDGED`]. Fails where a stop is asked for.
     fn loss(&self, batch: &Batch) -> Result<f32> {
-        let target = |bits| Target { bits: Some(bits), threshold: threshold_for(bits), budget: BUDGET };
         let losses = step::losses(self.network, &self.params, batch, &BITS_JUDGED.map(target))?;
         Ok(losses.iter().sum::<f32>() / losses.len() as f32)
+    }
+
+    /// The KL divergence on what was held out of each text, at [`BITS_JUDGED`] and with every slice. Fails where a stop
+    /// is asked for.
+    fn judge(&self, thresholds: &Thresholds, options: &CalibrationOptions) -> Result<Vec<HeldOut>> {
+        let targets: Vec<Target> = BITS_JUDGED
+            .iter()
+            .chain([BITS.end()])
+            .map(|bits| Target { bits: *bits, threshold: thresholds.threshold(*bits), weight: 1.0 })
+            .collect();
+        let texts = options.texts.iter().zip(self.windows.held_out_texts(self.device));
+        let judge = |(path, ids): (&PathBuf, Tensor<2, Int>)| {
+            let tokens = ids.dims().iter().product();
+            let batch = Batch { ids, micro: self.micro };
+            let found = step::divergences(self.network, &self.params, &batch, &targets)?;
+            let text = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            Ok(HeldOut { text, tokens, divergences: found })
+        };
+        texts.map(judge).collect()
     }
 
     fn failed(&self, message: String) -> Error {
@@ -309,7 +345,13 @@ impl<'a> Trainer<'a> {
 
     /// Rounds the parameters as the pack will hold them, so that the table is measured on what will run.
     fn round_as_pack(&mut self) {
-        self.params = std::mem::take(&mut self.params).into_iter().map(|sites| sites.map(pack::rounded)).collect();
+        let layers = std::mem::take(&mut self.params).into_iter().zip(&self.network.layers);
+        self.params = layers
+            .map(|(sites, layer)| {
+                let mut coded = layer.coded.iter();
+                sites.map(|params| pack::rounded(coded.next().expect("one for each site"), params))
+            })
+            .collect();
     }
 
     /// The run is in its pack: the checkpoint has done its duty.
@@ -318,14 +360,8 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// What a step asks for, and the bits it drew.
-fn draw(rng: &mut impl rand::Rng) -> (Target, f32) {
-    let full = rng.random::<f32>() < FULL_SHARE;
+/// The bits of a step.
+fn draw(rng: &mut impl rand::Rng) -> f32 {
     let (fewest, more, rather_few) = BITS_DRAWN;
-    let bits = fewest + more * rng.random::<f32>().powf(rather_few);
-    if full {
-        // Below every score.
-        return (Target { bits: None, threshold: -50.0, budget: 0.0 }, 8.0);
-    }
-    (Target { bits: Some(bits), threshold: threshold_for(bits), budget: BUDGET }, bits)
+    fewest + more * rng.random::<f32>().powf(rather_few)
 }

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use burn::tensor::kind::Autodiff;
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation};
 
+use super::coded::{CodedSite, UnfitRow};
 use super::reduce::{softmax, spread, sum_rows};
 use crate::arch::{ActivationFunction, HeadNorm, LayerVector, NormAt, Op, Program, QueryGrowth, Register, RoutedSites};
 use crate::cancel::CancelToken;
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::quantize::{Source, SourceTensor};
 use crate::shape::{LlamaShape, Site, SiteAt};
 
-/// Frozen weights on a device, f32, and what the forward pass needs beside them.
+/// Frozen weights on a device, and what the forward pass needs beside them.
 pub struct Network {
     /// Dimensions and constants.
     pub shape: LlamaShape,
@@ -31,7 +32,7 @@ pub struct Network {
     rotations: Vec<Rotation>,
     /// By windows of attention, what the token at each position does not look at, [T, T].
     hidden: BTreeMap<Option<u32>, Tensor<2, Bool>>,
-    /// What matrix products are computed in.
+    /// What matrix products are computed in, and matrices kept.
     pub product_dtype: DType,
     /// What asks to stop.
     pub cancel: CancelToken,
@@ -43,6 +44,8 @@ pub struct Layer {
     vectors: [Option<Tensor<1>>; LayerVector::ALL.len()],
     /// The stacked weight of each site, [rows, input].
     pub sites: [Tensor<2>; 4],
+    /// The same in codes.
+    pub coded: [CodedSite; 4],
 }
 
 impl Layer {
@@ -86,18 +89,18 @@ struct Rotation {
 }
 
 impl Network {
-    /// Loads the weights of `source` for windows of `window` tokens; `on_tensor(done, total)` follows it and may break
-    /// off.
+    /// Loads the weights of `source` for windows of `window` tokens; products are computed in `product_dtype`, in which
+    /// matrices are kept. `on_tensor(done, total)` follows it and may break off. Fails where a weight fits no range.
     pub fn load(
         source: &mut dyn Source,
-        device: &Device,
+        (device, product_dtype): (&Device, DType),
         window: usize,
         on_tensor: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Network> {
         let (shape, spec) = (source.shape().clone(), source.spec().clone());
         let total = shape.linear_params() + shape.embedding_params();
         let mut done = 0;
-        let mut stacked = |source: &mut dyn Source, tensors: &[SourceTensor]| -> Result<Tensor<2>> {
+        let mut stacked = |source: &mut dyn Source, tensors: &[SourceTensor]| -> Result<(Vec<f32>, [usize; 2])> {
             let (mut all, mut block, mut rows) = (Vec::new(), Vec::new(), 0);
             let mut input = 0;
             for tensor in tensors {
@@ -112,25 +115,43 @@ impl Network {
                     return Err(Error::Stopped("calibrate"));
                 }
             }
-            Ok(Tensor::from_data(TensorData::new(all, [rows, input]), device))
+            Ok((all, [rows, input]))
         };
-        let embed = stacked(source, &[SourceTensor::Embed])?;
-        let head = if shape.tied_head { None } else { Some(stacked(source, &[SourceTensor::Head])?) };
+        let matrix = |(all, dims): (Vec<f32>, [usize; 2])| {
+            Tensor::<2>::from_data(TensorData::new(all, dims), device).cast(product_dtype)
+        };
+        let vector =
+            |(all, [_, length]): (Vec<f32>, [usize; 2])| Tensor::<1>::from_data(TensorData::new(all, [length]), device);
+        let embed = matrix(stacked(source, &[SourceTensor::Embed])?);
+        let head = if shape.tied_head { None } else { Some(matrix(stacked(source, &[SourceTensor::Head])?)) };
         let mut layers = Vec::with_capacity(shape.layers as usize);
         for layer in 0..shape.layers {
-            let mut site = |site| stacked(source, &SourceTensor::of_site(layer, site));
-            let sites = [site(Site::Qkv)?, site(Site::O)?, site(Site::GateUp)?, site(Site::Down)?];
-            let mut vectors = [const { None }; LayerVector::ALL.len()];
-            for vector in LayerVector::of(spec.layer(layer)) {
-                let mut parts = Vec::new();
-                for tensor in SourceTensor::of_vector(layer, vector) {
-                    parts.push(stacked(source, &[tensor])?.squeeze_dim(0));
-                }
-                vectors[vector as usize] = Some(Tensor::cat(parts, 0));
+            let mut sites = Vec::with_capacity(Site::ALL.len());
+            let mut coded = Vec::with_capacity(Site::ALL.len());
+            for site in Site::ALL {
+                let tensors = SourceTensor::of_site(layer, site);
+                let (all, dims) = stacked(source, &tensors)?;
+                let codes = CodedSite::new(&all, dims[1], product_dtype, device);
+                coded.push(codes.map_err(|UnfitRow(row, weight)| {
+                    let (file, name) = source.locate(tensors[0]);
+                    let expected = "finite weights, groups of 32 no wider than 126";
+                    Error::damaged(file, name, expected, format!("{weight} in row {row} of the site's rows"))
+                })?);
+                sites.push(matrix((all, dims)));
             }
-            layers.push(Layer { vectors, sites });
+            let mut vectors = [const { None }; LayerVector::ALL.len()];
+            for which in LayerVector::of(spec.layer(layer)) {
+                let mut parts = Vec::new();
+                for tensor in SourceTensor::of_vector(layer, which) {
+                    parts.push(vector(stacked(source, &[tensor])?));
+                }
+                vectors[which as usize] = Some(Tensor::cat(parts, 0));
+            }
+            let four = "one for each site";
+            let (sites, coded) = (sites.try_into().expect(four), coded.try_into().ok().expect(four));
+            layers.push(Layer { vectors, sites, coded });
         }
-        let final_norm = stacked(source, &[SourceTensor::FinalNorm])?.squeeze_dim(0);
+        let final_norm = vector(stacked(source, &[SourceTensor::FinalNorm])?);
         let tables = 0..=spec.rope_tables.len() as u32;
         let rotation = |table| Rotation::new(&spec.frequencies(&shape, table, window as u32), window, device);
         let rotations = tables.map(rotation).collect();
@@ -145,7 +166,7 @@ impl Network {
             layers,
             rotations,
             hidden: hidden.collect(),
-            product_dtype: DType::F32,
+            product_dtype,
             cancel: CancelToken::new(),
         })
     }
@@ -153,7 +174,8 @@ impl Network {
     /// The residual stream at the first layer: [B, T] ids to [B, T, D].
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [batch, tokens] = ids.dims();
-        self.embed.clone().select(0, ids.reshape([batch * tokens])).reshape([batch as i64, tokens as i64, -1])
+        let rows = self.embed.clone().select(0, ids.reshape([batch * tokens])).cast(DType::F32);
+        rows.reshape([batch as i64, tokens as i64, -1])
     }
 
     /// Logits of the residual stream after the last layer: [N, D] to [N, V].

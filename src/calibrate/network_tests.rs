@@ -157,7 +157,7 @@ fn specs() -> Vec<ModelSpec> {
 }
 
 fn load(source: &mut RandomSource) -> Network {
-    Network::load(source, &cpu(), WINDOW, &mut |_, _| ControlFlow::Continue(())).unwrap()
+    Network::load(source, (&cpu(), DType::F32), WINDOW, &mut |_, _| ControlFlow::Continue(())).unwrap()
 }
 
 fn ids(windows: usize) -> Tensor<2, Int> {
@@ -190,11 +190,11 @@ fn training_lowers_the_loss_of_all_that_families_have() {
         const STEPS: usize = 25;
         let network = load(&mut RandomSource::new(spec.clone()));
         let mut random = ChaCha8Rng::seed_from_u64(3);
-        let mut site = |weight: &Tensor<2>| SiteParams::new(weight, 64, 64, &mut random);
-        let mut params: Vec<_> = network.layers.iter().map(|layer| layer.sites.each_ref().map(&mut site)).collect();
-        let mut optimizer = Optimizer::new(network.layers.len(), STEPS, Rates { ranges: 1e-3, routers: 2e-3 });
+        let mut site = |coded: &CodedSite| SiteParams::new(coded.dims(), 64, &cpu(), &mut random);
+        let mut params: Vec<_> = network.layers.iter().map(|layer| layer.coded.each_ref().map(&mut site)).collect();
+        let mut optimizer = Optimizer::new(network.layers.len(), STEPS, Rates { ranges: 5e-3, routers: 2e-3 });
         let batch = Batch { ids: ids(4), micro: 2 };
-        let target = Target { bits: Some(4.0), threshold: 1.0, budget: 1.0 };
+        let target = Target { bits: 4.0, threshold: 1.0, weight: 1.0 };
         let first = losses(&network, &params, &batch, &[target]).unwrap()[0];
         for at in 0..STEPS {
             let outcome = step(&network, &params, &batch, target).unwrap();

@@ -15,7 +15,7 @@ const RANGE_NORM: f32 = 1.0;
 /// Learning rates at their highest.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Rates {
-    /// Of `lo` and `step`.
+    /// Of the ranges, in bins of theirs.
     pub ranges: f64,
     /// Of the routers.
     pub routers: f64,
@@ -69,7 +69,8 @@ impl Optimizer {
 /// What the gradients of the ranges are multiplied with so that their norm is at most [`RANGE_NORM`], `[1]`.
 fn range_shrink(gradients: &Params) -> Tensor<1> {
     let sites = gradients.iter().flatten();
-    let squares = sites.flat_map(|site| [&site.lo, &site.step]).map(|gradient| sum_all(gradient.clone().square()));
+    let ranges = sites.flat_map(|site| site.tensors().into_iter().take(FIRST_OF_ROUTER));
+    let squares = ranges.map(|gradient| sum_all(gradient.clone().square()));
     let norm = Tensor::cat(squares.collect(), 0).sum().sqrt();
     norm.add_scalar(1e-6).recip().mul_scalar(RANGE_NORM).clamp_max(1.0)
 }

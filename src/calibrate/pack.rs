@@ -4,11 +4,14 @@ use burn::tensor::{Tensor, TensorData};
 use half::f16;
 use serde_json::{Value, json};
 
-use super::CalibrationOptions;
 use super::checkpoint::CalibrationRun;
+use super::coded::CodedSite;
+use super::network::Network;
 use super::step::Params;
 use super::student::SiteParams;
+use super::{CalibrationOptions, HeldOut};
 use crate::error::Result;
+use crate::format::codes::{GivenRanges, RangeForm, WORD_GROUP};
 use crate::format::{PACK_VERSION, Pack, PackInfo, layout};
 use crate::quantize::Source;
 use crate::routing::{REST, Thresholds};
@@ -20,17 +23,16 @@ pub struct Facts<'a> {
     pub run: &'a CalibrationRun,
     pub loss_before: f32,
     pub loss_after: f32,
+    pub held_out: &'a [HeldOut],
     pub seconds: f64,
 }
 
-/// The parameters as the pack stores them: ranges and the routers' first matrices in f16.
-pub fn rounded(params: SiteParams) -> SiteParams {
-    let half = |tensor: Tensor<2>| {
-        let (dims, device) = (tensor.dims(), tensor.device());
-        let values: Vec<f32> = halves(&tensor).into_iter().map(f16::to_f32).collect();
-        Tensor::from_data(TensorData::new(values, dims), &device)
-    };
-    SiteParams { lo: half(params.lo), step: half(params.step), w1: half(params.w1), ..params }
+/// The parameters as the pack stores them: ranges in words, and the routers' first matrices in f16.
+pub fn rounded(site: &CodedSite, params: SiteParams) -> SiteParams {
+    let params = site.params_of(&site.words(&params), params);
+    let (dims, device) = (params.w1.dims(), params.w1.device());
+    let w1: Vec<f32> = halves(&params.w1).into_iter().map(f16::to_f32).collect();
+    SiteParams { w1: Tensor::from_data(TensorData::new(w1, dims), &device), ..params }
 }
 
 /// The elements in f16, row by row.
@@ -44,7 +46,13 @@ fn elements(tensor: &Tensor<2>) -> Vec<f32> {
 }
 
 /// Writes the pack and returns its length in bytes.
-pub fn write(source: &mut dyn Source, params: &Params, thresholds: Thresholds, facts: &Facts<'_>) -> Result<u64> {
+pub fn write(
+    source: &mut dyn Source,
+    network: &Network,
+    params: &Params,
+    thresholds: Thresholds,
+    facts: &Facts<'_>,
+) -> Result<u64> {
     let shape = source.shape();
     let Facts { options, run, .. } = facts;
     let texts: Vec<_> = options.texts.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy())).collect();
@@ -56,6 +64,7 @@ pub fn write(source: &mut dyn Source, params: &Params, thresholds: Thresholds, f
         "seed": run.seed,
         "loss_before": facts.loss_before,
         "loss_after": facts.loss_after,
+        "held_out": facts.held_out,
         "seconds": facts.seconds.round(),
     });
     let Value::Object(recipe) = recipe else { unreachable!("an object was written") };
@@ -63,7 +72,7 @@ pub fn write(source: &mut dyn Source, params: &Params, thresholds: Thresholds, f
         pack_version: PACK_VERSION,
         source_sha256: run.source_sha256.clone(),
         source_name: source.model_source().name.clone(),
-        group_size: run.group_size,
+        group_size: WORD_GROUP,
         shape: shape.clone(),
         thresholds,
         recipe,
@@ -72,11 +81,13 @@ pub fn write(source: &mut dyn Source, params: &Params, thresholds: Thresholds, f
     let (mut all_w1, mut all_rest): (Vec<f16>, Vec<f32>) = (Vec::new(), Vec::new());
     for (layer, sites) in params.iter().enumerate() {
         for site in Site::ALL {
-            let params = &sites[site as usize];
-            let scales: Vec<f16> =
-                halves(&params.lo).into_iter().zip(halves(&params.step)).flat_map(|(lo, step)| [lo, step]).collect();
-            let scales_name = layout::site(shape, layer as u32, site).scales(run.group_size).name;
-            bytes_by_name.insert(scales_name, bytemuck::cast_slice(&scales).to_vec());
+            let (params, coded) = (&sites[site as usize], &network.layers[layer].coded[site as usize]);
+            let [first, second] = coded.words(params);
+            let matrix = layout::site(shape, layer as u32, site);
+            for (slice, words) in GivenRanges::SLICES.into_iter().zip([&first, &second, &coded.finest]) {
+                let tensor = matrix.ranges(RangeForm::Words, slice).expect("words lie with every slice");
+                bytes_by_name.insert(tensor.name, bytemuck::cast_slice(words).to_vec());
+            }
             all_w1.extend(halves(&params.w1));
             all_rest.extend([&params.b1, &params.w2, &params.b2].into_iter().flat_map(elements));
             all_rest.resize(all_rest.len().next_multiple_of(REST as usize), 0.0);

@@ -7,7 +7,7 @@ use burn::tensor::{Int, Tensor};
 
 use super::network::{Network, SiteProducts, beside};
 use super::reduce::{log_softmax, sum_all};
-use super::student::{RoutedBlock, SiteParams, StudentStream};
+use super::student::{FIRST_OF_ROUTER, NAMES, RoutedBlock, SiteParams, StudentStream};
 use crate::error::Result;
 use crate::shape::SiteAt;
 
@@ -23,12 +23,12 @@ pub type Params = Vec<[SiteParams; 4]>;
 /// What a step asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Average bits wanted; `None` where every slice is read whatever that costs.
-    pub bits: Option<f32>,
+    /// Average bits wanted.
+    pub bits: f32,
     /// Scores above this open their gates.
     pub threshold: f32,
-    /// Weight of the squared distance from `bits`.
-    pub budget: f32,
+    /// Weight of the KL divergence, beside the squared distance from `bits`.
+    pub weight: f32,
 }
 
 /// What a step found.
@@ -37,7 +37,7 @@ pub struct Outcome {
     pub kl: f32,
     /// Average bits read, weighted by parameters.
     pub bits: f32,
-    /// Gradients of kl + budget, as the parameters lie.
+    /// Gradients of the loss, as the parameters lie.
     pub gradients: Params,
 }
 
@@ -101,7 +101,7 @@ pub fn forward(network: &Network, params: &Params, batch: &Batch, threshold: f32
     let mut bits: Vec<Tensor<1>> = Vec::new();
     for (at, (layer, params)) in network.layers.iter().zip(params).enumerate() {
         go_on(network)?;
-        let slices = std::array::from_fn(|site| params[site].slices(&layer.sites[site]));
+        let slices = std::array::from_fn(|site| layer.coded[site].slices(&params[site]));
         let block = RoutedBlock { network, at, params, slices: &slices, threshold };
         let (outputs, read): (Vec<_>, Vec<_>) =
             inputs.last().expect("the embedding").iter().map(|stream| block.forward(stream.clone())).unzip();
@@ -119,12 +119,12 @@ pub fn forward(network: &Network, params: &Params, batch: &Batch, threshold: f32
 pub fn step(network: &Network, params: &Params, batch: &Batch, target: Target) -> Result<Outcome> {
     let mut forward = forward(network, params, batch, target.threshold, true)?;
     let outputs = forward.inputs.pop().expect("the output").into_iter().map(|stream| stream.x);
-    let (kl, upstream) = distance(network, outputs.collect(), teacher(network, batch)?, batch.tokens());
+    let (kl, upstream) = distance(network, outputs.collect(), teacher(network, batch)?, batch.tokens(), target.weight);
     let mut upstream: Vec<StudentStream> = upstream.into_iter().map(|x| StudentStream { x, seen: None }).collect();
 
-    // d(budget) / d(sum of bits over tokens and layers)
+    // The gradient of the squared distance by the sum of the bits over tokens and layers.
     let share = 1.0 / (batch.tokens() * network.layers.len()) as f32;
-    let per_bit = target.bits.map_or(0.0, |bits| 2.0 * target.budget * (forward.bits - bits) * share * LOSS_SCALE);
+    let per_bit = 2.0 * (forward.bits - target.bits) * share * LOSS_SCALE;
 
     let mut gradients = Vec::with_capacity(params.len());
     for (at, inputs) in forward.inputs.into_iter().enumerate().rev() {
@@ -138,11 +138,17 @@ pub fn step(network: &Network, params: &Params, batch: &Batch, target: Target) -
     Ok(Outcome { kl, bits: forward.bits, gradients })
 }
 
-/// The loss of a batch under each target: KL, and budget times the squared distance from the bits wanted. Fails
-/// where a stop is asked for.
+/// The loss of a batch under each target: the weighted KL divergence, and the squared distance from the bits wanted.
+/// Fails where a stop is asked for.
 pub fn losses(network: &Network, params: &Params, batch: &Batch, targets: &[Target]) -> Result<Vec<f32>> {
+    let found = divergences(network, params, batch, targets)?.into_iter().zip(targets);
+    Ok(found.map(|((bits, kl), target)| target.weight * kl + (bits - target.bits).powi(2)).collect())
+}
+
+/// The average bits read of a batch under each target, and the mean KL divergence. Fails where a stop is asked for.
+pub fn divergences(network: &Network, params: &Params, batch: &Batch, targets: &[Target]) -> Result<Vec<(f32, f32)>> {
     let teacher = teacher(network, batch)?;
-    let loss = |target: &Target| {
+    let measure = |target: &Target| {
         let mut forward = forward(network, params, batch, target.threshold, false)?;
         let outputs = forward.inputs.pop().expect("the output").into_iter();
         let parts = outputs.zip(&teacher).flat_map(|(student, teacher)| {
@@ -150,17 +156,18 @@ pub fn losses(network: &Network, params: &Params, batch: &Batch, targets: &[Targ
             pairs.map(|(student, teacher)| divergence(network, student, teacher, batch.tokens()))
         });
         let kl: f32 = Tensor::cat(parts.collect(), 0).sum().into_scalar();
-        Ok(kl + target.bits.map_or(0.0, |bits| target.budget * (forward.bits - bits).powi(2)))
+        Ok((forward.bits, kl))
     };
-    targets.iter().map(loss).collect()
+    targets.iter().map(measure).collect()
 }
 
-/// The mean KL divergence between the two models' next tokens, and its gradients by the student's outputs.
+/// The mean KL divergence between the two models' next tokens, and its gradients by the student's outputs, weighted.
 fn distance(
     network: &Network,
     student: Vec<Tensor<3>>,
     teacher: Vec<Tensor<3>>,
     tokens: usize,
+    weight: f32,
 ) -> (f32, Vec<Tensor<3>>) {
     let mut total: Vec<Tensor<1>> = Vec::new();
     let mut upstream = Vec::with_capacity(student.len());
@@ -169,7 +176,7 @@ fn distance(
         let pairs = parts(network, student).into_iter().zip(parts(network, teacher)).map(|(student, teacher)| {
             let student = student.autodiff().require_grad();
             let kl = divergence(network, student.clone(), teacher, tokens);
-            let mut gradients = kl.clone().mul_scalar(LOSS_SCALE).backward();
+            let mut gradients = kl.clone().mul_scalar(weight * LOSS_SCALE).backward();
             total.push(kl.without_autodiff());
             student.grad_remove(&mut gradients).expect("the loss depends on the student")
         });
@@ -204,16 +211,16 @@ fn backward(
     per_bit: f32,
 ) -> ([SiteParams; 4], Vec<StudentStream>) {
     let layer = &network.layers[at];
-    let slices: [Tensor<2>; 4] = std::array::from_fn(|site| leaves[site].slices(&layer.sites[site]));
-    // The weights' graph is walked once, after the gradients of all parts are summed at its end.
-    let ends = slices.each_ref().map(|slices| slices.clone().detach().require_grad());
-    let mut at_ends: [Option<Tensor<2>>; 4] = [const { None }; 4];
-    let mut of_routers: [[Option<Tensor<2>>; 6]; 4] = [const { [const { None }; 6] }; 4];
+    // The ranges' gradients follow once, from the sum of those that the weights have in all parts.
+    let slices: [Tensor<2>; 4] =
+        std::array::from_fn(|site| layer.coded[site].slices(&leaves[site]).autodiff().require_grad());
+    let mut of_slices: [Option<Tensor<2>>; 4] = [const { None }; 4];
+    let mut all: [[Option<Tensor<2>>; NAMES.len()]; 4] = [const { [const { None }; NAMES.len()] }; 4];
     let mut down = Vec::with_capacity(inputs.len());
     for (StudentStream { x, seen }, upstream) in inputs.into_iter().zip(upstream) {
         let x = x.autodiff().require_grad();
         let seen = seen.map(|seen| seen.autodiff().require_grad());
-        let block = RoutedBlock { network, at, params: leaves, slices: &ends, threshold };
+        let block = RoutedBlock { network, at, params: leaves, slices: &slices, threshold };
         let (y, bits) = block.forward(StudentStream { x: x.clone(), seen: seen.clone() });
         let mut loss = sum_all(y.x.clone() * beside(upstream.x, &y.x)) + bits.mul_scalar(per_bit);
         if let (Some(seen), Some(upstream)) = (y.seen, upstream.seen) {
@@ -221,8 +228,8 @@ fn backward(
         }
         let mut gradients = loss.backward();
         for site in 0..4 {
-            add(&mut at_ends[site], ends[site].grad_remove(&mut gradients));
-            for (sum, leaf) in of_routers[site].iter_mut().zip(leaves[site].tensors()) {
+            add(&mut of_slices[site], slices[site].grad_remove(&mut gradients));
+            for (sum, leaf) in all[site].iter_mut().zip(leaves[site].tensors()).skip(FIRST_OF_ROUTER) {
                 add(sum, leaf.grad_remove(&mut gradients));
             }
         }
@@ -232,12 +239,12 @@ fn backward(
         });
     }
     for site in 0..4 {
-        let end = beside(at_ends[site].take().expect("the output depends on the weight"), &slices[site]);
-        let mut gradients = sum_all(slices[site].clone() * end).backward();
-        of_routers[site][0] = leaves[site].lo.grad_remove(&mut gradients);
-        of_routers[site][1] = leaves[site].step.grad_remove(&mut gradients);
+        let of_slices = of_slices[site].take().expect("the output depends on the weight");
+        for (sum, gradient) in all[site].iter_mut().zip(layer.coded[site].gradients(of_slices)) {
+            *sum = Some(gradient);
+        }
     }
-    let whole = of_routers.map(|tensors| {
+    let whole = all.map(|tensors| {
         SiteParams::from_tensors(
             tensors.map(|tensor| tensor.expect("the output depends on every parameter").div_scalar(LOSS_SCALE)),
         )

@@ -2,28 +2,31 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Tensor, TensorData, activation};
+use burn::tensor::{Device, Tensor, TensorData, activation};
 use rand::RngExt;
 
 use super::network::{Network, SiteProducts, beside, unit_rms};
 use super::reduce::{spread, sum_all};
 use crate::arch::RoutedSites;
-use crate::precision::{SLICE_BITS, SLICES};
+use crate::precision::SLICE_BITS;
 use crate::routing::{EPS, HIDDEN, SCORES};
 use crate::shape::{Site, SiteAt};
 
 /// Sharpness of the gates' gradient: that of sigmoid(score / this).
 const GATE_WIDTH: f32 = 0.5;
-/// The smallest `step`: above the least normal number of f16, in which packs hold it.
-const STEP_MIN: f32 = 1e-4;
+/// The least of a trained `stretch`: a gradient may push a range together.
+const STRETCH_MIN: f32 = -0.9;
 
 /// The trained tensors of one site.
+///
+/// Of the first two depths, each group's range moves from where the weights alone have it by `shift` bins, and its bins
+/// are wider by `stretch` of their width; [rows, groups] each.
 #[derive(Debug, Clone)]
 pub struct SiteParams {
-    /// [rows, groups]
-    pub lo: Tensor<2>,
-    /// [rows, groups]
-    pub step: Tensor<2>,
+    pub shift_1: Tensor<2>,
+    pub stretch_1: Tensor<2>,
+    pub shift_2: Tensor<2>,
+    pub stretch_2: Tensor<2>,
     /// [HIDDEN, D]
     pub w1: Tensor<2>,
     /// [1, HIDDEN]
@@ -35,73 +38,64 @@ pub struct SiteParams {
 }
 
 /// Names of a site's trained tensors, in the order of [`SiteParams::tensors`].
-pub const NAMES: [&str; 6] = ["lo", "step", "w1", "b1", "w2", "b2"];
+pub const NAMES: [&str; 8] = ["shift_1", "stretch_1", "shift_2", "stretch_2", "w1", "b1", "w2", "b2"];
 /// The first of these that belongs to the router.
-pub const FIRST_OF_ROUTER: usize = 2;
+pub const FIRST_OF_ROUTER: usize = 4;
 
 impl SiteParams {
-    /// Ranges from the smallest to the largest weight of each group, and a router over `dim` numbers whose gates stand
-    /// about half open.
-    pub fn new(weight: &Tensor<2>, group: usize, dim: usize, rng: &mut impl rand::Rng) -> SiteParams {
-        let [rows, input] = weight.dims();
-        let device = weight.device();
-        let grouped = weight.clone().reshape([rows, input / group, group]);
-        let lo: Tensor<2> = grouped.clone().min_dim(2).squeeze_dim(2);
-        let hi: Tensor<2> = grouped.max_dim(2).squeeze_dim(2);
-        let step = (hi - lo.clone()).mul_scalar(1.0001 / 4.0).clamp_min(STEP_MIN);
+    /// Ranges of [rows, groups] as the weights alone have them, and a router over `dim` numbers whose gates stand about
+    /// half open.
+    pub fn new(groups: [usize; 2], dim: usize, device: &Device, rng: &mut impl rand::Rng) -> SiteParams {
         let mut normal = |rows: u32, columns: usize, deviation: f32| {
             let count = rows as usize * columns;
             let values: Vec<f32> = (0..count).map(|_| deviation * standard_normal(rng)).collect();
-            Tensor::<2>::from_data(TensorData::new(values, [rows as usize, columns]), &device)
+            Tensor::<2>::from_data(TensorData::new(values, [rows as usize, columns]), device)
         };
+        let unmoved = || Tensor::zeros(groups, device);
         SiteParams {
             w1: normal(HIDDEN, dim, 1.0 / (dim as f32).sqrt()),
-            b1: Tensor::zeros([1, HIDDEN as usize], &device),
+            b1: Tensor::zeros([1, HIDDEN as usize], device),
             w2: normal(SCORES, HIDDEN as usize, 0.1),
-            b2: Tensor::from_data([[1.0, 0.5, 0.5]], &device),
-            lo,
-            step,
+            b2: Tensor::from_data([[1.0, 0.5, 0.5]], device),
+            shift_1: unmoved(),
+            stretch_1: unmoved(),
+            shift_2: unmoved(),
+            stretch_2: unmoved(),
         }
     }
 
     /// The tensors, in the order of [`NAMES`].
-    pub fn tensors(&self) -> [&Tensor<2>; 6] {
-        [&self.lo, &self.step, &self.w1, &self.b1, &self.w2, &self.b2]
+    pub fn tensors(&self) -> [&Tensor<2>; NAMES.len()] {
+        let SiteParams { shift_1, stretch_1, shift_2, stretch_2, w1, b1, w2, b2 } = self;
+        [shift_1, stretch_1, shift_2, stretch_2, w1, b1, w2, b2]
     }
 
     /// From tensors in the order of [`NAMES`].
-    pub fn from_tensors([lo, step, w1, b1, w2, b2]: [Tensor<2>; 6]) -> SiteParams {
-        SiteParams { lo, step, w1, b1, w2, b2 }
+    pub fn from_tensors(tensors: [Tensor<2>; NAMES.len()]) -> SiteParams {
+        let [shift_1, stretch_1, shift_2, stretch_2, w1, b1, w2, b2] = tensors;
+        SiteParams { shift_1, stretch_1, shift_2, stretch_2, w1, b1, w2, b2 }
     }
 
-    /// The same with every `step` a width that the format knows: a gradient may push one below zero.
+    /// How far the range of a depth is moved and stretched, where that is trained.
+    pub fn trained(&self, slice: usize) -> Option<(&Tensor<2>, &Tensor<2>)> {
+        match slice {
+            0 => Some((&self.shift_1, &self.stretch_1)),
+            1 => Some((&self.shift_2, &self.stretch_2)),
+            _ => None,
+        }
+    }
+
+    /// The same with bins of some width.
     pub fn in_range(self) -> SiteParams {
-        SiteParams { step: self.step.clamp_min(STEP_MIN), ..self }
+        let [stretch_1, stretch_2] = [&self.stretch_1, &self.stretch_2].map(|s| s.clone().clamp_min(STRETCH_MIN));
+        SiteParams { stretch_1, stretch_2, ..self }
     }
 
-    /// The same as leaves of a new graph.
+    /// The same with a router whose tensors are leaves of a new graph.
     pub fn leaves(&self) -> SiteParams {
-        SiteParams::from_tensors(self.tensors().map(|tensor| tensor.clone().autodiff().require_grad()))
-    }
-
-    /// The weight [rows, input] as its base and the corrections of its residual slices, side by side:
-    /// [W1, W2 - W1, W3 - W2, W4 - W3], [rows, SLICES * input].
-    pub fn slices(&self, weight: &Tensor<2>) -> Tensor<2> {
-        let [rows, input] = weight.dims();
-        let [_, groups] = self.lo.dims();
-        let spread = |t: &Tensor<2>| t.clone().unsqueeze_dim::<3>(2);
-        let (lo, step) = (spread(&self.lo), spread(&self.step));
-        let offset = beside(weight.clone(), &self.lo).reshape([rows, groups, input / groups]) - lo.clone();
-        let reads: Vec<Tensor<3>> = (0..SLICES as i32)
-            .map(|slice| {
-                let bin = step.clone().mul_scalar(0.25f32.powi(slice));
-                let code = floor(offset.clone() / bin.clone()).clamp(0.0, 4f32.powi(slice + 1) - 1.0);
-                code.add_scalar(0.5) * bin
-            })
-            .collect();
-        let corrections = (1..SLICES).map(|at| reads[at].clone() - reads[at - 1].clone());
-        let parts = [lo + reads[0].clone()].into_iter().chain(corrections);
-        Tensor::cat(parts.map(|part| part.reshape([rows, input])).collect(), 1)
+        let leaf = |tensor: &Tensor<2>| tensor.clone().autodiff().require_grad();
+        let (w1, b1, w2, b2) = (leaf(&self.w1), leaf(&self.b1), leaf(&self.w2), leaf(&self.b2));
+        SiteParams { w1, b1, w2, b2, ..self.clone() }
     }
 
     /// The scores of the residual slices, [N, SCORES], by what the router looks at, [N, D]; they fall from the left.
@@ -127,7 +121,7 @@ pub struct RoutedBlock<'a> {
     pub at: usize,
     /// Routers.
     pub params: &'a [SiteParams; 4],
-    /// Weights as [`SiteParams::slices`] gives them.
+    /// Weights as [`CodedSite::slices`](super::coded::CodedSite::slices) gives them.
     pub slices: &'a [Tensor<2>; 4],
     /// Scores above this open their gates.
     pub threshold: f32,
@@ -200,11 +194,6 @@ impl SiteProducts for RoutedProducts<'_> {
     fn normed(&mut self, routed: &RoutedSites, normed: &Tensor<2>) {
         self.norms.push(RouterInput { sites: routed.all(), x: normed.clone() });
     }
-}
-
-/// floor, with the gradient of the identity.
-fn floor(x: Tensor<3>) -> Tensor<3> {
-    x.clone() + (x.clone().floor() - x).detach()
 }
 
 /// 1 where x > 0, else 0, with the gradient of a sigmoid.

@@ -12,19 +12,24 @@ use crate::error::{Error, Result};
 use crate::quantize::Source;
 use crate::text::{TextFiles, TextModel};
 
-/// Tokens that are held out for the table of thresholds, about.
+/// Tokens that are held out for the table of thresholds and to judge by, about, of all texts together.
 const HELD_OUT_TOKENS: usize = 8192;
 
 /// Windows of `seq` tokens each.
 pub struct Windows {
     seq: usize,
+    texts: Vec<TextWindows>,
+}
+
+/// The windows of a text.
+struct TextWindows {
     train: Vec<Vec<u32>>,
     held_out: Vec<Vec<u32>>,
 }
 
 impl Windows {
-    /// Cuts the texts into windows, and holds some out. Fails where a file cannot be read or is no text, and where the
-    /// windows do not suffice for one step.
+    /// Cuts the texts into windows, and holds some of each out. Fails where a file cannot be read or is no text, where a
+    /// text has no two windows, and where the windows do not suffice for one step.
     pub fn read(source: &dyn Source, options: &CalibrationOptions) -> Result<Windows> {
         let (seq, trained) = (options.seq, source.shape().max_context as usize);
         if !(2..=trained).contains(&seq) {
@@ -45,39 +50,57 @@ impl Windows {
             generation: Some(&assets.generation_config),
         };
         let model = TextModel::from_files(&files, source.shape().vocab)?;
-        let mut windows = Vec::new();
+        let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+        let share = HELD_OUT_TOKENS.div_ceil(seq).div_ceil(options.texts.len().max(1));
+        let mut texts = Vec::new();
         for path in &options.texts {
             let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
             let name = format!("text `{}`", path.display());
-            let text = encoding::decode(bytes).map_err(|fault| Error::argument(name, encoding::EXPECTED, fault))?;
-            windows.extend(model.encode(&text, false)?.chunks_exact(seq).map(<[u32]>::to_vec));
+            let text = encoding::decode(bytes).map_err(|fault| Error::argument(&name, encoding::EXPECTED, fault))?;
+            let mut held_out: Vec<Vec<u32>> =
+                model.encode(&text, false)?.chunks_exact(seq).map(<[u32]>::to_vec).collect();
+            if held_out.len() < 2 {
+                let got = format!("{} of them", held_out.len());
+                return Err(Error::argument(name, format!("at least 2 windows of {seq} tokens"), got));
+            }
+            held_out.shuffle(&mut rng);
+            let train = held_out.split_off(share.min(held_out.len() / 8).max(1));
+            texts.push(TextWindows { train, held_out });
         }
-        let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-        windows.shuffle(&mut rng);
-        let held_out = HELD_OUT_TOKENS.div_ceil(seq).min(windows.len() / 8).max(1);
-        if windows.len() < held_out + options.batch {
-            let expected = format!("at least {} windows of {seq} tokens", held_out.max(1) + options.batch);
-            return Err(Error::argument("text", expected, format!("{} windows", windows.len())));
+        let train: usize = texts.iter().map(|text| text.train.len()).sum();
+        if train < options.batch {
+            let expected = format!("at least {} windows of {seq} tokens beside those held out", options.batch);
+            return Err(Error::argument("text", expected, format!("{train} windows")));
         }
-        let train = windows.split_off(held_out);
-        Ok(Windows { seq, train, held_out: windows })
+        Ok(Windows { seq, texts })
     }
 
-    /// `batch` windows at random, [B, T].
+    /// `batch` windows at random, [B, T]: each of a text at random, so that all kinds of text count alike.
     pub fn draw(&self, rng: &mut impl rand::Rng, batch: usize, device: &Device) -> Tensor<2, Int> {
-        let drawn = (0..batch).map(|_| &self.train[rng.random_range(0..self.train.len())]);
-        self.tensor(drawn, batch, device)
+        let mut draw = || {
+            let train = &self.texts[rng.random_range(0..self.texts.len())].train;
+            &train[rng.random_range(0..train.len())]
+        };
+        let drawn: Vec<&Vec<u32>> = (0..batch).map(|_| draw()).collect();
+        self.tensor(drawn.into_iter(), batch, device)
     }
 
-    /// The windows held out, [B, T].
+    /// The windows held out of all texts, [B, T].
     pub fn held_out(&self, device: &Device) -> Tensor<2, Int> {
-        self.tensor(self.held_out.iter(), self.held_out.len(), device)
+        let windows: Vec<&Vec<u32>> = self.texts.iter().flat_map(|text| &text.held_out).collect();
+        let count = windows.len();
+        self.tensor(windows.into_iter(), count, device)
+    }
+
+    /// The windows held out of each text, [B, T].
+    pub fn held_out_texts(&self, device: &Device) -> impl Iterator<Item = Tensor<2, Int>> {
+        self.texts.iter().map(move |text| self.tensor(text.held_out.iter(), text.held_out.len(), device))
     }
 
     /// SHA-256 of the tokens, in hexadecimal.
     pub fn sha256(&self) -> String {
         let mut hash = Sha256::new();
-        for window in self.train.iter().chain(&self.held_out) {
+        for window in self.texts.iter().flat_map(|text| text.train.iter().chain(&text.held_out)) {
             hash.update(bytemuck::cast_slice::<u32, u8>(window));
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()

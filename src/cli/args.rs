@@ -218,7 +218,8 @@ pub struct QuantizeArgs {
 /// How weights are cut.
 #[derive(Debug, Args)]
 pub struct CutArgs {
-    /// Weights that share one range, a multiple of 64 [default: the pack's; without one 64]
+    /// Weights that share one range: 32, with ranges for each depth, or a multiple of 64, with one for all [default: the
+    /// pack's; without one 32]
     #[arg(long, value_name = "N")]
     pub group_size: Option<u32>,
     /// Trained ranges and routers of this very model, from a calibration pack
@@ -250,9 +251,6 @@ pub struct CalibrateArgs {
     /// Seed of everything random
     #[arg(short = 's', long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Weights that share one range, a multiple of 64 [default: 64]
-    #[arg(long, value_name = "N")]
-    pub group_size: Option<u32>,
     /// Device memory that the run may take; smaller parts of a batch are computed at once until it fits
     #[arg(long, value_name = "SIZE", default_value = "8GiB")]
     pub memory: bytesize::ByteSize,

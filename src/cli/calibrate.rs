@@ -84,7 +84,6 @@ mod training {
             batch: args.batch,
             seq: args.seq,
             seed: args.seed,
-            group_size: args.group_size,
             memory: args.memory.as_u64(),
             out: args.out.clone(),
         }

@@ -40,7 +40,7 @@ fn describe(summary: &FolderSummary) -> String {
         ("group size", format!("{} weights share one range", summary.group_size)),
     ];
     for depth in &summary.depths {
-        let value = format!("{} read of each weight, {} with ranges", depth.bits, depth.bits_with_scales);
+        let value = format!("{} read of each weight, {} with ranges", depth.bits, depth.bits_with_ranges);
         lines.push((["bits, 1 slice", "bits, 2 slices", "bits, 3 slices", "bits, 4 slices"][depth.slices - 1], value));
     }
     for depth in &summary.depths {
@@ -138,7 +138,7 @@ mod tests {
                 .map(|d| DepthBits {
                     slices: d,
                     bits: 2.0 * d as f32,
-                    bits_with_scales: 2.0 * d as f32 + 0.5,
+                    bits_with_ranges: 2.0 * d as f32 + 0.5,
                     outer_bits: 8.min(2 * d as u32 + 2),
                     token_bytes: TokenBytes { body: 1e6 * d as f64, head: 2e6, embedding: 612.0 },
                 })

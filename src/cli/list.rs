@@ -46,7 +46,7 @@ struct StoredContent {
     bytes: u64,
     group_size: u32,
     /// Bits that the deepest plan reads of each weight, ranges included.
-    bits_with_scales: f32,
+    stored_bits: f32,
     calibrated: bool,
     /// The model's name in its source, and the source's format.
     source: String,
@@ -89,7 +89,7 @@ impl StoredLine {
             Some(content) => (
                 content.family.clone(),
                 progress::bytes(content.bytes),
-                format!("2 to 8, {} stored", content.bits_with_scales),
+                format!("2 to 8, {} stored", content.stored_bits),
             ),
             None => ("damaged".into(), "-".into(), "-".into()),
         };
@@ -108,7 +108,7 @@ impl StoredContent {
             params: summary.linear_params + summary.embedding_params,
             bytes: summary.total_bytes,
             group_size: summary.group_size,
-            bits_with_scales: summary.depths.last().map_or(0.0, |depth| depth.bits_with_scales),
+            stored_bits: summary.stored_bits,
             calibrated: summary.calibration.is_some(),
             family: summary.source.family.unwrap_or(summary.architecture),
             source: summary.source.name,
@@ -150,7 +150,7 @@ mod tests {
             params: 7,
             bytes: 3 << 20,
             group_size: 64,
-            bits_with_scales: 8.5,
+            stored_bits: 10.0,
             calibrated: false,
             source: "M".into(),
             format: "gguf".into(),

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::arch::{LayerVector, ModelSpec};
 use crate::error::{Error, Result};
-use crate::format::codes::{Range, WEIGHTS_PER_WORD, unpack};
+use crate::format::codes::{Range, RangeForm, WEIGHTS_PER_WORD, unpack};
 use crate::format::layout::{self, SlicedSpec};
 use crate::format::{
     CHAT_TEMPLATE_FILE, CHAT_TEMPLATES_FILE, GENERATION_FILE, MappedTensor, ModelFolder, ModelSource, TOKENIZER_FILE,
@@ -33,7 +33,7 @@ pub struct DepthRows<'a> {
 pub struct CodedRows {
     /// Codes at the depth read, [rows * input].
     pub codes: Vec<u8>,
-    /// `lo` and `step`, [rows * input / G].
+    /// Those at the depth read, [rows * input / G].
     pub ranges: Vec<Range>,
     /// G
     pub group: usize,
@@ -71,7 +71,10 @@ impl<'a> DepthRows<'a> {
         let (group, input) = (self.folder.group_size() as usize, matrix.input as usize);
         let slices: Vec<MappedTensor> =
             (0..depth).map(|slice| self.folder.tensor(slice, &matrix.slice(slice).name)).collect::<Result<_>>()?;
-        let scales = self.folder.tensor(0, &matrix.scales(group as u32).name)?;
+        let form = RangeForm::of_group(group as u32);
+        let of_slice = if form == RangeForm::Words { depth - 1 } else { 0 };
+        let ranges = matrix.ranges(form, of_slice).expect("pairs lie with the base, words with each slice");
+        let ranges = self.folder.tensor(of_slice, &ranges.name)?;
         let rows = (first + rows.start) as usize..(first + rows.end) as usize;
         let row_words = input / WEIGHTS_PER_WORD;
         let words = rows.start * row_words..rows.end * row_words;
@@ -83,11 +86,18 @@ impl<'a> DepthRows<'a> {
             words.iter_mut().zip(&slices).for_each(|(word, slice)| *word = slice[at]);
             *codes = unpack(&words[..depth]);
         });
-        let numbers: &[f16] = cast_slice(scales.bytes());
-        let row_numbers = input / group * 2;
-        let numbers = &numbers[rows.start * row_numbers..rows.end * row_numbers];
+        let groups = rows.start * (input / group)..rows.end * (input / group);
         out.ranges.clear();
-        out.ranges.extend(numbers.chunks_exact(2).map(|range| Range { lo: range[0], step: range[1] }));
+        match form {
+            RangeForm::Pairs { .. } => {
+                let (pairs, _) = cast_slice::<u8, f16>(ranges.bytes()).as_chunks::<2>();
+                out.ranges.extend(pairs[groups].iter().map(|pair| Range::of_pair(*pair)));
+            }
+            RangeForm::Words => {
+                let words: &[u16] = cast_slice(ranges.bytes());
+                out.ranges.extend(words[groups].iter().map(|word| Range::of_word(*word)));
+            }
+        }
         (out.group, out.depth) = (group, depth);
         Ok(())
     }

@@ -2,12 +2,13 @@
 
 use safetensors::Dtype;
 
+use super::codes::{GivenRanges, RangeForm, WORD_GROUP};
 use crate::arch::{LayerVector, ModelSpec};
 use crate::precision::SLICES;
 use crate::routing::{HIDDEN, REST};
 use crate::shape::{LlamaShape, Site};
 
-/// File of slice `slice`; the base's also holds scales, vectors and routers.
+/// File of slice `slice`; the base's also holds vectors and routers.
 pub fn slice_file(slice: usize) -> String {
     if slice == 0 { "base.safetensors".to_string() } else { format!("slice-{slice}.safetensors") }
 }
@@ -52,13 +53,26 @@ impl SlicedSpec {
         }
     }
 
-    /// The tensor of the ranges.
-    pub fn scales(&self, group: u32) -> TensorSpec {
-        TensorSpec {
-            name: format!("{}.scales", self.name),
-            dtype: Dtype::F16,
-            shape: vec![self.rows as usize, (self.input / group) as usize, 2],
+    /// The tensor of the ranges that lie with a slice; pairs lie with the base.
+    pub fn ranges(&self, form: RangeForm, slice: usize) -> Option<TensorSpec> {
+        let (rows, groups) = (self.rows as usize, (self.input / form.group()) as usize);
+        match form {
+            RangeForm::Pairs { .. } => (slice == 0).then(|| TensorSpec {
+                name: format!("{}.scales", self.name),
+                dtype: Dtype::F16,
+                shape: vec![rows, groups, 2],
+            }),
+            RangeForm::Words => Some(TensorSpec {
+                name: format!("{}.ranges{slice}", self.name),
+                dtype: Dtype::U16,
+                shape: vec![rows, groups],
+            }),
         }
+    }
+
+    /// The tensors that lie in the file of a slice.
+    pub fn tensors(&self, form: RangeForm, slice: usize) -> impl Iterator<Item = TensorSpec> {
+        [self.slice(slice)].into_iter().chain(self.ranges(form, slice))
     }
 }
 
@@ -121,9 +135,14 @@ pub fn routers(shape: &LlamaShape) -> [TensorSpec; 2] {
     ]
 }
 
-/// The tensors of a calibration pack, in file order: the ranges of every site, then the routers.
+/// The tensors of a calibration pack, in file order: the ranges of every site that are [given](GivenRanges), then the
+/// routers.
 pub fn pack_tensors(shape: &LlamaShape, group: u32) -> Vec<TensorSpec> {
-    let ranges = sites(shape).map(|(layer, s)| site(shape, layer, s).scales(group));
+    let form = RangeForm::of_group(group);
+    let ranges = sites(shape).flat_map(|(layer, s)| {
+        let matrix = site(shape, layer, s);
+        GivenRanges::SLICES.into_iter().filter_map(move |slice| matrix.ranges(form, slice))
+    });
     ranges.chain(routers(shape)).collect()
 }
 
@@ -134,12 +153,14 @@ pub fn sites(shape: &LlamaShape) -> impl Iterator<Item = (u32, Site)> {
 
 /// The tensors of the file of `slice`, in file order; `routed` models have routers.
 pub fn file_tensors(shape: &LlamaShape, spec: &ModelSpec, group: u32, routed: bool, slice: usize) -> Vec<TensorSpec> {
+    let form = RangeForm::of_group(group);
     let sliced = sliced(shape);
+    let matrices = sliced.iter().flat_map(|matrix| matrix.tensors(form, slice));
     if slice > 0 {
-        return sliced.iter().map(|s| s.slice(slice)).collect();
+        return matrices.collect();
     }
     let routers = routed.then(|| routers(shape)).into_iter().flatten();
-    sliced.iter().flat_map(|s| [s.slice(0), s.scales(group)]).chain(vectors(shape, spec)).chain(routers).collect()
+    matrices.chain(vectors(shape, spec)).chain(routers).collect()
 }
 
 /// Bytes of tensor data in all files.
@@ -149,13 +170,16 @@ pub fn total_bytes(shape: &LlamaShape, spec: &ModelSpec, group: u32, routed: boo
 
 /// What a group size must be for this shape, if `group` is not that: (expected, got).
 pub fn group_fault(shape: &LlamaShape, group: u32) -> Option<(String, String)> {
-    if group < 64 || !group.is_multiple_of(64) {
-        return Some(("a multiple of 64".into(), group.to_string()));
+    if group != WORD_GROUP && (group == 0 || !group.is_multiple_of(CHUNK)) {
+        return Some((format!("{WORD_GROUP}, or a multiple of {CHUNK}"), group.to_string()));
     }
-    let misfit = sliced(shape).into_iter().find(|s| !s.input.is_multiple_of(group));
-    misfit.map(|s| (format!("a divisor of every input dimension, of {} ({}) too", s.input, s.name), group.to_string()))
+    let chunk = group.max(CHUNK);
+    let misfit = sliced(shape).into_iter().find(|s| !s.input.is_multiple_of(chunk))?;
+    let expected = format!("a divisor of every input dimension, of {} ({}) too", misfit.input, misfit.name);
+    Some((expected, chunk.to_string()))
 }
 
-/// The group size where none is asked for. Groups of 128 cost a quarter of a bit less, and leave the logits of
-/// Qwen2.5-Coder-0.5B at eight bits nearly twice as far from the source's.
-pub const DEFAULT_GROUP: u32 = 64;
+/// Weights that products take at once, of which every row has a whole number.
+const CHUNK: u32 = 64;
+/// The group size where none is asked for: that of ranges in words.
+pub const DEFAULT_GROUP: u32 = WORD_GROUP;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{CALIBRATED_VERSION, FORMAT_VERSION, PLAIN_VERSION};
+use super::codes::RangeForm;
+use super::{CALIBRATED_VERSION, FAMILY_VERSION, FORMAT_VERSION, PLAIN_VERSION};
 use crate::arch::ModelSpec;
 use crate::json;
 use crate::precision::{SLICE_BITS, SLICES};
@@ -63,10 +64,10 @@ pub struct Quantization {
     pub slices: u32,
     /// Bits of one slice.
     pub slice_bits: u32,
-    /// G: consecutive weights of a row that share one (lo, step).
+    /// G: consecutive weights of a row that share a range. Groups of 32 have a range for each depth, in sixteen bits;
+    /// larger ones have `lo` and `step` in f16 for all depths.
     pub group_size: u32,
-    /// Where the ranges of the layers' weights and the routers come from; without it, each range is that of its
-    /// smallest and its largest weight.
+    /// Where the ranges of the layers' weights and the routers come from; without it, ranges follow from the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
 }
@@ -85,8 +86,10 @@ pub struct Calibration {
 
 /// The oldest version of the format that has what such a folder holds.
 pub(super) fn needed_version(spec: &ModelSpec, cut: &Quantization, routing: Option<&Thresholds>) -> u32 {
-    if !spec.is_llama() {
+    if RangeForm::of_group(cut.group_size) == RangeForm::Words {
         FORMAT_VERSION
+    } else if !spec.is_llama() {
+        FAMILY_VERSION
     } else if routing.is_some() || cut.calibration.is_some() {
         CALIBRATED_VERSION
     } else {
@@ -100,9 +103,9 @@ impl Quantization {
         Quantization { slices: SLICES as u32, slice_bits: SLICE_BITS, group_size, calibration: None }
     }
 
-    /// Bits of `lo` and `step` for each weight.
+    /// Bits of the range that a product reads, for each weight.
     pub fn overhead_bits(&self) -> f32 {
-        32.0 / self.group_size as f32
+        RangeForm::of_group(self.group_size).overhead_bits()
     }
 }
 

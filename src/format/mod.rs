@@ -5,23 +5,24 @@
 //! | tensor | dtype | shape | meaning |
 //! |---|---|---|---|
 //! | `NAME.slice0` to `.slice3` | U32 | [rows, input / 16] | codes of one slice, two bits a weight, [see `codes`](codes) |
-//! | `NAME.scales` | F16 | [rows, input / G, 2] | `lo` and `step` of each group |
+//! | `NAME.ranges0` to `.ranges3` | U16 | [rows, input / 32] | the range of each group at the depth of that slice |
+//! | `NAME.scales` | F16 | [rows, input / G, 2] | in place of these in folders with larger groups: `lo` and `step` |
 //! | `layers.N.input_norm`, `layers.N.ffn_norm`, `final_norm` | F32 | `[D]` | RMSNorm weights |
 //! | `layers.N.VECTOR` | F32 | see [`LayerVector`](crate::arch::LayerVector) | what other families have beside these |
 //! | `routers.w1` | F16 | [4 L, 32, D] | first layers of the [routers](crate::routing), site by site |
 //! | `routers.rest` | F32 | [4 L, 132] | of each router b1 (32), w2 (3 rows of 32), b2 (3), and a zero |
 //!
 //! with SITE one of `qkv`, `o`, `gate_up`, `down` and NAME one of `embed`, `head` (untied models) and `layers.N.SITE`.
-//! Slice 0, the scales, the vectors and the routers are in `base.safetensors`; slice e in `slice-e.safetensors` and
-//! nothing else with it.
+//! Slice 0, its ranges, the scales, the vectors and the routers are in `base.safetensors`; slice e and its ranges in
+//! `slice-e.safetensors` and nothing else with them.
 //!
 //! A model has routers exactly where its manifest has `routing`, the table from average bits to their threshold. Such a
 //! folder is of version 3, as is one with calibrated ranges, so that a reader which knows neither refuses it by its
-//! version; any other is of version 1, as ever. A model that differs from LLaMA is of version 4. Routers of version 2
-//! looked at their sites' own inputs, and are not read any more.
+//! version; any other is of version 1, as ever. A model that differs from LLaMA is of version 4, and any folder with
+//! ranges in words of version 5. Routers of version 2 looked at their sites' own inputs, and are not read any more.
 //!
-//! A calibration [`Pack`] is one safetensors file: the scales of every site and the routers, under the names above, and
-//! its [`PackInfo`] as JSON under the key `edge_run_calibration` of `__metadata__`.
+//! A calibration [`Pack`] is one safetensors file: of every site `ranges0`, `ranges1` and `ranges3` (or the scales, of
+//! larger groups) and the routers, under the names above, and its [`PackInfo`] as JSON under the key `edge_run_calibration` of `__metadata__`.
 
 mod advice;
 pub mod codes;
@@ -49,7 +50,7 @@ pub use header::{HEADER_BYTES_MAX, parse_header};
 pub use manifest::{Calibration, FileEntry, Manifest, ModelSource, Quantization};
 pub use mapped::{MappedTensor, map_file};
 pub use open_file::OpenFile;
-pub use pack::{PACK_VERSION, Pack, PackInfo};
+pub use pack::{PACK_VERSION, PAIRS_VERSION, Pack, PackInfo};
 pub use place::{Place, file_place, follow_links, remove_model, sync_dir, write_whole};
 pub use reader::{ModelFolder, VerifyReport};
 #[cfg(any(feature = "quantize", feature = "hub"))]
@@ -57,9 +58,11 @@ pub use space::check_space;
 pub use summary::{DepthBits, FolderSummary, RoutingSummary, TokenBytes};
 pub use writer::{FolderWriter, write_new};
 
-/// Newest version of the folder's format, of a model that differs from LLaMA. A reader takes it,
+/// Newest version of the folder's format, of a folder whose ranges are words. A reader takes it, [`FAMILY_VERSION`],
 /// [`CALIBRATED_VERSION`] and [`PLAIN_VERSION`].
-pub const FORMAT_VERSION: u32 = 4;
+pub const FORMAT_VERSION: u32 = 5;
+/// Version of a folder of a model that differs from LLaMA, with ranges in pairs.
+pub const FAMILY_VERSION: u32 = 4;
 /// Version of a LLaMA's folder with routers or calibrated ranges.
 pub const CALIBRATED_VERSION: u32 = 3;
 /// Version of a LLaMA's folder without routers and calibrated ranges.

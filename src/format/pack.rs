@@ -5,10 +5,12 @@ use std::path::Path;
 
 use bytemuck::cast_slice;
 use half::f16;
+use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::THRESHOLDS_RULE;
+use super::codes::{GivenRanges, Range, RangeForm, V_BITS};
 use super::container::{Container, ContainerWriter, Tensors};
 use super::hash::sha256;
 use super::layout::{self, SlicedSpec, TensorSpec};
@@ -18,8 +20,10 @@ use crate::error::{Error, Result};
 use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
 
-/// Version of the pack's format; a reader takes this one only.
-pub const PACK_VERSION: u32 = 2;
+/// Newest version of the pack's format, of a pack whose ranges are words. A reader takes it and [`PAIRS_VERSION`].
+pub const PACK_VERSION: u32 = 3;
+/// Version of a pack whose ranges are pairs.
+pub const PAIRS_VERSION: u32 = 2;
 /// The key of the facts in the file's `__metadata__`.
 const INFO_KEY: &str = "edge_run_calibration";
 
@@ -27,7 +31,7 @@ const INFO_KEY: &str = "edge_run_calibration";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PackInfo {
-    /// [`PACK_VERSION`] of the writer.
+    /// [`PACK_VERSION`], or [`PAIRS_VERSION`].
     pub pack_version: u32,
     /// SHA-256 of the weights that the pack belongs to, in hexadecimal: all tensors as f32 in a fixed order.
     pub source_sha256: String,
@@ -86,13 +90,23 @@ impl Pack {
         self.tensors.bytes(&spec.name).unwrap_or_else(|| panic!("{} is no tensor of a pack", spec.name))
     }
 
-    /// `lo` and `step` of each group of a matrix, [rows, input / G, 2]; `None` for one that no pack has, the embedding
-    /// or the head. Panics where the model is of another shape than the pack.
-    pub fn ranges(&self, spec: &SlicedSpec) -> Option<&[f16]> {
-        let scales = spec.scales(self.info.group_size);
-        let bytes = self.tensors.bytes(&scales.name)?;
-        assert_eq!(bytes.len() as u64, scales.bytes(), "bytes of {}", scales.name);
-        Some(cast_slice(bytes))
+    /// The ranges of a matrix; `None` for one that no pack has, the embedding or the head. Panics where the model is of
+    /// another shape than the pack.
+    pub fn ranges(&self, spec: &SlicedSpec) -> Option<GivenRanges<'_>> {
+        let form = RangeForm::of_group(self.info.group_size);
+        let bytes = |slice: usize| {
+            let tensor = spec.ranges(form, slice)?;
+            let bytes = self.tensors.bytes(&tensor.name)?;
+            assert_eq!(bytes.len() as u64, tensor.bytes(), "bytes of {}", tensor.name);
+            Some(bytes)
+        };
+        match form {
+            RangeForm::Pairs { .. } => Some(GivenRanges::Pairs(cast_slice(bytes(0)?))),
+            RangeForm::Words => {
+                let [first, second, finest] = GivenRanges::SLICES.map(bytes);
+                Some(GivenRanges::Words([cast_slice(first?), cast_slice(second?), cast_slice(finest?)]))
+            }
+        }
     }
 
     /// Writes a pack to `path`, or where that leads to as a link. It appears there whole, in place of what was there,
@@ -140,12 +154,17 @@ fn parse_info(path: &Path, text: &str) -> Result<PackInfo> {
 
     let damaged = |fault: serde_json::Error| Error::damaged(path, named(""), "the facts of a calibration pack", fault);
     let VersionedPack { pack_version } = serde_json::from_str(text).map_err(damaged)?;
-    if pack_version != PACK_VERSION {
+    if ![PAIRS_VERSION, PACK_VERSION].contains(&pack_version) {
         let what = format!("version of the calibration pack `{}`,", path.display());
-        let (got, supported) = (pack_version.to_string(), PACK_VERSION.to_string());
+        let (got, supported) = (pack_version.to_string(), format!("{PAIRS_VERSION} and {PACK_VERSION}"));
         return Err(Error::Unsupported { what, got, supported });
     }
     let info: PackInfo = serde_json::from_str(text).map_err(damaged)?;
+    let needed = if RangeForm::of_group(info.group_size) == RangeForm::Words { PACK_VERSION } else { PAIRS_VERSION };
+    if pack_version < needed {
+        let expected = format!("{needed} or more, for groups of {}", info.group_size);
+        return Err(Error::damaged(path, named("pack_version"), expected, pack_version));
+    }
     let hash = &info.source_sha256;
     if hash.len() != 64 || !hash.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
         return Err(Error::damaged(path, named("source_sha256"), "64 hexadecimal digits", hash));
@@ -162,15 +181,30 @@ fn parse_info(path: &Path, text: &str) -> Result<PackInfo> {
     }
 }
 
-/// A range whose step is not positive has no bins.
+/// A range whose step is not positive, or one that devices may take for zero, has no bins.
 fn check_steps(tensors: &Tensors, info: &PackInfo) -> Result<()> {
-    for (layer, site) in layout::sites(&info.shape) {
-        let name = layout::site(&info.shape, layer, site).scales(info.group_size).name;
-        let scales: &[f16] = cast_slice(tensors.bytes(&name).unwrap_or_default());
-        if let Some(at) = scales.chunks_exact(2).position(|range| range[1] <= f16::ZERO) {
-            let got = format!("{} in group {at}", scales[2 * at + 1]);
-            return Err(Error::damaged(tensors.path(), name, "steps above zero", got));
+    for spec in layout::pack_tensors(&info.shape, info.group_size) {
+        let bytes = tensors.bytes(&spec.name).unwrap_or_default();
+        let fault = match spec.dtype {
+            Dtype::U16 => fault_of_words(cast_slice(bytes)),
+            Dtype::F16 if spec.name.ends_with(".scales") => fault_of_pairs(cast_slice(bytes)),
+            _ => None,
+        };
+        if let Some((group, step)) = fault {
+            let got = format!("{step} in group {group}");
+            return Err(Error::damaged(tensors.path(), spec.name, "steps above zero", got));
         }
     }
     Ok(())
+}
+
+/// The first group whose step is none, and its step.
+fn fault_of_words(words: &[u16]) -> Option<(usize, f32)> {
+    let at = words.iter().position(|word| !V_BITS.contains(&(word & 0x1ff)))?;
+    Some((at, Range::of_word(words[at]).step))
+}
+
+fn fault_of_pairs(scales: &[f16]) -> Option<(usize, f32)> {
+    let at = scales.chunks_exact(2).position(|range| range[1] <= f16::ZERO)?;
+    Some((at, scales[2 * at + 1].to_f32()))
 }

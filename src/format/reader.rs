@@ -11,7 +11,9 @@ use super::manifest::{FileEntry, Manifest, Quantization, needed_version};
 use super::mapped::MappedTensor;
 use super::open_file::OpenFile;
 use super::summary::FolderSummary;
-use super::{ARCHITECTURE, CALIBRATED_VERSION, FORMAT_VERSION, MANIFEST_FILE, PLAIN_VERSION, THRESHOLDS_RULE};
+use super::{
+    ARCHITECTURE, CALIBRATED_VERSION, FAMILY_VERSION, FORMAT_VERSION, MANIFEST_FILE, PLAIN_VERSION, THRESHOLDS_RULE,
+};
 use crate::error::{Error, Result};
 use crate::filetype::{self, FileType};
 use crate::json;
@@ -208,9 +210,11 @@ fn parse_manifest(path: &Path, text: &str) -> Result<Manifest> {
 
     let damaged = |fault: serde_json::Error| Error::damaged(path, "JSON", "a model's manifest", fault);
     let VersionedManifest { format_version } = serde_json::from_str(text).map_err(damaged)?;
-    if ![PLAIN_VERSION, CALIBRATED_VERSION, FORMAT_VERSION].contains(&format_version) {
+    if ![PLAIN_VERSION, CALIBRATED_VERSION, FAMILY_VERSION, FORMAT_VERSION].contains(&format_version) {
         let (what, got) = (format!("version of the model folder of `{}`,", path.display()), format_version.to_string());
-        let supported = format!("{PLAIN_VERSION}, {CALIBRATED_VERSION} and {FORMAT_VERSION}: quantize the model again");
+        let supported = format!(
+            "{PLAIN_VERSION}, {CALIBRATED_VERSION}, {FAMILY_VERSION} and {FORMAT_VERSION}: quantize the model again"
+        );
         return Err(Error::Unsupported { what, got, supported });
     }
     let manifest: Manifest = serde_json::from_str(text).map_err(damaged)?;

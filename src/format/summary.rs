@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::codes::RangeForm;
 use super::layout::{self, TensorSpec};
 use super::manifest::{Calibration, Manifest, ModelSource};
 use crate::arch::ModelSpec;
@@ -18,8 +19,10 @@ pub struct FolderSummary {
     pub shape: LlamaShape,
     /// Where the weights came from.
     pub source: ModelSource,
-    /// G: weights that share one (lo, step).
+    /// G: weights that share a range.
     pub group_size: u32,
+    /// Bits that the files have for each weight: its codes, and the ranges of all depths.
+    pub stored_bits: f32,
     /// Bytes of the file of each slice, the base first.
     pub slice_file_bytes: Vec<u64>,
     /// Bytes of all files, the manifest left out.
@@ -28,11 +31,11 @@ pub struct FolderSummary {
     pub linear_params: u64,
     /// Weights of the embedding, and of the head where it is not the embedding.
     pub embedding_params: u64,
-    /// Bytes of these at full depth, scales included.
+    /// Bytes of these at full depth, with all their ranges.
     pub embedding_bytes: u64,
     /// Bits of a weight of the linears at each depth, the shallowest first.
     pub depths: Vec<DepthBits>,
-    /// Where the ranges of the layers' weights come from, if not from the smallest and the largest of each group.
+    /// Where the ranges of the layers' weights come from, if not from the weights alone.
     pub calibration: Option<Calibration>,
     /// The routers, of a model that has them.
     pub routing: Option<RoutingSummary>,
@@ -76,7 +79,8 @@ impl TokenBytes {
         routed: bool,
     ) -> TokenBytes {
         let bytes = |tensors: &[TensorSpec]| tensors.iter().map(TensorSpec::bytes).sum::<u64>() as f64;
-        let coded = |weights: u64, bits: f64| weights as f64 * bits / 8.0 + (weights / u64::from(group) * 4) as f64;
+        let overhead = f64::from(RangeForm::of_group(group).overhead_bits());
+        let coded = |weights: u64, bits: f64| weights as f64 * (bits + overhead) / 8.0;
         let outer = f64::from(outer.bits());
         let last_norm = layout::final_norm(shape).bytes() as f64;
         let vectors = bytes(&layout::vectors(shape, spec)) - last_norm;
@@ -102,8 +106,8 @@ pub struct DepthBits {
     pub slices: usize,
     /// Bits of the codes.
     pub bits: f32,
-    /// Bits of the codes and of the group's `lo` and `step`.
-    pub bits_with_scales: f32,
+    /// Bits of the codes and of the range that they are read in.
+    pub bits_with_ranges: f32,
     /// Bits read of embedding and head in an answer at this depth.
     pub outer_bits: u32,
     /// What is then read for a token.
@@ -114,16 +118,18 @@ impl FolderSummary {
     /// The summary of the folder that `manifest` describes.
     pub(super) fn of(manifest: &Manifest) -> FolderSummary {
         let (shape, cut) = (&manifest.shape, &manifest.quantization);
+        let form = RangeForm::of_group(cut.group_size);
         let embeddings = [Some(layout::embed(shape)), layout::head(shape)].into_iter().flatten();
         let embedding_bytes = embeddings
-            .map(|e| (0..SLICES).map(|s| e.slice(s).bytes()).sum::<u64>() + e.scales(cut.group_size).bytes())
+            .flat_map(|e| (0..SLICES).flat_map(move |slice| e.tensors(form, slice).collect::<Vec<_>>()))
+            .map(|tensor| tensor.bytes())
             .sum();
         let depths = Depth::ALL.map(|depth| {
             let (bits, outer) = (depth.bits() as f32, PrecisionPlan::uniform(depth, "").outer_depth());
             DepthBits {
                 slices: depth.slices(),
                 bits,
-                bits_with_scales: bits + cut.overhead_bits(),
+                bits_with_ranges: bits + cut.overhead_bits(),
                 outer_bits: outer.bits(),
                 token_bytes: TokenBytes::of((shape, &manifest.spec), cut.group_size, (bits, outer), false),
             }
@@ -133,6 +139,7 @@ impl FolderSummary {
             shape: shape.clone(),
             source: manifest.source.clone(),
             group_size: cut.group_size,
+            stored_bits: Depth::FULL.bits() as f32 + form.stored_bits(),
             slice_file_bytes: (0..SLICES).map(|s| manifest.files[&layout::slice_file(s)].bytes).collect(),
             total_bytes: manifest.files.values().map(|file| file.bytes).sum(),
             linear_params: shape.linear_params(),

@@ -10,6 +10,7 @@ use super::{Model, WeightSource};
 use crate::cancel::CancelToken;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::format::codes::RangeForm;
 use crate::format::{ModelFolder, TensorPlace, layout};
 use crate::kernels::attention::ContextClass;
 use crate::precision::{Depth, Precision, PrecisionPlan};
@@ -28,7 +29,7 @@ fn parts(shape: &LlamaShape) -> Vec<ModelPart> {
 
 /// Where the slices of a part lie in the files of a folder.
 fn places(folder: &ModelFolder, part: ModelPart) -> Result<PartFiles> {
-    let shape = folder.shape();
+    let (shape, form) = (folder.shape(), RangeForm::of_group(folder.group_size()));
     let (name, matrices) = match part {
         ModelPart::Embed { .. } => ("the embedding".to_string(), vec![layout::embed(shape)]),
         ModelPart::Head => ("the head".to_string(), layout::head(shape).into_iter().collect()),
@@ -38,7 +39,8 @@ fn places(folder: &ModelFolder, part: ModelPart) -> Result<PartFiles> {
         }
     };
     let slice = |slice: usize| -> Result<Vec<TensorPlace>> {
-        matrices.iter().map(|matrix| folder.place(slice, &matrix.slice(slice).name)).collect()
+        let tensors = matrices.iter().flat_map(|matrix| matrix.tensors(form, slice));
+        tensors.map(|tensor| folder.place(slice, &tensor.name)).collect()
     };
     Ok(PartFiles { name, slices: [slice(1)?, slice(2)?, slice(3)?] })
 }

@@ -4,6 +4,7 @@ use crate::arch::{LayerVector, ModelSpec};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::ModelFolder;
+use crate::format::codes::RangeForm;
 use crate::format::layout::{self, SlicedSpec, TensorSpec};
 use crate::kernels::cache::finish_qkv::HeadVectors;
 use crate::kernels::router::Routers;
@@ -102,23 +103,31 @@ impl LayerWeights {
 }
 
 impl Weights {
-    /// Puts a buffer in the place of slice `slice` of each matrix of a part, and returns what was there; without
-    /// buffers the base, which stands for a slice that is not there.
+    /// Puts buffers in the place of slice `slice` of each matrix of a part, and of its ranges where they are words, and
+    /// returns what was there; without buffers those of the base, which stand for a slice that is not there.
     pub fn exchange(&mut self, part: ModelPart, slice: usize, buffers: Option<&[Buffer]>) -> Vec<Buffer> {
-        let exchange = |(at, weight): (usize, &mut SlicedWeight)| {
-            let new = buffers.map_or(weight.slices[0], |buffers| buffers[at]);
-            std::mem::replace(&mut weight.slices[slice], new)
+        let mut buffers = buffers.map(|buffers| buffers.iter().copied());
+        let mut exchange = |weight: &mut SlicedWeight| {
+            let mut next = |instead: Buffer| buffers.as_mut().map_or(instead, |b| b.next().expect("each has its own"));
+            let codes = next(weight.slices[0]);
+            let mut old = vec![std::mem::replace(&mut weight.slices[slice], codes)];
+            // Pairs serve all depths, and stay.
+            if weight.form == RangeForm::Words {
+                let ranges = next(weight.ranges[0]);
+                old.push(std::mem::replace(&mut weight.ranges[slice], ranges));
+            }
+            old
         };
         match part {
             ModelPart::Embed { tied } => {
-                let old = exchange((0, &mut self.embed));
+                let old = exchange(&mut self.embed);
                 if tied {
                     self.head = self.embed;
                 }
-                vec![old]
+                old
             }
-            ModelPart::Head => vec![exchange((0, &mut self.head))],
-            ModelPart::Layer(layer) => self.layers[layer].sites.iter_mut().enumerate().map(exchange).collect(),
+            ModelPart::Head => exchange(&mut self.head),
+            ModelPart::Layer(layer) => self.layers[layer].sites.iter_mut().flat_map(exchange).collect(),
         }
     }
 }
@@ -154,7 +163,8 @@ pub fn load(
     let mut sliced = |engine: &mut dyn Engine, spec: &SlicedSpec| {
         engine.cancel_token().check("loading")?;
         let weight = load_sliced(source, engine, spec, slices)?;
-        done += weight.slices[..slices].iter().chain([&weight.scales]).map(|buffer| buffer.bytes()).sum::<u64>();
+        done +=
+            (0..slices).flat_map(|slice| spec.tensors(weight.form, slice)).map(|tensor| tensor.bytes()).sum::<u64>();
         on_bytes(done, total);
         Ok::<_, Error>(weight)
     };
@@ -242,18 +252,22 @@ fn load_sliced(
     spec: &SlicedSpec,
     count: usize,
 ) -> Result<SlicedWeight> {
-    let group = source.group_size();
-    let mut slices = Vec::with_capacity(SLICES);
+    let form = RangeForm::of_group(source.group_size());
+    let (mut slices, mut ranges) = (Vec::with_capacity(SLICES), Vec::with_capacity(SLICES));
     for slice in 0..count {
         slices.push(source.load(engine, slice, &spec.slice(slice))?);
+        if let Some(tensor) = spec.ranges(form, slice) {
+            ranges.push(source.load(engine, slice, &tensor)?);
+        }
     }
     slices.resize(SLICES, slices[0]);
+    ranges.resize(SLICES, ranges[0]);
     Ok(SlicedWeight {
         slices: slices.try_into().expect("one buffer for each slice"),
-        scales: source.load(engine, 0, &spec.scales(group))?,
+        ranges: ranges.try_into().expect("one buffer for each slice"),
         rows: spec.rows,
         input: spec.input,
-        group,
+        form,
     })
 }
 

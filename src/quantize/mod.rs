@@ -6,6 +6,7 @@ pub(crate) mod family;
 mod folder;
 pub(crate) mod gguf;
 pub(crate) mod huggingface;
+pub(crate) mod ranges;
 mod slices;
 mod source;
 mod text;
@@ -15,12 +16,11 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use half::f16;
-
 use self::cut::Cut;
 use crate::arch::{LayerVector, ModelSpec};
 use crate::error::{Error, Result};
-use crate::format::layout::{self, SlicedSpec};
+use crate::format::codes::{GivenRanges, RangeForm};
+use crate::format::layout::{self, SlicedSpec, TensorSpec};
 use crate::format::{
     CHAT_TEMPLATE_FILE, CHAT_TEMPLATES_FILE, FolderWriter, GENERATION_FILE, Manifest, TOKENIZER_FILE, check_space,
     follow_links,
@@ -171,15 +171,13 @@ impl Cutter<'_> {
         let mut sliced = SlicedRows::default();
         for (matrix, tensors) in stacks(shape) {
             let ranges = self.cut.pack.as_ref().and_then(|pack| pack.ranges(&matrix));
-            let row_ranges = (matrix.input / self.cut.group * 2) as usize;
             let mut row = 0;
             for tensor in tensors {
                 let (rows, _) = tensor.dims(shape, spec);
                 for first in (0..rows).step_by(block_rows(matrix.input) as usize) {
                     let last = rows.min(first + block_rows(matrix.input));
                     self.source.rows(tensor, first..last, &mut weights)?;
-                    let block = row as usize..(row + last - first) as usize;
-                    let ranges = ranges.map(|r| &r[block.start * row_ranges..block.end * row_ranges]);
+                    let ranges = ranges.map(|ranges| ranges.rows(matrix.rows, row, last - first));
                     self.cut(tensor, first, &weights, matrix.input, ranges, &mut sliced)?;
                     self.write(&matrix, row, &sliced)?;
                     row += last - first;
@@ -225,30 +223,49 @@ impl Cutter<'_> {
         first_row: u32,
         weights: &[f32],
         input: u32,
-        ranges: Option<&[f16]>,
+        ranges: Option<GivenRanges<'_>>,
         sliced: &mut SlicedRows,
     ) -> Result<()> {
-        let group = self.cut.group as usize;
+        let form = RangeForm::of_group(self.cut.group);
         let cut = match ranges {
-            Some(ranges) => sliced.cut_in(weights, input as usize, group, ranges),
-            None => sliced.cut(weights, input as usize, group),
+            Some(ranges) => sliced.cut_in(weights, input as usize, ranges),
+            None => sliced.cut(weights, input as usize, form),
         };
         cut.map_err(|fault| {
             let got = format!("{} in row {}", fault.weight, first_row as usize + fault.row);
-            self.unfit(tensor, "finite weights, groups of them no wider than f16's range", got)
+            let expected = match form {
+                RangeForm::Pairs { .. } => "finite weights, groups of them no wider than f16's range",
+                RangeForm::Words => "finite weights, groups of them no wider than 126",
+            };
+            self.unfit(tensor, expected, got)
         })
     }
 
     fn write(&mut self, spec: &SlicedSpec, row: u32, sliced: &SlicedRows) -> Result<()> {
-        let row = u64::from(row);
-        for (slice, words) in sliced.slices.iter().enumerate() {
-            let tensor = spec.slice(slice);
-            let row_bytes = tensor.bytes() / u64::from(spec.rows);
-            self.writer.write(slice, &tensor.name, row * row_bytes, bytemuck::cast_slice(words))?;
+        let form = RangeForm::of_group(self.cut.group);
+        for slice in 0..SLICES {
+            self.write_rows(slice, spec, &spec.slice(slice), row, bytemuck::cast_slice(&sliced.slices[slice]))?;
+            let Some(tensor) = spec.ranges(form, slice) else { continue };
+            let ranges = match form {
+                RangeForm::Pairs { .. } => bytemuck::cast_slice(&sliced.pairs),
+                RangeForm::Words => bytemuck::cast_slice(&sliced.words[slice]),
+            };
+            self.write_rows(slice, spec, &tensor, row, ranges)?;
         }
-        let scales = spec.scales(self.cut.group);
-        let row_bytes = scales.bytes() / u64::from(spec.rows);
-        self.writer.write(0, &scales.name, row * row_bytes, bytemuck::cast_slice(&sliced.scales))
+        Ok(())
+    }
+
+    /// Writes rows of a matrix's tensor, from `row` on.
+    fn write_rows(
+        &mut self,
+        slice: usize,
+        spec: &SlicedSpec,
+        tensor: &TensorSpec,
+        row: u32,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let row_bytes = tensor.bytes() / u64::from(spec.rows);
+        self.writer.write(slice, &tensor.name, u64::from(row) * row_bytes, bytes)
     }
 
     fn tell(&mut self, name: &str) -> Result<()> {

@@ -3,7 +3,8 @@
 use half::f16;
 use rayon::prelude::*;
 
-use crate::format::codes::{self, Range, WEIGHTS_PER_WORD};
+use super::ranges::{self, GROUP};
+use crate::format::codes::{self, GivenRanges, Range, RangeForm, WEIGHTS_PER_WORD, pair_of};
 use crate::precision::SLICES;
 
 /// Rows in slices, as they lie in the files. The buffers are kept from block to block.
@@ -11,11 +12,13 @@ use crate::precision::SLICES;
 pub struct SlicedRows {
     /// One word of each slice for every 16 weights: [SLICES][rows * input / 16].
     pub slices: [Vec<u32>; SLICES],
-    /// `lo` and `step` of each group: [rows * input / G * 2].
-    pub scales: Vec<f16>,
+    /// Where ranges are pairs, `lo` and `step` of each group: [rows * input / G * 2].
+    pub pairs: Vec<f16>,
+    /// Where ranges are words, those of each depth: [SLICES][rows * input / 32].
+    pub words: [Vec<u16>; SLICES],
 }
 
-/// A group that no range of f16 holds.
+/// A group that no range holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct UnfitWeight {
     /// Row of the block.
@@ -25,53 +28,91 @@ pub struct UnfitWeight {
 }
 
 impl SlicedRows {
-    /// Replaces the contents by the slices of `weights`, [rows, input], in groups of `group`, each in the range of its
-    /// smallest and its largest weight; panics where `group` does not divide `input`.
-    pub fn cut(&mut self, weights: &[f32], input: usize, group: usize) -> Result<(), UnfitWeight> {
-        self.scales.resize(weights.len() / group * 2, f16::ZERO);
-        let groups = weights.par_chunks_exact(group).zip(self.scales.par_chunks_exact_mut(2));
-        groups.enumerate().try_for_each(|(at, (weights, scale))| {
-            let range = Range::of(weights).ok_or_else(|| unfit(at * group / input, weights))?;
-            scale.copy_from_slice(&[range.lo, range.step]);
-            Ok(())
-        })?;
+    /// Replaces the contents by the slices of `weights`, [rows, input], in ranges that are chosen by the weights;
+    /// panics where the groups do not divide `input`.
+    pub fn cut(&mut self, weights: &[f32], input: usize, form: RangeForm) -> Result<(), UnfitWeight> {
+        let group = form.group() as usize;
+        let groups = weights.len() / group;
+        self.clear();
+        match form {
+            RangeForm::Pairs { .. } => {
+                self.pairs.resize(groups * 2, f16::ZERO);
+                let groups = weights.par_chunks_exact(group).zip(self.pairs.par_chunks_exact_mut(2));
+                groups.enumerate().try_for_each(|(at, (weights, pair))| {
+                    pair.copy_from_slice(&pair_of(weights).ok_or_else(|| unfit(at * group / input, weights))?);
+                    Ok(())
+                })?;
+            }
+            RangeForm::Words => {
+                let chosen = weights.par_chunks_exact(group).enumerate().map(|(at, weights)| {
+                    ranges::choose(as_group(weights)).ok_or_else(|| unfit(at * group / input, weights))
+                });
+                let chosen: Vec<[u16; SLICES]> = chosen.collect::<Result<_, _>>()?;
+                for (slice, words) in self.words.iter_mut().enumerate() {
+                    words.extend(chosen.iter().map(|words| words[slice]));
+                }
+            }
+        }
         self.encode(weights, input, group);
         Ok(())
     }
 
-    /// As [`cut`](SlicedRows::cut), in the ranges given, [rows, input / group, 2]: a weight outside its range takes the
-    /// code at the range's end.
-    pub fn cut_in(&mut self, weights: &[f32], input: usize, group: usize, ranges: &[f16]) -> Result<(), UnfitWeight> {
-        assert_eq!(ranges.len(), weights.len() / group * 2, "ranges of {} weights in groups of {group}", weights.len());
+    /// As [`cut`](SlicedRows::cut), in the ranges given: a weight outside its range takes the code at the range's end.
+    pub fn cut_in(&mut self, weights: &[f32], input: usize, given: GivenRanges<'_>) -> Result<(), UnfitWeight> {
         let rows = weights.par_chunks_exact(input).enumerate();
         rows.try_for_each(|(row, weights)| {
             if weights.iter().all(|weight| weight.is_finite()) { Ok(()) } else { Err(unfit(row, weights)) }
         })?;
-        self.scales.clear();
-        self.scales.extend_from_slice(ranges);
+        self.clear();
+        let group = match given {
+            GivenRanges::Pairs(pairs) => {
+                self.pairs.extend_from_slice(pairs);
+                weights.len() / (pairs.len() / 2)
+            }
+            GivenRanges::Words([first, second, finest]) => {
+                let groups = weights.par_chunks_exact(GROUP).zip(finest);
+                let third = groups.map(|(weights, finest)| ranges::fitted_to(as_group(weights), *finest, 3));
+                self.words = [first.to_vec(), second.to_vec(), third.collect(), finest.to_vec()];
+                GROUP
+            }
+        };
         self.encode(weights, input, group);
         Ok(())
     }
 
-    /// Replaces the slices by those of `weights` in the ranges of `scales`.
+    fn clear(&mut self) {
+        self.pairs.clear();
+        self.words.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Replaces the slices by those of `weights` in the ranges of depth 4.
     fn encode(&mut self, weights: &[f32], input: usize, group: usize) {
         assert!(input.is_multiple_of(group) && group.is_multiple_of(WEIGHTS_PER_WORD), "groups of {group} in {input}");
         let words = weights.len() / WEIGHTS_PER_WORD;
         self.slices.iter_mut().for_each(|slice| slice.resize(words, 0));
         let row_words = input / WEIGHTS_PER_WORD;
         let [s0, s1, s2, s3] = self.slices.each_mut().map(|slice| slice.par_chunks_exact_mut(row_words));
-        let scales = self.scales.par_chunks_exact(input / group * 2);
-        let rows = weights.par_chunks_exact(input).zip(scales).zip(s0.zip(s1).zip(s2.zip(s3)));
-        rows.for_each(|((weights, scales), ((s0, s1), (s2, s3)))| {
-            encode_row(weights, group, scales, [s0, s1, s2, s3]);
+        let rows = weights.par_chunks_exact(input).zip(s0.zip(s1).zip(s2.zip(s3)));
+        let (pairs, finest) = (&self.pairs, &self.words[SLICES - 1]);
+        rows.enumerate().for_each(|(row, (weights, ((s0, s1), (s2, s3))))| {
+            let first = row * input / group;
+            let range = |at: usize| match pairs.get(2 * (first + at)..2 * (first + at) + 2) {
+                Some(pair) => Range::of_pair([pair[0], pair[1]]),
+                None => Range::of_word(finest[first + at]),
+            };
+            encode_row(weights, group, &range, [s0, s1, s2, s3]);
         });
     }
 }
 
-fn encode_row(weights: &[f32], group: usize, scales: &[f16], slices: [&mut [u32]; SLICES]) {
+fn as_group(weights: &[f32]) -> &[f32; GROUP] {
+    weights.try_into().expect("chunks of a group")
+}
+
+fn encode_row(weights: &[f32], group: usize, range: &dyn Fn(usize) -> Range, slices: [&mut [u32]; SLICES]) {
     let group_words = group / WEIGHTS_PER_WORD;
-    for (at, (weights, scale)) in weights.chunks_exact(group).zip(scales.chunks_exact(2)).enumerate() {
-        let range = Range { lo: scale[0], step: scale[1] };
+    for (at, weights) in weights.chunks_exact(group).enumerate() {
+        let range = range(at);
         let (sixteens, _) = weights.as_chunks::<WEIGHTS_PER_WORD>();
         for (word, sixteen) in sixteens.iter().enumerate() {
             let packed = codes::pack(&sixteen.map(|weight| range.encode(weight)));
@@ -93,52 +134,61 @@ fn unfit(row: usize, weights: &[f32]) -> UnfitWeight {
 mod tests {
     use super::*;
 
+    const PAIRS: RangeForm = RangeForm::Pairs { group: 64 };
+
     #[test]
     fn every_weight_comes_back_within_half_a_bin() {
-        let (rows, input, group) = (5, 192, 64);
+        let (rows, input) = (5, 192);
         let weights: Vec<f32> = (0..rows * input).map(|i| ((i * 7919) % 1009) as f32 / 505.0 - 1.0).collect();
-        let mut sliced = SlicedRows::default();
-        sliced.cut(&weights, input, group).unwrap();
-
-        for (at, weight) in weights.iter().enumerate() {
-            let scale = at / group * 2;
-            let range = Range { lo: sliced.scales[scale], step: sliced.scales[scale + 1] };
-            let words = sliced.slices.each_ref().map(|slice| slice[at / WEIGHTS_PER_WORD]);
-            for depth in 1..=SLICES {
-                let code = codes::unpack(&words[..depth])[at % WEIGHTS_PER_WORD];
-                let decoded = range.decode(code << (8 - 2 * depth), depth);
-                let bin = range.step.to_f32() / (1 << (2 * (depth - 1))) as f32;
+        for form in [PAIRS, RangeForm::Words] {
+            let mut sliced = SlicedRows::default();
+            sliced.cut(&weights, input, form).unwrap();
+            for (at, weight) in weights.iter().enumerate() {
+                let group = at / form.group() as usize;
+                let range = match form {
+                    RangeForm::Pairs { .. } => Range::of_pair([sliced.pairs[2 * group], sliced.pairs[2 * group + 1]]),
+                    RangeForm::Words => Range::of_word(sliced.words[3][group]),
+                };
+                let words = sliced.slices.each_ref().map(|slice| slice[at / WEIGHTS_PER_WORD]);
+                let decoded = range.decode(codes::unpack(&words)[at % WEIGHTS_PER_WORD], SLICES);
+                let (bin, _) = range.bin(SLICES);
                 // Half a bin, f16's rounding of the range's ends, and f32's of values up to 1.
-                let ends = (range.lo.to_f32().abs() + 4.0 * range.step.to_f32()) * 2.0f32.powi(-11);
-                assert!((decoded - weight).abs() <= bin / 2.0 + ends + 1e-6, "weight {at} at depth {depth}");
+                let ends = (range.lo.abs() + 4.0 * range.step) * 2.0f32.powi(-11);
+                assert!((decoded - weight).abs() <= bin / 2.0 + ends + 1e-6, "weight {at} in {form:?}");
             }
         }
     }
 
     #[test]
     fn the_row_and_the_weight_that_do_not_fit_are_named() {
-        let mut weights = vec![0.5; 4 * 64];
-        weights[2 * 64 + 3] = f32::NAN;
-        let fault = SlicedRows::default().cut(&weights, 64, 64).unwrap_err();
-        assert!(fault.row == 2 && fault.weight.is_nan());
+        for (form, most) in [(PAIRS, -1e5), (RangeForm::Words, -1e3)] {
+            let mut weights = vec![0.5; 4 * 64];
+            weights[2 * 64 + 3] = f32::NAN;
+            let fault = SlicedRows::default().cut(&weights, 64, form).unwrap_err();
+            assert!(fault.row == 2 && fault.weight.is_nan());
 
-        weights[2 * 64 + 3] = -1e5;
-        assert_eq!(SlicedRows::default().cut(&weights, 64, 64), Err(UnfitWeight { row: 2, weight: -1e5 }));
+            weights[2 * 64 + 3] = most;
+            assert_eq!(SlicedRows::default().cut(&weights, 64, form), Err(UnfitWeight { row: 2, weight: most }));
+        }
     }
 
     #[test]
     fn weights_outside_a_given_range_take_the_codes_at_its_ends() {
         let (lo, step) = (f16::from_f32(-0.5), f16::from_f32(0.25));
+        let word = Range { lo: -0.5, step: 0.25 }.to_word();
+        let (other, finest) = ([word + 1, word + 3], [word; 2]);
         let mut weights = vec![0.0; 64];
         weights[..3].copy_from_slice(&[-9.0, 9.0, 0.125]);
         let mut sliced = SlicedRows::default();
-        sliced.cut_in(&weights, 64, 64, &[lo, step]).unwrap();
-        assert_eq!(sliced.scales, [lo, step]);
-        let codes = codes::unpack(&sliced.slices.each_ref().map(|slice| slice[0]));
-        assert_eq!(codes[..4], [0, 255, 160, 128]);
+        for given in [GivenRanges::Pairs(&[lo, step]), GivenRanges::Words([&other, &finest, &finest])] {
+            sliced.cut_in(&weights, 64, given).unwrap();
+            let codes = codes::unpack(&sliced.slices.each_ref().map(|slice| slice[0]));
+            assert_eq!(codes[..4], [0, 255, 160, 128]);
+        }
+        assert!(sliced.pairs.is_empty() && sliced.words[0] == other && sliced.words[3] == finest);
 
         weights[5] = f32::INFINITY;
-        let fault = sliced.cut_in(&weights, 64, 64, &[lo, step]);
+        let fault = sliced.cut_in(&weights, 64, GivenRanges::Pairs(&[lo, step]));
         assert_eq!(fault, Err(UnfitWeight { row: 0, weight: f32::INFINITY }));
     }
 }

@@ -7,8 +7,9 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use edge_run::internals::format::codes::WORD_GROUP;
 use edge_run::internals::format::layout::TensorSpec;
-use edge_run::internals::format::{ModelFolder, PACK_VERSION, Pack, PackInfo, layout};
+use edge_run::internals::format::{ModelFolder, PACK_VERSION, PAIRS_VERSION, Pack, PackInfo, layout};
 use edge_run::internals::quantize::{QuantizeOptions, QuantizeReport, open, quantize, weights_sha256};
 use edge_run::internals::routing::{Threshold, Thresholds};
 use half::f16;
@@ -34,7 +35,7 @@ impl TestPack {
         let folder = ModelFolder::open(model).unwrap();
         let mut source = open(source).unwrap();
         let info = PackInfo {
-            pack_version: PACK_VERSION,
+            pack_version: if folder.group_size() == WORD_GROUP { PACK_VERSION } else { PAIRS_VERSION },
             source_sha256: weights_sha256(source.as_mut(), &mut |_| ControlFlow::Continue(())).unwrap(),
             source_name: source.model_source().name.clone(),
             group_size: folder.group_size(),
@@ -42,9 +43,9 @@ impl TestPack {
             thresholds: thresholds(),
             recipe: json!({"steps": 7}).as_object().unwrap().clone(),
         };
-        let bytes = |spec: &TensorSpec| match spec.name.ends_with(".scales") {
-            true => folder.tensor(0, &spec.name).unwrap().bytes().to_vec(),
-            false => numbers(spec, &mut random),
+        let bytes = |spec: &TensorSpec| match slice_of_ranges(&spec.name) {
+            Some(slice) => folder.tensor(slice, &spec.name).unwrap().bytes().to_vec(),
+            None => numbers(spec, &mut random),
         };
         let specs = layout::pack_tensors(&info.shape, info.group_size);
         let names = specs.iter().map(|spec| spec.name.clone());
@@ -55,6 +56,12 @@ impl TestPack {
     /// Writes the pack as the library does.
     pub fn write(&self, path: &Path) -> edge_run::Result<()> {
         Pack::write(path, &self.info, &mut |spec| self.tensors[&spec.name].clone())
+    }
+
+    /// Replaces the word `at` of a tensor of U16.
+    pub fn set_word(&mut self, tensor: &str, at: usize, word: u16) {
+        let bytes = self.tensors.get_mut(tensor).unwrap();
+        bytes[2 * at..2 * at + 2].copy_from_slice(&word.to_le_bytes());
     }
 
     /// Replaces the number `at` of a tensor of F16.
@@ -84,6 +91,12 @@ pub fn change_header(path: &Path, extra: usize, change: impl FnOnce(&mut Value))
     let mut header = json.to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8) + extra, b' ');
     fs::write(path, [&(header.len() as u64).to_le_bytes(), header.as_slice(), &bytes[8 + length..]].concat()).unwrap();
+}
+
+/// The slice with which the ranges of this name lie; `None` for other tensors.
+fn slice_of_ranges(name: &str) -> Option<usize> {
+    let (_, last) = name.rsplit_once('.')?;
+    if last == "scales" { Some(0) } else { last.strip_prefix("ranges")?.parse().ok() }
 }
 
 fn thresholds() -> Thresholds {

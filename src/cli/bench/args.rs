@@ -16,6 +16,9 @@ pub struct BenchArgs {
     /// dimension, feed-forward dimension, layers, heads, heads for keys and values, and vocabulary
     #[arg(long, value_name = "NAME|DxFxLxHxKxV", conflicts_with = "model")]
     pub synthetic: Option<String>,
+    /// Weights of a random model that share one range: 32, or a multiple of 64 [default: 32]
+    #[arg(long, value_name = "N", requires = "synthetic")]
+    pub group_size: Option<u32>,
     /// Tokens of the prompt; 0 for no such test
     #[arg(short = 'p', long = "n-prompt", value_name = "N", default_value_t = 512)]
     pub n_prompt: u32,

@@ -187,7 +187,12 @@ fn tests(args: &BenchArgs) -> Result<Vec<Test>> {
 /// What is measured, with its name: a model folder or a synthetic model.
 fn source(args: &BenchArgs) -> Result<(String, Box<dyn WeightSource>)> {
     if let Some(shape) = &args.synthetic {
-        return Ok((format!("{shape} (synthetic)"), Box::new(Synthetic::parse(shape, SEED)?)));
+        let source = Synthetic::parse(shape, SEED)?;
+        let source = match args.group_size {
+            Some(group) => source.in_groups(group)?,
+            None => source,
+        };
+        return Ok((format!("{shape} (synthetic)"), Box::new(source)));
     }
     let folder = settings::open_model(&args.model)?;
     Ok((folder.manifest().source.name.clone(), Box::new(folder)))
