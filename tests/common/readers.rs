@@ -298,7 +298,7 @@ fn power(case: &mut Case, input: &[u8]) -> Result<()> {
     case.put("trace.jsonl", Some(trace_text), 0);
     let policy = match policy_text {
         [] => Policy::default(),
-        _ => Policy::read(&case.dir.join("edge-run.toml"))?.0,
+        _ => PowerConfig::read(&case.dir.join("edge-run.toml"))?.policy,
     };
     let steps = match trace_text {
         [] => vec![],

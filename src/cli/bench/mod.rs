@@ -15,7 +15,7 @@ use edge_run::internals::engine::{DeviceInfo, DeviceKind};
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::format::{TokenBytes, layout};
 use edge_run::internals::model::{Model, WeightSource};
-use edge_run::internals::precision::{Depth, Precision, PrecisionPlan};
+use edge_run::internals::precision::{Depth, Precision, PrecisionPlan, PromptBits};
 use table::{BenchRow, ProfileRow, Table};
 
 /// Seed of a synthetic model's weights.
@@ -73,9 +73,13 @@ fn print_rows(
     for plan in plans {
         let mut sequence = bench::filled(model, plan, args.depth)?;
         for (test, uniform) in tests.iter().zip(&mut uniform) {
+            sequence.set_prompt_bits(prompt_bits(test, args));
             let measured = bench::measure(&mut sequence, test, args.repetitions)?;
             let rate = measured.tokens_per_second.mean;
             let mut row = row(model, subject, plan, test, &measured);
+            if matches!(sequence.prompt_bits(), PromptBits::Deepest) {
+                row.depths = "uniform";
+            }
             if args.vs_uniform && matches!(plan.precision, Precision::Routed(_)) {
                 row.routing_cost = uniform.take().map(|uniform| 1.0 - rate / uniform);
             } else {
@@ -89,6 +93,14 @@ fn print_rows(
         }
     }
     Ok(profiles)
+}
+
+/// What is read for the prompts of a test: a token to begin a generation with is none.
+fn prompt_bits(test: &Test, args: &BenchArgs) -> PromptBits {
+    match test.kind {
+        TestKind::Prompt => args.prompt_bits,
+        TestKind::Generation => PromptBits::Plan,
+    }
 }
 
 fn print_profiles(profiles: &[ProfileRow], args: &BenchArgs) -> Result<()> {
