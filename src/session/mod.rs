@@ -139,8 +139,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session with an empty context, which reads the prompts at the deepest ([`PromptBits::Deepest`]). Fails where a setting of the sampler is out of its range, where the model
-    /// cannot follow the plan, and where [`Model::sequences`] are open.
+    /// A session with an empty context, whose prompts are read at the deepest: see [`Session::set_prompt_bits`].
+    ///
+    /// Fails where a setting of the sampler is out of its range, where the model cannot follow the plan, and where
+    /// [`Model::sequences`] are open.
     pub fn new(
         model: &Model,
         text: impl Into<Arc<TextModel>>,

@@ -257,7 +257,14 @@ mod tests {
         assert_eq!((args.n_prompt, args.n_gen, args.depth, args.repetitions), (64, 0, 4096, 3));
         assert_eq!((&args.bits[..], args.output), (&[2.0, 4.0, 8.0, 3.4][..], args::Format::Csv));
         assert_eq!(tests(&args).unwrap().iter().map(Test::to_string).collect::<Vec<_>>(), ["pp64 @ d4096"]);
-        for line in ["-r 0", "-o xml", "--bits 9", "-m dir --synthetic llama2-7b"] {
+        let prompts = |line: &str| {
+            let args = parse(line).unwrap();
+            Vec::from_iter(tests(&args).unwrap().iter().map(|test| prompt_bits(test, &args)))
+        };
+        assert_eq!(prompts("--bits 4"), [PromptBits::Plan; 2]);
+        assert_eq!(prompts("--bits 4 --prompt-bits deepest"), [PromptBits::Deepest, PromptBits::Plan]);
+        for line in ["-r 0", "-o xml", "--bits 9", "-m dir --synthetic llama2-7b", "--vs-uniform --prompt-bits deepest"]
+        {
             assert!(parse(line).is_err(), "{line}");
         }
         let message = tests(&parse("-p 0 -n 0").unwrap()).unwrap_err().to_string();
