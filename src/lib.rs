@@ -42,7 +42,7 @@ pub use engine::DeviceInfo;
 pub use error::{Error, Result};
 pub use language_model::{LanguageModel, OpenOptions};
 pub use power::{PowerFollower, PowerMode};
-pub use precision::{CacheType, Depth, Precision, PrecisionPlan};
+pub use precision::{CacheType, Depth, Precision, PrecisionPlan, PromptBits};
 pub use residency::SliceReport;
 pub use session::{Answer, Event, Session, StopReason, Summary, Token};
 pub use text::{Message, Role, SamplerSettings};

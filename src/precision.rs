@@ -104,6 +104,39 @@ impl CacheType {
     }
 }
 
+/// What is read of the weights for the tokens of a prompt, under a plan by which routers choose.
+///
+/// The tokens of a prompt run together and share what they read. So many bits cost little there, and the answer depends
+/// on what is kept of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PromptBits {
+    /// Every slice that the plan allows and that is there, for every token; no router is run.
+    #[default]
+    Deepest,
+    /// What the plan's routers choose, as for the tokens of an answer.
+    Plan,
+}
+
+impl std::fmt::Display for PromptBits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl PromptBits {
+    /// Both settings.
+    pub const ALL: [PromptBits; 2] = [PromptBits::Deepest, PromptBits::Plan];
+
+    /// The setting's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            PromptBits::Deepest => "deepest",
+            PromptBits::Plan => "plan",
+        }
+    }
+}
+
 /// How the depth of a token at a site comes about.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Precision {

@@ -107,8 +107,21 @@ fn any_number_of_bits_needs_routers_and_what_was_read_is_told() {
     assert!((2.0..8.0).contains(&summary["bits"].as_f64().unwrap()), "{summary}");
     let words = tiny.run().arg("-v").args(args).assert().success();
     let words = String::from_utf8(words.get_output().stderr.clone()).unwrap();
-    let told = format!("{:.2} bits of each weight", summary["bits"].as_f64().unwrap());
+    let of = |field: &str| summary[field].as_f64().unwrap();
+    let told = format!("{:.2} bits of each weight and 8.00 for the prompt", of("answer_bits"));
     assert!(words.contains(&told) && words.contains("gate_up "), "{words}");
+    assert!(words.contains("4.5 bits of each weight, up to 8 for the prompt, at most "), "{words}");
+    assert!(of("prompt_bits") == 8.0 && of("answer_bits") < of("bits"), "{summary}");
+
+    // A flag, or the configuration where there is none, has the routers read the prompt too.
+    let config = tiny.write("edge-run.toml", "[power]\nprompt_bits = \"plan\"\n");
+    let prompt_bits = |words: &[&str]| {
+        let all = lines(&stdout(tiny.run().arg("--json").arg("--config").arg(&config).args(words).args(args)));
+        all.last().unwrap()["prompt_bits"].as_f64().unwrap()
+    };
+    assert_eq!(prompt_bits(&["--prompt-bits", "deepest"]), 8.0);
+    assert!(prompt_bits(&[]) < 8.0);
+    assert_eq!(prompt_bits(&["--prompt-bits", "plan"]), prompt_bits(&[]));
 }
 
 #[test]
@@ -309,6 +322,16 @@ fn eval_reports_each_number_of_bits_in_a_line() {
     let args = ["eval", "-m", "model", "--device", "cpu", "--json", "--text"];
     let report = &lines(&stdout(tiny.command(&args).arg(&text)))[0];
     assert_eq!((&report["window"], &report["windows"]), (&256.into(), &2.into()), "{report}");
+    // The tokens of prompts are not scored, and their bits are told apart.
+    routed::add_routers(&tiny.model, 5);
+    let args = ["--window", "32", "--windows", "2", "--bits", "4.5", "--answer-from", "20", "--text", "text.txt"];
+    let report = &lines(&stdout(eval(&tiny, &args).arg("--json")))[0];
+    assert_eq!((&report["tokens"], &report["answer_from"]), (&24.into(), &20.into()), "{report}");
+    assert!(report["prompt_bits"] == 8.0 && report["bits"].as_f64().unwrap() < 7.0, "{report}");
+    assert!(stdout(&mut eval(&tiny, &args)).lines().next().unwrap().ends_with(" prompt"));
+    let plan = &lines(&stdout(eval(&tiny, &args).args(["--prompt-bits", "plan", "--json"])))[0];
+    assert!(plan["prompt_bits"].as_f64().unwrap() < 7.0 && plan["perplexity"] != report["perplexity"], "{plan}");
+    eval(&tiny, &["--text", "text.txt", "--prompt-bits", "plan"]).assert().code(2);
     tiny.command(&["eval", "-m", "model", "--window", "257", "--text"]).arg(&text).assert().code(2);
     tiny.command(&["eval", "-m", "model", "--window", "32", "--windows", "999", "--text"]).arg(&text).assert().code(2);
 }

@@ -10,16 +10,18 @@ mod routed;
 
 use std::path::Path;
 
+use edge_run::internals::arch::{LayerSpec, ModelSpec};
+use edge_run::internals::bench::Synthetic;
 use edge_run::internals::cpu;
 use edge_run::internals::engine::{Activations, Engine};
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::gpu::GpuOptions;
-use edge_run::internals::model::Model;
 use edge_run::internals::model::{BitsRead, STEP_TOKENS, Sequence, TokenDepths};
+use edge_run::internals::model::{CacheOptions, Model};
 use edge_run::internals::session::Next;
 use edge_run::internals::shape::Site;
 use edge_run::internals::text::{SamplerSettings, TextModel};
-use edge_run::{Depth, Error, PrecisionPlan, Session};
+use edge_run::{Depth, Error, PrecisionPlan, PromptBits, Session};
 use logits::logits_at;
 
 /// More than a step holds of itself without matrices, so that steps are joined, which [`models`] makes sure of.
@@ -48,6 +50,11 @@ fn folder(dir: &Path, routers: bool) -> ModelFolder {
     ModelFolder::open(&model).unwrap()
 }
 
+/// A cache for as many sequences as a test opens.
+fn four_sequences() -> CacheOptions {
+    CacheOptions { sequences: 4, ..CacheOptions::from(CONTEXT) }
+}
+
 /// The tiny model on every engine there is, the CPU first.
 fn models() -> Vec<Model> {
     let dir = tempfile::tempdir().unwrap();
@@ -56,7 +63,8 @@ fn models() -> Vec<Model> {
         GpuOptions { checks: true, activations: Activations::F32, cooperative_matrix: false, ..Default::default() };
     let gpu = gpu::gpu().map(|_| edge_run::internals::gpu::open(0, options).unwrap());
     let engines: Vec<Box<dyn Engine>> = [cpu::open()].into_iter().chain(gpu).collect();
-    let models = engines.into_iter().map(|engine| Model::load(&folder, engine, CONTEXT, &mut |_, _| ()).unwrap());
+    let models =
+        engines.into_iter().map(|engine| Model::load(&folder, engine, four_sequences(), &mut |_, _| ()).unwrap());
     let models: Vec<Model> = models.collect();
     let steps: Vec<u32> = models.iter().map(Model::step_tokens).collect();
     assert!(steps.iter().all(|step| *step < TOKENS), "{TOKENS} tokens are more than one step of {steps:?}");
@@ -224,6 +232,7 @@ fn a_session_reports_the_bits_that_were_read() {
     for model in models() {
         let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
         let mut session = Session::new(&model, TextModel::open(&folder).unwrap(), greedy, plan(4.0)).unwrap();
+        session.set_prompt_bits(PromptBits::Plan);
         let mut bits = Vec::new();
         let summary = session.generate(&ids(20), Some(8), &mut |token| {
             bits.push(token.bits);
@@ -270,4 +279,156 @@ fn bits_that_no_router_can_read_are_refused() {
         assert!(matches!(&refused, Err(Error::InvalidArgument { name, .. }) if name == "bits"), "{bits}: {refused:?}");
     }
     model.sequence(&plan(2.5)).expect("what was refused takes no place");
+}
+
+/// A sequence whose prompts are read so, and which takes the likeliest token.
+fn greedy_sequence(model: &Model, plan: &PrecisionPlan, prompt_bits: PromptBits) -> Sequence {
+    let mut sequence = model.sequence(plan).unwrap();
+    sequence.set_sampler(SamplerSettings { temperature: 0.0, ..SamplerSettings::default() }).unwrap();
+    sequence.set_prompt_bits(prompt_bits);
+    sequence
+}
+
+#[test]
+fn a_prompt_is_read_at_the_deepest_and_the_tokens_of_its_answer_by_the_routers() {
+    for model in models() {
+        let prompt = ids(TOKENS - 20);
+        let full = PrecisionPlan::uniform(Depth::FULL, "test");
+        let mut sequence = greedy_sequence(&model, &plan(4.5), PromptBits::Deepest);
+        // What it does is a plan by hand: all slices for the prompt, then the routers.
+        let mut by_hand = greedy_sequence(&model, &full, PromptBits::Plan);
+        let mut off = greedy_sequence(&model, &plan(4.5), PromptBits::Plan);
+        let mut first = |sequence: &mut Sequence| {
+            let step = sequence.begin(&prompt).unwrap();
+            sequence.finish(step).unwrap()
+        };
+        let [read, expected, routed] = [&mut sequence, &mut by_hand, &mut off].map(&mut first);
+        assert_eq!(read, expected);
+        assert_eq!(mean_bits(&model, &read.depths), 8.0);
+        assert!(mean_bits(&model, &routed.depths) < 7.0, "the routers choose where the setting is off");
+        by_hand.set_plan(&plan(4.5)).unwrap();
+        // The next two steps, the second one begun ahead.
+        let mut next = |sequence: &mut Sequence| {
+            let step = sequence.begin(&[read.id]).unwrap();
+            let ahead = sequence.begin_after(&step).unwrap();
+            [sequence.finish(step).unwrap(), sequence.finish(ahead).unwrap()]
+        };
+        let [answer, expected] = [&mut sequence, &mut by_hand].map(&mut next);
+        assert_eq!(answer, expected);
+        assert!(answer.iter().all(|token| mean_bits(&model, &token.depths) < 8.0));
+        // A token that was not sampled is a prompt, also where it stands alone.
+        let mut fork = sequence.fork().unwrap();
+        let given = (answer[1].id + 1) % model.shape().vocab;
+        assert_eq!(mean_bits(&model, &fork.fill(&[given]).unwrap()), 8.0);
+        assert!(mean_bits(&model, &sequence.fill(&[answer[1].id]).unwrap()) < 8.0);
+    }
+}
+
+#[test]
+fn answers_are_scored_behind_a_prompt_as_they_are_given() {
+    for model in models() {
+        let ids = ids(60);
+        let score = |prompt_bits| greedy_sequence(&model, &plan(4.5), prompt_bits).answer_nll(&ids, 40).unwrap();
+        let [deepest, routed] = [PromptBits::Deepest, PromptBits::Plan].map(score);
+        assert_eq!((deepest.answer.nll.len(), deepest.answer.depths.tokens()), (20, 19));
+        assert_eq!(mean_bits(&model, &deepest.prompt_depths), 8.0);
+        assert!(mean_bits(&model, &deepest.answer.depths) < 7.0);
+        assert_ne!(deepest.answer.nll, routed.answer.nll);
+        // By the routers alone it is the score of a text; the first token follows the prompt at full depth.
+        let text = model.sequence(&plan(4.5)).unwrap().token_nll(&ids).unwrap();
+        let full = model.sequence(&PrecisionPlan::uniform(Depth::FULL, "test")).unwrap().token_nll(&ids).unwrap();
+        let far = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far(&routed.answer.nll, &text.nll[39..]) < ENGINES_DIFFER);
+        assert!(far(&deepest.answer.nll[..1], &full.nll[39..40]) < ENGINES_DIFFER);
+        assert!(far(&deepest.answer.nll, &full.nll[39..]) > ENGINES_DIFFER, "other scores are told apart");
+        for prompt in [0, 59] {
+            let refused = model.sequence(&plan(4.5)).unwrap().answer_nll(&ids, prompt).unwrap_err().to_string();
+            assert_eq!(refused, format!("tokens of the prompt: expected 1 to 58, got {prompt}"));
+        }
+    }
+}
+
+#[test]
+fn a_session_s_prompts_stay_at_the_deepest_whatever_the_plan_becomes() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path(), true);
+    for model in models() {
+        let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
+        let mut session = Session::new(&model, TextModel::open(&folder).unwrap(), greedy, plan(4.5)).unwrap();
+        let turn = |session: &mut Session, then: PrecisionPlan| {
+            let mut tokens = 0;
+            let told = session.generate(&ids(20), Some(6), &mut |_| {
+                tokens += 1;
+                Ok(if tokens == 3 { Next::Replan(then.clone()) } else { Next::Go })
+            });
+            let summary = told.unwrap();
+            assert!(summary.generated_tokens > 3, "the seed is one whose text goes on");
+            (summary.prompt_bits, summary.answer_bits.unwrap())
+        };
+        let two_slices = plan(3.0).at_most(Depth::ALL[1]);
+        let (prompt, answer) = turn(&mut session, plan(3.0));
+        assert!(prompt == 8.0 && answer < 7.0, "{prompt} and {answer}");
+        let (prompt, answer) = turn(&mut session, two_slices.clone());
+        assert!(prompt == 8.0 && answer < 7.0, "{prompt} and {answer}");
+        // A plan that allows two slices has prompts of two slices.
+        let (prompt, answer) = turn(&mut session, two_slices);
+        assert!(prompt == 4.0 && answer < 4.0, "{prompt} and {answer}");
+        session.set_prompt_bits(PromptBits::Plan);
+        let (prompt, _) = turn(&mut session, PrecisionPlan::uniform(Depth::ALL[2], "test"));
+        assert!(prompt < 4.0, "{prompt}");
+        let (prompt, answer) = turn(&mut session, PrecisionPlan::uniform(Depth::ALL[2], "test"));
+        assert_eq!((prompt, answer), (6.0, 6.0));
+    }
+}
+
+#[test]
+fn a_prompt_makes_no_slice_come_that_the_plan_does_not_want() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path(), true);
+    let engines =
+        [cpu::open()].into_iter().chain(gpu::gpu().map(|_| edge_run::internals::gpu::open(0, gpu::options()).unwrap()));
+    for engine in engines {
+        let model = Model::load_base(&folder, engine, four_sequences(), None, &mut |_, _| ()).unwrap();
+        let mut sequence = greedy_sequence(&model, &plan(3.0).at_most(Depth::ALL[1]), PromptBits::Deepest);
+        let read = |sequence: &mut Sequence| mean_bits(&model, &sequence.fill(&ids(20)).unwrap());
+        assert_eq!(read(&mut sequence), 2.0, "nothing but the base is there");
+        model.settle(None).unwrap();
+        let loaded = model.slices().unwrap();
+        assert_eq!(read(&mut sequence), 4.0);
+        assert!(model.is_settled() && model.slices().unwrap() == loaded);
+        // Where another sequence wants more, this one reads what its own plan allows.
+        let _other = model.sequence(&PrecisionPlan::uniform(Depth::FULL, "test")).unwrap();
+        assert_eq!(read(&mut sequence), 4.0);
+        sequence.set_plan(&plan(3.0)).unwrap();
+        model.settle(None).unwrap();
+        assert_eq!(read(&mut sequence), 8.0);
+        assert!(model.slices().unwrap().resident_bytes > loaded.resident_bytes);
+    }
+}
+
+#[test]
+fn tokens_that_are_computed_again_are_all_read_as_a_prompt() {
+    let mut layer = LayerSpec::default();
+    layer.attention.window = Some(20);
+    let spec = ModelSpec { layers: vec![layer], ..ModelSpec::default() };
+    let shape = edge_run::internals::shape::LlamaShape { max_context: CONTEXT, ..common::tiny_shape(true) };
+    let source = Synthetic::new(shape, spec, 3).unwrap();
+    let model = Model::load(&source, cpu::open(), four_sequences(), &mut |_, _| ()).unwrap();
+    let after = |tokens: &[u32], plan: &PrecisionPlan| {
+        let mut sequence = greedy_sequence(&model, plan, PromptBits::Deepest);
+        sequence.fill(tokens).unwrap();
+        sequence.next_logits(&[70]).unwrap().logits
+    };
+    let mut sequence = greedy_sequence(&model, &plan(4.0), PromptBits::Deepest);
+    let mut run = ids(20);
+    for _ in 0..10 {
+        let step = sequence.begin(&run).unwrap();
+        run = vec![sequence.finish(step).unwrap().id];
+    }
+    let said = sequence.tokens().to_vec();
+    let full = after(&said, &PrecisionPlan::uniform(Depth::FULL, "test"));
+    assert_ne!(logits_at(&mut sequence, &[70], said.len()).logits, full, "the answer was read by the routers");
+    // So long a text has no cells left for the window of a token at its beginning.
+    sequence.fill(&ids(TOKENS - said.len() as u32)).unwrap();
+    assert_eq!(logits_at(&mut sequence, &[70], said.len()).logits, full);
 }

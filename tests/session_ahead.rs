@@ -15,7 +15,7 @@ use edge_run::internals::model::Model;
 use edge_run::internals::model::{BitsRead, NextLogits, Sequence};
 use edge_run::internals::session::{Next, StopReason};
 use edge_run::internals::text::{Sampler, SamplerSettings, TextModel};
-use edge_run::{Error, PrecisionPlan, Result, Session};
+use edge_run::{Error, PrecisionPlan, PromptBits, Result, Session};
 
 const CONTEXT: u32 = 64;
 
@@ -71,6 +71,7 @@ struct Plain {
     text: TextModel,
     sampler: Sampler,
     pending: Option<u32>,
+    prompt_bits: PromptBits,
 }
 
 impl Plain {
@@ -90,7 +91,10 @@ impl Plain {
     fn generate(&mut self, turn: &Turn, tokens: &mut Vec<(u32, f32)>) -> Result<(StopReason, f32)> {
         let mut read = BitsRead::new(self.sequence.model().shape());
         let unheard: Vec<u32> = self.pending.iter().chain(&turn.prompt).copied().collect();
+        self.sequence.set_prompt_bits(self.prompt_bits);
         let mut step = self.run(&unheard, &mut read)?;
+        // What is sampled here is no prompt.
+        self.sequence.set_prompt_bits(PromptBits::Plan);
         let stop = loop {
             if turn.most.is_some_and(|most| tokens.len() >= most) {
                 break StopReason::Length;
@@ -139,7 +143,8 @@ fn engines() -> Vec<impl Fn() -> Box<dyn Engine>> {
     opens.flat_map(|open| [Activations::F32, Activations::Int8].map(|a| move || open(a))).collect()
 }
 
-/// Both loops in the same conversations, one for each seed; the ends that were seen.
+/// Both loops in the same conversations, one for each seed, every other one with prompts at the deepest; the ends that
+/// were seen.
 fn compare(routers: bool, bits: f32, settings: &SamplerSettings, seeds: u32, turns: &[Turn]) -> Vec<StopReason> {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path(), routers);
@@ -151,9 +156,11 @@ fn compare(routers: bool, bits: f32, settings: &SamplerSettings, seeds: u32, tur
             let text = || TextModel::open(&folder).unwrap();
             let mut ahead = Session::new(&load(), text(), settings.clone(), plan(bits)).unwrap();
             ahead.run_ahead(runs_ahead);
+            let prompt_bits = PromptBits::ALL[seed as usize % 2];
+            ahead.set_prompt_bits(prompt_bits);
             let sampler = Sampler::new(settings).unwrap();
             let sequence = load().sequence(&plan(bits)).unwrap();
-            let mut plain = Plain { sequence, text: text(), sampler, pending: None };
+            let mut plain = Plain { sequence, text: text(), sampler, pending: None, prompt_bits };
             for (at, turn) in turns.iter().enumerate() {
                 let (got, expected) = (turn.ahead(&mut ahead), plain.turn(turn));
                 assert_eq!(got, expected, "seed {seed}, turn {at}, {runs_ahead}, on {}", ahead.model().device().name);

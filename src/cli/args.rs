@@ -14,7 +14,7 @@ use super::resident::ResidentArgs;
 use super::rm::RmArgs;
 use super::{choices, exit, numbers};
 use edge_run::internals::engine::Activations;
-use edge_run::internals::precision::{CacheType, Depth};
+use edge_run::internals::precision::{CacheType, Depth, PromptBits};
 
 /// Runs a language model, reading 2 to 8 bits of each weight.
 ///
@@ -83,6 +83,9 @@ pub struct GenerateArgs {
     /// How many bits of each weight are read.
     #[command(flatten)]
     pub power: PowerArgs,
+    /// Bits read for the prompt, of a model with routers [default: the configuration's, or deepest]
+    #[arg(long, value_name = "deepest|plan", value_parser = choices::prompt_bits())]
+    pub prompt_bits: Option<PromptBits>,
     /// What of the weights is in memory.
     #[command(flatten)]
     pub resident: ResidentArgs,

@@ -4,7 +4,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use edge_run::internals::engine::Activations;
 use edge_run::internals::export::{ExportFormat, StoredType};
 use edge_run::internals::power::PowerMode;
-use edge_run::internals::precision::CacheType;
+use edge_run::internals::precision::{CacheType, PromptBits};
 
 /// The parser of `--cache-type`.
 pub fn cache_type() -> impl TypedValueParser<Value = CacheType> {
@@ -13,6 +13,14 @@ pub fn cache_type() -> impl TypedValueParser<Value = CacheType> {
         CacheType::Q8 => "Codes of eight bits, with a scale for 32 of them: half the memory of f16, and as good",
         CacheType::Q6 => "Codes of eight bits for keys, on which more depends, and of four for values",
         CacheType::Q4 => "Codes of four bits, with a scale for 32 of them: little more than a quarter of the memory",
+    })
+}
+
+/// The parser of `--prompt-bits`.
+pub fn prompt_bits() -> impl TypedValueParser<Value = PromptBits> {
+    one_of(&PromptBits::ALL, PromptBits::name, |bits| match bits {
+        PromptBits::Deepest => "All slices that are loaded and that the bits asked for may read, for every token",
+        _ => "What the routers choose for each token, as in an answer",
     })
 }
 

@@ -15,7 +15,7 @@ use edge_run::internals::engine::{DeviceInfo, DeviceKind, Traits};
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::format::{ModelFolder, TokenBytes};
 use edge_run::internals::model::Model;
-use edge_run::internals::precision::Precision;
+use edge_run::internals::precision::{Depth, Precision, PrecisionPlan, PromptBits};
 use edge_run::internals::session::{Next, Session, StopReason, Summary};
 use edge_run::internals::text::{Message, Role, TextModel};
 
@@ -31,7 +31,7 @@ struct SummaryLine<'a> {
     seed: u32,
     plan: &'a str,
     plan_changes: usize,
-    /// Read for a generated token, by the bits of the whole answer and the last plan; keys and values not counted.
+    /// Read for a generated token, by the bits of the answer's tokens and the last plan; keys and values not counted.
     token_bytes: TokenBytes,
     device: &'a DeviceInfo,
 }
@@ -62,16 +62,14 @@ pub fn run(args: &GenerateArgs) -> Done {
     let budget = args.resident.memory_budget.map(|size| size.as_u64());
     let model = load::load_base(&args.model, &folder, context, budget)?;
     let plan = follower.plan()?;
+    let prompt_bits = follower.prompt_bits(args.prompt_bits);
     if args.verbose {
         tell(&folder, &model, begin.elapsed().as_secs_f64());
-        let (bits, outer) = (plan.bits(), model.outer_depth(&plan).bits());
-        note(format_args!(
-            "plan:   {bits} bits of each weight, at most {outer} of embedding and head: {}",
-            plan.reason
-        ));
+        note(format_args!("plan:   {}", plan_in_words(&plan, prompt_bits, model.outer_depth(&plan))));
         note(format_args!("seed:   {seed}"));
     }
     let mut session = Session::new(&model, text, sampling, plan)?;
+    session.set_prompt_bits(prompt_bits);
     warn(&resident::begin(&args.resident, &follower, &mut session)?);
     let mut output = TokenOutput::stdout(args.json, bits_style(args));
     let (mut tokens, mut plan_changes) = (0, 0);
@@ -90,7 +88,7 @@ pub fn run(args: &GenerateArgs) -> Done {
     let summary = answer.or_else(|error| output.end_line().and(Err(error)))?;
     output.rest(&summary.text_left)?;
     let (model, plan) = (session.model(), follower.decision().reason.as_str());
-    let token_bytes = token_bytes(&session, summary.bits);
+    let token_bytes = token_bytes(&session, summary.answer_bits.unwrap_or(summary.bits));
     output.finish(&SummaryLine {
         r#type: "summary",
         summary: &summary,
@@ -177,17 +175,39 @@ fn tell(folder: &ModelFolder, model: &Model, load_s: f64) {
     note(format_args!("memory: {memory}, context of {context} tokens in {cache_type}, loaded in {load_s:.2} s"));
 }
 
+/// What is to be read, and why, for -v.
+fn plan_in_words(plan: &PrecisionPlan, prompt_bits: PromptBits, outer: Depth) -> String {
+    let deepest = plan.deepest().bits();
+    let prompt = match (plan.precision, prompt_bits) {
+        (Precision::Routed(_), PromptBits::Deepest) => format!(", up to {deepest} for the prompt"),
+        _ => String::new(),
+    };
+    let (bits, outer, reason) = (plan.bits(), outer.bits(), &plan.reason);
+    format!("{bits} bits of each weight{prompt}, at most {outer} of embedding and head: {reason}")
+}
+
+/// The bits that were read, of the prompt and of the answer where they differ.
+fn bits_in_words(summary: &Summary) -> String {
+    let (prompt, all) = (format!("{:.2}", summary.prompt_bits), format!("{:.2}", summary.bits));
+    match summary.answer_bits.map(|bits| format!("{bits:.2}")) {
+        Some(answer) if answer != prompt => {
+            format!("{answer} bits of each weight and {prompt} for the prompt")
+        }
+        _ => format!("{all} bits of each weight"),
+    }
+}
+
 /// The line at the end, for people.
 fn sentence(summary: &Summary, device: &DeviceInfo) -> String {
     let at = |tokens, seconds| rate(tokens, seconds).map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
     let stop = summary.stop;
     format!(
-        "[{} prompt tokens{}, {} generated{}, {:.2} bits of each weight, {}, {} ({}), {stop}]",
+        "[{} prompt tokens{}, {} generated{}, {}, {}, {} ({}), {stop}]",
         summary.prompt_tokens,
         at(summary.prompt_tokens, summary.prompt_s),
         summary.generated_tokens,
         at(tokens_after_first(summary), summary.generate_s),
-        summary.bits,
+        bits_in_words(summary),
         resident::words(summary.device_bytes, summary.slices),
         device.name,
         device.backend
@@ -235,6 +255,7 @@ mod tests {
         let mut summary = Summary::default();
         (summary.stop, summary.prompt_tokens, summary.generated_tokens) = (stop, 37, generated_tokens);
         (summary.prompt_s, summary.generate_s, summary.bits) = (0.5, 0.25, 3.996);
+        (summary.prompt_bits, summary.answer_bits) = (3.9961, Some(4.0));
         summary.bits_by_site = [("qkv", 6.0), ("o", 2.5), ("gate_up", 4.0), ("down", 3.875)];
         summary.device_bytes = 64 << 20;
         summary.slices = Some(SliceReport { read_bytes: 10 << 20, ..Default::default() });
@@ -269,6 +290,11 @@ mod tests {
             "[37 prompt tokens at 74.0 tokens/s, 0 generated, 4.00 bits of each weight, \
              64.00 MiB of memory, 10.00 MiB read of slices, llvmpipe (Vulkan), stopped]"
         );
+        let mut phases = Summary::default();
+        (phases.bits, phases.prompt_bits, phases.answer_bits) = (7.5, 8.0, Some(3.316));
+        assert_eq!(bits_in_words(&phases), "3.32 bits of each weight and 8.00 for the prompt");
+        (phases.bits, phases.answer_bits) = (8.0, None);
+        assert_eq!(bits_in_words(&phases), "8.00 bits of each weight");
         assert_eq!(by_site(&summary(StopReason::Stopped, 0)), "qkv 6.00, o 2.50, gate_up 4.00, down 3.88");
         let json = serde_json::to_value(summary(StopReason::Length, 7)).unwrap();
         assert_eq!(json["bits_by_site"]["o"], 2.5);

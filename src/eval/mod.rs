@@ -7,7 +7,7 @@ mod task_file;
 mod zero_shot;
 
 pub use detail::{Detail, SiteBits};
-pub use perplexity::{PerplexityReport, default_window, perplexity};
+pub use perplexity::{EvalWindow, PerplexityReport, default_window, perplexity};
 pub use runs::{Depths, EvalRun, runs};
 pub use task_file::{ChoiceExample, Continuation, Examples, TaskFile};
 pub use zero_shot::{Figures, Task, TaskReport, zero_shot};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::Model;
-use super::executor::{Executor, StepKind};
+use super::executor::{Executor, StepKind, TokenRows};
 use crate::cancel::CancelToken;
 use crate::engine::{Activations, DeviceInfo, Traits};
 use crate::error::{Error, Result};
@@ -159,7 +159,7 @@ impl Executor {
         let mut ways = Vec::new();
         for int8 in [false, true] {
             self.set_int8_activations(int8);
-            let class = self.write(StepKind::NextToken, vec![row]);
+            let class = self.write(StepKind::NextToken, TokenRows { rows: vec![row], routed: false });
             ways.push((self.engine.prepare(self.record(class))?, Duration::MAX));
         }
         for run in 0..WARM_UPS + RUNS {

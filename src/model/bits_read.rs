@@ -74,6 +74,14 @@ impl BitsRead {
         self.tokens += depths.tokens() as u64;
     }
 
+    /// Adds all tokens of another sum, of the same model.
+    pub fn add_all(&mut self, other: &BitsRead) {
+        for (sums, more) in self.slices.iter_mut().flatten().zip(other.slices.iter().flatten()) {
+            *sums += more;
+        }
+        self.tokens += other.tokens;
+    }
+
     /// Tokens added.
     pub fn tokens(&self) -> u64 {
         self.tokens

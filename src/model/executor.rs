@@ -65,6 +65,14 @@ pub(super) enum StepKind {
     Score,
 }
 
+/// Tokens of one sequence that run as a step.
+pub(super) struct TokenRows {
+    /// What the kernels read of each of them.
+    pub rows: Vec<StepRow>,
+    /// Whether the routers choose the depths. Without them, all are as deep as the sequence's limits.
+    pub routed: bool,
+}
+
 /// All that a recording depends on, beside the model. Whose tokens they are is in the step's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct StepClass {
@@ -163,21 +171,12 @@ impl Executor {
         Ok(())
     }
 
-    /// The plan of a slot.
-    pub fn slot(&self, slot: u32) -> &Slot {
-        self.slots[slot as usize].as_ref().expect("a sequence is open as long as it is there")
-    }
-
-    pub fn is_routed(&self, slot: u32) -> bool {
-        matches!(self.slot(slot).plan.precision, Precision::Routed(_))
-    }
-
     /// Begins a step of one sequence's rows. What was prepared for it is kept for steps of one token and of the full
     /// length, which come again. On GPUs it is kept for the last length of a kind too, as a pool has the work space
     /// anyway.
-    pub fn submit(&mut self, kind: StepKind, rows: Vec<StepRow>, cancel: &CancelToken) -> Result<Ticket> {
+    pub fn submit(&mut self, kind: StepKind, tokens: TokenRows, cancel: &CancelToken) -> Result<Ticket> {
         self.engine.set_cancel(cancel.clone());
-        let class = self.write(kind, rows);
+        let class = self.write(kind, tokens);
         let mut prepared = match self.prepared.remove(&class) {
             Some(prepared) => prepared,
             None => {
@@ -194,13 +193,12 @@ impl Executor {
     }
 
     /// Writes what a step of one sequence's rows reads; the class of its recording.
-    pub fn write(&mut self, kind: StepKind, mut rows: Vec<StepRow>) -> StepClass {
+    pub fn write(&mut self, kind: StepKind, TokenRows { mut rows, routed }: TokenRows) -> StepClass {
         let (tokens, first) = (rows.len() as u32, rows[0]);
         debug_assert!(
             rows.iter().zip(0..).all(|(row, at)| row.slot == first.slot && row.position == first.position + at)
         );
         assert!(self.cache.ring.is_none_or(|ring| tokens <= ring.step_tokens()), "a step fits in the rings");
-        let routed = self.is_routed(first.slot);
         let slot = self.slots[first.slot as usize].as_ref().expect("a sequence is open as long as it is there");
         let engine = self.engine.as_mut();
         for row in &mut rows {
@@ -234,37 +232,37 @@ impl Executor {
     }
 
     /// Submits and finishes a step: its numbers, where it reads any back, and its depths.
-    pub fn run(&mut self, kind: StepKind, rows: Vec<StepRow>, cancel: &CancelToken) -> Result<StepResults> {
-        let tokens = rows.len() as u32;
-        let ticket = self.submit(kind, rows, cancel)?;
-        let (numbers, depths) = self.finish(tokens, ticket, cancel)?;
+    pub fn run(&mut self, kind: StepKind, tokens: TokenRows, cancel: &CancelToken) -> Result<StepResults> {
+        let count = tokens.rows.len() as u32;
+        let ticket = self.submit(kind, tokens, cancel)?;
+        let (numbers, depths) = self.finish(count, ticket, cancel)?;
         Ok((numbers.map(|bytes| bytemuck::pod_collect_to_vec(&bytes)), depths))
     }
 
     /// Begins a step that samples the token after its last row.
-    pub fn sample(&mut self, rows: Vec<StepRow>, choice: &Choice, cancel: &CancelToken) -> Result<Ticket> {
+    pub fn sample(&mut self, tokens: TokenRows, choice: &Choice, cancel: &CancelToken) -> Result<Ticket> {
         self.inputs.write_choice(self.engine.as_mut(), choice);
-        self.submit(StepKind::NextToken, rows, cancel)
+        self.submit(StepKind::NextToken, tokens, cancel)
     }
 
     /// Runs a step that scores the `targets` that follow its rows.
-    pub fn score(&mut self, rows: Vec<StepRow>, targets: &[u32], cancel: &CancelToken) -> Result<StepResults> {
+    pub fn score(&mut self, tokens: TokenRows, targets: &[u32], cancel: &CancelToken) -> Result<StepResults> {
         self.inputs.write_targets(self.engine.as_mut(), targets);
-        self.run(StepKind::Score, rows, cancel)
+        self.run(StepKind::Score, tokens, cancel)
     }
 
     /// Runs a step kernel by kernel, and tells when each one ran.
     pub fn profile(
         &mut self,
         kind: StepKind,
-        rows: Vec<StepRow>,
+        tokens: TokenRows,
         choice: &Choice,
         cancel: &CancelToken,
     ) -> Result<Vec<KernelTime>> {
-        assert!(rows.len() <= STEP_TOKENS as usize, "one step is profiled");
+        assert!(tokens.rows.len() <= STEP_TOKENS as usize, "one step is profiled");
         self.engine.set_cancel(cancel.clone());
         self.inputs.write_choice(self.engine.as_mut(), choice);
-        let class = self.write(kind, rows);
+        let class = self.write(kind, tokens);
         let mut prepared = self.engine.prepare(self.record(class))?;
         self.engine.profile(&mut prepared)
     }

@@ -38,9 +38,9 @@ pub use activations::Trial;
 pub use bits_read::{BitsRead, TokenDepths};
 pub use cache::CacheOptions;
 pub use inputs::{STEP_TOKENS, default_step_tokens};
-pub use score::Scores;
-pub use sequence::{NextLogits, PendingStep, SampledToken, Sequence};
-pub use step::Step;
+pub use score::{AnswerScores, Scores};
+pub use sequence::Sequence;
+pub use step::{NextLogits, PendingStep, SampledToken, Step};
 pub use weights::WeightSource;
 
 /// A model's weights and cache on an engine. Clones share them, on any threads.

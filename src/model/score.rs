@@ -1,5 +1,6 @@
 //! How likely a model finds a text, token by token.
 
+use super::step::Phase;
 use super::{Sequence, TokenDepths, limits};
 use crate::error::{Error, Result};
 use crate::kernels::sample::token_nll;
@@ -7,17 +8,26 @@ use crate::kernels::sample::token_nll;
 /// What [`Sequence::token_nll`] found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
-    /// Negative log-likelihood, in nats, of each token but the first.
+    /// Negative log-likelihood, in nats, of each token that was scored.
     pub nll: Vec<f32>,
     /// Whether no token of the vocabulary was likelier than each of these.
     pub top: Vec<bool>,
-    /// What was read for each token run, which is each but the last.
+    /// What was read for each of the tokens that run.
     pub depths: TokenDepths,
 }
 
+/// What [`Sequence::answer_nll`] found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnswerScores {
+    /// What was read for each token of the prompt.
+    pub prompt_depths: TokenDepths,
+    /// The scores of the answer's tokens, and what was read for each of them that was run.
+    pub answer: Scores,
+}
+
 impl Sequence {
-    /// Scores each token but the first, given those before it. Other tokens of the sequence are forgotten first; then
-    /// it has run all of these but the last.
+    /// Scores each token but the first, given those before it, all of them read as the plan says. Other tokens of the
+    /// sequence are forgotten first; then it has run all of these but the last.
     ///
     /// Fails where there are fewer than two tokens, as [`Sequence::fill`] does, and where a logit is no finite number;
     /// the sequence is empty then.
@@ -26,25 +36,50 @@ impl Sequence {
         if ids.len() < 2 {
             return Err(Error::argument("tokens", "two or more, of which the second is scored", ids.len()));
         }
-        self.check(ids)?;
-        limits::check_scores(self.model().shape(), self.model().device(), self.model().traits())?;
-        let scores = self.score(ids)?;
+        self.check_scored(ids)?;
+        let scores = self.score(ids, 0, Phase::Answer)?;
         self.advance(&ids[..ids.len() - 1]);
         Ok(scores)
     }
 
-    /// Scores tokens from position 0 on, which do not count as run yet.
-    fn score(&mut self, ids: &[u32]) -> Result<Scores> {
+    /// Scores the tokens from number `prompt` on as an answer to those before, which are read as
+    /// [`Sequence::prompt_bits`] says. As in an answer, the prompt's last token yields what the first score is of. Else
+    /// as [`Sequence::token_nll`].
+    ///
+    /// Fails as that does, and where `prompt` does not leave two tokens or more or is 0.
+    pub fn answer_nll(&mut self, ids: &[u32], prompt: usize) -> Result<AnswerScores> {
+        self.truncate(0);
+        let most = ids.len().saturating_sub(2);
+        if !(1..=most).contains(&prompt) {
+            return Err(Error::argument("tokens of the prompt", format!("1 to {most}"), prompt));
+        }
+        self.check_scored(ids)?;
+        let Scores { nll, top, depths } = self.score(&ids[..=prompt], 0, Phase::Prompt)?;
+        let mut answer = self.score(&ids[prompt..], prompt, Phase::Answer)?;
+        answer.nll.insert(0, nll[prompt - 1]);
+        answer.top.insert(0, top[prompt - 1]);
+        self.advance(&ids[..ids.len() - 1]);
+        Ok(AnswerScores { prompt_depths: depths, answer })
+    }
+
+    /// Fails where these tokens cannot be scored in an empty sequence.
+    fn check_scored(&self, ids: &[u32]) -> Result<()> {
+        self.check(ids)?;
+        limits::check_scores(self.model().shape(), self.model().device(), self.model().traits())
+    }
+
+    /// Scores tokens from the one behind `position` on, which do not count as run yet.
+    fn score(&mut self, ids: &[u32], position: usize, phase: Phase) -> Result<Scores> {
         let (mut nll, mut top) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         let mut depths = Vec::new();
         let (inputs, targets) = (&ids[..ids.len() - 1], &ids[1..]);
         let step = self.model().step_tokens() as usize;
         for (ids, targets) in inputs.chunks(step).zip(targets.chunks(step)) {
-            let rows = self.rows(ids, nll.len());
+            let rows = self.rows(ids, position + nll.len(), phase);
             let (scores, read) = self.model().executor().score(rows, targets, self.cancel_token())?;
             for score in scores.unwrap_or_default().chunks_exact(token_nll::WIDTH as usize) {
                 if score[1] == token_nll::NO_NUMBERS || !score[0].is_finite() {
-                    return Err(self.model().no_numbers(nll.len() + 1));
+                    return Err(self.model().no_numbers(position + nll.len() + 1));
                 }
                 nll.push(score[0]);
                 top.push(score[1] == token_nll::LIKELIEST);

@@ -4,16 +4,16 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha12Rng;
 use rand::seq::SliceRandom;
 
-use super::executor::StepKind;
+use super::executor::{StepKind, TokenRows};
 use super::ring::RingHistory;
+use super::step::{NextLogits, PendingStep, Phase, SampledToken};
 use super::{Model, TokenDepths};
 use crate::cancel::CancelToken;
 use crate::engine::KernelTime;
 use crate::error::{Error, Result};
 use crate::kernels::sample::token::Sampled;
 use crate::kernels::step_rows::StepRow;
-use crate::precision::{Precision, PrecisionPlan};
-use crate::recording::Ticket;
+use crate::precision::{Precision, PrecisionPlan, PromptBits};
 use crate::sampling::SamplerSettings;
 use crate::text::{DrawPosition, Sampler, same_numbers};
 
@@ -30,6 +30,7 @@ pub struct Sequence {
     /// The token that the last step sampled, where it has not run yet.
     sampled: Option<u32>,
     plan: PrecisionPlan,
+    prompt_bits: PromptBits,
     sampler: Sampler,
     /// Where the random numbers are after the steps that are finished.
     rng_after: DrawPosition,
@@ -40,51 +41,27 @@ pub struct Sequence {
     cancel: CancelToken,
 }
 
-/// A step under way that samples a token. One that is dropped runs all the same, and nobody is told what it sampled;
-/// [`Sequence::discard`] also takes its random number back.
-pub struct PendingStep {
-    ticket: Ticket,
-    slot: u32,
-    /// The tokens that it runs; none where it runs the one that the step before it samples.
-    ids: Vec<u32>,
-    /// Tokens of its last part.
-    last: u32,
-    /// Its sequence's tokens when it is done.
-    end: usize,
-    /// What its parts before the last one read.
-    depths: Vec<TokenDepths>,
-    /// Where the random numbers are before it and after it.
-    rng_before: DrawPosition,
-    rng_after: DrawPosition,
-}
-
-/// What a [`PendingStep`] sampled.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SampledToken {
-    /// The token that follows.
-    pub id: u32,
-    /// What was read for each token run.
-    pub depths: TokenDepths,
-}
-
-/// What [`Sequence::next_logits`] found.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NextLogits {
-    /// Logits of what follows the last token, `[V]`.
-    pub logits: Vec<f32>,
-    /// What was read for each token run.
-    pub depths: TokenDepths,
-}
-
 impl Sequence {
     pub(super) fn open(model: &Model, plan: &PrecisionPlan) -> Result<Sequence> {
         let sampler = Sampler::new(SamplerSettings::default())?;
         let slot = model.executor().open(plan)?;
         let (model, cancel) = (model.clone(), model.cancel_token().child());
-        let (tokens, plan) = (Vec::new(), plan.clone());
+        let (tokens, plan, prompt_bits) = (Vec::new(), plan.clone(), PromptBits::Plan);
         let (rng_after, shuffle, sampled) = (DrawPosition::default(), None, None);
         let ring_history = RingHistory::new(model.ring());
-        Ok(Sequence { model, slot, tokens, sampled, plan, sampler, rng_after, shuffle, ring_history, cancel })
+        Ok(Sequence {
+            model,
+            slot,
+            tokens,
+            sampled,
+            plan,
+            prompt_bits,
+            sampler,
+            rng_after,
+            shuffle,
+            ring_history,
+            cancel,
+        })
     }
 
     /// The model.
@@ -116,6 +93,17 @@ impl Sequence {
         Ok(())
     }
 
+    /// Sets what is read for the tokens of a prompt from the next step on, whatever the plan then is; at first what the
+    /// plan says. A prompt is all tokens that run but for the one that the sequence itself sampled last.
+    pub fn set_prompt_bits(&mut self, bits: PromptBits) {
+        self.prompt_bits = bits;
+    }
+
+    /// What is read for the tokens of a prompt.
+    pub fn prompt_bits(&self) -> PromptBits {
+        self.prompt_bits
+    }
+
     /// Sets how tokens are sampled from the next step on, with random numbers from their beginning. Fails where a
     /// setting is out of its range.
     pub fn set_sampler(&mut self, settings: SamplerSettings) -> Result<()> {
@@ -145,7 +133,7 @@ impl Sequence {
     /// are no more. Panics later where a step is under way that was begun after tokens which are forgotten.
     ///
     /// Layers with a window keep a sequence's last positions only. Where these are not enough, the tokens that are left
-    /// are computed again before the next ones run, by the plan that is set then.
+    /// are computed again before the next ones run, all of them as a prompt, by the plan that is set then.
     pub fn truncate(&mut self, length: usize) {
         if length <= self.tokens.len() {
             self.tokens.truncate(length);
@@ -171,7 +159,7 @@ impl Sequence {
         let mut fork = Sequence::open(&self.model, &self.plan)?;
         self.model.executor().copy(self.slot, fork.slot, self.tokens.len() as u32, &self.cancel)?;
         fork.tokens.clone_from(&self.tokens);
-        fork.sampled = self.sampled;
+        (fork.sampled, fork.prompt_bits) = (self.sampled, self.prompt_bits);
         fork.sampler = self.sampler.clone();
         fork.sampler.rewind(self.rng_after);
         fork.rng_after = self.rng_after;
@@ -195,7 +183,7 @@ impl Sequence {
     pub fn fill(&mut self, ids: &[u32]) -> Result<TokenDepths> {
         self.check(ids)?;
         self.restore_window()?;
-        let depths = self.run_steps(ids, self.tokens.len())?;
+        let depths = self.run_steps(ids, self.tokens.len(), self.phase_of(ids))?;
         self.advance(ids);
         Ok(TokenDepths::concat(&depths))
     }
@@ -229,7 +217,7 @@ impl Sequence {
         // embeds as nothing in particular; finishing the step before tells of it.
         self.check_fits(step.end, 1)?;
         self.ring_history.check_window(step.end)?;
-        let rows = self.rows(&[StepRow::SAMPLED], step.end);
+        let rows = self.rows(&[StepRow::SAMPLED], step.end, Phase::Answer);
         self.submit(rows, Vec::new(), Vec::new(), step.end + 1)
     }
 
@@ -260,7 +248,7 @@ impl Sequence {
         self.check(ids)?;
         self.restore_window()?;
         let kind = if samples { StepKind::NextToken } else { StepKind::NextLogits };
-        let rows = self.rows(ids, self.tokens.len());
+        let rows = self.rows(ids, self.tokens.len(), self.phase_of(ids));
         let choice = self.sampler.choice();
         self.model.executor().profile(kind, rows, &choice, &self.cancel)
     }
@@ -287,13 +275,14 @@ impl Sequence {
 
     /// Runs all steps of these tokens but the last one: what they read, and the rows of the last one. The tokens do not
     /// count as run yet, so that nothing is to be undone where a step fails.
-    fn run_but_last_step(&mut self, ids: &[u32]) -> Result<(Vec<TokenDepths>, Vec<StepRow>)> {
+    fn run_but_last_step(&mut self, ids: &[u32]) -> Result<(Vec<TokenDepths>, TokenRows)> {
         self.check(ids)?;
         let step = self.model.step_tokens() as usize;
         let (first, last) = ids.split_at((ids.len() - 1) / step * step);
         self.restore_window()?;
-        let depths = self.run_steps(first, self.tokens.len())?;
-        let rows = self.rows(last, self.tokens.len() + first.len());
+        let phase = self.phase_of(ids);
+        let depths = self.run_steps(first, self.tokens.len(), phase)?;
+        let rows = self.rows(last, self.tokens.len() + first.len(), phase);
         Ok((depths, rows))
     }
 
@@ -306,7 +295,7 @@ impl Sequence {
         }
         self.ring_history.lose();
         let tokens = std::mem::take(&mut self.tokens);
-        let found = self.run_steps(&tokens, 0);
+        let found = self.run_steps(&tokens, 0, Phase::Prompt);
         self.tokens = tokens;
         found?;
         self.ring_history.recover();
@@ -315,11 +304,11 @@ impl Sequence {
 
     /// Runs tokens from `position` on in steps that read back no more than their depths; they do not count as run yet.
     /// Between two steps, other sequences have their turn.
-    fn run_steps(&mut self, ids: &[u32], mut position: usize) -> Result<Vec<TokenDepths>> {
+    fn run_steps(&mut self, ids: &[u32], mut position: usize, phase: Phase) -> Result<Vec<TokenDepths>> {
         let step = self.model.step_tokens() as usize;
         let mut depths = Vec::new();
         for ids in ids.chunks(step) {
-            let rows = self.rows(ids, position);
+            let rows = self.rows(ids, position, phase);
             depths.push(self.model.executor().run(StepKind::Fill, rows, &self.cancel)?.1);
             position += ids.len();
         }
@@ -332,11 +321,18 @@ impl Sequence {
         self.sampled = None;
     }
 
+    /// Whether tokens that run next are a prompt, or an answer's.
+    fn phase_of(&self, ids: &[u32]) -> Phase {
+        if self.sampled.is_some_and(|sampled| ids == [sampled]) { Phase::Answer } else { Phase::Prompt }
+    }
+
     /// What the kernels read of a step of these tokens, from `position` on.
-    pub(super) fn rows(&mut self, ids: &[u32], position: usize) -> Vec<StepRow> {
+    pub(super) fn rows(&mut self, ids: &[u32], position: usize, phase: Phase) -> TokenRows {
         self.ring_history.write(position, ids.len());
+        let deepest = phase == Phase::Prompt && self.prompt_bits == PromptBits::Deepest;
+        let routed = !deepest && matches!(self.plan.precision, Precision::Routed(_));
         let mut depth_rows: Vec<u32> = (0..ids.len() as u32).collect();
-        if let (Precision::Routed(_), Some(random)) = (self.plan.precision, &mut self.shuffle) {
+        if let (true, Some(random)) = (routed, &mut self.shuffle) {
             depth_rows.shuffle(random);
         }
         let (slot, first_cell) = (self.slot, self.slot * self.model.context());
@@ -350,20 +346,20 @@ impl Sequence {
             first_control: 0,
             embed_depth: 0,
         };
-        ids.iter().enumerate().map(row).collect()
+        TokenRows { rows: ids.iter().enumerate().map(row).collect(), routed }
     }
 
     fn submit(
         &mut self,
-        rows: Vec<StepRow>,
+        tokens: TokenRows,
         ids: Vec<u32>,
         depths: Vec<TokenDepths>,
         end: usize,
     ) -> Result<PendingStep> {
         let rng_before = self.sampler.position();
         let choice = self.sampler.choice();
-        let (last, slot, rng_after) = (rows.len() as u32, self.slot, self.sampler.position());
-        match self.model.executor().sample(rows, &choice, &self.cancel) {
+        let (last, slot, rng_after) = (tokens.rows.len() as u32, self.slot, self.sampler.position());
+        match self.model.executor().sample(tokens, &choice, &self.cancel) {
             Ok(ticket) => Ok(PendingStep { ticket, slot, ids, last, end, depths, rng_before, rng_after }),
             Err(error) => {
                 self.sampler.rewind(rng_before);

@@ -1,7 +1,54 @@
-//! A step of several sequences.
+//! Steps: one of several sequences, what comes of one, and which part of a conversation it is.
 
-use super::{SampledToken, Sequence};
+use super::{Sequence, TokenDepths};
 use crate::error::Result;
+use crate::recording::Ticket;
+use crate::text::DrawPosition;
+
+/// A step under way that samples a token. One that is dropped runs all the same, and nobody is told what it sampled;
+/// [`Sequence::discard`] also takes its random number back.
+pub struct PendingStep {
+    pub(super) ticket: Ticket,
+    pub(super) slot: u32,
+    /// The tokens that it runs; none where it runs the one that the step before it samples.
+    pub(super) ids: Vec<u32>,
+    /// Tokens of its last part.
+    pub(super) last: u32,
+    /// Its sequence's tokens when it is done.
+    pub(super) end: usize,
+    /// What its parts before the last one read.
+    pub(super) depths: Vec<TokenDepths>,
+    /// Where the random numbers are before it and after it.
+    pub(super) rng_before: DrawPosition,
+    pub(super) rng_after: DrawPosition,
+}
+
+/// What a [`PendingStep`] sampled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampledToken {
+    /// The token that follows.
+    pub id: u32,
+    /// What was read for each token run.
+    pub depths: TokenDepths,
+}
+
+/// What [`Sequence::next_logits`] found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NextLogits {
+    /// Logits of what follows the last token, `[V]`.
+    pub logits: Vec<f32>,
+    /// What was read for each token run.
+    pub depths: TokenDepths,
+}
+
+/// Which part of a conversation the tokens of a step are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// What the model is given.
+    Prompt,
+    /// What it has sampled.
+    Answer,
+}
 
 /// Tokens of any number of sequences that run together: all are handed to the device before any is waited for, so that
 /// it does not wait for the host between them.

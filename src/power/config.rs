@@ -8,29 +8,39 @@ use super::fields::{PowerFields, read_text};
 use super::policy::PERCENT;
 use super::{Policy, PowerMode, Rung};
 use crate::error::{Error, Result};
-use crate::precision::BITS;
+use crate::precision::{BITS, PromptBits};
 
 /// Longest dwell, in seconds.
 const DWELL_S_MAX: f32 = 3600.0;
 
-impl Policy {
-    /// The default table with what `file` says otherwise, and the power mode, if the file names one.
-    ///
-    /// Only the table `power` is read; an error names the table and the field.
-    pub fn read(file: &Path) -> Result<(Policy, Option<PowerMode>)> {
-        Policy::parse(file, &read_text(file)?)
+/// What a file says about bits.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PowerConfig {
+    /// The default table with what the file says otherwise.
+    pub policy: Policy,
+    /// The power mode, if the file names one.
+    pub mode: Option<PowerMode>,
+    /// What is read for prompts, if the file says it.
+    pub prompt_bits: Option<PromptBits>,
+}
+
+impl PowerConfig {
+    /// What `file` says. Only the table `power` is read; an error names the table and the field.
+    pub fn read(file: &Path) -> Result<PowerConfig> {
+        PowerConfig::parse(file, &read_text(file)?)
     }
 
-    fn parse(file: &Path, text: &str) -> Result<(Policy, Option<PowerMode>)> {
+    fn parse(file: &Path, text: &str) -> Result<PowerConfig> {
         let value: Value = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             Error::damaged(file, format!("line {line}"), "TOML", error.message().replace('\n', ", "))
         })?;
         let mut root = PowerFields::of(file, "the file", value)?;
         let mut policy = Policy::default();
-        let Some(power) = root.take("power") else { return Ok((policy, None)) };
+        let Some(power) = root.take("power") else { return Ok(PowerConfig::default()) };
         let mut fields = PowerFields::of(file, "table [power]", power)?;
         let mode = fields.one_of("mode", &PowerMode::ALL.map(|mode| (mode.name(), mode)))?;
+        let prompt_bits = fields.one_of("prompt_bits", &PromptBits::ALL.map(|bits| (bits.name(), bits)))?;
         let (bits, battery) = (fields.take("bits"), fields.take("battery"));
         set(&mut policy.min_bits, fields.number("min_bits", BITS)?);
         set(&mut policy.max_bits, fields.number("max_bits", BITS)?);
@@ -54,7 +64,7 @@ impl Policy {
         if let Some(battery) = battery {
             policy.battery = ladder(file, battery)?;
         }
-        Ok((policy, mode))
+        Ok(PowerConfig { policy, mode, prompt_bits })
     }
 }
 
@@ -91,8 +101,8 @@ fn ladder(file: &Path, value: Value) -> Result<Vec<Rung>> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<(Policy, Option<PowerMode>)> {
-        Policy::parse(Path::new("edge-run.toml"), text)
+    fn parse(text: &str) -> Result<PowerConfig> {
+        PowerConfig::parse(Path::new("edge-run.toml"), text)
     }
 
     #[test]
@@ -100,6 +110,7 @@ mod tests {
         let text = r#"
             [power]
             mode = "auto"
+            prompt_bits = "plan"
             min_bits = 3
             dwell_s = 2.5
             [power.bits]
@@ -113,11 +124,11 @@ mod tests {
             [server]
             port = 1
         "#;
-        let (policy, mode) = parse(text).unwrap();
         let battery = vec![Rung { from: 30.0, bits: 5.5 }, Rung { from: 0.0, bits: 4.0 }];
-        let expected = Policy { ac: 7.0, battery, min_bits: 3.0, dwell_s: 2.5, ..Policy::default() };
-        assert_eq!((policy, mode), (expected, Some(PowerMode::Auto)));
-        assert_eq!(parse("").unwrap(), (Policy::default(), None));
+        let policy = Policy { ac: 7.0, battery, min_bits: 3.0, dwell_s: 2.5, ..Policy::default() };
+        let (mode, prompt_bits) = (Some(PowerMode::Auto), Some(PromptBits::Plan));
+        assert_eq!(parse(text).unwrap(), PowerConfig { policy, mode, prompt_bits });
+        assert_eq!(parse("").unwrap(), PowerConfig::default());
     }
 
     #[test]
@@ -127,6 +138,7 @@ mod tests {
                 "[power]\nmode = \"turbo\"",
                 "table [power], field `mode`: expected \"auto\", \"low\", \"balanced\", \"high\"",
             ),
+            ("[power]\nprompt_bits = 8", "field `prompt_bits`: expected \"deepest\", \"plan\", got 8"),
             ("[power]\nmin_bits = 1", "table [power], field `min_bits`: expected 2 to 8, got 1"),
             ("[power]\nmin_bits = 7\nmax_bits = 5", "field `min_bits`: expected at most max_bits, 5, got 7"),
             ("[power]\ndwell_s = -1", "field `dwell_s`: expected 0 to 3600, got -1"),

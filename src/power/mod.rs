@@ -23,6 +23,8 @@ mod windows;
 use crate::error::{Error, Result, one_of};
 use crate::precision::PrecisionPlan;
 
+#[cfg(feature = "cli")]
+pub use config::PowerConfig;
 pub use follower::{PowerFollower, READ_EVERY};
 pub use governor::{Change, Governor};
 pub use policy::{Decision, Held, Policy, Rule, Rung};

@@ -23,7 +23,8 @@ use crate::text::Detokenizer;
 pub struct Answer<'s> {
     session: &'s mut Session,
     detokenizer: Detokenizer,
-    read: BitsRead,
+    /// What was read up to the first token, and after it.
+    read: [BitsRead; 2],
     start: Instant,
     /// Time up to the first token, in seconds.
     prompt_s: Option<f64>,
@@ -51,10 +52,11 @@ enum AnswerState {
 
 impl<'s> Answer<'s> {
     pub(super) fn new(session: &'s mut Session, prompt: &[u32], max_new: Option<usize>) -> Answer<'s> {
+        let nothing = BitsRead::new(session.sequence.model().shape());
         let run = session.sequence.sampled().iter().chain(prompt).copied().collect();
         Answer {
             detokenizer: Detokenizer::continuing(&session.text, prompt),
-            read: BitsRead::new(session.sequence.model().shape()),
+            read: [nothing.clone(), nothing],
             session,
             start: Instant::now(),
             prompt_s: None,
@@ -117,7 +119,7 @@ impl<'s> Answer<'s> {
         let full = self.session.sequence.tokens().len() + self.run.len() >= context;
         if self.max_new == Some(0) {
             let depths = self.session.fill(&self.run)?;
-            self.read.add(&depths);
+            self.read[0].add(&depths);
             self.run.clear();
             return Ok(self.done(StopReason::Length));
         }
@@ -132,7 +134,7 @@ impl<'s> Answer<'s> {
             Err(error) => return Err(error.within("the prompt")),
         };
         self.run.clear();
-        self.read.add(&sampled.depths);
+        self.read[usize::from(self.prompt_s.is_some())].add(&sampled.depths);
         self.prompt_s.get_or_insert_with(|| self.start.elapsed().as_secs_f64());
         if self.session.text.is_end(sampled.id) {
             self.discard_ahead();
@@ -172,6 +174,9 @@ impl<'s> Answer<'s> {
         let model = self.session.sequence.model();
         let elapsed = self.start.elapsed().as_secs_f64();
         let prompt_s = *self.prompt_s.get_or_insert(elapsed);
+        let [prompt, answer] = &self.read;
+        let mut read = prompt.clone();
+        read.add_all(answer);
         Summary {
             stop,
             prompt_tokens: self.prompt_tokens,
@@ -179,8 +184,10 @@ impl<'s> Answer<'s> {
             text_left: self.detokenizer.finish(&self.session.text),
             prompt_s,
             generate_s: elapsed - prompt_s,
-            bits: self.read.mean(),
-            bits_by_site: Site::ALL.map(|site| (site.name(), self.read.of_site(site))),
+            bits: read.mean(),
+            prompt_bits: prompt.mean(),
+            answer_bits: (answer.tokens() > 0).then(|| answer.mean()),
+            bits_by_site: Site::ALL.map(|site| (site.name(), read.of_site(site))),
             device_bytes: model.allocated_bytes(),
             slices: model.slices(),
         }

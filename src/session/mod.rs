@@ -9,7 +9,7 @@ use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::model::{Model, PendingStep, SampledToken, Sequence, TokenDepths};
 use crate::power::PowerFollower;
-use crate::precision::PrecisionPlan;
+use crate::precision::{PrecisionPlan, PromptBits};
 use crate::residency::{Pace, SliceReport};
 use crate::text::{Message, SamplerSettings, TextModel};
 
@@ -103,7 +103,12 @@ pub struct Summary {
     pub generate_s: f64,
     /// Bits read, weighted by parameters, over the tokens run.
     pub bits: f32,
-    /// The same for each kind of site, by its name.
+    /// The same over the tokens that ran before the first token was generated: the prompt, and what the session had
+    /// generated last.
+    pub prompt_bits: f32,
+    /// The same over the tokens that ran after it; none where there are none.
+    pub answer_bits: Option<f32>,
+    /// Over all tokens run, for each kind of site, by its name.
     #[serde(serialize_with = "as_map")]
     pub bits_by_site: [(&'static str, f32); 4],
     /// Bytes that the model takes on the device, at the end.
@@ -134,8 +139,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session with an empty context. Fails where a setting of the sampler is out of its range, where the model
-    /// cannot follow the plan, and where [`Model::sequences`] are open.
+    /// A session with an empty context, whose prompts are read at the deepest: see [`Session::set_prompt_bits`].
+    ///
+    /// Fails where a setting of the sampler is out of its range, where the model cannot follow the plan, and where
+    /// [`Model::sequences`] are open.
     pub fn new(
         model: &Model,
         text: impl Into<Arc<TextModel>>,
@@ -144,6 +151,7 @@ impl Session {
     ) -> Result<Session> {
         let mut sequence = model.sequence(&plan)?;
         sequence.set_sampler(sampler)?;
+        sequence.set_prompt_bits(PromptBits::default());
         Ok(Session { sequence, text: text.into(), pace: Pace::default(), runs_ahead: model.overlaps(), power: None })
     }
 
@@ -153,6 +161,13 @@ impl Session {
         self.sequence.set_plan(&plan)?;
         self.power = None;
         Ok(())
+    }
+
+    /// Sets what is read of the weights for prompts from the next step on, under every plan: at first all slices that
+    /// the plan allows and that are there. The first token of an answer is chosen by the prompt's last one, and the
+    /// tokens after it are read as the plan says. What of a chat runs again is read as a prompt, the answers in it too.
+    pub fn set_prompt_bits(&mut self, bits: PromptBits) {
+        self.sequence.set_prompt_bits(bits);
     }
 
     /// Lets the plan follow a power state from here on, within an answer too, until a plan is set by hand.

@@ -13,7 +13,7 @@ use edge_run::internals::format::{
     CHAT_TEMPLATE_FILE, GENERATION_FILE, MANIFEST_FILE, ModelFolder, Pack, TOKENIZER_FILE, layout,
 };
 use edge_run::internals::model::Model;
-use edge_run::internals::power::{At, Governor, Policy, PowerState, Trace};
+use edge_run::internals::power::{At, Governor, Policy, PowerConfig, PowerState, Trace};
 use edge_run::internals::precision::SLICES;
 use edge_run::internals::quantize::{Source, SourceTensor};
 use edge_run::internals::text::{ChatTemplate, Detokenizer, Message, Role, TextFiles, TextModel};
@@ -298,7 +298,7 @@ fn power(case: &mut Case, input: &[u8]) -> Result<()> {
     case.put("trace.jsonl", Some(trace_text), 0);
     let policy = match policy_text {
         [] => Policy::default(),
-        _ => Policy::read(&case.dir.join("edge-run.toml"))?.0,
+        _ => PowerConfig::read(&case.dir.join("edge-run.toml"))?.policy,
     };
     let steps = match trace_text {
         [] => vec![],

@@ -3,7 +3,9 @@
 use clap::{Args, ValueEnum};
 
 use crate::cli::args::ModelArgs;
+use crate::cli::choices;
 use crate::cli::power::average_bits;
+use edge_run::internals::precision::PromptBits;
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -40,6 +42,15 @@ pub struct BenchArgs {
         value_parser = average_bits
     )]
     pub bits: Vec<f32>,
+    /// Bits read in tests of prompts, of a model with routers
+    #[arg(
+        long,
+        value_name = "deepest|plan",
+        value_parser = choices::prompt_bits(),
+        default_value_t = PromptBits::Plan,
+        conflicts_with = "vs_uniform"
+    )]
+    pub prompt_bits: PromptBits,
     /// Measure 2, 4, 6 and 8 bits also without routing, and tell what share of the speed routing costs
     #[arg(long)]
     pub vs_uniform: bool,

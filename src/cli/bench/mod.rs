@@ -15,7 +15,7 @@ use edge_run::internals::engine::{DeviceInfo, DeviceKind};
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::format::{TokenBytes, layout};
 use edge_run::internals::model::{Model, WeightSource};
-use edge_run::internals::precision::{Depth, Precision, PrecisionPlan};
+use edge_run::internals::precision::{Depth, Precision, PrecisionPlan, PromptBits};
 use table::{BenchRow, ProfileRow, Table};
 
 /// Seed of a synthetic model's weights.
@@ -73,9 +73,13 @@ fn print_rows(
     for plan in plans {
         let mut sequence = bench::filled(model, plan, args.depth)?;
         for (test, uniform) in tests.iter().zip(&mut uniform) {
+            sequence.set_prompt_bits(prompt_bits(test, args));
             let measured = bench::measure(&mut sequence, test, args.repetitions)?;
             let rate = measured.tokens_per_second.mean;
             let mut row = row(model, subject, plan, test, &measured);
+            if matches!(sequence.prompt_bits(), PromptBits::Deepest) {
+                row.depths = "uniform";
+            }
             if args.vs_uniform && matches!(plan.precision, Precision::Routed(_)) {
                 row.routing_cost = uniform.take().map(|uniform| 1.0 - rate / uniform);
             } else {
@@ -89,6 +93,14 @@ fn print_rows(
         }
     }
     Ok(profiles)
+}
+
+/// What is read for the prompts of a test: a token to begin a generation with is none.
+fn prompt_bits(test: &Test, args: &BenchArgs) -> PromptBits {
+    match test.kind {
+        TestKind::Prompt => args.prompt_bits,
+        TestKind::Generation => PromptBits::Plan,
+    }
 }
 
 fn print_profiles(profiles: &[ProfileRow], args: &BenchArgs) -> Result<()> {
@@ -250,7 +262,14 @@ mod tests {
         assert_eq!((args.n_prompt, args.n_gen, args.depth, args.repetitions), (64, 0, 4096, 3));
         assert_eq!((&args.bits[..], args.output), (&[2.0, 4.0, 8.0, 3.4][..], args::Format::Csv));
         assert_eq!(tests(&args).unwrap().iter().map(Test::to_string).collect::<Vec<_>>(), ["pp64 @ d4096"]);
-        for line in ["-r 0", "-o xml", "--bits 9", "-m dir --synthetic llama2-7b"] {
+        let prompts = |line: &str| {
+            let args = parse(line).unwrap();
+            Vec::from_iter(tests(&args).unwrap().iter().map(|test| prompt_bits(test, &args)))
+        };
+        assert_eq!(prompts("--bits 4"), [PromptBits::Plan; 2]);
+        assert_eq!(prompts("--bits 4 --prompt-bits deepest"), [PromptBits::Deepest, PromptBits::Plan]);
+        for line in ["-r 0", "-o xml", "--bits 9", "-m dir --synthetic llama2-7b", "--vs-uniform --prompt-bits deepest"]
+        {
             assert!(parse(line).is_err(), "{line}");
         }
         let message = tests(&parse("-p 0 -n 0").unwrap()).unwrap_err().to_string();

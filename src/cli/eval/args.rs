@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use crate::cli::args::ModelArgs;
+use crate::cli::choices;
 use crate::cli::power::average_bits;
+use edge_run::internals::precision::PromptBits;
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
@@ -28,6 +30,18 @@ pub struct EvalArgs {
     /// Windows to measure [default: all whole ones]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "task")]
     pub windows: Option<u32>,
+    /// Measure the answer to the first N tokens of each window, which are read as a prompt; they are not scored
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "task")]
+    pub answer_from: Option<u32>,
+    /// Bits read for these prompts, of a model with routers
+    #[arg(
+        long,
+        value_name = "deepest|plan",
+        value_parser = choices::prompt_bits(),
+        default_value_t,
+        requires = "answer_from"
+    )]
+    pub prompt_bits: PromptBits,
     /// Examples to score, from the first on [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "text")]
     pub limit: Option<u32>,

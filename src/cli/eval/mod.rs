@@ -18,7 +18,8 @@ use super::{Done, load, settings, stop, terminal};
 use edge_run::internals::engine::DeviceInfo;
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::eval::{
-    Depths, Detail, EvalRun, PerplexityReport, Task, TaskFile, TaskReport, default_window, perplexity, runs, zero_shot,
+    Depths, Detail, EvalRun, EvalWindow, PerplexityReport, Task, TaskFile, TaskReport, default_window, perplexity,
+    runs, zero_shot,
 };
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::model::{BitsRead, Sequence};
@@ -73,16 +74,19 @@ fn run_text(args: &EvalArgs, text: &Path) -> Done {
         return Err(Error::argument("--window", expected, window));
     }
     let tokens = args.window.unwrap_or_else(|| default_window(trained));
+    check_answer(args.answer_from, tokens)?;
     let tokenizer = TextModel::open(&folder)?;
     warn(tokenizer.warnings());
     let ids = tokenizer.encode(&text, false)?;
     let window = tokens as usize;
     let windows = windows(ids.len(), window, args.windows)?;
+    let cut = EvalWindow { tokens: window, answer_from: args.answer_from.map(|tokens| tokens as usize) };
     if let Some(file) = &args.plot {
         check_folder_of(file)?;
     }
     let reports = sweep(args, &folder, tokens, (windows, BarUnit::Windows), &mut |sequence, show| {
-        perplexity(sequence, &ids, window, Some(windows), &mut |done, _, so_far| {
+        sequence.set_prompt_bits(args.prompt_bits);
+        perplexity(sequence, &ids, cut, Some(windows), &mut |done, _, so_far| {
             show(done, format!("perplexity {so_far:.2}"))
         })
     })?;
@@ -196,6 +200,17 @@ fn check_folder_of(file: &Path) -> Result<()> {
     Err(Error::argument("--plot", "a file in a folder that is there", file.display()))
 }
 
+/// Refuses a prompt that leaves no answer of two tokens in a window of so many.
+fn check_answer(from: Option<u32>, window: u32) -> Result<()> {
+    match from {
+        Some(from) if from > window.saturating_sub(2) => {
+            let expected = format!("at least 2 tokens fewer than the window's {window}");
+            Err(Error::argument("--answer-from", expected, from))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Windows to measure: those asked for, or as many as there are.
 fn windows(tokens: usize, window: usize, asked: Option<u32>) -> Result<usize> {
     let whole = tokens / window;
@@ -217,7 +232,7 @@ impl ReportRow for PerplexityReport {
     const TYPE: &'static str = "eval";
 
     fn header(&self) -> String {
-        table::report_header()
+        table::report_header(self)
     }
 
     fn row(&self, depths: Depths) -> String {
@@ -259,6 +274,13 @@ mod tests {
             short,
             "--text: expected a window of 1024 tokens or more (--window makes it shorter), got 10 tokens"
         );
+    }
+
+    #[test]
+    fn a_prompt_leaves_an_answer_in_its_window() {
+        assert!(check_answer(None, 2).is_ok() && check_answer(Some(30), 32).is_ok());
+        let message = check_answer(Some(31), 32).unwrap_err().to_string();
+        assert_eq!(message, "--answer-from: expected at least 2 tokens fewer than the window's 32, got 31");
     }
 
     #[test]

@@ -6,20 +6,22 @@ use edge_run::internals::eval::{Depths, Detail, Figures, PerplexityReport, SiteB
 use edge_run::internals::shape::Site;
 
 /// The names of the columns of [`report_row`].
-pub fn report_header() -> String {
-    format!(
+pub fn report_header(report: &PerplexityReport) -> String {
+    let header = format!(
         "{:<8} {:>5} {:>6} {:>12} {:>8} {:>8} {:>9} {:>9}",
         "depths", "asked", "bits", "perplexity", "windows", "tokens", "seconds", "tokens/s"
-    )
+    );
+    if report.prompt_bits.is_some() { format!("{header} {:>6}", "prompt") } else { header }
 }
 
-/// Perplexity in a line.
+/// Perplexity in a line; `prompt` are the bits read for the prompts, where answers were scored.
 pub fn report_row(depths: Depths, report: &PerplexityReport) -> String {
     let PerplexityReport { bits_asked, bits, perplexity, windows, tokens, seconds, .. } = report;
     let (depths, rate) = (depths.name(), *tokens as f64 / seconds.max(f64::MIN_POSITIVE));
-    format!(
+    let row = format!(
         "{depths:<8} {bits_asked:>5} {bits:>6.3} {perplexity:>12.4} {windows:>8} {tokens:>8} {seconds:>9.1} {rate:>9.1}"
-    )
+    );
+    report.prompt_bits.map_or(row.clone(), |bits| format!("{row} {bits:>6.3}"))
 }
 
 /// The names of the columns of [`task_row`].
@@ -101,6 +103,8 @@ mod tests {
             window: 1024,
             tokens: 65472,
             seconds: 100.0,
+            prompt_bits: None,
+            answer_from: None,
             read,
         }
     }
@@ -108,7 +112,7 @@ mod tests {
     #[test]
     fn reports_line_up() {
         let rows = [
-            report_header(),
+            report_header(&report(3.5, 31.25)),
             report_row(Depths::Routed, &PerplexityReport { bits: 3.4921, ..report(3.5, 31.25) }),
             report_row(Depths::Shuffled, &report(3.5, 42.0)),
             report_row(Depths::Uniform, &report(2.0, 12345.678)),
@@ -118,6 +122,12 @@ mod tests {
         routed     3.5  3.492      31.2500       64    65472     100.0     654.7
         shuffled   3.5  3.500      42.0000       64    65472     100.0     654.7
         uniform      2  2.000   12345.6780       64    65472     100.0     654.7
+        ");
+        let answer = PerplexityReport { prompt_bits: Some(8.0), answer_from: Some(256), ..report(3.5, 31.25) };
+        let rows = [report_header(&answer), report_row(Depths::Routed, &answer)];
+        insta::assert_snapshot!(rows.join("\n"), @r"
+        depths   asked   bits   perplexity  windows   tokens   seconds  tokens/s prompt
+        routed     3.5  3.500      31.2500       64    65472     100.0     654.7  8.000
         ");
     }
 

@@ -9,9 +9,10 @@ use crate::cli::paths;
 use crate::cli::settings::plan_for_bits;
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::power::{
-    Change, Decision, Governor, Policy, PowerFollower, PowerMode, PowerSource, Reading, Trace, system_source,
+    Change, Decision, Governor, Policy, PowerConfig, PowerFollower, PowerMode, PowerSource, Reading, Trace,
+    system_source,
 };
-use edge_run::internals::precision::PrecisionPlan;
+use edge_run::internals::precision::{PrecisionPlan, PromptBits};
 
 /// What decides about bits.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,16 +23,17 @@ pub enum Steering {
     Auto,
 }
 
-/// The table by the configuration and the command line, and the power mode of the configuration.
-pub fn policy(args: &PowerArgs) -> Result<(Policy, Option<PowerMode>)> {
+/// What the configuration says, its table with what the command line says otherwise.
+pub fn config(args: &PowerArgs) -> Result<PowerConfig> {
     let default = paths::config_file().ok().filter(|file| args.config.is_none() && file.exists());
-    let (mut policy, mode) = match args.config.as_deref().or(default.as_deref()) {
-        Some(file) => Policy::read(file)?,
-        None => (Policy::default(), None),
+    let mut config = match args.config.as_deref().or(default.as_deref()) {
+        Some(file) => PowerConfig::read(file)?,
+        None => PowerConfig::default(),
     };
+    let policy = &mut config.policy;
     policy.min_bits = args.min_bits.unwrap_or(policy.min_bits);
     policy.max_bits = args.max_bits.unwrap_or(policy.max_bits);
-    Ok((policy, mode))
+    Ok(config)
 }
 
 /// Fails where the limits leave nothing to a model that `has_routers` or not, and names their flags.
@@ -70,6 +72,8 @@ pub fn trace(file: &Path, policy: &mut Policy) -> Result<Trace> {
 pub struct Follower {
     feed: Feed,
     has_routers: bool,
+    /// What the configuration says of prompts.
+    prompt_bits: Option<PromptBits>,
     /// When the first token of a trace came.
     begin: Option<Instant>,
 }
@@ -84,8 +88,22 @@ enum Feed {
 impl Follower {
     /// Reads all that the arguments name, and begins, for a model that `has_routers` or not, with the plan for now.
     pub fn start(args: &PowerArgs, has_routers: bool) -> Result<Follower> {
-        let feed = feed(args, has_routers, &mut system_source)?;
-        Ok(Follower { feed, has_routers, begin: None })
+        Follower::of(config(args)?, args, has_routers, &mut system_source)
+    }
+
+    fn of(
+        PowerConfig { policy, mode, prompt_bits }: PowerConfig,
+        args: &PowerArgs,
+        has_routers: bool,
+        source: &mut dyn FnMut() -> Box<dyn PowerSource>,
+    ) -> Result<Follower> {
+        let feed = feed((policy, mode), args, has_routers, source)?;
+        Ok(Follower { feed, has_routers, prompt_bits, begin: None })
+    }
+
+    /// What is read for the prompt: what is `asked` for, else what the configuration says, else the deepest.
+    pub fn prompt_bits(&self, asked: Option<PromptBits>) -> PromptBits {
+        asked.or(self.prompt_bits).unwrap_or_default()
     }
 
     /// The decision in force.
@@ -129,8 +147,12 @@ impl Follower {
     }
 }
 
-fn feed(args: &PowerArgs, has_routers: bool, source: &mut dyn FnMut() -> Box<dyn PowerSource>) -> Result<Feed> {
-    let (mut policy, configured) = policy(args)?;
+fn feed(
+    (mut policy, configured): (Policy, Option<PowerMode>),
+    args: &PowerArgs,
+    has_routers: bool,
+    source: &mut dyn FnMut() -> Box<dyn PowerSource>,
+) -> Result<Feed> {
     check_limits(&policy, has_routers)?;
     if let Some(bits) = args.bits {
         plan_for_bits(bits, has_routers)?;
@@ -175,11 +197,10 @@ mod tests {
 
     /// The follower on a device, with an empty configuration beside whatever this machine's user has.
     fn follower(words: &[&str], has_routers: bool, device: (Supply, bool)) -> Result<Follower> {
-        let config = tempfile::NamedTempFile::new().unwrap();
-        let given = ["edge-run", "--config", config.path().to_str().unwrap()];
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let given = ["edge-run", "--config", file.path().to_str().unwrap()];
         let args = Cli::parse_from(given.iter().chain(words).chain(&["x"])).generate.power;
-        let feed = feed(&args, has_routers, &mut || Box::new(Device(device.0, device.1)))?;
-        Ok(Follower { feed, has_routers, begin: None })
+        Follower::of(config(&args)?, &args, has_routers, &mut || Box::new(Device(device.0, device.1)))
     }
 
     const DESKTOP: (Supply, bool) = (Supply::Ac, false);

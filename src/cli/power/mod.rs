@@ -16,7 +16,7 @@ use super::output::{json, print_json_line, print_line_if_open};
 use super::{Done, stop, terminal};
 use edge_run::internals::error::Result;
 use edge_run::internals::power::{
-    At, Decision, Governor, Policy, PowerState, READ_EVERY, Reading, Signal, Trace, system_source,
+    At, Decision, Governor, Policy, PowerConfig, PowerState, READ_EVERY, Reading, Signal, Trace, system_source,
 };
 use follow::Steering;
 
@@ -54,7 +54,7 @@ struct Deciders {
 
 /// Shows the power state and the decision.
 pub fn run(args: &PowerCommandArgs) -> Done {
-    let (mut policy, configured) = follow::policy(&args.power)?;
+    let PowerConfig { mut policy, mode: configured, .. } = follow::config(&args.power)?;
     follow::check_limits(&policy, true)?;
     if let Some(file) = &args.power.power_sim {
         let trace = follow::trace(file, &mut policy)?;
