@@ -39,9 +39,9 @@ fn dequantized(folder: &ModelFolder, name: &str) -> Vec<(f32, f32)> {
     let scales: &[f16] = bytemuck::cast_slice(scales.bytes());
     let mut weights = Vec::new();
     for at in 0..slices[0].len() * WEIGHTS_PER_WORD {
-        let range = Range { lo: scales[at / group * 2], step: scales[at / group * 2 + 1] };
+        let range = Range::of_pair([scales[at / group * 2], scales[at / group * 2 + 1]]);
         let words: Vec<u32> = slices.iter().map(|slice| slice[at / WEIGHTS_PER_WORD]).collect();
-        let (lo, step) = (range.lo.to_f32(), range.step.to_f32());
+        let (lo, step) = (range.lo, range.step);
         let tolerance = step / 128.0 + (lo.abs() + 4.0 * step) * 2.0f32.powi(-11) + 1e-6;
         weights.push((range.decode(unpack(&words)[at % WEIGHTS_PER_WORD], SLICES), tolerance));
     }

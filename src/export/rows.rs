@@ -87,7 +87,7 @@ impl<'a> DepthRows<'a> {
         let row_numbers = input / group * 2;
         let numbers = &numbers[rows.start * row_numbers..rows.end * row_numbers];
         out.ranges.clear();
-        out.ranges.extend(numbers.chunks_exact(2).map(|range| Range { lo: range[0], step: range[1] }));
+        out.ranges.extend(numbers.chunks_exact(2).map(|range| Range::of_pair([range[0], range[1]])));
         (out.group, out.depth) = (group, depth);
         Ok(())
     }

@@ -91,8 +91,8 @@ pub fn encode_codes(coded: &CodedRows, scale: f32, weights: &[f32], dtype: Block
     let groups = codes.par_chunks_exact(group).zip(weights.par_chunks_exact(group)).zip(ranges);
     let pieces: Vec<(Vec<u8>, Deviation)> = groups
         .map(|((codes, weights), range)| {
-            let bin = range.step.to_f32() / bins * scale;
-            let lo = range.lo.to_f32() * scale;
+            let bin = range.step / bins * scale;
+            let lo = range.lo * scale;
             let (step, minimum) = if whole { (bin, lo + bin / 2.0) } else { (bin / 2.0, lo) };
             let mut bytes = Vec::with_capacity(group / BLOCK * dtype.bytes());
             for codes in codes.chunks_exact(BLOCK) {
@@ -152,7 +152,7 @@ mod tests {
     /// Two groups of 64 with all codes of the depth, in ranges that no two numbers of are alike.
     fn coded(depth: usize) -> (CodedRows, Vec<f32>) {
         let codes = (0..128u32).map(|at| (at * 7 % (1 << (2 * depth))) as u8).collect();
-        let range = |lo, step| Range { lo: f16::from_f32(lo), step: f16::from_f32(step) };
+        let range = |lo, step| Range { lo: f16::from_f32(lo).to_f32(), step: f16::from_f32(step).to_f32() };
         let coded = CodedRows { codes, ranges: vec![range(-0.1234, 0.0713), range(0.0571, 0.0009)], group: 64, depth };
         let mut weights = Vec::new();
         coded.decode(&mut weights);

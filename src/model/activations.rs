@@ -185,7 +185,7 @@ impl Executor {
             driver: driver.clone(),
             version: format!("{} {}", env!("CARGO_PKG_VERSION"), &fingerprint()[..16]),
             shape: dims.map(|dim| dim.to_string()).join("x"),
-            group: self.weights.embed.group,
+            group: self.weights.embed.form.group(),
             cache_type: self.cache.options.cache_type.to_string(),
         }
     }

@@ -4,6 +4,7 @@ use crate::arch::{LayerVector, ModelSpec};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::ModelFolder;
+use crate::format::codes::RangeForm;
 use crate::format::layout::{self, SlicedSpec, TensorSpec};
 use crate::kernels::cache::finish_qkv::HeadVectors;
 use crate::kernels::router::Routers;
@@ -154,7 +155,7 @@ pub fn load(
     let mut sliced = |engine: &mut dyn Engine, spec: &SlicedSpec| {
         engine.cancel_token().check("loading")?;
         let weight = load_sliced(source, engine, spec, slices)?;
-        done += weight.slices[..slices].iter().chain([&weight.scales]).map(|buffer| buffer.bytes()).sum::<u64>();
+        done += weight.slices[..slices].iter().chain([&weight.ranges[0]]).map(|buffer| buffer.bytes()).sum::<u64>();
         on_bytes(done, total);
         Ok::<_, Error>(weight)
     };
@@ -242,18 +243,19 @@ fn load_sliced(
     spec: &SlicedSpec,
     count: usize,
 ) -> Result<SlicedWeight> {
-    let group = source.group_size();
+    let form = RangeForm::Pairs { group: source.group_size() };
     let mut slices = Vec::with_capacity(SLICES);
     for slice in 0..count {
         slices.push(source.load(engine, slice, &spec.slice(slice))?);
     }
     slices.resize(SLICES, slices[0]);
+    let ranges = source.load(engine, 0, &spec.scales(form.group()))?;
     Ok(SlicedWeight {
         slices: slices.try_into().expect("one buffer for each slice"),
-        scales: source.load(engine, 0, &spec.scales(group))?,
+        ranges: [ranges; SLICES],
         rows: spec.rows,
         input: spec.input,
-        group,
+        form,
     })
 }
 

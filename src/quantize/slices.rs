@@ -31,8 +31,8 @@ impl SlicedRows {
         self.scales.resize(weights.len() / group * 2, f16::ZERO);
         let groups = weights.par_chunks_exact(group).zip(self.scales.par_chunks_exact_mut(2));
         groups.enumerate().try_for_each(|(at, (weights, scale))| {
-            let range = Range::of(weights).ok_or_else(|| unfit(at * group / input, weights))?;
-            scale.copy_from_slice(&[range.lo, range.step]);
+            let pair = codes::pair_of(weights).ok_or_else(|| unfit(at * group / input, weights))?;
+            scale.copy_from_slice(&pair);
             Ok(())
         })?;
         self.encode(weights, input, group);
@@ -71,7 +71,7 @@ impl SlicedRows {
 fn encode_row(weights: &[f32], group: usize, scales: &[f16], slices: [&mut [u32]; SLICES]) {
     let group_words = group / WEIGHTS_PER_WORD;
     for (at, (weights, scale)) in weights.chunks_exact(group).zip(scales.chunks_exact(2)).enumerate() {
-        let range = Range { lo: scale[0], step: scale[1] };
+        let range = Range::of_pair([scale[0], scale[1]]);
         let (sixteens, _) = weights.as_chunks::<WEIGHTS_PER_WORD>();
         for (word, sixteen) in sixteens.iter().enumerate() {
             let packed = codes::pack(&sixteen.map(|weight| range.encode(weight)));
@@ -102,14 +102,14 @@ mod tests {
 
         for (at, weight) in weights.iter().enumerate() {
             let scale = at / group * 2;
-            let range = Range { lo: sliced.scales[scale], step: sliced.scales[scale + 1] };
+            let range = Range::of_pair([sliced.scales[scale], sliced.scales[scale + 1]]);
             let words = sliced.slices.each_ref().map(|slice| slice[at / WEIGHTS_PER_WORD]);
             for depth in 1..=SLICES {
                 let code = codes::unpack(&words[..depth])[at % WEIGHTS_PER_WORD];
                 let decoded = range.decode(code << (8 - 2 * depth), depth);
-                let bin = range.step.to_f32() / (1 << (2 * (depth - 1))) as f32;
+                let bin = range.step / (1 << (2 * (depth - 1))) as f32;
                 // Half a bin, f16's rounding of the range's ends, and f32's of values up to 1.
-                let ends = (range.lo.to_f32().abs() + 4.0 * range.step.to_f32()) * 2.0f32.powi(-11);
+                let ends = (range.lo.abs() + 4.0 * range.step) * 2.0f32.powi(-11);
                 assert!((decoded - weight).abs() <= bin / 2.0 + ends + 1e-6, "weight {at} at depth {depth}");
             }
         }
