@@ -1,5 +1,5 @@
 //! Products of sliced weights with one token and with many, at every depth, on the processor and on the first GPU; with
-//! one token also of int8 activations.
+//! one token also of int8 activations. Ranges are pairs for groups of 64, and words for groups of 32.
 //!
 //! Throughput is of the bytes of weights and ranges that the depth reads. A run is [`REPEATS`] products in one submit,
 //! and on a GPU it is begun before the one before it has ended, as a session does with tokens; products go round over
@@ -7,7 +7,7 @@
 //! measured again with them.
 //!
 //! `EDGE_RUN_DEVICE=gpu` or `cpu` measures there only. For tuning, `EDGE_RUN_SHAPES=14336x4096,4096x14336` takes other
-//! shapes, and `EDGE_RUN_SPREAD=1024,32,1,4` spreads the int8 products over workgroups of 1024 invocations, teams of
+//! shapes, `EDGE_RUN_GROUPS=32` takes other groups, and `EDGE_RUN_SPREAD=1024,32,1,4` spreads the int8 products over workgroups of 1024 invocations, teams of
 //! 32, and four times a row a team, whatever `Spread::of` says.
 
 use std::time::{Duration, Instant};
@@ -15,19 +15,20 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use edge_run::internals::cpu;
 use edge_run::internals::engine::{Engine, Traits};
+use edge_run::internals::format::codes::RangeForm;
 use edge_run::internals::gpu::{self, GpuOptions};
 use edge_run::internals::kernels::product::{
     self, Output, Product, ProductDepths, Tiles, gather_tokens, in_tiles, tile_tokens,
 };
 use edge_run::internals::kernels::project::{Input, Projection, Spread, logits};
 use edge_run::internals::kernels::sliced::SlicedWeight;
-use edge_run::internals::precision::Depth;
+use edge_run::internals::precision::{Depth, SLICES};
 use edge_run::internals::recording::{Buffer, Prepared, Recording};
 
 /// (rows, input): the default model's gate and up, and a 7B model's.
 const SHAPES: [(u32, u32); 2] = [(3072, 576), (22016, 4096)];
 const TOKENS: [u32; 3] = [1, 64, 512];
-const GROUP: u32 = 64;
+const GROUPS: [u32; 2] = [64, 32];
 const REPEATS: u64 = 200;
 /// Copies of a weight on a GPU at most, and bytes of them all: more than the largest caches hold, at the first depth
 /// too.
@@ -43,16 +44,19 @@ fn filled(engine: &mut dyn Engine, words: u64) -> Buffer {
 }
 
 /// Copies of a weight.
-fn weights(engine: &mut dyn Engine, rows: u32, input: u32) -> Vec<SlicedWeight> {
+fn weights(engine: &mut dyn Engine, rows: u32, input: u32, group: u32) -> Vec<SlicedWeight> {
     let words = u64::from(rows) * u64::from(input) / 16;
     let most = if engine.traits().software { 1 } else { COPIES };
     let copies = (COPIES_BYTES / (words * 16)).clamp(1, most);
-    let weight = |_| SlicedWeight {
-        slices: std::array::from_fn(|_| filled(engine, words)),
-        scales: filled(engine, u64::from(rows) * u64::from(input / GROUP)),
-        rows,
-        input,
-        group: GROUP,
+    let form = RangeForm::of_group(group);
+    let range_words = u64::from(rows) * u64::from(input / group * form.bytes()) / 4;
+    let weight = |_| {
+        let slices = std::array::from_fn(|_| filled(engine, words));
+        let ranges = match form {
+            RangeForm::Pairs { .. } => [filled(engine, range_words); SLICES],
+            RangeForm::Words => std::array::from_fn(|_| filled(engine, range_words)),
+        };
+        SlicedWeight { slices, ranges, rows, input, form }
     };
     (0..copies).map(weight).collect()
 }
@@ -132,6 +136,11 @@ fn shapes() -> Vec<(u32, u32)> {
     asked.split(',').map(|word| shape(word).unwrap_or_else(|| panic!("{word} is no shape"))).collect()
 }
 
+fn groups() -> Vec<u32> {
+    let asked = std::env::var("EDGE_RUN_GROUPS").ok();
+    asked.map_or(GROUPS.to_vec(), |asked| asked.split(',').map(number).collect())
+}
+
 fn products(criterion: &mut Criterion) {
     let asked = std::env::var("EDGE_RUN_DEVICE").ok();
     let wanted = |device: &str| asked.as_deref().is_none_or(|asked| asked == device);
@@ -143,13 +152,16 @@ fn products(criterion: &mut Criterion) {
     for mut engine in wanted("cpu").then(cpu::open).into_iter().chain(plain).chain(matrices) {
         let matrices = if engine.traits().cooperative_matrix { " by matrices" } else { "" };
         let name = engine.info().name.replace('/', " ") + matrices;
-        for (rows, input) in shapes() {
-            let weights = weights(engine.as_mut(), rows, input);
+        let shapes = shapes().into_iter().flat_map(|shape| groups().into_iter().map(move |group| (shape, group)));
+        for ((rows, input), range_group) in shapes {
+            let weights = weights(engine.as_mut(), rows, input, range_group);
+            let form = if weights[0].form == RangeForm::Words { ", words" } else { "" };
             let words = u64::from(rows) * u64::from(input) / 16;
-            let bytes = |depth: Depth| depth.slices() as u64 * words * 4 + weights[0].scales.bytes();
+            let bytes = |depth: Depth| depth.slices() as u64 * words * 4 + weights[0].ranges[0].bytes();
             for (tokens, packed) in TOKENS.map(|tokens| (tokens, false)).into_iter().chain([(1, true)]) {
                 let kind = if packed { ", int8" } else { "" };
-                let mut group = criterion.benchmark_group(format!("{name}, {rows}x{input}, {tokens} tokens{kind}"));
+                let mut group =
+                    criterion.benchmark_group(format!("{name}, {rows}x{input}, {tokens} tokens{kind}{form}"));
                 group.sample_size(10);
                 for depth in Depth::ALL {
                     group.throughput(Throughput::BytesDecimal(bytes(depth) * REPEATS));
@@ -164,7 +176,8 @@ fn products(criterion: &mut Criterion) {
                 group.finish();
             }
             for weight in weights {
-                weight.slices.into_iter().chain([weight.scales]).for_each(|buffer| engine.destroy(buffer));
+                let ranges = &weight.ranges[..if weight.form == RangeForm::Words { SLICES } else { 1 }];
+                weight.slices.iter().chain(ranges).for_each(|buffer| engine.destroy(*buffer));
             }
         }
     }

@@ -18,11 +18,11 @@ struct Params {
 override WORKGROUP: u32 = 64u;
 
 var<immediate> params: Params;
-@group(0) @binding(5) var<storage, read> step_rows: array<StepRow>;
+@group(0) @binding(8) var<storage, read> step_rows: array<StepRow>;
 // The id of the token that each sequence's last step sampled, and the logit of its likeliest one.
-@group(0) @binding(6) var<storage, read> sampled: array<vec2<u32>>;
-@group(0) @binding(7) var<storage, read_write> cell_tokens: array<u32>;
-@group(0) @binding(8) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(9) var<storage, read> sampled: array<vec2<u32>>;
+@group(0) @binding(10) var<storage, read_write> cell_tokens: array<u32>;
+@group(0) @binding(11) var<storage, read_write> y: array<vec4<f32>>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) global: vec3<u32>) {
@@ -47,12 +47,13 @@ fn main(@builtin(global_invocation_id) global: vec3<u32>) {
     let depth = step_row.embed_depth;
     let at = row * params.chunks + chunk_of_row;
     let chunk = load_chunk(at, depth);
-    let range = bin(at, params.group_chunks, depth);
+    let bins = bins_of(load_range(group_of(at, params.group_chunks), depth), depth);
     let to = (token * params.chunks + chunk_of_row) * 16u;
     for (var i = 0u; i < 4u; i++) {
         let code = codes(chunk, i, depth);
         for (var word = 0u; word < 4u; word++) {
-            y[to + word * 4u + i] = code[word] * range.x + vec4<f32>(range.y);
+            let bin = bin_of_word(bins, word);
+            y[to + word * 4u + i] = code[word] * bin.x + vec4<f32>(bin.y);
         }
     }
 }

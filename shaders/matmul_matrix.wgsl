@@ -37,9 +37,9 @@ override COPIED: u32 = WORKGROUP / QUADS;
 @group(0) @binding(2) var<storage, read> second_slice: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read> third_slice: array<vec2<u32>>;
 // [entries, input], in the order's order; what padding has is not looked at.
-@group(0) @binding(5) var<storage, read> x: array<vec4<f16>>;
+@group(0) @binding(8) var<storage, read> x: array<vec4<f16>>;
 // See shaders/shared/order.wgsl.
-@group(0) @binding(6) var<storage, read> order: array<u32>;
+@group(0) @binding(9) var<storage, read> order: array<u32>;
 
 var<workgroup> w_tile: array<vec4<f16>, TILE_QUADS>;
 var<workgroup> x_tile: array<vec4<f16>, TILE_QUADS>;
@@ -185,9 +185,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         }
     }
     var half = load_half(copy.half_row, depth);
-    var scale = scales[copy.row / params.group_chunks];
+    var range = load_range(group_of(copy.row, params.group_chunks), depth);
     for (var at = 0u; at < params.chunks; at++) {
-        let bin = bin_of(scale, depth);
+        let bin = bin_of(range, local % 2u, depth);
         workgroupBarrier();
         for (var i = 0u; i < COPIES; i++) {
             x_tile[copy.x_to + i * COPIED * STRIDE] = inputs[i];
@@ -201,7 +201,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
                 }
             }
             half = load_half(copy.half_row + 2u * (at + 1u), depth);
-            scale = scales[(copy.row + at + 1u) / params.group_chunks];
+            range = load_range(group_of(copy.row + at + 1u, params.group_chunks), depth);
         }
         for (var k = 0u; k < QUADS; k += 4u) {
             let w_low = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[own_row * STRIDE + k], STRIDE);

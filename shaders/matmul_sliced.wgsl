@@ -9,9 +9,9 @@
 const TILE: u32 = 8u;
 override WORKGROUP: u32 = 64u;
 
-@group(0) @binding(5) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read> x: array<vec4<f32>>;
 // See shaders/shared/order.wgsl.
-@group(0) @binding(6) var<storage, read> order: array<u32>;
+@group(0) @binding(9) var<storage, read> order: array<u32>;
 
 // One vec4 of four rows for each token of the tile.
 struct Tile {
@@ -33,10 +33,11 @@ fn products(rows: vec4<u32>, first: array<u32, TILE>, depth: u32) -> Tile {
         let chunk1 = load_chunk(at.y, depth);
         let chunk2 = load_chunk(at.z, depth);
         let chunk3 = load_chunk(at.w, depth);
-        let bin0 = bin(at.x, params.group_chunks, depth);
-        let bin1 = bin(at.y, params.group_chunks, depth);
-        let bin2 = bin(at.z, params.group_chunks, depth);
-        let bin3 = bin(at.w, params.group_chunks, depth);
+        let ranges = load_ranges(groups_of(at, params.group_chunks), depth);
+        let bins0 = bins_of(ranges.x, depth);
+        let bins1 = bins_of(ranges.y, depth);
+        let bins2 = bins_of(ranges.z, depth);
+        let bins3 = bins_of(ranges.w, depth);
         for (var i = 0u; i < 4u; i++) {
             let codes0 = codes(chunk0, i, depth);
             let codes1 = codes(chunk1, i, depth);
@@ -44,10 +45,10 @@ fn products(rows: vec4<u32>, first: array<u32, TILE>, depth: u32) -> Tile {
             let codes3 = codes(chunk3, i, depth);
             for (var word = 0u; word < 4u; word++) {
                 let w = mat4x4<f32>(
-                    weights(codes0[word], bin0),
-                    weights(codes1[word], bin1),
-                    weights(codes2[word], bin2),
-                    weights(codes3[word], bin3),
+                    weights(codes0[word], bin_of_word(bins0, word)),
+                    weights(codes1[word], bin_of_word(bins1, word)),
+                    weights(codes2[word], bin_of_word(bins2, word)),
+                    weights(codes3[word], bin_of_word(bins3, word)),
                 );
                 let k = chunk * 16u + word * 4u + i;
                 sums.t0 += x[first[0] + k] * w;

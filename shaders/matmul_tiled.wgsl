@@ -16,9 +16,9 @@ const WORKGROUP: u32 = 128u;
 const DEEP: u32 = 32u;
 const DEEP_QUADS: u32 = 8u;
 
-@group(0) @binding(5) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read> x: array<vec4<f32>>;
 // See shaders/shared/order.wgsl.
-@group(0) @binding(6) var<storage, read> order: array<u32>;
+@group(0) @binding(9) var<storage, read> order: array<u32>;
 // Fours of tokens, and of rows, in a tile.
 const QUADS: u32 = 16u;
 
@@ -41,13 +41,11 @@ fn four_codes(at: u32, word: u32, plane: u32, depth: u32) -> vec4<f32> {
     return vec4<f32>(unpack4xU8(code_bytes(pairs_at(words, plane), depth)));
 }
 
-// Weights of a row: its `deep`th four neighbours.
-fn four_weights(row: u32, deep: u32, depth: u32) -> vec4<f32> {
-    let chunk = deep / 16u;
-    let groups = params.chunks / params.group_chunks;
-    let range = bin_of(scales[row * groups + chunk / params.group_chunks], depth);
-    let codes = four_codes(row * params.chunks + chunk, deep / 4u % 4u, deep % 4u, depth);
-    return codes * range.x + vec4<f32>(range.y);
+// Weights of chunk `at`, whose range this is: those of the row's `deep`th four neighbours.
+fn four_weights(at: u32, range: u32, deep: u32, depth: u32) -> vec4<f32> {
+    let bin = bin_of(range, deep / DEEP_QUADS % 2u, depth);
+    let codes = four_codes(at, deep / 4u % 4u, deep % 4u, depth);
+    return codes * bin.x + vec4<f32>(bin.y);
 }
 
 // Where the x of the four tokens begins whose entries are `entry` and the three after it. Entries that are no token of
@@ -68,11 +66,15 @@ fn tile_entry(k: u32, quad: u32) -> u32 {
 
 // Four rows by four neighbours, the `deep`th four of each row.
 fn weights(rows: vec4<u32>, deep: u32, depth: u32) -> mat4x4<f32> {
+    let chunk = deep / 16u;
+    let at = rows * params.chunks + chunk;
+    let groups = rows * (params.chunks / params.group_chunks) + chunk / params.group_chunks;
+    let ranges = load_ranges(groups, depth);
     return mat4x4<f32>(
-        four_weights(rows.x, deep, depth),
-        four_weights(rows.y, deep, depth),
-        four_weights(rows.z, deep, depth),
-        four_weights(rows.w, deep, depth),
+        four_weights(at.x, ranges.x, deep, depth),
+        four_weights(at.y, ranges.y, deep, depth),
+        four_weights(at.z, ranges.z, deep, depth),
+        four_weights(at.w, ranges.w, deep, depth),
     );
 }
 

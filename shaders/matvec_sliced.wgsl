@@ -23,15 +23,24 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var chunk = lane; chunk < params.chunks; chunk += LANES) {
         let at = rows * params.chunks + chunk;
         let chunks = load_chunks(at, depth);
-        var products = vec4<f32>();
+        let ranges = load_ranges(groups_of(at, params.group_chunks), depth);
+        var products = mat4x2<f32>();
+        // Of the chunk, or of its halves.
         var x_sum = vec4<f32>();
+        var second_sum = vec4<f32>();
         for (var i = 0u; i < 4u; i++) {
             let first = x_row + chunk * 16u + i;
             let x_t = mat4x4<f32>(x[first], x[first + 4u], x[first + 8u], x[first + 12u]);
-            x_sum += x_t[0] + x_t[1] + x_t[2] + x_t[3];
+            if WORD_RANGES == 1u {
+                x_sum += x_t[0] + x_t[1];
+                second_sum += x_t[2] + x_t[3];
+            } else {
+                x_sum += x_t[0] + x_t[1] + x_t[2] + x_t[3];
+            }
             products += dot_plane(chunks, i, depth, x_t);
         }
-        sums += scaled(at, depth, products, dot(x_sum, vec4<f32>(1.0)));
+        let x_sums = vec2<f32>(dot(x_sum, vec4<f32>(1.0)), dot(second_sum, vec4<f32>(1.0)));
+        sums += scaled(ranges, depth, products, x_sums);
     }
 
     if LANES > 1u {

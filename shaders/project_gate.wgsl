@@ -10,12 +10,12 @@
 #import router_hidden
 #import gelu
 
-@group(0) @binding(7) var<storage, read> depth: array<u32>;
+@group(0) @binding(10) var<storage, read> depth: array<u32>;
 // [4 L, REST] of all routers.
-@group(0) @binding(8) var<storage, read> rest: array<f32>;
-@group(0) @binding(9) var<storage, read> w1: array<vec2<u32>>;
-@group(0) @binding(10) var<storage, read_write> hidden: array<f32>;
-@group(0) @binding(11) var<storage, read_write> y: array<f32>;
+@group(0) @binding(11) var<storage, read> rest: array<f32>;
+@group(0) @binding(12) var<storage, read> w1: array<vec2<u32>>;
+@group(0) @binding(13) var<storage, read_write> hidden: array<f32>;
+@group(0) @binding(14) var<storage, read_write> y: array<f32>;
 
 // Rows of Gate and Up in turns.
 fn row_of(workgroup: u32, own: u32) -> u32 {

@@ -7,8 +7,8 @@
 #import packed_input
 #import projection
 
-@group(0) @binding(7) var<storage, read> depth: array<u32>;
-@group(0) @binding(8) var<storage, read_write> y: array<f32>;
+@group(0) @binding(10) var<storage, read> depth: array<u32>;
+@group(0) @binding(11) var<storage, read_write> y: array<f32>;
 
 fn row_of(workgroup: u32, own: u32) -> u32 {
     return workgroup * OWN_ROWS + own;

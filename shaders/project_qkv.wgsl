@@ -14,17 +14,17 @@
 #import router_hidden
 #import rotation
 
-@group(0) @binding(7) var<storage, read> depth: array<u32>;
+@group(0) @binding(10) var<storage, read> depth: array<u32>;
 // [4 L, REST] of all routers.
-@group(0) @binding(8) var<storage, read> rest: array<f32>;
-@group(0) @binding(9) var<storage, read> w1: array<vec2<u32>>;
-@group(0) @binding(10) var<storage, read> step_rows: array<StepRow>;
+@group(0) @binding(11) var<storage, read> rest: array<f32>;
+@group(0) @binding(12) var<storage, read> w1: array<vec2<u32>>;
+@group(0) @binding(13) var<storage, read> step_rows: array<StepRow>;
 // [C, A/2] of (cos, sin), two to an entry.
-@group(0) @binding(11) var<storage, read> rope_table: array<vec4<f32>>;
-@group(0) @binding(12) var<storage, read_write> hidden: array<f32>;
-@group(0) @binding(13) var<storage, read_write> q: array<vec2<f32>>;
-@group(0) @binding(14) var<storage, read_write> keys: array<u32>;
-@group(0) @binding(15) var<storage, read_write> values: array<u32>;
+@group(0) @binding(14) var<storage, read> rope_table: array<vec4<f32>>;
+@group(0) @binding(15) var<storage, read_write> hidden: array<f32>;
+@group(0) @binding(16) var<storage, read_write> q: array<vec2<f32>>;
+@group(0) @binding(17) var<storage, read_write> keys: array<u32>;
+@group(0) @binding(18) var<storage, read_write> values: array<u32>;
 
 // 1: the products go to `q` as they are.
 override RAW: u32 = 0u;

@@ -17,14 +17,14 @@ override SELECTED: u32 = 0u;
 override OVERWRITE: u32 = 0u;
 
 // [4 L, REST] of all routers.
-@group(0) @binding(7) var<storage, read> rest: array<f32>;
-@group(0) @binding(8) var<storage, read> control: array<Control>;
+@group(0) @binding(10) var<storage, read> rest: array<f32>;
+@group(0) @binding(11) var<storage, read> control: array<Control>;
 // The hidden units of the routers that select depths.
-@group(0) @binding(9) var<storage, read> hidden: array<f32>;
-@group(0) @binding(10) var<storage, read> step_rows: array<StepRow>;
+@group(0) @binding(12) var<storage, read> hidden: array<f32>;
+@group(0) @binding(13) var<storage, read> step_rows: array<StepRow>;
 // The depth here, and every `depth_row` entries that of a site that comes next.
-@group(0) @binding(11) var<storage, read_write> depth: array<u32>;
-@group(0) @binding(12) var<storage, read_write> y: array<f32>;
+@group(0) @binding(14) var<storage, read_write> depth: array<u32>;
+@group(0) @binding(15) var<storage, read_write> y: array<f32>;
 
 fn row_of(workgroup: u32, own: u32) -> u32 {
     return workgroup * OWN_ROWS + own;

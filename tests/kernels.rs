@@ -6,12 +6,14 @@ mod buffers;
 mod gpu;
 #[path = "common/processors.rs"]
 mod processors;
+#[path = "common/sliced_weights.rs"]
+mod sliced_weights;
 
 use buffers::{heads_shape, rows_at};
 use bytemuck::Zeroable;
 use edge_run::internals::arch::ActivationFunction;
 use edge_run::internals::engine::{Engine, Traits};
-use edge_run::internals::format::codes::Range;
+use edge_run::internals::format::codes::{Range, RangeForm, pair_of};
 use edge_run::internals::kernels::attention::{
     self, Attention, AttentionBuffers, ContextClass, ScoreRules, combine, matrix, split,
 };
@@ -32,6 +34,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use sliced_weights::{random_weight, word};
 
 /// Half the distance between two f32 near 1, doubled for the order of the sums being free.
 const EPSILON: f32 = f32::EPSILON;
@@ -99,29 +102,15 @@ fn uniform(rng: &mut StdRng, count: u32) -> Vec<f32> {
     (0..count).map(|_| rng.random_range(-1.0f32..1.0)).collect()
 }
 
-/// A weight with random codes, and ranges about [-1, 1].
-fn random_weight(engine: &mut dyn Engine, rng: &mut StdRng, rows: u32, input: u32, group: u32) -> SlicedWeight {
-    let words = (rows * input / 16) as usize;
-    let slices = std::array::from_fn(|_| {
-        let slice: Vec<u32> = (0..words).map(|_| rng.random()).collect();
-        upload(engine, &slice)
-    });
-    let range = |rng: &mut StdRng| {
-        let (lo, step) = (rng.random_range(-1.0f32..-0.5), rng.random_range(0.2f32..0.5));
-        [f16::from_f32(lo), f16::from_f32(step)]
-    };
-    let scales: Vec<[f16; 2]> = (0..rows * input / group).map(|_| range(rng)).collect();
-    let scales = upload(engine, bytemuck::cast_slice::<[f16; 2], f16>(&scales));
-    SlicedWeight { slices, scales, rows, input, group }
-}
-
 /// A product of a random weight, with a depth for each token.
 #[derive(Debug, Clone)]
 struct ProductProblem {
     seed: u64,
     rows: u32,
     groups: u32,
-    group: u32,
+    form: RangeForm,
+    /// Whether each depth has the ranges of the next one.
+    shifted: bool,
     depths: Vec<u32>,
     add: bool,
     software: bool,
@@ -139,14 +128,19 @@ fn product_problem(tokens: std::ops::Range<usize>) -> impl Strategy<Value = Prod
         prop::collection::vec(1u32..=4, tokens.clone()),
         (1u32..=4, tokens).prop_map(|(depth, tokens)| vec![depth; tokens]),
     ];
-    let sizes = (any::<u64>(), 1u32..300, 1u32..5, prop_oneof![Just(64u32), Just(128), Just(192)]);
+    let form = prop_oneof![
+        3 => prop_oneof![Just(64u32), Just(128), Just(192)].prop_map(|group| RangeForm::Pairs { group }),
+        2 => Just(RangeForm::Words),
+    ];
+    let sizes = (any::<u64>(), 1u32..300, 1u32..5, form);
     let choices = ([any::<bool>(), any::<bool>(), any::<bool>()], prop_oneof![Just(4096u64), Just(1 << 27)]);
     (sizes, depths, choices).prop_map(
-        |((seed, rows, groups, group), depths, ([add, software, vectors], binding_bytes))| ProductProblem {
+        |((seed, rows, groups, form), depths, ([add, software, vectors], binding_bytes))| ProductProblem {
             seed,
             rows,
             groups,
-            group,
+            form,
+            shifted: false,
             depths,
             add,
             software,
@@ -167,14 +161,15 @@ enum Kind {
 
 impl ProductProblem {
     fn input(&self) -> u32 {
-        self.groups * self.group
+        self.groups * self.form.group().max(64)
     }
 
     fn build(&self, kind: Kind) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
         move |engine, recording| {
             let rng = &mut StdRng::seed_from_u64(self.seed);
             let tokens = self.depths.len() as u32;
-            let weight = random_weight(engine, rng, self.rows, self.input(), self.group);
+            let mut weight = random_weight(engine, rng, self.rows, self.input(), self.form);
+            weight.ranges.rotate_left(self.shifted.into());
             let x = upload(engine, &uniform(rng, tokens * self.input()));
             let y = upload(engine, &uniform(rng, tokens * self.rows));
             let depths = upload(engine, &self.depths);
@@ -245,7 +240,10 @@ proptest! {
 
     #[test]
     fn embedding_is_its_reference(seed: u64, rows in 1u32..500, groups in 1u32..4, depth in 0usize..4, tokens in 1u32..70) {
-        check(&embedding(seed, rows, groups * 64, Depth::ALL[depth], tokens), sum_tolerance(2, 1.5), 0.0)?;
+        for form in [RangeForm::Pairs { group: 64 }, RangeForm::Words] {
+            let build = embedding(seed, (rows, groups * 64), form, Depth::ALL[depth], tokens);
+            check(&build, sum_tolerance(2, 1.5), 0.0)?;
+        }
     }
 
     #[test]
@@ -319,7 +317,8 @@ fn a_wrong_depth_a_wrong_code_and_a_forgotten_sum_are_noticed() {
         seed: 1,
         rows: 70,
         groups: 3,
-        group: 64,
+        form: RangeForm::Pairs { group: 64 },
+        shifted: false,
         depths,
         add: true,
         software: true,
@@ -337,7 +336,7 @@ fn a_wrong_depth_a_wrong_code_and_a_forgotten_sum_are_noticed() {
         must_notice(&ProductProblem { seed: 2, ..sound.clone() });
         must_notice(&ProductProblem { add: false, ..sound.clone() });
     }
-    let embed = |depth| embedding(3, 50, 128, depth, 9);
+    let embed = |depth| embedding(3, (50, 128), RangeForm::Pairs { group: 64 }, depth, 9);
     must_differ(&embed(Depth::ALL[3]), &embed(Depth::ALL[2]), sum_tolerance(2, 1.5), 0.0);
 }
 
@@ -419,51 +418,94 @@ fn a_logit_that_is_not_finite_is_told_with_the_score() {
     }
 }
 
+/// All kernels at every depth with ranges in words, which each depth has for itself and each half of a chunk.
+#[test]
+fn products_and_rows_read_the_ranges_of_their_depth() {
+    let matrices = gpu::gpu().is_some_and(|gpu| gpu.traits().cooperative_matrix);
+    // Which kernel: software renderers with vectors of eight and without, GPUs, those with matrices.
+    let devices = [(true, true, false), (true, false, false), (false, false, false), (false, false, true)];
+    for (software, vectors, matrices) in devices.into_iter().filter(|(.., needed)| matrices || !needed) {
+        for (kind, depth) in [Kind::Matvec, Kind::Matmul].into_iter().flat_map(|kind| (1..=4).map(move |d| (kind, d))) {
+            let sound = ProductProblem {
+                seed: u64::from(depth),
+                rows: 70,
+                groups: 3,
+                form: RangeForm::Words,
+                shifted: false,
+                depths: vec![depth; 9],
+                add: false,
+                software,
+                vectors,
+                matrices,
+                large: false,
+                binding_bytes: 1 << 27,
+            };
+            let tolerance = if matrices { sound.f16_tolerance() } else { sound.tolerance() };
+            check(&sound.build(kind), tolerance, 0.0).unwrap();
+            let shifted = ProductProblem { shifted: true, ..sound.clone() };
+            must_differ(&sound.build(kind), &shifted.build(kind), tolerance, 0.0);
+        }
+    }
+    for depth in Depth::ALL {
+        check(&embedding(3, (50, 128), RangeForm::Words, depth, 9), sum_tolerance(2, 1.5), 0.0).unwrap();
+    }
+}
+
 /// The reference of the product against the number format itself, so that both engines cannot be wrong alike.
 #[test]
 fn the_product_is_what_the_format_says() {
     let rng = &mut StdRng::seed_from_u64(7);
-    let (rows, input, group) = (5usize, 128usize, 64usize);
+    let (rows, input) = (5usize, 128usize);
     let weights = uniform(rng, (rows * input) as u32);
     let x = uniform(rng, input as u32);
-    let ranges: Vec<Range> = weights.chunks(group).map(|g| Range::of(g).expect("finite")).collect();
-    let code = |at: usize| ranges[at / group].encode(weights[at]);
-    let words: Vec<[u32; 4]> =
-        (0..rows * input / 16).map(|w| format::codes::pack(&std::array::from_fn(|i| code(w * 16 + i)))).collect();
-    let mut engine = cpu::open();
-    let slices = std::array::from_fn(|e| upload(engine.as_mut(), &words.iter().map(|w| w[e]).collect::<Vec<_>>()));
-    let scales: Vec<f16> = ranges.iter().flat_map(|r| [r.lo, r.step]).collect();
-    let scales = upload(engine.as_mut(), &scales);
-    let weight = SlicedWeight { slices, scales, rows: rows as u32, input: input as u32, group: group as u32 };
-    for slices in 1..=4 {
-        let build = |engine: &mut dyn Engine, recording: &mut Recording| {
-            let (x, depths) = (upload(engine, &x), upload(engine, &[slices as u32]));
-            let y = upload(engine, &vec![0f32; rows]);
-            let (x, output) = (x.all(), Output::Overwrite);
-            let product = Product { weight: &weight, x, y: y.all(), tokens: 1, output };
-            product.record(recording, engine.traits(), ProductDepths::ByToken(depths.all()));
-            y.all()
+    let pairs: Vec<[f16; 2]> = weights.chunks(64).map(|group| pair_of(group).expect("finite")).collect();
+    let words: [Vec<u16>; 4] = std::array::from_fn(|_| {
+        let range = |_| word((rng.random_range(-1.1f32..-0.9), rng.random_range(0.4f32..0.6)));
+        (0..rows * input / 32).map(range).collect()
+    });
+    for form in [RangeForm::Pairs { group: 64 }, RangeForm::Words] {
+        let range = |at: usize, depth: usize| match form {
+            RangeForm::Pairs { .. } => Range::of_pair(pairs[at / 64]),
+            RangeForm::Words => Range::of_word(words[depth - 1][at / 32]),
         };
-        let expected: Vec<f32> = (0..rows)
-            .map(|r| {
-                (0..input).map(|k| ranges[(r * input + k) / group].decode(code(r * input + k), slices) * x[k]).sum()
-            })
-            .collect();
-        let got = run(engine.as_mut(), &build);
-        compare(&got, &expected, sum_tolerance(input as u32, 1.5), 0.0).unwrap();
+        let code = |at: usize| range(at, 4).encode(weights[at]);
+        let packed: Vec<[u32; 4]> =
+            (0..rows * input / 16).map(|w| format::codes::pack(&std::array::from_fn(|i| code(w * 16 + i)))).collect();
+        let mut engine = cpu::open();
+        let slices = std::array::from_fn(|e| upload(engine.as_mut(), &packed.iter().map(|w| w[e]).collect::<Vec<_>>()));
+        let ranges = match form {
+            RangeForm::Pairs { .. } => [upload(engine.as_mut(), pairs.as_flattened()); 4],
+            RangeForm::Words => words.each_ref().map(|words| upload(engine.as_mut(), words)),
+        };
+        let weight = SlicedWeight { slices, ranges, rows: rows as u32, input: input as u32, form };
+        for slices in 1..=4 {
+            let build = |engine: &mut dyn Engine, recording: &mut Recording| {
+                let (x, depths) = (upload(engine, &x), upload(engine, &[slices as u32]));
+                let y = upload(engine, &vec![0f32; rows]);
+                let (x, output) = (x.all(), Output::Overwrite);
+                let product = Product { weight: &weight, x, y: y.all(), tokens: 1, output };
+                product.record(recording, engine.traits(), ProductDepths::ByToken(depths.all()));
+                y.all()
+            };
+            let decoded = |at: usize| range(at, slices).decode(code(at), slices);
+            let expected: Vec<f32> =
+                (0..rows).map(|r| (0..input).map(|k| decoded(r * input + k) * x[k]).sum()).collect();
+            let got = run(engine.as_mut(), &build);
+            compare(&got, &expected, sum_tolerance(input as u32, 1.5), 0.0).unwrap();
+        }
     }
 }
 
 fn embedding(
     seed: u64,
-    rows: u32,
-    input: u32,
+    (rows, input): (u32, u32),
+    form: RangeForm,
     depth: Depth,
     tokens: u32,
 ) -> impl Fn(&mut dyn Engine, &mut Recording) -> Span {
     move |engine, recording| {
         let rng = &mut StdRng::seed_from_u64(seed);
-        let weight = random_weight(engine, rng, rows, input, 64);
+        let weight = random_weight(engine, rng, rows, input, form);
         // Of two sequences; each third token is the one that its sequence sampled.
         let row = |at: u32| StepRow {
             token: if at % 3 == 2 { StepRow::SAMPLED } else { rng.random_range(0..rows) },

@@ -7,11 +7,14 @@ mod buffers;
 mod gpu;
 #[path = "common/processors.rs"]
 mod processors;
+#[path = "common/sliced_weights.rs"]
+mod sliced_weights;
 
 use buffers::{far, floats, halves, random_routers, rows_at, run, uniform, upload};
 use edge_run::internals::arch::ActivationFunction;
 use edge_run::internals::cpu;
 use edge_run::internals::engine::{Engine, Traits, USUAL_PROCESSORS};
+use edge_run::internals::format::codes::RangeForm;
 use edge_run::internals::kernels::attention::{Attention, AttentionBuffers, ContextClass, ScoreRules, combine, split};
 use edge_run::internals::kernels::cache::rope::{self, RopeBuffers};
 use edge_run::internals::kernels::gate as plain_gate;
@@ -23,15 +26,15 @@ use edge_run::internals::kernels::project::router_hidden::{SiteRouters, hidden_b
 use edge_run::internals::kernels::project::{Input, Projection, Spread, gate, logits};
 use edge_run::internals::kernels::rms_norm::{self, Norm};
 use edge_run::internals::kernels::router::{self, Control, RouteInputs};
-use edge_run::internals::kernels::sliced::SlicedWeight;
 use edge_run::internals::kernels::step_rows::Cells;
 use edge_run::internals::recording::{Recording, Span};
 use edge_run::internals::shape::{LlamaShape, Rope, Site};
 use half::f16;
 use processors::PROCESSORS;
 use proptest::prelude::*;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use sliced_weights::random_weight;
 
 const CONTEXT: u32 = 40;
 const POSITION: u32 = 29;
@@ -51,18 +54,6 @@ fn own_gpu() -> Option<Box<dyn Engine>> {
     gpu::gpu().map(|_| edge_run::internals::gpu::open(0, gpu::options()).expect("the first adapter opens"))
 }
 
-/// A weight with random codes, and ranges about [-1, 1].
-fn random_weight(engine: &mut dyn Engine, rng: &mut StdRng, rows: u32, input: u32, group: u32) -> SlicedWeight {
-    let slices = std::array::from_fn(|_| {
-        let slice: Vec<u32> = (0..rows * input / 16).map(|_| rng.random()).collect();
-        upload(engine, &slice)
-    });
-    let scales: Vec<f16> = (0..rows * input / group)
-        .flat_map(|_| [rng.random_range(-1.0f32..-0.5), rng.random_range(0.2f32..0.5)].map(f16::from_f32))
-        .collect();
-    SlicedWeight { slices, scales: upload(engine, &scales), rows, input, group }
-}
-
 /// What becomes of the products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -80,7 +71,9 @@ struct Problem {
     /// Of eight rows; of heads, where the rows are queries, keys and values.
     eights: u32,
     groups: u32,
-    group: u32,
+    form: RangeForm,
+    /// Whether each depth has the ranges of the next one.
+    shifted: bool,
     depth: u32,
     normed: bool,
     /// Whether it is other than LLaMA's: gated by GELU, written over, not rotated yet; and with routers that look at a
@@ -98,10 +91,15 @@ struct Problem {
 
 fn problem() -> impl Strategy<Value = Problem> {
     let kind = prop_oneof![Just(Kind::Logits), Just(Kind::Residual), Just(Kind::Gate), Just(Kind::Qkv)];
-    let group = prop_oneof![Just(64u32), Just(192)];
+    let form = prop_oneof![
+        Just(RangeForm::Pairs { group: 64 }),
+        Just(RangeForm::Pairs { group: 192 }),
+        Just(RangeForm::Words),
+        Just(RangeForm::Words),
+    ];
     // Few shapes and spreads, as each is a shader to compile.
     let groups = prop_oneof![Just(1u32), Just(3), Just(9)];
-    let sizes = (any::<u64>(), 1u32..30, groups, group, 1u32..=4);
+    let sizes = (any::<u64>(), 1u32..30, groups, form, 1u32..=4);
     let choices = [(); 4].map(|()| any::<bool>());
     let loudness = prop_oneof![Just(1.0f32), Just(1e-2), Just(30.0)];
     let binding_bytes = prop_oneof![Just(16384u64), Just(1 << 27)];
@@ -114,14 +112,15 @@ fn problem() -> impl Strategy<Value = Problem> {
     ];
     (kind, sizes, choices, loudness, binding_bytes, spread).prop_map(
         |(kind, sizes, choices, loudness, binding_bytes, spread)| {
-            let ((seed, eights, groups, group, depth), [normed, other, routed, has_next]) = (sizes, choices);
+            let ((seed, eights, groups, form, depth), [normed, other, routed, has_next]) = (sizes, choices);
             let spoilt = None;
             Problem {
                 kind,
                 seed,
                 eights,
                 groups,
-                group,
+                form,
+                shifted: false,
                 depth,
                 normed,
                 other,
@@ -155,7 +154,7 @@ fn shape(eights: u32) -> LlamaShape {
 
 impl Problem {
     fn input(&self) -> u32 {
-        self.groups * self.group
+        self.groups * self.form.group().max(64)
     }
 
     /// The cells of queries, keys and values: one for each position, or a ring that the position is beyond.
@@ -190,7 +189,8 @@ impl Problem {
         move |engine, recording| {
             let rng = &mut StdRng::seed_from_u64(self.seed);
             let (rows, input) = (self.rows(), self.input());
-            let weight = random_weight(engine, rng, rows, input, self.group);
+            let mut weight = random_weight(engine, rng, rows, input, self.form);
+            weight.ranges.rotate_left(self.shifted.into());
             let mut x = uniform(rng, input, self.loudness);
             // A chunk of zeros is packed as such.
             x[..64 * (self.seed % 2) as usize].fill(0.0);
@@ -347,7 +347,8 @@ fn a_wrong_depth_weight_norm_and_output_are_noticed() {
             seed: 1,
             eights: 5,
             groups: 3,
-            group: 64,
+            form: RangeForm::Words,
+            shifted: false,
             depth: 2,
             normed: true,
             other: false,
@@ -375,6 +376,39 @@ fn a_wrong_depth_weight_norm_and_output_are_noticed() {
     }
 }
 
+#[test]
+fn every_depth_reads_its_own_ranges() {
+    for mut engine in [cpu::open()].into_iter().chain(own_gpu()) {
+        for (kind, depth) in [Kind::Logits, Kind::Residual, Kind::Gate, Kind::Qkv]
+            .into_iter()
+            .flat_map(|kind| (1..=4).map(move |depth| (kind, depth)))
+        {
+            let sound = Problem {
+                kind,
+                seed: 1,
+                eights: 5,
+                groups: 3,
+                form: RangeForm::Words,
+                shifted: false,
+                depth,
+                normed: true,
+                other: false,
+                routed: false,
+                has_next: false,
+                loudness: 1.0,
+                spoilt: None,
+                binding_bytes: 1 << 27,
+                spread: Spread { workgroup: 64, lanes: 8, rows: 2, rounds: 2, subgroup: 8, processors: 128 },
+            };
+            let shifted = Problem { shifted: true, ..sound.clone() };
+            let (plain, ..) = sound.run(cpu::open().as_mut(), true);
+            let [near, away] = [&sound, &shifted].map(|problem| far(&problem.run(engine.as_mut(), false).0, &plain));
+            assert!(near < sound.tolerance(&plain), "{near}: {sound:?}");
+            assert!(away > sound.tolerance(&plain), "{away}: {shifted:?}");
+        }
+    }
+}
+
 /// A number that is none, anywhere in the input, must not be packed as a zero.
 #[test]
 fn an_input_that_is_no_number_reaches_every_product() {
@@ -385,7 +419,8 @@ fn an_input_that_is_no_number_reaches_every_product() {
                 seed,
                 eights: 5,
                 groups: 3,
-                group: 64,
+                form: if kind == Kind::Gate { RangeForm::Pairs { group: 64 } } else { RangeForm::Words },
+                shifted: false,
                 depth: 2,
                 normed,
                 other: false,
@@ -417,7 +452,7 @@ fn a_projection_of_parts_is_that_of_what_they_come_to() {
             let context = 1024;
             let build = |engine: &mut dyn Engine, recording: &mut Recording| {
                 let rng = &mut StdRng::seed_from_u64(u64::from(head_dim));
-                let weight = random_weight(engine, rng, 48, shape.q_dim(), 64);
+                let weight = random_weight(engine, rng, 48, shape.q_dim(), RangeForm::Words);
                 let q = upload(engine, &uniform(rng, shape.q_dim(), 2.0)).all();
                 let [keys, values] = [(); 2].map(|()| {
                     let numbers = uniform(rng, shape.kv_dim() * context, 1.0);
@@ -473,7 +508,7 @@ fn depths_chosen_beside_a_projection_are_those_of_the_routers() {
             let build = |engine: &mut dyn Engine, recording: &mut Recording| {
                 let rng = &mut StdRng::seed_from_u64(seed);
                 let (rows, input) = (72, 192);
-                let weight = random_weight(engine, rng, rows, input, 64);
+                let weight = random_weight(engine, rng, rows, input, RangeForm::Pairs { group: 64 });
                 let routers = random_routers(engine, rng, SITES, input, 1.0);
                 let x = upload(engine, &uniform(rng, input, 1.0)).all();
                 let norm = Norm { weight: upload(engine, &uniform(rng, input, 2.0)), eps: EPS };

@@ -222,7 +222,7 @@ fn a_stopped_run_leaves_nothing_and_says_how_far_it_came() {
     let dir = tempfile::tempdir().unwrap();
     tiny_hf_folder(&dir.path().join("source"), 4, true);
     let held = tempfile::tempdir().unwrap();
-    let pack = pack_for(&dir.path().join("source"), held.path(), |_| ());
+    let pack = pack_for(&dir.path().join("source"), held.path(), 64, |_| ());
     let options =
         QuantizeOptions { out: dir.path().join("model"), group_size: None, calibration: Some(pack), replace: false };
     for stop_at in [Stage::SourceHash, Stage::Weights, Stage::Hashes] {

@@ -1,8 +1,8 @@
 // What the products of few tokens share: four rows of one token, in chunks of 64 weights.
 
-@group(0) @binding(5) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read> x: array<vec4<f32>>;
 // The depth of each token.
-@group(0) @binding(6) var<storage, read> depths: array<u32>;
+@group(0) @binding(9) var<storage, read> depths: array<u32>;
 
 // Chunks `at` of four rows.
 fn load_chunks(at: vec4<u32>, depth: u32) -> array<Chunk, 4> {
@@ -11,14 +11,19 @@ fn load_chunks(at: vec4<u32>, depth: u32) -> array<Chunk, 4> {
     );
 }
 
-fn dot_codes(chunk: Chunk, i: u32, depth: u32, x_t: mat4x4<f32>) -> f32 {
+// A sum over the chunk, where its range is one; else the sums over its halves.
+fn dot_codes(chunk: Chunk, i: u32, depth: u32, x_t: mat4x4<f32>) -> vec2<f32> {
     let c = codes(chunk, i, depth);
-    return dot(c[0], x_t[0]) + dot(c[1], x_t[1]) + dot(c[2], x_t[2]) + dot(c[3], x_t[3]);
+    if WORD_RANGES == 1u {
+        return vec2<f32>(dot(c[0], x_t[0]) + dot(c[1], x_t[1]), dot(c[2], x_t[2]) + dot(c[3], x_t[3]));
+    }
+    return vec2<f32>(dot(c[0], x_t[0]) + dot(c[1], x_t[1]) + dot(c[2], x_t[2]) + dot(c[3], x_t[3]), 0.0);
 }
 
-// The codes of plane i of four rows times x; column c of `x_t` holds numbers 16c + 4i to 16c + 4i + 3 of the chunk.
-fn dot_plane(chunks: array<Chunk, 4>, i: u32, depth: u32, x_t: mat4x4<f32>) -> vec4<f32> {
-    return vec4<f32>(
+// The codes of plane i of four rows times x, a column for each row; column c of `x_t` holds numbers 16c + 4i to
+// 16c + 4i + 3 of the chunk.
+fn dot_plane(chunks: array<Chunk, 4>, i: u32, depth: u32, x_t: mat4x4<f32>) -> mat4x2<f32> {
+    return mat4x2<f32>(
         dot_codes(chunks[0], i, depth, x_t),
         dot_codes(chunks[1], i, depth, x_t),
         dot_codes(chunks[2], i, depth, x_t),
@@ -26,12 +31,24 @@ fn dot_plane(chunks: array<Chunk, 4>, i: u32, depth: u32, x_t: mat4x4<f32>) -> v
     );
 }
 
-// What chunks `at` add to the products of their rows, from the products of their codes and the sum of x.
-fn scaled(at: vec4<u32>, depth: u32, products: vec4<f32>, x_sum: f32) -> vec4<f32> {
-    let bin0 = bin(at.x, params.group_chunks, depth);
-    let bin1 = bin(at.y, params.group_chunks, depth);
-    let bin2 = bin(at.z, params.group_chunks, depth);
-    let bin3 = bin(at.w, params.group_chunks, depth);
-    return vec4<f32>(bin0.x, bin1.x, bin2.x, bin3.x) * products
-        + vec4<f32>(bin0.y, bin1.y, bin2.y, bin3.y) * x_sum;
+// What a chunk with this range adds to the product of its row, from the products of its codes and the sum of x, each
+// over the chunk or over its halves.
+fn scaled_row(range: u32, depth: u32, products: vec2<f32>, x_sums: vec2<f32>) -> f32 {
+    let bin = bin_of(range, 0u, depth);
+    let sum = bin.x * products.x + bin.y * x_sums.x;
+    if WORD_RANGES == 1u {
+        let second = bin_of(range, 1u, depth);
+        return sum + second.x * products.y + second.y * x_sums.y;
+    }
+    return sum;
+}
+
+// The same for four rows.
+fn scaled(ranges: vec4<u32>, depth: u32, products: mat4x2<f32>, x_sums: vec2<f32>) -> vec4<f32> {
+    return vec4<f32>(
+        scaled_row(ranges.x, depth, products[0], x_sums),
+        scaled_row(ranges.y, depth, products[1], x_sums),
+        scaled_row(ranges.z, depth, products[2], x_sums),
+        scaled_row(ranges.w, depth, products[3], x_sums),
+    );
 }

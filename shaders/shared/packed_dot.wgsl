@@ -8,16 +8,22 @@ const HIGH: i32 = 256;
 struct Input {
     high: array<vec4<u32>, 4>,
     low: array<vec4<u32>, 4>,
-    // What a low int8 counts for, and the sum of the numbers.
+    // What a low int8 counts for, and the sum of the numbers: of all in x, or, where ranges are words, of those of the
+    // chunk's halves.
     unit: f32,
-    sum: f32,
+    sums: vec2<f32>,
 }
 
-fn dot_words(a: vec4<u32>, b: vec4<u32>) -> i32 {
-    return dot4I8Packed(a.x, b.x) + dot4I8Packed(a.y, b.y) + dot4I8Packed(a.z, b.z) + dot4I8Packed(a.w, b.w);
+// A sum over the chunk in x, or, where ranges are words, the sums over its halves.
+fn dot_words(a: vec4<u32>, b: vec4<u32>) -> vec2<i32> {
+    let x = dot4I8Packed(a.x, b.x) + dot4I8Packed(a.y, b.y);
+    if WORD_RANGES == 1u {
+        return vec2<i32>(x, dot4I8Packed(a.z, b.z) + dot4I8Packed(a.w, b.w));
+    }
+    return vec2<i32>(x + dot4I8Packed(a.z, b.z) + dot4I8Packed(a.w, b.w), 0);
 }
 
-fn dot_planes(codes0: vec4<u32>, codes1: vec4<u32>, codes2: vec4<u32>, codes3: vec4<u32>, input: Input) -> i32 {
+fn dot_planes(codes0: vec4<u32>, codes1: vec4<u32>, codes2: vec4<u32>, codes3: vec4<u32>, input: Input) -> vec2<i32> {
     let high = dot_words(codes0, input.high[0]) + dot_words(codes1, input.high[1])
         + dot_words(codes2, input.high[2]) + dot_words(codes3, input.high[3]);
     let low = dot_words(codes0, input.low[0]) + dot_words(codes1, input.low[1])
@@ -26,7 +32,7 @@ fn dot_planes(codes0: vec4<u32>, codes1: vec4<u32>, codes2: vec4<u32>, codes3: v
 }
 
 // The two-bit codes of a slice times the numbers.
-fn dot_slice(slice: vec4<u32>, input: Input) -> i32 {
+fn dot_slice(slice: vec4<u32>, input: Input) -> vec2<i32> {
     return dot_planes(pairs_at(slice, 0u), pairs_at(slice, 1u), pairs_at(slice, 2u), pairs_at(slice, 3u), input);
 }
 
@@ -42,7 +48,7 @@ fn weave_odd(high: vec4<u32>, low: vec4<u32>) -> vec4<u32> {
 }
 
 // The four-bit codes of two slices times the numbers.
-fn dot_two_slices(high: vec4<u32>, low: vec4<u32>, input: Input) -> i32 {
+fn dot_two_slices(high: vec4<u32>, low: vec4<u32>, input: Input) -> vec2<i32> {
     let four = vec4<u32>(4u);
     let nibbles = vec4<u32>(0x0f0f0f0fu);
     let even = weave_even(high, low);
@@ -53,7 +59,7 @@ fn dot_two_slices(high: vec4<u32>, low: vec4<u32>, input: Input) -> i32 {
 // The eight-bit codes of four slices, less 128, times the numbers.
 fn dot_four_slices(
     base: vec4<u32>, first: vec4<u32>, second: vec4<u32>, third: vec4<u32>, input: Input,
-) -> i32 {
+) -> vec2<i32> {
     let four = vec4<u32>(4u);
     let low = vec4<u32>(0x0f0f0f0fu);
     let high = vec4<u32>(0xf0f0f0f0u);

@@ -19,11 +19,15 @@ const ROUNDS_OFF: f32 = 12582912.0;
 // Lengths of arrays have names, as naga wants. There are no more subgroups than this in a workgroup.
 override PLANE_VEC4S: u32 = 8u * CHUNKS;
 override SUBGROUPS: u32 = 64u;
+// Sums of second halves of chunks; one, where they are not kept.
+override SECOND_SUMS: u32 = 1u + (CHUNKS - 1u) * WORD_RANGES;
 
 // The input without the norm's factor, which is one for all: four planes of high int8s, four of low ones.
 var<workgroup> planes: array<vec4<u32>, PLANE_VEC4S>;
-// What a low int8 counts for, and the sum of the numbers.
+// What a low int8 counts for, and the sum of the numbers: of all, or of the first half where ranges are words.
 var<workgroup> about: array<vec2<f32>, CHUNKS>;
+// The sums of the second halves then.
+var<workgroup> second_sums: array<f32, SECOND_SUMS>;
 // The sum of the squares of x that each subgroup has.
 var<workgroup> squares: array<f32, SUBGROUPS>;
 
@@ -52,39 +56,56 @@ fn pack(chunk: u32, lane: u32, within: bool) -> f32 {
     let exponent = max(peak & 0x7f800000u, LEAST_EXPONENT);
     let to_int = bitcast<f32>(((254u + BITS) << 23u) - exponent) * WHOLE;
     var sum = 0;
+    var second = 0;
     for (var v = 0u; v < CHUNK_VEC4S / TEAM; v++) {
         let ints = bitcast<vec4<u32>>(own[v] * to_int + vec4<f32>(ROUNDS_OFF));
         let high = pack4xU8((ints + vec4<u32>(128u)) >> vec4<u32>(8u));
         let low = pack4xU8(ints);
-        sum += HIGH * dot4I8Packed(high, 0x01010101u) + dot4I8Packed(low, 0x01010101u);
+        // Entry 4c + i of a chunk is word c of plane i.
+        let entry = v * TEAM + lane;
+        let four = HIGH * dot4I8Packed(high, 0x01010101u) + dot4I8Packed(low, 0x01010101u);
+        if WORD_RANGES == 1u && entry >= CHUNK_VEC4S / 2u {
+            second += four;
+        } else {
+            sum += four;
+        }
         if within {
-            // Entry 4c + i of a chunk is word c of plane i.
-            let entry = v * TEAM + lane;
             planes[entry % 4u * CHUNKS + chunk][entry / 4u] = high;
             planes[(4u + entry % 4u) * CHUNKS + chunk][entry / 4u] = low;
         }
     }
     for (var other = TEAM / 2u; other > 0u; other /= 2u) {
         sum += subgroupShuffleXor(sum, other);
+        if WORD_RANGES == 1u {
+            second += subgroupShuffleXor(second, other);
+        }
     }
     if lane == 0u && within {
         // What is not finite stays so.
         let unit = select(bitcast<f32>(exponent - (BITS << 23u)) * (1.0 / WHOLE), bitcast<f32>(peak), peak > INFINITE);
         about[chunk] = vec2<f32>(unit, unit * f32(sum));
+        if WORD_RANGES == 1u {
+            second_sums[chunk] = unit * f32(second);
+        }
     }
     return select(0.0, all, within);
 }
 
-// Packs the input for the workgroup.
-fn pack_input(here: Invocation) {
+// Packs an invocation's part of the workgroup's input, and returns the squares of x that it has.
+fn pack_input(here: Invocation) -> f32 {
     let local = local_of(here);
     var own = 0.0;
     for (var first = 0u; first < CHUNKS; first += WORKGROUP / TEAM) {
         let chunk = first + local / TEAM;
         own += pack(chunk, local % TEAM, chunk < CHUNKS);
     }
+    return own;
+}
+
+// Shares what `pack_input` has made with the workgroup.
+fn share_input(here: Invocation, own_squares: f32) {
     if NORMED == 1u {
-        own = subgroupAdd(own);
+        let own = subgroupAdd(own_squares);
         if here.lane == 0u {
             squares[here.subgroup] = own;
         }

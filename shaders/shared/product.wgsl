@@ -17,7 +17,7 @@ struct Params {
 }
 
 var<immediate> params: Params;
-@group(0) @binding(7) var<storage, read_write> y: array<f32>;
+@group(0) @binding(10) var<storage, read_write> y: array<f32>;
 
 // `row` and the three after it; rows past the end are the last one, for reading only.
 fn four_rows(row: u32) -> vec4<u32> {

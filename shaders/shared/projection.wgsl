@@ -29,7 +29,7 @@ override LANES: u32 = 32u;
 override ROWS: u32 = 2u;
 // Rows that a team works on, in so many at a time.
 override ROUNDS: u32 = 1u;
-// Chunks of 64 weights in a row, and in a quantization group.
+// Chunks of 64 weights in a row, and in a quantization group, or in what a u32 of ranges is for.
 override CHUNKS: u32 = 64u;
 override GROUP_CHUNKS: u32 = 1u;
 // A, where rows are queries, keys and values.
@@ -43,10 +43,14 @@ override OWN_ROWS: u32 = WORKGROUP / LANES * ROWS * ROUNDS;
 override ROUND_ROWS: u32 = WORKGROUP / LANES * ROWS;
 
 var<immediate> params: Params;
-@group(0) @binding(5) var<storage, read> x: array<vec4<u32>>;
-@group(0) @binding(6) var<storage, read> norm: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read> x: array<vec4<u32>>;
+@group(0) @binding(9) var<storage, read> norm: array<vec4<f32>>;
 
 fn load_input(chunk: u32) -> Input {
+    var sums = vec2<f32>(about[chunk].y, 0.0);
+    if WORD_RANGES == 1u {
+        sums.y = second_sums[chunk];
+    }
     return Input(
         array<vec4<u32>, 4>(
             planes[chunk], planes[CHUNKS + chunk], planes[2u * CHUNKS + chunk], planes[3u * CHUNKS + chunk],
@@ -56,38 +60,52 @@ fn load_input(chunk: u32) -> Input {
             planes[6u * CHUNKS + chunk], planes[7u * CHUNKS + chunk],
         ),
         about[chunk].x,
-        about[chunk].y,
+        sums,
     );
 }
 
-// What a team reads of a chunk of its rows at any depth: the base slice, and lowest weights and steps.
+// What a team reads of a chunk of its rows at any depth: the base slice, and the ranges.
 struct Begun {
     base: array<vec4<u32>, 4>,
-    steps: vec4<u32>,
+    ranges: vec4<u32>,
 }
 
-fn begin(rows: vec4<u32>, chunk: u32) -> Begun {
-    let at = rows * CHUNKS + chunk;
+fn begin_ranges(rows: vec4<u32>, chunk: u32, slices: u32) -> vec4<u32> {
     let groups = rows * (CHUNKS / GROUP_CHUNKS) + chunk / GROUP_CHUNKS;
+    var ranges: vec4<u32>;
+    ranges.x = load_range(groups.x, slices);
+    if ROWS > 1u {
+        ranges.y = load_range(groups.y, slices);
+    }
+    if ROWS > 2u {
+        ranges.z = load_range(groups.z, slices);
+        ranges.w = load_range(groups.w, slices);
+    }
+    return ranges;
+}
+
+// Called with the depth as a constant, or as 0, where it is not known yet: there are no ranges yet then, if they are
+// words.
+fn begin(rows: vec4<u32>, chunk: u32, slices: u32) -> Begun {
+    let at = rows * CHUNKS + chunk;
     var begun: Begun;
     begun.base[0] = base_slice[at.x];
-    begun.steps.x = scales[groups.x];
     if ROWS > 1u {
         begun.base[1] = base_slice[at.y];
-        begun.steps.y = scales[groups.y];
     }
     if ROWS > 2u {
         begun.base[2] = base_slice[at.z];
         begun.base[3] = base_slice[at.w];
-        begun.steps.z = scales[groups.z];
-        begun.steps.w = scales[groups.w];
+    }
+    if WORD_RANGES == 0u || slices > 0u {
+        begun.ranges = begin_ranges(rows, chunk, slices);
     }
     return begun;
 }
 
 // Chunk `at` of the weight, read so many slices deep, times the numbers. Codes are of two bits at depth 1, of four at
 // depth 2, and of eight, less 128, at depths 3 and 4.
-fn dot_chunk(at: u32, base: vec4<u32>, slices: u32, input: Input) -> i32 {
+fn dot_chunk(at: u32, base: vec4<u32>, slices: u32, input: Input) -> vec2<i32> {
     if slices == 1u {
         return dot_slice(base, input);
     }
@@ -102,9 +120,29 @@ fn dot_chunk(at: u32, base: vec4<u32>, slices: u32, input: Input) -> i32 {
     return dot_four_slices(base, first, second_slice[at], third, input);
 }
 
+// The part of a row's product that lies in a chunk, by its range in words and the products of its halves' codes. Each
+// half is v * (one * codes * numbers + (zero - z / 2) * numbers), with z made a float by its bits, as 1 + z / 128.
+fn product_by_words(range: u32, slices: u32, dots: vec2<i32>, input: Input) -> f32 {
+    let v = unpack2x16float((range & 0x01ff01ffu) << 5u);
+    let z = bitcast<vec2<f32>>((vec2<u32>(range << 7u, range >> 9u) & vec2<u32>(0x7f0000u)) | vec2<u32>(0x3f800000u));
+    var one = 16.0 / f32(1u << (2u * slices - 2u));
+    var zero = one * 0.5;
+    if slices > 2u {
+        one = 0.25;
+        zero += 32.0;
+    }
+    let zeros = vec2<f32>(zero + 64.0) - 64.0 * z;
+    let halves = v * (one * input.unit * vec2<f32>(dots) + zeros * input.sums);
+    return halves.x + halves.y;
+}
+
 // The part of a row's product that lies in chunk `at` of the weight.
-fn product(at: u32, base: vec4<u32>, step: u32, slices: u32, input: Input) -> f32 {
-    let lo_step = unpack2x16float(step);
+fn product(at: u32, base: vec4<u32>, range: u32, slices: u32, input: Input) -> f32 {
+    let dots = dot_chunk(at, base, slices, input);
+    if WORD_RANGES == 1u {
+        return product_by_words(range, slices, dots, input);
+    }
+    let lo_step = unpack2x16float(range);
     // What one of a code counts for, and the weight whose code is zero: the middle of a bin.
     var one = lo_step.y / f32(1u << (2u * slices - 2u));
     var zero = lo_step.x + one * 0.5;
@@ -112,19 +150,19 @@ fn product(at: u32, base: vec4<u32>, step: u32, slices: u32, input: Input) -> f3
         one = lo_step.y / 64.0;
         zero = lo_step.x + one * (128.0 + 0.5 * f32(1u << (8u - 2u * slices)));
     }
-    return one * input.unit * f32(dot_chunk(at, base, slices, input)) + zero * input.sum;
+    return one * input.unit * f32(dots.x) + zero * input.sums.x;
 }
 
 fn products(rows: vec4<u32>, chunk: u32, begun: Begun, slices: u32) -> vec4<f32> {
     let at = rows * CHUNKS + chunk;
     let input = load_input(chunk);
-    var all = vec4<f32>(product(at.x, begun.base[0], begun.steps.x, slices, input), 0.0, 0.0, 0.0);
+    var all = vec4<f32>(product(at.x, begun.base[0], begun.ranges.x, slices, input), 0.0, 0.0, 0.0);
     if ROWS > 1u {
-        all.y = product(at.y, begun.base[1], begun.steps.y, slices, input);
+        all.y = product(at.y, begun.base[1], begun.ranges.y, slices, input);
     }
     if ROWS > 2u {
-        all.z = product(at.z, begun.base[2], begun.steps.z, slices, input);
-        all.w = product(at.w, begun.base[3], begun.steps.w, slices, input);
+        all.z = product(at.z, begun.base[2], begun.ranges.z, slices, input);
+        all.w = product(at.w, begun.base[3], begun.ranges.w, slices, input);
     }
     return all;
 }
@@ -177,9 +215,9 @@ fn multiply_rows(workgroup: u32, local: u32, slices: u32, factor: f32, first: Be
         for (var chunk = team.lane; chunk < CHUNKS; chunk += LANES) {
             let now = begun;
             if chunk + LANES < CHUNKS {
-                begun = begin(team.rows, chunk + LANES);
+                begun = begin(team.rows, chunk + LANES, slices);
             } else if round + 1u < ROUNDS {
-                begun = begin(team_in(workgroup, local, round + 1u).rows, team.lane);
+                begun = begin(team_in(workgroup, local, round + 1u).rows, team.lane, slices);
             }
             sums += products(team.rows, chunk, now, slices);
         }
@@ -192,9 +230,15 @@ fn project(here: Invocation, slices: u32) {
     let workgroup = here.workgroup.x;
     let local = local_of(here);
     let team = team_in(workgroup, local, 0u);
-    let begun = begin(team.rows, min(team.lane, CHUNKS - 1u));
+    let chunk = min(team.lane, CHUNKS - 1u);
+    var begun = begin(team.rows, chunk, 0u);
     let beside = ahead(team);
-    pack_input(here);
+    let own_squares = pack_input(here);
+    if WORD_RANGES == 1u {
+        // Nothing has waited for the depth until here.
+        begun.ranges = begin_ranges(team.rows, chunk, slices);
+    }
+    share_input(here, own_squares);
     let factor = norm_factor(here);
     switch slices {
         case 1u: { multiply_rows(workgroup, local, 1u, factor, begun, beside); }

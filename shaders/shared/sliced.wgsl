@@ -29,6 +29,23 @@ fn load_chunk(at: u32, depth: u32) -> Chunk {
     return chunk;
 }
 
+// The bins of a chunk's halves, by its range.
+fn bins_of(range: u32, depth: u32) -> vec4<f32> {
+    let first = bin_of(range, 0u, depth);
+    if WORD_RANGES == 1u {
+        return vec4<f32>(first, bin_of(range, 1u, depth));
+    }
+    return vec4<f32>(first, first);
+}
+
+// The bin of the weights in word `word` of a chunk.
+fn bin_of_word(bins: vec4<f32>, word: u32) -> vec2<f32> {
+    if WORD_RANGES == 1u && word > 1u {
+        return bins.zw;
+    }
+    return bins.xy;
+}
+
 // The codes of four neighbours from each of the chunk's four words: column c holds those of weights
 // 16c + 4i to 16c + 4i + 3, as eight-bit codes whose unread low bits are zero.
 fn codes(chunk: Chunk, i: u32, depth: u32) -> mat4x4<f32> {

@@ -129,6 +129,7 @@ mod tests {
                 licence: Some("apache-2.0".into()),
             },
             group_size: 64,
+            stored_bits: 8.5,
             slice_file_bytes: vec![50 << 20, 32 << 20, 32 << 20, 32 << 20],
             total_bytes: 150 << 20,
             linear_params: shape.linear_params(),

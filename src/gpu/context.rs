@@ -20,7 +20,7 @@ const MATRICES: Features =
 /// Invocations of a subgroup that multiplies matrices; the shader's constant.
 const MATRIX_SUBGROUP: u32 = 32;
 /// Storage buffers that a kernel binds at most.
-const STORAGE_BUFFERS: u32 = 8;
+const STORAGE_BUFFERS: u32 = 12;
 /// Rounds of all its loops after which Mesa's llvmpipe ends an invocation (LP_MAX_TGSI_LOOP_ITERATIONS).
 const LLVMPIPE_ROUNDS: u32 = 65535;
 /// Features that make a difference and are reported.

@@ -3,7 +3,7 @@
 use crate::engine::Traits;
 use crate::kernels::declare::{WORKGROUP, bindings, params};
 use crate::kernels::sample::token::Sampled;
-use crate::kernels::sliced::{Rows, SlicedWeight};
+use crate::kernels::sliced::{Rows, SlicedWeight, WEIGHT_BINDINGS};
 use crate::kernels::step_rows::StepRow;
 use crate::recording::{Arguments, Dispatch, Kernel, Recording, Span};
 
@@ -20,13 +20,13 @@ params! {
     group_chunks: u32,
 }
 
-/// `shaders/embed_sliced.wgsl`; bindings: slices 0 to 3, scales, step rows `[T]` of
+/// `shaders/embed_sliced.wgsl`; bindings: those of a [`SlicedWeight`], step rows `[T]` of
 /// [`StepRow`], a [`Sampled`] for each sequence, the tokens of the cells `[C]` u32, y [T, D].
 pub static KERNEL: Kernel = Kernel {
     name: "embed_sliced",
     wgsl: include_str!("../../shaders/embed_sliced.wgsl"),
     params: Params::FIELDS,
-    bindings: &bindings::<9>(7),
+    bindings: &bindings::<12>(WEIGHT_BINDINGS + 2),
     reference: embed_sliced,
 };
 
@@ -60,7 +60,7 @@ pub fn record(recording: &mut Recording, traits: Traits, embedding: &SlicedWeigh
         bindings.extend([step_rows, sampled, cell_tokens, y]);
         recording.dispatch(Dispatch {
             kernel: &KERNEL,
-            constants: vec![("WORKGROUP", WORKGROUP)],
+            constants: vec![("WORKGROUP", WORKGROUP), embedding.form_constant()],
             params: bytemuck::bytes_of(&params).to_vec(),
             bindings,
             workgroups: [(tokens * params.chunks).div_ceil(WORKGROUP), 1, 1],
@@ -71,9 +71,9 @@ pub fn record(recording: &mut Recording, traits: Traits, embedding: &SlicedWeigh
 fn embed_sliced(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let input = p.chunks as usize * 64;
-    let rows = Rows::bound(args, input, p.group_chunks as usize * 64);
-    let (step_rows, sampled): (&[StepRow], &[Sampled]) = (args.read(5), args.read(6));
-    let (cell_tokens, y): (&mut [u32], &mut [f32]) = (args.write(7), args.write(8));
+    let rows = Rows::bound(args, input, p.group_chunks);
+    let (step_rows, sampled): (&[StepRow], &[Sampled]) = (args.read(8), args.read(9));
+    let (cell_tokens, y): (&mut [u32], &mut [f32]) = (args.write(10), args.write(11));
     for (step_row, y) in step_rows.iter().zip(y.chunks_exact_mut(input)).take(p.tokens as usize) {
         let is_sampled = step_row.token == StepRow::SAMPLED;
         let id = if is_sampled { sampled[step_row.slot as usize].id } else { step_row.token };

@@ -6,12 +6,14 @@ use half::f16;
 use multiversion::multiversion;
 
 use crate::engine::Traits;
-use crate::format::codes::{WEIGHTS_PER_WORD, unpack};
+use crate::format::codes::{self, RangeForm, WEIGHTS_PER_WORD, unpack};
 use crate::precision::SLICES;
 use crate::recording::{Arguments, Buffer, Span};
 
 /// Weights that the shaders take at once: one `vec4<u32>` of each slice.
 pub const CHUNK: u32 = 64;
+/// The shaders' constant for the form of the ranges.
+const WORD_RANGES: &str = "WORD_RANGES";
 /// A range of rows is a multiple of so many, so that it begins where a binding may.
 const RANGE_ROWS: u32 = 64;
 
@@ -20,15 +22,19 @@ const RANGE_ROWS: u32 = 64;
 pub struct SlicedWeight {
     /// Slice buffers, [rows, input / 16] u32 each; a slice that is not there is the base again, and is not read.
     pub slices: [Buffer; SLICES],
-    /// (lo, step) of each group, [rows, input / group] pairs of f16.
-    pub scales: Buffer,
+    /// What each depth reads of the ranges. In the form of pairs all four are the same buffer, [rows, input / group]
+    /// pairs of f16; in that of words each is [rows, input / 32] u16, and of a slice that is not there the base's again.
+    pub ranges: [Buffer; SLICES],
     /// Output dimension.
     pub rows: u32,
-    /// Input dimension, a multiple of the group.
+    /// Input dimension, a multiple of the group and of 64.
     pub input: u32,
-    /// G
-    pub group: u32,
+    /// How ranges are stored.
+    pub form: RangeForm,
 }
+
+/// Bindings of a weight: slices 0 to 3, and the ranges of depths 1 to 4.
+pub const WEIGHT_BINDINGS: usize = 2 * SLICES;
 
 impl SlicedWeight {
     /// Chunks of a row.
@@ -36,41 +42,61 @@ impl SlicedWeight {
         self.input / CHUNK
     }
 
-    /// Chunks of a group.
+    /// Chunks that four bytes of ranges are for: those of a group, or the one of two words.
     pub fn group_chunks(&self) -> u32 {
-        self.group / CHUNK
+        4 / self.form.bytes() * self.form.group() / CHUNK
+    }
+
+    /// The constant by which shaders and references know the form of the ranges.
+    pub fn form_constant(&self) -> (&'static str, u32) {
+        (WORD_RANGES, u32::from(self.form == RangeForm::Words))
+    }
+
+    /// Bytes of a row's ranges at a depth.
+    fn range_row_bytes(&self) -> u32 {
+        self.input / self.form.group() * self.form.bytes()
     }
 
     /// The rows in ranges, each of which fits a binding of the device in every buffer.
     pub fn row_ranges(&self, traits: Traits) -> Vec<Range<u32>> {
-        let row_bytes = u64::from((self.input / 4).max(self.input / self.group * 4));
+        let row_bytes = u64::from((self.input / 4).max(self.range_row_bytes()));
         let most = (traits.binding_bytes / row_bytes).min(u64::from(self.rows)) as u32;
         let step = if most < self.rows { (most / RANGE_ROWS).max(1) * RANGE_ROWS } else { self.rows };
         (0..self.rows).step_by(step as usize).map(|first| first..(first + step).min(self.rows)).collect()
     }
 
-    /// Bindings 0 to 4 of a kernel that reads the rows.
+    /// Bindings 0 to 7 of a kernel that reads the rows.
     pub fn bindings(&self, rows: &Range<u32>) -> Vec<Span> {
         let span = |buffer: Buffer, row_bytes: u32| {
             let row_bytes = u64::from(row_bytes);
             buffer.span(u64::from(rows.start) * row_bytes, rows.len() as u64 * row_bytes)
         };
         let slices = self.slices.iter().map(|slice| span(*slice, self.input / 4));
-        slices.chain([span(self.scales, self.input / self.group * 4)]).collect()
+        slices.chain(self.ranges.iter().map(|ranges| span(*ranges, self.range_row_bytes()))).collect()
     }
 }
 
-/// The rows of a weight as bindings 0 to 4 hold them.
+/// The rows of a weight as bindings 0 to 7 hold them.
 pub(crate) struct Rows<'a> {
     slices: [&'a [u32]; SLICES],
-    scales: &'a [[f16; 2]],
+    /// Two halves of four bytes: (lo, step), or two words.
+    ranges: [&'a [[u16; 2]]; SLICES],
     input: usize,
-    group: usize,
+    form: RangeForm,
 }
 
+/// What codes stand for at a depth: weight = code * bin + middle.
+type Bin = (f32, f32);
+
 impl<'a> Rows<'a> {
-    pub(crate) fn bound(args: &Arguments<'a>, input: usize, group: usize) -> Rows<'a> {
-        Rows { slices: std::array::from_fn(|e| args.read(e)), scales: args.read(4), input, group }
+    /// The rows that a dispatch has bound, where four bytes of ranges are for so many chunks.
+    pub(crate) fn bound(args: &Arguments<'a>, input: usize, group_chunks: u32) -> Rows<'a> {
+        let form = match args.constant(WORD_RANGES) {
+            0 => RangeForm::Pairs { group: group_chunks * CHUNK },
+            _ => RangeForm::Words,
+        };
+        let slices = std::array::from_fn(|e| args.read(e));
+        Rows { slices, ranges: std::array::from_fn(|e| args.read(SLICES + e)), input, form }
     }
 
     /// The codes of the row's weights in a chunk, at `depth`.
@@ -85,40 +111,54 @@ impl<'a> Rows<'a> {
         codes
     }
 
-    /// The width of the bins that the row's weights in a chunk have at `depth`, and the middle of the lowest one.
-    pub(crate) fn bin(&self, row: usize, chunk: usize, depth: usize) -> (f32, f32) {
-        let group = row * (self.input / self.group) + chunk * CHUNK as usize / self.group;
-        let [lo, step] = self.scales[group].map(f16::to_f32);
-        let bin = step / (1u32 << (2 * depth - 2)) as f32;
-        (bin, lo + 0.5 * bin)
+    /// The range that group `at` has at `depth`, counted over all rows.
+    fn range(&self, at: usize, depth: usize) -> codes::Range {
+        let ranges = self.ranges[depth - 1];
+        match self.form {
+            RangeForm::Pairs { .. } => codes::Range::of_pair(ranges[at].map(f16::from_bits)),
+            RangeForm::Words => codes::Range::of_word(ranges[at / 2][at % 2]),
+        }
+    }
+
+    /// The width of the bins that the row's weights have at `depth` in each half of a chunk, and the middle of the
+    /// lowest one.
+    pub(crate) fn bins(&self, row: usize, chunk: usize, depth: usize) -> [Bin; 2] {
+        let half = CHUNK as usize / 2;
+        let first = row * self.input + chunk * CHUNK as usize;
+        [first, first + half].map(|weight| self.range(weight / self.form.group() as usize, depth).bin(depth))
     }
 
     /// Writes the row's weights at `depth` to `out`, [input].
     pub(crate) fn dequantize(&self, row: usize, depth: usize, out: &mut [f32]) {
-        let words = self.group / WEIGHTS_PER_WORD;
-        let groups = self.input / self.group;
-        for (g, out) in out.chunks_exact_mut(self.group).enumerate() {
-            let at = row * groups + g;
-            let [lo, step] = self.scales[at].map(f16::to_f32);
-            let finest = step / 64.0;
-            let middle = lo + finest * 0.5 * (1u32 << (8 - 2 * depth)) as f32;
-            let slices = self.slices.map(|slice| &slice[at * words..][..words]);
-            dequantize_group(slices, depth, finest, middle, out);
-        }
+        let group = self.form.group() as usize;
+        let groups = self.input / group;
+        let bins: Vec<Bin> = (row * groups..(row + 1) * groups)
+            .map(|at| {
+                let range = self.range(at, depth);
+                (range.step / 64.0, range.bin(depth).1)
+            })
+            .collect();
+        let words = self.input / WEIGHTS_PER_WORD;
+        let slices = self.slices.map(|slice| &slice[row * words..][..words]);
+        dequantize_row(slices, depth, &bins, out);
     }
 }
 
-/// weight = code8 * finest + middle, with the bits below `depth` zero in code8.
+/// weight = code8 * finest + middle, with the bits below `depth` zero in code8, and (finest, middle) for each group.
 #[multiversion(targets = "simd")]
-fn dequantize_group(slices: [&[u32]; SLICES], depth: usize, finest: f32, middle: f32, out: &mut [f32]) {
+fn dequantize_row(slices: [&[u32]; SLICES], depth: usize, bins: &[Bin], out: &mut [f32]) {
     const PAIRS: u32 = 0x0303_0303;
-    for (w, out) in out.chunks_exact_mut(WEIGHTS_PER_WORD).enumerate() {
-        let word: [u32; SLICES] = std::array::from_fn(|e| if e < depth { slices[e][w] } else { 0 });
-        for (i, out) in out.chunks_exact_mut(4).enumerate() {
-            let pairs = word.map(|word| word >> (2 * i) & PAIRS);
-            let codes = pairs[0] << 6 | pairs[1] << 4 | pairs[2] << 2 | pairs[3];
-            for (out, code) in out.iter_mut().zip(codes.to_le_bytes()) {
-                *out = f32::from(code) * finest + middle;
+    let group = out.len() / bins.len();
+    for (g, (out, (finest, middle))) in out.chunks_exact_mut(group).zip(bins).enumerate() {
+        let first = g * group / WEIGHTS_PER_WORD;
+        for (w, out) in out.chunks_exact_mut(WEIGHTS_PER_WORD).enumerate() {
+            let word: [u32; SLICES] = std::array::from_fn(|e| if e < depth { slices[e][first + w] } else { 0 });
+            for (i, out) in out.chunks_exact_mut(4).enumerate() {
+                let pairs = word.map(|word| word >> (2 * i) & PAIRS);
+                let codes = pairs[0] << 6 | pairs[1] << 4 | pairs[2] << 2 | pairs[3];
+                for (out, code) in out.iter_mut().zip(codes.to_le_bytes()) {
+                    *out = f32::from(code) * finest + middle;
+                }
             }
         }
     }

@@ -76,7 +76,7 @@ fn read_cut(folder: &ModelFolder, name: &str, first: usize, weights: &mut [f32])
     let scales: &[f16] = bytemuck::cast_slice(scales.bytes());
     for (at, sixteen) in weights.chunks_exact_mut(WEIGHTS_PER_WORD).enumerate() {
         let at = first + at * WEIGHTS_PER_WORD;
-        let range = Range { lo: scales[at / GROUP * 2], step: scales[at / GROUP * 2 + 1] };
+        let range = Range::of_pair([scales[at / GROUP * 2], scales[at / GROUP * 2 + 1]]);
         let words: Vec<u32> = slices.iter().map(|slice| slice[at / WEIGHTS_PER_WORD]).collect();
         for (weight, code) in sixteen.iter_mut().zip(unpack(&words)) {
             *weight = range.decode(code, SLICES);

@@ -5,12 +5,12 @@ use half::slice::HalfFloatSliceExt;
 
 use super::gather_inputs;
 use super::gather_tokens::token_and_depth;
-use super::problem::{BINDINGS, Params, Product, ProductLaunch, Tiles, compute, record as record_product};
+use super::problem::{BINDINGS, DEPTHS, Params, Product, ProductLaunch, Tiles, X, compute, record as record_product};
 use crate::engine::Traits;
 use crate::kernels::sliced::CHUNK;
 use crate::recording::{Arguments, Kernel, Recording};
 
-/// `shaders/matmul_matrix.wgsl`; bindings: slices 0 to 3, scales, x [entries, input] f16 in the order's order, order,
+/// `shaders/matmul_matrix.wgsl`; bindings: those of a weight, x [entries, input] f16 in the order's order, order,
 /// y. Weights are rounded to f16.
 pub static KERNEL: Kernel = Kernel {
     name: "matmul_matrix",
@@ -61,7 +61,7 @@ fn matmul_matrix(args: &mut Arguments<'_>) {
     let input = (p.chunks * CHUNK) as usize;
     let mut x = vec![0f32; p.tokens as usize * input];
     let mut work = Vec::new();
-    for (entry, x_f16) in args.read(6).iter().zip(args.read::<f16>(5).chunks_exact(input)) {
+    for (entry, x_f16) in args.read(DEPTHS).iter().zip(args.read::<f16>(X).chunks_exact(input)) {
         let (token, depth) = token_and_depth(*entry);
         if token < p.tokens {
             x_f16.convert_to_f32_slice(&mut x[token as usize * input..][..input]);

@@ -1,12 +1,12 @@
 //! Product of a sliced weight with many tokens at once, taken in an order whose tiles have one depth each.
 
 use super::gather_tokens::token_and_depth;
-use super::problem::{BINDINGS, Params, Product, ProductLaunch, Tiles, compute, record as record_product};
+use super::problem::{BINDINGS, DEPTHS, Params, Product, ProductLaunch, Tiles, X, compute, record as record_product};
 use crate::engine::Traits;
 use crate::kernels::declare::WORKGROUP;
 use crate::recording::{Arguments, Kernel, Recording};
 
-/// `shaders/matmul_sliced.wgsl`; bindings: slices 0 to 3, scales, x, order, y.
+/// `shaders/matmul_sliced.wgsl`; bindings: those of a weight, x, order, y.
 pub static KERNEL: Kernel = Kernel {
     name: "matmul_sliced",
     wgsl: include_str!("../../../shaders/matmul_sliced.wgsl"),
@@ -35,10 +35,10 @@ pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, 
     record_product(recording, traits, product, &launch);
 }
 
-/// The product of the tokens in the order that binding 6 holds, each at the depth of its entry.
+/// The product of the tokens in the order that binding 9 holds, each at the depth of its entry.
 pub(super) fn by_order(args: &mut Arguments<'_>) {
     let tokens = args.params::<Params>().tokens;
-    let work = args.read(6).iter().map(|entry| token_and_depth(*entry)).filter(|(token, _)| *token < tokens);
+    let work = args.read(DEPTHS).iter().map(|entry| token_and_depth(*entry)).filter(|(token, _)| *token < tokens);
     let work: Vec<(usize, usize)> = work.map(|(token, depth)| (token as usize, depth as usize)).collect();
-    compute(args, args.read(5), &work);
+    compute(args, args.read(X), &work);
 }

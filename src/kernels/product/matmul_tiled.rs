@@ -5,7 +5,7 @@ use super::problem::{BINDINGS, Params, Product, ProductLaunch, Tiles, record as 
 use crate::engine::Traits;
 use crate::recording::{Kernel, Recording};
 
-/// `shaders/matmul_tiled.wgsl`; bindings: slices 0 to 3, scales, x, order, y.
+/// `shaders/matmul_tiled.wgsl`; bindings: those of a weight, x, order, y.
 pub static KERNEL: Kernel = Kernel {
     name: "matmul_tiled",
     wgsl: include_str!("../../../shaders/matmul_tiled.wgsl"),

@@ -5,7 +5,7 @@ use crate::engine::Traits;
 use crate::kernels::declare::WORKGROUP;
 use crate::recording::{Kernel, Recording, Span};
 
-/// `shaders/matvec_sliced.wgsl`; bindings: slices 0 to 3, scales, x, depths, y.
+/// `shaders/matvec_sliced.wgsl`; bindings: those of a weight, x, depths, y.
 pub static KERNEL: Kernel = Kernel {
     name: "matvec_sliced",
     wgsl: include_str!("../../../shaders/matvec_sliced.wgsl"),

@@ -4,7 +4,7 @@ use super::problem::{BINDINGS, Params, Product, ProductLaunch, compute_tokens, r
 use crate::engine::Traits;
 use crate::recording::{Kernel, Recording, Span};
 
-/// `shaders/matvec_vector.wgsl`; bindings: slices 0 to 3, scales, x, depths, y.
+/// `shaders/matvec_vector.wgsl`; bindings: those of a weight, x, depths, y.
 pub static KERNEL: Kernel = Kernel {
     name: "matvec_vector",
     wgsl: include_str!("../../../shaders/matvec_vector.wgsl"),

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::engine::Traits;
 use crate::kernels::declare::{bindings, params};
-use crate::kernels::sliced::{CHUNK, Rows, SlicedWeight, dot};
+use crate::kernels::sliced::{CHUNK, Rows, SlicedWeight, WEIGHT_BINDINGS, dot};
 use crate::precision::SLICES;
 use crate::recording::{Access, Arguments, Buffer, Dispatch, Kernel, Recording, Span};
 
@@ -71,8 +71,14 @@ params! {
     accumulate: u32,
 }
 
-/// Bindings of the kernels: slices 0 to 3, scales, x, depths or order, y.
-pub(super) const BINDINGS: &[Access] = &bindings::<8>(7);
+/// Bindings of the kernels: those of a [`SlicedWeight`], x, depths or order, y.
+pub(super) const BINDINGS: &[Access] = &bindings::<{ WEIGHT_BINDINGS + 3 }>(Y);
+/// Binding of x.
+pub(super) const X: usize = WEIGHT_BINDINGS;
+/// Binding of the depths or the order.
+pub(super) const DEPTHS: usize = WEIGHT_BINDINGS + 1;
+/// Binding of y.
+const Y: usize = WEIGHT_BINDINGS + 2;
 
 /// How a kernel is launched.
 pub(super) struct ProductLaunch {
@@ -80,7 +86,7 @@ pub(super) struct ProductLaunch {
     pub constants: Vec<(&'static str, u32)>,
     /// Rows of one workgroup.
     pub rows: u32,
-    /// Binding 6.
+    /// Binding 9.
     pub depths: Span,
     /// Workgroups side by side over the tokens.
     pub columns: u32,
@@ -107,7 +113,7 @@ pub(super) fn record(recording: &mut Recording, traits: Traits, product: &Produc
         let (x, y) = if launch.columns_first { (launch.columns, row_tiles) } else { (row_tiles, launch.columns) };
         recording.dispatch(Dispatch {
             kernel: launch.kernel,
-            constants: launch.constants.clone(),
+            constants: launch.constants.iter().copied().chain([weight.form_constant()]).collect(),
             params: bytemuck::bytes_of(&params).to_vec(),
             bindings,
             workgroups: [x, y, 1],
@@ -115,11 +121,11 @@ pub(super) fn record(recording: &mut Recording, traits: Traits, product: &Produc
     }
 }
 
-/// The product of each token, at its depth in binding 6: the reference of the kernels whose depths are by token.
+/// The product of each token, at its depth in binding 9: the reference of the kernels whose depths are by token.
 pub(super) fn compute_tokens(args: &mut Arguments<'_>) {
-    let (p, depths): (Params, &[u32]) = (args.params(), args.read(6));
+    let (p, depths): (Params, &[u32]) = (args.params(), args.read(DEPTHS));
     let depths = depths[..p.tokens as usize].iter().map(|depth| *depth as usize);
-    compute(args, args.read(5), &depths.enumerate().collect::<Vec<_>>());
+    compute(args, args.read(X), &depths.enumerate().collect::<Vec<_>>());
 }
 
 /// The product of x, [T, input], for the tokens in `work`, each with its depth, row by row: a row is dequantized once
@@ -127,8 +133,8 @@ pub(super) fn compute_tokens(args: &mut Arguments<'_>) {
 pub(super) fn compute(args: &mut Arguments<'_>, x: &[f32], work: &[(usize, usize)]) {
     let p: Params = args.params();
     let (row_count, input) = (p.rows as usize, (p.chunks * CHUNK) as usize);
-    let rows = Rows::bound(args, input, (p.group_chunks * CHUNK) as usize);
-    let (y, watch): (&mut [f32], _) = (args.write(7), args.watch);
+    let rows = Rows::bound(args, input, p.group_chunks);
+    let (y, watch): (&mut [f32], _) = (args.write(Y), args.watch);
     if work.is_empty() {
         return;
     }

@@ -14,7 +14,7 @@ pub static KERNEL: Kernel = Kernel {
     name: "project_gate",
     wgsl: include_str!("../../../shaders/project_gate.wgsl"),
     params: Params::FIELDS,
-    bindings: &bindings::<12>(SHARED_BINDINGS + 3),
+    bindings: &bindings::<15>(SHARED_BINDINGS + 3),
     reference: project_gate,
 };
 
@@ -37,7 +37,7 @@ pub fn record(
 
 fn project_gate(args: &mut Arguments<'_>) {
     let p: Params = args.params();
-    let (hidden, y): (&mut [f32], &mut [f32]) = (args.write(10), args.write(11));
+    let (hidden, y): (&mut [f32], &mut [f32]) = (args.write(13), args.write(14));
     let products = projection::multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
     let activation = activation(args);
     let (gate, up) = products.split_at(products.len() / 2);

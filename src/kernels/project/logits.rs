@@ -10,7 +10,7 @@ pub static KERNEL: Kernel = Kernel {
     name: "project_logits",
     wgsl: include_str!("../../../shaders/project_logits.wgsl"),
     params: Params::FIELDS,
-    bindings: &bindings::<9>(SHARED_BINDINGS + 1),
+    bindings: &bindings::<12>(SHARED_BINDINGS + 1),
     reference: project_logits,
 };
 
@@ -24,7 +24,7 @@ pub fn record(recording: &mut Recording, traits: Traits, projection: &Projection
 
 fn project_logits(args: &mut Arguments<'_>) {
     let p: Params = args.params();
-    let y: &mut [f32] = args.write(8);
-    let products = projection::multiply(args, &p, args.read::<u32>(7)[0]);
+    let y: &mut [f32] = args.write(11);
+    let products = projection::multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
     y[p.first_row as usize..][..products.len()].copy_from_slice(&products);
 }

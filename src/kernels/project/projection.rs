@@ -9,7 +9,7 @@ use super::spread::Spread;
 use crate::kernels::attention::partials::{self, Partials};
 use crate::kernels::declare::params;
 use crate::kernels::rms_norm::Norm;
-use crate::kernels::sliced::{CHUNK, Rows, SlicedWeight, dot};
+use crate::kernels::sliced::{CHUNK, Rows, SlicedWeight, WEIGHT_BINDINGS, dot};
 use crate::recording::{Arguments, Dispatch, Kernel, Recording, Span};
 
 params! {
@@ -31,10 +31,13 @@ params! {
     cells: u32,
 }
 
-/// Bindings that all four kernels begin with: slices 0 to 3, scales, x, norm.
-pub(super) const SHARED_BINDINGS: usize = 7;
+/// Bindings that all four kernels begin with: those of a [`SlicedWeight`], x, norm.
+pub(super) const SHARED_BINDINGS: usize = WEIGHT_BINDINGS + 2;
 /// Storage buffers that a projection binds at most, which is what [`qkv`](super::qkv) binds.
-pub const STORAGE_BUFFERS: u32 = 16;
+pub const STORAGE_BUFFERS: u32 = 19;
+
+/// Numbers of half a chunk, which have a range of their own where ranges are words.
+const HALF: usize = CHUNK as usize / 2;
 
 /// What a weight is multiplied with: `[input]` numbers.
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +132,7 @@ pub(super) fn record(
         ("TEAM", packed::team(spread.workgroup, spread.subgroup, weight.chunks())),
         ("CHUNKS", weight.chunks()),
         ("GROUP_CHUNKS", weight.group_chunks()),
+        weight.form_constant(),
         ("HEAD_DIM", head_dim),
         ("NORMED", u32::from(matches!(input, Input::Normed(..)))),
         ("SUBGROUPS", spread.workgroup / spread.subgroup),
@@ -149,13 +153,12 @@ pub(super) fn record(
 pub(super) fn multiply(args: &Arguments<'_>, p: &Params, slices: u32) -> Vec<f32> {
     let (row_count, slices) = (p.rows as usize, slices as usize);
     let input = args.read::<u32>(0).len() / row_count * 16;
-    let x = partials::numbers(args, 5, input);
-    let groups = args.read::<u32>(4).len() / row_count;
-    let rows = Rows::bound(args, input, input / groups);
+    let x = partials::numbers(args, WEIGHT_BINDINGS, input);
+    let rows = Rows::bound(args, input, args.constant("GROUP_CHUNKS"));
     let (numbers, factor) = match args.constant("NORMED") {
         0 => (x, 1.0),
         _ => {
-            let norm: &[f32] = args.read(6);
+            let norm: &[f32] = args.read(WEIGHT_BINDINGS + 1);
             let numbers = x.iter().zip(norm).map(|(x, norm)| x * norm).collect();
             (numbers, 1.0 / (dot(&x, &x) / input as f32 + p.eps).sqrt())
         }
@@ -165,10 +168,13 @@ pub(super) fn multiply(args: &Arguments<'_>, p: &Params, slices: u32) -> Vec<f32
     let product = |row: usize| {
         let partials = chunks.iter().enumerate().map(|(chunk, (ints, unit))| {
             let codes = rows.codes(row, chunk, slices);
-            let products = codes.iter().zip(*ints).map(|(code, int)| i32::from(*code) * *int);
-            let (bin, middle) = rows.bin(row, chunk, slices);
-            let sum = *unit * ints.iter().sum::<i32>() as f32;
-            bin * unit * products.sum::<i32>() as f32 + middle * sum
+            let halves = codes.chunks_exact(HALF).zip(ints.chunks_exact(HALF)).zip(rows.bins(row, chunk, slices));
+            let products = halves.map(|((codes, ints), (bin, middle))| {
+                let products = codes.iter().zip(ints).map(|(code, int)| i32::from(*code) * *int);
+                let sum = *unit * ints.iter().sum::<i32>() as f32;
+                bin * unit * products.sum::<i32>() as f32 + middle * sum
+            });
+            products.sum::<f32>()
         });
         partials.sum::<f32>() * factor
     };

@@ -81,16 +81,16 @@ pub fn record(
 
 fn project_qkv(args: &mut Arguments<'_>) {
     let p: Params = args.params();
-    let hidden: &mut [f32] = args.write(12);
-    let (q, keys, values): (&mut [f32], &mut [f16], &mut [f16]) = (args.write(13), args.write(14), args.write(15));
+    let hidden: &mut [f32] = args.write(15);
+    let (q, keys, values): (&mut [f32], &mut [f16], &mut [f16]) = (args.write(16), args.write(17), args.write(18));
     let products = projection::multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
     write_hidden(args, &p, SHARED_BINDINGS, hidden);
     if args.constant_or("RAW", 0) == 1 {
         return q[..products.len()].copy_from_slice(&products);
     }
-    let step_row = args.read::<StepRow>(10)[0];
+    let step_row = args.read::<StepRow>(13)[0];
     let [heads, kv_heads, head_dim] = [p.heads, p.kv_heads, args.constant("HEAD_DIM")].map(|n| n as usize);
     let cells = Cells::in_arguments(args, p.cells);
     let dims = RopeDims { heads, kv_heads, head_dim, cells };
-    rotate(dims, 0, step_row, args.read(11), &products, Rotated { q, keys, values });
+    rotate(dims, 0, step_row, args.read(14), &products, Rotated { q, keys, values });
 }

@@ -17,7 +17,7 @@ pub static KERNEL: Kernel = Kernel {
     name: "project_residual",
     wgsl: include_str!("../../../shaders/project_residual.wgsl"),
     params: Params::FIELDS,
-    bindings: &bindings::<13>(SHARED_BINDINGS + 4),
+    bindings: &bindings::<16>(SHARED_BINDINGS + 4),
     reference: project_residual,
 };
 
@@ -43,12 +43,12 @@ pub fn record(
     output: Output,
 ) {
     let Projection { weight, depth, .. } = *projection;
-    let scales = weight.scales.all();
+    let unread = weight.ranges[0].all();
     let selected = selection.map_or(0, |selection| selection.routers.count);
     let mut extras = Extras {
         constants: vec![("SELECTED", selected)],
         // The first four are not looked at.
-        bindings: vec![scales, scales, scales, scales, depth, y],
+        bindings: vec![unread, unread, unread, unread, depth, y],
         workgroups: selected.min(1),
         ..Extras::default()
     };
@@ -66,7 +66,7 @@ pub fn record(
 
 fn project_residual(args: &mut Arguments<'_>) {
     let p: Params = args.params();
-    let (depth, y): (&mut [u32], &mut [f32]) = (args.write(11), args.write(12));
+    let (depth, y): (&mut [u32], &mut [f32]) = (args.write(14), args.write(15));
     let products = projection::multiply(args, &p, depth[0]);
     if args.constant_or("OVERWRITE", 0) == 1 {
         y[..products.len()].copy_from_slice(&products);
@@ -74,8 +74,8 @@ fn project_residual(args: &mut Arguments<'_>) {
         y.iter_mut().zip(&products).for_each(|(y, product)| *y += product);
     }
     for at in 0..args.constant("SELECTED") as usize {
-        let (rest, control, all_hidden): (&[f32], &[Control], &[f32]) = (args.read(7), args.read(8), args.read(9));
-        let first_control = args.read::<StepRow>(10)[0].first_control as usize;
+        let (rest, control, all_hidden): (&[f32], &[Control], &[f32]) = (args.read(10), args.read(11), args.read(12));
+        let first_control = args.read::<StepRow>(13)[0].first_control as usize;
         let site = p.site as usize + at;
         let hidden = &all_hidden[at * HIDDEN as usize..][..HIDDEN as usize];
         depth[(1 + at) * p.depth_row as usize] =

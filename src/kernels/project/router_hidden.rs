@@ -72,9 +72,9 @@ impl HiddenDispatch {
                 HiddenDispatch { constants, workgroups, site: first, read, written: hidden }
             }
             None => {
-                let scales = weight.scales.all();
+                let unread = weight.ranges[0].all();
                 let written = recording.transient(hidden_bytes(1)).all();
-                HiddenDispatch { constants, workgroups, site: 0, read: [depth, scales, scales], written }
+                HiddenDispatch { constants, workgroups, site: 0, read: [depth, unread, unread], written }
             }
         }
     }
@@ -90,7 +90,7 @@ pub(super) fn write_hidden(args: &Arguments<'_>, p: &Params, first: usize, hidde
     let (rest, w1): (&[f32], &[f16]) = (args.read(first + 1), args.read(first + 2));
     let dim = w1.len() / units as usize;
     let mut input = vec![0f32; dim];
-    normalize(&args.read(5)[..dim], &args.read(6)[..dim], p.eps, &mut input);
+    normalize(&args.read(8)[..dim], &args.read(9)[..dim], p.eps, &mut input);
     for (at, hidden) in hidden[..units as usize].chunks_exact_mut(HIDDEN as usize).enumerate() {
         let router = RouterNumbers::of(w1, at, rest, p.site as usize + at, dim);
         hidden.copy_from_slice(&router.hidden()(&input));

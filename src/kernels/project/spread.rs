@@ -8,7 +8,7 @@ use crate::shape::{LlamaShape, Site};
 const SMALLEST: u32 = 128;
 const LEAST_ROWS: u32 = 16;
 /// Bytes of a workgroup's memory for a chunk of the input.
-const CHUNK_BYTES: u32 = 8 * 16 + 8;
+const CHUNK_BYTES: u32 = 8 * 16 + 12;
 /// Hidden units of routers that a workgroup computes, at most; the shader's constant.
 pub(super) const HIDDEN_UNITS_MAX: u32 = 16;
 
