@@ -8,6 +8,7 @@ use super::bench::BenchArgs;
 use super::eval::EvalArgs;
 use super::export::ExportArgs;
 use super::list::ListArgs;
+use super::logits::LogitsArgs;
 use super::power::{PowerArgs, PowerCommandArgs};
 use super::pull::PullArgs;
 use super::resident::ResidentArgs;
@@ -191,8 +192,11 @@ pub enum CliCommand {
     Verify(VerifyArgs),
     /// List the devices that a model can run on, and which of them does by default
     Devices(DevicesArgs),
-    /// Measure perplexity on a text, or accuracy on a zero-shot task, at one or several numbers of bits
+    /// Measure perplexity on a text, KL divergence from the unquantized model, or accuracy on a zero-shot task, at one
+    /// or several numbers of bits
     Eval(EvalArgs),
+    /// Compute what an unquantized model finds likely in texts, for `eval --kl`
+    Logits(LogitsArgs),
     /// Measure tokens a second of prompts and of generation, and what the device reads for them
     Bench(BenchArgs),
     /// Show the power state, where it was read, and how many bits it allows

@@ -3,7 +3,7 @@
 use edge_run::internals::error::Error;
 
 /// Settings as the library names them in [`Error::InvalidArgument`], each with its flag.
-const FLAGS: [(&str, &str); 23] = [
+const FLAGS: [(&str, &str); 24] = [
     ("activations", "--activations"),
     ("batch", "--batch"),
     ("bits", "--bits"),
@@ -23,6 +23,7 @@ const FLAGS: [(&str, &str); 23] = [
     ("synthetic model", "--synthetic"),
     ("temperature", "--temp"),
     ("text", "--text"),
+    ("top", "--top"),
     ("top-p", "--top-p"),
     ("type", "--type"),
     ("window", "--window"),

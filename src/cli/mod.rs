@@ -13,6 +13,7 @@ mod generate;
 mod inspect;
 mod list;
 mod load;
+mod logits;
 mod models;
 mod numbers;
 mod output;
@@ -86,6 +87,7 @@ fn run(cli: &Cli) -> Done {
         Some(CliCommand::Verify(args)) => verify::run(args),
         Some(CliCommand::Devices(args)) => devices::run(args),
         Some(CliCommand::Eval(args)) => eval::run(args),
+        Some(CliCommand::Logits(args)) => logits::run(args),
         Some(CliCommand::Bench(args)) => bench::run(args),
         Some(CliCommand::Power(args)) => power::run(args),
         Some(CliCommand::Paths(args)) => paths::run(args),

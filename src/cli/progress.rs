@@ -19,6 +19,8 @@ pub enum BarUnit {
     Rows,
     /// Examples of a task.
     Examples,
+    /// Hundredths of the work.
+    Percent,
 }
 
 /// A bar that counts up to `total`.
@@ -32,6 +34,7 @@ pub fn bar(what: &str, total: u64, unit: BarUnit) -> ProgressBar {
         #[cfg(feature = "calibrate")]
         BarUnit::Rows => "{pos} rows",
         BarUnit::Examples => "{human_pos}/{human_len} examples",
+        BarUnit::Percent => "{percent}%",
     };
     let style = ProgressStyle::with_template(&format!("{{prefix}} [{{wide_bar}}] {count} {{eta}} {{msg}}"));
     let style = style.expect("the template is sound").progress_chars("=> ");

@@ -19,7 +19,7 @@ use edge_run::internals::text::{GenerationDefaults, SamplerSettings};
 const DEFAULT_CONTEXT: u32 = 4096;
 
 /// What stands for standard input in the place of a prompt or of a file.
-const STANDARD_INPUT: &str = "-";
+pub const STANDARD_INPUT: &str = "-";
 
 /// The prompt, from the one place where it is.
 pub fn prompt(args: &GenerateArgs) -> Result<String> {

@@ -1,12 +1,17 @@
-//! What reading fewer bits costs: perplexity of a text, and the accuracy of zero-shot tasks.
+//! What reading fewer bits costs: perplexity of a text, divergence from the unquantized model, and the accuracy of
+//! zero-shot tasks.
 
 mod detail;
+mod divergence;
+mod fidelity;
 mod perplexity;
 mod runs;
 mod task_file;
 mod zero_shot;
 
 pub use detail::{Detail, SiteBits};
+pub use divergence::{Divergence, KlFigures, divergence};
+pub use fidelity::{KlReport, TextKl, check_reference, fidelity};
 pub use perplexity::{EvalWindow, PerplexityReport, default_window, perplexity};
 pub use runs::{Depths, EvalRun, runs};
 pub use task_file::{ChoiceExample, Continuation, Examples, TaskFile};

@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::format::codes::RangeForm;
 use crate::model::{AnswerScores, BitsRead, Sequence};
 
 /// Tokens of a window where nothing else is asked for and the model's context holds them.
@@ -41,6 +42,8 @@ pub struct PerplexityReport {
     pub bits_asked: f32,
     /// Mean bits read of each weight, over the tokens run, those of a prompt left out.
     pub bits: f32,
+    /// Those, and the bits of the ranges.
+    pub bits_with_ranges: f32,
     /// The same over the tokens of the prompts, where an answer was scored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_bits: Option<f32>,
@@ -107,6 +110,7 @@ pub fn perplexity(
         perplexity: (nll / tokens as f64).exp(),
         bits_asked: sequence.plan().bits(),
         bits: read.mean(),
+        bits_with_ranges: read.mean() + RangeForm::of_group(sequence.model().group_size()).overhead_bits(),
         prompt_bits: answer_from.map(|_| prompt_read.mean()),
         answer_from,
         windows: total,

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::task_file::{Examples, TaskFile};
 use crate::error::{Error, Result};
+use crate::format::codes::RangeForm;
 use crate::model::{BitsRead, Sequence};
 use crate::text::TextModel;
 
@@ -55,6 +56,8 @@ pub struct TaskReport {
     pub bits_asked: f32,
     /// Mean bits read of each weight, over the tokens run, those of contexts among them.
     pub bits: f32,
+    /// Those, and the bits of the ranges.
+    pub bits_with_ranges: f32,
     /// Tokens run.
     pub tokens: usize,
     /// Time, in seconds.
@@ -224,6 +227,7 @@ pub fn zero_shot(
         figures,
         bits_asked: sequence.plan().bits(),
         bits: read.mean(),
+        bits_with_ranges: read.mean() + RangeForm::of_group(sequence.model().group_size()).overhead_bits(),
         tokens: read.tokens() as usize,
         seconds: start.elapsed().as_secs_f64(),
         read,

@@ -23,6 +23,8 @@
 //!
 //! A calibration [`Pack`] is one safetensors file: of every site `ranges0`, `ranges1` and `ranges3` (or the scales, of
 //! larger groups) and the routers, under the names above, and its [`PackInfo`] as JSON under the key `edge_run_calibration` of `__metadata__`.
+//!
+//! A [`Reference`] is one safetensors file too, of the logits of an unquantized model: see [`Reference`].
 
 mod advice;
 pub mod codes;
@@ -37,6 +39,7 @@ mod open_file;
 mod pack;
 mod place;
 mod reader;
+mod reference;
 #[cfg(any(feature = "quantize", feature = "hub"))]
 mod space;
 mod summary;
@@ -53,6 +56,10 @@ pub use open_file::OpenFile;
 pub use pack::{PACK_VERSION, PAIRS_VERSION, Pack, PackInfo};
 pub use place::{Place, file_place, follow_links, remove_model, sync_dir, write_whole};
 pub use reader::{ModelFolder, VerifyReport};
+pub use reference::{
+    CodedRows, REFERENCE_VERSION, Reference, ReferenceInfo, ReferenceRow, ReferenceText, ReferenceWriter, UNITS,
+    tokens_sha256,
+};
 #[cfg(any(feature = "quantize", feature = "hub"))]
 pub use space::check_space;
 pub use summary::{DepthBits, FolderSummary, RoutingSummary, TokenBytes};

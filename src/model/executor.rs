@@ -63,6 +63,8 @@ pub(super) enum StepKind {
     NextToken,
     /// It scores the token that follows each one.
     Score,
+    /// It reads back the logits after each token.
+    AllLogits,
 }
 
 /// Tokens of one sequence that run as a step.
@@ -294,6 +296,7 @@ impl Executor {
             StepKind::NextLogits => lowering.next_logits(class.tokens),
             StepKind::NextToken => lowering.next_token(class.tokens),
             StepKind::Score => lowering.score(class.tokens),
+            StepKind::AllLogits => lowering.all_logits(class.tokens),
         }
     }
 }

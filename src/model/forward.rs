@@ -23,6 +23,9 @@ use crate::kernels::sample::{token, token_nll};
 use crate::recording::{Buffer, Recording, Span};
 use crate::shape::LlamaShape;
 
+/// Bytes of logits that a step reads back at most, but for those of one token.
+const READ_LOGITS_BYTES: u64 = 1 << 27;
+
 /// Tokens whose logits exist at one time while a text is scored; fewer on software renderers, which cannot be stopped
 /// within a dispatch.
 fn scored_tokens(traits: Traits) -> u32 {
@@ -32,6 +35,12 @@ fn scored_tokens(traits: Traits) -> u32 {
 /// Bytes of the logits that exist at one time while a text is scored.
 pub(super) fn scored_bytes(shape: &LlamaShape, traits: Traits) -> u64 {
     u64::from(scored_tokens(traits)) * u64::from(shape.vocab) * 4
+}
+
+/// Tokens of a step that reads back the logits after each of them, where `most` may be in a step.
+pub(super) fn logit_tokens(shape: &LlamaShape, traits: Traits, most: u32) -> u32 {
+    let bytes = READ_LOGITS_BYTES.min(traits.buffer_bytes);
+    (bytes / (u64::from(shape.vocab) * 4)).clamp(1, u64::from(most)) as u32
 }
 
 /// What the operations of a step are lowered with.
@@ -124,6 +133,22 @@ impl Lowering<'_> {
             token_nll::record(&mut r, vocab, logits, self.inputs.targets(first, count), scores);
         }
         r.read_back(scores.span(0, u64::from(tokens) * row));
+        r.read_back(self.inputs.all_depths(tokens));
+        r
+    }
+
+    /// A step that reads back the logits after each token, [T, V].
+    pub fn all_logits(&self, tokens: u32) -> Recording {
+        let mut r = Recording::new();
+        let x = self.layers(&mut r, tokens);
+        let (row, most) = (u64::from(self.shape.vocab) * 4, scored_tokens(self.traits));
+        let logits = r.transient(u64::from(tokens) * row);
+        for first in (0..tokens).step_by(most as usize) {
+            let count = most.min(tokens - first);
+            let span = logits.span(u64::from(first) * row, u64::from(count) * row);
+            self.logits(&mut r, x, TokenRange { first, count }, span);
+        }
+        r.read_back(logits.all());
         r.read_back(self.inputs.all_depths(tokens));
         r
     }

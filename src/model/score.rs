@@ -1,5 +1,7 @@
 //! How likely a model finds a text, token by token.
 
+use super::executor::StepKind;
+use super::forward::logit_tokens;
 use super::step::Phase;
 use super::{Sequence, TokenDepths, limits};
 use crate::error::{Error, Result};
@@ -40,6 +42,37 @@ impl Sequence {
         let scores = self.score(ids, 0, Phase::Answer)?;
         self.advance(&ids[..ids.len() - 1]);
         Ok(scores)
+    }
+
+    /// Hands the logits after each of the tokens, [n, V], to `on_logits`, with the number of the first one. They come in
+    /// parts, as many at a time as fit in 128 MiB, or one. Other tokens of the sequence are forgotten first; then it has
+    /// run these. All are read as the plan says, and what was read for each is returned.
+    ///
+    /// Fails as [`Sequence::fill`] does, as `on_logits` does, and where the largest logit is no finite number; the
+    /// sequence is empty then.
+    pub fn all_logits(
+        &mut self,
+        ids: &[u32],
+        on_logits: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<TokenDepths> {
+        self.truncate(0);
+        self.check_scored(ids)?;
+        let (shape, traits) = (self.model().shape().clone(), self.model().traits());
+        let step = logit_tokens(&shape, traits, self.model().step_tokens()) as usize;
+        let (mut depths, mut first) = (Vec::new(), 0);
+        for part in ids.chunks(step) {
+            let rows = self.rows(part, first, Phase::Answer);
+            let (logits, read) = self.model().executor().run(StepKind::AllLogits, rows, self.cancel_token())?;
+            let logits = logits.unwrap_or_default();
+            if let Some(at) = logits.chunks_exact(shape.vocab as usize).position(|row| !has_largest(row)) {
+                return Err(self.model().no_numbers(first + at + 1));
+            }
+            on_logits(first, &logits)?;
+            depths.push(read);
+            first += part.len();
+        }
+        self.advance(ids);
+        Ok(TokenDepths::concat(&depths))
     }
 
     /// Scores the tokens from number `prompt` on as an answer to those before, which are read as
@@ -88,4 +121,14 @@ impl Sequence {
         }
         Ok(Scores { nll, top, depths: TokenDepths::concat(&depths) })
     }
+}
+
+/// Whether the logits are numbers, the largest of which is finite.
+fn has_largest(logits: &[f32]) -> bool {
+    let (mut largest, mut numbers) = (f32::NEG_INFINITY, true);
+    for logit in logits {
+        largest = largest.max(*logit);
+        numbers &= !logit.is_nan();
+    }
+    numbers && largest.is_finite()
 }

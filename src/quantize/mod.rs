@@ -35,7 +35,7 @@ pub use huggingface::check_config;
 use slices::SlicedRows;
 pub use source::{Source, SourceTensor, TextAssets, open};
 pub(crate) use text::as_file;
-pub use text::checked_text;
+pub use text::{checked_text, source_text};
 pub use weights_hash::weights_sha256;
 
 /// Where the model folder goes and how its weights are cut.

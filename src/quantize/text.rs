@@ -12,6 +12,21 @@ use crate::text::{TextFiles, TextModel};
 /// a turn and without what cannot be followed. Fails as [`TextModel::from_files`] does.
 pub fn checked_text(source: &dyn Source) -> Result<TextAssets> {
     let mut assets = source.text()?;
+    let text = text_of(source, &assets)?;
+    let mut settings: Map<String, Value> = serde_json::from_str(&assets.generation_config).unwrap_or_default();
+    text.defaults().write_into(&mut settings);
+    assets.generation_config = as_file(&settings);
+    assets.warnings.extend_from_slice(text.warnings());
+    assets.warnings.extend(text.chat_template_faults());
+    Ok(assets)
+}
+
+/// The tokenizer of a source, as the model folder that is made of it has it. Fails as [`TextModel::from_files`] does.
+pub fn source_text(source: &dyn Source) -> Result<TextModel> {
+    text_of(source, &source.text()?)
+}
+
+fn text_of(source: &dyn Source, assets: &TextAssets) -> Result<TextModel> {
     let (file, _) = source.locate(SourceTensor::Embed);
     // A folder's files lie beside its weights; a file that is all of a model is named itself.
     let folder = if source.model_source().format == "gguf" { &file } else { file.parent().unwrap_or(Path::new("")) };
@@ -23,13 +38,7 @@ pub fn checked_text(source: &dyn Source) -> Result<TextAssets> {
         templates: named_templates.as_deref(),
         generation: Some(&assets.generation_config),
     };
-    let text = TextModel::from_files(&files, source.shape().vocab)?;
-    let mut settings: Map<String, Value> = serde_json::from_str(&assets.generation_config).unwrap_or_default();
-    text.defaults().write_into(&mut settings);
-    assets.generation_config = as_file(&settings);
-    assets.warnings.extend_from_slice(text.warnings());
-    assets.warnings.extend(text.chat_template_faults());
-    Ok(assets)
+    TextModel::from_files(&files, source.shape().vocab)
 }
 
 /// The text of a file of these settings.

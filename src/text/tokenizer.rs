@@ -152,6 +152,11 @@ impl TextModel {
         self.tokenizer.token_to_id(text)
     }
 
+    /// The token of this id as the vocabulary writes it, if there is one.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
     /// What the model's makers recommend.
     pub fn defaults(&self) -> &GenerationDefaults {
         &self.defaults

@@ -6,11 +6,17 @@
 
 mod operations;
 mod pass;
+mod product;
+mod reference;
 
 use crate::error::{Error, Result};
 use crate::quantize::Source;
 
+use std::ops::ControlFlow;
+
 use pass::PlainPass;
+
+pub use reference::{ReferenceOptions, ReferencePlan, ReferenceReport, TextWindows};
 
 /// The logits after each of the tokens, `[T][V]`, in a context of so many tokens.
 ///
@@ -23,6 +29,14 @@ pub fn logits(source: &mut dyn Source, ids: &[u32], context: u32) -> Result<Vec<
     }
     match ids.iter().find(|id| **id >= vocab) {
         Some(id) => Err(Error::argument("token id", format!("below {vocab}"), id)),
-        None => PlainPass::new(source, ids.len(), context).run(ids),
+        None => {
+            let mut all = Vec::with_capacity(ids.len());
+            let mut on_products = |_| ControlFlow::Continue(());
+            PlainPass::new(source, &[ids.len()], context, &mut on_products).run(ids, &mut |_, rows| {
+                all.extend(rows.chunks_exact(vocab as usize).map(<[f32]>::to_vec));
+                Ok(())
+            })?;
+            Ok(all)
+        }
     }
 }

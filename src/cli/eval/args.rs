@@ -11,11 +11,14 @@ use edge_run::internals::precision::PromptBits;
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("input").required(true).args(["text", "task"])))]
+#[command(group(ArgGroup::new("input").required(true).args(["text", "kl", "task"])))]
 pub struct EvalArgs {
     /// Text to predict, in UTF-8 or UTF-16; - for standard input
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
+    /// Reference of `edge-run logits`: KL divergence from the unquantized model over its texts
+    #[arg(long, value_name = "REFERENCE")]
+    pub kl: Option<PathBuf>,
     /// Examples of a zero-shot task, one JSON object a line: context and continuation, or query, choices and gold; -
     /// for standard input
     #[arg(long, value_name = "FILE.jsonl")]
@@ -25,10 +28,10 @@ pub struct EvalArgs {
     pub model: ModelArgs,
     /// Tokens of a window; each predicts its tokens from the second on [default: 1024, or what the model was trained
     /// for if that is less]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), conflicts_with = "task")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), conflicts_with_all = ["task", "kl"])]
     pub window: Option<u32>,
     /// Windows to measure [default: all whole ones]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "task")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["task", "kl"])]
     pub windows: Option<u32>,
     /// Measure the answer to the first N tokens of each window, which are read as a prompt; they are not scored
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "task")]
@@ -43,7 +46,7 @@ pub struct EvalArgs {
     )]
     pub prompt_bits: PromptBits,
     /// Examples to score, from the first on [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "text")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["text", "kl"])]
     pub limit: Option<u32>,
     /// Bits to read of each weight, 2 to 8; several, with commas between, are measured one after the other
     #[arg(
@@ -60,7 +63,8 @@ pub struct EvalArgs {
     /// Seed of the dealing
     #[arg(short = 's', long, value_name = "SEED", default_value_t = 1)]
     pub seed: u32,
-    /// Plot perplexity against bits: the numbers of bits given, these shuffled, and every uniform depth
+    /// Plot perplexity, with --kl beside KL divergence, against bits: the numbers of bits given, these shuffled, and
+    /// every uniform depth
     #[arg(long, value_name = "FILE.svg", conflicts_with = "task")]
     pub plot: Option<PathBuf>,
     /// Tell the bits read at each site of each layer

@@ -1,4 +1,5 @@
-//! `edge-run eval`: perplexity of a text or accuracy on a task, at one or several numbers of bits.
+//! `edge-run eval`: perplexity of a text, KL divergence from the unquantized model or accuracy on a task, at one or
+//! several numbers of bits.
 
 mod args;
 mod plot;
@@ -18,13 +19,13 @@ use super::{Done, load, settings, stop, terminal};
 use edge_run::internals::engine::DeviceInfo;
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::eval::{
-    Depths, Detail, EvalRun, EvalWindow, PerplexityReport, Task, TaskFile, TaskReport, default_window, perplexity,
-    runs, zero_shot,
+    Depths, Detail, EvalRun, EvalWindow, KlReport, PerplexityReport, Task, TaskFile, TaskReport, check_reference,
+    default_window, fidelity, perplexity, runs, zero_shot,
 };
-use edge_run::internals::format::ModelFolder;
+use edge_run::internals::format::{ModelFolder, Reference};
 use edge_run::internals::model::{BitsRead, Sequence};
 use edge_run::internals::text::TextModel;
-use plot::{Curve, plot};
+use plot::{Chart, Curve, plot};
 
 /// A report's line of JSON.
 #[derive(Serialize)]
@@ -55,10 +56,11 @@ pub fn run(args: &EvalArgs) -> Done {
     if args.shuffle_gates && args.model.ubatch_size == Some(1) {
         return Err(Error::argument("--shuffle-gates", "an --ubatch-size of 2 or more, so that tokens can change", 1));
     }
-    match (&args.text, &args.task) {
-        (Some(text), _) => run_text(args, text),
-        (None, Some(task)) => run_task(args, task),
-        (None, None) => unreachable!("the command line asks for one of them"),
+    match (&args.text, &args.kl, &args.task) {
+        (Some(text), _, _) => run_text(args, text),
+        (None, Some(reference), _) => run_kl(args, reference),
+        (None, None, Some(task)) => run_task(args, task),
+        (None, None, None) => unreachable!("the command line asks for one of them"),
     }
 }
 
@@ -90,13 +92,41 @@ fn run_text(args: &EvalArgs, text: &Path) -> Done {
             show(done, format!("perplexity {so_far:.2}"))
         })
     })?;
-    if let Some(file) = args.plot.as_ref().filter(|_| !reports.is_empty()) {
-        let name = terminal::in_a_line(&folder.manifest().source.name);
-        let title = format!("{name}, {windows} windows of {window} tokens");
-        let svg = plot(&title, &curves(&reports)).map_err(|e| Error::argument("--plot", "figures to draw", e))?;
-        std::fs::write(file, svg).map_err(Error::io("write", file))?;
+    if !reports.is_empty() {
+        let title = format!("{windows} windows of {window} tokens");
+        draw(args, &folder, &title, &[chart("perplexity", &reports, |report| report.perplexity)])?;
     }
     Ok(ending())
+}
+
+fn run_kl(args: &EvalArgs, path: &Path) -> Done {
+    let reference = Reference::open(path)?;
+    let folder = settings::open_model(&args.model)?;
+    let tokenizer = TextModel::open(&folder)?;
+    warn(tokenizer.warnings());
+    check_reference(&reference, folder.shape(), &tokenizer)?;
+    if let Some(file) = &args.plot {
+        check_folder_of(file)?;
+    }
+    let windows: Vec<usize> = reference.info().windows().collect();
+    let context = windows.iter().copied().max().unwrap_or_default() as u32;
+    let reports = sweep(args, &folder, context, (windows.len(), BarUnit::Windows), &mut |sequence, show| {
+        fidelity(sequence, &reference, &mut |done, _, so_far| show(done, format!("KL {so_far:.4}")))
+    })?;
+    if !reports.is_empty() {
+        let kl = chart("KL divergence in nats a token", &reports, |report: &KlReport| report.all.kl_mean);
+        let perplexity = chart("perplexity", &reports, |report| report.all.perplexity);
+        draw(args, &folder, &format!("{} windows", windows.len()), &[kl, perplexity])?;
+    }
+    Ok(ending())
+}
+
+/// Writes the plot that the command line may ask for.
+fn draw(args: &EvalArgs, folder: &ModelFolder, measured: &str, charts: &[Chart]) -> Result<()> {
+    let Some(file) = &args.plot else { return Ok(()) };
+    let title = format!("{}, {measured}", terminal::in_a_line(&folder.manifest().source.name));
+    let svg = plot(&title, charts).map_err(|e| Error::argument("--plot", "figures to draw", e))?;
+    std::fs::write(file, svg).map_err(Error::io("write", file))
 }
 
 fn run_task(args: &EvalArgs, path: &Path) -> Done {
@@ -180,14 +210,16 @@ fn ending() -> Exit {
     if stop::asked() { Exit::Stopped } else { Exit::Done }
 }
 
-/// A curve for each way that depths can come about, empty where none did.
-fn curves(reports: &[(EvalRun, PerplexityReport)]) -> [Curve; 3] {
+/// A chart of one figure, with a curve for each way that depths can come about, empty where none did.
+fn chart<R: ReportRow>(name: &str, reports: &[(EvalRun, R)], figure: impl Fn(&R) -> f64) -> Chart {
     let curve = |depths: Depths, name: &str| {
         let of = reports.iter().filter(|(run, _)| run.depths == depths);
-        let points: Vec<(f64, f64)> = of.map(|(_, report)| (f64::from(report.bits), report.perplexity)).collect();
-        Curve { name: name.to_string(), points }
+        let points = of.map(|(_, report)| (f64::from(report.read().mean()), figure(report)));
+        Curve { name: name.to_string(), points: points.collect() }
     };
-    [curve(Depths::Routed, "routed"), curve(Depths::Shuffled, "shuffled"), curve(Depths::Uniform, "uniform depth")]
+    let curves =
+        [curve(Depths::Routed, "routed"), curve(Depths::Shuffled, "shuffled"), curve(Depths::Uniform, "uniform depth")];
+    Chart { figure: name.to_string(), curves: curves.to_vec() }
 }
 
 /// Refuses a file that could not be written, before hours of measuring.
@@ -237,6 +269,22 @@ impl ReportRow for PerplexityReport {
 
     fn row(&self, depths: Depths) -> String {
         table::report_row(depths, self)
+    }
+
+    fn read(&self) -> &BitsRead {
+        &self.read
+    }
+}
+
+impl ReportRow for KlReport {
+    const TYPE: &'static str = "kl";
+
+    fn header(&self) -> String {
+        table::kl_header(self)
+    }
+
+    fn row(&self, depths: Depths) -> String {
+        table::kl_rows(depths, self)
     }
 
     fn read(&self) -> &BitsRead {

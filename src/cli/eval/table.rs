@@ -2,26 +2,63 @@
 
 use std::fmt::Write as _;
 
-use edge_run::internals::eval::{Depths, Detail, Figures, PerplexityReport, SiteBits, TaskReport};
+use crate::cli::terminal;
+use edge_run::internals::eval::{Depths, Detail, Figures, KlFigures, KlReport, PerplexityReport, SiteBits, TaskReport};
 use edge_run::internals::shape::Site;
 
 /// The names of the columns of [`report_row`].
 pub fn report_header(report: &PerplexityReport) -> String {
     let header = format!(
-        "{:<8} {:>5} {:>6} {:>12} {:>8} {:>8} {:>9} {:>9}",
-        "depths", "asked", "bits", "perplexity", "windows", "tokens", "seconds", "tokens/s"
+        "{:<8} {:>5} {:>6} {:>7} {:>12} {:>8} {:>8} {:>9} {:>9}",
+        "depths", "asked", "bits", "ranges", "perplexity", "windows", "tokens", "seconds", "tokens/s"
     );
     if report.prompt_bits.is_some() { format!("{header} {:>6}", "prompt") } else { header }
 }
 
 /// Perplexity in a line; `prompt` are the bits read for the prompts, where answers were scored.
 pub fn report_row(depths: Depths, report: &PerplexityReport) -> String {
-    let PerplexityReport { bits_asked, bits, perplexity, windows, tokens, seconds, .. } = report;
+    let PerplexityReport { bits_asked, bits, bits_with_ranges, perplexity, windows, tokens, seconds, .. } = report;
     let (depths, rate) = (depths.name(), *tokens as f64 / seconds.max(f64::MIN_POSITIVE));
     let row = format!(
-        "{depths:<8} {bits_asked:>5} {bits:>6.3} {perplexity:>12.4} {windows:>8} {tokens:>8} {seconds:>9.1} {rate:>9.1}"
+        "{depths:<8} {bits_asked:>5} {bits:>6.3} {bits_with_ranges:>7.3} {perplexity:>12.4} {windows:>8} {tokens:>8} \
+         {seconds:>9.1} {rate:>9.1}"
     );
     report.prompt_bits.map_or(row.clone(), |bits| format!("{row} {bits:>6.3}"))
+}
+
+/// The name of all texts together.
+const ALL_TEXTS: &str = "all";
+
+/// The names of the columns of [`kl_rows`].
+pub fn kl_header(report: &KlReport) -> String {
+    let texts = format!("{:<width$}", "text", width = names_width(report));
+    format!(
+        "{:<8} {:>5} {:>6} {:>7} {texts} {:>9} {:>9} {:>9} {:>8} {:>11} {:>11} {:>8}",
+        "depths", "asked", "bits", "ranges", "KL", "median", "99%", "same top", "perplexity", "unquantized", "tokens"
+    )
+}
+
+/// Divergence from the unquantized model: a line for each text, and one for all where there are several.
+pub fn kl_rows(depths: Depths, report: &KlReport) -> String {
+    let KlReport { bits_asked, bits, bits_with_ranges, .. } = report;
+    let (depths, width) = (depths.name(), names_width(report));
+    let row = |name: &str, figures: &KlFigures| {
+        let KlFigures { tokens, kl_mean, kl_median, kl_p99, same_top, perplexity, reference_perplexity } = figures;
+        format!(
+            "{depths:<8} {bits_asked:>5} {bits:>6.3} {bits_with_ranges:>7.3} {name:<width$} {kl_mean:>9.5} \
+             {kl_median:>9.5} {kl_p99:>9.5} {:>7.2}% {perplexity:>11.4} {reference_perplexity:>11.4} {tokens:>8}",
+            100.0 * same_top
+        )
+    };
+    let texts = report.texts.iter().map(|text| row(&terminal::in_a_line(&text.text), &text.figures));
+    let all = (report.texts.len() > 1).then(|| row(ALL_TEXTS, &report.all));
+    texts.chain(all).collect::<Vec<_>>().join("\n")
+}
+
+/// Letters of the longest name.
+fn names_width(report: &KlReport) -> usize {
+    let names = report.texts.iter().map(|text| terminal::in_a_line(&text.text).chars().count());
+    names.max().unwrap_or_default().max("text".len())
 }
 
 /// The names of the columns of [`task_row`].
@@ -31,14 +68,14 @@ pub fn task_header(report: &TaskReport) -> String {
         Figures::Choices { .. } => ["acc_norm", "+-"],
     };
     format!(
-        "{:<8} {:>5} {:>6} {:>8} {:>8} {:>8} {:>10} {:>10} {:>8} {:>9}",
-        "depths", "asked", "bits", "examples", "acc", "+-", figures[0], figures[1], "tokens", "seconds"
+        "{:<8} {:>5} {:>6} {:>7} {:>8} {:>8} {:>8} {:>10} {:>10} {:>8} {:>9}",
+        "depths", "asked", "bits", "ranges", "examples", "acc", "+-", figures[0], figures[1], "tokens", "seconds"
     )
 }
 
 /// A task's figures in a line; `+-` is a standard error.
 pub fn task_row(depths: Depths, report: &TaskReport) -> String {
-    let TaskReport { examples, acc, acc_stderr, bits_asked, bits, tokens, seconds, .. } = report;
+    let TaskReport { examples, acc, acc_stderr, bits_asked, bits, bits_with_ranges, tokens, seconds, .. } = report;
     let error = |stderr: Option<f64>| stderr.map_or_else(|| "-".to_string(), |stderr| format!("{stderr:.4}"));
     let figures = match report.figures {
         Figures::Continuations { mean_nll, perplexity } => [format!("{mean_nll:.4}"), format!("{perplexity:.4}")],
@@ -46,8 +83,8 @@ pub fn task_row(depths: Depths, report: &TaskReport) -> String {
     };
     let (depths, stderr) = (depths.name(), error(*acc_stderr));
     format!(
-        "{depths:<8} {bits_asked:>5} {bits:>6.3} {examples:>8} {acc:>8.4} {stderr:>8} {:>10} {:>10} {tokens:>8} \
-         {seconds:>9.1}",
+        "{depths:<8} {bits_asked:>5} {bits:>6.3} {bits_with_ranges:>7.3} {examples:>8} {acc:>8.4} {stderr:>8} {:>10} {:>10} \
+         {tokens:>8} {seconds:>9.1}",
         figures[0], figures[1]
     )
 }
@@ -74,6 +111,7 @@ pub fn detail(detail: &Detail) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use edge_run::internals::eval::TextKl;
     use edge_run::internals::model::{BitsRead, TokenDepths};
     use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
 
@@ -99,6 +137,7 @@ mod tests {
             perplexity,
             bits_asked: bits,
             bits,
+            bits_with_ranges: bits + 0.5,
             windows: 64,
             window: 1024,
             tokens: 65472,
@@ -113,7 +152,10 @@ mod tests {
     fn reports_line_up() {
         let rows = [
             report_header(&report(3.5, 31.25)),
-            report_row(Depths::Routed, &PerplexityReport { bits: 3.4921, ..report(3.5, 31.25) }),
+            report_row(
+                Depths::Routed,
+                &PerplexityReport { bits: 3.4921, bits_with_ranges: 3.9921, ..report(3.5, 31.25) },
+            ),
             report_row(Depths::Shuffled, &report(3.5, 42.0)),
             report_row(Depths::Uniform, &report(2.0, 12345.678)),
         ];
@@ -132,6 +174,34 @@ mod tests {
     }
 
     #[test]
+    fn divergences_line_up() {
+        let figures = |kl_mean: f64, tokens| KlFigures {
+            tokens,
+            kl_mean,
+            kl_median: kl_mean / 2.0,
+            kl_p99: kl_mean * 9.0,
+            same_top: 0.98214,
+            perplexity: 25.1,
+            reference_perplexity: 24.9,
+        };
+        let text = |name: &str, kl| TextKl { text: name.into(), figures: figures(kl, 384) };
+        let mut report = KlReport {
+            bits_asked: 8.0,
+            bits: 8.0,
+            bits_with_ranges: 8.5,
+            all: figures(0.0011, 768),
+            texts: vec![text("encyclopedia", 0.0012), text("code", 0.001)],
+            windows: 2,
+            seconds: 1.0,
+            read: BitsRead::new(&shape()),
+        };
+        let several = [kl_header(&report), kl_rows(Depths::Routed, &report)];
+        report.texts.remove(0);
+        let one = [kl_header(&report), kl_rows(Depths::Uniform, &report)];
+        insta::assert_snapshot!([several, one].concat().join("\n"), @"");
+    }
+
+    #[test]
     fn tasks_line_up() {
         let report = |figures, stderr| TaskReport {
             examples: 500,
@@ -141,6 +211,7 @@ mod tests {
             figures,
             bits_asked: 4.0,
             bits: 4.0123,
+            bits_with_ranges: 4.5123,
             tokens: 65472,
             seconds: 100.0,
             read: BitsRead::new(&shape()),
