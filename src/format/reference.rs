@@ -211,8 +211,8 @@ pub struct ReferenceWriter {
 }
 
 impl ReferenceWriter {
-    /// Begins a reference that will be at `path`, or where that leads to as a link. Fails where a file is there already,
-    /// unless it is a safetensors file and `replace` is set, and where none can be written.
+    /// Begins a reference that will be at `path`, or where that leads to as a link. Fails where a file is there that is
+    /// no reference, or is one and is not to be replaced, and where none can be written.
     pub fn create(path: &Path, info: ReferenceInfo, replace: bool) -> Result<ReferenceWriter> {
         let place = free_place(path, replace)?;
         let facts = serde_json::to_string(&info).expect("facts have only text and numbers");

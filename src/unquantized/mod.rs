@@ -2,7 +2,7 @@
 //!
 //! It carries out [`Program`](crate::arch::Program) in plain loops over the rows that a [`Source`] gives, without
 //! kernels, cache or slices. So it shows whether an importer reads a family right, and what the cut weights lose. It
-//! holds a block of one matrix at a time, and the activations of one layer.
+//! holds a block of one matrix at a time, and the activations of one layer, of as many windows as go together.
 
 mod operations;
 mod pass;

@@ -10,8 +10,8 @@ const TILE_ROWS: usize = 4;
 /// Tokens of a thread's part at most: their activations stay in its cache while all rows pass by.
 const PART_TOKENS: usize = 48;
 
-/// Writes, for each token of `x`, [T, input], the product with each row of `weights`, [rows, input], to the numbers from
-/// `before` on of the token's row of `out`, [T, width].
+/// Writes, for each token of `x`, [T, input], the product with each row of `weights`, [rows, input], to the token's row
+/// of `out`, [T, width], from number `before` on.
 pub fn multiply(x: &[f32], weights: &[f32], input: usize, (out, width, before): (&mut [f32], usize, usize)) {
     let tokens = x.len() / input;
     let part = tokens.div_ceil(2 * rayon::current_num_threads()).min(PART_TOKENS);
@@ -28,7 +28,10 @@ fn multiply_part(x: &[f32], weights: &[f32], input: usize, (out, width, before):
     for rows in tiles {
         for (x, out) in x.chunks_exact(input).zip(out.chunks_exact_mut(width)) {
             let sums = tile_sums::<TILE_ROWS>(x, rows);
-            // One by one: a copy of all of them would have them live in memory, which takes three times as long.
+            #[allow(
+                clippy::manual_memcpy,
+                reason = "a copy of all sums has them live in memory, and that takes three times as long"
+            )]
             for r in 0..TILE_ROWS {
                 out[first + r] = sums[r];
             }

@@ -58,7 +58,7 @@ pub struct ReferenceReport {
     pub seconds: f64,
 }
 
-/// A reference that can be made: texts and place were found to be possible.
+/// A reference that can be made: the texts and the room on the disk were found to do.
 #[derive(Debug)]
 pub struct ReferencePlan {
     options: ReferenceOptions,
@@ -91,8 +91,8 @@ impl TextWindows {
 impl ReferencePlan {
     /// A reference of what `source` finds likely in the windows of `texts`, whose tokens are `tokenizer`'s.
     ///
-    /// Fails where there is no text, where a window is longer than the model's context, where more logits are to be kept
-    /// than there are, where a file is in the way, and where the disk has no room.
+    /// Fails where there is no text, where a window is longer than the model's context, where more logits are to be
+    /// kept than there are, and where the disk has no room.
     pub fn new(
         source: &dyn Source,
         tokenizer: &TextModel,
@@ -139,7 +139,7 @@ impl ReferencePlan {
 
     /// Makes it. `on_progress(done, total)` counts products of two numbers and may break off, which is
     /// [`Error::Stopped`]; then, as after any error, nothing is left behind, and a reference that was to be replaced is
-    /// as it was. Fails where the source's weights do, and where they give a token no finite logits.
+    /// as it was. Fails where a file is in the way, as the source does, and where weights give a token no finite logits.
     pub fn write(
         self,
         source: &mut dyn Source,

@@ -28,10 +28,20 @@ pub struct EvalArgs {
     pub model: ModelArgs,
     /// Tokens of a window; each predicts its tokens from the second on [default: 1024, or what the model was trained
     /// for if that is less]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), conflicts_with_all = ["task", "kl"])]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(2..),
+        conflicts_with_all = ["task", "kl"]
+    )]
     pub window: Option<u32>,
     /// Windows to measure [default: all whole ones]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["task", "kl"])]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..),
+        conflicts_with_all = ["task", "kl"]
+    )]
     pub windows: Option<u32>,
     /// Measure the answer to the first N tokens of each window, which are read as a prompt; they are not scored
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "task")]
@@ -46,7 +56,12 @@ pub struct EvalArgs {
     )]
     pub prompt_bits: PromptBits,
     /// Examples to score, from the first on [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["text", "kl"])]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..),
+        conflicts_with_all = ["text", "kl"]
+    )]
     pub limit: Option<u32>,
     /// Bits to read of each weight, 2 to 8; several, with commas between, are measured one after the other
     #[arg(

@@ -83,8 +83,8 @@ pub fn task_row(depths: Depths, report: &TaskReport) -> String {
     };
     let (depths, stderr) = (depths.name(), error(*acc_stderr));
     format!(
-        "{depths:<8} {bits_asked:>5} {bits:>6.3} {bits_with_ranges:>7.3} {examples:>8} {acc:>8.4} {stderr:>8} {:>10} {:>10} \
-         {tokens:>8} {seconds:>9.1}",
+        "{depths:<8} {bits_asked:>5} {bits:>6.3} {bits_with_ranges:>7.3} {examples:>8} {acc:>8.4} {stderr:>8} {:>10} \
+         {:>10} {tokens:>8} {seconds:>9.1}",
         figures[0], figures[1]
     )
 }
@@ -160,10 +160,10 @@ mod tests {
             report_row(Depths::Uniform, &report(2.0, 12345.678)),
         ];
         insta::assert_snapshot!(rows.join("\n"), @r"
-        depths   asked   bits   perplexity  windows   tokens   seconds  tokens/s
-        routed     3.5  3.492      31.2500       64    65472     100.0     654.7
-        shuffled   3.5  3.500      42.0000       64    65472     100.0     654.7
-        uniform      2  2.000   12345.6780       64    65472     100.0     654.7
+        depths   asked   bits  ranges   perplexity  windows   tokens   seconds  tokens/s
+        routed     3.5  3.492   3.992      31.2500       64    65472     100.0     654.7
+        shuffled   3.5  3.500   4.000      42.0000       64    65472     100.0     654.7
+        uniform      2  2.000   2.500   12345.6780       64    65472     100.0     654.7
         ");
         let answer = PerplexityReport { prompt_bits: Some(8.0), answer_from: Some(256), ..report(3.5, 31.25) };
         let rows = [report_header(&answer), report_row(Depths::Routed, &answer)];
@@ -190,7 +190,7 @@ mod tests {
             bits: 8.0,
             bits_with_ranges: 8.5,
             all: figures(0.0011, 768),
-            texts: vec![text("encyclopedia", 0.0012), text("code", 0.001)],
+            texts: vec![text("prose", 0.0012), text("code", 0.001)],
             windows: 2,
             seconds: 1.0,
             read: BitsRead::new(&shape()),
@@ -198,7 +198,14 @@ mod tests {
         let several = [kl_header(&report), kl_rows(Depths::Routed, &report)];
         report.texts.remove(0);
         let one = [kl_header(&report), kl_rows(Depths::Uniform, &report)];
-        insta::assert_snapshot!([several, one].concat().join("\n"), @"");
+        insta::assert_snapshot!([several, one].concat().join("\n"), @r"
+        depths   asked   bits  ranges text         KL    median       99% same top  perplexity unquantized   tokens
+        routed       8  8.000   8.500 prose   0.00120   0.00060   0.01080   98.21%     25.1000     24.9000      384
+        routed       8  8.000   8.500 code    0.00100   0.00050   0.00900   98.21%     25.1000     24.9000      384
+        routed       8  8.000   8.500 all     0.00110   0.00055   0.00990   98.21%     25.1000     24.9000      768
+        depths   asked   bits  ranges text        KL    median       99% same top  perplexity unquantized   tokens
+        uniform      8  8.000   8.500 code   0.00100   0.00050   0.00900   98.21%     25.1000     24.9000      384
+        ");
     }
 
     #[test]
@@ -225,10 +232,10 @@ mod tests {
             task_row(Depths::Uniform, &choosing),
         ];
         insta::assert_snapshot!(rows.join("\n"), @r"
-        depths   asked   bits examples      acc       +-   mean nll perplexity   tokens   seconds
-        routed       4  4.012      500   0.4321   0.0221     2.5000    12.1825    65472     100.0
-        depths   asked   bits examples      acc       +-   acc_norm         +-   tokens   seconds
-        uniform      4  4.012      500   0.4321        -     0.5000          -    65472     100.0
+        depths   asked   bits  ranges examples      acc       +-   mean nll perplexity   tokens   seconds
+        routed       4  4.012   4.512      500   0.4321   0.0221     2.5000    12.1825    65472     100.0
+        depths   asked   bits  ranges examples      acc       +-   acc_norm         +-   tokens   seconds
+        uniform      4  4.012   4.512      500   0.4321        -     0.5000          -    65472     100.0
         ");
     }
 
