@@ -139,7 +139,7 @@ impl ReferencePlan {
 
     /// Makes it. `on_progress(done, total)` counts products of two numbers and may break off, which is
     /// [`Error::Stopped`]; then, as after any error, nothing is left behind, and a reference that was to be replaced is
-    /// as it was. Fails where a file is in the way, as the source does, and where weights give a token no finite logits.
+    /// as it was. Fails where a file is in the way, as the source does, and where a token has no finite logits.
     pub fn write(
         self,
         source: &mut dyn Source,
