@@ -44,9 +44,9 @@ impl Sequence {
         Ok(scores)
     }
 
-    /// Hands the logits after each of the tokens, [n, V], to `on_logits`, with the number of the first one. They come in
-    /// parts, as many at a time as fit in 128 MiB, or one. Other tokens of the sequence are forgotten first; then it has
-    /// run these. All are read as the plan says, and what was read for each is returned.
+    /// Hands the logits after each of the tokens, [n, V], to `on_logits`, with the number of the first one. They come
+    /// in parts, as many at a time as fit in 128 MiB, or one. Other tokens of the sequence are forgotten first; then it
+    /// has run these, all of them read as the plan says. What was read for each is returned.
     ///
     /// Fails as [`Sequence::fill`] does, as `on_logits` does, and where the largest logit is no finite number; the
     /// sequence is empty then.

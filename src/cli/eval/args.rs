@@ -44,7 +44,12 @@ pub struct EvalArgs {
     )]
     pub windows: Option<u32>,
     /// Measure the answer to the first N tokens of each window, which are read as a prompt; they are not scored
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "task")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..),
+        conflicts_with_all = ["task", "kl"]
+    )]
     pub answer_from: Option<u32>,
     /// Bits read for these prompts, of a model with routers
     #[arg(

@@ -168,8 +168,8 @@ mod tests {
         let answer = PerplexityReport { prompt_bits: Some(8.0), answer_from: Some(256), ..report(3.5, 31.25) };
         let rows = [report_header(&answer), report_row(Depths::Routed, &answer)];
         insta::assert_snapshot!(rows.join("\n"), @r"
-        depths   asked   bits   perplexity  windows   tokens   seconds  tokens/s prompt
-        routed     3.5  3.500      31.2500       64    65472     100.0     654.7  8.000
+        depths   asked   bits  ranges   perplexity  windows   tokens   seconds  tokens/s prompt
+        routed     3.5  3.500   4.000      31.2500       64    65472     100.0     654.7  8.000
         ");
     }
 
