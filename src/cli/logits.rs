@@ -14,7 +14,7 @@ use edge_run::internals::error::Result;
 use edge_run::internals::eval::default_window;
 use edge_run::internals::quantize;
 use edge_run::internals::text::TextModel;
-use edge_run::internals::unquantized::{ReferenceOptions, ReferencePlan, ReferenceReport, TextWindows};
+use edge_run::internals::unquantized::{ReferenceOptions, ReferencePlan, ReferenceReport, ReferenceWindows};
 
 /// Arguments of `logits`.
 #[derive(Debug, Args)]
@@ -68,10 +68,10 @@ pub fn run(args: &LogitsArgs) -> Done {
     Ok(Exit::Done)
 }
 
-fn windows_of(args: &LogitsArgs, tokenizer: &TextModel, file: &Path, window: u32) -> Result<TextWindows> {
+fn windows_of(args: &LogitsArgs, tokenizer: &TextModel, file: &Path, window: u32) -> Result<ReferenceWindows> {
     let text = read_text("--text", file)?;
     let name = if file == Path::new(STANDARD_INPUT) { "standard input".into() } else { name_of(file) };
-    TextWindows::new(&name, &tokenizer.encode(&text, false)?, window, args.windows)
+    ReferenceWindows::new(&name, &tokenizer.encode(&text, false)?, window, args.windows)
 }
 
 /// The file's name without its extension.

@@ -112,19 +112,19 @@ fn largest(logits: &[f32]) -> (usize, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::CodedRows;
+    use crate::format::CodedLogits;
 
     /// What is stored of a probability is off by half a unit at most.
     const STORED_DIFFERS: f64 = 0.5 / UNITS as f64;
 
-    fn coded(p: &[f64], top: usize) -> CodedRows {
+    fn coded(p: &[f64], top: usize) -> CodedLogits {
         let logits: Vec<f32> = p.iter().map(|p| p.ln() as f32 + 3.0).collect();
-        let mut rows = CodedRows::default();
+        let mut rows = CodedLogits::default();
         rows.push(&logits, top, Some(1));
         rows
     }
 
-    fn row(rows: &CodedRows) -> ReferenceRow<'_> {
+    fn row(rows: &CodedLogits) -> ReferenceRow<'_> {
         let ids = (!rows.ids.is_empty()).then_some(&rows.ids[..]);
         ReferenceRow { codes: &rows.codes, ids, rest: rows.rest.first().copied().unwrap_or(0.0) }
     }
@@ -153,7 +153,7 @@ mod tests {
     fn a_distribution_is_next_to_nothing_away_from_itself() {
         let logits: Vec<f32> = (0..1000u32).map(|i| (i * 7919 % 1000) as f32 / 97.0).collect();
         for top in [1000, 100] {
-            let mut rows = CodedRows::default();
+            let mut rows = CodedLogits::default();
             rows.push(&logits, top, None);
             let found = divergence(&row(&rows), &logits, None);
             assert!(found.same_top && found.kl < STORED_DIFFERS * STORED_DIFFERS, "{found:?}");

@@ -57,7 +57,7 @@ pub use pack::{PACK_VERSION, PAIRS_VERSION, Pack, PackInfo};
 pub use place::{Place, file_place, follow_links, remove_model, sync_dir, write_whole};
 pub use reader::{ModelFolder, VerifyReport};
 pub use reference::{
-    CodedRows, REFERENCE_VERSION, Reference, ReferenceInfo, ReferenceRow, ReferenceText, ReferenceWriter, UNITS,
+    CodedLogits, REFERENCE_VERSION, Reference, ReferenceInfo, ReferenceRow, ReferenceText, ReferenceWriter, UNITS,
     tokens_sha256,
 };
 #[cfg(any(feature = "quantize", feature = "hub"))]

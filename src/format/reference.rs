@@ -232,7 +232,7 @@ impl ReferenceWriter {
     }
 
     /// Writes rows from number `first` on.
-    pub fn write_rows(&mut self, first: usize, rows: &CodedRows) -> Result<()> {
+    pub fn write_rows(&mut self, first: usize, rows: &CodedLogits) -> Result<()> {
         let (first, top) = (first as u64, u64::from(self.info.top));
         self.writer.write(NLL, first * 4, cast_slice(&rows.nll))?;
         if !self.info.has_all() {
@@ -257,7 +257,7 @@ impl ReferenceWriter {
 
 /// Rows as they are stored.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct CodedRows {
+pub struct CodedLogits {
     /// [n, top]
     pub codes: Vec<u16>,
     /// [n, top] where fewer than all logits are kept.
@@ -268,7 +268,7 @@ pub struct CodedRows {
     pub nll: Vec<f32>,
 }
 
-impl CodedRows {
+impl CodedLogits {
     /// Adds the row of these logits, `[V]`, of which it keeps the `top` largest; `target` is the token that follows.
     pub fn push(&mut self, logits: &[f32], top: usize, target: Option<u32>) {
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -290,7 +290,7 @@ impl CodedRows {
     }
 
     /// Adds the rows of `more`.
-    pub fn append(&mut self, mut more: CodedRows) {
+    pub fn append(&mut self, mut more: CodedLogits) {
         self.codes.append(&mut more.codes);
         self.ids.append(&mut more.ids);
         self.rest.append(&mut more.rest);

@@ -1,3 +1,5 @@
+//! References written, read, damaged and in the way.
+
 use super::*;
 use crate::shape::{Rope, RopeScaling};
 
@@ -41,8 +43,8 @@ fn logits() -> Vec<Vec<f32>> {
     (0..7).map(|row| (0..6).map(|id| ((row * 5 + id * 7) % 11) as f32 * 0.7321 - 2.0).collect()).collect()
 }
 
-fn rows(top: u32) -> CodedRows {
-    let mut rows = CodedRows::default();
+fn rows(top: u32) -> CodedLogits {
+    let mut rows = CodedLogits::default();
     logits().iter().for_each(|logits| rows.push(logits, top as usize, Some(1)));
     rows
 }

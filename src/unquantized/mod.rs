@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 
 use pass::PlainPass;
 
-pub use reference::{ReferenceOptions, ReferencePlan, ReferenceReport, TextWindows};
+pub use reference::{ReferenceOptions, ReferencePlan, ReferenceReport, ReferenceWindows};
 
 /// The logits after each of the tokens, `[T][V]`, in a context of so many tokens.
 ///

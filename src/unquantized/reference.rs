@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::pass::{self, PlainPass};
 use crate::error::{Error, Result};
 use crate::format::{
-    CodedRows, REFERENCE_VERSION, ReferenceInfo, ReferenceText, ReferenceWriter, check_space, follow_links,
+    CodedLogits, REFERENCE_VERSION, ReferenceInfo, ReferenceText, ReferenceWriter, check_space, follow_links,
     tokens_sha256,
 };
 use crate::quantize::{Source, SourceTensor};
@@ -22,7 +22,7 @@ const BLOCK_BYTES: u64 = pass::BLOCK_WEIGHTS as u64 * 8;
 
 /// The first windows of a text, which do not overlap.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TextWindows {
+pub struct ReferenceWindows {
     name: String,
     /// Tokens of all windows.
     ids: Vec<u32>,
@@ -68,10 +68,10 @@ pub struct ReferencePlan {
     groups: Vec<usize>,
 }
 
-impl TextWindows {
+impl ReferenceWindows {
     /// The first `windows` windows of `window` tokens of the text (all whole ones where `None`). A text that is shorter
     /// than a window is one shorter window. Fails where the text has fewer windows, or fewer than two tokens.
-    pub fn new(name: &str, ids: &[u32], window: u32, windows: Option<u32>) -> Result<TextWindows> {
+    pub fn new(name: &str, ids: &[u32], window: u32, windows: Option<u32>) -> Result<ReferenceWindows> {
         let (length, whole) = (ids.len() as u64, ids.len() as u64 / u64::from(window));
         if length < 2 {
             return Err(Error::argument(format!("text `{name}`"), "two tokens or more", length));
@@ -84,7 +84,7 @@ impl TextWindows {
         }
         let window = length.min(u64::from(window)) as u32;
         let ids = ids[..count as usize * window as usize].to_vec();
-        Ok(TextWindows { name: name.to_string(), ids, windows: vec![window; count as usize] })
+        Ok(ReferenceWindows { name: name.to_string(), ids, windows: vec![window; count as usize] })
     }
 }
 
@@ -96,7 +96,7 @@ impl ReferencePlan {
     pub fn new(
         source: &dyn Source,
         tokenizer: &TextModel,
-        texts: Vec<TextWindows>,
+        texts: Vec<ReferenceWindows>,
         options: ReferenceOptions,
     ) -> Result<ReferencePlan> {
         let shape = source.shape();
@@ -111,7 +111,7 @@ impl ReferencePlan {
             return Err(Error::argument("top", format!("1 to {}, the size of the vocabulary", shape.vocab), top));
         }
         let ids: Vec<u32> = texts.iter().flat_map(|text| text.ids.iter().copied()).collect();
-        let texts = texts.into_iter().map(|TextWindows { name, windows, .. }| ReferenceText { name, windows });
+        let texts = texts.into_iter().map(|ReferenceWindows { name, windows, .. }| ReferenceText { name, windows });
         let info = ReferenceInfo {
             reference_version: REFERENCE_VERSION,
             source: source.model_source().clone(),
@@ -204,17 +204,17 @@ fn targets(ids: &[u32], windows: &[usize]) -> Vec<Option<u32>> {
 }
 
 /// Rows of these logits, [n, V], or the number of the first one that has no finite number at its top.
-fn coded(logits: &[f32], info: &ReferenceInfo, targets: &[Option<u32>]) -> std::result::Result<CodedRows, usize> {
+fn coded(logits: &[f32], info: &ReferenceInfo, targets: &[Option<u32>]) -> std::result::Result<CodedLogits, usize> {
     let vocab = info.shape.vocab as usize;
     let rows = logits.par_chunks_exact(vocab).zip(targets).enumerate().map(|(at, (logits, target))| {
         let sound = logits.iter().all(|logit| *logit < f32::INFINITY) && logits.iter().any(|logit| logit.is_finite());
-        let mut row = CodedRows::default();
+        let mut row = CodedLogits::default();
         if sound {
             row.push(logits, info.top as usize, *target);
         }
         if sound { Ok(row) } else { Err(at) }
     });
-    let mut all = CodedRows::default();
+    let mut all = CodedLogits::default();
     for row in rows.collect::<Vec<_>>() {
         all.append(row?);
     }
@@ -245,7 +245,7 @@ mod tests {
     fn windows_are_whole_ones_or_one_shorter_one() {
         let ids: Vec<u32> = (0..10).collect();
         let windows =
-            |window, count| TextWindows::new("t", &ids, window, count).map(|text| (text.ids.len(), text.windows));
+            |window, count| ReferenceWindows::new("t", &ids, window, count).map(|text| (text.ids.len(), text.windows));
         assert_eq!(windows(4, None).unwrap(), (8, vec![4, 4]));
         assert_eq!(windows(4, Some(1)).unwrap(), (4, vec![4]));
         assert_eq!(windows(10, None).unwrap(), (10, vec![10]));
@@ -253,7 +253,7 @@ mod tests {
         let refused = |window, count| windows(window, count).unwrap_err().to_string();
         assert_eq!(refused(4, Some(3)), "windows: expected at most 2, which `t` has of 4 tokens, got 3");
         assert_eq!(refused(64, Some(2)), "windows: expected at most 1, which `t` has of 64 tokens, got 2");
-        let short = TextWindows::new("t", &[7], 4, None).unwrap_err().to_string();
+        let short = ReferenceWindows::new("t", &[7], 4, None).unwrap_err().to_string();
         assert_eq!(short, "text `t`: expected two tokens or more, got 1");
     }
 
