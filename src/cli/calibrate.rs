@@ -28,7 +28,7 @@ mod training {
     use crate::cli::output::note;
     use crate::cli::progress::{self, BarUnit};
     use crate::cli::{devices, stop};
-    use edge_run::internals::calibrate::{self, CalibrationOptions, CalibrationProgress, Memory, StepLog};
+    use edge_run::internals::calibrate::{self, CalibrationOptions, CalibrationProgress, HeldOut, Memory, StepLog};
     use edge_run::internals::engine::DeviceKind;
     use edge_run::internals::error::{Error, Result};
     use edge_run::internals::format::file_place;
@@ -74,7 +74,15 @@ mod training {
             args.source.display(),
             report.pack.display(),
         ));
+        report.held_out.iter().for_each(|text| note(held_out(text)));
         Ok(Exit::Done)
+    }
+
+    /// What was held out of a text, in words.
+    fn held_out(text: &HeldOut) -> String {
+        let at = |(bits, kl): &(f32, f32)| format!("{kl:.4} at {bits:.2} bits");
+        let divergences: Vec<String> = text.divergences.iter().map(at).collect();
+        format!("`{}`, {} tokens held out: KL {}", text.text, text.tokens, divergences.join(", "))
     }
 
     fn options(args: &CalibrateArgs) -> CalibrationOptions {
