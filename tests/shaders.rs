@@ -57,6 +57,16 @@ fn shader_bindings(module: &Module) -> Vec<Access> {
 }
 
 #[test]
+fn kernels_bind_no_more_than_devices_must() {
+    let most = |projections: bool| {
+        let of_kind = all().filter(|kernel| kernel.name.starts_with("project_") == projections);
+        of_kind.map(|kernel| kernel.bindings.len() as u32).max()
+    };
+    assert_eq!(most(false), Some(kernels::STORAGE_BUFFERS));
+    assert_eq!(most(true), Some(kernels::project::STORAGE_BUFFERS));
+}
+
+#[test]
 fn parameters_lie_where_the_shader_reads_them() {
     for kernel in all() {
         assert_eq!(rust_params(kernel), shader_params(&checked(kernel).0), "{}", kernel.name);

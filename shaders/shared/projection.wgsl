@@ -72,14 +72,13 @@ struct Begun {
 
 fn begin_ranges(rows: vec4<u32>, chunk: u32, slices: u32) -> vec4<u32> {
     let groups = rows * (CHUNKS / GROUP_CHUNKS) + chunk / GROUP_CHUNKS;
+    if ROWS > 2u {
+        return load_ranges(groups, slices);
+    }
     var ranges: vec4<u32>;
     ranges.x = load_range(groups.x, slices);
     if ROWS > 1u {
         ranges.y = load_range(groups.y, slices);
-    }
-    if ROWS > 2u {
-        ranges.z = load_range(groups.z, slices);
-        ranges.w = load_range(groups.w, slices);
     }
     return ranges;
 }

@@ -8,6 +8,7 @@ use wgpu::{CooperativeMatrixProperties, CooperativeScalarType};
 use super::subgroups::ReportedSubgroups;
 use crate::engine::{Activations, DeviceInfo, DeviceKind, Traits, USUAL_PROCESSORS};
 use crate::error::{Error, Result};
+use crate::kernels::STORAGE_BUFFERS;
 use crate::kernels::project::{self, packed};
 
 /// Features without which an adapter is not used.
@@ -19,8 +20,6 @@ const MATRICES: Features =
     Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(Features::SHADER_F16).union(Features::SUBGROUP);
 /// Invocations of a subgroup that multiplies matrices; the shader's constant.
 const MATRIX_SUBGROUP: u32 = 32;
-/// Storage buffers that a kernel binds at most.
-const STORAGE_BUFFERS: u32 = 12;
 /// Rounds of all its loops after which Mesa's llvmpipe ends an invocation (LP_MAX_TGSI_LOOP_ITERATIONS).
 const LLVMPIPE_ROUNDS: u32 = 65535;
 /// Features that make a difference and are reported.

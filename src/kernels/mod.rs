@@ -27,6 +27,10 @@ pub use shaders::{BASELINE, MATRICES, SUBGROUPS, module};
 
 use crate::recording::Kernel;
 
+/// Storage buffers that a device must bind at once: those of any kernel but the [`project`]ions, which have their own
+/// [limit](project::STORAGE_BUFFERS).
+pub const STORAGE_BUFFERS: u32 = 12;
+
 /// The kernels that need cooperative matrices.
 pub const BY_MATRICES: [&Kernel; 2] = [&attention::matrix::KERNEL, &product::matmul_matrix::KERNEL];
 

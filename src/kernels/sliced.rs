@@ -22,8 +22,8 @@ const RANGE_ROWS: u32 = 64;
 pub struct SlicedWeight {
     /// Slice buffers, [rows, input / 16] u32 each; a slice that is not there is the base again, and is not read.
     pub slices: [Buffer; SLICES],
-    /// What each depth reads of the ranges. In the form of pairs all four are the same buffer, [rows, input / group]
-    /// pairs of f16; in that of words each is [rows, input / 32] u16, and of a slice that is not there the base's again.
+    /// Ranges by depth. Pairs are the same buffer four times, [rows, input / group] pairs of f16. Words
+    /// are [rows, input / 32] u16 of each depth, and the base's again for a slice that is not there.
     pub ranges: [Buffer; SLICES],
     /// Output dimension.
     pub rows: u32,
