@@ -13,6 +13,7 @@ use super::family::{ExportFamily, FamilyKind};
 use super::tensors::{PlannedTensor, TensorWriter};
 use super::text::TextSide;
 use super::{ExportOptions, StoredType};
+use crate::checkpoint_files::{CONFIG_FILE, INDEX_FILE, TOKENIZER_CONFIG_FILE, WHOLE_FILE};
 use crate::error::Result;
 use crate::format::layout::TensorSpec;
 use crate::format::{
@@ -20,7 +21,7 @@ use crate::format::{
     follow_links, sync_dir, write_new,
 };
 use crate::quantize::gguf::BlockType;
-use crate::quantize::huggingface::{CONFIG_FILE, INDEX_FILE, TensorNames, WHOLE_FILE};
+use crate::quantize::huggingface::TensorNames;
 use crate::quantize::{SourceTensor, as_file};
 
 /// The file that tells an export from other folders: what it was made of, and its files.
@@ -64,7 +65,7 @@ pub fn plan(
     let mut texts = BTreeMap::from([
         (CONFIG_FILE.to_string(), as_file(&fields)),
         (TOKENIZER_FILE.to_string(), text.assets.tokenizer.clone()),
-        ("tokenizer_config.json".to_string(), as_file(&tokenizer_config(&text, shape.max_context))),
+        (TOKENIZER_CONFIG_FILE.to_string(), as_file(&tokenizer_config(&text, shape.max_context))),
         (GENERATION_FILE.to_string(), text.assets.generation_config.clone()),
     ]);
     if let (Some(template), true) = (&text.assets.chat_template, text.assets.named_templates.is_empty()) {

@@ -15,9 +15,6 @@ use crate::error::{Error, Result};
 use crate::json::read_object;
 use crate::shape::{LlamaShape, Rope, RopeScaling};
 
-/// The configuration's file name.
-pub const CONFIG_FILE: &str = "config.json";
-
 /// What a Gemma has where config.json lacks the field.
 const GEMMA_QUERY_SCALAR: f64 = 256.0;
 

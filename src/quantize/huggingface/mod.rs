@@ -27,14 +27,13 @@ use super::family::Described;
 use super::source::unsupported;
 use super::source::{Source, SourceTensor, TextAssets};
 use crate::arch::ModelSpec;
+use crate::checkpoint_files::{CONFIG_FILE, TOKENIZER_CONFIG_FILE};
 use crate::error::{Error, Result};
 use crate::filetype::{self, FileType};
 use crate::format::{GENERATION_FILE, ModelSource, TOKENIZER_FILE};
 use crate::shape::LlamaShape;
 
-pub use config::CONFIG_FILE;
 pub use names::TensorNames;
-pub use shards::{INDEX_FILE, WHOLE_FILE};
 
 /// Ends of names that quantized weights of other programs have.
 const QUANTIZED: [&str; 10] = [
@@ -83,7 +82,7 @@ impl HuggingFace {
     /// Opens the folder `dir` and checks that it holds a whole model of a family that runs.
     pub fn open(dir: &Path) -> Result<HuggingFace> {
         // A text that is a pointer or a page is named before it is read as JSON.
-        for name in [TOKENIZER_FILE, GENERATION_FILE, "tokenizer_config.json"] {
+        for name in [TOKENIZER_FILE, GENERATION_FILE, TOKENIZER_CONFIG_FILE] {
             let path = dir.join(name);
             if std::fs::symlink_metadata(&path).is_ok() {
                 filetype::open(&path, FileType::Other, "JSON")?;
