@@ -168,6 +168,17 @@ impl Error {
         if let Error::Stopped(_) = self { Error::Stopped(what) } else { self }
     }
 
+    /// The same error, with the file that asks for what is not supported; to be used with `map_err`.
+    pub fn in_file(file: impl AsRef<Path>) -> impl FnOnce(Error) -> Error {
+        let file = file.as_ref().to_path_buf();
+        move |error| match error {
+            Error::Unsupported { what, got, supported } => {
+                Error::Unsupported { what: format!("`{}`: {what}", file.display()), got, supported }
+            }
+            other => other,
+        }
+    }
+
     /// An [`Error::Caller`] for an application's own error, to be used with `map_err` in a callback.
     ///
     /// ```

@@ -11,6 +11,8 @@ pub mod bench;
 pub mod calibrate;
 #[path = "cancel.rs"]
 pub mod cancel;
+#[path = "checkpoint_files.rs"]
+pub mod checkpoint_files;
 #[path = "cpu.rs"]
 pub mod cpu;
 #[path = "devices.rs"]

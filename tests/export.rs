@@ -17,8 +17,9 @@ use edge_run::internals::arch::{
     ActivationFunction, AttentionSpec, HeadNorm, LayerNorms, LayerSpec, LayerVector, LongFrequencies, ModelSpec,
     QueryGrowth, RopeTable,
 };
+use edge_run::internals::eval::{Detail, SiteBits};
 use edge_run::internals::export::{
-    DepthRows, ExportFormat, ExportOptions, ExportPlan, ExportProgress, ExportReport, StoredType,
+    DepthRows, ExportFormat, ExportOptions, ExportPlan, ExportProgress, ExportReport, SiteDepths, StoredType,
 };
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::precision::Depth;
@@ -27,7 +28,7 @@ use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
 use half::f16;
 use names::names;
 use safetensors::{Dtype, SafeTensors};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A tiny LLaMA in a model folder below `dir`.
 fn tiny(dir: &Path, seed: u64, tied: bool) -> ModelFolder {
@@ -49,8 +50,8 @@ fn tiny_as(dir: &Path, spec: ModelSpec, change: impl FnOnce(&mut LlamaShape)) ->
 }
 
 fn options(out: PathBuf, format: ExportFormat, bits: f32, stored: Option<StoredType>) -> ExportOptions {
-    let depth = Depth::of_bits(bits).unwrap();
-    ExportOptions { out, depth, format, stored, pre_tokenizer: None, replace: false }
+    let depths = Depth::of_bits(bits).unwrap().into();
+    ExportOptions { out, depths, format, stored, pre_tokenizer: None, replace: false }
 }
 
 fn going_on(_: &ExportProgress<'_>) -> ControlFlow<()> {
@@ -110,6 +111,88 @@ fn two_bits_in_q4_1_and_four_in_q5_1_are_exact() {
         let mut rows = DepthRows::new(&folder, Depth::of_bits(bits).unwrap());
         assert_eq!(distance(&mut rows, &mut *open(&out).unwrap()), 0.0, "{bits} {stored:?}");
     }
+}
+
+/// The bits that the sites of a layer read on average.
+fn read(qkv: f32, o: f32, gate_up: f32, down: f32) -> SiteBits {
+    SiteBits { qkv, o, gate_up, down, all: 0.0 }
+}
+
+/// Writes what `eval --detail --json` prints for these layers.
+fn write_detail(path: &Path, layers: Vec<SiteBits>) {
+    let detail = Detail { layers, all: read(0.0, 0.0, 0.0, 0.0) };
+    fs::write(path, json!({"type": "eval", "bits": 3.5, "detail": detail}).to_string() + "\n").unwrap();
+}
+
+#[test]
+fn every_site_leaves_at_the_depth_that_is_nearest_to_what_it_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = tiny(dir.path(), 6, true);
+    let path = dir.path().join("read.json");
+    write_detail(&path, vec![read(2.0, 2.99, 3.01, 8.0), read(4.9, 5.1, 7.2, 2.4)]);
+    // By layer and site: qkv, o, gate and up, down.
+    let expected = [[2, 2, 4, 8], [4, 6, 8, 2]];
+    let depths = SiteDepths::nearest(&path, folder.shape()).unwrap();
+    for (format, stored, types) in [
+        (ExportFormat::Gguf, Some(StoredType::F32), "f32"),
+        (ExportFormat::Safetensors, Some(StoredType::F32), "f32"),
+        (ExportFormat::Gguf, None, "q4_1 and q8_0"),
+    ] {
+        let out = dir.path().join(format!("{format} {types}"));
+        let options = ExportOptions { depths: depths.clone(), ..options(out.clone(), format, 8.0, stored) };
+        let report = export(&folder, options).unwrap();
+        assert_eq!(report.layers_type, types);
+        let mut back = open(&out).unwrap();
+        for (layer, [qkv, o, gate_up, down]) in (0..).zip(expected) {
+            use SourceTensor::*;
+            for (tensors, bits) in [
+                (vec![Query(layer), Key(layer), Value(layer)], qkv),
+                (vec![Output(layer)], o),
+                (vec![Gate(layer), Up(layer)], gate_up),
+                (vec![Down(layer)], down),
+            ] {
+                let mut sound = DepthRows::new(&folder, Depth::of_bits(bits as f32).unwrap());
+                let mut other = DepthRows::new(&folder, Depth::of_bits((10 - bits) as f32).unwrap());
+                for tensor in tensors {
+                    let rows = 0..tensor.dims(folder.shape(), &folder.manifest().spec).0;
+                    let [mut weights, mut at_depth, mut at_other] = [const { Vec::new() }; 3];
+                    back.rows(tensor, rows.clone(), &mut weights).unwrap();
+                    sound.rows(tensor, rows.clone(), &mut at_depth).unwrap();
+                    other.rows(tensor, rows, &mut at_other).unwrap();
+                    let off = |of: &[f32]| weights.iter().zip(of).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    // Two bits are exact in Q4_1, and all in F32.
+                    let most = if stored.is_some() || bits == 2 { 0.0 } else { 0.25 / 254.0 + 1e-4 };
+                    assert!(off(&at_depth) <= most, "{format} {types} {tensor:?}: {}", off(&at_depth));
+                    assert!(off(&at_other) > most, "{tensor:?} at {bits} bits is as at {}", 10 - bits);
+                }
+            }
+        }
+    }
+    let told = fs::read_to_string(dir.path().join("safetensors f32/edge-run-export.json")).unwrap();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["site_bits"], json!(expected));
+}
+
+#[test]
+fn a_file_of_depths_that_does_not_fit_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = tiny(dir.path(), 6, true);
+    let path = dir.path().join("read.json");
+    let fault = || SiteDepths::nearest(&path, folder.shape()).unwrap_err().to_string();
+    assert!(fault().contains("read.json"), "{}", fault());
+    let four = read(4.0, 4.0, 4.0, 4.0);
+    write_detail(&path, vec![four]);
+    assert!(fault().contains("detail.layers: expected 2 layers, got 1"), "{}", fault());
+    write_detail(&path, vec![four, read(4.0, 9.0, 4.0, 4.0)]);
+    assert!(fault().contains("detail.layers[1].o: expected 2 to 8 bits, got 9"), "{}", fault());
+    fs::write(&path, "{\"type\": \"eval\"}\n").unwrap();
+    assert!(fault().contains("detail: expected one line with it"), "{}", fault());
+    write_detail(&path, vec![four, four]);
+    let line = fs::read_to_string(&path).unwrap();
+    fs::write(&path, line.repeat(2)).unwrap();
+    assert!(fault().contains("got 2 of them"), "{}", fault());
+    fs::write(&path, line.replace("gate_up", "gate")).unwrap();
+    assert!(fault().contains("missing field `gate_up`"), "{}", fault());
 }
 
 #[test]

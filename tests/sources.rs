@@ -7,11 +7,12 @@ use std::path::Path;
 
 use common::gguf::{GgufType, GgufValue};
 use common::{TinyModel, quantize_tiny, tiny_hf_folder, tiny_shape};
-use edge_run::Result;
 use edge_run::internals::quantize::open;
+use edge_run::{Error, Result};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use safetensors::Dtype;
+use serde_json::json;
 
 #[test]
 fn sources_that_are_no_whole_sound_llama_are_refused_by_name() {
@@ -50,18 +51,56 @@ fn another_architecture_is_refused_with_those_that_are_not() {
     model.write_hf(dir.path(), Dtype::F32, 1);
     let config = fs::read_to_string(dir.path().join("config.json")).unwrap();
     fs::write(dir.path().join("config.json"), config.replace("LlamaForCausalLM", "GemmaForCausalLM")).unwrap();
-    let expected =
-        "architecture `GemmaForCausalLM` is not supported; supported: Gemma 2 and Gemma 3, nearest to Gemma 1";
-    assert_eq!(fault(""), expected);
+    let refusal = |name: &str, stated: &str| {
+        let file = dir.path().join(name);
+        let (file, nearest) = (file.display(), "supported: Gemma 2 and Gemma 3, nearest to Gemma 1");
+        format!("`{file}`: architecture `{stated}` is not supported; {nearest}")
+    };
+    assert_eq!(fault(""), refusal("config.json", "GemmaForCausalLM"));
 
     let gguf = |key, value| {
         model.write_gguf_with(&dir.path().join("x.gguf"), GgufType::F32, &[(key, value)]);
         fault("x.gguf")
     };
     let other = gguf("general.architecture", GgufValue::String("gemma".into()));
-    assert_eq!(other, "architecture `gemma` is not supported; supported: Gemma 2 and Gemma 3, nearest to Gemma 1");
-    assert!(gguf("llama.expert_count", GgufValue::U32(8)).contains("number of experts `8`"));
+    assert_eq!(other, refusal("x.gguf", "gemma"));
+    assert!(gguf("llama.expert_count", GgufValue::U32(8)).contains("x.gguf`: number of experts `8`"));
     assert!(gguf("general.alignment", GgufValue::U32(0)).contains("general.alignment"));
+}
+
+/// Each of these is found elsewhere: in the shape, in what follows from it, among the tensors, in the text.
+#[test]
+fn what_is_not_supported_is_told_with_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = TinyModel::new(tiny_shape(true), 10);
+    let refusal = |path: &Path| match open(path).and_then(|source| source.text().map(drop)) {
+        Err(fault @ Error::Unsupported { .. }) => fault.to_string(),
+        other => panic!("{other:?}"),
+    };
+    model.write_hf(dir.path(), Dtype::F32, 1);
+    let path = dir.path().join("config.json");
+    let config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for (field, value, what) in [
+        ("vocab_size", json!(0), "vocab `0`"),
+        ("rope_theta", json!(-1.0), "rope.theta `-1`"),
+        ("hidden_act", json!("gelu"), "hidden_act `gelu`"),
+    ] {
+        let mut changed = config.clone();
+        changed[field] = value;
+        fs::write(&path, changed.to_string()).unwrap();
+        let named = format!("`{}`: {what} is not supported; supported: ", path.display());
+        assert!(refusal(dir.path()).starts_with(&named), "{}", refusal(dir.path()));
+    }
+    let path = dir.path().join("x.gguf");
+    for (key, value, what) in [
+        ("llama.rope.freq_base", GgufValue::F32(-1.0), "rope.theta `-1`"),
+        ("llama.attention.key_length", GgufValue::U32(31), "head_dim `31`"),
+        ("tokenizer.ggml.model", GgufValue::String("bert".into()), "tokenizer `bert`"),
+    ] {
+        model.write_gguf_with(&path, GgufType::F32, &[(key, value)]);
+        let named = format!("`{}`: {what} is not supported; supported: ", path.display());
+        assert!(refusal(&path).starts_with(&named), "{}", refusal(&path));
+    }
 }
 
 #[test]

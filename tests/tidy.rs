@@ -7,7 +7,19 @@ use std::process::Command;
 
 /// Module families by level, lowest first: a file may name modules of lower levels and of its own family.
 const LEVELS: &[&[&str]] = &[
-    &["arch", "cancel", "encoding", "error", "filetype", "json", "precision", "routing", "sampling", "shape"],
+    &[
+        "arch",
+        "cancel",
+        "checkpoint_files",
+        "encoding",
+        "error",
+        "filetype",
+        "json",
+        "precision",
+        "routing",
+        "sampling",
+        "shape",
+    ],
     &["recording", "format", "power", "text"],
     &["engine", "kernels"],
     &["gpu", "cpu"],

@@ -1,4 +1,4 @@
-//! `edge-run export`: a model folder in, at one depth, and out what other programs run.
+//! `edge-run export`: a model folder in, at fixed depths, and out what other programs run.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,9 @@ use super::models::model_dir;
 use super::output::{note, print_json, warn};
 use super::progress::{self, BarUnit};
 use super::{choices, numbers, stop, terminal};
-use edge_run::internals::export::{Deviation, ExportFormat, ExportOptions, ExportPlan, ExportReport, StoredType};
+use edge_run::internals::export::{
+    Deviation, ExportFormat, ExportOptions, ExportPlan, ExportReport, SiteDepths, StoredType,
+};
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::precision::Depth;
 
@@ -24,8 +26,12 @@ pub struct ExportArgs {
     #[arg(value_name = "OUT")]
     pub out: PathBuf,
     /// Bits read of each weight of the layers; embedding and head leave with all of theirs
-    #[arg(long, value_name = "2|4|6|8", value_parser = numbers::depth)]
-    pub bits: Depth,
+    #[arg(long, value_name = "2|4|6|8", value_parser = numbers::depth, required_unless_present = "depths")]
+    pub bits: Option<Depth>,
+    /// In place of --bits, a file with what `eval --bits N --detail --json` prints for a model with routers: each site
+    /// of each layer leaves with those of 2, 4, 6 and 8 bits that are nearest to what it read on average
+    #[arg(long, value_name = "FILE", conflicts_with = "bits")]
+    pub depths: Option<PathBuf>,
     /// What to make: a GGUF file, for llama.cpp, or a folder of safetensors, for transformers, vLLM and SGLang
     #[arg(long, value_name = "FORMAT", value_parser = choices::export_format())]
     pub to: ExportFormat,
@@ -47,9 +53,13 @@ pub struct ExportArgs {
 /// Makes the file or folder, with an estimate before and a bar meanwhile.
 pub fn run(args: &ExportArgs) -> Done {
     let folder = ModelFolder::open(&model_dir(&args.dir)?)?;
+    let depths = match (&args.depths, args.bits) {
+        (Some(path), _) => SiteDepths::nearest(path, folder.shape())?,
+        (None, bits) => bits.unwrap_or(Depth::FULL).into(),
+    };
     let options = ExportOptions {
         out: args.out.clone(),
-        depth: args.bits,
+        depths,
         format: args.to,
         stored: args.stored,
         pre_tokenizer: args.pre_tokenizer.clone(),
@@ -72,14 +82,15 @@ pub fn run(args: &ExportArgs) -> Done {
     if args.json {
         print_json(&report)?;
     } else {
-        note(describe(&report, args.bits.bits()));
+        note(describe(&report));
     }
     Ok(Exit::Done)
 }
 
 /// What was made, and how far its weights are from those that a run reads.
-fn describe(report: &ExportReport, bits: u32) -> String {
+fn describe(report: &ExportReport) -> String {
     let size = progress::bytes(report.bytes);
+    let bits = (report.bits * 100.0).round() / 100.0;
     let ExportReport { out, architecture, layers_type, outer_type, params, deviations, seconds, .. } = report;
     format!(
         "`{}`: {architecture}, {params} weights, layers at {bits} bits in {layers_type} ({}), embedding and head in \

@@ -1,8 +1,9 @@
-//! The way out: a model folder at one depth as a file or folder that other programs run.
+//! The way out: a model folder at fixed depths as a file or folder that other programs run.
 //!
 //! What leaves is the folded weights, which are plain weights of a family that the other program knows. Embedding and
 //! head leave at their full depth, as nothing is saved there that the other program could not save itself.
 
+mod depths;
 mod family;
 mod gguf;
 mod huggingface;
@@ -12,6 +13,7 @@ mod stored;
 mod tensors;
 mod text;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -21,9 +23,12 @@ use std::time::Instant;
 use self::tensors::PlannedTensor;
 use crate::error::{Error, Result, one_of};
 use crate::format::ModelFolder;
-use crate::precision::Depth;
+use crate::precision::{Depth, SLICES};
+use crate::quantize::SourceTensor;
 use crate::quantize::gguf::BlockType;
+use crate::shape::{Site, SiteAt};
 
+pub use depths::SiteDepths;
 pub use rows::DepthRows;
 pub use stored::Deviation;
 pub use tensors::Deviations;
@@ -34,10 +39,10 @@ pub struct ExportOptions {
     /// The file to make of a GGUF export, the folder to make of a safetensors export.
     pub out: PathBuf,
     /// Slices read of the layers' weights.
-    pub depth: Depth,
+    pub depths: SiteDepths,
     /// The format.
     pub format: ExportFormat,
-    /// The type of the matrices; `None` for [`ExportOptions::stored`]'s choice.
+    /// The type of the matrices; `None` for the choice of [`ExportOptions::stored`].
     pub stored: Option<StoredType>,
     /// llama.cpp's name of the way in which text is split, where the tokenizer's own is not known by a name.
     pub pre_tokenizer: Option<String>,
@@ -89,8 +94,10 @@ pub struct ExportReport {
     pub out: PathBuf,
     /// The family that it was written as, by the other program's name.
     pub architecture: String,
-    /// The type of the layers' matrices.
+    /// The types of the layers' matrices, by the depths that there are.
     pub layers_type: String,
+    /// Mean bits of a weight of the layers.
+    pub bits: f64,
     /// The type of embedding and head.
     pub outer_type: String,
     /// Weights written, those of vectors included.
@@ -108,11 +115,31 @@ pub struct ExportReport {
 pub struct ExportPlan<'a> {
     folder: &'a ModelFolder,
     options: ExportOptions,
-    /// The types of the layers' matrices and of embedding and head.
-    stored: (StoredType, StoredType),
+    stored: StoredTypes,
     made: Made,
     /// What the other program will do otherwise, in sentences for people.
     pub warnings: Vec<String>,
+}
+
+/// The types of an export's matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredTypes {
+    /// Of the layers' matrices, by depth; [`Depth::ALL`] has the order.
+    layers: [StoredType; SLICES],
+    /// Of embedding and head.
+    pub outer: StoredType,
+}
+
+impl StoredTypes {
+    /// That of a matrix of the layers which is read at a depth.
+    pub fn at(&self, depth: Depth) -> StoredType {
+        self.layers[depth.slices() - 1]
+    }
+
+    /// That of a matrix, of layers that are read at these depths.
+    fn of(&self, matrix: SourceTensor, depths: &SiteDepths) -> StoredType {
+        rows::site_of(matrix).map_or(self.outer, |at| self.at(depths.at(at)))
+    }
 }
 
 /// What is written in either format.
@@ -141,23 +168,25 @@ impl Made {
 }
 
 impl ExportOptions {
-    /// The types of the layers' matrices and of embedding and head: where none is asked for, in a GGUF file the
-    /// smallest that holds the codes (Q4_1 for 2 and 4 bits, else Q8_0) and Q8_0, and in a folder F16. Fails where the
-    /// format has no such type, or the type does not hold the codes.
-    pub fn stored(&self) -> Result<(StoredType, StoredType)> {
+    /// The types of the matrices: where none is asked for, in a GGUF file the smallest that holds the codes (Q4_1 for 2
+    /// and 4 bits, else Q8_0) with Q8_0 for embedding and head, and in a folder F16. Fails where the format has no such
+    /// type, or the type does not hold the codes.
+    pub fn stored(&self) -> Result<StoredTypes> {
         use StoredType::*;
-        let bits = self.depth.bits();
-        let layers = match (self.format, self.stored) {
+        let of = |depth: Depth| match (self.format, self.stored) {
             (_, Some(asked)) => asked,
-            (ExportFormat::Gguf, None) if bits <= 4 => Q4_1,
+            (ExportFormat::Gguf, None) if depth.bits() <= 4 => Q4_1,
             (ExportFormat::Gguf, None) => Q8_0,
             (ExportFormat::Safetensors, None) => F16,
         };
-        if self.format == ExportFormat::Safetensors && !matches!(layers, F16 | Bf16 | F32) {
-            return Err(Error::argument("type", "f16, bf16 or f32 in safetensors", layers));
+        let deepest = self.depths.deepest();
+        let widest = of(deepest);
+        if self.format == ExportFormat::Safetensors && !matches!(widest, F16 | Bf16 | F32) {
+            return Err(Error::argument("type", "f16, bf16 or f32 in safetensors", widest));
         }
-        stored::check_bits(layers.block(), bits)?;
-        Ok((layers, if stored::is_coded(layers.block()) { Q8_0 } else { layers }))
+        stored::check_bits(widest.block(), deepest.bits())?;
+        let outer = if stored::is_coded(widest.block()) { Q8_0 } else { widest };
+        Ok(StoredTypes { layers: Depth::ALL.map(of), outer })
     }
 }
 
@@ -183,9 +212,8 @@ impl<'a> ExportPlan<'a> {
     /// then, as after any error, nothing is left behind, and an export that was to be replaced is as it was.
     pub fn write(self, on_progress: &mut dyn FnMut(&ExportProgress<'_>) -> ControlFlow<()>) -> Result<ExportReport> {
         let begin = Instant::now();
-        let (layers, outer) = self.stored;
         let params = self.made.tensors().iter().map(PlannedTensor::count).sum();
-        let rows = DepthRows::new(self.folder, self.options.depth);
+        let rows = DepthRows::new(self.folder, self.options.depths.clone());
         let deviations = Deviations::default();
         let mut writer = tensors::TensorWriter { rows, total: params, on_progress, done: 0, deviations };
         let bytes = match &self.made {
@@ -195,13 +223,22 @@ impl<'a> ExportPlan<'a> {
         Ok(ExportReport {
             out: self.options.out.clone(),
             architecture: self.made.architecture().to_string(),
-            layers_type: layers.to_string(),
-            outer_type: outer.to_string(),
+            layers_type: self.layers_types(),
+            bits: self.options.depths.bits(self.folder.shape()),
+            outer_type: self.stored.outer.to_string(),
             params,
             bytes,
             deviations: writer.deviations,
             seconds: begin.elapsed().as_secs_f64(),
         })
+    }
+
+    /// The types of the layers' matrices, in words.
+    fn layers_types(&self) -> String {
+        let shape = self.folder.shape();
+        let sites = (0..shape.layers).flat_map(|layer| Site::ALL.map(|site| SiteAt { layer, site }));
+        let types: BTreeSet<&str> = sites.map(|at| self.stored.at(self.options.depths.at(at)).name()).collect();
+        Vec::from_iter(types).join(" and ")
     }
 }
 

@@ -1,4 +1,4 @@
-//! The weights of a model folder at one depth, a few rows at a time, as a source of weights.
+//! The weights of a model folder at fixed depths, a few rows at a time, as a source of weights.
 
 use std::ops::Range as Rows;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use half::f16;
 use rayon::prelude::*;
 use serde_json::Value;
 
+use super::depths::SiteDepths;
 use crate::arch::{LayerVector, ModelSpec};
 use crate::error::{Error, Result};
 use crate::format::codes::{Range, RangeForm, WEIGHTS_PER_WORD, unpack};
@@ -16,16 +17,16 @@ use crate::format::{
     CHAT_TEMPLATE_FILE, CHAT_TEMPLATES_FILE, GENERATION_FILE, MappedTensor, ModelFolder, ModelSource, TOKENIZER_FILE,
 };
 use crate::json;
-use crate::precision::{Depth, SLICES};
+use crate::precision::SLICES;
 use crate::quantize::family::fused;
 use crate::quantize::{Source, SourceTensor, TextAssets};
-use crate::shape::{LlamaShape, Site};
+use crate::shape::{LlamaShape, Site, SiteAt};
 
-/// A model folder whose layers are read at one depth, embedding and head at the full one.
+/// A model folder whose layers are read at fixed depths, embedding and head at the full one.
 #[derive(Debug)]
 pub struct DepthRows<'a> {
     folder: &'a ModelFolder,
-    depth: Depth,
+    depths: SiteDepths,
 }
 
 /// Rows of a matrix, coded: one code for each weight, and one range for each group.
@@ -56,9 +57,9 @@ impl CodedRows {
 }
 
 impl<'a> DepthRows<'a> {
-    /// The folder at this depth.
-    pub fn new(folder: &'a ModelFolder, depth: Depth) -> DepthRows<'a> {
-        DepthRows { folder, depth }
+    /// The folder at these depths.
+    pub fn new(folder: &'a ModelFolder, depths: impl Into<SiteDepths>) -> DepthRows<'a> {
+        DepthRows { folder, depths: depths.into() }
     }
 
     /// Replaces `out` by rows of a matrix as they are stored, without decoding them. Panics for vectors, and where the
@@ -66,8 +67,7 @@ impl<'a> DepthRows<'a> {
     pub fn coded(&self, tensor: SourceTensor, rows: Rows<u32>, out: &mut CodedRows) -> Result<()> {
         let shape = self.folder.shape();
         let (matrix, first) = stack(shape, tensor).expect("a matrix");
-        let outer = matches!(tensor, SourceTensor::Embed | SourceTensor::Head);
-        let depth = if outer { SLICES } else { self.depth.slices() };
+        let depth = site_of(tensor).map_or(SLICES, |at| self.depths.at(at).slices());
         let (group, input) = (self.folder.group_size() as usize, matrix.input as usize);
         let slices: Vec<MappedTensor> =
             (0..depth).map(|slice| self.folder.tensor(slice, &matrix.slice(slice).name)).collect::<Result<_>>()?;
@@ -171,17 +171,25 @@ impl Source for DepthRows<'_> {
 
 /// The stacked matrix that a tensor's rows are part of, and the first of them; `None` for vectors.
 fn stack(shape: &LlamaShape, tensor: SourceTensor) -> Option<(SlicedSpec, u32)> {
-    use SourceTensor::*;
-    let matrix = match tensor {
-        Embed => layout::embed(shape),
-        Head => layout::head(shape)?,
-        Query(l) | Key(l) | Value(l) => layout::site(shape, l, Site::Qkv),
-        Output(l) => layout::site(shape, l, Site::O),
-        Gate(l) | Up(l) => layout::site(shape, l, Site::GateUp),
-        Down(l) => layout::site(shape, l, Site::Down),
-        QueryBias(_) | KeyBias(_) | ValueBias(_) | Vector(..) | FinalNorm => return None,
+    let matrix = match (tensor, site_of(tensor)) {
+        (SourceTensor::Embed, _) => layout::embed(shape),
+        (SourceTensor::Head, _) => layout::head(shape)?,
+        (_, site) => site.map(|SiteAt { layer, site }| layout::site(shape, layer, site))?,
     };
     Some((matrix, first_in_stack(tensor, shape)))
+}
+
+/// The site of a layer that a matrix belongs to; `None` for embedding, head and vectors.
+pub fn site_of(tensor: SourceTensor) -> Option<SiteAt> {
+    use SourceTensor::*;
+    let (layer, site) = match tensor {
+        Query(l) | Key(l) | Value(l) => (l, Site::Qkv),
+        Output(l) => (l, Site::O),
+        Gate(l) | Up(l) => (l, Site::GateUp),
+        Down(l) => (l, Site::Down),
+        Embed | Head | QueryBias(_) | KeyBias(_) | ValueBias(_) | Vector(..) | FinalNorm => return None,
+    };
+    Some(SiteAt { layer, site })
 }
 
 /// The row of a stack, or the number of a vector, that a tensor begins at.

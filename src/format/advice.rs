@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::MANIFEST_FILE;
+use crate::checkpoint_files::CONFIG_FILE;
 
 /// What to do about `path`, which has no manifest in it.
 pub fn advice(path: &Path) -> String {
@@ -13,7 +14,7 @@ pub fn advice(path: &Path) -> String {
     if path.is_file() && folder.join(MANIFEST_FILE).is_file() {
         return format!("this is one file of a model; pass its folder, `{}`", folder.display());
     }
-    if path.is_file() || path.join("config.json").is_file() {
+    if path.is_file() || path.join(CONFIG_FILE).is_file() {
         return quantize(path);
     }
     let Ok(entries) = std::fs::read_dir(path) else {

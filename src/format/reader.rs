@@ -225,13 +225,14 @@ fn parse_manifest(path: &Path, text: &str) -> Result<Manifest> {
     }
     let Quantization { slices, slice_bits, group_size, .. } = manifest.quantization;
     let only = Quantization::new(group_size);
-    supported("architecture", &manifest.architecture, ARCHITECTURE)?;
-    supported("number of slices", slices, only.slices)?;
-    supported("number of bits of a slice", slice_bits, only.slice_bits)?;
+    supported("architecture", &manifest.architecture, ARCHITECTURE)
+        .and_then(|()| supported("number of slices", slices, only.slices))
+        .and_then(|()| supported("number of bits of a slice", slice_bits, only.slice_bits))
+        .map_err(Error::in_file(path))?;
     if let Some((field, expected, got)) = manifest.shape.fault() {
         return Err(Error::damaged(path, format!("shape.{field}"), expected, got));
     }
-    manifest.spec.check(&manifest.shape)?;
+    manifest.spec.check(&manifest.shape).map_err(Error::in_file(path))?;
     if let Some((expected, got)) = layout::group_fault(&manifest.shape, group_size) {
         return Err(Error::damaged(path, "quantization.group_size", expected, got));
     }

@@ -4,29 +4,25 @@ use std::collections::BTreeMap;
 
 use super::listing::HubFile;
 use super::names::RepoName;
+use crate::checkpoint_files::{
+    ADAPTER_CONFIG_FILE, ADDED_TOKENS_FILE, CONFIG_FILE, INDEX_FILE, PROCESSOR_TEMPLATE_FILE, SPECIAL_TOKENS_FILE,
+    TEMPLATES_FOLDER, TOKENIZER_CONFIG_FILE, WHOLE_FILE,
+};
 use crate::error::{Error, Result};
 use crate::format::{CHAT_TEMPLATE_FILE, GENERATION_FILE, TOKENIZER_FILE};
 
-/// Dimensions and constants of a model.
-const CONFIG_FILE: &str = "config.json";
-/// Weights in one piece.
-const WHOLE_FILE: &str = "model.safetensors";
-/// The list of the shards of weights in several.
-pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
 /// Files beside the weights, each where it is there; the model's card states its licence.
 const TEXT_FILES: [&str; 9] = [
     CONFIG_FILE,
     TOKENIZER_FILE,
-    "tokenizer_config.json",
+    TOKENIZER_CONFIG_FILE,
     GENERATION_FILE,
     CHAT_TEMPLATE_FILE,
-    "chat_template.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
+    PROCESSOR_TEMPLATE_FILE,
+    SPECIAL_TOKENS_FILE,
+    ADDED_TOKENS_FILE,
     "README.md",
 ];
-/// The folder of chat templates that have names of their own.
-const TEMPLATES_FOLDER: &str = "additional_chat_templates/";
 /// Endings of weights that are not read.
 const OTHER_WEIGHTS: [&str; 8] = [".safetensors", ".bin", ".pth", ".pt", ".onnx", ".h5", ".msgpack", ".ckpt"];
 /// Files that a message names at most.
@@ -70,7 +66,8 @@ pub(super) fn choose(repo: &RepoName, files: &[HubFile], asked: Option<&str>) ->
 }
 
 fn is_text(name: &str) -> bool {
-    let template = name.strip_prefix(TEMPLATES_FOLDER).is_some_and(|name| name.ends_with(".jinja"));
+    let template =
+        name.strip_prefix(TEMPLATES_FOLDER).is_some_and(|rest| rest.starts_with('/') && rest.ends_with(".jinja"));
     let licence = !name.contains('/') && name.to_ascii_uppercase().starts_with("LICENSE");
     TEXT_FILES.contains(&name) || template || licence
 }
@@ -157,7 +154,7 @@ fn named(models: &[Vec<HubFile>]) -> String {
 
 fn no_weights(repo: &RepoName, files: &[HubFile]) -> Error {
     let advice = "repositories with model.safetensors, its shards and their index, or GGUF files";
-    if files.iter().any(|file| file.name == "adapter_config.json") {
+    if files.iter().any(|file| file.name == ADAPTER_CONFIG_FILE) {
         return unsupported(repo, "a LoRA adapter", "whole models: merge the adapter into its base model first");
     }
     let other = files.iter().find(|file| OTHER_WEIGHTS.iter().any(|ending| file.name.ends_with(ending)));

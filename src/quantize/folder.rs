@@ -2,13 +2,11 @@
 
 use std::path::Path;
 
-use super::huggingface::{CONFIG_FILE, INDEX_FILE, WHOLE_FILE};
+use crate::checkpoint_files::{ADAPTER_CONFIG_FILE, CONFIG_FILE, INDEX_FILE, WHOLE_FILE};
 use crate::error::{Error, Result};
 use crate::filetype::{self, FileType};
 use crate::format::{MANIFEST_FILE, TOKENIZER_FILE};
 
-/// The file that says what a LoRA adapter belongs to.
-const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// Endings of the names of PyTorch's weights.
 const PYTORCH: [&str; 5] = [".bin", ".pth", ".pt", ".ckpt", ".pkl"];
 /// Endings of weights of other programs, and what they are.
@@ -106,7 +104,7 @@ impl FolderNames<'_> {
         if self.has(MANIFEST_FILE) {
             return model_folder(dir);
         }
-        if self.has(ADAPTER_CONFIG) || self.names.iter().any(|name| name.starts_with("adapter_model.")) {
+        if self.has(ADAPTER_CONFIG_FILE) || self.names.iter().any(|name| name.starts_with("adapter_model.")) {
             return unsupported("a LoRA adapter", "a whole model: merge the adapter into its base model first");
         }
         let gguf = self.with(&[".gguf"]);

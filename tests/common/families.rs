@@ -88,6 +88,21 @@ impl FamilyModel {
         self.gguf.longest.as_ref().map_or(usize::MAX, |(longest, _)| *longest)
     }
 
+    /// The model of the first `count` layers, with `changes` made to the fields of its configurations.
+    pub fn cut(mut self, count: u32, changes: &Value) -> FamilyModel {
+        for config in self.configs.values_mut() {
+            let config = if config["text_config"].is_object() { &mut config["text_config"] } else { config };
+            config["num_hidden_layers"] = count.into();
+            for (field, value) in changes.as_object().unwrap() {
+                config[field] = value.clone();
+            }
+        }
+        for layers in self.tensors.iter_mut().filter_map(|tensor| tensor.layers.as_mut()) {
+            layers.retain(|layer| *layer < count);
+        }
+        self
+    }
+
     /// Dimensions and weights of the checkpoint's tensors, by name.
     pub fn tensors(&self) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
         let entries = self.tensors.iter().flat_map(|tensor| {

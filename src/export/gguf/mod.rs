@@ -10,7 +10,7 @@ use self::file::{GgufWriter, ListedTensor, MetadataWriter};
 use super::family::{ExportFamily, FamilyKind};
 use super::tensors::{PlannedTensor, TensorWriter};
 use super::text::TextSide;
-use super::{ExportOptions, StoredType};
+use super::{ExportOptions, StoredType, StoredTypes};
 use crate::arch::{HeadNorm, LayerVector};
 use crate::error::Result;
 use crate::format::{ModelFolder, check_space, follow_links};
@@ -33,7 +33,7 @@ pub struct GgufPlan {
 pub fn plan(
     folder: &ModelFolder,
     options: &ExportOptions,
-    (layers, outer): (StoredType, StoredType),
+    stored: StoredTypes,
     warnings: &mut Vec<String>,
 ) -> Result<GgufPlan> {
     let (shape, spec) = (folder.shape(), &folder.manifest().spec);
@@ -42,12 +42,12 @@ pub fn plan(
     let made = architecture::choose((shape, spec), &family, &mut keys)?;
     let context = context(shape, &family, made.name, warnings)?;
     let mut metadata = MetadataWriter::default();
-    general(folder, layers, made.name, &mut metadata);
+    general(folder, stored.at(options.depths.deepest()), made.name, &mut metadata);
     dimensions(shape, context, made.name, &mut metadata);
     metadata.append(keys);
     let text = TextSide::read(folder)?;
     tokenizer::write((shape.vocab, folder.dir()), &text, options.pre_tokenizer.as_deref(), &mut metadata, warnings)?;
-    let tensors = tensors(folder, &family, &made, (layers.block(), outer.block()));
+    let tensors = tensors(folder, &family, &made, &|tensor| stored.of(tensor, &options.depths).block());
     Ok(GgufPlan { architecture: made.name, tensors, metadata, extra: made.extra })
 }
 
@@ -96,6 +96,7 @@ fn context(shape: &LlamaShape, family: &ExportFamily, name: &str, warnings: &mut
     Ok(*window)
 }
 
+/// `layers` is the widest type of the layers.
 fn general(folder: &ModelFolder, layers: StoredType, name: &str, metadata: &mut MetadataWriter) {
     let source = &folder.manifest().source;
     metadata.text("general.architecture", name);
@@ -141,7 +142,7 @@ fn tensors(
     folder: &ModelFolder,
     family: &ExportFamily,
     made: &Architecture,
-    (layers, outer): (BlockType, BlockType),
+    stored: &dyn Fn(SourceTensor) -> BlockType,
 ) -> Vec<PlannedTensor> {
     let (shape, spec) = (folder.shape(), &folder.manifest().spec);
     let planned = |tensor: SourceTensor| {
@@ -155,11 +156,7 @@ fn tensors(
             Vector(_, LayerVector::QueryNorm) => made.query_scale,
             _ => 1.0,
         };
-        let dtype = match tensor {
-            Embed | Head => outer,
-            _ if tensor.is_vector() => BlockType::F32,
-            _ => layers,
-        };
+        let dtype = if tensor.is_vector() { BlockType::F32 } else { stored(tensor) };
         PlannedTensor {
             name: tensor_name(tensor),
             tensor,

@@ -12,15 +12,17 @@ use self::config::HubClass;
 use super::family::{ExportFamily, FamilyKind};
 use super::tensors::{PlannedTensor, TensorWriter};
 use super::text::TextSide;
-use super::{ExportOptions, StoredType};
+use super::{ExportOptions, SiteDepths, StoredType, StoredTypes};
+use crate::checkpoint_files::{CONFIG_FILE, INDEX_FILE, TOKENIZER_CONFIG_FILE, WHOLE_FILE};
 use crate::error::Result;
 use crate::format::layout::TensorSpec;
 use crate::format::{
     CHAT_TEMPLATE_FILE, ContainerWriter, GENERATION_FILE, ModelFolder, Place, TOKENIZER_FILE, check_space,
     follow_links, sync_dir, write_new,
 };
+use crate::precision::Depth;
 use crate::quantize::gguf::BlockType;
-use crate::quantize::huggingface::{CONFIG_FILE, INDEX_FILE, TensorNames, WHOLE_FILE};
+use crate::quantize::huggingface::TensorNames;
 use crate::quantize::{SourceTensor, as_file};
 
 /// The file that tells an export from other folders: what it was made of, and its files.
@@ -45,10 +47,12 @@ pub struct HubPlan {
 pub fn plan(
     folder: &ModelFolder,
     options: &ExportOptions,
-    (stored, _): (StoredType, StoredType),
+    stored: StoredTypes,
     warnings: &mut Vec<String>,
 ) -> Result<HubPlan> {
     let (shape, spec) = (folder.shape(), &folder.manifest().spec);
+    // One type for all.
+    let stored = stored.outer;
     let family = ExportFamily::of(shape, spec)?;
     let class = config::class(shape, spec, &family)?;
     let text = TextSide::read(folder)?;
@@ -64,7 +68,7 @@ pub fn plan(
     let mut texts = BTreeMap::from([
         (CONFIG_FILE.to_string(), as_file(&fields)),
         (TOKENIZER_FILE.to_string(), text.assets.tokenizer.clone()),
-        ("tokenizer_config.json".to_string(), as_file(&tokenizer_config(&text, shape.max_context))),
+        (TOKENIZER_CONFIG_FILE.to_string(), as_file(&tokenizer_config(&text, shape.max_context))),
         (GENERATION_FILE.to_string(), text.assets.generation_config.clone()),
     ]);
     if let (Some(template), true) = (&text.assets.chat_template, text.assets.named_templates.is_empty()) {
@@ -223,15 +227,24 @@ fn tokenizer_config(text: &TextSide, context: u32) -> Map<String, Value> {
 /// What the export was made of.
 fn origin(folder: &ModelFolder, options: &ExportOptions, stored: StoredType, class: HubClass) -> Map<String, Value> {
     let manifest = folder.manifest();
+    let (bits, site_bits) = match &options.depths {
+        SiteDepths::Uniform(depth) => (json!(depth.bits()), None),
+        SiteDepths::BySite(layers) => {
+            let bits: Vec<_> = layers.iter().map(|sites| sites.map(Depth::bits)).collect();
+            (json!(options.depths.bits(folder.shape())), Some(bits))
+        }
+    };
     let calibration = manifest.quantization.calibration.as_ref().map(|pack| pack.pack_sha256.clone());
-    Map::from_iter([
+    let mut origin = Map::from_iter([
         ("format_version".to_string(), json!(1)),
         ("model".to_string(), json!(manifest.source.name)),
         ("licence".to_string(), json!(manifest.source.licence)),
-        ("bits".to_string(), json!(options.depth.bits())),
+        ("bits".to_string(), bits),
         ("group_size".to_string(), json!(folder.group_size())),
         ("calibration_pack_sha256".to_string(), json!(calibration)),
         ("architecture".to_string(), json!(class.architecture)),
         ("type".to_string(), json!(stored.to_string())),
-    ])
+    ]);
+    origin.extend(site_bits.map(|bits| ("site_bits".to_string(), json!(bits))));
+    origin
 }

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::super::source::unsupported;
 use super::blocks::BlockType;
 use super::metadata::{Metadata, Numbers, Value, scalar, width};
 use super::types::{dtype, dtype_name};
@@ -69,7 +70,7 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<GgufFile> {
     if !(2..=3).contains(&version) {
         // A file for big-endian machines has its version the wrong way round.
         let got = if version.swap_bytes() <= 3 { "big-endian".to_string() } else { version.to_string() };
-        return Err(Error::Unsupported { what: "GGUF version".into(), got, supported: "2, 3".into() });
+        return unsupported("GGUF version", &got, "2, 3").map_err(Error::in_file(path));
     }
     let (tensor_count, pair_count) = (reader.u64("tensor count")?, reader.u64("metadata count")?);
     let mut values = HashMap::new();
@@ -222,7 +223,8 @@ impl<'a> Reader<'a> {
         }
         // GGUF writes the fastest dimension first.
         dims.reverse();
-        Ok(GgufTensor { dtype: dtype(name, self.u32(name)?)?, dims, offset: self.u64(name)?, part: 0 })
+        let dtype = dtype(name, self.u32(name)?).map_err(Error::in_file(self.path))?;
+        Ok(GgufTensor { dtype, dims, offset: self.u64(name)?, part: 0 })
     }
 
     fn damaged(&self, what: &str, expected: &str, got: &str) -> Error {

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use self::file::{GgufFile, GgufTensor};
 use self::optional::Optional;
 use self::places::NamedTensor;
+use self::shape::ReadTensor;
 use super::family::Described;
 use super::source::{Source, SourceTensor, TextAssets};
 use crate::arch::ModelSpec;
@@ -68,10 +69,9 @@ impl Gguf {
         };
         let mut files = paths.into_iter().map(open).collect::<Result<Vec<_>>>()?;
         let mut warnings = Vec::new();
-        let facts =
-            shape::read_facts(&header, &mut |name, tensor| dequantize(&mut files, name, tensor), &mut warnings)?;
-        let described = Described::new(facts)?;
-        let tensors = places::locate_all(&described, &header)?;
+        let mut read = |name: &str, tensor: &GgufTensor| dequantize(&mut files, name, tensor);
+        let (described, tensors) =
+            describe(&header, &mut read, &mut warnings).map_err(Error::in_file(header.metadata.path()))?;
         let dtypes: BTreeSet<&str> = tensors.values().map(|located| dtype_name(located.tensor.dtype)).collect();
         let stem = || path.file_stem().map_or("unnamed".into(), |stem| stem.to_string_lossy().into_owned());
         let mut optional = Optional::new(&header.metadata);
@@ -105,7 +105,8 @@ impl Source for Gguf {
     }
 
     fn text(&self) -> Result<TextAssets> {
-        tokenizer::read(&self.header.metadata)
+        let metadata = &self.header.metadata;
+        tokenizer::read(metadata).map_err(Error::in_file(metadata.path()))
     }
 
     fn warnings(&self) -> &[String] {
@@ -133,6 +134,17 @@ impl Source for Gguf {
         let located = &self.tensors[&tensor];
         (self.files[located.tensor.part].path.clone(), located.name.clone())
     }
+}
+
+/// What a file describes, and where each tensor of that model lies.
+fn describe(
+    header: &GgufFile,
+    read: &mut ReadTensor<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<(Described, HashMap<SourceTensor, NamedTensor>)> {
+    let described = Described::new(shape::read_facts(header, read, warnings)?)?;
+    let tensors = places::locate_all(&described, header)?;
+    Ok((described, tensors))
 }
 
 /// The numbers of a tensor, read from its place in its file.

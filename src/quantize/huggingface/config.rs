@@ -15,9 +15,6 @@ use crate::error::{Error, Result};
 use crate::json::read_object;
 use crate::shape::{LlamaShape, Rope, RopeScaling};
 
-/// The configuration's file name.
-pub const CONFIG_FILE: &str = "config.json";
-
 /// What a Gemma has where config.json lacks the field.
 const GEMMA_QUERY_SCALAR: f64 = 256.0;
 
@@ -33,12 +30,16 @@ pub struct StatedModel {
 /// warning where every file of today has the field.
 pub fn read(path: &Path, warnings: &mut Vec<String>) -> Result<StatedModel> {
     let object = read_object(path)?;
-    let whole = ConfigFields::new(path, &object);
+    stated(&ConfigFields::new(path, &object), warnings).map_err(Error::in_file(path))
+}
+
+/// What the fields `whole` of a configuration describe.
+fn stated(whole: &ConfigFields<'_>, warnings: &mut Vec<String>) -> Result<StatedModel> {
     // Another architecture may have other fields, so it is looked at first.
-    let (defaults, text) = architecture(&whole)?;
-    let config = text.as_ref().unwrap_or(&whole);
-    check_features(config, &whole, &defaults)?;
-    let shape = shape(config, &whole, &defaults, warnings)?;
+    let (defaults, text) = architecture(whole)?;
+    let config = text.as_ref().unwrap_or(whole);
+    check_features(config, whole, &defaults)?;
+    let shape = shape(config, whole, &defaults, warnings)?;
     let rope = rope::read(config, &defaults, &shape, warnings)?;
     let family = defaults.family;
     let (score_cap, logit_cap) = caps(config, family)?;

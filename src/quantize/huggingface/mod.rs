@@ -20,6 +20,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 
+use self::config::StatedModel;
 use self::names::{NamedPlace, is_of_other_part};
 use self::shards::{Shard, Shards};
 use super::estimate::block_rows;
@@ -27,14 +28,13 @@ use super::family::Described;
 use super::source::unsupported;
 use super::source::{Source, SourceTensor, TextAssets};
 use crate::arch::ModelSpec;
+use crate::checkpoint_files::{CONFIG_FILE, TOKENIZER_CONFIG_FILE};
 use crate::error::{Error, Result};
 use crate::filetype::{self, FileType};
 use crate::format::{GENERATION_FILE, ModelSource, TOKENIZER_FILE};
 use crate::shape::LlamaShape;
 
-pub use config::CONFIG_FILE;
 pub use names::TensorNames;
-pub use shards::{INDEX_FILE, WHOLE_FILE};
 
 /// Ends of names that quantized weights of other programs have.
 const QUANTIZED: [&str; 10] = [
@@ -83,17 +83,16 @@ impl HuggingFace {
     /// Opens the folder `dir` and checks that it holds a whole model of a family that runs.
     pub fn open(dir: &Path) -> Result<HuggingFace> {
         // A text that is a pointer or a page is named before it is read as JSON.
-        for name in [TOKENIZER_FILE, GENERATION_FILE, "tokenizer_config.json"] {
+        for name in [TOKENIZER_FILE, GENERATION_FILE, TOKENIZER_CONFIG_FILE] {
             let path = dir.join(name);
             if std::fs::symlink_metadata(&path).is_ok() {
                 filetype::open(&path, FileType::Other, "JSON")?;
             }
         }
         let mut warnings = Vec::new();
-        let stated = config::read(&dir.join(CONFIG_FILE), &mut warnings)?;
-        let described = Described::new(stated.facts)?;
+        let (described, is_part) = describe(dir, &mut warnings)?;
         let shards = Shards::open(dir, &mut warnings)?;
-        let tensors = locate_all(&described, &shards, stated.is_part, &mut warnings)?;
+        let tensors = locate_all(&described, &shards, is_part, &mut warnings)?;
         warnings.extend(shards.copies());
         let dtypes: BTreeSet<String> = tensors.values().map(|located| located.dtype.to_string()).collect();
         let source = ModelSource {
@@ -213,7 +212,7 @@ fn locate_all(
     let quantized = |name: &&String| QUANTIZED.iter().any(|end| name.ends_with(end)) || name.contains(".quant_state.");
     if let Some(name) = names.iter().find(quantized) {
         let supported = "weights in F32, F16 or BF16: get the model that this one was made from";
-        return unsupported("quantized tensor", name, supported);
+        return unsupported("quantized tensor", name, supported).map_err(Error::in_file(&shards.listing));
     }
     let tensor_names = TensorNames::of(&names);
     let mut tensors = HashMap::new();
@@ -246,7 +245,9 @@ fn locate_all(
     }
     match names.iter().find(|name| !needed.contains(*name) && !name.ends_with(".rotary_emb.inv_freq")) {
         // A tensor that is left out, a bias say, would silently make another model.
-        Some(name) => unsupported("tensor", name, &described.tensors_in_words()),
+        Some(name) => {
+            unsupported("tensor", name, &described.tensors_in_words()).map_err(Error::in_file(&shards.listing))
+        }
         None => Ok(tensors),
     }
 }
@@ -261,7 +262,8 @@ fn located(at: usize, shard: &Shard, place: NamedPlace, info: &TensorInfo, dims:
     let name = place.name;
     if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
         let dtype = info.dtype.to_string();
-        return unsupported(&format!("dtype of `{name}`"), &dtype, "F32, F16, BF16");
+        return unsupported(&format!("dtype of `{name}`"), &dtype, "F32, F16, BF16")
+            .map_err(Error::in_file(&shard.path));
     }
     let mut dims = dims.to_vec();
     dims[0] = place.all.map_or(dims[0], |all| all as usize);
@@ -276,8 +278,14 @@ fn located(at: usize, shard: &Shard, place: NamedPlace, info: &TensorInfo, dims:
 /// Fails where the configuration in the folder `dir`, as Hugging Face keeps models, is that of a model which does not
 /// run; the weights need not be there yet.
 pub fn check_config(dir: &Path) -> Result<()> {
-    let stated = config::read(&dir.join(CONFIG_FILE), &mut Vec::new())?;
-    Described::new(stated.facts).map(drop)
+    describe(dir, &mut Vec::new()).map(drop)
+}
+
+/// What the configuration in the folder `dir` describes, and whether that is the text part of a model with others.
+fn describe(dir: &Path, warnings: &mut Vec<String>) -> Result<(Described, bool)> {
+    let path = dir.join(CONFIG_FILE);
+    let StatedModel { facts, is_part } = config::read(&path, warnings)?;
+    Ok((Described::new(facts).map_err(Error::in_file(path))?, is_part))
 }
 
 /// OWNER/NAME of a model in Hugging Face's cache, whose folder is `models--OWNER--NAME/snapshots/HASH`.

@@ -8,15 +8,11 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 
+use crate::checkpoint_files::{INDEX_FILE, WHOLE_FILE};
 use crate::error::{Error, Result};
 use crate::filetype::{self, FileType};
 use crate::format::{HEADER_BYTES_MAX, parse_header};
 use crate::json;
-
-/// File of a model that is in one piece.
-pub const WHOLE_FILE: &str = "model.safetensors";
-/// File that says which shard holds which tensor.
-pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// A safetensors file.
 #[derive(Debug)]

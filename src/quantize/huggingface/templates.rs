@@ -6,14 +6,13 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::checkpoint_files::{PROCESSOR_TEMPLATE_FILE, TEMPLATES_FOLDER, TOKENIZER_CONFIG_FILE};
 use crate::error::{Error, Result};
 use crate::format::CHAT_TEMPLATE_FILE;
 use crate::json;
 
-/// Folder of the templates with names of their own, `NAME.jinja`.
-const ADDITIONAL: &str = "additional_chat_templates";
 /// Files with a field `chat_template`, newest first.
-const CONFIGURATIONS: [&str; 2] = ["chat_template.json", "tokenizer_config.json"];
+const CONFIGURATIONS: [&str; 2] = [PROCESSOR_TEMPLATE_FILE, TOKENIZER_CONFIG_FILE];
 const DEFAULT_NAME: &str = "default";
 
 /// A model's templates.
@@ -36,7 +35,7 @@ pub fn read(dir: &Path) -> Result<Templates> {
         Ok(found) if found.is_file() && found.len() == 0 => {}
         _ => templates.add(DEFAULT_NAME, json::read_text(&file)?),
     }
-    additional(&dir.join(ADDITIONAL), &mut templates)?;
+    additional(&dir.join(TEMPLATES_FOLDER), &mut templates)?;
     for name in CONFIGURATIONS {
         let file = dir.join(name);
         if file.is_file() {
@@ -114,7 +113,7 @@ mod tests {
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join(ADDITIONAL)).unwrap();
+        std::fs::create_dir(dir.path().join(TEMPLATES_FOLDER)).unwrap();
         files.iter().for_each(|(name, text)| std::fs::write(dir.path().join(name), text).unwrap());
         dir
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::config::CONFIG_FILE;
 use super::templates::{self, Templates};
+use crate::checkpoint_files::{CONFIG_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE};
 use crate::error::{Error, Result, as_absent};
 use crate::format::{GENERATION_FILE, TOKENIZER_FILE};
 use crate::json;
@@ -14,9 +14,6 @@ use crate::quantize::source::TextAssets;
 use crate::quantize::text::as_file;
 use crate::text::{GenerationDefaults, TextFiles, TextModel};
 
-const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
-/// Texts of special tokens, in folders whose tokenizer_config.json has none.
-const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
 /// Ids that older folders have in config.json only.
 const SPECIAL_IDS: [&str; 3] = ["bos_token_id", "eos_token_id", "pad_token_id"];
 
