@@ -78,7 +78,7 @@ fn words_that_mean_nothing_are_usage_errors() {
         (&["--raw", "--system", "Be brief.", "Hi"], "cannot be used with"),
         (&["--raw", "--chat-template", "x", "Hi"], "cannot be used with"),
         (&["quantize", "x"], "--output <DIR>"),
-        (&["eval"], "<--text <FILE>|--task <FILE.jsonl>>"),
+        (&["eval"], "<--text <FILE>|--kl <REFERENCE>|--task <FILE.jsonl>>"),
         (&["eval", "--text", "x", "--task", "y"], "cannot be used with"),
         (&["eval", "--text", "x", "--window", "1"], "--window"),
         (&["eval", "--text", "x", "--bits", "2,9"], "numbers from 2 to 8"),

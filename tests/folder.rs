@@ -225,8 +225,8 @@ fn a_manifest_of_another_family_keeps_its_spec_and_asks_for_its_tensors() {
 fn a_manifest_of_another_kind_is_refused_by_field() {
     type Change = fn(&mut Value);
     let changes: [(&str, Change); 18] = [
-        ("edge-run.json`, `5` is not supported; supported: 1, 3 and 4", |manifest| {
-            *manifest = json!({"format_version": 5, "of": "another time"});
+        ("edge-run.json`, `6` is not supported; supported: 1, 3, 4 and 5", |manifest| {
+            *manifest = json!({"format_version": 6, "of": "another time"});
         }),
         ("`0` is not supported; supported: 1, 3 and 4", |manifest| manifest["format_version"] = json!(0)),
         // Its routers looked at other numbers.

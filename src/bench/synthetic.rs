@@ -168,8 +168,7 @@ impl WeightSource for Synthetic {
                 engine.upload(buffer.all(), bytemuck::cast_slice(&pairs))?;
             }
             (Dtype::U16, _) => {
-                let word = |step: f32| Range { lo: -2.0 * step, step }.to_word();
-                let words: Vec<u16> = steps(self.terms(spec), random).map(word).take(count).collect();
+                let words: Vec<u16> = steps(self.terms(spec), random).map(centred).take(count).collect();
                 engine.upload(buffer.all(), bytemuck::cast_slice(&words))?;
             }
             _ if spec.name.ends_with("norm") => self.write_vector(engine, spec, buffer.all())?,
@@ -202,6 +201,12 @@ impl WeightSource for Synthetic {
 fn steps(terms: u32, random: &mut ChaCha12Rng) -> impl Iterator<Item = f32> {
     let step = (3.0 / terms as f32).sqrt() / 2.0;
     std::iter::repeat_with(move || step * random.random_range(0.75f32..1.25))
+}
+
+/// The word whose range is 4 step wide about 0.
+fn centred(step: f32) -> u16 {
+    let step = Range::of_word(Range { lo: 0.0, step }.to_word()).step;
+    Range { lo: -2.0 * step, step }.to_word()
 }
 
 /// Numbers with mean 0 and variance 1 / `input`.
@@ -325,7 +330,7 @@ mod tests {
         let random = &mut ChaCha12Rng::seed_from_u64(5);
         let input = 4096;
         for step in steps(input, random).take(100) {
-            let Range { lo, step } = Range::of_word(Range { lo: -2.0 * step, step }.to_word());
+            let Range { lo, step } = Range::of_word(centred(step));
             assert_eq!(lo, -2.0 * step);
             let deviation = 4.0 * step / 12f32.sqrt() * (input as f32).sqrt();
             assert!((0.74..1.26).contains(&deviation), "{deviation}");

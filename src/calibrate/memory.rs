@@ -48,7 +48,7 @@ impl Memory {
         let groups = layers * layer_weights / u64::from(WORD_GROUP);
         let trained = 2 * TRAINED as u64 * groups + layers * 4 * dim * u64::from(HIDDEN);
         let activations = seq * (4 * inputs + outputs + u64::from(shape.heads) * seq);
-        // Weights and their codes, the ranges of all depths, and value, gradient and two moments of each trained number.
+        // Weights and codes, the ranges of all depths, and value, gradient and two moments of each trained number.
         let weights = 2 * shape.linear_params() + shape.embedding_params();
         let resident = 4 * (weights + 2 * SLICES as u64 * groups + 4 * trained);
         // The residual stream, and what routers see.

@@ -1,6 +1,6 @@
 //! Tests of the network: its logits against plain loops, and that training lowers the loss, for what families have.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 
 use rand::rngs::ChaCha8Rng;
@@ -12,8 +12,9 @@ use crate::calibrate::device::cpu;
 use crate::calibrate::optimizer::{Optimizer, Rates};
 use crate::calibrate::step::{Batch, Target, losses, step};
 use crate::calibrate::student::SiteParams;
+use crate::error::Result;
 use crate::format::ModelSource;
-use crate::quantize::TextAssets;
+use crate::quantize::{Source, SourceTensor, TextAssets};
 use crate::shape::{Rope, RopeScaling};
 use crate::unquantized;
 

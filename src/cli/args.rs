@@ -225,8 +225,8 @@ pub struct QuantizeArgs {
 /// How weights are cut.
 #[derive(Debug, Args)]
 pub struct CutArgs {
-    /// Weights that share one range: 32, with ranges for each depth, or a multiple of 64, with one for all [default: the
-    /// pack's; without one 32]
+    /// Weights that share one range: 32, with ranges for each depth, or a multiple of 64, with one for all [default:
+    /// the pack's; without one 32]
     #[arg(long, value_name = "N")]
     pub group_size: Option<u32>,
     /// Trained ranges and routers of this very model, from a calibration pack

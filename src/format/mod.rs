@@ -4,7 +4,7 @@
 //!
 //! | tensor | dtype | shape | meaning |
 //! |---|---|---|---|
-//! | `NAME.slice0` to `.slice3` | U32 | [rows, input / 16] | codes of one slice, two bits a weight, [see `codes`](codes) |
+//! | `NAME.slice0` to `.slice3` | U32 | [rows, input / 16] | two bits of each code, [see `codes`](codes) |
 //! | `NAME.ranges0` to `.ranges3` | U16 | [rows, input / 32] | the range of each group at the depth of that slice |
 //! | `NAME.scales` | F16 | [rows, input / G, 2] | in place of these in folders with larger groups: `lo` and `step` |
 //! | `layers.N.input_norm`, `layers.N.ffn_norm`, `final_norm` | F32 | `[D]` | RMSNorm weights |
@@ -22,9 +22,8 @@
 //! ranges in words of version 5. Routers of version 2 looked at their sites' own inputs, and are not read any more.
 //!
 //! A calibration [`Pack`] is one safetensors file: of every site `ranges0`, `ranges1` and `ranges3` (or the scales, of
-//! larger groups) and the routers, under the names above, and its [`PackInfo`] as JSON under the key `edge_run_calibration` of `__metadata__`.
-//!
-//! A [`Reference`] is one safetensors file too, of the logits of an unquantized model: see [`Reference`].
+//! larger groups) and the routers, under the names above, and its [`PackInfo`] as JSON under the key
+//! `edge_run_calibration` of `__metadata__`.
 
 mod advice;
 pub mod codes;

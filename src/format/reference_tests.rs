@@ -139,14 +139,14 @@ fn damage_is_named() {
         bytes[header + 4 * word..][..4].copy_from_slice(&to.to_le_bytes());
         fault(&bytes)
     };
-    assert!(changed(0, 6).ends_with("is damaged: tokens, expected ids below 6, got 6"), "{}", changed(0, 6));
-    assert!(changed(7, f32::NAN.to_bits()).contains("nll, expected finite numbers"));
-    assert!(changed(14, (-1f32).to_bits()).contains("rest, expected 0 or more, got -1 in row 0"));
-    assert!(changed(21, 9).contains("ids, expected rising ids, got others in row 0"));
-    assert!(changed(23, 9).contains("ids, expected ids below 6, got 9"));
+    assert!(changed(0, 6).ends_with("is damaged: tokens: expected ids below 6, got 6"), "{}", changed(0, 6));
+    assert!(changed(7, f32::NAN.to_bits()).contains("nll: expected finite numbers"));
+    assert!(changed(14, (-1f32).to_bits()).contains("rest: expected 0 or more, got -1 in row 0"));
+    assert!(changed(21, 9).contains("ids: expected rising ids, got others in row 0"));
+    assert!(changed(23, 9).contains("ids: expected ids below 6, got 9"));
     let mut no_largest = sound.clone();
     no_largest[header + 4 * 42..].fill(1);
-    assert!(fault(&no_largest).contains("codes, expected a code of 0, the largest logit's, got none in row 0"));
+    assert!(fault(&no_largest).contains("codes: expected a code of 0, the largest logit's, got none in row 0"));
     assert!(fault(&sound[..sound.len() - 1]).contains("the file is cut short"));
     assert!(fault(b"none of ours at all").contains("is damaged"));
     let replaced = |from: &str, to: &str| {
@@ -156,7 +156,7 @@ fn damage_is_named() {
         fault(&[&sound[..8], text.as_bytes(), &sound[header..]].concat())
     };
     assert!(replaced("reference_version\\\":1", "reference_version\\\":2").contains("version of the reference"));
-    assert!(replaced("[2,2]", "[1,3]").contains("edge_run_reference.texts.windows, expected 2 to 8 tokens, got 1"));
+    assert!(replaced("[2,2]", "[1,3]").contains("edge_run_reference.texts.windows: expected 2 to 8 tokens, got 1"));
     assert!(replaced("[2,2]", "[2,3]").contains("expected U32 [8], got U32 [7]"));
     assert!(replaced("top\\\":3", "top\\\":7").contains("edge_run_reference.top, expected 1 to 6, got 7"));
     assert!(replaced("edge_run_reference", "edge_run_others___").contains("the facts of a reference, got none"));

@@ -174,7 +174,12 @@ mod tests {
 
         #[test]
         fn a_grid_of_sixteen_is_read_by_two_slices(zero in 2.0f32..13.0, width in 0.01f32..0.1, seed: u32) {
-            let level = |at: usize| match at { 0 => 0, 1 => 15, _ => (seed as usize).wrapping_mul(at * 2654435761) >> 7 & 15 };
+            let random = |at: usize| (seed as usize).wrapping_mul(at * 2_654_435_761) >> 7 & 15;
+            let level = |at: usize| match at {
+                0 => 0,
+                1 => 15,
+                _ => random(at),
+            };
             let weights = std::array::from_fn(|at| width * (level(at) as f32 - zero));
             let words = choose(&weights).unwrap();
             let spread = GROUP as f32 * width * width / 12.0;
