@@ -228,9 +228,9 @@ fn a_manifest_of_another_kind_is_refused_by_field() {
         ("edge-run.json`, `6` is not supported; supported: 1, 3, 4 and 5", |manifest| {
             *manifest = json!({"format_version": 6, "of": "another time"});
         }),
-        ("`0` is not supported; supported: 1, 3 and 4", |manifest| manifest["format_version"] = json!(0)),
+        ("`0` is not supported; supported: 1, 3, 4 and 5", |manifest| manifest["format_version"] = json!(0)),
         // Its routers looked at other numbers.
-        ("`2` is not supported; supported: 1, 3 and 4: quantize", |manifest| manifest["format_version"] = json!(2)),
+        ("`2` is not supported; supported: 1, 3, 4 and 5: quantize", |manifest| manifest["format_version"] = json!(2)),
         ("architecture `mamba`", |manifest| manifest["architecture"] = json!("mamba")),
         ("spec.layers[0].attention.window `0` is not supported; supported: 1 position", |manifest| {
             manifest["format_version"] = json!(4);
