@@ -73,7 +73,8 @@ fn assert_rows(folder: &ModelFolder, name: &str, first: usize, input: usize, exp
 /// Asserts that the disk space told beforehand was enough.
 fn assert_estimate(source: &Path, report: &QuantizeReport, calibration: Option<&Path>) {
     let calibration = calibration.map(Path::to_path_buf);
-    let options = QuantizeOptions { out: report.dir.clone(), group_size: Some(report.group_size), calibration, replace: false };
+    let options =
+        QuantizeOptions { out: report.dir.clone(), group_size: Some(report.group_size), calibration, replace: false };
     let estimate = estimate(&*open(source).unwrap(), &options).unwrap();
     assert!(report.bytes <= estimate.disk_bytes + 20_000, "the tiny tokenizer is all overhead");
 }
