@@ -158,6 +158,6 @@ fn damage_is_named() {
     assert!(replaced("reference_version\\\":1", "reference_version\\\":2").contains("version of the reference"));
     assert!(replaced("[2,2]", "[1,3]").contains("edge_run_reference.texts.windows: expected 2 to 8 tokens, got 1"));
     assert!(replaced("[2,2]", "[2,3]").contains("expected U32 [8], got U32 [7]"));
-    assert!(replaced("top\\\":3", "top\\\":7").contains("edge_run_reference.top, expected 1 to 6, got 7"));
+    assert!(replaced("top\\\":3", "top\\\":7").contains("edge_run_reference.top: expected 1 to 6, got 7"));
     assert!(replaced("edge_run_reference", "edge_run_others___").contains("the facts of a reference, got none"));
 }
