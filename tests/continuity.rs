@@ -49,6 +49,7 @@ fn a_change_of_precision_goes_on_with_the_context() {
     let [low, high, rising, falling] = [[4.0, 4.0], [8.0, 8.0], [4.0, 8.0], [8.0, 4.0]].map(&mut of);
     println!("4 bits {low:.3}, 8 bits {high:.3}, 4 then 8 bits {rising:.3}, 8 then 4 bits {falling:.3}");
     for mixed in [rising, falling] {
-        assert!(high / SLACK < mixed && mixed < low * SLACK, "{mixed} of {high} to {low}");
+        // Four bits may predict a text as well as eight.
+        assert!(low.min(high) / SLACK < mixed && mixed < low.max(high) * SLACK, "{mixed} of {high} to {low}");
     }
 }

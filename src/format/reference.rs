@@ -66,7 +66,7 @@ pub struct ReferenceText {
 /// What a row tells of the logits after a token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ReferenceRow<'a> {
-    /// How far each logit is below the largest, in [`UNITS`] a nat, [top].
+    /// How far each logit is below the largest, in [`UNITS`] a nat, `[top]`.
     pub codes: &'a [u16],
     /// The tokens that these are of, rising; `None` where they are all tokens.
     pub ids: Option<&'a [u32]>,
