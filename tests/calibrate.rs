@@ -31,7 +31,7 @@ impl Lab {
         let source = dir.path().join("source");
         fs::create_dir(&source).unwrap();
         tiny_hf_folder(&source, 7, true);
-        Lab::beside(dir, 6000)
+        Lab::beside(dir, 2400)
     }
 
     /// With two layers of a family's tiny model, and a short text: most of the time goes into the table of thresholds, for
