@@ -144,22 +144,34 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// weight = code8 * finest + middle, with the bits below `depth` zero in code8, and (finest, middle) for each group.
+/// The groups of a row, with (finest, middle) of each.
 #[multiversion(targets = "simd")]
 fn dequantize_row(slices: [&[u32]; SLICES], depth: usize, bins: &[Bin], out: &mut [f32]) {
+    match depth {
+        1 => dequantize_at::<1>(slices, bins, out),
+        2 => dequantize_at::<2>(slices, bins, out),
+        3 => dequantize_at::<3>(slices, bins, out),
+        _ => dequantize_at::<4>(slices, bins, out),
+    }
+}
+
+/// weight = code8 * finest + middle, with the bits below the depth zero in code8.
+#[inline(always)]
+fn dequantize_at<const DEPTH: usize>(slices: [&[u32]; SLICES], bins: &[Bin], out: &mut [f32]) {
     const PAIRS: u32 = 0x0303_0303;
-    let group = out.len() / bins.len();
-    for (g, (out, (finest, middle))) in out.chunks_exact_mut(group).zip(bins).enumerate() {
-        let first = g * group / WEIGHTS_PER_WORD;
-        for (w, out) in out.chunks_exact_mut(WEIGHTS_PER_WORD).enumerate() {
-            let word: [u32; SLICES] = std::array::from_fn(|e| if e < depth { slices[e][first + w] } else { 0 });
-            for (i, out) in out.chunks_exact_mut(4).enumerate() {
-                let pairs = word.map(|word| word >> (2 * i) & PAIRS);
-                let codes = pairs[0] << 6 | pairs[1] << 4 | pairs[2] << 2 | pairs[3];
-                for (out, code) in out.iter_mut().zip(codes.to_le_bytes()) {
-                    *out = f32::from(code) * finest + middle;
-                }
+    let words = out.len() / bins.len() / WEIGHTS_PER_WORD;
+    let (sixteens, _) = out.as_chunks_mut::<WEIGHTS_PER_WORD>();
+    for (g, (out, (finest, middle))) in sixteens.chunks_exact_mut(words).zip(bins).enumerate() {
+        // As long as the group, so that the loop over them needs no checks.
+        let slices = slices.map(|slice| &slice[g * words..][..words]);
+        for (w, out) in out.iter_mut().enumerate() {
+            let mut codes = [0u8; WEIGHTS_PER_WORD];
+            for i in 0..4 {
+                let pairs = (0..DEPTH).map(|e| (slices[e][w] >> (2 * i) & PAIRS) << (6 - 2 * e));
+                let four = pairs.fold(0, |all, pairs| all | pairs);
+                codes[4 * i..4 * i + 4].copy_from_slice(&four.to_le_bytes());
             }
+            *out = codes.map(|code| f32::from(code) * finest + middle);
         }
     }
 }
