@@ -6,6 +6,7 @@
 #import step_rows
 #import sampling
 #import candidates
+#import workgroup_sum
 #import descent
 
 struct Params {

@@ -153,6 +153,27 @@ fn shape(eights: u32) -> LlamaShape {
 }
 
 impl Problem {
+    /// A small one, of which tests change what they are about.
+    fn of(kind: Kind) -> Problem {
+        Problem {
+            kind,
+            seed: 1,
+            eights: 5,
+            groups: 3,
+            form: RangeForm::Words,
+            shifted: false,
+            depth: 2,
+            normed: false,
+            other: false,
+            routed: false,
+            has_next: false,
+            loudness: 1.0,
+            spoilt: None,
+            binding_bytes: 1 << 27,
+            spread: Spread { workgroup: 64, lanes: 8, rows: 2, rounds: 2, subgroup: 8, processors: 128 },
+        }
+    }
+
     fn input(&self) -> u32 {
         self.groups * self.form.group().max(64)
     }
@@ -342,23 +363,7 @@ proptest! {
 fn a_wrong_depth_weight_norm_and_output_are_noticed() {
     let spread = Spread { workgroup: 64, lanes: 8, rows: 2, rounds: 2, subgroup: 8, processors: USUAL_PROCESSORS };
     for kind in [Kind::Logits, Kind::Residual, Kind::Gate, Kind::Qkv] {
-        let sound = Problem {
-            kind,
-            seed: 1,
-            eights: 5,
-            groups: 3,
-            form: RangeForm::Words,
-            shifted: false,
-            depth: 2,
-            normed: true,
-            other: false,
-            routed: true,
-            has_next: true,
-            loudness: 1.0,
-            spoilt: None,
-            binding_bytes: 1 << 27,
-            spread,
-        };
+        let sound = Problem { normed: true, routed: true, has_next: true, spread, ..Problem::of(kind) };
         for mut engine in [cpu::open()].into_iter().chain(own_gpu()) {
             let (reference, hidden, _) = sound.run(cpu::open().as_mut(), false);
             let wrong = [
@@ -383,23 +388,7 @@ fn every_depth_reads_its_own_ranges() {
             .into_iter()
             .flat_map(|kind| (1..=4).map(move |depth| (kind, depth)))
         {
-            let sound = Problem {
-                kind,
-                seed: 1,
-                eights: 5,
-                groups: 3,
-                form: RangeForm::Words,
-                shifted: false,
-                depth,
-                normed: true,
-                other: false,
-                routed: false,
-                has_next: false,
-                loudness: 1.0,
-                spoilt: None,
-                binding_bytes: 1 << 27,
-                spread: Spread { workgroup: 64, lanes: 8, rows: 2, rounds: 2, subgroup: 8, processors: 128 },
-            };
+            let sound = Problem { depth, normed: true, ..Problem::of(kind) };
             let shifted = Problem { shifted: true, ..sound.clone() };
             let (plain, ..) = sound.run(cpu::open().as_mut(), true);
             let [near, away] = [&sound, &shifted].map(|problem| far(&problem.run(engine.as_mut(), false).0, &plain));
@@ -414,23 +403,8 @@ fn every_depth_reads_its_own_ranges() {
 fn an_input_that_is_no_number_reaches_every_product() {
     for (kind, normed) in [(Kind::Logits, true), (Kind::Residual, false), (Kind::Gate, true), (Kind::Qkv, false)] {
         for (seed, spoilt) in [(3, f32::NAN), (70, -f32::NAN), (139, f32::INFINITY), (191, f32::NEG_INFINITY)] {
-            let problem = Problem {
-                kind,
-                seed,
-                eights: 5,
-                groups: 3,
-                form: if kind == Kind::Gate { RangeForm::Pairs { group: 64 } } else { RangeForm::Words },
-                shifted: false,
-                depth: 2,
-                normed,
-                other: false,
-                routed: false,
-                has_next: false,
-                loudness: 1.0,
-                spoilt: Some(spoilt),
-                binding_bytes: 1 << 27,
-                spread: Spread { workgroup: 64, lanes: 8, rows: 2, rounds: 2, subgroup: 8, processors: 128 },
-            };
+            let form = if kind == Kind::Gate { RangeForm::Pairs { group: 64 } } else { RangeForm::Words };
+            let problem = Problem { seed, form, normed, spoilt: Some(spoilt), ..Problem::of(kind) };
             for mut engine in [cpu::open()].into_iter().chain(own_gpu()) {
                 let (made, ..) = problem.run(engine.as_mut(), false);
                 // The cache of the other positions is zero.

@@ -21,21 +21,12 @@ struct Round {
 
 var<workgroup> bin_sums: array<atomic<u32>, WORKGROUP>;
 var<workgroup> bin_tokens: array<atomic<u32>, WORKGROUP>;
-var<workgroup> sums: array<f32, WORKGROUP>;
 var<workgroup> descent: Round;
 var<workgroup> passing: vec2<u32>;
 
-// Sum of the invocations' numbers.
+// Sum of the invocations' numbers, which may be asked for again and again.
 fn sum_up(local: u32, number: f32) -> f32 {
-    sums[local] = number;
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if local < half {
-            sums[local] += sums[local + half];
-        }
-    }
-    workgroupBarrier();
-    let sum = sums[0];
+    let sum = sum_of_workgroup(number, local);
     workgroupBarrier();
     return sum;
 }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::student::SiteParams;
 use crate::format::codes::Range;
 use crate::precision::SLICES;
-use crate::quantize::ranges::{self, GROUP};
+use crate::quantize::ranges::{self, GROUP, UnfitWeight};
 
 /// Depths whose ranges are trained: the first so many. Those below them are read as the weights alone have it, so that
 /// no training can take from eight bits.
@@ -30,20 +30,11 @@ struct RangeTensors {
     bin: Tensor<2>,
 }
 
-/// A row with a weight that no range holds, and the weight.
-pub struct UnfitRow(pub usize, pub f32);
-
 impl CodedSite {
     /// The codes of `weights`, [rows, input].
-    pub fn new(weights: &[f32], input: usize, dtype: DType, device: &Device) -> Result<CodedSite, UnfitRow> {
+    pub fn new(weights: &[f32], input: usize, dtype: DType, device: &Device) -> Result<CodedSite, UnfitWeight> {
         let (groups, _) = weights.as_chunks::<GROUP>();
-        let words = groups.par_iter().enumerate().map(|(at, group)| {
-            ranges::choose(group).ok_or_else(|| {
-                let farthest = group.iter().max_by(|a, b| a.abs().total_cmp(&b.abs()));
-                UnfitRow(at * GROUP / input, *farthest.expect("a group has weights"))
-            })
-        });
-        let words: Vec<[u16; SLICES]> = words.collect::<Result<_, _>>()?;
+        let words = ranges::choose_all(weights, input)?;
         let codes = groups.par_iter().zip(&words).flat_map_iter(|(group, words)| ranges::encode(group, words[3]));
         let codes: Vec<f32> = codes.map(f32::from).collect();
         let dims = [weights.len() / input, input / GROUP];

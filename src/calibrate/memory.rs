@@ -9,7 +9,7 @@ use crate::precision::SLICES;
 use crate::routing::HIDDEN;
 use crate::shape::{LlamaShape, Site};
 
-// Both are rather too high: a run on an H100 was seen to take up to 2.7 GiB in all where they say 4.4.
+// Both are rather too high, and matrices are counted as f32 where devices keep them in f16.
 /// f32 tensors of a layer's weights that are alive while its slices are made and differentiated.
 const SLICE_TENSORS: u64 = 40;
 /// f32 tensors of a layer's activations in its graph, for each that the forward pass has.

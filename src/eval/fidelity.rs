@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use super::divergence::{Divergence, KlFigures, divergence};
 use crate::error::{Error, Result};
-use crate::format::codes::RangeForm;
 use crate::format::{Reference, tokens_sha256};
 use crate::model::{BitsRead, Sequence};
 use crate::shape::LlamaShape;
@@ -114,7 +113,7 @@ pub fn fidelity(
         all: KlFigures::of(&all, total, sum(reference.nll())),
         bits_asked: sequence.plan().bits(),
         bits: read.mean(),
-        bits_with_ranges: read.mean() + RangeForm::of_group(sequence.model().group_size()).overhead_bits(),
+        bits_with_ranges: read.mean() + sequence.model().range_bits(),
         windows: total,
         seconds: start.elapsed().as_secs_f64(),
         read,

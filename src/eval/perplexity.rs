@@ -6,7 +6,6 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::format::codes::RangeForm;
 use crate::model::{AnswerScores, BitsRead, Sequence};
 
 /// Tokens of a window where nothing else is asked for and the model's context holds them.
@@ -110,7 +109,7 @@ pub fn perplexity(
         perplexity: (nll / tokens as f64).exp(),
         bits_asked: sequence.plan().bits(),
         bits: read.mean(),
-        bits_with_ranges: read.mean() + RangeForm::of_group(sequence.model().group_size()).overhead_bits(),
+        bits_with_ranges: read.mean() + sequence.model().range_bits(),
         prompt_bits: answer_from.map(|_| prompt_read.mean()),
         answer_from,
         windows: total,

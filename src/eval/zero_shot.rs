@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::task_file::{Examples, TaskFile};
 use crate::error::{Error, Result};
-use crate::format::codes::RangeForm;
 use crate::model::{BitsRead, Sequence};
 use crate::text::TextModel;
 
@@ -227,7 +226,7 @@ pub fn zero_shot(
         figures,
         bits_asked: sequence.plan().bits(),
         bits: read.mean(),
-        bits_with_ranges: read.mean() + RangeForm::of_group(sequence.model().group_size()).overhead_bits(),
+        bits_with_ranges: read.mean() + sequence.model().range_bits(),
         tokens: read.tokens() as usize,
         seconds: start.elapsed().as_secs_f64(),
         read,

@@ -26,6 +26,7 @@
 //! `edge_run_calibration` of `__metadata__`.
 
 mod advice;
+mod aside;
 pub mod codes;
 mod container;
 mod hash;

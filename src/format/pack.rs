@@ -1,6 +1,5 @@
 //! The calibration pack: trained ranges and routers of one model, in one file.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use bytemuck::cast_slice;
@@ -10,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::THRESHOLDS_RULE;
+use super::aside::ContainerAside;
 use super::codes::{GivenRanges, Range, RangeForm, V_BITS};
-use super::container::{Container, ContainerWriter, Tensors};
+use super::container::{Container, Tensors};
 use super::hash::sha256;
 use super::layout::{self, SlicedSpec, TensorSpec};
 use super::open_file::OpenFile;
-use super::place::{file_place, sync_dir};
+use super::place::file_place;
 use crate::error::{Error, Result};
 use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
@@ -110,32 +110,17 @@ impl Pack {
     }
 
     /// Writes a pack to `path`, or where that leads to as a link. It appears there whole, in place of what was there,
-    /// or not at all. `tensor_bytes` is
-    /// asked for the data of each of [`layout::pack_tensors`], in their order. Fails where the result is no pack that
-    /// [`Pack::open`] takes; panics where a tensor has not the bytes of its shape.
+    /// or not at all. `tensor_bytes` is asked for the data of each of [`layout::pack_tensors`], in their order. Fails
+    /// where the result is no pack that [`Pack::open`] takes; panics where a tensor has not the bytes of its shape.
     pub fn write(path: &Path, info: &PackInfo, tensor_bytes: &mut dyn FnMut(&TensorSpec) -> Vec<u8>) -> Result<()> {
         let facts = serde_json::to_string(info).expect("facts have only text, numbers and maps");
         parse_info(path, &facts)?;
-        let path = &file_place(path)?;
-        let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-        let aside = tempfile::Builder::new().prefix(".pack.partial-").tempdir_in(parent);
-        let aside = aside.map_err(Error::io("create", parent))?;
-        // Of the same name, so that a fault names the pack.
-        let name = path.file_name().ok_or_else(|| Error::argument("pack", "the name of a file", path.display()))?;
         let specs = layout::pack_tensors(&info.shape, info.group_size);
-        let facts = HashMap::from([(INFO_KEY.to_string(), facts)]);
-        let file = aside.path().join(name);
-        let mut writer = ContainerWriter::create(file.clone(), &specs, Some(facts))?;
+        let mut file = ContainerAside::create(file_place(path)?, "pack", &specs, (INFO_KEY, facts))?;
         for spec in &specs {
-            writer.write(&spec.name, 0, &tensor_bytes(spec))?;
+            file.write(&spec.name, 0, &tensor_bytes(spec))?;
         }
-        writer.sync()?;
-        // Some systems do not rename a file that is open.
-        drop(writer);
-        Pack::open(&file)?;
-        std::fs::rename(&file, path).map_err(Error::io("create", path))?;
-        sync_dir(parent);
-        Ok(())
+        file.finish(|file| Pack::open(file).map(drop)).map(drop)
     }
 }
 

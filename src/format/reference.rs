@@ -5,19 +5,19 @@
 //! stored as that. A reference may keep the `top` largest logits of each row alone, with their ids, and of all others
 //! the sum of their probabilities.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bytemuck::cast_slice;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
-use super::container::{Container, ContainerWriter, Tensors};
+use super::aside::ContainerAside;
+use super::container::{Container, Tensors};
 use super::hash::sha256;
 use super::layout::TensorSpec;
 use super::manifest::ModelSource;
 use super::open_file::OpenFile;
-use super::place::{file_place, sync_dir};
+use super::place::file_place;
 use crate::error::{Error, Result};
 use crate::filetype::{self, FileType};
 use crate::shape::LlamaShape;
@@ -203,11 +203,7 @@ impl Reference {
 #[derive(Debug)]
 pub struct ReferenceWriter {
     info: ReferenceInfo,
-    /// Where the file will be.
-    place: PathBuf,
-    writer: ContainerWriter,
-    /// The folder that the file is made in.
-    aside: tempfile::TempDir,
+    file: ContainerAside,
 }
 
 impl ReferenceWriter {
@@ -217,41 +213,29 @@ impl ReferenceWriter {
         let place = free_place(path, replace)?;
         let facts = serde_json::to_string(&info).expect("facts have only text and numbers");
         parse_info(path, &facts)?;
-        let folder = place.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-        let aside = tempfile::Builder::new().prefix(".reference.partial-").tempdir_in(folder);
-        let aside = aside.map_err(Error::io("create", folder))?;
-        let name = place.file_name().ok_or_else(|| Error::argument("output", "the name of a file", path.display()))?;
-        let facts = HashMap::from([(INFO_KEY.to_string(), facts)]);
-        let writer = ContainerWriter::create(aside.path().join(name), &info.specs(), Some(facts))?;
-        Ok(ReferenceWriter { info, place, writer, aside })
+        let file = ContainerAside::create(place, "reference", &info.specs(), (INFO_KEY, facts))?;
+        Ok(ReferenceWriter { info, file })
     }
 
     /// Writes the tokens of all windows, `[T]`.
     pub fn write_tokens(&mut self, tokens: &[u32]) -> Result<()> {
-        self.writer.write(TOKENS, 0, cast_slice(tokens))
+        self.file.write(TOKENS, 0, cast_slice(tokens))
     }
 
     /// Writes rows from number `first` on.
     pub fn write_rows(&mut self, first: usize, rows: &CodedLogits) -> Result<()> {
         let (first, top) = (first as u64, u64::from(self.info.top));
-        self.writer.write(NLL, first * 4, cast_slice(&rows.nll))?;
+        self.file.write(NLL, first * 4, cast_slice(&rows.nll))?;
         if !self.info.has_all() {
-            self.writer.write(REST, first * 4, cast_slice(&rows.rest))?;
-            self.writer.write(IDS, first * top * 4, cast_slice(&rows.ids))?;
+            self.file.write(REST, first * 4, cast_slice(&rows.rest))?;
+            self.file.write(IDS, first * top * 4, cast_slice(&rows.ids))?;
         }
-        self.writer.write(CODES, first * top * 2, cast_slice(&rows.codes))
+        self.file.write(CODES, first * top * 2, cast_slice(&rows.codes))
     }
 
     /// Puts the file at its place; its bytes. Panics where rows were not written.
     pub fn finish(self) -> Result<u64> {
-        let ReferenceWriter { place, writer, aside, .. } = self;
-        writer.sync()?;
-        let (file, bytes) = (writer.path().to_path_buf(), writer.bytes());
-        // Some systems do not rename a file that is open.
-        drop(writer);
-        std::fs::rename(&file, &place).map_err(Error::io("create", &place))?;
-        sync_dir(aside.path().parent().unwrap_or(Path::new(".")));
-        Ok(bytes)
+        self.file.finish(|_| Ok(()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! References written, read, damaged and in the way.
 
 use super::*;
+use crate::format::container::ContainerWriter;
 use crate::shape::{Rope, RopeScaling};
 
 /// Stored logits are off by half a unit, and by a whole one next to the largest.

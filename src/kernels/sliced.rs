@@ -12,6 +12,8 @@ use crate::recording::{Arguments, Buffer, Span};
 
 /// Weights that the shaders take at once: one `vec4<u32>` of each slice.
 pub const CHUNK: u32 = 64;
+/// Weights of half a chunk, which have a range of their own where ranges are words.
+pub(crate) const HALF_CHUNK: usize = CHUNK as usize / 2;
 /// The shaders' constant for the form of the ranges.
 const WORD_RANGES: &str = "WORD_RANGES";
 /// A range of rows is a multiple of so many, so that it begins where a binding may.
@@ -123,9 +125,8 @@ impl<'a> Rows<'a> {
     /// The width of the bins that the row's weights have at `depth` in each half of a chunk, and the middle of the
     /// lowest one.
     pub(crate) fn bins(&self, row: usize, chunk: usize, depth: usize) -> [Bin; 2] {
-        let half = CHUNK as usize / 2;
         let first = row * self.input + chunk * CHUNK as usize;
-        [first, first + half].map(|weight| self.range(weight / self.form.group() as usize, depth).bin(depth))
+        [first, first + HALF_CHUNK].map(|weight| self.range(weight / self.form.group() as usize, depth).bin(depth))
     }
 
     /// Writes the row's weights at `depth` to `out`, [input].

@@ -27,6 +27,7 @@ use crate::arch::ModelSpec;
 use crate::cancel::CancelToken;
 use crate::engine::{DeviceInfo, Engine, Traits};
 use crate::error::{Error, Result};
+use crate::format::codes::RangeForm;
 use crate::precision::{CacheType, Depth, PrecisionPlan, SLICES};
 use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
@@ -145,6 +146,11 @@ impl Model {
     /// G
     pub fn group_size(&self) -> u32 {
         self.0.group_size
+    }
+
+    /// Bits that a product reads of the ranges, for each weight.
+    pub fn range_bits(&self) -> f32 {
+        RangeForm::of_group(self.0.group_size).overhead_bits()
     }
 
     /// Tokens of one sequence at most.

@@ -235,7 +235,7 @@ impl Cutter<'_> {
             let got = format!("{} in row {}", fault.weight, first_row as usize + fault.row);
             let expected = match form {
                 RangeForm::Pairs { .. } => "finite weights, groups of them no wider than f16's range",
-                RangeForm::Words => "finite weights, groups of them no wider than 126",
+                RangeForm::Words => ranges::EXPECTED,
             };
             self.unfit(tensor, expected, got)
         })

@@ -6,10 +6,13 @@
 //! is. The ranges of the other depths are then those of least squared error for the codes that there are.
 
 use multiversion::multiversion;
+use rayon::prelude::*;
 
 use crate::format::codes::{Range, V_BITS, WORD_GROUP, Z_MAX};
 use crate::precision::SLICES;
 
+/// What groups must be to have ranges, for messages.
+pub const EXPECTED: &str = "finite weights, groups of 32 no wider than 126";
 /// Weights of a group.
 pub const GROUP: usize = WORD_GROUP as usize;
 /// The widest range that is tried holds the group's this many times: a grid of sixteen numbers needs 16 / 15.
@@ -18,10 +21,37 @@ const WIDEST: f32 = 16.0 / 15.0 + 0.02;
 const STEPS_BESIDE: i32 = 1;
 
 /// The ranges of a group, a word for each depth; `None` where a weight is not finite or no word holds the group.
-pub fn choose(weights: &[f32; GROUP]) -> Option<[u16; SLICES]> {
+fn choose(weights: &[f32; GROUP]) -> Option<[u16; SLICES]> {
     let finest = finest(weights)?;
     let codes = encode(weights, finest);
     Some(std::array::from_fn(|slice| if slice + 1 == SLICES { finest } else { fitted(weights, &codes, slice + 1) }))
+}
+
+/// A group that no range holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UnfitWeight {
+    /// Row of the weights.
+    pub row: usize,
+    /// The weight that is not finite, or the one farthest from zero.
+    pub weight: f32,
+}
+
+impl UnfitWeight {
+    /// That of a group, or a row.
+    pub fn of(row: usize, weights: &[f32]) -> UnfitWeight {
+        let farthest = |a: &f32, b: &f32| a.abs().total_cmp(&b.abs());
+        let not_finite = weights.iter().find(|weight| !weight.is_finite());
+        let weight = *not_finite.or_else(|| weights.iter().max_by(|a, b| farthest(a, b))).expect("a group has weights");
+        UnfitWeight { row, weight }
+    }
+}
+
+/// The ranges of all groups of `weights`, [rows, input]; panics where groups do not divide them.
+pub fn choose_all(weights: &[f32], input: usize) -> Result<Vec<[u16; SLICES]>, UnfitWeight> {
+    let (groups, rest) = weights.as_chunks::<GROUP>();
+    assert!(rest.is_empty(), "{} weights in groups of {GROUP}", weights.len());
+    let chosen = groups.par_iter().enumerate();
+    chosen.map(|(at, group)| choose(group).ok_or_else(|| UnfitWeight::of(at * GROUP / input, group))).collect()
 }
 
 /// The ranges of a group whose codes are made by `finest`, for the depth of so many slices.

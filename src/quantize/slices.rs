@@ -3,7 +3,7 @@
 use half::f16;
 use rayon::prelude::*;
 
-use super::ranges::{self, GROUP};
+use super::ranges::{self, GROUP, UnfitWeight};
 use crate::format::codes::{self, GivenRanges, Range, RangeForm, WEIGHTS_PER_WORD, pair_of};
 use crate::precision::SLICES;
 
@@ -18,15 +18,6 @@ pub struct SlicedRows {
     pub words: [Vec<u16>; SLICES],
 }
 
-/// A group that no range holds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct UnfitWeight {
-    /// Row of the block.
-    pub row: usize,
-    /// The weight that is not finite, or the one farthest from zero.
-    pub weight: f32,
-}
-
 impl SlicedRows {
     /// Replaces the contents by the slices of `weights`, [rows, input], in ranges that are chosen by the weights;
     /// panics where the groups do not divide `input`.
@@ -39,15 +30,14 @@ impl SlicedRows {
                 self.pairs.resize(groups * 2, f16::ZERO);
                 let groups = weights.par_chunks_exact(group).zip(self.pairs.par_chunks_exact_mut(2));
                 groups.enumerate().try_for_each(|(at, (weights, pair))| {
-                    pair.copy_from_slice(&pair_of(weights).ok_or_else(|| unfit(at * group / input, weights))?);
+                    pair.copy_from_slice(
+                        &pair_of(weights).ok_or_else(|| UnfitWeight::of(at * group / input, weights))?,
+                    );
                     Ok(())
                 })?;
             }
             RangeForm::Words => {
-                let chosen = weights.par_chunks_exact(group).enumerate().map(|(at, weights)| {
-                    ranges::choose(as_group(weights)).ok_or_else(|| unfit(at * group / input, weights))
-                });
-                let chosen: Vec<[u16; SLICES]> = chosen.collect::<Result<_, _>>()?;
+                let chosen = ranges::choose_all(weights, input)?;
                 for (slice, words) in self.words.iter_mut().enumerate() {
                     words.extend(chosen.iter().map(|words| words[slice]));
                 }
@@ -61,7 +51,7 @@ impl SlicedRows {
     pub fn cut_in(&mut self, weights: &[f32], input: usize, given: GivenRanges<'_>) -> Result<(), UnfitWeight> {
         let rows = weights.par_chunks_exact(input).enumerate();
         rows.try_for_each(|(row, weights)| {
-            if weights.iter().all(|weight| weight.is_finite()) { Ok(()) } else { Err(unfit(row, weights)) }
+            if weights.iter().all(|weight| weight.is_finite()) { Ok(()) } else { Err(UnfitWeight::of(row, weights)) }
         })?;
         self.clear();
         let group = match given {
@@ -121,13 +111,6 @@ fn encode_row(weights: &[f32], group: usize, range: &dyn Fn(usize) -> Range, sli
             }
         }
     }
-}
-
-fn unfit(row: usize, weights: &[f32]) -> UnfitWeight {
-    let farthest = |a: &f32, b: &f32| a.abs().total_cmp(&b.abs());
-    let not_finite = weights.iter().find(|weight| !weight.is_finite());
-    let weight = *not_finite.or_else(|| weights.iter().max_by(|a, b| farthest(a, b))).expect("a group has weights");
-    UnfitWeight { row, weight }
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::{Layer, Network, Rotation, hidden_positions};
 use crate::arch::{LayerVector, Program};
-use crate::calibrate::coded::{CodedSite, UnfitRow};
+use crate::calibrate::coded::CodedSite;
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
+use crate::quantize::ranges::{EXPECTED, UnfitWeight};
 use crate::quantize::{Source, SourceTensor};
 use crate::shape::Site;
 
@@ -56,10 +57,9 @@ impl Network {
                 let tensors = SourceTensor::of_site(layer, site);
                 let (all, dims) = stacked(source, &tensors)?;
                 let codes = CodedSite::new(&all, dims[1], product_dtype, device);
-                coded.push(codes.map_err(|UnfitRow(row, weight)| {
+                coded.push(codes.map_err(|UnfitWeight { row, weight }| {
                     let (file, name) = source.locate(tensors[0]);
-                    let expected = "finite weights, groups of 32 no wider than 126";
-                    Error::damaged(file, name, expected, format!("{weight} in row {row} of the site's rows"))
+                    Error::damaged(file, name, EXPECTED, format!("{weight} in row {row} of the site's rows"))
                 })?);
                 sites.push(matrix((all, dims)));
             }

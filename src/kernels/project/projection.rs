@@ -9,7 +9,7 @@ use super::spread::Spread;
 use crate::kernels::attention::partials::{self, Partials};
 use crate::kernels::declare::params;
 use crate::kernels::rms_norm::Norm;
-use crate::kernels::sliced::{CHUNK, Rows, SlicedWeight, WEIGHT_BINDINGS, dot};
+use crate::kernels::sliced::{CHUNK, HALF_CHUNK, Rows, SlicedWeight, WEIGHT_BINDINGS, dot};
 use crate::recording::{Arguments, Dispatch, Kernel, Recording, Span};
 
 params! {
@@ -35,9 +35,6 @@ params! {
 pub(super) const SHARED_BINDINGS: usize = WEIGHT_BINDINGS + 2;
 /// Storage buffers that a projection binds at most, which is what [`qkv`](super::qkv) binds.
 pub const STORAGE_BUFFERS: u32 = 19;
-
-/// Numbers of half a chunk, which have a range of their own where ranges are words.
-const HALF: usize = CHUNK as usize / 2;
 
 /// What a weight is multiplied with: `[input]` numbers.
 #[derive(Debug, Clone, Copy)]
@@ -168,7 +165,8 @@ pub(super) fn multiply(args: &Arguments<'_>, p: &Params, slices: u32) -> Vec<f32
     let product = |row: usize| {
         let partials = chunks.iter().enumerate().map(|(chunk, (ints, unit))| {
             let codes = rows.codes(row, chunk, slices);
-            let halves = codes.chunks_exact(HALF).zip(ints.chunks_exact(HALF)).zip(rows.bins(row, chunk, slices));
+            let halves =
+                codes.chunks_exact(HALF_CHUNK).zip(ints.chunks_exact(HALF_CHUNK)).zip(rows.bins(row, chunk, slices));
             let products = halves.map(|((codes, ints), (bin, middle))| {
                 let products = codes.iter().zip(ints).map(|(code, int)| i32::from(*code) * *int);
                 let sum = *unit * ints.iter().sum::<i32>() as f32;
