@@ -36,8 +36,8 @@ impl ContainerAside {
         self.writer.write(name, offset, bytes)
     }
 
-    /// Puts the file at its place, in that of what was there, once `check` takes it; its bytes. Panics where a tensor was
-    /// not written wholly.
+    /// Puts the file at its place, in that of what was there, once `check` takes it; its bytes. Panics where a tensor
+    /// was not written wholly.
     pub fn finish(self, check: impl FnOnce(&Path) -> Result<()>) -> Result<u64> {
         let ContainerAside { place, writer, folder: _folder } = self;
         writer.sync()?;
