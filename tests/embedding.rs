@@ -21,7 +21,7 @@ fn application(dir: &Path) {
     let by_path = manifest.replace("../..", root.to_str().expect("a path in UTF-8"));
     assert_ne!(by_path, manifest);
     // As this crate compiles its dependencies, so that they are compiled once.
-    let profile = "\n[profile.release.package.\"*\"]\ndebug = false\n";
+    let profile = "\n[profile.release.package.\"*\"]\ncodegen-units = 1\ndebug = false\n";
     fs::create_dir(dir.join("src")).unwrap();
     fs::write(dir.join("Cargo.toml"), by_path + profile).unwrap();
     fs::copy(root.join(example).join("src/main.rs"), dir.join("src/main.rs")).unwrap();

@@ -11,11 +11,10 @@ use edge_run::internals::cpu;
 use edge_run::internals::engine::{Activations, Engine};
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::gpu::GpuOptions;
-use edge_run::internals::model::Model;
-use edge_run::internals::model::{BitsRead, NextLogits, Sequence};
+use edge_run::internals::model::{BitsRead, CacheOptions, Model, NextLogits, Sequence};
 use edge_run::internals::session::{Next, StopReason};
 use edge_run::internals::text::{Sampler, SamplerSettings, TextModel};
-use edge_run::{Error, PrecisionPlan, PromptBits, Result, Session};
+use edge_run::{CacheType, Error, PrecisionPlan, PromptBits, Result, Session};
 
 const CONTEXT: u32 = 64;
 
@@ -144,31 +143,35 @@ fn engines() -> Vec<impl Fn() -> Box<dyn Engine>> {
 }
 
 /// Both loops in the same conversations, one for each seed, every other one with prompts at the deepest; the ends that
-/// were seen.
+/// were seen. Both are sequences of one model, as pipelines take longer to compile than conversations to run.
 fn compare(routers: bool, bits: f32, settings: &SamplerSettings, seeds: u32, turns: &[Turn]) -> Vec<StopReason> {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path(), routers);
     let mut ends = Vec::new();
     for engine in engines() {
+        let model = Model::load(&folder, engine(), two_sequences(), &mut |_, _| ()).unwrap();
         for (seed, runs_ahead) in (0..seeds).flat_map(|seed| [(seed, true), (seed, false)]) {
             let settings = SamplerSettings { seed: Some(seed), ..settings.clone() };
-            let load = || Model::load(&folder, engine(), CONTEXT, &mut |_, _| ()).unwrap();
             let text = || TextModel::open(&folder).unwrap();
-            let mut ahead = Session::new(&load(), text(), settings.clone(), plan(bits)).unwrap();
+            let mut ahead = Session::new(&model, text(), settings.clone(), plan(bits)).unwrap();
             ahead.run_ahead(runs_ahead);
             let prompt_bits = PromptBits::ALL[seed as usize % 2];
             ahead.set_prompt_bits(prompt_bits);
             let sampler = Sampler::new(settings).unwrap();
-            let sequence = load().sequence(&plan(bits)).unwrap();
+            let sequence = model.sequence(&plan(bits)).unwrap();
             let mut plain = Plain { sequence, text: text(), sampler, pending: None, prompt_bits };
             for (at, turn) in turns.iter().enumerate() {
                 let (got, expected) = (turn.ahead(&mut ahead), plain.turn(turn));
-                assert_eq!(got, expected, "seed {seed}, turn {at}, {runs_ahead}, on {}", ahead.model().device().name);
+                assert_eq!(got, expected, "seed {seed}, turn {at}, {runs_ahead}, on {}", model.device().name);
                 ends.extend(got.1.map(|(stop, _)| stop));
             }
         }
     }
     ends
+}
+
+fn two_sequences() -> CacheOptions {
+    CacheOptions { context: CONTEXT, sequences: 2, cache_type: CacheType::F16 }
 }
 
 fn turn(prompt: &[u32], most: Option<usize>, wishes: &[(usize, Wish)]) -> Turn {
@@ -232,8 +235,8 @@ fn another_seed_and_a_forgotten_plan_are_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path(), false);
     for engine in engines() {
+        let model = Model::load(&folder, engine(), two_sequences(), &mut |_, _| ()).unwrap();
         let outcome = |seed, turn: &Turn| {
-            let model = Model::load(&folder, engine(), CONTEXT, &mut |_, _| ()).unwrap();
             let settings = SamplerSettings { seed: Some(seed), ..drawn() };
             let mut session = Session::new(&model, TextModel::open(&folder).unwrap(), settings, plan(8.0)).unwrap();
             session.run_ahead(true);

@@ -3,8 +3,9 @@
 //! The weights stay as they are. What is trained is the range (`lo` and `step`) of every group and the router of every
 //! input site, on windows of ordinary text: each step draws a number of bits, gates open by the scores above the
 //! threshold that belongs to it, and the loss is the distance between the next-token distributions of the two models
-//! plus a penalty for reading more or fewer bits than drawn. One step in ten reads every slice. Afterwards a table from
-//! bits to thresholds is measured on windows that were held out, and all goes into a [pack](crate::format::Pack).
+//! plus a penalty for reading more or fewer bits than drawn. Which trained ranges stay,
+//! and how far apart gates open, is then chosen by windows that were held out. On these a table from bits to thresholds
+//! is measured, and all goes into a [pack](crate::format::Pack).
 
 mod checkpoint;
 mod coded;
@@ -14,6 +15,7 @@ mod network;
 mod optimizer;
 mod pack;
 mod reduce;
+mod selection;
 mod step;
 mod student;
 mod text;
@@ -41,9 +43,10 @@ pub use device::{cpu, gpu};
 pub use memory::Memory;
 use network::Network;
 use optimizer::{Optimizer, Rates};
-use step::{Batch, Params, Target};
+use step::{Batch, Params, Target, TeacherOutputs};
 use student::SiteParams;
 use text::Windows;
+use thresholds::Scale;
 
 /// Learning rates at their highest.
 const RATES: Rates = Rates { ranges: 5e-3, routers: 2e-3 };
@@ -102,7 +105,7 @@ pub enum CalibrationProgress {
     Plan(Memory),
     /// A step is done.
     Step(StepLog),
-    /// Measurements of the table are done.
+    /// Measurements of routers and table are done.
     Table(usize),
 }
 
@@ -189,11 +192,10 @@ pub fn calibrate(
     let loss_before = trainer.loss(&held_out)?;
     let resumed = trainer.resume()?;
     trainer.train(resumed, on_progress)?;
-    trainer.round_as_pack();
+    let teacher = step::teacher(&network, &held_out)?;
+    trainer.round(&held_out, &teacher)?;
     let loss_after = trainer.loss(&held_out)?;
-    let thresholds = thresholds::measure(&network, &trainer.params, &held_out, &mut |rows| {
-        on_progress(CalibrationProgress::Table(rows))
-    })?;
+    let thresholds = trainer.measure_table(&held_out, &teacher, on_progress)?;
     let held_out = trainer.judge(&thresholds, options)?;
     let seconds = begin.elapsed().as_secs_f64();
     let facts = pack::Facts { options, run: &trainer.run, loss_before, loss_after, held_out: &held_out, seconds };
@@ -343,15 +345,32 @@ impl<'a> Trainer<'a> {
         Error::Device { device: format!("{:?}", self.device), message }
     }
 
-    /// Rounds the parameters as the pack will hold them, so that the table is measured on what will run.
-    fn round_as_pack(&mut self) {
-        let layers = std::mem::take(&mut self.params).into_iter().zip(&self.network.layers);
-        self.params = layers
-            .map(|(sites, layer)| {
-                let mut coded = layer.coded.iter();
-                sites.map(|params| pack::rounded(coded.next().expect("one for each site"), params))
-            })
-            .collect();
+    /// Rounds the parameters as the pack will hold them, and keeps those ranges that serve. Fails where a stop is asked
+    /// for.
+    fn round(&mut self, held_out: &Batch, teacher: &TeacherOutputs) -> Result<()> {
+        let layers = self.network.layers.iter().zip(std::mem::take(&mut self.params));
+        let rounded = layers.map(|(layer, sites)| {
+            let mut coded = layer.coded.iter();
+            sites.map(|params| pack::rounded(coded.next().expect("one for each site"), params))
+        });
+        self.params = selection::keep_better_ranges(self.network, rounded.collect(), held_out, teacher)?;
+        Ok(())
+    }
+
+    /// Moves the routers' gates apart where that serves, and measures the table of what will run. Fails where a stop is
+    /// asked for.
+    fn measure_table(
+        &mut self,
+        batch: &Batch,
+        teacher: &TeacherOutputs,
+        on_progress: &mut dyn FnMut(CalibrationProgress) -> ControlFlow<()>,
+    ) -> Result<Thresholds> {
+        let mut on_measurement = |rows| flow(on_progress(CalibrationProgress::Table(rows)));
+        let network = self.network;
+        let mut scale = Scale { network, batch, teacher, on_measurement: &mut on_measurement, done: 0 };
+        let sketch;
+        (self.params, sketch) = selection::widen_gates(&mut scale, &self.params)?;
+        scale.table(&self.params, sketch)
     }
 
     /// The run is in its pack: the checkpoint has done its duty.

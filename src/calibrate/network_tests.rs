@@ -10,8 +10,10 @@ use super::*;
 use crate::arch::{AttentionSpec, LayerNorms, LayerSpec, LongFrequencies, ModelSpec, RopeTable};
 use crate::calibrate::device::cpu;
 use crate::calibrate::optimizer::{Optimizer, Rates};
-use crate::calibrate::step::{Batch, Target, losses, step};
+use crate::calibrate::selection::{keep_better_ranges, loss_of, widen_gates};
+use crate::calibrate::step::{Batch, Params, Target, losses, step, teacher};
 use crate::calibrate::student::SiteParams;
+use crate::calibrate::thresholds::Scale;
 use crate::error::Result;
 use crate::format::ModelSource;
 use crate::quantize::{Source, SourceTensor, TextAssets};
@@ -184,15 +186,69 @@ fn logits_are_those_of_plain_loops() {
     }
 }
 
+fn untrained(network: &Network) -> Params {
+    let mut random = ChaCha8Rng::seed_from_u64(3);
+    let mut site = |coded: &CodedSite| SiteParams::new(coded.dims(), 64, &cpu(), &mut random);
+    network.layers.iter().map(|layer| layer.coded.each_ref().map(&mut site)).collect()
+}
+
+/// Changes every site's parameters.
+fn each(params: &Params, change: impl Fn(&SiteParams) -> SiteParams) -> Params {
+    params.iter().map(|sites| sites.each_ref().map(&change)).collect()
+}
+
+#[test]
+fn ranges_that_training_spoiled_are_taken_back_and_those_that_it_bettered_stay() {
+    let network = load(&mut RandomSource::new(ModelSpec::default()));
+    let mut params = untrained(&network);
+    let mut optimizer = Optimizer::new(network.layers.len(), 12, Rates { ranges: 5e-3, routers: 0.0 });
+    let batch = Batch { ids: ids(4), micro: 4 };
+    // No gate opens: the ranges of depth 1 alone are read, and trained.
+    let target = Target { bits: 2.0, threshold: 100.0, weight: 1.0 };
+    for at in 0..12 {
+        let outcome = step(&network, &params, &batch, target).unwrap();
+        optimizer.step(at, &mut params, outcome.gradients);
+    }
+    let spoiled = each(&params, |site| SiteParams { shift_2: site.shift_2.clone().add_scalar(1.5), ..site.clone() });
+    let teacher = teacher(&network, &batch).unwrap();
+    let largest = |tensor: &Tensor<2>| tensor.clone().abs().max().into_scalar::<f32>();
+    let kept = keep_better_ranges(&network, spoiled, &batch, &teacher).unwrap();
+    for site in kept.iter().flatten() {
+        assert_eq!((largest(&site.shift_2), largest(&site.stretch_2)), (0.0, 0.0));
+        assert!(largest(&site.shift_1) > 0.0);
+    }
+    let spoiled = each(&kept, |site| SiteParams { shift_1: site.shift_1.clone().add_scalar(1.5), ..site.clone() });
+    let kept = keep_better_ranges(&network, spoiled, &batch, &teacher).unwrap();
+    assert!(kept.iter().flatten().all(|site| largest(&site.shift_1) == 0.0));
+}
+
+#[test]
+fn gates_are_moved_apart_where_one_depth_for_all_is_better() {
+    let network = load(&mut RandomSource::new(ModelSpec::default()));
+    let batch = Batch { ids: ids(4), micro: 4 };
+    let teacher = teacher(&network, &batch).unwrap();
+    // Routers that know nothing of the tokens, and would open the gates of all depths together.
+    let params = each(&untrained(&network), |site| {
+        let b2 = Tensor::from_data([[1.0, -8.0, -8.0]], &cpu());
+        SiteParams { b2, w2: site.w2.clone().mul_scalar(20.0), ..site.clone() }
+    });
+    let mut on_measurement = |_| Ok(());
+    let (network, batch, teacher) = (&network, &batch, &teacher);
+    let mut scale = Scale { network, batch, teacher, on_measurement: &mut on_measurement, done: 0 };
+    let (before, (widened, after)) = (scale.sketch(&params).unwrap(), widen_gates(&mut scale, &params).unwrap());
+    assert!(loss_of(&after) < loss_of(&before), "{} and {}", loss_of(&after), loss_of(&before));
+    // Moved once, they may stay: the loss never grows.
+    let (_, again) = widen_gates(&mut scale, &widened).unwrap();
+    assert!(loss_of(&again) <= loss_of(&after));
+}
+
 #[test]
 fn training_lowers_the_loss_of_all_that_families_have() {
     let specs = specs();
     for spec in [&specs[9], &specs[12]] {
         const STEPS: usize = 25;
         let network = load(&mut RandomSource::new(spec.clone()));
-        let mut random = ChaCha8Rng::seed_from_u64(3);
-        let mut site = |coded: &CodedSite| SiteParams::new(coded.dims(), 64, &cpu(), &mut random);
-        let mut params: Vec<_> = network.layers.iter().map(|layer| layer.coded.each_ref().map(&mut site)).collect();
+        let mut params = untrained(&network);
         let mut optimizer = Optimizer::new(network.layers.len(), STEPS, Rates { ranges: 5e-3, routers: 2e-3 });
         let batch = Batch { ids: ids(4), micro: 2 };
         let target = Target { bits: 4.0, threshold: 1.0, weight: 1.0 };

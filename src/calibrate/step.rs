@@ -75,27 +75,31 @@ impl SiteProducts for FullProducts<'_> {
     }
 }
 
-/// The residual stream after the last layer of the unquantized model, of each part of the batch.
-fn teacher(network: &Network, batch: &Batch) -> Result<Vec<Tensor<3>>> {
+/// The residual stream after the last layer of the unquantized model, of each part of a batch, [B, T, D].
+pub struct TeacherOutputs(Vec<Tensor<3>>);
+
+/// What the student is to reach on a batch. Fails where a stop is asked for.
+pub fn teacher(network: &Network, batch: &Batch) -> Result<TeacherOutputs> {
     let layers = |x| {
         (0..network.layers.len()).try_fold(x, |x, at| {
             go_on(network)?;
             Ok(network.block(at, x, &mut FullProducts(network)))
         })
     };
-    batch.parts().into_iter().map(|ids| layers(network.embed(ids))).collect()
+    let outputs: Result<Vec<_>> = batch.parts().into_iter().map(|ids| layers(network.embed(ids))).collect();
+    outputs.map(TeacherOutputs)
 }
 
 /// The student's way through the layers, without gradients.
-pub struct Forward {
+struct Forward {
     /// Input of each layer and, last, the output: [L + 1][parts].
-    pub inputs: Vec<Vec<StudentStream>>,
+    inputs: Vec<Vec<StudentStream>>,
     /// Average bits read.
-    pub bits: f32,
+    bits: f32,
 }
 
 /// Runs the student; `keep` the inputs of all layers, or only the output. Fails where a stop is asked for.
-pub fn forward(network: &Network, params: &Params, batch: &Batch, threshold: f32, keep: bool) -> Result<Forward> {
+fn forward(network: &Network, params: &Params, batch: &Batch, threshold: f32, keep: bool) -> Result<Forward> {
     let embedded = batch.parts().into_iter().map(|ids| StudentStream { x: network.embed(ids), seen: None });
     let mut inputs = vec![embedded.collect::<Vec<_>>()];
     let mut bits: Vec<Tensor<1>> = Vec::new();
@@ -119,7 +123,8 @@ pub fn forward(network: &Network, params: &Params, batch: &Batch, threshold: f32
 pub fn step(network: &Network, params: &Params, batch: &Batch, target: Target) -> Result<Outcome> {
     let mut forward = forward(network, params, batch, target.threshold, true)?;
     let outputs = forward.inputs.pop().expect("the output").into_iter().map(|stream| stream.x);
-    let (kl, upstream) = distance(network, outputs.collect(), teacher(network, batch)?, batch.tokens(), target.weight);
+    let (kl, upstream) =
+        distance(network, outputs.collect(), teacher(network, batch)?.0, batch.tokens(), target.weight);
     let mut upstream: Vec<StudentStream> = upstream.into_iter().map(|x| StudentStream { x, seen: None }).collect();
 
     // The gradient of the squared distance by the sum of the bits over tokens and layers.
@@ -148,17 +153,26 @@ pub fn losses(network: &Network, params: &Params, batch: &Batch, targets: &[Targ
 /// The average bits read of a batch under each target, and the mean KL divergence. Fails where a stop is asked for.
 pub fn divergences(network: &Network, params: &Params, batch: &Batch, targets: &[Target]) -> Result<Vec<(f32, f32)>> {
     let teacher = teacher(network, batch)?;
-    let measure = |target: &Target| {
-        let mut forward = forward(network, params, batch, target.threshold, false)?;
-        let outputs = forward.inputs.pop().expect("the output").into_iter();
-        let parts = outputs.zip(&teacher).flat_map(|(student, teacher)| {
-            let pairs = parts(network, student.x).into_iter().zip(parts(network, teacher.clone()));
-            pairs.map(|(student, teacher)| divergence(network, student, teacher, batch.tokens()))
-        });
-        let kl: f32 = Tensor::cat(parts.collect(), 0).sum().into_scalar();
-        Ok((forward.bits, kl))
-    };
-    targets.iter().map(measure).collect()
+    targets.iter().map(|target| divergence_at(network, params, batch, &teacher, target.threshold)).collect()
+}
+
+/// The average bits read of a batch at a threshold, and the mean KL divergence from what the teacher said of it. Fails
+/// where a stop is asked for.
+pub fn divergence_at(
+    network: &Network,
+    params: &Params,
+    batch: &Batch,
+    teacher: &TeacherOutputs,
+    threshold: f32,
+) -> Result<(f32, f32)> {
+    let mut forward = forward(network, params, batch, threshold, false)?;
+    let outputs = forward.inputs.pop().expect("the output").into_iter();
+    let parts = outputs.zip(&teacher.0).flat_map(|(student, teacher)| {
+        let pairs = parts(network, student.x).into_iter().zip(parts(network, teacher.clone()));
+        pairs.map(|(student, teacher)| divergence(network, student, teacher, batch.tokens()))
+    });
+    let kl: f32 = Tensor::cat(parts.collect(), 0).sum().into_scalar();
+    Ok((forward.bits, kl))
 }
 
 /// The mean KL divergence between the two models' next tokens, and its gradients by the student's outputs, weighted.

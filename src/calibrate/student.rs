@@ -8,7 +8,7 @@ use rand::RngExt;
 use super::network::{Network, SiteProducts, beside, unit_rms};
 use super::reduce::{spread, sum_all};
 use crate::arch::RoutedSites;
-use crate::precision::SLICE_BITS;
+use crate::precision::{Depth, SLICE_BITS};
 use crate::routing::{EPS, HIDDEN, SCORES};
 use crate::shape::{Site, SiteAt};
 
@@ -83,6 +83,32 @@ impl SiteParams {
             1 => Some((&self.shift_2, &self.stretch_2)),
             _ => None,
         }
+    }
+
+    /// The same with the ranges of a trained depth as the weights alone have them.
+    pub fn with_ranges_of_weights(&self, slice: usize) -> SiteParams {
+        let (mut same, unmoved) = (self.clone(), Tensor::zeros(self.shift_1.dims(), &self.shift_1.device()));
+        match slice {
+            0 => (same.shift_1, same.stretch_1) = (unmoved.clone(), unmoved),
+            1 => (same.shift_2, same.stretch_2) = (unmoved.clone(), unmoved),
+            _ => panic!("the ranges of slice {slice} are not trained"),
+        }
+        same
+    }
+
+    /// The same with a router whose scores lie farther apart, each by about `distance`.
+    pub fn with_scores_apart(&self, distance: f32) -> SiteParams {
+        let added = Tensor::from_data([[0.0, distance, distance]], &self.b2.device());
+        SiteParams { b2: self.b2.clone() + added, ..self.clone() }
+    }
+
+    /// The same with a router that chooses `depth` for every token, at a threshold of 0.
+    pub fn always(&self, depth: Depth) -> SiteParams {
+        // A score is 1 or close to it where its gate is to open, and far below 0 otherwise.
+        let first = if depth.slices() > 1 { 1.0 } else { -1.0 };
+        let apart = |slices: usize| if depth.slices() > slices { -20.0 } else { 20.0 };
+        let b2 = Tensor::from_data([[first, apart(2), apart(3)]], &self.b2.device());
+        SiteParams { w2: self.w2.zeros_like(), b2, ..self.clone() }
     }
 
     /// The same with bins of some width.

@@ -1,91 +1,120 @@
 //! The table from average bits to the threshold, measured on text that the training did not see.
 
-use std::ops::ControlFlow;
-
 use super::network::Network;
-use super::step::{Batch, Params, forward};
+use super::step::{Batch, Params, TeacherOutputs, divergence_at};
 use crate::error::{Error, Result};
 use crate::routing::{Threshold, Thresholds};
 
-/// The widest gap between two rows, in bits.
+/// The widest gap between two rows of the table, in bits.
 const GAP: f32 = 0.15;
+/// The widest gap between two points of a [`Scale::sketch`], in bits.
+const GAP_OF_SKETCH: f32 = 0.75;
 /// What counts as every or no gate open, in bits from the end.
 const END: f32 = 0.01;
 /// Measurements at most.
 const MEASUREMENTS: usize = 96;
 
-/// Measures the table on `batch`; `on_row(measurements)` may break off.
-pub fn measure(
-    network: &Network,
-    params: &Params,
-    batch: &Batch,
-    on_row: &mut dyn FnMut(usize) -> ControlFlow<()>,
-) -> Result<Thresholds> {
-    let mut measured = 0;
-    let mut at = |threshold: f32| {
-        measured += 1;
-        if on_row(measured).is_break() {
-            return Err(Error::Stopped("calibrate"));
-        }
-        let bits = forward(network, params, batch, threshold, false)?.bits;
-        Ok(Threshold { bits, threshold })
-    };
-    let rows = table(&mut at)?;
-    Thresholds::new(rows).map_err(|fault| Error::Device {
-        device: format!("{:?}", batch.ids.device()),
-        message: format!("the routers' scores give no table: {fault}"),
-    })
+/// What was measured at a threshold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// Scores above this opened their gates.
+    pub threshold: f32,
+    /// Average bits read.
+    pub bits: f32,
+    /// Mean KL divergence from the unquantized model, in nats a token.
+    pub kl: f32,
 }
 
-/// Rows from 2 to 8 bits that lie at most [`GAP`] apart, by the bits that `at` measures at a threshold.
-fn table(at: &mut dyn FnMut(f32) -> Result<Threshold>) -> Result<Vec<Threshold>> {
-    let mut rows = vec![at(0.0)?];
+/// Measures a student on a batch at thresholds; `on_measurement(so far)` may fail to break off.
+pub struct Scale<'a> {
+    pub network: &'a Network,
+    pub batch: &'a Batch,
+    pub teacher: &'a TeacherOutputs,
+    pub on_measurement: &'a mut dyn FnMut(usize) -> Result<()>,
+    /// Measurements so far.
+    pub done: usize,
+}
+
+impl Scale<'_> {
+    /// What the parameters read at a threshold, and how far they are from the teacher.
+    pub fn measure(&mut self, params: &Params, threshold: f32) -> Result<Point> {
+        self.done += 1;
+        (self.on_measurement)(self.done)?;
+        let (bits, kl) = divergence_at(self.network, params, self.batch, self.teacher, threshold)?;
+        Ok(Point { threshold, bits, kl })
+    }
+
+    /// A few points of the parameters from 2 to 8 bits.
+    pub fn sketch(&mut self, params: &Params) -> Result<Vec<Point>> {
+        refine(Vec::new(), GAP_OF_SKETCH, &mut |threshold| self.measure(params, threshold))
+    }
+
+    /// The table of the parameters, whose sketch this is.
+    pub fn table(&mut self, params: &Params, sketch: Vec<Point>) -> Result<Thresholds> {
+        let points = refine(sketch, GAP, &mut |threshold| self.measure(params, threshold))?;
+        Thresholds::new(rows(&points)).map_err(|fault| Error::Device {
+            device: format!("{:?}", self.batch.ids.device()),
+            message: format!("the routers' scores give no table: {fault}"),
+        })
+    }
+}
+
+/// Adds points that `at` measures, until they reach from 2 to 8 bits and lie at most `gap` apart; thresholds fall.
+fn refine(mut points: Vec<Point>, gap: f32, at: &mut dyn FnMut(f32) -> Result<Point>) -> Result<Vec<Point>> {
+    if points.is_empty() {
+        points.push(at(0.0)?);
+    }
     for stride in std::iter::successors(Some(2.0f32), |stride| Some(stride * 1.5)).take(16) {
-        if rows[0].bits > 2.0 + END {
-            rows.insert(0, at(rows[0].threshold + stride)?);
+        if points[0].bits > 2.0 + END {
+            points.insert(0, at(points[0].threshold + stride)?);
         }
-        if rows[rows.len() - 1].bits < 8.0 - END {
-            rows.push(at(rows[rows.len() - 1].threshold - stride)?);
+        if points[points.len() - 1].bits < 8.0 - END {
+            points.push(at(points[points.len() - 1].threshold - stride)?);
         }
     }
-    let widest = |rows: &[Threshold]| {
-        let gaps = rows.windows(2).map(|w| w[1].bits - w[0].bits).enumerate();
-        gaps.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, gap)| *gap > GAP)
+    let widest = |points: &[Point]| {
+        let gaps = points.windows(2).map(|w| w[1].bits - w[0].bits).enumerate();
+        gaps.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, widest)| *widest > gap)
     };
-    while rows.len() < MEASUREMENTS {
-        let Some((below, _)) = widest(&rows) else { break };
-        let middle = 0.5 * (rows[below].threshold + rows[below + 1].threshold);
-        if middle == rows[below].threshold || middle == rows[below + 1].threshold {
+    while points.len() < MEASUREMENTS {
+        let Some((below, _)) = widest(&points) else { break };
+        let middle = 0.5 * (points[below].threshold + points[below + 1].threshold);
+        if middle == points[below].threshold || middle == points[below + 1].threshold {
             break;
         }
-        rows.insert(below + 1, at(middle)?);
+        points.insert(below + 1, at(middle)?);
     }
-    // The ends stand for 2 and 8 bits; between them every row must read more than the one before.
-    let last = rows.len() - 1;
-    (rows[0].bits, rows[last].bits) = (2.0, 8.0);
-    let mut rising = vec![rows[0]];
-    rising.extend(rows[1..last].iter().filter(|row| row.bits < 8.0).fold(
-        Vec::new(),
-        |mut kept: Vec<Threshold>, row| {
-            if row.bits > kept.last().map_or(2.0, |kept| kept.bits) {
-                kept.push(*row);
-            }
-            kept
-        },
-    ));
-    rising.push(rows[last]);
-    Ok(rising)
+    Ok(points)
+}
+
+/// The rows of the table. The ends stand for 2 and 8 bits; between them every row reads more than the one before.
+fn rows(points: &[Point]) -> Vec<Threshold> {
+    let row = |point: &Point, bits: f32| Threshold { bits, threshold: point.threshold };
+    let last = points.len() - 1;
+    let mut rising = vec![row(&points[0], 2.0)];
+    for point in points[1..last].iter().filter(|point| point.bits < 8.0) {
+        if point.bits > rising[rising.len() - 1].bits {
+            rising.push(row(point, point.bits));
+        }
+    }
+    rising.push(row(&points[last], 8.0));
+    rising
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn table(bits: impl Fn(f32) -> f32) -> Vec<Threshold> {
+        let mut at = |threshold: f32| Ok(Point { bits: bits(threshold), threshold, kl: 0.0 });
+        let sketch = refine(Vec::new(), GAP_OF_SKETCH, &mut at).unwrap();
+        rows(&refine(sketch, GAP, &mut at).unwrap())
+    }
+
     #[test]
     fn the_table_of_a_smooth_curve_lies_on_it() {
         let curve = |threshold: f32| 2.0 + 6.0 / (1.0 + (threshold * 0.9).exp());
-        let mut at = |threshold: f32| Ok(Threshold { bits: curve(threshold), threshold });
-        let rows = table(&mut at).unwrap();
+        let rows = table(curve);
         let table = Thresholds::new(rows.clone()).unwrap();
         for tenth in 21..80 {
             let bits = tenth as f32 / 10.0;
@@ -96,8 +125,7 @@ mod tests {
 
     #[test]
     fn scores_that_are_all_equal_still_give_a_table() {
-        let mut at = |threshold: f32| Ok(Threshold { bits: if threshold < 0.3 { 8.0 } else { 2.0 }, threshold });
-        let table = Thresholds::new(table(&mut at).unwrap()).unwrap();
+        let table = Thresholds::new(table(|threshold| if threshold < 0.3 { 8.0 } else { 2.0 })).unwrap();
         assert!(table.rows().len() == 2);
     }
 }

@@ -1,0 +1,93 @@
+//! What is chosen by measuring, after what is trained by gradients: which trained ranges stay, and how far apart a
+//! router's gates open.
+
+use super::BITS_JUDGED;
+use super::coded::TRAINED;
+use super::network::Network;
+use super::step::{Batch, Params, TeacherOutputs, divergence_at};
+use super::student::SiteParams;
+use super::thresholds::{Point, Scale};
+use crate::error::Result;
+use crate::precision::Depth;
+
+/// What may be added to the distance between the scores of a router's gates, of which the best is taken. Far apart, a
+/// whole number of slices is read nearly everywhere before any site reads one more.
+const DISTANCES: [f32; 2] = [0.0, 2.0];
+/// The least KL divergence whose logarithm is taken.
+const KL_MIN: f32 = 1e-7;
+
+/// The parameters with the ranges of each depth as trained or as the weights alone give them, whichever comes nearer to
+/// the teacher when every weight is read at that depth: gradients that are small beside their noise move a range all
+/// the same, and one that lay on the grid of its weights only loses by that.
+pub fn keep_better_ranges(
+    network: &Network,
+    mut params: Params,
+    batch: &Batch,
+    teacher: &TeacherOutputs,
+) -> Result<Params> {
+    for depth in Depth::ALL.into_iter().take(TRAINED) {
+        let depths = vec![[depth; 4]; params.len()];
+        let kl = |params: &Params| Ok(divergence_at(network, &at_depths(params, &depths), batch, teacher, 0.0)?.1);
+        let unmoved = each(&params, |site| site.with_ranges_of_weights(depth.slices() - 1));
+        if kl(&unmoved)? < kl(&params)? {
+            params = unmoved;
+        }
+    }
+    Ok(params)
+}
+
+/// The parameters with the best of [`DISTANCES`] between the scores, and a sketch of what they read: that of the least
+/// divergence over the bits that are judged, in the mean of logarithms.
+pub fn widen_gates(scale: &mut Scale<'_>, params: &Params) -> Result<(Params, Vec<Point>)> {
+    let mut best: Option<(f32, Params, Vec<Point>)> = None;
+    for distance in DISTANCES {
+        let widened = each(params, |site| site.with_scores_apart(distance));
+        let points = scale.sketch(&widened)?;
+        let loss = loss_of(&points);
+        if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
+            best = Some((loss, widened, points));
+        }
+    }
+    let (_, params, points) = best.expect("there are distances");
+    Ok((params, points))
+}
+
+/// The logarithm of the divergence, summed over the bits that are judged.
+pub fn loss_of(points: &[Point]) -> f32 {
+    BITS_JUDGED.iter().map(|bits| ln_kl_at(points, *bits)).sum()
+}
+
+/// The logarithm of the divergence at some average of bits, on a straight line between the points about it.
+fn ln_kl_at(points: &[Point], bits: f32) -> f32 {
+    let at = points.partition_point(|point| point.bits < bits).clamp(1, points.len() - 1);
+    let (below, above) = (points[at - 1], points[at]);
+    let [ln_below, ln_above] = [below.kl, above.kl].map(|kl| kl.max(KL_MIN).ln());
+    let width = above.bits - below.bits;
+    let share = if width > 0.0 { ((bits - below.bits) / width).clamp(0.0, 1.0) } else { 0.5 };
+    ln_below + share * (ln_above - ln_below)
+}
+
+/// The parameters with routers that choose these depths for every token, at a threshold of 0.
+fn at_depths(params: &Params, depths: &[[Depth; 4]]) -> Params {
+    let layers = params.iter().zip(depths);
+    layers.map(|(sites, depths)| std::array::from_fn(|at| sites[at].always(depths[at]))).collect()
+}
+
+fn each(params: &Params, change: impl Fn(&SiteParams) -> SiteParams) -> Params {
+    params.iter().map(|sites| sites.each_ref().map(&change)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divergences_lie_between_those_of_the_points_about_them() {
+        let point = |bits: f32, kl: f32| Point { threshold: -bits, bits, kl };
+        let points = [point(2.0, 1.0), point(4.0, 0.01), point(4.0, 0.02), point(8.0, 0.0)];
+        for (bits, kl) in [(1.0, 1.0), (2.0, 1.0), (3.0, 0.1), (4.0, 0.01), (8.0, KL_MIN), (9.0, KL_MIN)] {
+            let found = ln_kl_at(&points, bits).exp();
+            assert!((found / kl - 1.0).abs() < 1e-4, "{bits}: {found}");
+        }
+    }
+}
