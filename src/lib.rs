@@ -37,6 +37,7 @@ pub mod internals;
 use internals::*;
 
 pub use cancel::CancelToken;
+pub use constraint::{TokenConstraint, TokenMask};
 pub use devices::{Device, devices};
 pub use engine::DeviceInfo;
 pub use error::{Error, Result};
@@ -44,8 +45,10 @@ pub use language_model::{LanguageModel, OpenOptions};
 pub use power::{PowerFollower, PowerMode};
 pub use precision::{CacheType, Depth, Precision, PrecisionPlan, PromptBits};
 pub use residency::SliceReport;
-pub use session::{Answer, Event, Session, StopReason, Summary, Token};
-pub use text::{Message, Role, SamplerSettings};
+pub use session::{Answer, Event, Logprobs, Session, StopReason, Summary, Token, TokenProbability};
+pub use text::{AnswerPart, LogitBias, Message, Role, SamplerSettings, Tool, ToolCall, ToolCallFormat, ToolCallParser};
+#[cfg(feature = "grammar")]
+pub use text::{Grammar, GrammarConstraint};
 
 /// What an application needs that has a power source or a policy of its own.
 pub mod power_source {

@@ -10,7 +10,7 @@ use super::exit::Exit;
 use super::output::{self, TokenOutput, note, note_styled};
 use super::power::Follower;
 use super::show_bits::BitsStyle;
-use super::{Done, load, progress, resident, settings, stop};
+use super::{Done, load, progress, resident, sampling, settings, stop};
 use edge_run::internals::engine::{DeviceInfo, DeviceKind, Traits};
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::format::{ModelFolder, TokenBytes};
@@ -48,7 +48,8 @@ pub fn run(args: &GenerateArgs) -> Done {
     if let Some(choice) = &args.chat_template {
         text.choose_chat_template(choice)?;
     }
-    let mut sampling = settings::sampling(&args.sampling, text.defaults())?;
+    let choices = args.choice.read()?;
+    let mut sampling = sampling::sampling(&args.sampling, text.defaults())?;
     let seed = *sampling.seed.get_or_insert_with(rand::random);
     let trained = folder.shape().max_context;
     let context = settings::context(args.ctx_size, trained)?;
@@ -70,6 +71,7 @@ pub fn run(args: &GenerateArgs) -> Done {
     }
     let mut session = Session::new(&model, text, sampling, plan)?;
     session.set_prompt_bits(prompt_bits);
+    choices.apply(&mut session)?;
     warn(&resident::begin(&args.resident, &follower, &mut session)?);
     let mut output = TokenOutput::stdout(args.json, bits_style(args));
     let (mut tokens, mut plan_changes) = (0, 0);

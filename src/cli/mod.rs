@@ -24,6 +24,7 @@ mod pull;
 mod quantize;
 mod resident;
 mod rm;
+mod sampling;
 mod settings;
 mod show_bits;
 mod stop;

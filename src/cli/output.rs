@@ -9,7 +9,7 @@ use super::show_bits::BitsStyle;
 use super::terminal;
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::power::{Change, Rule};
-use edge_run::internals::session::Token;
+use edge_run::internals::session::{Token, TokenProbability};
 
 /// Writes a line to standard error, the control characters in it shown: it may name what a file says. A standard error
 /// that is closed is no reason to stop.
@@ -80,6 +80,10 @@ struct TokenLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     resident_bytes: Option<u64>,
     device_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprob: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_logprobs: Option<&'a [TokenProbability]>,
 }
 
 impl TokenOutput<StdoutLock<'static>> {
@@ -103,7 +107,10 @@ impl<W: Write> TokenOutput<W> {
             let Token { id, text, bits, device_bytes, .. } = token;
             let resident_bytes = token.slices.map(|slices| slices.resident_bytes);
             let (id, bits, device_bytes) = (*id, *bits, *device_bytes);
-            self.write_json(&TokenLine { r#type: "token", id, text, bits, resident_bytes, device_bytes })?;
+            let (logprob, top) = (token.logprob(), token.logprobs.as_ref().map(|logprobs| logprobs.top.as_slice()));
+            let line =
+                TokenLine { r#type: "token", id, text, bits, resident_bytes, device_bytes, logprob, top_logprobs: top };
+            self.write_json(&line)?;
             return Ok(());
         }
         let shown = if self.terminal { terminal::in_lines(&token.text) } else { token.text.clone() };

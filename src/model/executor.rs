@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::cache::{Cache, CacheOptions};
 use super::inputs::{DepthLimits, Inputs, STEP_TOKENS, default_step_tokens};
+use super::kept_logits::KeptLogits;
 use super::{TokenDepths, Trial, WeightSource, activations, forward, limits, weights};
 use crate::arch::{ModelSpec, Program};
 use crate::cancel::CancelToken;
@@ -29,6 +30,8 @@ pub(super) struct Executor {
     pub weights: weights::Weights,
     pub cache: Cache,
     pub inputs: Inputs,
+    /// Logits between their step and the choice from them; there is none before a sequence asks for it.
+    pub kept_logits: Option<KeptLogits>,
     /// The routers' table from average bits to the threshold, where the model has routers.
     pub thresholds: Option<Thresholds>,
     /// The slices that come and go; without it, all are there.
@@ -61,6 +64,8 @@ pub(super) enum StepKind {
     NextLogits,
     /// It samples the token that follows the last one.
     NextToken,
+    /// It keeps the last token's logits for its sequence, which has this slot, and reads them back where that is said.
+    KeepLogits { slot: u32, read_back: bool },
     /// It scores the token that follows each one.
     Score,
     /// It reads back the logits after each token.
@@ -122,6 +127,7 @@ impl Executor {
             weights,
             cache,
             inputs,
+            kept_logits: None,
             thresholds: source.thresholds().cloned(),
             residency: None,
             slots: (0..options.sequences).map(|_| None).collect(),
@@ -295,6 +301,10 @@ impl Executor {
             StepKind::Fill => lowering.fill(class.tokens),
             StepKind::NextLogits => lowering.next_logits(class.tokens),
             StepKind::NextToken => lowering.next_token(class.tokens),
+            StepKind::KeepLogits { slot, read_back } => {
+                let kept = self.kept_logits.as_ref().expect("logits are kept where a place for them was made");
+                lowering.keep_logits(class.tokens, kept.logits(slot), read_back)
+            }
             StepKind::Score => lowering.score(class.tokens),
             StepKind::AllLogits => lowering.all_logits(class.tokens),
         }

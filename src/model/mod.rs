@@ -6,9 +6,11 @@
 mod activations;
 mod bits_read;
 mod cache;
+mod choosing;
 mod executor;
 mod forward;
 mod inputs;
+mod kept_logits;
 mod limits;
 mod lower_many;
 mod lower_one;
@@ -41,7 +43,7 @@ pub use cache::CacheOptions;
 pub use inputs::{STEP_TOKENS, default_step_tokens};
 pub use score::{AnswerScores, Scores};
 pub use sequence::Sequence;
-pub use step::{NextLogits, PendingStep, SampledToken, Step};
+pub use step::{NextLogits, PendingLogits, PendingStep, SampledToken, Step};
 pub use weights::WeightSource;
 
 /// A model's weights and cache on an engine. Clones share them, on any threads.

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use super::{Event, Session, StopReason, Summary, Token};
 use crate::error::{Error, Result};
-use crate::model::{BitsRead, PendingStep, SampledToken};
+use crate::model::{BitsRead, PendingLogits, PendingStep, SampledToken};
 use crate::precision::PrecisionPlan;
 use crate::shape::Site;
-use crate::text::Detokenizer;
+use crate::text::{Detokenizer, StopMatcher};
 
 /// An answer as it is generated: an iterator over [`Event`]s.
 ///
@@ -23,6 +23,7 @@ use crate::text::Detokenizer;
 pub struct Answer<'s> {
     session: &'s mut Session,
     detokenizer: Detokenizer,
+    stops: StopMatcher,
     /// What was read up to the first token, and after it.
     read: [BitsRead; 2],
     start: Instant,
@@ -35,6 +36,8 @@ pub struct Answer<'s> {
     run: Vec<u32>,
     /// The step that runs them, where it was begun ahead.
     ahead: Option<PendingStep>,
+    /// The same of an answer with a constraint, which chooses after it.
+    logits_ahead: Option<PendingLogits>,
     state: AnswerState,
 }
 
@@ -56,6 +59,7 @@ impl<'s> Answer<'s> {
         let run = session.sequence.sampled().iter().chain(prompt).copied().collect();
         Answer {
             detokenizer: Detokenizer::continuing(&session.text, prompt),
+            stops: session.choices.stops.clone(),
             read: [nothing.clone(), nothing],
             session,
             start: Instant::now(),
@@ -65,6 +69,7 @@ impl<'s> Answer<'s> {
             generated: 0,
             run,
             ahead: None,
+            logits_ahead: None,
             state: AnswerState::Step,
         }
     }
@@ -99,6 +104,7 @@ impl<'s> Answer<'s> {
     }
 
     fn discard_ahead(&mut self) {
+        self.logits_ahead = None;
         if let Some(ahead) = self.ahead.take() {
             self.session.sequence.discard(ahead);
         }
@@ -124,12 +130,8 @@ impl<'s> Answer<'s> {
             return Ok(self.done(StopReason::Length));
         }
         let enough = self.max_new.is_some_and(|most| self.generated + 1 >= most);
-        let begun = self.ahead.take();
-        let sampled = match self.session.run_step(begun, &self.run, !full && !enough) {
-            Ok((sampled, ahead)) => {
-                self.ahead = ahead;
-                sampled
-            }
+        let sampled = match self.choose(!full && !enough) {
+            Ok(sampled) => sampled,
             Err(Error::Stopped(_)) if self.generated > 0 => return Ok(self.done(StopReason::Stopped)),
             Err(error) => return Err(error.within("the prompt")),
         };
@@ -141,23 +143,72 @@ impl<'s> Answer<'s> {
             return Ok(self.done(StopReason::EndOfTurn));
         }
         self.generated += 1;
-        if full || enough {
-            self.state = AnswerState::Done(if full { StopReason::ContextFull } else { StopReason::Length });
-        } else {
-            self.run.push(sampled.id);
+        let complete = self.session.choices.accept(sampled.id)?;
+        let end = match (complete, full, enough) {
+            (true, ..) => Some(StopReason::Complete),
+            (_, true, _) => Some(StopReason::ContextFull),
+            (.., true) => Some(StopReason::Length),
+            _ => None,
+        };
+        let words = self.words(sampled.id, end.is_some());
+        match if self.stops.found() { Some(StopReason::StopString) } else { end } {
+            Some(stop) => {
+                self.discard_ahead();
+                self.state = AnswerState::Done(stop);
+            }
+            None => self.begin_next(sampled.id),
         }
-        Ok(Event::Token(self.token(&sampled, full || enough)))
+        Ok(Event::Token(self.token(&sampled, words)))
     }
 
-    fn token(&mut self, sampled: &SampledToken, is_last: bool) -> Token {
-        let (text, model) = (&self.session.text, self.session.sequence.model());
-        let mut words = self.detokenizer.push(text, sampled.id);
-        if is_last {
-            words += &self.detokenizer.finish(text);
+    /// Ends the step that runs next, which may be begun already, and begins the one after it where it is wanted and
+    /// needs nothing that only the token tells.
+    fn choose(&mut self, wants_next: bool) -> Result<SampledToken> {
+        if self.session.choices.constraint.is_some() {
+            let logits = match self.logits_ahead.take() {
+                Some(logits) => logits,
+                None => self.session.begin_constrained(&self.run)?,
+            };
+            return self.session.finish_constrained(logits);
         }
+        let (sampled, ahead) = self.session.run_step(self.ahead.take(), &self.run, wants_next)?;
+        self.ahead = ahead;
+        Ok(sampled)
+    }
+
+    /// Runs the token next. With a constraint, the step is begun now that its token is known, where steps are begun
+    /// ahead. Where that fails it is begun again when it is asked for, so that this token is told first.
+    fn begin_next(&mut self, id: u32) {
+        self.run.push(id);
+        if self.session.choices.constraint.is_some() && self.session.runs_ahead {
+            self.logits_ahead = self.session.begin_constrained(&self.run).ok();
+        }
+    }
+
+    /// The text that became complete with a token, as far as no stop string begins in it.
+    fn words(&mut self, id: u32, is_last: bool) -> String {
+        let text = &self.session.text;
+        let words = self.detokenizer.push(text, id);
+        let mut shown = self.stops.push(&words);
+        if is_last {
+            shown += &self.rest();
+        }
+        shown
+    }
+
+    /// The text that is held back, when nothing follows it.
+    fn rest(&mut self) -> String {
+        let held = self.detokenizer.finish(&self.session.text);
+        let shown = self.stops.push(&held);
+        shown + &self.stops.finish()
+    }
+
+    fn token(&self, sampled: &SampledToken, words: String) -> Token {
+        let model = self.session.sequence.model();
         Token {
             id: sampled.id,
             text: words,
+            logprobs: self.session.logprobs(sampled),
             bits: sampled.depths.token_bits(model.shape(), sampled.depths.tokens() - 1),
             device_bytes: model.allocated_bytes(),
             slices: model.slices(),
@@ -171,6 +222,7 @@ impl<'s> Answer<'s> {
     }
 
     fn summary(&mut self, stop: StopReason) -> Summary {
+        let text_left = self.rest();
         let model = self.session.sequence.model();
         let elapsed = self.start.elapsed().as_secs_f64();
         let prompt_s = *self.prompt_s.get_or_insert(elapsed);
@@ -181,7 +233,7 @@ impl<'s> Answer<'s> {
             stop,
             prompt_tokens: self.prompt_tokens,
             generated_tokens: self.generated,
-            text_left: self.detokenizer.finish(&self.session.text),
+            text_left,
             prompt_s,
             generate_s: elapsed - prompt_s,
             bits: read.mean(),

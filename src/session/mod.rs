@@ -1,6 +1,7 @@
 //! A conversation with a model: prompts, answers, plan changes between tokens, stop conditions.
 
 mod answer;
+mod choices;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,10 @@ use crate::precision::{PrecisionPlan, PromptBits};
 use crate::residency::{Pace, SliceReport};
 use crate::text::{Message, SamplerSettings, TextModel};
 
+use choices::Choices;
+
 pub use answer::Answer;
+pub use choices::{Logprobs, TokenProbability};
 
 /// What happens while an answer is generated.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +45,8 @@ pub struct Token {
     pub device_bytes: u64,
     /// Where the residual slices are, of a model in which they come and go.
     pub slices: Option<SliceReport>,
+    /// What the model thought of the choice, where [`Session::set_logprobs`] asks for it.
+    pub logprobs: Option<Logprobs>,
     /// Slices of the model that could not be had since any session asked last, in words; they are tried again later.
     pub faults: Vec<String>,
 }
@@ -68,6 +74,10 @@ pub enum StopReason {
     Length,
     /// The context is full.
     ContextFull,
+    /// A stop string came: see [`Session::set_stop_strings`].
+    StopString,
+    /// What the session's constraint asks for is complete: see [`Session::set_constraint`].
+    Complete,
     /// The caller stopped it, or the session's token did.
     Stopped,
 }
@@ -78,6 +88,8 @@ impl std::fmt::Display for StopReason {
             StopReason::EndOfTurn => "end of turn",
             StopReason::Length => "length reached",
             StopReason::ContextFull => "context full",
+            StopReason::StopString => "stop string",
+            StopReason::Complete => "complete",
             StopReason::Stopped => "stopped",
         })
     }
@@ -136,6 +148,8 @@ pub struct Session {
     runs_ahead: bool,
     /// What changes the plan by the power state.
     power: Option<PowerFollower>,
+    /// What was asked of the answers.
+    choices: Choices,
 }
 
 impl Session {
@@ -152,7 +166,8 @@ impl Session {
         let mut sequence = model.sequence(&plan)?;
         sequence.set_sampler(sampler)?;
         sequence.set_prompt_bits(PromptBits::default());
-        Ok(Session { sequence, text: text.into(), pace: Pace::default(), runs_ahead: model.overlaps(), power: None })
+        let (pace, choices) = (Pace::default(), Choices::default());
+        Ok(Session { sequence, text: text.into(), pace, runs_ahead: model.overlaps(), power: None, choices })
     }
 
     /// Sets what is read of the weights from the next token on; the context stays as it is. A power state that was
@@ -261,10 +276,12 @@ impl Session {
         self.sequence.truncate(length);
     }
 
-    /// A second session that goes on from here, under the plan of now. Fails as [`Sequence::fork`] does.
+    /// A second session that goes on from here, under the plan of now, and without the constraint. Fails as
+    /// [`Sequence::fork`] does.
     pub fn fork(&self) -> Result<Session> {
         let (sequence, text) = (self.sequence.fork()?, Arc::clone(&self.text));
-        Ok(Session { sequence, text, pace: self.pace, runs_ahead: self.runs_ahead, power: None })
+        let choices = self.choices.fork();
+        Ok(Session { sequence, text, pace: self.pace, runs_ahead: self.runs_ahead, power: None, choices })
     }
 
     /// Answers the last of `messages`, the whole conversation from its beginning. What of it has run before, as far as
@@ -272,7 +289,7 @@ impl Session {
     ///
     /// Fails where the model has no chat template, as [`TextModel::encode_chat`] does, and as [`Session::answer`] does.
     pub fn chat(&mut self, messages: &[Message], max_new: Option<usize>) -> Result<Answer<'_>> {
-        let Some(ids) = self.text.encode_chat(messages)? else {
+        let Some(ids) = self.text.encode_chat_with_tools(messages, &self.choices.tools)? else {
             return Err(Error::argument("messages", "a model with a chat template", "a model without one"));
         };
         let same = self.sequence.tokens().iter().zip(&ids).take_while(|(a, b)| a == b).count();
@@ -295,6 +312,7 @@ impl Session {
         if prompt.is_empty() {
             return Err(Error::argument("prompt", "at least one token", 0));
         }
+        self.choices.begin()?;
         Ok(Answer::new(self, prompt, max_new))
     }
 
