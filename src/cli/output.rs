@@ -116,8 +116,9 @@ impl<W: Write> TokenOutput<W> {
         let shown = if self.terminal { terminal::in_lines(&token.text) } else { token.text.clone() };
         if !shown.is_empty() {
             match self.style {
-                Some(style) => self.write(&style.paint(&shown, token.bits))?,
-                None => self.write(&shown)?,
+                // Nothing was read for a token that was forced.
+                Some(style) if token.bits > 0.0 => self.write(&style.paint(&shown, token.bits))?,
+                _ => self.write(&shown)?,
             }
             self.in_line = !shown.ends_with('\n');
         }

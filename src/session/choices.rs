@@ -65,6 +65,16 @@ impl Choices {
         Ok(constraint.is_complete())
     }
 
+    /// Takes the tokens that must come next, at most so many.
+    pub fn take_forced(&mut self, most: usize) -> Vec<u32> {
+        self.constraint.as_mut().map_or_else(Vec::new, |constraint| constraint.take_forced(most))
+    }
+
+    /// Whether the constraint says that nothing can follow.
+    pub fn is_complete(&self) -> bool {
+        self.constraint.as_ref().is_some_and(|constraint| constraint.is_complete())
+    }
+
     /// The tokens that may come next, of V = `vocab`.
     fn next_mask(&mut self, vocab: u32) -> Result<Option<&TokenMask>> {
         let Some(constraint) = &mut self.constraint else { return Ok(None) };

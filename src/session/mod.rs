@@ -39,7 +39,8 @@ pub struct Token {
     pub id: u32,
     /// Text that became complete with it; empty in the middle of a character, and for special tokens.
     pub text: String,
-    /// Bits read of each weight by the step that chose it, weighted by parameters.
+    /// Bits read of each weight by the step that chose it, weighted by parameters; 0 where nothing was to choose, as a
+    /// constraint forced it.
     pub bits: f32,
     /// Bytes that the model takes on the device.
     pub device_bytes: u64,

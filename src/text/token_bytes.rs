@@ -43,6 +43,12 @@ impl TextModel {
         String::from_utf8_lossy(&bytes_of(&token, self.byte_writing())).into_owned()
     }
 
+    /// Whether the vocabulary writes each byte as a character of its own.
+    #[cfg(feature = "grammar")]
+    pub(super) fn writes_bytes(&self) -> bool {
+        self.byte_writing() == ByteWriting::Characters
+    }
+
     fn byte_writing(&self) -> ByteWriting {
         let decoder = self.tokenizer.get_decoder().and_then(|decoder| serde_json::to_string(decoder).ok());
         match decoder.unwrap_or_default() {

@@ -225,7 +225,7 @@ fn tools_calls_and_results_reach_the_template() {
         r#""parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}"#,
         "\n<|end|>\n<|start|>user\nRain?<|end|>\n<|start|>assistant\nLet me see.",
         r#"<tool_call>{"name": "weather", "arguments": {"city": "Paris"}}</tool_call><|end|>"#,
-        "\n<|start|>tool\nyes of weather, call00001<|end|>\n<|start|>assistant\n",
+        "\n<|start|>tool\nyes of weather, call00001<|end|>\n<|start|>assistant",
     );
     assert_eq!(prompt, expected);
     assert_eq!(text.tool_call_format(), Some(ToolCallFormat::Hermes));

@@ -53,6 +53,20 @@ impl TokenConstraint for GrammarConstraint {
         self.now.consume_token(id).map_err(|error| fault(format!("{error:#}")))
     }
 
+    fn take_forced(&mut self, most: usize) -> Vec<u32> {
+        if most == 0 {
+            return Vec::new();
+        }
+        let mut forced = self.now.compute_ff_tokens();
+        // The token that stands for the end of the answer is none of the model's.
+        let known = forced.iter().position(|id| *id >= self.vocab || self.ends.contains(id)).unwrap_or(forced.len());
+        forced.truncate(known.min(most));
+        match self.now.consume_tokens(&forced) {
+            Ok(()) => forced,
+            Err(_) => Vec::new(),
+        }
+    }
+
     fn is_complete(&self) -> bool {
         self.now.is_stopped()
     }

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::earley::SlicedBiasComputer;
-use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
+use llguidance::toktrie::{
+    ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv,
+};
 use llguidance::{Matcher, ParserFactory};
+use tokenizers::Tokenizer;
 
 use crate::text::TextModel;
 use crate::text::tokenizer_file::unwinding;
@@ -15,6 +18,38 @@ const ANSWER_END: &[u8] = b"\xff<|answer_end|>";
 
 /// Bytes of the longest token that a grammar can choose: the tree is as deep as tokens are long.
 const TOKEN_BYTES: usize = 512;
+
+/// The tokens of a model.
+struct Tokens {
+    trie: TokTrie,
+    /// What cuts text as the model's training did, where it does so wherever the text stands: tokenizers in the way of
+    /// SentencePiece treat the beginning of a text in a way of their own.
+    tokenizer: Option<Tokenizer>,
+}
+
+impl TokenizerEnv for Tokens {
+    fn tok_trie(&self) -> &TokTrie {
+        &self.trie
+    }
+
+    fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
+        let cut = |text: &str| {
+            let encoded = self.tokenizer.as_ref().and_then(|tokenizer| {
+                unwinding(|| tokenizer.encode_fast(text, false)).and_then(|encoding| encoding.ok())
+            });
+            let ids = encoded.map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default();
+            // Not so where the text has a special token's name in it, or characters that a normalizer changes.
+            let is_same = ids.iter().all(|id| (*id as usize) < self.trie.vocab_size())
+                && self.trie.decode_raw(&ids) == text.as_bytes();
+            if is_same { ids } else { self.trie.greedy_tokenize(text.as_bytes()) }
+        };
+        self.trie.tokenize_with_greedy_fallback(bytes, cut)
+    }
+
+    fn tokenize_is_canonical(&self) -> bool {
+        self.tokenizer.is_some()
+    }
+}
 
 /// A vocabulary that grammars are compiled over.
 pub struct GrammarVocabulary(ParserFactory);
@@ -43,7 +78,8 @@ impl GrammarVocabulary {
         words.push(ANSWER_END.to_vec());
         let info = TokRxInfo::new(words.len() as u32, text.vocab());
         let trie = unwinding(|| TokTrie::from(&info, &words)).ok_or("the vocabulary is too large for grammars")?;
-        GrammarVocabulary::over(Arc::new(ApproximateTokEnv::new(trie)), &SlicedBiasComputer::general_slices())
+        let tokens = Tokens { trie, tokenizer: text.writes_bytes().then(|| text.tokenizer.clone()) };
+        GrammarVocabulary::over(Arc::new(tokens), &SlicedBiasComputer::general_slices())
     }
 
     /// A vocabulary of single bytes.
