@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::text::{Role, TextFiles, ToolCall};
+use crate::text::{AnswerPart, Role, TextFiles, ToolCall, ToolCallParser};
 
 const CHATML: &str = "{% for m in messages %}{{ '<|start|>' ~ m.role ~ '\n' ~ m.content ~ '<|end|>\n' }}{% endfor %}\
     <|start|>assistant\n";
@@ -230,6 +230,47 @@ fn tools_calls_and_results_reach_the_template() {
     assert_eq!(prompt, expected);
     assert_eq!(text.tool_call_format(), Some(ToolCallFormat::Hermes));
     assert_eq!(model(CHATML).tool_call_format(), None);
+}
+
+/// In the way of LLaMA 3: a call is the whole answer, and a tool's role is `ipython`.
+const LIKE_LLAMA: &str = "{% for m in messages %}{% if m.role == 'tool' %}<|start|>ipython\n{{ m.content }}<|end|>\
+    {% elif m.tool_calls is defined %}<|start|>assistant\n{% set f = m.tool_calls[0].function %}\
+    {\"name\": \"{{ f.name }}\", \"parameters\": {{ f.arguments | tojson }}}<|end|>\
+    {% else %}<|start|>{{ m.role }}\n{% if loop.first and tools is not none %}{% for t in tools %}{{ t | tojson }}\
+    {% endfor %}{% endif %}{{ m.content }}<|end|>{% endif %}{% endfor %}<|start|>assistant";
+
+/// In the way of Mistral: calls are a list, and ids have nine characters.
+const LIKE_MISTRAL: &str = "{% if tools %}[AVAILABLE_TOOLS] {{ tools | tojson }}{% endif %}{% for m in messages %}\
+    {% if m.role == 'tool' %}[TOOL_RESULTS] {{ {'content': m.content, 'call_id': m.tool_call_id} | tojson }}\
+    {% elif m.tool_calls is defined and m.tool_calls is not none %}[TOOL_CALLS] [{% for c in m.tool_calls %}\
+    {% if c.id | length != 9 %}{{ raise_exception('ids have nine characters') }}{% endif %}\
+    {\"name\": {{ c.function.name | tojson }}, \"arguments\": {{ c.function.arguments | tojson }}}{% endfor %}]<|end|>\
+    {% else %}[{{ m.role }}]{{ m.content }}{% endif %}{% endfor %}";
+
+#[test]
+fn a_call_is_read_from_an_answer_as_its_template_writes_it() {
+    for (template, format, results) in [
+        (LIKE_LLAMA, ToolCallFormat::Llama3, "<|start|>ipython\nyes<|end|>"),
+        (LIKE_MISTRAL, ToolCallFormat::Mistral, r#"[TOOL_RESULTS] {"content": "yes", "call_id": "call00001"}"#),
+        (WITH_TOOLS, ToolCallFormat::Hermes, "yes of weather, call00001"),
+    ] {
+        let text = model(template);
+        assert_eq!(text.tool_call_format(), Some(format));
+        let mut messages = with_a_call("Paris \"}]", "yes");
+        messages[1].content.clear();
+        let prompt = text.render_chat_with_tools(&messages, &tools("Tells it")).unwrap().unwrap();
+        assert!(prompt.contains("Tells it") && prompt.contains(results), "{prompt}");
+        // The answer is what stands between the question and the result.
+        let answer = &prompt[prompt.find("Rain?").unwrap() + "Rain?".len()..prompt.find(results).unwrap()];
+        let answer = answer.trim_start_matches("<|end|>").trim_start_matches('\n');
+        let answer = answer.trim_start_matches("<|start|>assistant\n");
+        let answer = &answer[..answer.find("<|end|>").unwrap()];
+        let mut parser = ToolCallParser::new(format);
+        let mut parts = parser.push(answer);
+        parts.extend(parser.finish());
+        let expected = ToolCall { arguments: r#"{"city":"Paris \"}]"}"#.into(), ..call("") };
+        assert_eq!(parts, [AnswerPart::Call(expected)], "{answer}");
+    }
 }
 
 #[test]

@@ -20,14 +20,14 @@ const ANSWER_END: &[u8] = b"\xff<|answer_end|>";
 const TOKEN_BYTES: usize = 512;
 
 /// The tokens of a model.
-struct Tokens {
+struct ModelTokens {
     trie: TokTrie,
     /// What cuts text as the model's training did, where it does so wherever the text stands: tokenizers in the way of
     /// SentencePiece treat the beginning of a text in a way of their own.
     tokenizer: Option<Tokenizer>,
 }
 
-impl TokenizerEnv for Tokens {
+impl TokenizerEnv for ModelTokens {
     fn tok_trie(&self) -> &TokTrie {
         &self.trie
     }
@@ -78,7 +78,7 @@ impl GrammarVocabulary {
         words.push(ANSWER_END.to_vec());
         let info = TokRxInfo::new(words.len() as u32, text.vocab());
         let trie = unwinding(|| TokTrie::from(&info, &words)).ok_or("the vocabulary is too large for grammars")?;
-        let tokens = Tokens { trie, tokenizer: text.writes_bytes().then(|| text.tokenizer.clone()) };
+        let tokens = ModelTokens { trie, tokenizer: text.writes_bytes().then(|| text.tokenizer.clone()) };
         GrammarVocabulary::over(Arc::new(tokens), &SlicedBiasComputer::general_slices())
     }
 
