@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cancel::CancelToken;
 use crate::devices::Device;
@@ -32,6 +33,9 @@ pub struct OpenOptions {
     pub memory_budget: Option<u64>,
     /// A folder for what is found out about the device once: compiled pipelines, and which kernels are faster.
     pub cache_dir: Option<PathBuf>,
+    /// Time without use after which slices leave the device; the base leaves after as long again. At first never. See
+    /// [`LanguageModel::unload_after`].
+    pub unload_after: Option<Duration>,
     /// What stops loading and all sessions.
     pub cancel: CancelToken,
 }
@@ -45,6 +49,7 @@ impl Default for OpenOptions {
             cache_type: CacheType::default(),
             memory_budget: None,
             cache_dir: None,
+            unload_after: None,
             cancel: CancelToken::new(),
         }
     }
@@ -84,6 +89,7 @@ impl LanguageModel {
         let model = Model::load_base(&folder, engine, cache, options.memory_budget, on_bytes)?;
         let measurements = options.cache_dir.map(|dir| dir.join("activations.json"));
         model.choose_activations(measurements.as_deref())?;
+        model.unload_after(options.unload_after)?;
         Ok(LanguageModel { model, text: Arc::new(text) })
     }
 
@@ -105,6 +111,28 @@ impl LanguageModel {
         let mut session = Session::new(&self.model, Arc::clone(&self.text), sampling, plan)?;
         session.settle(None)?;
         Ok(session)
+    }
+
+    /// Gives the memory of the weights back at once. They come again at the next use, which waits for them as opening
+    /// did. Sessions keep their contexts, whose memory stays, and answer as if the weights had stayed too.
+    ///
+    /// Fails where the device fails.
+    pub fn unload(&self) -> Result<()> {
+        self.model.unload()
+    }
+
+    /// Gives the memory back by itself, of the slices after this time without use and of the base after as long again;
+    /// never with `None`. They come again as after [`LanguageModel::unload`]. In the time between, while only the slices
+    /// are gone, a use waits for them alone.
+    ///
+    /// Fails where the time is zero, and where no thread can be started.
+    pub fn unload_after(&self, idle: Option<Duration>) -> Result<()> {
+        self.model.unload_after(idle)
+    }
+
+    /// Whether the weights are on the device, or come again at the next use.
+    pub fn is_loaded(&self) -> bool {
+        self.model.is_loaded()
     }
 
     /// The plan of a power mode for this model. That of [`PowerMode::Auto`] is what a device on AC reads; to follow the

@@ -50,11 +50,17 @@ pub use text::{Message, Role, SamplerSettings};
 /// What an application needs that has a power source or a policy of its own.
 pub mod power_source {
     pub use crate::power::{
-        Decision, Policy, PowerSource, PowerState, Reading, Rule, Rung, Signal, Supply, Thermal, system_source,
+        Decision, Policy, PowerSource, PowerState, PushedPower, Reading, Rule, Rung, Signal, Supply, Thermal,
+        system_source,
     };
 }
 
 /// The examples of the documentation, compiled with its tests.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/embedding.md")]
-struct DocumentationExamples;
+struct EmbeddingExamples;
+
+/// As above.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/desktop-apps.md")]
+struct DesktopExamples;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::cache::{Cache, CacheOptions};
+use super::idle::IdleState;
 use super::inputs::{DepthLimits, Inputs, STEP_TOKENS, default_step_tokens};
 use super::{TokenDepths, Trial, WeightSource, activations, forward, limits, weights};
 use crate::arch::{ModelSpec, Program};
@@ -33,6 +34,8 @@ pub(super) struct Executor {
     pub thresholds: Option<Thresholds>,
     /// The slices that come and go; without it, all are there.
     pub residency: Option<Residency>,
+    /// What leaves while nobody asks, and whether it did.
+    pub idle: IdleState,
     /// An entry for each sequence that may be open.
     pub slots: Vec<Option<Slot>>,
     pub prepared: HashMap<StepClass, Prepared>,
@@ -124,6 +127,7 @@ impl Executor {
             inputs,
             thresholds: source.thresholds().cloned(),
             residency: None,
+            idle: IdleState::default(),
             slots: (0..options.sequences).map(|_| None).collect(),
             prepared: HashMap::new(),
             step_tokens,
@@ -178,6 +182,7 @@ impl Executor {
     /// anyway.
     pub fn submit(&mut self, kind: StepKind, tokens: TokenRows, cancel: &CancelToken) -> Result<Ticket> {
         self.engine.set_cancel(cancel.clone());
+        self.use_weights()?;
         let class = self.write(kind, tokens);
         let mut prepared = match self.prepared.remove(&class) {
             Some(prepared) => prepared,
@@ -228,7 +233,9 @@ impl Executor {
         cancel: &CancelToken,
     ) -> Result<(Option<Vec<u8>>, TokenDepths)> {
         self.engine.set_cancel(cancel.clone());
-        let mut results = self.engine.finish(ticket)?;
+        let finished = self.engine.finish(ticket);
+        self.idle.used();
+        let mut results = finished?;
         let depths = results.pop().expect("every step reads back its depths, last");
         Ok((results.pop(), self.inputs.token_depths(tokens, &depths)))
     }
@@ -263,6 +270,7 @@ impl Executor {
     ) -> Result<Vec<KernelTime>> {
         assert!(tokens.rows.len() <= STEP_TOKENS as usize, "one step is profiled");
         self.engine.set_cancel(cancel.clone());
+        self.use_weights()?;
         self.inputs.write_choice(self.engine.as_mut(), choice);
         let class = self.write(kind, tokens);
         let mut prepared = self.engine.prepare(self.record(class))?;

@@ -8,6 +8,7 @@ mod bits_read;
 mod cache;
 mod executor;
 mod forward;
+mod idle;
 mod inputs;
 mod limits;
 mod lower_many;
@@ -20,8 +21,9 @@ mod step;
 mod weights;
 
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
-use parking_lot::{FairMutex, FairMutexGuard};
+use parking_lot::{FairMutex, FairMutexGuard, Mutex};
 
 use crate::arch::ModelSpec;
 use crate::cancel::CancelToken;
@@ -59,6 +61,8 @@ struct Shared {
     has_routers: bool,
     overlaps: bool,
     cancel: CancelToken,
+    /// Ends the thread that waits for the model to be idle, where there is one, when this is dropped.
+    idle_timer: Mutex<Option<Sender<()>>>,
     /// A fair lock, so that a long prompt of one sequence lets the tokens of others pass between its steps.
     executor: FairMutex<Executor>,
 }
@@ -92,6 +96,7 @@ impl Model {
             has_routers: executor.thresholds.is_some(),
             overlaps: executor.engine.overlaps(),
             cancel: executor.engine.cancel_token().clone(),
+            idle_timer: Mutex::new(None),
             executor: FairMutex::new(executor),
         }))
     }
