@@ -122,8 +122,8 @@ impl LanguageModel {
     }
 
     /// Gives the memory back by itself, of the slices after this time without use and of the base after as long again;
-    /// never with `None`. They come again as after [`LanguageModel::unload`]. In the time between, while only the slices
-    /// are gone, a use waits for them alone.
+    /// never with `None`. They come again as after [`LanguageModel::unload`]. In the time between, while only the
+    /// slices are gone, a use waits for them alone.
     ///
     /// Fails where the time is zero, and where no thread can be started.
     pub fn unload_after(&self, idle: Option<Duration>) -> Result<()> {

@@ -65,8 +65,8 @@ impl PowerFollower {
         Ok(PowerFollower { governor, readings, begin: Instant::now(), has_routers })
     }
 
-    /// Follows the state that the application pushes, by a policy: each push counts from the next [`PowerFollower::poll`]
-    /// on, which a session does before every token.
+    /// Follows the state that the application pushes, by a policy: each push counts from the next
+    /// [`PowerFollower::poll`] on, which a session does before every token.
     ///
     /// Fails where the policy contradicts itself.
     pub fn pushed(policy: Policy, pushed: &PushedPower, has_routers: bool) -> Result<PowerFollower> {
