@@ -82,8 +82,12 @@ mod programs {
         writeln!(std::io::stderr(), "skipped: {reason}").expect("standard error is open");
     }
 
-    /// Compiles the C program against the shared or the static library.
+    /// Compiles the C program of the tests against the shared or the static library.
     fn compile(home: &Home, statically: bool) -> PathBuf {
+        compile_file(&root().join("tests/c/chat.c"), home, statically)
+    }
+
+    fn compile_file(source: &Path, home: &Home, statically: bool) -> PathBuf {
         let program = home.dir.path().join(if statically { "static" } else { "shared" });
         let mut command = Command::new("cc");
         command.args([
@@ -96,7 +100,7 @@ mod programs {
             "-g",
             "-D_POSIX_C_SOURCE=200809L",
         ]);
-        command.arg("-I").arg(root().join("include")).arg("-o").arg(&program).arg(root().join("tests/c/chat.c"));
+        command.arg("-I").arg(root().join("include")).arg("-o").arg(&program).arg(source);
         if statically {
             command.arg(libraries().join("libedge_run_capi.a"));
         } else {
@@ -124,6 +128,21 @@ mod programs {
         for statically in [false, true] {
             chat(&mut Command::new(compile(&home, statically)), &home);
         }
+    }
+
+    #[test]
+    fn the_readme_s_program_chats() {
+        let home = Home::new();
+        let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+        let (_, after) = readme.split_once("```c\n").expect("a program in C");
+        let (program, _) = after.split_once("```\n").expect("its end");
+        let named = program.replace("path/to/model", home.model.to_str().expect("a path in UTF-8"));
+        assert_ne!(named, program);
+        let source = home.dir.path().join("readme.c");
+        std::fs::write(&source, named).unwrap();
+        let output = Command::new(compile_file(&source, &home, false)).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !output.stdout.is_empty(), "{errors}");
     }
 
     #[test]

@@ -139,6 +139,7 @@ static edge_run_model *open_model(const char *folder, uint32_t sessions) {
                                    .model_folder = folder,
                                    .device = EDGE_RUN_DEVICE_CPU,
                                    .sessions = sessions,
+                                   .unload_after_ms = 3600 * 1000,
                                    .on_progress = on_progress,
                                    .user_data = &steps};
   edge_run_model *model;
