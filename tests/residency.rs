@@ -336,6 +336,8 @@ fn weights_that_left_come_back_and_no_token_is_another_one() {
         let run = |engine, away: &mut dyn FnMut(&Model)| {
             let mut session = home.session(engine, 8, None).unwrap();
             session.settle(None).unwrap();
+            // A step is under way when they leave.
+            session.run_ahead(true);
             (three_answers(&mut session, away), session)
         };
         let (expected, _) = run(stays, &mut |_| ());

@@ -9,7 +9,7 @@ from ctypes import c_uint64 as u64
 from ctypes import c_void_p as pointer
 
 OK, INVALID_ARGUMENT, STOPPED, NULL_POINTER, WRONG_SIZE, NOT_UTF8, INVALID_HANDLE, BUSY = 0, 6, 13, 100, 101, 102, 103, 104
-DEVICE_CPU = 1
+DEVICE_CPU, DEVICE_GPU = 1, 2
 TOKEN, PLAN, WARNING, DONE = range(4)
 NUL_TERMINATED = c_size_t(-1).value
 
@@ -179,4 +179,5 @@ def main():
     print("passed")
 
 
-main()
+if __name__ == "__main__":
+    main()
