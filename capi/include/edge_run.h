@@ -27,6 +27,10 @@
 // The answer is over: `summary`, and in `text` what was held back of the last token.
 #define EDGE_RUN_EVENT_DONE 3
 
+// The answer failed: `text` says why, and edge_run_chat returns the status. It is for who calls edge_run_chat on
+// another thread, where edge_run_last_error tells nothing.
+#define EDGE_RUN_EVENT_FAILED 4
+
 // The model ended its turn.
 #define EDGE_RUN_STOP_END_OF_TURN 0
 
@@ -395,8 +399,8 @@ int edge_run_abi_version(void);
 // The version of edge-run, such as "0.1.0": NUL-terminated, there for ever.
 const char *edge_run_version(void);
 
-// Answers the last of the messages, and returns when the answer is over. Every answer that was not stopped by a
-// failure ends with EDGE_RUN_EVENT_DONE.
+// Answers the last of the messages, and returns when the answer is over. It ends with EDGE_RUN_EVENT_DONE, or with
+// EDGE_RUN_EVENT_FAILED where it fails; a request that cannot be read has no event.
 //
 // EDGE_RUN_STATUS_STOPPED where a stop is asked for before the first token; after it, the answer ends with
 // EDGE_RUN_STOP_STOPPED. EDGE_RUN_STATUS_BUSY while another chat of the session is under way. After a failure the

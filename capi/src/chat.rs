@@ -24,6 +24,10 @@ pub const EDGE_RUN_EVENT_WARNING: u32 = 2;
 /// The answer is over: `summary`, and in `text` what was held back of the last token.
 pub const EDGE_RUN_EVENT_DONE: u32 = 3;
 
+/// The answer failed: `text` says why, and edge_run_chat returns the status. It is for who calls edge_run_chat on
+/// another thread, where edge_run_last_error tells nothing.
+pub const EDGE_RUN_EVENT_FAILED: u32 = 4;
+
 /// The model ended its turn.
 pub const EDGE_RUN_STOP_END_OF_TURN: u32 = 0;
 /// The number of tokens asked for was reached.
@@ -132,8 +136,8 @@ pub struct CEvent {
 
 versioned!(CChatRequest = "edge_run_chat_request", CSummary = "edge_run_summary", CEvent = "edge_run_event");
 
-/// Answers the last of the messages, and returns when the answer is over. Every answer that was not stopped by a
-/// failure ends with EDGE_RUN_EVENT_DONE.
+/// Answers the last of the messages, and returns when the answer is over. It ends with EDGE_RUN_EVENT_DONE, or with
+/// EDGE_RUN_EVENT_FAILED where it fails; a request that cannot be read has no event.
 ///
 /// EDGE_RUN_STATUS_STOPPED where a stop is asked for before the first token; after it, the answer ends with
 /// EDGE_RUN_STOP_STOPPED. EDGE_RUN_STATUS_BUSY while another chat of the session is under way. After a failure the
@@ -156,11 +160,12 @@ pub unsafe extern "C" fn edge_run_chat(session: *mut SessionHandle, request: *co
         }
         let listener = Listener { on_event: request.on_event, user_data: request.user_data };
         let max_new = (request.max_tokens > 0).then_some(request.max_tokens as usize);
-        entry.model.guarded(|| {
+        let told = entry.model.guarded(|| {
             let mut core = entry.core()?;
             let SessionCore { session, follower } = &mut *core;
             answer(&entry, session.chat(&messages, max_new)?, follower, &listener)
-        })
+        });
+        told.inspect_err(|failure| listener.tell_failed(&failure.message))
     })
 }
 
@@ -218,6 +223,10 @@ impl Listener {
 
     fn tell_warning(&self, text: &str) -> bool {
         self.tell(EDGE_RUN_EVENT_WARNING, text, 0.0, 0)
+    }
+
+    fn tell_failed(&self, text: &str) {
+        self.tell(EDGE_RUN_EVENT_FAILED, text, 0.0, 0);
     }
 
     fn tell_done(&self, summary: &Summary) -> Outcome {
