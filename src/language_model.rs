@@ -10,7 +10,7 @@ use crate::format::ModelFolder;
 use crate::model::{CacheOptions, Model};
 use crate::power::PowerMode;
 use crate::precision::{CacheType, PrecisionPlan};
-use crate::session::Session;
+use crate::session::{Restored, Session};
 use crate::text::{SamplerSettings, TextModel};
 
 /// Tokens of a context where nothing else is asked for and the model was trained for as many.
@@ -103,6 +103,23 @@ impl LanguageModel {
     /// setting is out of its range, and where a stop is asked for.
     pub fn session_with(&self, plan: PrecisionPlan, sampling: SamplerSettings) -> Result<Session> {
         let mut session = Session::new(&self.model, Arc::clone(&self.text), sampling, plan)?;
+        session.settle(None)?;
+        Ok(session)
+    }
+
+    /// A session that goes on where the saved one at `path` ended, with plan and sampling of
+    /// [`LanguageModel::session`], and what [`Session::restore`] found. Fails as these do.
+    pub fn restore(&self, path: impl AsRef<Path>) -> Result<(Session, Restored)> {
+        let mut session = self.session()?;
+        let restored = session.restore(path)?;
+        Ok((session, restored))
+    }
+
+    /// A session that goes on where one of this model's folder ended that was opened before, such as one whose device
+    /// was lost: its tokens are computed again before the next ones run. Waits for slices as
+    /// [`LanguageModel::session_with`] does. Fails as [`Session::resume_on`] and `session_with` do.
+    pub fn resume(&self, lost: &Session) -> Result<Session> {
+        let mut session = lost.resume_on(&self.model)?;
         session.settle(None)?;
         Ok(session)
     }

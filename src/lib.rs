@@ -24,6 +24,7 @@
 //! | [`LanguageModel`], [`OpenOptions`], [`Device`], [`devices()`] | a model on a device, and how it is opened |
 //! | [`Session`] | a conversation; any number of them share a model, on any threads |
 //! | [`Message`] | what is said in a conversation |
+//! | [`SavedContext`], [`Restored`] | a session in a file |
 //! | [`Answer`], [`Event`], [`Token`], [`Summary`] | an answer, event by event |
 //! | [`PrecisionPlan`], [`PowerMode`], [`PowerFollower`] | what is read of the weights |
 //! | [`SamplerSettings`] | how tokens are chosen |
@@ -44,7 +45,7 @@ pub use language_model::{LanguageModel, OpenOptions};
 pub use power::{PowerFollower, PowerMode};
 pub use precision::{CacheType, Depth, Precision, PrecisionPlan, PromptBits};
 pub use residency::SliceReport;
-pub use session::{Answer, Event, Session, StopReason, Summary, Token};
+pub use session::{Answer, Event, Restored, SavedContext, Session, StopReason, Summary, Token};
 pub use text::{Message, Role, SamplerSettings};
 
 /// What an application needs that has a power source or a policy of its own.

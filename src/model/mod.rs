@@ -42,7 +42,7 @@ pub use inputs::{STEP_TOKENS, default_step_tokens};
 pub use score::{AnswerScores, Scores};
 pub use sequence::Sequence;
 pub use step::{NextLogits, PendingStep, SampledToken, Step};
-pub use weights::WeightSource;
+pub use weights::{ModelIdentity, WeightSource};
 
 /// A model's weights and cache on an engine. Clones share them, on any threads.
 #[derive(Clone)]
@@ -59,6 +59,7 @@ struct Shared {
     has_routers: bool,
     overlaps: bool,
     cancel: CancelToken,
+    identity: Option<ModelIdentity>,
     /// A fair lock, so that a long prompt of one sequence lets the tokens of others pass between its steps.
     executor: FairMutex<Executor>,
 }
@@ -77,16 +78,17 @@ impl Model {
         cache: impl Into<CacheOptions>,
         on_bytes: &mut dyn FnMut(u64, u64),
     ) -> Result<Model> {
-        Ok(Model::of(Executor::load(source, engine, cache.into(), SLICES, on_bytes)?, source.group_size()))
+        Ok(Model::of(Executor::load(source, engine, cache.into(), SLICES, on_bytes)?, source))
     }
 
-    fn of(executor: Executor, group_size: u32) -> Model {
+    fn of(executor: Executor, source: &dyn WeightSource) -> Model {
         Model(Arc::new(Shared {
             device: executor.engine.info().clone(),
             traits: executor.traits(),
             shape: executor.shape.clone(),
             spec: executor.spec.clone(),
-            group_size,
+            group_size: source.group_size(),
+            identity: source.identity(),
             options: executor.cache.options,
             ring: executor.cache.ring,
             has_routers: executor.thresholds.is_some(),
@@ -131,6 +133,11 @@ impl Model {
     /// What kernels are chosen by, of the device.
     pub fn traits(&self) -> Traits {
         self.0.traits
+    }
+
+    /// What tells this model from all others: [`WeightSource::identity`].
+    pub fn identity(&self) -> Option<&ModelIdentity> {
+        self.0.identity.as_ref()
     }
 
     /// Dimensions and constants.

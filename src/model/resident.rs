@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::Model;
 use super::cache::CacheOptions;
 use super::executor::{Executor, Slot, StepClass, StepKind};
 use super::inputs::DepthLimits;
 use super::weights::ModelPart;
-use super::{Model, WeightSource};
 use crate::cancel::CancelToken;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -67,7 +67,7 @@ impl Model {
             None => None,
         };
         executor.residency = Some(Residency::new(parts, budget_bytes)?);
-        Ok(Model::of(executor, WeightSource::group_size(folder)))
+        Ok(Model::of(executor, folder))
     }
 
     /// A token boundary: slices that plans want come, as `pace` says, and are read from the next step on.

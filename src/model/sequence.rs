@@ -1,5 +1,7 @@
 //! A sequence of tokens on a model: its part of the cache, its plan, and the draws of its tokens.
 
+mod kept_cells;
+
 use rand::SeedableRng;
 use rand::rngs::ChaCha12Rng;
 use rand::seq::SliceRandom;
@@ -286,9 +288,9 @@ impl Sequence {
         Ok((depths, rows))
     }
 
-    /// Makes sure that the layers with a window have what the next token looks at. Where they lost a part of it, all
-    /// tokens are computed again, as keys and values depend on those of all layers before; what that reads of the
-    /// weights is not told.
+    /// Makes sure that the layers have what the next token looks at. Where those with a window lost a part of it, or
+    /// the tokens came from elsewhere, all tokens are computed again, as keys and values depend on those of all layers
+    /// before; what that reads of the weights is not told.
     fn restore_window(&mut self) -> Result<()> {
         if self.ring_history.has_window(self.tokens.len()) {
             return Ok(());

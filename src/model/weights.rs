@@ -14,6 +14,15 @@ use crate::recording::{Buffer, Span};
 use crate::routing::Thresholds;
 use crate::shape::{LlamaShape, Site};
 
+/// What tells a model from all others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelIdentity {
+    /// Its name, for people.
+    pub name: String,
+    /// SHA-256 of its folder's manifest, which has the hashes of all other files, in hexadecimal.
+    pub sha256: String,
+}
+
 /// Where a model's weights come from: a folder, or whatever else has tensors of its layout.
 pub trait WeightSource {
     /// Dimensions and constants.
@@ -29,6 +38,12 @@ pub trait WeightSource {
 
     /// The routers' table, where there are routers.
     fn thresholds(&self) -> Option<&Thresholds>;
+
+    /// What tells these weights, and the text side with them, from all others. None where nobody needs to know them
+    /// again.
+    fn identity(&self) -> Option<ModelIdentity> {
+        None
+    }
 
     /// The tensor that `spec` tells of, from the file of `slice`, in a new buffer of the engine.
     fn load(&self, engine: &mut dyn Engine, slice: usize, spec: &TensorSpec) -> Result<Buffer>;
@@ -52,6 +67,11 @@ impl WeightSource for ModelFolder {
 
     fn thresholds(&self) -> Option<&Thresholds> {
         self.thresholds()
+    }
+
+    fn identity(&self) -> Option<ModelIdentity> {
+        let (name, sha256) = (self.manifest().source.name.clone(), self.manifest_sha256().to_string());
+        Some(ModelIdentity { name, sha256 })
     }
 
     fn load(&self, engine: &mut dyn Engine, slice: usize, spec: &TensorSpec) -> Result<Buffer> {

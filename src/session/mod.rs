@@ -1,6 +1,9 @@
 //! A conversation with a model: prompts, answers, plan changes between tokens, stop conditions.
 
 mod answer;
+mod fit;
+mod own_tokens;
+mod saved;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +17,10 @@ use crate::residency::{Pace, SliceReport};
 use crate::text::{Message, SamplerSettings, TextModel};
 
 pub use answer::Answer;
+pub use fit::leaving;
+pub use saved::{Restored, SavedContext};
+
+use own_tokens::OwnAnswers;
 
 /// What happens while an answer is generated.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,6 +143,8 @@ pub struct Session {
     runs_ahead: bool,
     /// What changes the plan by the power state.
     power: Option<PowerFollower>,
+    /// The answers, by the tokens that the model wrote.
+    answers: OwnAnswers,
 }
 
 impl Session {
@@ -152,7 +161,8 @@ impl Session {
         let mut sequence = model.sequence(&plan)?;
         sequence.set_sampler(sampler)?;
         sequence.set_prompt_bits(PromptBits::default());
-        Ok(Session { sequence, text: text.into(), pace: Pace::default(), runs_ahead: model.overlaps(), power: None })
+        let (pace, power, answers) = (Pace::default(), None, OwnAnswers::default());
+        Ok(Session { sequence, text: text.into(), pace, runs_ahead: model.overlaps(), power, answers })
     }
 
     /// Sets what is read of the weights from the next token on; the context stays as it is. A power state that was
@@ -254,6 +264,7 @@ impl Session {
     /// Forgets the conversation.
     pub fn reset(&mut self) {
         self.sequence.reset();
+        self.answers.clear();
     }
 
     /// Forgets all tokens but the first `length`.
@@ -264,17 +275,20 @@ impl Session {
     /// A second session that goes on from here, under the plan of now. Fails as [`Sequence::fork`] does.
     pub fn fork(&self) -> Result<Session> {
         let (sequence, text) = (self.sequence.fork()?, Arc::clone(&self.text));
-        Ok(Session { sequence, text, pace: self.pace, runs_ahead: self.runs_ahead, power: None })
+        let (pace, runs_ahead, answers) = (self.pace, self.runs_ahead, self.answers.clone());
+        Ok(Session { sequence, text, pace, runs_ahead, power: None, answers })
     }
 
     /// Answers the last of `messages`, the whole conversation from its beginning. What of it has run before, as far as
-    /// its tokens are the same, is not run again.
+    /// it is the same, is not run again: an answer of this session keeps the tokens that the model wrote.
     ///
     /// Fails where the model has no chat template, as [`TextModel::encode_chat`] does, and as [`Session::answer`] does.
     pub fn chat(&mut self, messages: &[Message], max_new: Option<usize>) -> Result<Answer<'_>> {
         let Some(ids) = self.text.encode_chat(messages)? else {
             return Err(Error::argument("messages", "a model with a chat template", "a model without one"));
         };
+        self.answers.end(self.sequence.tokens(), self.sampled_text());
+        let ids = self.answers.kept_in(ids, self.sequence.tokens(), &self.text);
         let same = self.sequence.tokens().iter().zip(&ids).take_while(|(a, b)| a == b).count();
         // The last token runs in any case, as the answer comes of it.
         let same = same.min(ids.len().saturating_sub(1));
@@ -295,6 +309,9 @@ impl Session {
         if prompt.is_empty() {
             return Err(Error::argument("prompt", "at least one token", 0));
         }
+        self.answers.end(self.sequence.tokens(), self.sampled_text());
+        let sampled = usize::from(self.sequence.sampled().is_some());
+        self.answers.begin(self.sequence.tokens().len() + sampled + prompt.len());
         Ok(Answer::new(self, prompt, max_new))
     }
 

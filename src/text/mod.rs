@@ -16,6 +16,8 @@ pub use ends::{is_text_end, is_turn_end};
 pub use generation::{GenerationDefaults, token_id};
 pub use sampler::{DrawPosition, Sampler, same_numbers};
 pub use template::{ChatTemplate, ChatTemplates, Message, Role};
+#[cfg(test)]
+pub(crate) use tokenizer::test_models;
 pub use tokenizer::{TextFiles, TextModel};
 
 pub use crate::sampling::SamplerSettings;

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use minijinja::value::Value;
 use minijinja::{ErrorKind, context};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::named::ChatTemplates;
 use crate::error::{Error, Result};
@@ -38,7 +38,7 @@ const TEMPLATE_BYTES: usize = 256 << 10;
 const STACK_BYTES: [usize; 3] = [64 << 20, 32 << 20, 16 << 20];
 
 /// Who speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Whoever set the assistant up.
@@ -60,7 +60,7 @@ impl std::fmt::Display for Role {
 }
 
 /// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Who speaks.
     pub role: Role,

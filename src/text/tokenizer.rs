@@ -202,9 +202,9 @@ impl TextModel {
     }
 }
 
-/// Small tokenizers for the tests of this folder.
+/// Small tokenizers for tests.
 #[cfg(test)]
-pub(super) mod test_models {
+pub(crate) mod test_models {
     use serde_json::{Map, Value, json};
 
     use super::*;
