@@ -52,7 +52,8 @@ fn help_of_the_main_command() {
 
 #[test]
 fn help_of_each_command() {
-    for command in ["quantize", "inspect", "verify", "devices", "eval", "bench", "power", "paths", "pull", "list", "rm"]
+    for command in
+        ["chat", "quantize", "inspect", "verify", "devices", "eval", "bench", "power", "paths", "pull", "list", "rm"]
     {
         insta::assert_snapshot!(format!("help_{command}"), help(&[command, "--help"]));
     }

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
+use clap::{Args, ColorChoice, Parser, Subcommand};
 
 use super::bench::BenchArgs;
+use super::chat::ChatArgs;
 use super::eval::EvalArgs;
 use super::export::ExportArgs;
 use super::list::ListArgs;
 use super::logits::LogitsArgs;
+use super::paths::PathsArgs;
 use super::power::{PowerArgs, PowerCommandArgs};
 use super::pull::PullArgs;
 use super::resident::ResidentArgs;
@@ -174,6 +176,8 @@ pub struct SamplingArgs {
 /// What to do other than answer a prompt.
 #[derive(Debug, Subcommand)]
 pub enum CliCommand {
+    /// Hold a conversation
+    Chat(Box<ChatArgs>),
     /// Make a model folder of a Hugging Face folder or a GGUF file
     Quantize(QuantizeArgs),
     /// Get a model from the Hugging Face hub and make a model folder of it
@@ -294,31 +298,6 @@ pub struct DevicesArgs {
     /// Write JSON
     #[arg(long)]
     pub json: bool,
-}
-
-/// Arguments of `paths`.
-#[derive(Debug, Args)]
-pub struct PathsArgs {
-    /// Print only this one, and nothing but it
-    #[arg(value_enum)]
-    pub which: Option<KnownPath>,
-}
-
-/// A path that the program knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum KnownPath {
-    /// The folder of models
-    Models,
-    /// The model that runs without -m
-    DefaultModel,
-    /// The configuration file that is read without --config
-    Config,
-    /// The folder of pipelines that the GPU's driver has compiled
-    Pipelines,
-    /// The file of trials by which --activations auto chooses
-    Activations,
-    /// The cache of the Hugging Face hub, where `pull` keeps sources
-    HubCache,
 }
 
 #[cfg(test)]

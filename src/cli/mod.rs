@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod calibrate;
+mod chat;
 mod choices;
 mod devices;
 mod eval;
@@ -77,6 +78,7 @@ fn tell(answer: &clap::Error) -> std::io::Result<()> {
 fn run(cli: &Cli) -> Done {
     match &cli.command {
         None => generate::run(&cli.generate),
+        Some(CliCommand::Chat(args)) => chat::run(args),
         Some(CliCommand::Quantize(args)) => quantize::run(args),
         Some(CliCommand::Pull(args)) => pull::run(args),
         Some(CliCommand::List(args)) => list::run(args),

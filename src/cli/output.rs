@@ -99,6 +99,11 @@ impl<W: Write> TokenOutput<W> {
 
     /// Writes a token and flushes it.
     pub fn token(&mut self, token: &Token) -> Result<()> {
+        self.token_in(token, false)
+    }
+
+    /// As [`TokenOutput::token`], with text that is `dimmed` on a terminal that can.
+    pub fn token_in(&mut self, token: &Token, dimmed: bool) -> Result<()> {
         if self.json {
             let Token { id, text, bits, device_bytes, .. } = token;
             let resident_bytes = token.slices.map(|slices| slices.resident_bytes);
@@ -108,10 +113,8 @@ impl<W: Write> TokenOutput<W> {
         }
         let shown = if self.terminal { terminal::in_lines(&token.text) } else { token.text.clone() };
         if !shown.is_empty() {
-            match self.style {
-                Some(style) => self.write(&style.paint(&shown, token.bits))?,
-                None => self.write(&shown)?,
-            }
+            let painted = self.style.map_or_else(|| shown.clone(), |style| style.paint(&shown, token.bits));
+            self.write(&if dimmed { dim(&painted) } else { painted })?;
             self.in_line = !shown.ends_with('\n');
         }
         Ok(())
@@ -171,6 +174,11 @@ impl<W: Write> TokenOutput<W> {
         }
         Ok(())
     }
+}
+
+/// Text that a terminal shows dimmed.
+pub fn dim(text: &str) -> String {
+    format!("\x1b[2m{text}\x1b[0m")
 }
 
 /// Whether the reader is still there; any other failure is one.

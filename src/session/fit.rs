@@ -40,7 +40,8 @@ impl Session {
     /// so do the last one of the user and what follows it. When turns are dropped, so many are that half of the context
     /// is free: what is left runs again from where it differs, and that should be rare.
     ///
-    /// Fails where the model has no chat template, and where that refuses the conversation or what is left of it; the conversation is then as it was.
+    /// Fails where the model has no chat template, and where that refuses the conversation or what is left of it; the
+    /// conversation is then as it was.
     pub fn drop_old_turns(&self, messages: &mut Vec<Message>, answer_tokens: usize) -> Result<usize> {
         let context = self.model().context() as usize;
         let most = context.saturating_sub(answer_tokens);
