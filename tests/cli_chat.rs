@@ -135,16 +135,18 @@ struct Person {
 }
 
 impl Person {
-    /// Starts the program in a terminal; none where this machine has no tmux, which is told.
+    /// Starts the program in a terminal, from a shell that Ctrl-C does not end; none where this machine has no tmux, which is told.
     fn sits_down(home: &Path, name: &str) -> Option<Person> {
         if Command::new("tmux").arg("-V").output().is_err() {
-            writeln!(std::io::stderr(), "skipped: there is no tmux").unwrap();
+            // The test harness hides what `eprintln!` prints.
+            let mut stderr = std::io::stderr();
+            writeln!(stderr, "skipped: there is no tmux").unwrap();
             return None;
         }
         let person = Person { socket: format!("edge-run-{name}-{}", std::process::id()) };
         let program = env!("CARGO_BIN_EXE_edge-run");
         let script = format!(
-            "{program} chat --device cpu --power-mode high --temp 0 -m model -c 0; echo ended with $?; \
+            "trap : INT; {program} chat --device cpu --power-mode high --temp 0 -m model -c 0; echo ended with $?; \
              stty -a | grep -o -- '-*icanon'; sleep 1000"
         );
         let variables =

@@ -18,7 +18,7 @@ use edge_run::internals::precision::CacheType;
 use edge_run::internals::session::{Next, StopReason};
 use edge_run::internals::shape::LlamaShape;
 use edge_run::internals::text::{SamplerSettings, TextModel};
-use edge_run::{Error, Message, PrecisionPlan, SavedContext, Session};
+use edge_run::{Error, Event, Message, PrecisionPlan, SavedContext, Session};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use refusing::refusing;
@@ -289,4 +289,39 @@ fn a_lost_device_leaves_the_tokens_and_another_goes_on() {
     let other = model_folder(dir.path(), 12);
     let other = Model::load(&other, cpu::open(), 64, &mut |_, _| ()).unwrap();
     assert!(lost.resume_on(&other).err().unwrap().to_string().starts_with("model: expected "));
+}
+
+#[test]
+fn the_second_turn_runs_no_token_of_the_first_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = model_folder(dir.path(), 11);
+    let model = Model::load(&folder, cpu::open(), cached(160, CacheType::F16), &mut |_, _| ()).unwrap();
+    let mut cut_otherwise = 0;
+    for seed in 0..24 {
+        let mut session = session(&folder, &model, Some(seed));
+        let mut chat = vec![Message::user("Hi")];
+        let mut said = String::new();
+        for event in session.chat(&chat, Some(30)).unwrap() {
+            match event.unwrap() {
+                Event::Token(token) => said += &token.text,
+                Event::Done(summary) => said += &summary.text_left,
+                _ => (),
+            }
+        }
+        let before = session.sequence().tokens().to_vec();
+        chat.extend([Message::assistant(&said), Message::user("And now?")]);
+        let ids = session.text().encode_chat(&chat).unwrap().unwrap();
+        let differs = !ids.starts_with(&before);
+        cut_otherwise += usize::from(differs);
+        // What is no text at the end may be what it is, or the beginning of something.
+        let expected = if said.ends_with('\u{fffd}') { 0 } else { before.len() };
+        let turn = session.chat(&chat, Some(1)).unwrap();
+        assert!(turn.session().sequence().tokens().len() >= expected, "seed {seed}: {said:?}");
+        turn.last().unwrap().unwrap();
+        // The control: an answer that was changed runs again.
+        chat[1].content.insert(0, 'x');
+        let turn = session.chat(&chat, Some(1)).unwrap();
+        assert!(turn.session().sequence().tokens().len() < before.len(), "seed {seed}");
+    }
+    assert!(cut_otherwise > 3, "{cut_otherwise} of 24: the model is one whose answers are odd");
 }

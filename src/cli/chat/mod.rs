@@ -46,14 +46,15 @@ pub fn run(args: &ChatArgs) -> Done {
     stop::watch();
     let begin = Instant::now();
     let budget = args.resident.memory_budget.map(|size| size.as_u64());
-    let model = load::load_base(&args.model, &folder, context, budget)?;
+    let open = || load::load_base(&args.model, &folder, context, budget);
+    let model = open()?;
     if args.verbose {
         generate::tell(&folder, &model, begin.elapsed().as_secs_f64());
     }
     let mut session = Session::new(&model, text, sampling, follower.plan()?)?;
     session.set_prompt_bits(follower.prompt_bits(args.prompt_bits));
     generate::warn(&resident::begin(&args.resident, &follower, &mut session)?);
-    let mut talk = Talk::new(args, session, follower);
+    let mut talk = Talk::new(args, &open, session, follower);
     if let Some(file) = &args.load {
         talk.load(file)?;
     }

@@ -9,8 +9,9 @@ use crate::cli::generate::{self, bits_style};
 use crate::cli::output::{TokenOutput, note};
 use crate::cli::power::{Follower, PowerArgs};
 use crate::cli::show_bits::BitsStyle;
-use crate::cli::{progress, stop};
+use crate::cli::{exit, progress, resident, stop};
 use edge_run::internals::error::{Error, Result};
+use edge_run::internals::model::Model;
 use edge_run::internals::power::PowerMode;
 use edge_run::internals::session::{Answer, Event, SavedContext, Session, StopReason, Summary};
 use edge_run::internals::text::{Message, Role};
@@ -21,6 +22,8 @@ const ANSWER_PART: usize = 4;
 /// A conversation.
 pub struct Talk<'a> {
     args: &'a ChatArgs,
+    /// Opens the model anew, where its device was lost.
+    open: &'a dyn Fn() -> Result<Model>,
     session: Session,
     follower: Follower,
     messages: Vec<Message>,
@@ -45,7 +48,12 @@ pub enum AnswerEnd {
 
 impl<'a> Talk<'a> {
     /// A conversation that begins.
-    pub fn new(args: &'a ChatArgs, session: Session, follower: Follower) -> Talk<'a> {
+    pub fn new(
+        args: &'a ChatArgs,
+        open: &'a dyn Fn() -> Result<Model>,
+        session: Session,
+        follower: Follower,
+    ) -> Talk<'a> {
         let terminal = std::io::stdout().is_terminal();
         let can = BitsStyle::choose(args.color, terminal, &|name| std::env::var(name).ok()) != BitsStyle::Marks;
         Talk {
@@ -53,6 +61,7 @@ impl<'a> Talk<'a> {
             style: bits_style(args.show_bits, args.color),
             dims: terminal && can,
             args,
+            open,
             session,
             follower,
             asked: None,
@@ -66,12 +75,33 @@ impl<'a> Talk<'a> {
     pub fn ask(&mut self, question: String) -> Result<AnswerEnd> {
         self.asked = Some(question.clone());
         self.messages.push(Message::user(question));
-        let (before, end) = (self.messages.len(), self.answer());
-        if end.is_err() && self.messages.last().is_some_and(|last| last.role == Role::User) {
-            debug_assert!(self.messages.len() <= before);
+        let mut end = self.answer();
+        if let Err(error @ Error::Device { .. }) = &end
+            && self.is_unanswered()
+        {
+            note(format_args!("error: {}; the model is opened again", exit::sentence(error)));
+            // Where that fails too, the device's own error tells more.
+            if self.reopen().is_ok() {
+                end = self.answer();
+            }
+        }
+        if end.is_err() && self.is_unanswered() {
             self.messages.pop();
         }
         end
+    }
+
+    /// Whether a question is the last that was said.
+    fn is_unanswered(&self) -> bool {
+        self.messages.last().is_some_and(|last| last.role == Role::User)
+    }
+
+    /// Goes on with the model opened anew, after its device was lost in a suspend or with its driver.
+    fn reopen(&mut self) -> Result<()> {
+        let mut session = self.session.resume_on(&(self.open)()?)?;
+        generate::warn(&resident::begin(&self.args.resident, &self.follower, &mut session)?);
+        self.session = session;
+        Ok(())
     }
 
     /// Answers the last question again.
