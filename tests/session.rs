@@ -11,7 +11,7 @@ use std::path::Path;
 use common::TinyModel;
 use edge_run::internals::cpu;
 use edge_run::internals::engine::{Activations, Engine};
-use edge_run::internals::format::ModelFolder;
+use edge_run::internals::format::{ModelFolder, SavedDraws, SavedSession, SavedSessionWriter};
 use edge_run::internals::gpu::GpuOptions;
 use edge_run::internals::model::{CacheOptions, Model};
 use edge_run::internals::precision::CacheType;
@@ -324,4 +324,56 @@ fn the_second_turn_runs_no_token_of_the_first_again() {
         assert!(turn.session().sequence().tokens().len() < before.len(), "seed {seed}");
     }
     assert!(cut_otherwise > 3, "{cut_otherwise} of 24: the model is one whose answers are odd");
+}
+
+#[test]
+fn whatever_a_sound_file_says_of_itself_ends_in_an_error_or_an_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, file) = (model_folder(dir.path(), 11), dir.path().join("saved"));
+    let model = Model::load(&folder, cpu::open(), cached(64, CacheType::F16), &mut |_, _| ()).unwrap();
+    let mut first = session(&folder, &model, None);
+    ids(&mut first, &PROMPT, 7);
+    first.save(&file, &[Message::user("Hi")], SavedContext::KeysAndValues).unwrap();
+    let sound = SavedSession::open(&file).unwrap().facts().clone();
+    println!("facts of seed 4");
+    let mut random = StdRng::seed_from_u64(4);
+    let mut restored = 0;
+    for _ in 0..150 {
+        let mut facts = sound.clone();
+        let tokens: Vec<u32> = (0..random.random_range(0..80)).map(|_| random.random_range(0..300)).collect();
+        let number = |random: &mut StdRng| random.random::<u32>() >> random.random_range(0..32);
+        for _ in 0..random.random_range(0..3) {
+            let cells = facts.cells.as_mut().unwrap();
+            match random.random_range(0..8) {
+                0 => facts.sampled = Some(number(&mut random)),
+                1 => facts.answers = vec![[number(&mut random), number(&mut random)]; 2],
+                2 => facts.draws = Some(SavedDraws { seed: first.sequence().seed(), position: u64::MAX }),
+                3 => facts.messages = vec![serde_json::json!({"role": "nobody", "content": 1})],
+                4 => cells.end = random.random::<u64>() >> random.random_range(0..64),
+                5 => cells.ring = Some([number(&mut random), number(&mut random)]),
+                6 => cells.tensors.push([1, 2, 3]),
+                _ => cells.cache_type = "\u{1b}[31m".into(),
+            }
+        }
+        let keeps = random.random_bool(0.5);
+        let tokens = if keeps { first.sequence().tokens().to_vec() } else { tokens };
+        facts.tokens = tokens.len() as u32;
+        let mut writer = SavedSessionWriter::create(&file, &facts, &tokens).unwrap();
+        for (at, shape) in facts.cells.iter().flat_map(|cells| &cells.tensors).enumerate() {
+            writer.write_cells(at, &vec![0; shape.iter().product::<u32>() as usize * 4]).unwrap();
+        }
+        writer.finish().unwrap();
+        let mut second = session(&folder, &model, None);
+        match second.restore(&file) {
+            Ok(_) => {
+                restored += 1;
+                // Keys and values of zeros are numbers too.
+                let _ = second.generate(&[70], Some(2), &mut |_| Ok(Next::Go));
+                let turn = second.chat(&[Message::user("x")], Some(1)).map(|turn| turn.count());
+                assert!(turn.unwrap() > 0);
+            }
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+    assert!((20..140).contains(&restored), "{restored}");
 }

@@ -244,7 +244,11 @@ fn cells_that_were_read_back_go_on_in_another_sequence() {
                 let layout = first.cells().unwrap();
                 assert_eq!(layout.tensors.len(), if cache_type == CacheType::F16 { 6 } else { 3 });
                 let mut cells = vec![Vec::new(); layout.tensors.len()];
-                first.read_cells(&mut |at, bytes| Ok(cells[at].extend_from_slice(bytes))).unwrap();
+                let mut keep = |at: usize, bytes: &[u8]| {
+                    cells[at].extend_from_slice(bytes);
+                    Ok(())
+                };
+                first.read_cells(&mut keep).unwrap();
                 assert_eq!(cells.iter().map(Vec::len).sum::<usize>() as u64, layout.bytes());
                 // Behind other tokens, in the other slot.
                 let mut second = greedy(&ringed);
