@@ -12,11 +12,11 @@ use edge_run::{Device, Event, LanguageModel, Message, OpenOptions, PowerMode, Re
 /// Tokens of the conversation before the second turn.
 const TOKENS: usize = 2000;
 /// Turns that are timed, each way.
-const RUNS: usize = 7;
+const RUNS: usize = 5;
 /// Answers whose tokens are looked at.
-const ANSWERS: u32 = 60;
+const ANSWERS: u32 = 24;
 /// Tokens of such an answer at most.
-const ANSWER_TOKENS: usize = 120;
+const ANSWER_TOKENS: usize = 60;
 
 const QUESTIONS: [&str; 6] = [
     "Why is the sky blue?",
