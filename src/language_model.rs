@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use crate::cancel::CancelToken;
 use crate::devices::Device;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::ModelFolder;
+use crate::gpu::{self, HostDevice};
 use crate::model::{CacheOptions, Model};
 use crate::power::PowerMode;
 use crate::precision::{CacheType, PrecisionPlan};
@@ -75,11 +77,35 @@ impl LanguageModel {
         options: OpenOptions,
         on_bytes: &mut dyn FnMut(u64, u64),
     ) -> Result<LanguageModel> {
-        let folder = ModelFolder::open(folder.as_ref())?;
+        let engine = |options: &OpenOptions| options.device.open(options.cache_dir.as_deref());
+        LanguageModel::open_engine(folder.as_ref(), options, engine, on_bytes)
+    }
+
+    /// Opens the model as [`LanguageModel::open_with`] does, but on a device that the application opened for itself;
+    /// [`OpenOptions::device`] does not count. The module [`host_gpu`](crate::host_gpu) says what such a device needs.
+    ///
+    /// Fails where the device lacks what models need, and as [`LanguageModel::open_with`] does.
+    pub fn open_on(
+        host: HostDevice,
+        folder: impl AsRef<Path>,
+        options: OpenOptions,
+        on_bytes: &mut dyn FnMut(u64, u64),
+    ) -> Result<LanguageModel> {
+        let engine = |options: &OpenOptions| gpu::open_on(host, options.cache_dir.as_deref());
+        LanguageModel::open_engine(folder.as_ref(), options, engine, on_bytes)
+    }
+
+    fn open_engine(
+        folder: &Path,
+        options: OpenOptions,
+        open: impl FnOnce(&OpenOptions) -> Result<Box<dyn Engine>>,
+        on_bytes: &mut dyn FnMut(u64, u64),
+    ) -> Result<LanguageModel> {
+        let folder = ModelFolder::open(folder)?;
         let text = TextModel::open(&folder)?;
         let context = options.context.unwrap_or(CONTEXT.min(folder.shape().max_context));
         let cache = CacheOptions { context, sequences: options.sessions, cache_type: options.cache_type };
-        let mut engine = options.device.open(options.cache_dir.as_deref())?;
+        let mut engine = open(&options)?;
         engine.set_cancel(options.cancel);
         let model = Model::load_base(&folder, engine, cache, options.memory_budget, on_bytes)?;
         let measurements = options.cache_dir.map(|dir| dir.join("activations.json"));

@@ -54,6 +54,26 @@ pub mod power_source {
     };
 }
 
+/// What an application needs that runs a model on the wgpu device that it draws with.
+///
+/// ```no_run
+/// use edge_run::host_gpu::{self, HostDevice, wgpu};
+/// use edge_run::{LanguageModel, OpenOptions};
+///
+/// # async fn open(adapter: wgpu::Adapter) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut wanted = host_gpu::device_descriptor(&adapter)?;
+/// wanted.label = Some("an application");
+/// let (device, queue) = adapter.request_device(&wanted).await?;
+/// let host = HostDevice { adapter, device: device.clone(), queue: queue.clone() };
+/// let model = LanguageModel::open_on(host, "path/to/model", OpenOptions::default(), &mut |_, _| ())?;
+/// # Ok(())
+/// # }
+/// ```
+pub mod host_gpu {
+    pub use crate::gpu::{HostDevice, device_descriptor};
+    pub use wgpu;
+}
+
 /// The examples of the documentation, compiled with its tests.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/embedding.md")]
