@@ -3,6 +3,7 @@
 Names begin with what the readers must say of a seed: `sound-` or `refused-`.
 """
 
+import hashlib
 import json
 import struct
 from pathlib import Path
@@ -355,6 +356,26 @@ def pack_seeds():
     seed("pack", "refused-version", head.replace('\\"pack_version\\":2', '\\"pack_version\\":1'))
 
 
+def session_seeds():
+    facts = {"session_version": 1, "model_sha256": "0" * 64, "model_name": "Seed", "tokens": 3, "sampled": 7,
+             "answers": [[1, 4]], "draws": {"seed": 1, "position": 9},
+             "messages": [{"role": "user", "content": "Hi \"<s>\""}],
+             "cells": {"cache_type": "f16", "ring": [64, 8], "end": 3, "tensors": [[1, 3, 4], [1, 64, 4]]}}
+    seed("session", "sound-facts", dumps(facts))
+    seed("session", "sound-tokens", dumps({**facts, "cells": None, "messages": []}))
+    tokens = struct.pack("<3I", 5, 6, 7)
+    plain = dumps({**facts, "cells": None})
+    head = dumps({"__metadata__": {"edge_run_session": plain},
+                  "tokens": {"dtype": "U32", "shape": [3], "data_offsets": [0, 12]},
+                  "sha256": {"dtype": "U8", "shape": [32], "data_offsets": [12, 44]}})
+    head += " " * (-len(head) % 8)
+    whole = struct.pack("<Q", len(head)) + head.encode() + tokens
+    seed("session", "sound-whole", whole + hashlib.sha256(plain.encode() + tokens).digest())
+    seed("session", "refused-hash", whole + bytes(32))
+    seed("session", "refused-version", dumps({**facts, "session_version": 2}))
+    seed("session", "refused-answers", dumps({**facts, "answers": [[1, 5]]}))
+
+
 # The text side and power
 
 
@@ -422,6 +443,7 @@ if __name__ == "__main__":
     huggingface_seeds()
     folder_seeds()
     pack_seeds()
+    session_seeds()
     tokenizer_seeds()
     template_seeds()
     power_seeds()

@@ -13,6 +13,8 @@ pub mod calibrate;
 pub mod cancel;
 #[path = "checkpoint_files.rs"]
 pub mod checkpoint_files;
+#[path = "constraint.rs"]
+pub mod constraint;
 #[path = "cpu.rs"]
 pub mod cpu;
 #[path = "devices.rs"]

@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cancel::CancelToken;
 use crate::devices::Device;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::ModelFolder;
+use crate::gpu::{self, HostDevice};
 use crate::model::{CacheOptions, Model};
 use crate::power::PowerMode;
 use crate::precision::{CacheType, PrecisionPlan};
-use crate::session::Session;
+use crate::session::{Restored, Session};
 use crate::text::{SamplerSettings, TextModel};
 
 /// Tokens of a context where nothing else is asked for and the model was trained for as many.
@@ -32,6 +35,9 @@ pub struct OpenOptions {
     pub memory_budget: Option<u64>,
     /// A folder for what is found out about the device once: compiled pipelines, and which kernels are faster.
     pub cache_dir: Option<PathBuf>,
+    /// Time without use after which slices leave the device; the base leaves after as long again. At first never. See
+    /// [`LanguageModel::unload_after`].
+    pub unload_after: Option<Duration>,
     /// What stops loading and all sessions.
     pub cancel: CancelToken,
 }
@@ -45,6 +51,7 @@ impl Default for OpenOptions {
             cache_type: CacheType::default(),
             memory_budget: None,
             cache_dir: None,
+            unload_after: None,
             cancel: CancelToken::new(),
         }
     }
@@ -75,15 +82,40 @@ impl LanguageModel {
         options: OpenOptions,
         on_bytes: &mut dyn FnMut(u64, u64),
     ) -> Result<LanguageModel> {
-        let folder = ModelFolder::open(folder.as_ref())?;
+        let engine = |options: &OpenOptions| options.device.open(options.cache_dir.as_deref());
+        LanguageModel::open_engine(folder.as_ref(), options, engine, on_bytes)
+    }
+
+    /// Opens the model as [`LanguageModel::open_with`] does, but on a device that the application opened for itself;
+    /// [`OpenOptions::device`] does not count. The module [`host_gpu`](crate::host_gpu) says what such a device needs.
+    ///
+    /// Fails where the device lacks what models need, and as [`LanguageModel::open_with`] does.
+    pub fn open_on(
+        host: HostDevice,
+        folder: impl AsRef<Path>,
+        options: OpenOptions,
+        on_bytes: &mut dyn FnMut(u64, u64),
+    ) -> Result<LanguageModel> {
+        let engine = |options: &OpenOptions| gpu::open_on(host, options.cache_dir.as_deref());
+        LanguageModel::open_engine(folder.as_ref(), options, engine, on_bytes)
+    }
+
+    fn open_engine(
+        folder: &Path,
+        options: OpenOptions,
+        open: impl FnOnce(&OpenOptions) -> Result<Box<dyn Engine>>,
+        on_bytes: &mut dyn FnMut(u64, u64),
+    ) -> Result<LanguageModel> {
+        let folder = ModelFolder::open(folder)?;
         let text = TextModel::open(&folder)?;
         let context = options.context.unwrap_or(CONTEXT.min(folder.shape().max_context));
         let cache = CacheOptions { context, sequences: options.sessions, cache_type: options.cache_type };
-        let mut engine = options.device.open(options.cache_dir.as_deref())?;
+        let mut engine = open(&options)?;
         engine.set_cancel(options.cancel);
         let model = Model::load_base(&folder, engine, cache, options.memory_budget, on_bytes)?;
         let measurements = options.cache_dir.map(|dir| dir.join("activations.json"));
         model.choose_activations(measurements.as_deref())?;
+        model.unload_after(options.unload_after)?;
         Ok(LanguageModel { model, text: Arc::new(text) })
     }
 
@@ -103,6 +135,45 @@ impl LanguageModel {
     /// setting is out of its range, and where a stop is asked for.
     pub fn session_with(&self, plan: PrecisionPlan, sampling: SamplerSettings) -> Result<Session> {
         let mut session = Session::new(&self.model, Arc::clone(&self.text), sampling, plan)?;
+        session.settle(None)?;
+        Ok(session)
+    }
+
+    /// Gives the memory of the weights back at once. They come again at the next use, which waits for them as opening
+    /// did. Sessions keep their contexts, whose memory stays, and answer as if the weights had stayed too.
+    ///
+    /// Fails where the device fails.
+    pub fn unload(&self) -> Result<()> {
+        self.model.unload()
+    }
+
+    /// Gives the memory back by itself, of the slices after this time without use and of the base after as long again;
+    /// never with `None`. They come again as after [`LanguageModel::unload`]. In the time between, while only the
+    /// slices are gone, a use waits for them alone.
+    ///
+    /// Fails where the time is zero, and where no thread can be started.
+    pub fn unload_after(&self, idle: Option<Duration>) -> Result<()> {
+        self.model.unload_after(idle)
+    }
+
+    /// Whether the weights are on the device, or come again at the next use.
+    pub fn is_loaded(&self) -> bool {
+        self.model.is_loaded()
+    }
+
+    /// A session that goes on where the saved one at `path` ended, with plan and sampling of
+    /// [`LanguageModel::session`], and what [`Session::restore`] found. Fails as these do.
+    pub fn restore(&self, path: impl AsRef<Path>) -> Result<(Session, Restored)> {
+        let mut session = self.session()?;
+        let restored = session.restore(path)?;
+        Ok((session, restored))
+    }
+
+    /// A session that goes on where one of this model's folder ended that was opened before, such as one whose device
+    /// was lost: its tokens are computed again before the next ones run. Waits for slices as
+    /// [`LanguageModel::session_with`] does. Fails as [`Session::resume_on`] and `session_with` do.
+    pub fn resume(&self, lost: &Session) -> Result<Session> {
+        let mut session = lost.resume_on(&self.model)?;
         session.settle(None)?;
         Ok(session)
     }

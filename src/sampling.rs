@@ -5,6 +5,7 @@
 //! probabilities before the temperature.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 
@@ -59,6 +60,66 @@ impl SamplerSettings {
         }
         Ok(())
     }
+}
+
+/// What is added to the logits of some tokens before one is chosen; minus infinity forbids a token.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LogitBias(BTreeMap<u32, f32>);
+
+impl LogitBias {
+    /// The bias of these tokens by their ids; of one that is there twice, the last counts. Fails with the first token
+    /// whose bias is neither a finite number nor minus infinity.
+    pub fn new(entries: impl IntoIterator<Item = (u32, f32)>) -> Result<LogitBias> {
+        let bias: BTreeMap<u32, f32> = entries.into_iter().collect();
+        match bias.iter().find(|(_, value)| !(value.is_finite() || **value == f32::NEG_INFINITY)) {
+            None => Ok(LogitBias(bias)),
+            Some((id, value)) => {
+                let expected = "a finite number, or -inf to forbid the token";
+                Err(Error::argument(format!("logit bias `{id}`"), expected, value))
+            }
+        }
+    }
+
+    /// Whether nothing is added.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The tokens that there is a bias of.
+    pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.0.keys().copied()
+    }
+
+    /// The tokens that are not forbidden, with what is added to their logits.
+    pub fn added(&self) -> impl Iterator<Item = (u32, f32)> + '_ {
+        self.0.iter().map(|(id, value)| (*id, *value)).filter(|(_, value)| value.is_finite())
+    }
+
+    /// The tokens that are forbidden.
+    pub fn forbidden(&self) -> impl Iterator<Item = u32> + '_ {
+        self.0.iter().filter(|(_, value)| !value.is_finite()).map(|(id, _)| *id)
+    }
+}
+
+/// The `count` likeliest tokens by their logits, likeliest first, each with the natural logarithm of its probability
+/// among all V tokens; and that of the token `chosen`, where it is one of them. Of equally likely tokens the lower id
+/// comes first.
+pub fn log_probabilities(logits: &[f32], chosen: u32, count: usize) -> (Option<f32>, Vec<(u32, f32)>) {
+    let mut candidates: Vec<Candidate> =
+        (0..).zip(logits).map(|(id, logit)| Candidate { id, logit: finite(*logit) }).collect();
+    let Some(best) = candidates.iter().min_by(|a, b| likelier(a, b)).copied() else { return (None, Vec::new()) };
+    let sum: f64 = candidates.iter().map(|c| part(c, best.logit, 1.0)).sum();
+    let all = f64::from(best.logit) + sum.ln();
+    let log = |logit: f32| (f64::from(logit) - all) as f32;
+    let of_chosen = candidates.get(chosen as usize).map(|c| log(c.logit));
+    if count < candidates.len() {
+        if count > 0 {
+            candidates.select_nth_unstable_by(count - 1, likelier);
+        }
+        candidates.truncate(count);
+    }
+    candidates.sort_unstable_by(likelier);
+    (of_chosen, candidates.into_iter().map(|c| (c.id, log(c.logit))).collect())
 }
 
 /// All that one choice depends on, beside the logits and the tokens before it; the struct `Choice` of
@@ -213,4 +274,36 @@ fn draw(candidates: &[Candidate], best: f32, temperature: f32, at: f64) -> u32 {
         left -= weight;
     }
     chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logarithms_of_probabilities_sum_to_one_and_come_likeliest_first() {
+        let logits = [1.0, f32::NEG_INFINITY, 3.0, 3.0, f32::NAN, -2.0];
+        let (chosen, top) = log_probabilities(&logits, 5, 3);
+        assert_eq!(top.iter().map(|(id, _)| *id).collect::<Vec<u32>>(), [2, 3, 0]);
+        let (_, all) = log_probabilities(&logits, 0, 100);
+        let sum: f64 = all.iter().map(|(_, log)| f64::from(*log).exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-6, "{sum}");
+        assert_eq!(all.len(), logits.len());
+        // e^-2 of 2 e^3 + e + e^-2.
+        let expected = (-2.0 - (2.0 * 3f64.exp() + 1f64.exp() + (-2f64).exp()).ln()) as f32;
+        assert!((chosen.unwrap() - expected).abs() < 1e-5);
+        assert_eq!(log_probabilities(&logits, 6, 0), (None, Vec::new()));
+        assert_eq!(log_probabilities(&[], 0, 2), (None, Vec::new()));
+    }
+
+    #[test]
+    fn a_bias_is_a_number_or_forbids() {
+        let bias = LogitBias::new([(3, 1.5), (4, f32::NEG_INFINITY), (3, -2.0)]).unwrap();
+        assert_eq!(bias.added().collect::<Vec<_>>(), [(3, -2.0)]);
+        assert_eq!(bias.forbidden().collect::<Vec<_>>(), [4]);
+        for value in [f32::NAN, f32::INFINITY] {
+            let error = LogitBias::new([(7, value)]).unwrap_err().to_string();
+            assert!(error.contains("logit bias `7`"), "{error}");
+        }
+    }
 }

@@ -52,7 +52,8 @@ fn help_of_the_main_command() {
 
 #[test]
 fn help_of_each_command() {
-    for command in ["quantize", "inspect", "verify", "devices", "eval", "bench", "power", "paths", "pull", "list", "rm"]
+    for command in
+        ["chat", "quantize", "inspect", "verify", "devices", "eval", "bench", "power", "paths", "pull", "list", "rm"]
     {
         insta::assert_snapshot!(format!("help_{command}"), help(&[command, "--help"]));
     }
@@ -174,7 +175,9 @@ fn without_a_home_folder_only_the_default_model_is_missing() {
     // A home by a relative path is another one in every folder, which is as none.
     let homeless = |args: &[&str]| {
         let mut command = edge_run(home.path());
-        command.env_remove("XDG_DATA_HOME").env_remove("XDG_CONFIG_HOME").env_remove("XDG_CACHE_HOME");
+        for kind in ["DATA", "CONFIG", "CACHE", "STATE"] {
+            command.env_remove(format!("XDG_{kind}_HOME"));
+        }
         command.env("HOME", "some/where").current_dir(home.path()).args(args).assert()
     };
     assert_failure(homeless(&["Hi"]), 3, &["SmolLM2-135M-Instruct", "no home folder", "HOME", "-m DIR"]);
@@ -183,7 +186,7 @@ fn without_a_home_folder_only_the_default_model_is_missing() {
     homeless(&["power"]).success();
     homeless(&["devices"]).success();
     let all = String::from_utf8(homeless(&["paths"]).success().get_output().stdout.clone()).unwrap();
-    assert!(all.lines().count() == 6 && all.lines().all(|line| line.ends_with("none, without a home folder")), "{all}");
+    assert!(all.lines().count() == 7 && all.lines().all(|line| line.ends_with("none, without a home folder")), "{all}");
     assert!(!home.path().join("some").exists());
 
     // What a variable names is known without a home.

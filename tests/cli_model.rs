@@ -90,6 +90,37 @@ fn json_has_the_text_of_the_text_output_and_a_summary() {
 }
 
 #[test]
+fn an_answer_has_the_form_that_is_asked_for_and_says_so() {
+    let tiny = Tiny::new();
+    let schema = tiny.write(
+        "schema.json",
+        r#"{"type": "object", "properties": {"the": {"enum": ["in", "thin"]}},
+        "required": ["the"], "additionalProperties": false}"#,
+    );
+    let args = ["-s", "3", "--temp", "1.5", "--bits", "4", "--json", "--logprobs", "2"];
+    let all = lines(&stdout(tiny.run().args(args).arg("--json-schema").arg(&schema).arg("hello")));
+    let (summary, tokens) = all.split_last().unwrap();
+    let said: String = tokens.iter().map(|token| token["text"].as_str().unwrap()).collect();
+    assert!([r#"{"the": "in"}"#, r#"{"the": "thin"}"#].contains(&said.as_str()), "{said}");
+    assert_eq!(summary["stop"], "complete");
+    // What is forced is not chosen, and so has no probability.
+    for token in tokens {
+        let is_forced = token["bits"] == 0.0;
+        assert_eq!((token["logprob"].is_null(), token["top_logprobs"].is_null()), (is_forced, is_forced), "{token}");
+    }
+    assert!(tokens.iter().any(|token| token["top_logprobs"].as_array().is_some_and(|top| top.len() == 2)));
+
+    let grammar = tiny.write("cut.lark", "start: /[a-f]{40}/\n");
+    let cut = tiny.run().args(["-n", "5", "-s", "3", "--bits", "4", "--grammar"]).arg(&grammar).arg("hello").assert();
+    let errors = String::from_utf8(cut.success().get_output().stderr.clone()).unwrap();
+    assert!(errors.ends_with("length reached]\n"), "{errors}");
+    let broken = tiny.write("broken.lark", "start: nothing\n");
+    let refused = tiny.run().arg("--grammar").arg(&broken).arg("hello").assert().code(2);
+    let errors = String::from_utf8(refused.get_output().stderr.clone()).unwrap();
+    assert!(errors.starts_with("error: --grammar `") && errors.contains("nothing"), "{errors}");
+}
+
+#[test]
 fn any_number_of_bits_needs_routers_and_what_was_read_is_told() {
     let tiny = Tiny::new();
     let args = ["-n", "6", "--temp", "0", "--bits", "4.5", "hello"];

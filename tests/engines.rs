@@ -3,9 +3,14 @@
 #[path = "common/gpu.rs"]
 mod gpu;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use edge_run::host_gpu::{self, HostDevice, wgpu};
 use edge_run::internals::arch::ActivationFunction;
 use edge_run::internals::cpu;
 use edge_run::internals::engine::Engine;
+use edge_run::internals::gpu::open_on;
 use edge_run::internals::kernels::{copy, gate};
 use edge_run::internals::recording::{Buffer, Prepared, Recording};
 
@@ -35,6 +40,48 @@ fn on_every_engine(test: impl Fn(&mut dyn Engine)) {
     test(cpu::open().as_mut());
     if let Some(mut gpu) = gpu::gpu() {
         test(gpu.as_mut());
+        test(open_on(host(true), None).unwrap().as_mut());
+    }
+}
+
+/// A device that is opened as an application opens its own, with what models need or with what wgpu gives unasked.
+fn host(suits_models: bool) -> HostDevice {
+    let descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    let adapters = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(wgpu::Backends::PRIMARY));
+    let adapter = adapters.into_iter().next().expect("a GPU is there");
+    let wanted = if suits_models { host_gpu::device_descriptor(&adapter).unwrap() } else { Default::default() };
+    let (device, queue) = pollster::block_on(adapter.request_device(&wanted)).unwrap();
+    HostDevice { adapter, device, queue }
+}
+
+#[test]
+fn a_device_of_an_application_stays_its_own() {
+    if gpu::gpu().is_none() {
+        return;
+    }
+    let (host, faults) = (host(true), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&faults);
+    host.device.on_uncaptured_error(Arc::new(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    }));
+    let mut engine = open_on(host.clone(), None).unwrap();
+    let (input, mut prepared) = doubling(engine.as_mut());
+    write(engine.as_mut(), input, 3.0);
+    assert_eq!(numbers(engine.run(&mut prepared).unwrap())[1], 3.0);
+    drop((prepared, engine));
+    let bad = |usage| wgpu::BufferDescriptor { label: None, size: 4, usage, mapped_at_creation: false };
+    let _ = host.device.create_buffer(&bad(wgpu::BufferUsages::STORAGE));
+    assert_eq!(faults.load(Ordering::Relaxed), 0);
+    // No buffer may be mapped for both.
+    let _ = host.device.create_buffer(&bad(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::MAP_WRITE));
+    assert_eq!(faults.load(Ordering::Relaxed), 1, "the application's own handler hears of its own faults");
+}
+
+#[test]
+fn a_device_of_an_application_that_lacks_what_models_need_is_refused() {
+    if gpu::gpu().is_some() {
+        let message = open_on(host(false), None).err().expect("a plain device does not do").to_string();
+        assert!(message.contains("IMMEDIATES"), "{message}");
     }
 }
 

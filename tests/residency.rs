@@ -100,6 +100,11 @@ fn answer(session: &mut Session, count: usize, at: &mut dyn FnMut(usize) -> Opti
     told
 }
 
+/// A token after the prompt, or why there is none.
+fn one_token(session: &mut Session) -> edge_run::Result<()> {
+    session.generate(&PROMPT, Some(1), &mut |_| Ok(Next::Go)).map(|_| ())
+}
+
 fn ids(told: &[Told]) -> Vec<u32> {
     told.iter().map(|told| told.id).collect()
 }
@@ -307,6 +312,146 @@ fn a_device_that_is_lost_ends_the_answer_and_the_tokens_before_stand() {
         assert!(fault.unwrap_err().to_string().contains("the device was lost"));
         assert_eq!(tokens, 5);
     }
+}
+
+/// An answer, another one, and a third: before the second and in the middle of the third, `away` takes what it will.
+fn three_answers(session: &mut Session, away: &mut dyn FnMut(&Model)) -> [Vec<Told>; 3] {
+    let model = session.model().clone();
+    let first = answer(session, 12, &mut |_| None);
+    away(&model);
+    let second = answer(session, 12, &mut |_| None);
+    let third = answer(session, 12, &mut |token| {
+        if token == 6 {
+            away(&model);
+        }
+        None
+    });
+    [first, second, third]
+}
+
+#[test]
+fn weights_that_left_come_back_and_no_token_is_another_one() {
+    let home = Home::new();
+    for ((stays, leaves), alone) in engines().into_iter().zip(engines()).zip(engines()) {
+        let run = |engine, away: &mut dyn FnMut(&Model)| {
+            let mut session = home.session(engine, 8, None).unwrap();
+            session.settle(None).unwrap();
+            // A step is under way when they leave.
+            session.run_ahead(true);
+            (three_answers(&mut session, away), session)
+        };
+        let (expected, _) = run(stays, &mut |_| ());
+        let mut times = 0;
+        let (found, session) = run(leaves, &mut |model| {
+            let (before, slices) = (model.allocated_bytes(), model.slices().unwrap());
+            assert!(model.is_loaded() && slices.resident_bytes > 0);
+            model.unload().unwrap();
+            model.unload().unwrap();
+            let (after, left) = (model.allocated_bytes(), model.slices().unwrap());
+            assert_eq!((left.resident_bytes, model.is_loaded()), (0, false));
+            // The base is about as large as a slice of three, and it went too.
+            let freed = before - after;
+            assert!(freed > slices.resident_bytes * 5 / 4, "{freed} with {} of slices", slices.resident_bytes);
+            times += 1;
+        });
+        assert_eq!(times, 2);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!(ids(found), ids(expected));
+            assert!(found.iter().all(|told| told.bits == 8.0 && told.faults.is_empty()), "all of it is there again");
+        }
+        // Work space of the prompts went too.
+        assert!(found[2][11].device_bytes <= expected[2][11].device_bytes);
+        assert!(session.model().is_loaded());
+        // Control: without what was said before, another text follows.
+        let mut session = home.session(alone, 8, None).unwrap();
+        session.settle(None).unwrap();
+        assert_ne!(ids(&answer(&mut session, 12, &mut |_| None)), ids(&expected[1]));
+    }
+}
+
+#[test]
+fn slices_leave_before_the_base_where_nobody_asks() {
+    let home = Home::new();
+    for (stays, engine) in engines().into_iter().zip(engines()) {
+        let mut session = home.session(stays, 8, None).unwrap();
+        session.settle(None).unwrap();
+        let expected = [(), ()].map(|()| ids(&answer(&mut session, 8, &mut |_| None)));
+
+        let mut session = home.session(engine, 8, None).unwrap();
+        session.settle(None).unwrap();
+        let model = session.model().clone();
+        let first = ids(&answer(&mut session, 8, &mut |_| None));
+        let all = model.allocated_bytes();
+        let wait_until = |what: &str, is_so: &dyn Fn() -> bool| {
+            let begin = std::time::Instant::now();
+            while !is_so() {
+                assert!(begin.elapsed().as_secs() < 60, "{what} after a minute");
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        };
+        model.unload_after(Some(std::time::Duration::from_millis(300))).unwrap();
+        wait_until("the slices are there", &|| model.slices().unwrap().resident_bytes == 0);
+        let slices = model.slices().unwrap().freed_bytes;
+        wait_until("the base is there", &|| model.allocated_bytes() + slices < all);
+        assert_eq!([first, ids(&answer(&mut session, 8, &mut |_| None))], expected);
+        model.unload_after(None).unwrap();
+        assert!(model.unload_after(Some(std::time::Duration::ZERO)).is_err());
+        // What opens a session is a use, and so is a wait for slices.
+        model.unload().unwrap();
+        session.settle(None).unwrap();
+        assert!(model.is_loaded() && model.is_settled());
+    }
+}
+
+#[test]
+fn weights_that_cannot_come_back_are_an_error_and_leave_nothing_behind() {
+    let home = Home::new();
+    for engine in engines() {
+        let (engine, refuses) = refusing::refusing(engine);
+        let mut session = home.session(engine, 8, None).unwrap();
+        session.settle(None).unwrap();
+        let model = session.model().clone();
+        let first = ids(&answer(&mut session, 8, &mut |_| None));
+        model.unload().unwrap();
+        let unloaded = model.allocated_bytes();
+
+        // A stop ends the wait for them, and the next use waits again.
+        session.cancel_token().cancel();
+        assert!(matches!(one_token(&mut session), Err(edge_run::Error::Stopped(_))));
+        session.cancel_token().reset();
+        assert_eq!(model.allocated_bytes(), unloaded);
+
+        // Another model has the folder's place, and what was opened comes back.
+        let aside = home.model.with_file_name("aside");
+        std::fs::rename(&home.model, &aside).unwrap();
+        session.truncate(0);
+        assert_eq!(ids(&answer(&mut session, 8, &mut |_| None)), first);
+        std::fs::rename(&aside, &home.model).unwrap();
+
+        // A file that somebody wrote to is not read.
+        model.unload().unwrap();
+        let base = home.model.join("base.safetensors");
+        let sound = std::fs::read(&base).unwrap();
+        let mut odd = sound.clone();
+        *odd.last_mut().unwrap() ^= 1;
+        overwrite(&base, &odd);
+        let message = one_token(&mut session).unwrap_err().to_string();
+        assert!(message.contains("base.safetensors") && message.contains("written to since"), "{message}");
+        assert_eq!(model.allocated_bytes(), unloaded);
+        overwrite(&base, &sound);
+
+        // Slices that the device has no room for are tried again, as ever.
+        refuses.set(true);
+        session.truncate(0);
+        let told = answer(&mut session, 60, &mut |token| {
+            refuses.set(token < 20);
+            None
+        });
+        assert_eq!((told[0].bits, told[59].bits), (2.0, 8.0));
+    }
+    let folder = ModelFolder::open(&home.model).unwrap();
+    let whole = Model::load(&folder, cpu::open(), CONTEXT, &mut |_, _| ()).unwrap();
+    assert!(whole.unload().unwrap_err().to_string().contains("whose slices come and go"));
 }
 
 /// The budget was reckoned with steps as long as they are of themselves.

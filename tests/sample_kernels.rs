@@ -8,6 +8,7 @@ mod processors;
 use bytemuck::Zeroable;
 use edge_run::internals::cpu;
 use edge_run::internals::engine::{Engine, Traits};
+use edge_run::internals::kernels::sample::constrain_logits::{self, ConstrainInputs};
 use edge_run::internals::kernels::sample::peaks::{self, Peak, SampleInputs, blocks};
 use edge_run::internals::kernels::sample::token::{self, Sampled};
 use edge_run::internals::kernels::step_rows::StepRow;
@@ -293,4 +294,40 @@ fn another_setting_history_or_number_is_noticed() {
     assert_eq!(at(&penalty, 0.0, &[0, 3, 3]), 0);
     assert_eq!(at(&penalty, 0.0, &[3, 0, 3]), 1);
     assert_eq!(at(&penalty, 0.0, &[3, 0, 1]), 2);
+}
+
+/// Logits under a random mask and bias, by an engine.
+fn constrained(engine: &mut dyn Engine, allowed: &[u32], bias: &[f32], logits: &[f32]) -> Vec<u32> {
+    let mut create = |words: usize| engine.create("test", words as u64 * 4).expect("room for a test buffer");
+    let (mask, add, place) = (create(allowed.len()), create(bias.len()), create(logits.len()));
+    let mut recording = Recording::new();
+    let inputs = ConstrainInputs { allowed: mask.all(), bias: add.all(), logits: place.all() };
+    constrain_logits::record(&mut recording, inputs);
+    recording.read_back(place.all());
+    engine.write(mask.all(), bytemuck::cast_slice(allowed));
+    engine.write(add.all(), bytemuck::cast_slice(bias));
+    engine.write(place.all(), bytemuck::cast_slice(logits));
+    let mut prepared = engine.prepare(recording).expect("the recording can be prepared");
+    bytemuck::pod_collect_to_vec(&engine.run(&mut prepared).expect("the recording runs")[0])
+}
+
+#[test]
+fn constrained_logits_are_those_of_the_reference() {
+    let Some(mut gpu) = gpu::gpu() else { return };
+    for (seed, vocab) in [(1, 1), (2, 31), (3, 257), (4, 9001), (5, LARGE[1])] {
+        println!("seed {seed}, vocabulary of {vocab}");
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let allowed: Vec<u32> = (0..vocab.div_ceil(32)).map(|_| rng.random()).collect();
+        let bias: Vec<f32> = (0..vocab).map(|_| [0.0, rng.random_range(-9.0..9.0)][rng.random_range(0..2)]).collect();
+        let logits: Vec<f32> = (0..vocab).map(|_| rng.random_range(-30.0..30.0)).collect();
+        let expected = constrained(cpu::open().as_mut(), &allowed, &bias, &logits);
+        assert_eq!(constrained(gpu.as_mut(), &allowed, &bias, &logits), expected);
+        for (v, bits) in (0..vocab as usize).zip(&expected) {
+            let is_allowed = allowed[v / 32] >> (v % 32) & 1 == 1;
+            let is_right = if is_allowed { logits[v] + bias[v] } else { f32::NEG_INFINITY };
+            assert_eq!(f32::from_bits(*bits), is_right, "token {v}");
+        }
+        let others: Vec<u32> = allowed.iter().map(|word| !word).collect();
+        assert_ne!(constrained(gpu.as_mut(), &others, &bias, &logits), expected);
+    }
 }

@@ -227,6 +227,64 @@ fn a_text_that_is_cut_back_goes_on_as_if_it_had_ended_there() {
     }
 }
 
+#[test]
+fn cells_that_were_read_back_go_on_in_another_sequence() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path(), 3, 32);
+    // The CPU engine, and the GPU as it is: cells are copied alike in every other way.
+    for (open, cache_types) in
+        engines().into_iter().step_by(2).zip([&[CacheType::F16, CacheType::Q4][..], &[CacheType::F16]])
+    {
+        for cache_type in cache_types.iter().copied() {
+            let [ringed, plain] = pair(&folder, &mixed(), open, options(2, cache_type));
+            for (length, cut) in [(50, 0), (300, 100)] {
+                let mut first = greedy(&ringed);
+                first.fill(&ids(length, 1)).unwrap();
+                first.truncate(length - cut);
+                let layout = first.cells().unwrap();
+                assert_eq!(layout.tensors.len(), if cache_type == CacheType::F16 { 6 } else { 3 });
+                let mut cells = vec![Vec::new(); layout.tensors.len()];
+                let mut keep = |at: usize, bytes: &[u8]| {
+                    cells[at].extend_from_slice(bytes);
+                    Ok(())
+                };
+                first.read_cells(&mut keep).unwrap();
+                assert_eq!(cells.iter().map(Vec::len).sum::<usize>() as u64, layout.bytes());
+                // Behind other tokens, in the other slot.
+                let mut second = greedy(&ringed);
+                second.fill(&ids(200, 5)).unwrap();
+                let tokens = first.tokens().to_vec();
+                assert_eq!(second.replace_cells(&tokens, None, &layout, &|at| &cells[at]).unwrap(), None);
+                let expected = first.next_logits(&[70]).unwrap().logits;
+                assert!(second.next_logits(&[70]).unwrap().logits == expected, "{cache_type}, {length} - {cut}");
+                // The control: values in the place of keys are told apart.
+                if cache_type == CacheType::F16 {
+                    second.replace_cells(&tokens, None, &layout, &|at| &cells[at ^ 1]).unwrap();
+                    assert!(second.next_logits(&[70]).unwrap().logits != expected);
+                }
+                // Without rings, these cells are of no use, and the tokens are computed again.
+                let mut third = greedy(&plain);
+                let why = third.replace_cells(&tokens, None, &layout, &|at| &cells[at]).unwrap();
+                assert!(why.unwrap().contains("other parts of the context"));
+                assert!(close(&third.next_logits(&[70]).unwrap().logits, &expected));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_window_has_lost_is_not_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let ringed = load(&folder(dir.path(), 3, 16), &mixed(), short_steps(cpu::open()).0, options(1, CacheType::F16));
+    let mut sequence = greedy(&ringed);
+    assert_eq!(sequence.cells(), None, "there are no tokens");
+    sequence.fill(&ids(300, 1)).unwrap();
+    sequence.truncate(100);
+    assert_eq!(sequence.cells(), None);
+    sequence.next_logits(&[70]).unwrap();
+    assert!(sequence.cells().is_some(), "all is computed again");
+}
+
 /// Steps of other lengths add up in another order.
 fn close(a: &[f32], b: &[f32]) -> bool {
     let largest = b.iter().fold(0f32, |largest, logit| largest.max(logit.abs()));

@@ -2,17 +2,20 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
+use clap::{Args, ColorChoice, Parser, Subcommand};
 
 use super::bench::BenchArgs;
+use super::chat::ChatArgs;
 use super::eval::EvalArgs;
 use super::export::ExportArgs;
 use super::list::ListArgs;
 use super::logits::LogitsArgs;
+use super::paths::PathsArgs;
 use super::power::{PowerArgs, PowerCommandArgs};
 use super::pull::PullArgs;
 use super::resident::ResidentArgs;
 use super::rm::RmArgs;
+use super::sampling::{ChoiceArgs, SamplingArgs};
 use super::{choices, exit, numbers};
 use edge_run::internals::engine::Activations;
 use edge_run::internals::precision::{CacheType, Depth, PromptBits};
@@ -105,6 +108,9 @@ pub struct GenerateArgs {
     /// Sampling; last, because its heading counts for all that follows.
     #[command(flatten)]
     pub sampling: SamplingArgs,
+    /// What the answer may say.
+    #[command(flatten)]
+    pub choice: ChoiceArgs,
 }
 
 /// Which model, on which device.
@@ -139,41 +145,11 @@ pub struct ModelArgs {
     pub no_cooperative_matrix: bool,
 }
 
-/// How the next token is chosen. Without a flag, the model's own recommendation counts, then what llama.cpp does.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Sampling")]
-pub struct SamplingArgs {
-    /// Temperature; 0 or less for the likeliest token always [default: the model's, or 0.8]
-    #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = numbers::temperature)]
-    pub temp: Option<f32>,
-    /// Draw from the K likeliest tokens; 0 or less for all [default: the model's, or 40]
-    #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = numbers::or_all::<usize>)]
-    pub top_k: Option<usize>,
-    /// Draw from the likeliest tokens that together have this probability [default: the model's, or 0.95]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    pub top_p: Option<f32>,
-    /// Draw from tokens with at least this part of the likeliest one's probability [default: the model's, or
-    /// 0.05]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    pub min_p: Option<f32>,
-    /// Make the last 64 tokens less likely; 1 for not at all [default: the model's, or 1]
-    #[arg(long, value_name = "R", allow_negative_numbers = true)]
-    pub repeat_penalty: Option<f32>,
-    /// Seed of the draws; less than 0 for a random one
-    #[arg(
-        short = 's',
-        long,
-        value_name = "SEED",
-        default_value = "-1",
-        allow_negative_numbers = true,
-        value_parser = clap::value_parser!(i64).range(..=i64::from(u32::MAX))
-    )]
-    pub seed: i64,
-}
-
 /// What to do other than answer a prompt.
 #[derive(Debug, Subcommand)]
 pub enum CliCommand {
+    /// Hold a conversation
+    Chat(Box<ChatArgs>),
     /// Make a model folder of a Hugging Face folder or a GGUF file
     Quantize(QuantizeArgs),
     /// Get a model from the Hugging Face hub and make a model folder of it
@@ -294,31 +270,6 @@ pub struct DevicesArgs {
     /// Write JSON
     #[arg(long)]
     pub json: bool,
-}
-
-/// Arguments of `paths`.
-#[derive(Debug, Args)]
-pub struct PathsArgs {
-    /// Print only this one, and nothing but it
-    #[arg(value_enum)]
-    pub which: Option<KnownPath>,
-}
-
-/// A path that the program knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum KnownPath {
-    /// The folder of models
-    Models,
-    /// The model that runs without -m
-    DefaultModel,
-    /// The configuration file that is read without --config
-    Config,
-    /// The folder of pipelines that the GPU's driver has compiled
-    Pipelines,
-    /// The file of trials by which --activations auto chooses
-    Activations,
-    /// The cache of the Hugging Face hub, where `pull` keeps sources
-    HubCache,
 }
 
 #[cfg(test)]

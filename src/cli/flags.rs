@@ -3,13 +3,16 @@
 use edge_run::internals::error::Error;
 
 /// Settings as the library names them in [`Error::InvalidArgument`], each with its flag.
-const FLAGS: [(&str, &str); 24] = [
+const FLAGS: [(&str, &str); 28] = [
     ("activations", "--activations"),
     ("batch", "--batch"),
     ("bits", "--bits"),
     ("cache type", "--cache-type"),
     ("calibration", "--calibration"),
     ("group size", "--group-size"),
+    ("grammar", "--grammar"),
+    ("JSON schema", "--json-schema"),
+    ("logit bias", "--logit-bias"),
     ("memory", "--memory"),
     ("memory budget", "--memory-budget"),
     ("min-p", "--min-p"),
@@ -20,6 +23,7 @@ const FLAGS: [(&str, &str); 24] = [
     ("shuffled gates", "--shuffle-gates"),
     ("step tokens", "--ubatch-size"),
     ("steps", "--steps"),
+    ("stop string", "--stop"),
     ("synthetic model", "--synthetic"),
     ("temperature", "--temp"),
     ("text", "--text"),

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Instant;
 
+use clap::ColorChoice;
 use serde::Serialize;
 
 use super::args::GenerateArgs;
@@ -10,7 +11,7 @@ use super::exit::Exit;
 use super::output::{self, TokenOutput, note, note_styled};
 use super::power::Follower;
 use super::show_bits::BitsStyle;
-use super::{Done, load, progress, resident, settings, stop};
+use super::{Done, load, progress, resident, sampling, settings, stop};
 use edge_run::internals::engine::{DeviceInfo, DeviceKind, Traits};
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::format::{ModelFolder, TokenBytes};
@@ -48,7 +49,8 @@ pub fn run(args: &GenerateArgs) -> Done {
     if let Some(choice) = &args.chat_template {
         text.choose_chat_template(choice)?;
     }
-    let mut sampling = settings::sampling(&args.sampling, text.defaults())?;
+    let choices = args.choice.read()?;
+    let mut sampling = sampling::sampling(&args.sampling, text.defaults())?;
     let seed = *sampling.seed.get_or_insert_with(rand::random);
     let trained = folder.shape().max_context;
     let context = settings::context(args.ctx_size, trained)?;
@@ -70,8 +72,9 @@ pub fn run(args: &GenerateArgs) -> Done {
     }
     let mut session = Session::new(&model, text, sampling, plan)?;
     session.set_prompt_bits(prompt_bits);
+    choices.apply(&mut session)?;
     warn(&resident::begin(&args.resident, &follower, &mut session)?);
-    let mut output = TokenOutput::stdout(args.json, bits_style(args));
+    let mut output = TokenOutput::stdout(args.json, bits_style(args.show_bits, args.color));
     let (mut tokens, mut plan_changes) = (0, 0);
     let answer = session.generate(&ids, settings::max_new(args), &mut |token| {
         output.token(token)?;
@@ -112,7 +115,8 @@ pub fn run(args: &GenerateArgs) -> Done {
     Ok(if stop::asked() { Exit::Stopped } else { Exit::Done })
 }
 
-fn warn(faults: &[String]) {
+/// Tells which slices could not be had.
+pub fn warn(faults: &[String]) {
     faults.iter().for_each(|words| note(resident::fault(words)));
 }
 
@@ -136,16 +140,16 @@ fn prompt_ids(args: &GenerateArgs, text: &TextModel, prompt: String) -> Result<V
 }
 
 /// How the text shows the bits of each token, if it is to; with a legend.
-fn bits_style(args: &GenerateArgs) -> Option<BitsStyle> {
-    args.show_bits.then(|| {
-        let style = BitsStyle::choose(args.color, std::io::stdout().is_terminal(), &|name| std::env::var(name).ok());
+pub fn bits_style(shows: bool, color: ColorChoice) -> Option<BitsStyle> {
+    shows.then(|| {
+        let style = BitsStyle::choose(color, std::io::stdout().is_terminal(), &|name| std::env::var(name).ok());
         note_styled(style.legend());
         style
     })
 }
 
 /// Device, model and memory, for -v.
-fn tell(folder: &ModelFolder, model: &Model, load_s: f64) {
+pub fn tell(folder: &ModelFolder, model: &Model, load_s: f64) {
     let DeviceInfo { name, kind, backend, driver, .. } = model.device();
     let (source, shape) = (&folder.manifest().source, model.shape());
     let activations = if model.int8_activations() { "int8" } else { "f32" };
@@ -176,7 +180,7 @@ fn tell(folder: &ModelFolder, model: &Model, load_s: f64) {
 }
 
 /// What is to be read, and why, for -v.
-fn plan_in_words(plan: &PrecisionPlan, prompt_bits: PromptBits, outer: Depth) -> String {
+pub fn plan_in_words(plan: &PrecisionPlan, prompt_bits: PromptBits, outer: Depth) -> String {
     let deepest = plan.deepest().bits();
     let prompt = match (plan.precision, prompt_bits) {
         (Precision::Routed(_), PromptBits::Deepest) => format!(", up to {deepest} for the prompt"),
@@ -198,7 +202,7 @@ fn bits_in_words(summary: &Summary) -> String {
 }
 
 /// The line at the end, for people.
-fn sentence(summary: &Summary, device: &DeviceInfo) -> String {
+pub fn sentence(summary: &Summary, device: &DeviceInfo) -> String {
     let at = |tokens, seconds| rate(tokens, seconds).map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
     let stop = summary.stop;
     format!(

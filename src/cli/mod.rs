@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod calibrate;
+mod chat;
 mod choices;
 mod devices;
 mod eval;
@@ -24,6 +25,7 @@ mod pull;
 mod quantize;
 mod resident;
 mod rm;
+mod sampling;
 mod settings;
 mod show_bits;
 mod stop;
@@ -77,6 +79,7 @@ fn tell(answer: &clap::Error) -> std::io::Result<()> {
 fn run(cli: &Cli) -> Done {
     match &cli.command {
         None => generate::run(&cli.generate),
+        Some(CliCommand::Chat(args)) => chat::run(args),
         Some(CliCommand::Quantize(args)) => quantize::run(args),
         Some(CliCommand::Pull(args)) => pull::run(args),
         Some(CliCommand::List(args)) => list::run(args),

@@ -9,7 +9,7 @@ use super::show_bits::BitsStyle;
 use super::terminal;
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::power::{Change, Rule};
-use edge_run::internals::session::Token;
+use edge_run::internals::session::{Token, TokenProbability};
 
 /// Writes a line to standard error, the control characters in it shown: it may name what a file says. A standard error
 /// that is closed is no reason to stop.
@@ -80,6 +80,10 @@ struct TokenLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     resident_bytes: Option<u64>,
     device_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprob: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_logprobs: Option<&'a [TokenProbability]>,
 }
 
 impl TokenOutput<StdoutLock<'static>> {
@@ -99,19 +103,27 @@ impl<W: Write> TokenOutput<W> {
 
     /// Writes a token and flushes it.
     pub fn token(&mut self, token: &Token) -> Result<()> {
+        self.token_in(token, false)
+    }
+
+    /// As [`TokenOutput::token`], with text that is `dimmed` on a terminal that can.
+    pub fn token_in(&mut self, token: &Token, dimmed: bool) -> Result<()> {
         if self.json {
             let Token { id, text, bits, device_bytes, .. } = token;
             let resident_bytes = token.slices.map(|slices| slices.resident_bytes);
             let (id, bits, device_bytes) = (*id, *bits, *device_bytes);
-            self.write_json(&TokenLine { r#type: "token", id, text, bits, resident_bytes, device_bytes })?;
+            let (logprob, top) = (token.logprob(), token.logprobs.as_ref().map(|logprobs| logprobs.top.as_slice()));
+            let line =
+                TokenLine { r#type: "token", id, text, bits, resident_bytes, device_bytes, logprob, top_logprobs: top };
+            self.write_json(&line)?;
             return Ok(());
         }
         let shown = if self.terminal { terminal::in_lines(&token.text) } else { token.text.clone() };
         if !shown.is_empty() {
-            match self.style {
-                Some(style) => self.write(&style.paint(&shown, token.bits))?,
-                None => self.write(&shown)?,
-            }
+            // Nothing was read for a token that was forced.
+            let style = self.style.filter(|_| token.bits > 0.0);
+            let painted = style.map_or_else(|| shown.clone(), |style| style.paint(&shown, token.bits));
+            self.write(&if dimmed { dim(&painted) } else { painted })?;
             self.in_line = !shown.ends_with('\n');
         }
         Ok(())
@@ -171,6 +183,11 @@ impl<W: Write> TokenOutput<W> {
         }
         Ok(())
     }
+}
+
+/// Text that a terminal shows dimmed.
+pub fn dim(text: &str) -> String {
+    format!("\x1b[2m{text}\x1b[0m")
 }
 
 /// Whether the reader is still there; any other failure is one.

@@ -1,17 +1,43 @@
-//! Where models, the configuration, compiled pipelines and trials lie on this machine.
+//! Where models, the configuration, compiled pipelines, trials and the history lie on this machine.
 
 use std::io::{ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use etcetera::BaseStrategy;
 use etcetera::base_strategy::choose_base_strategy;
 
-use super::args::{KnownPath, PathsArgs};
 use super::exit::Exit;
 use super::output::print_line;
 use super::{Done, terminal};
 use edge_run::internals::error::{Error, Result};
+
+/// Arguments of `paths`.
+#[derive(Debug, Args)]
+pub struct PathsArgs {
+    /// Print only this one, and nothing but it
+    #[arg(value_enum)]
+    pub which: Option<KnownPath>,
+}
+
+/// A path that the program knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KnownPath {
+    /// The folder of models
+    Models,
+    /// The model that runs without -m
+    DefaultModel,
+    /// The configuration file that is read without --config
+    Config,
+    /// The folder of pipelines that the GPU's driver has compiled
+    Pipelines,
+    /// The file of trials by which --activations auto chooses
+    Activations,
+    /// The file of what was typed in `edge-run chat`
+    History,
+    /// The cache of the Hugging Face hub, where `pull` keeps sources
+    HubCache,
+}
 
 /// How this system names a user's folders: as [`choose_base_strategy`] chooses.
 #[cfg(windows)]
@@ -52,6 +78,13 @@ pub fn pipelines_dir() -> Result<PathBuf> {
 /// The file of trials of activations: `edge-run/activations.json` in the user's cache folder.
 pub fn activations_file() -> Result<PathBuf> {
     Ok(folder("XDG_CACHE_HOME", BaseStrategy::cache_dir)?.join("activations.json"))
+}
+
+/// The file of what was typed in conversations: `edge-run/history` in the user's state folder (`XDG_STATE_HOME`, or
+/// `%APPDATA%` on Windows).
+pub fn history_file() -> Result<PathBuf> {
+    let of = |strategy: &Strategy| strategy.state_dir().unwrap_or_else(|| strategy.data_dir());
+    Ok(folder("XDG_STATE_HOME", of)?.join("history"))
 }
 
 /// The folder of Hugging Face's own programs: `HF_HOME`, or `huggingface` in the user's cache folder, which is
@@ -141,6 +174,7 @@ fn find(place: KnownPath) -> Result<PathBuf> {
         KnownPath::Config => config_file(),
         KnownPath::Pipelines => pipelines_dir(),
         KnownPath::Activations => activations_file(),
+        KnownPath::History => history_file(),
         KnownPath::HubCache => hub_cache_dir(),
     }
 }

@@ -5,14 +5,13 @@ use std::path::Path;
 
 use clap::CommandFactory;
 
-use super::args::{Cli, GenerateArgs, ModelArgs, SamplingArgs};
+use super::args::{Cli, GenerateArgs, ModelArgs};
 use super::models::model_dir;
 use super::paths::{FETCH_COMMAND, default_model_dir, no_default_model};
 use edge_run::internals::encoding;
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::format::{MANIFEST_FILE, ModelFolder};
 use edge_run::internals::precision::PrecisionPlan;
-use edge_run::internals::text::{GenerationDefaults, SamplerSettings};
 
 /// Context of a conversation where nothing else is asked for, in tokens: the cache of a large model for all that it was
 /// trained for would not fit on small devices.
@@ -95,21 +94,6 @@ pub fn max_new(args: &GenerateArgs) -> Option<usize> {
     usize::try_from(args.n_predict).ok()
 }
 
-/// The sampling asked for; else what the model's makers recommend; else what llama.cpp does.
-pub fn sampling(args: &SamplingArgs, model: &GenerationDefaults) -> Result<SamplerSettings> {
-    let recommended = model.sampling();
-    let settings = SamplerSettings {
-        temperature: args.temp.unwrap_or(recommended.temperature),
-        top_k: args.top_k.unwrap_or(recommended.top_k),
-        top_p: args.top_p.unwrap_or(recommended.top_p),
-        min_p: args.min_p.unwrap_or(recommended.min_p),
-        repeat_penalty: args.repeat_penalty.unwrap_or(recommended.repeat_penalty),
-        seed: u32::try_from(args.seed).ok(),
-        ..recommended
-    };
-    settings.check().map(|()| settings)
-}
-
 /// Opens the model asked for, or the default one.
 pub fn open_model(args: &ModelArgs) -> Result<ModelFolder> {
     let Some(dir) = &args.model else {
@@ -181,24 +165,6 @@ mod tests {
         assert_eq!([context(Some(0), 8192).unwrap(), context(Some(100), 8192).unwrap()], [8192, 100]);
         let message = context(Some(8193), 8192).unwrap_err().to_string();
         assert_eq!(message, "--ctx-size: expected at most 8192, which this model was trained for, got 8193");
-    }
-
-    #[test]
-    fn a_flag_stands_above_the_model_and_the_model_above_the_default() {
-        let model = GenerationDefaults { temperature: Some(0.2), top_k: Some(10), ..Default::default() };
-        let settings = sampling(&parse(&["--temp", "0.5", "x"]).sampling, &model).unwrap();
-        assert_eq!((settings.temperature, settings.top_k, settings.top_p, settings.seed), (0.5, 10, 0.95, None));
-        // A negative temperature is llama.cpp's for the likeliest token.
-        assert_eq!(sampling(&parse(&["--temp", "-1", "x"]).sampling, &model).unwrap().temperature, 0.0);
-        assert!(sampling(&parse(&["--temp", "nan", "x"]).sampling, &model).is_err());
-
-        let model = GenerationDefaults { min_p: Some(0.2), repeat_penalty: Some(1.9), ..Default::default() };
-        let all = |words: &[&str]| {
-            let settings = sampling(&parse(words).sampling, &model).unwrap();
-            (settings.min_p, settings.repeat_penalty)
-        };
-        assert_eq!(all(&["x"]), (0.2, 1.9));
-        assert_eq!(all(&["--min-p", "0.1", "--repeat-penalty", "1", "x"]), (0.1, 1.0));
     }
 
     #[test]

@@ -99,6 +99,15 @@ pub struct TensorPlace {
     pub bytes: u64,
 }
 
+impl TensorPlace {
+    /// The tensor, mapped by itself: what maps it again later reads the same bytes. Fails where the file was written to
+    /// since it was opened.
+    pub fn map(&self) -> Result<MappedTensor> {
+        self.file.check_unchanged()?;
+        MappedTensor::of_file(&self.file, self.offset, self.bytes)
+    }
+}
+
 /// The tensors of a mapped file.
 #[derive(Debug)]
 pub struct Tensors {

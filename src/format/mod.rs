@@ -40,6 +40,7 @@ mod pack;
 mod place;
 mod reader;
 mod reference;
+mod saved_session;
 #[cfg(any(feature = "quantize", feature = "hub"))]
 mod space;
 mod summary;
@@ -60,6 +61,7 @@ pub use reference::{
     CodedLogits, REFERENCE_VERSION, Reference, ReferenceInfo, ReferenceRow, ReferenceText, ReferenceWriter, UNITS,
     tokens_sha256,
 };
+pub use saved_session::{SESSION_VERSION, SavedCells, SavedDraws, SavedSession, SavedSessionWriter, SessionFacts};
 #[cfg(any(feature = "quantize", feature = "hub"))]
 pub use space::check_space;
 pub use summary::{DepthBits, FolderSummary, RoutingSummary, TokenBytes};

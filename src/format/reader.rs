@@ -27,6 +27,7 @@ use crate::shape::LlamaShape;
 pub struct ModelFolder {
     dir: PathBuf,
     manifest: Manifest,
+    manifest_sha256: String,
     files: Vec<Tensors>,
 }
 
@@ -57,7 +58,8 @@ impl ModelFolder {
             files[0].check_finite(&layout::routers(&manifest.shape))?;
         }
         check_not_replaced(dir, &text)?;
-        Ok(ModelFolder { dir: dir.to_path_buf(), manifest, files })
+        let manifest_sha256 = sha256(text.as_bytes());
+        Ok(ModelFolder { dir: dir.to_path_buf(), manifest, manifest_sha256, files })
     }
 
     /// Opens the folder `dir` and hashes every file of it; `on_bytes` is told the bytes done and those of all files,
@@ -89,6 +91,11 @@ impl ModelFolder {
     /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// SHA-256 of the manifest's text, in hexadecimal: two folders that have the same one have the same files.
+    pub fn manifest_sha256(&self) -> &str {
+        &self.manifest_sha256
     }
 
     /// Dimensions and constants of the model.

@@ -1,15 +1,18 @@
 //! Adapters, and the device that is opened on one.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use wgpu::{Adapter, Backend, Backends, DeviceType, DownlevelFlags, Features, InstanceDescriptor};
+use wgpu::{Adapter, Backend, Backends, DeviceType, DownlevelFlags, ErrorFilter, Features, InstanceDescriptor};
 use wgpu::{CooperativeMatrixProperties, CooperativeScalarType};
 
+use super::host::HostDevice;
+use super::pace::{SUBMIT, SUBMIT_BESIDE_FRAMES};
 use super::subgroups::ReportedSubgroups;
 use crate::engine::{Activations, DeviceInfo, DeviceKind, Traits, USUAL_PROCESSORS};
 use crate::error::{Error, Result};
-use crate::kernels::STORAGE_BUFFERS;
 use crate::kernels::project::{self, packed};
+use crate::kernels::{self, STORAGE_BUFFERS};
 
 /// Features without which an adapter is not used.
 const REQUIRED: Features = Features::IMMEDIATES;
@@ -61,7 +64,10 @@ pub(super) struct Context {
     pub options: GpuOptions,
     /// What the driver reports of subgroups, where kernels may use them.
     pub subgroups: Option<ReportedSubgroups>,
-    faults: Arc<Mutex<Option<String>>>,
+    /// The time that a submit may take.
+    pub most_submit: Duration,
+    /// The faults that the driver reports of its own accord; none of a device that the application watches over.
+    faults: Option<Arc<Mutex<Option<String>>>>,
 }
 
 /// GPUs and software renderers, in the order of their numbers.
@@ -129,6 +135,50 @@ fn experimental(wanted: bool) -> wgpu::ExperimentalFeatures {
     }
 }
 
+/// What an adapter's device is asked for.
+pub(super) fn descriptor(adapter: &Adapter, options: GpuOptions) -> wgpu::DeviceDescriptor<'static> {
+    let cooperative_matrix = options.cooperative_matrix && multiplies_matrices(adapter);
+    let matrices = if cooperative_matrix { MATRICES } else { Features::empty() };
+    wgpu::DeviceDescriptor {
+        label: Some("edge-run"),
+        required_features: REQUIRED | (OPTIONAL & adapter.features()) | matrices,
+        required_limits: adapter.limits(),
+        experimental_features: experimental(cooperative_matrix),
+        ..Default::default()
+    }
+}
+
+/// What an adapter lacks, in words.
+pub(super) fn check_adapter(adapter: &Adapter) -> std::result::Result<(), String> {
+    // Packed f16 in f32 shaders: the ranges and the cache.
+    if !adapter.get_downlevel_capabilities().flags.contains(DownlevelFlags::SHADER_F16_IN_F32) {
+        return Err("cannot unpack f16 in shaders".to_string());
+    }
+    check_offer(adapter.features(), &adapter.limits())
+}
+
+/// What an open device lacks, in words.
+fn check_device(device: &wgpu::Device) -> std::result::Result<(), String> {
+    check_offer(device.features(), &device.limits())
+}
+
+fn check_offer(features: Features, limits: &wgpu::Limits) -> std::result::Result<(), String> {
+    if !features.contains(REQUIRED) {
+        return Err(format!("lacks the features {:?}", REQUIRED - features));
+    }
+    let most = limits.max_storage_buffers_per_shader_stage;
+    if most < STORAGE_BUFFERS {
+        return Err(format!("binds {most} storage buffers at once; {STORAGE_BUFFERS} are needed"));
+    }
+    let parameters = kernels::ALL.iter().flat_map(|kernel| kernel.params).map(|field| field.offset + field.bytes);
+    let needed = parameters.max().unwrap_or_default();
+    let most = limits.max_immediate_size;
+    if (most as usize) < needed {
+        return Err(format!("takes {most} bytes of immediates; {needed} are needed"));
+    }
+    Ok(())
+}
+
 impl Context {
     /// Opens the adapter with all its limits.
     pub fn open(index: usize, options: GpuOptions) -> Result<Context> {
@@ -139,30 +189,32 @@ impl Context {
         })?;
         let info = describe(index, adapter);
         let refused = |message: String| Error::Device { device: info.name.clone(), message };
-        let (features, limits) = (adapter.features(), adapter.limits());
-        if !features.contains(REQUIRED) {
-            return Err(refused(format!("lacks the features {:?}", REQUIRED - features)));
-        }
-        // Packed f16 in f32 shaders: the ranges and the cache.
-        if !adapter.get_downlevel_capabilities().flags.contains(DownlevelFlags::SHADER_F16_IN_F32) {
-            return Err(refused("cannot unpack f16 in shaders".to_string()));
-        }
-        if limits.max_storage_buffers_per_shader_stage < STORAGE_BUFFERS {
-            let most = limits.max_storage_buffers_per_shader_stage;
-            return Err(refused(format!("binds {most} storage buffers at once; {STORAGE_BUFFERS} are needed")));
-        }
-        let cooperative_matrix = options.cooperative_matrix && multiplies_matrices(adapter);
-        let matrices = if cooperative_matrix { MATRICES } else { Features::empty() };
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("edge-run"),
-            required_features: REQUIRED | (OPTIONAL & features) | matrices,
-            required_limits: limits.clone(),
-            experimental_features: experimental(cooperative_matrix),
-            ..Default::default()
-        };
-        let opened = pollster::block_on(adapter.request_device(&descriptor));
+        check_adapter(adapter).map_err(refused)?;
+        let opened = pollster::block_on(adapter.request_device(&descriptor(adapter, options)));
         let (device, queue) = opened.map_err(|e| refused(e.to_string()))?;
         let faults = record_faults(&device);
+        Ok(Context { faults: Some(faults), ..Context::of(adapter, device, queue, info, options) })
+    }
+
+    /// Takes a device of the application's, whose faults stay its own. Fails where it lacks what the kernels need.
+    pub fn of_host(host: HostDevice) -> Result<Context> {
+        let HostDevice { adapter, device, queue } = host;
+        let info = DeviceInfo { index: None, ..describe(0, &adapter) };
+        check_device(&device).map_err(|message| Error::Device { device: info.name.clone(), message })?;
+        let context = Context::of(&adapter, device, queue, info, GpuOptions::default());
+        Ok(Context { most_submit: SUBMIT_BESIDE_FRAMES, ..context })
+    }
+
+    fn of(
+        adapter: &Adapter,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        info: DeviceInfo,
+        options: GpuOptions,
+    ) -> Context {
+        let (features, limits) = (device.features(), device.limits());
+        let cooperative_matrix =
+            options.cooperative_matrix && features.contains(MATRICES) && multiplies_matrices(adapter);
         let software = info.kind == DeviceKind::SoftwareRenderer && !options.as_hardware;
         let subgroups = features.contains(Features::SUBGROUP).then(|| ReportedSubgroups::of(&adapter.get_info()));
         let traits = Traits {
@@ -178,7 +230,7 @@ impl Context {
             buffer_bytes: limits.max_buffer_size,
             loop_rounds: if info.name.contains("llvmpipe") { LLVMPIPE_ROUNDS } else { u32::MAX },
         };
-        Ok(Context { device, queue, info, traits, options, subgroups, faults })
+        Context { device, queue, info, traits, options, subgroups, most_submit: SUBMIT, faults: None }
     }
 
     /// Takes subgroups to be so large, at least, and with that which kernels there are. Fails where int8 activations
@@ -197,8 +249,24 @@ impl Context {
 
     /// The first fault that the driver reported since the last call, as an error; ok if there was none.
     pub fn check(&self) -> Result<()> {
-        let fault = self.faults.lock().expect("no panic while held").take();
+        let Some(faults) = &self.faults else { return Ok(()) };
+        let fault = faults.lock().expect("no panic while held").take();
         fault.map_or(Ok(()), |message| Err(self.fault(message)))
+    }
+
+    /// What `make` makes on the device; the first fault that the driver reports of it, as an error. On a device of the
+    /// application's the driver reports only what is asked for, so that its own handler sees nothing of it.
+    pub fn make<T>(&self, make: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
+        if self.faults.is_some() {
+            let made = make(&self.device);
+            return self.check().map(|()| made);
+        }
+        let filters = [ErrorFilter::Validation, ErrorFilter::OutOfMemory, ErrorFilter::Internal];
+        let scopes = filters.map(|filter| self.device.push_error_scope(filter));
+        let made = make(&self.device);
+        // All scopes are left, the last one first.
+        let faults: Vec<_> = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).collect();
+        faults.into_iter().next().map_or(Ok(made), |fault| Err(self.fault(fault.to_string())))
     }
 
     /// An error of this device.

@@ -167,13 +167,13 @@ impl Engine for GpuEngine {
         if bytes > most {
             return Err(self.context.fault(format!("{label} needs a buffer of {bytes} bytes; {most} is the most")));
         }
-        let gpu_buffer = self.context.device.create_buffer(&wgpu::BufferDescriptor {
+        let descriptor = wgpu::BufferDescriptor {
             label: Some(label),
             size: bytes.next_multiple_of(4),
             usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
-        });
-        self.context.check()?;
+        };
+        let gpu_buffer = self.context.make(|device| device.create_buffer(&descriptor))?;
         let buffer = Buffer::new(bytes);
         self.buffers.insert(buffer, gpu_buffer);
         self.buffer_bytes += bytes;
@@ -298,7 +298,8 @@ impl Engine for GpuEngine {
             false => Some(Mapping::of(self.read_backs.lend(&self.context, lengths.iter().sum())?)),
         };
         let first = if self.is_software() { FIRST_STEPS_IN_SOFTWARE } else { FIRST_STEPS };
-        let pending = GpuRun::begin(&prepared.steps, (read_back, lengths), &prepared.pace, first, &self.cancel);
+        let submits = (self.context.most_submit, first);
+        let pending = GpuRun::begin(&prepared.steps, (read_back, lengths), &prepared.pace, submits, &self.cancel);
         let run = pending.run();
         self.start(pending)?;
         self.context.check()?;

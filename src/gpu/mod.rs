@@ -5,6 +5,7 @@
 mod cache;
 mod context;
 mod engine;
+mod host;
 mod pace;
 mod pipelines;
 mod poison;
@@ -15,6 +16,7 @@ mod subgroups;
 mod timestamps;
 
 pub use context::{GpuOptions, devices};
+pub use host::{HostDevice, device_descriptor};
 
 use std::path::Path;
 
@@ -39,9 +41,24 @@ pub fn open_cached(index: usize, options: GpuOptions, folder: &Path) -> Result<B
     Ok(Box::new(engine))
 }
 
-/// The engine, which knows the size of its subgroups.
+/// Makes an engine of a device that the application opened. Compiled pipelines are kept in `folder`, where there is one,
+/// and how many processors the GPU has. Fails where the device lacks what the kernels need, naming it.
+pub fn open_on(host: HostDevice, folder: Option<&Path>) -> Result<Box<dyn Engine>> {
+    let mut engine = engine_of(Context::of_host(host)?, folder)?;
+    if let Some(folder) = folder {
+        let processors = processors::count(&mut engine, folder);
+        engine.context_mut().traits.processors = processors;
+    }
+    Ok(Box::new(engine))
+}
+
 fn open_with(index: usize, options: GpuOptions, folder: Option<&Path>) -> Result<GpuEngine> {
-    let mut engine = GpuEngine::new(Context::open(index, options)?, folder);
+    engine_of(Context::open(index, options)?, folder)
+}
+
+/// The engine, which knows the size of its subgroups.
+fn engine_of(context: Context, folder: Option<&Path>) -> Result<GpuEngine> {
+    let mut engine = GpuEngine::new(context, folder);
     let reported = engine.context_mut().subgroups;
     let subgroup = reported.map_or(1, |reported| subgroups::size(&mut engine, reported));
     engine.context_mut().set_subgroup(subgroup)?;

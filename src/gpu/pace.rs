@@ -4,7 +4,9 @@
 use std::time::{Duration, Instant};
 
 /// The time that a submit may take.
-const SUBMIT: Duration = Duration::from_millis(50);
+pub(super) const SUBMIT: Duration = Duration::from_millis(50);
+/// The same on a device whose queue draws an application's frames too: half of one at 60 frames a second.
+pub(super) const SUBMIT_BESIDE_FRAMES: Duration = Duration::from_millis(8);
 /// A wait that is shorter than this found the device done already.
 const AT_ONCE: Duration = Duration::from_micros(100);
 /// How many times as long a submit may be as the longest that was timed.
@@ -17,9 +19,9 @@ pub(super) struct SubmitPace {
 }
 
 impl SubmitPace {
-    /// Steps of one submit.
-    pub fn steps(self) -> usize {
-        let fit = SUBMIT.as_nanos() / self.step.as_nanos().max(1);
+    /// Steps of one submit that may take `most`.
+    pub fn steps(self, most: Duration) -> usize {
+        let fit = most.as_nanos() / self.step.as_nanos().max(1);
         usize::try_from(fit).unwrap_or(usize::MAX).max(1)
     }
 }
@@ -75,6 +77,8 @@ impl Clock {
 /// How long the submits of one run are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
+    /// The time that a submit may take.
+    most_submit: Duration,
     /// The pace of the recording's last run, if it has run.
     known: Option<SubmitPace>,
     /// Steps that may go into a submit while nothing is known.
@@ -84,18 +88,18 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// A plan for a recording of this pace. One that has not run begins with `first` steps and goes on with more by
-    /// what these took.
-    pub fn new(known: Option<SubmitPace>, first: usize) -> Plan {
-        Plan { known, most: first, spent: Spent::default() }
+    /// A plan for a recording of this pace, whose submits may take `most_submit`. One that has not run begins with
+    /// `first` steps and goes on with more by what these took.
+    pub fn new(most_submit: Duration, known: Option<SubmitPace>, first: usize) -> Plan {
+        Plan { most_submit, known, most: first, spent: Spent::default() }
     }
 
     /// Steps of the next submit.
     pub fn steps(&self) -> usize {
         match self.known {
-            Some(pace) => pace.steps(),
+            Some(pace) => pace.steps(self.most_submit),
             None if self.spent.steps == 0 => self.most,
-            None => self.spent.pace(None).steps().min(self.most),
+            None => self.spent.pace(None).steps(self.most_submit).min(self.most),
         }
     }
 
@@ -123,28 +127,29 @@ mod tests {
 
     #[test]
     fn submits_are_as_long_as_they_may_be() {
-        let steps = |steps, time| spent(steps, time).pace(None).steps();
+        let steps = |steps, time| spent(steps, time).pace(None).steps(SUBMIT);
         assert_eq!(steps(400, 8 * MS), 2500);
         assert_eq!(steps(400, 1000 * MS), 20);
         assert_eq!(steps(400, 100_000 * MS), 1);
         assert_eq!(steps(0, Duration::ZERO), 50_000_000);
+        assert_eq!(spent(400, 8 * MS).pace(None).steps(SUBMIT_BESIDE_FRAMES), 400);
     }
 
     #[test]
     fn a_recording_that_has_not_run_begins_small_and_grows_by_what_it_takes() {
-        let mut slow = Plan::new(None, 1);
+        let mut slow = Plan::new(SUBMIT, None, 1);
         assert_eq!(slow.steps(), 1);
         slow.note(spent(1, 20 * MS));
         assert_eq!(slow.steps(), 2);
         slow.note(spent(2, 1000 * MS));
         assert_eq!(slow.steps(), 1);
-        let mut fast = Plan::new(None, 8);
+        let mut fast = Plan::new(SUBMIT, None, 8);
         fast.note(spent(8, MS / 10));
         assert_eq!(fast.steps(), 64, "no more than {GROWTH} times as many as were timed");
         fast.note(spent(64, MS));
         assert_eq!(fast.steps(), 512);
-        assert_eq!(Plan::new(Some(fast.pace()), 8).steps(), fast.pace().steps());
-        assert!(fast.pace().steps() > 3000);
+        assert_eq!(Plan::new(SUBMIT, Some(fast.pace()), 8).steps(), fast.pace().steps(SUBMIT));
+        assert!(fast.pace().steps(SUBMIT) > 3000);
     }
 
     #[test]
@@ -167,8 +172,8 @@ mod tests {
     #[test]
     fn a_slow_run_is_forgotten_after_a_fast_one() {
         let slow = spent(100, 1000 * MS).pace(None);
-        assert_eq!(slow.steps(), 5);
-        assert_eq!(spent(100, 10 * MS).pace(Some(slow)).steps(), 500);
+        assert_eq!(slow.steps(SUBMIT), 5);
+        assert_eq!(spent(100, 10 * MS).pace(Some(slow)).steps(SUBMIT), 500);
         assert_eq!(spent(100, 1000 * MS).pace(Some(spent(100, 10 * MS).pace(None))), slow);
     }
 }

@@ -43,6 +43,10 @@ impl Pipelines {
     }
 
     fn compile(&mut self, context: &Context, dispatch: &Dispatch) -> Result<Pipeline> {
+        context.make(|_| self.build(context, dispatch))?
+    }
+
+    fn build(&mut self, context: &Context, dispatch: &Dispatch) -> Result<Pipeline> {
         let kernel = dispatch.kernel;
         let bindings = binding_layout(context, kernel);
         let layout = context.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -64,7 +68,6 @@ impl Pipelines {
             },
             cache: self.cache.as_ref().map(PipelineCache::get),
         });
-        context.check()?;
         Ok(Pipeline { compute, bindings })
     }
 

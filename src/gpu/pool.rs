@@ -83,8 +83,7 @@ impl Pool {
         let size = made_bytes(bytes).min(most);
         let (label, usage) = (Some(self.label), self.usage);
         let descriptor = wgpu::BufferDescriptor { label, size, usage, mapped_at_creation: false };
-        let buffer = context.device.create_buffer(&descriptor);
-        context.check()?;
+        let buffer = context.make(|device| device.create_buffer(&descriptor))?;
         self.shared.lock().expect("no panic while held").bytes += size;
         Ok(Loan { buffer, pool: self.clone() })
     }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::engine::{GpuCommand, GpuEngine};
 use super::pace::{Clock, Plan, Spent, SubmitPace};
@@ -104,13 +104,13 @@ impl GpuRun {
         steps: &Arc<[GpuCommand]>,
         (read_back, lengths): (Option<Mapping>, Vec<u64>),
         pace: &SharedPace,
-        first: usize,
+        (most_submit, first): (Duration, usize),
         cancel: &CancelToken,
     ) -> Pending {
         let known = *pace.lock().expect("no panic while held");
         let (state, pace) = (Mutex::new(RunState::Pending), Arc::clone(pace));
         let run = GpuRun { read_back, lengths, pace, state, cancel: cancel.clone() };
-        let (steps, plan) = (Arc::clone(steps), Plan::new(known, first));
+        let (steps, plan) = (Arc::clone(steps), Plan::new(most_submit, known, first));
         Pending { run: Arc::new(run), steps, next: 0, in_flight: VecDeque::new(), plan }
     }
 

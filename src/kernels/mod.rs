@@ -35,7 +35,7 @@ pub const STORAGE_BUFFERS: u32 = 12;
 pub const BY_MATRICES: [&Kernel; 2] = [&attention::matrix::KERNEL, &product::matmul_matrix::KERNEL];
 
 /// Every kernel that adapters without cooperative matrices can run.
-pub const ALL: [&Kernel; 32] = [
+pub const ALL: [&Kernel; 33] = [
     &add_norm::KERNEL,
     &attention::combine::KERNEL,
     &attention::quantized::KERNEL,
@@ -65,6 +65,7 @@ pub const ALL: [&Kernel; 32] = [
     &rms_norm::KERNEL,
     &router::route::KERNEL,
     &router::route_vector::KERNEL,
+    &sample::constrain_logits::KERNEL,
     &sample::peaks::KERNEL,
     &sample::token::KERNEL,
     &sample::token_nll::KERNEL,

@@ -166,6 +166,11 @@ impl Cache {
         self.rope_tables[table as usize].expect("the operations follow from the spec, as the tables do").all()
     }
 
+    /// K
+    pub fn kv_heads(&self) -> u32 {
+        self.kv_heads
+    }
+
     /// The cells of a slot.
     pub fn cells(&self, slot: u32) -> Range<u32> {
         let first = slot * self.options.context;

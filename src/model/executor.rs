@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use super::cache::{Cache, CacheOptions};
+use super::idle::IdleState;
 use super::inputs::{DepthLimits, Inputs, STEP_TOKENS, default_step_tokens};
+use super::kept_logits::KeptLogits;
 use super::{TokenDepths, Trial, WeightSource, activations, forward, limits, weights};
 use crate::arch::{ModelSpec, Program};
 use crate::cancel::CancelToken;
@@ -29,10 +31,14 @@ pub(super) struct Executor {
     pub weights: weights::Weights,
     pub cache: Cache,
     pub inputs: Inputs,
+    /// Logits between their step and the choice from them; there is none before a sequence asks for it.
+    pub kept_logits: Option<KeptLogits>,
     /// The routers' table from average bits to the threshold, where the model has routers.
     pub thresholds: Option<Thresholds>,
     /// The slices that come and go; without it, all are there.
     pub residency: Option<Residency>,
+    /// What leaves while nobody asks, and whether it did.
+    pub idle: IdleState,
     /// An entry for each sequence that may be open.
     pub slots: Vec<Option<Slot>>,
     pub prepared: HashMap<StepClass, Prepared>,
@@ -61,6 +67,8 @@ pub(super) enum StepKind {
     NextLogits,
     /// It samples the token that follows the last one.
     NextToken,
+    /// It keeps the last token's logits for its sequence, which has this slot, and reads them back where that is said.
+    KeepLogits { slot: u32, read_back: bool },
     /// It scores the token that follows each one.
     Score,
     /// It reads back the logits after each token.
@@ -122,8 +130,10 @@ impl Executor {
             weights,
             cache,
             inputs,
+            kept_logits: None,
             thresholds: source.thresholds().cloned(),
             residency: None,
+            idle: IdleState::default(),
             slots: (0..options.sequences).map(|_| None).collect(),
             prepared: HashMap::new(),
             step_tokens,
@@ -178,6 +188,7 @@ impl Executor {
     /// anyway.
     pub fn submit(&mut self, kind: StepKind, tokens: TokenRows, cancel: &CancelToken) -> Result<Ticket> {
         self.engine.set_cancel(cancel.clone());
+        self.use_weights()?;
         let class = self.write(kind, tokens);
         let mut prepared = match self.prepared.remove(&class) {
             Some(prepared) => prepared,
@@ -228,7 +239,9 @@ impl Executor {
         cancel: &CancelToken,
     ) -> Result<(Option<Vec<u8>>, TokenDepths)> {
         self.engine.set_cancel(cancel.clone());
-        let mut results = self.engine.finish(ticket)?;
+        let finished = self.engine.finish(ticket);
+        self.idle.used();
+        let mut results = finished?;
         let depths = results.pop().expect("every step reads back its depths, last");
         Ok((results.pop(), self.inputs.token_depths(tokens, &depths)))
     }
@@ -263,6 +276,7 @@ impl Executor {
     ) -> Result<Vec<KernelTime>> {
         assert!(tokens.rows.len() <= STEP_TOKENS as usize, "one step is profiled");
         self.engine.set_cancel(cancel.clone());
+        self.use_weights()?;
         self.inputs.write_choice(self.engine.as_mut(), choice);
         let class = self.write(kind, tokens);
         let mut prepared = self.engine.prepare(self.record(class))?;
@@ -295,6 +309,10 @@ impl Executor {
             StepKind::Fill => lowering.fill(class.tokens),
             StepKind::NextLogits => lowering.next_logits(class.tokens),
             StepKind::NextToken => lowering.next_token(class.tokens),
+            StepKind::KeepLogits { slot, read_back } => {
+                let kept = self.kept_logits.as_ref().expect("logits are kept where a place for them was made");
+                lowering.keep_logits(class.tokens, kept.logits(slot), read_back)
+            }
             StepKind::Score => lowering.score(class.tokens),
             StepKind::AllLogits => lowering.all_logits(class.tokens),
         }

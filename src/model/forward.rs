@@ -104,6 +104,19 @@ impl Lowering<'_> {
         r
     }
 
+    /// A step that leaves the last token's logits in `logits`, `[V]`, for [`super::kept_logits`] to choose from, and
+    /// reads them back where they are wanted.
+    pub fn keep_logits(&self, tokens: u32, logits: Span, read_back: bool) -> Recording {
+        let mut r = Recording::new();
+        let x = self.layers(&mut r, tokens);
+        self.logits(&mut r, x, TokenRange { first: tokens - 1, count: 1 }, logits);
+        if read_back {
+            r.read_back(logits);
+        }
+        r.read_back(self.inputs.all_depths(tokens));
+        r
+    }
+
     /// A step that samples the token after the last one, as [`Inputs::choice`] says, for its sequence's next step to
     /// run. It reads back what every sequence's last step sampled.
     pub fn next_token(&self, tokens: u32) -> Recording {

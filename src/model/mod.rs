@@ -6,9 +6,12 @@
 mod activations;
 mod bits_read;
 mod cache;
+mod choosing;
 mod executor;
 mod forward;
+mod idle;
 mod inputs;
+mod kept_logits;
 mod limits;
 mod lower_many;
 mod lower_one;
@@ -20,8 +23,9 @@ mod step;
 mod weights;
 
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
-use parking_lot::{FairMutex, FairMutexGuard};
+use parking_lot::{FairMutex, FairMutexGuard, Mutex};
 
 use crate::arch::ModelSpec;
 use crate::cancel::CancelToken;
@@ -41,8 +45,8 @@ pub use cache::CacheOptions;
 pub use inputs::{STEP_TOKENS, default_step_tokens};
 pub use score::{AnswerScores, Scores};
 pub use sequence::Sequence;
-pub use step::{NextLogits, PendingStep, SampledToken, Step};
-pub use weights::WeightSource;
+pub use step::{NextLogits, PendingLogits, PendingStep, SampledToken, Step};
+pub use weights::{ModelIdentity, WeightSource};
 
 /// A model's weights and cache on an engine. Clones share them, on any threads.
 #[derive(Clone)]
@@ -59,6 +63,9 @@ struct Shared {
     has_routers: bool,
     overlaps: bool,
     cancel: CancelToken,
+    /// Ends the thread that waits for the model to be idle, where there is one, when this is dropped.
+    idle_timer: Mutex<Option<Sender<()>>>,
+    identity: Option<ModelIdentity>,
     /// A fair lock, so that a long prompt of one sequence lets the tokens of others pass between its steps.
     executor: FairMutex<Executor>,
 }
@@ -77,21 +84,23 @@ impl Model {
         cache: impl Into<CacheOptions>,
         on_bytes: &mut dyn FnMut(u64, u64),
     ) -> Result<Model> {
-        Ok(Model::of(Executor::load(source, engine, cache.into(), SLICES, on_bytes)?, source.group_size()))
+        Ok(Model::of(Executor::load(source, engine, cache.into(), SLICES, on_bytes)?, source))
     }
 
-    fn of(executor: Executor, group_size: u32) -> Model {
+    fn of(executor: Executor, source: &dyn WeightSource) -> Model {
         Model(Arc::new(Shared {
             device: executor.engine.info().clone(),
             traits: executor.traits(),
             shape: executor.shape.clone(),
             spec: executor.spec.clone(),
-            group_size,
+            group_size: source.group_size(),
+            identity: source.identity(),
             options: executor.cache.options,
             ring: executor.cache.ring,
             has_routers: executor.thresholds.is_some(),
             overlaps: executor.engine.overlaps(),
             cancel: executor.engine.cancel_token().clone(),
+            idle_timer: Mutex::new(None),
             executor: FairMutex::new(executor),
         }))
     }
@@ -131,6 +140,11 @@ impl Model {
     /// What kernels are chosen by, of the device.
     pub fn traits(&self) -> Traits {
         self.0.traits
+    }
+
+    /// What tells this model from all others: [`WeightSource::identity`].
+    pub fn identity(&self) -> Option<&ModelIdentity> {
+        self.0.identity.as_ref()
     }
 
     /// Dimensions and constants.

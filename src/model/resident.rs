@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::Model;
 use super::cache::CacheOptions;
 use super::executor::{Executor, Slot, StepClass, StepKind};
+use super::idle::IdleState;
 use super::inputs::DepthLimits;
 use super::weights::ModelPart;
-use super::{Model, WeightSource};
 use crate::cancel::CancelToken;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -67,7 +68,8 @@ impl Model {
             None => None,
         };
         executor.residency = Some(Residency::new(parts, budget_bytes)?);
-        Ok(Model::of(executor, WeightSource::group_size(folder)))
+        executor.idle = IdleState::of(folder)?;
+        Ok(Model::of(executor, folder))
     }
 
     /// A token boundary: slices that plans want come, as `pace` says, and are read from the next step on.
@@ -145,6 +147,7 @@ impl Executor {
     }
 
     fn advance(&mut self, pace: Pace) -> Result<()> {
+        self.use_weights()?;
         let Some(residency) = &mut self.residency else { return Ok(()) };
         let changes = residency.advance(self.engine.as_mut(), pace)?;
         self.apply_changes(changes);
@@ -154,6 +157,7 @@ impl Executor {
     /// Waits as long as `patience` for slices; whether more are on their way.
     fn settle(&mut self, cancel: &CancelToken, patience: Duration) -> Result<bool> {
         self.engine.set_cancel(cancel.clone());
+        self.use_weights()?;
         let Some(residency) = &mut self.residency else { return Ok(false) };
         let changes = residency.settle(self.engine.as_mut(), Some(patience))?;
         let more = residency.is_loading();
@@ -175,7 +179,7 @@ impl Executor {
     }
 
     /// Binds what was loaded and unbinds what is freed.
-    fn apply_changes(&mut self, changes: SliceChanges) {
+    pub fn apply_changes(&mut self, changes: SliceChanges) {
         let SliceChanges { loaded, freed } = changes;
         if loaded.is_empty() && freed.is_empty() {
             return;

@@ -66,11 +66,18 @@ impl RingHistory {
         self.end = if first == 0 { count } else { self.end.max(first + count) };
     }
 
-    /// Whether the ring has all that a token at `position` looks at.
+    /// Whether the cells have all that a token at `position` looks at.
     pub fn has_window(&self, position: usize) -> bool {
-        let Some(ring) = self.ring else { return true };
-        let first = (position + 1).saturating_sub(ring.window as usize);
-        position == 0 || (!self.lost && self.end <= first + ring.cells as usize)
+        let keeps = |ring: Ring| {
+            let first = (position + 1).saturating_sub(ring.window as usize);
+            self.end <= first + ring.cells as usize
+        };
+        position == 0 || (!self.lost && self.ring.is_none_or(keeps))
+    }
+
+    /// The position behind the last one that was ever written.
+    pub fn end(&self) -> usize {
+        self.end
     }
 
     /// Fails where the ring lacks what a token at `position` looks at, which begins after a step under way, so that
@@ -84,7 +91,7 @@ impl RingHistory {
         Err(Error::argument("steps given up", expected, self.end.saturating_sub(position)))
     }
 
-    /// Takes note that tokens are to be computed again, until [`RingHistory::recover`].
+    /// Takes note that tokens are to be computed again, until [`RingHistory::recover`], whether or not there are rings.
     pub fn lose(&mut self) {
         self.lost = true;
     }
@@ -151,5 +158,7 @@ mod tests {
         let mut all = RingHistory::new(None);
         all.write(0, 1000);
         assert!(all.has_window(1) && all.check_window(1).is_ok());
+        all.lose();
+        assert!(!all.has_window(1) && all.has_window(0));
     }
 }

@@ -1,9 +1,12 @@
 //! A sequence of tokens on a model: its part of the cache, its plan, and the draws of its tokens.
 
+mod kept_cells;
+
 use rand::SeedableRng;
 use rand::rngs::ChaCha12Rng;
 use rand::seq::SliceRandom;
 
+use super::choosing::Choosing;
 use super::executor::{StepKind, TokenRows};
 use super::ring::RingHistory;
 use super::step::{NextLogits, PendingStep, Phase, SampledToken};
@@ -11,7 +14,6 @@ use super::{Model, TokenDepths};
 use crate::cancel::CancelToken;
 use crate::engine::KernelTime;
 use crate::error::{Error, Result};
-use crate::kernels::sample::token::Sampled;
 use crate::kernels::step_rows::StepRow;
 use crate::precision::{Precision, PrecisionPlan, PromptBits};
 use crate::sampling::SamplerSettings;
@@ -23,22 +25,24 @@ use crate::text::{DrawPosition, Sampler, same_numbers};
 /// Any number of sequences, up to [`Model::sequences`], are open on one model at one time, on any threads. What one of
 /// them does changes nothing that another one computes from the same slices. Dropping a sequence frees its cells.
 pub struct Sequence {
-    model: Model,
-    slot: u32,
+    pub(super) model: Model,
+    pub(super) slot: u32,
     /// The tokens that have run.
     tokens: Vec<u32>,
     /// The token that the last step sampled, where it has not run yet.
-    sampled: Option<u32>,
+    pub(super) sampled: Option<u32>,
     plan: PrecisionPlan,
     prompt_bits: PromptBits,
-    sampler: Sampler,
+    pub(super) sampler: Sampler,
     /// Where the random numbers are after the steps that are finished.
-    rng_after: DrawPosition,
+    pub(super) rng_after: DrawPosition,
     /// Where gates are shuffled.
     shuffle: Option<ChaCha12Rng>,
     /// What the layers with a window have of it.
     ring_history: RingHistory,
-    cancel: CancelToken,
+    pub(super) cancel: CancelToken,
+    /// What is asked of the choice beside the sampler's settings.
+    pub(super) choosing: Choosing,
 }
 
 impl Sequence {
@@ -61,6 +65,7 @@ impl Sequence {
             shuffle,
             ring_history,
             cancel,
+            choosing: Choosing::default(),
         })
     }
 
@@ -165,6 +170,7 @@ impl Sequence {
         fork.rng_after = self.rng_after;
         fork.shuffle = self.shuffle.as_ref().map(same_numbers);
         fork.ring_history = self.ring_history;
+        fork.choosing = self.choosing.clone();
         Ok(fork)
     }
 
@@ -275,7 +281,7 @@ impl Sequence {
 
     /// Runs all steps of these tokens but the last one: what they read, and the rows of the last one. The tokens do not
     /// count as run yet, so that nothing is to be undone where a step fails.
-    fn run_but_last_step(&mut self, ids: &[u32]) -> Result<(Vec<TokenDepths>, TokenRows)> {
+    pub(super) fn run_but_last_step(&mut self, ids: &[u32]) -> Result<(Vec<TokenDepths>, TokenRows)> {
         self.check(ids)?;
         let step = self.model.step_tokens() as usize;
         let (first, last) = ids.split_at((ids.len() - 1) / step * step);
@@ -286,9 +292,9 @@ impl Sequence {
         Ok((depths, rows))
     }
 
-    /// Makes sure that the layers with a window have what the next token looks at. Where they lost a part of it, all
-    /// tokens are computed again, as keys and values depend on those of all layers before; what that reads of the
-    /// weights is not told.
+    /// Makes sure that the layers have what the next token looks at. Where those with a window lost a part of it, or
+    /// the tokens came from elsewhere, all tokens are computed again, as keys and values depend on those of all layers
+    /// before; what that reads of the weights is not told.
     fn restore_window(&mut self) -> Result<()> {
         if self.ring_history.has_window(self.tokens.len()) {
             return Ok(());
@@ -347,43 +353,6 @@ impl Sequence {
             embed_depth: 0,
         };
         TokenRows { rows: ids.iter().enumerate().map(row).collect(), routed }
-    }
-
-    fn submit(
-        &mut self,
-        tokens: TokenRows,
-        ids: Vec<u32>,
-        depths: Vec<TokenDepths>,
-        end: usize,
-    ) -> Result<PendingStep> {
-        let rng_before = self.sampler.position();
-        let choice = self.sampler.choice();
-        let (last, slot, rng_after) = (tokens.rows.len() as u32, self.slot, self.sampler.position());
-        match self.model.executor().sample(tokens, &choice, &self.cancel) {
-            Ok(ticket) => Ok(PendingStep { ticket, slot, ids, last, end, depths, rng_before, rng_after }),
-            Err(error) => {
-                self.sampler.rewind(rng_before);
-                Err(error)
-            }
-        }
-    }
-
-    fn wait(&mut self, step: PendingStep) -> Result<SampledToken> {
-        let PendingStep { ticket, slot, ids, last, end, mut depths, rng_after, .. } = step;
-        assert_eq!(slot, self.slot, "a step is finished by the sequence that began it");
-        let (sampled, read) = self.model.executor().finish(last, ticket, &self.cancel)?;
-        depths.push(read);
-        let sampled = sampled.expect("the step reads back what it sampled");
-        let sampled: Vec<Sampled> = bytemuck::pod_collect_to_vec(&sampled);
-        let sampled = sampled[self.slot as usize];
-        if !sampled.is_sound() {
-            return Err(self.model.no_numbers(end));
-        }
-        let ids = if ids.is_empty() { self.sampled.into_iter().collect() } else { ids };
-        self.advance(&ids);
-        assert_eq!(self.tokens.len(), end, "steps are finished in the order in which they were begun");
-        (self.sampled, self.rng_after) = (Some(sampled.id), rng_after);
-        Ok(SampledToken { id: sampled.id, depths: TokenDepths::concat(&depths) })
     }
 }
 

@@ -2,13 +2,17 @@
 
 use super::{Sequence, TokenDepths};
 use crate::error::Result;
+use crate::kernels::step_rows::StepRow;
 use crate::recording::Ticket;
 use crate::text::DrawPosition;
 
 /// A step under way that samples a token. One that is dropped runs all the same, and nobody is told what it sampled;
 /// [`Sequence::discard`] also takes its random number back.
 pub struct PendingStep {
+    /// The run that samples.
     pub(super) ticket: Ticket,
+    /// The run before it that computes the logits, where that is a run of its own.
+    pub(super) logits: Option<Ticket>,
     pub(super) slot: u32,
     /// The tokens that it runs; none where it runs the one that the step before it samples.
     pub(super) ids: Vec<u32>,
@@ -23,11 +27,27 @@ pub struct PendingStep {
     pub(super) rng_after: DrawPosition,
 }
 
+/// A step under way that computes logits, from which [`Sequence::sample`] is to choose. One that is dropped runs all
+/// the same, and nothing is chosen.
+pub struct PendingLogits {
+    pub(super) ticket: Ticket,
+    /// What the kernels read of the last token.
+    pub(super) row: StepRow,
+    /// As in a [`PendingStep`].
+    pub(super) ids: Vec<u32>,
+    pub(super) last: u32,
+    pub(super) end: usize,
+    pub(super) depths: Vec<TokenDepths>,
+}
+
 /// What a [`PendingStep`] sampled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampledToken {
     /// The token that follows.
     pub id: u32,
+    /// The logits that it was chosen from, `[V]`, as the model computed them, where [`Sequence::read_logits`] asks for
+    /// them.
+    pub logits: Option<Vec<f32>>,
     /// What was read for each token run.
     pub depths: TokenDepths,
 }

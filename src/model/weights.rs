@@ -14,6 +14,15 @@ use crate::recording::{Buffer, Span};
 use crate::routing::Thresholds;
 use crate::shape::{LlamaShape, Site};
 
+/// What tells a model from all others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelIdentity {
+    /// Its name, for people.
+    pub name: String,
+    /// SHA-256 of its folder's manifest, which has the hashes of all other files, in hexadecimal.
+    pub sha256: String,
+}
+
 /// Where a model's weights come from: a folder, or whatever else has tensors of its layout.
 pub trait WeightSource {
     /// Dimensions and constants.
@@ -29,6 +38,12 @@ pub trait WeightSource {
 
     /// The routers' table, where there are routers.
     fn thresholds(&self) -> Option<&Thresholds>;
+
+    /// What tells these weights, and the text side with them, from all others. None where nobody needs to know them
+    /// again.
+    fn identity(&self) -> Option<ModelIdentity> {
+        None
+    }
 
     /// The tensor that `spec` tells of, from the file of `slice`, in a new buffer of the engine.
     fn load(&self, engine: &mut dyn Engine, slice: usize, spec: &TensorSpec) -> Result<Buffer>;
@@ -54,6 +69,11 @@ impl WeightSource for ModelFolder {
         self.thresholds()
     }
 
+    fn identity(&self) -> Option<ModelIdentity> {
+        let (name, sha256) = (self.manifest().source.name.clone(), self.manifest_sha256().to_string());
+        Some(ModelIdentity { name, sha256 })
+    }
+
     fn load(&self, engine: &mut dyn Engine, slice: usize, spec: &TensorSpec) -> Result<Buffer> {
         engine.load(&spec.name, &self.tensor(slice, &spec.name)?)
     }
@@ -65,6 +85,8 @@ impl WeightSource for ModelFolder {
 
 /// Every weight of a model.
 pub struct Weights {
+    /// All buffers that were made when it was loaded.
+    made: Vec<Buffer>,
     /// [V, D]
     pub embed: SlicedWeight,
     /// [V, D]; the embedding where the head is tied.
@@ -103,6 +125,11 @@ impl LayerWeights {
 }
 
 impl Weights {
+    /// Ends all that was made when they were loaded: nothing that names them may be recorded or run any more.
+    pub fn destroy(&mut self, engine: &mut dyn Engine) {
+        self.made.drain(..).for_each(|buffer| engine.destroy(buffer));
+    }
+
     /// Puts buffers in the place of slice `slice` of each matrix of a part, and of its ranges where they are words, and
     /// returns what was there; without buffers those of the base, which stand for a slice that is not there.
     pub fn exchange(&mut self, part: ModelPart, slice: usize, buffers: Option<&[Buffer]>) -> Vec<Buffer> {
@@ -147,22 +174,59 @@ pub enum ModelPart {
 }
 
 /// Loads the first `slices` slices of every weight, and routers where there are any; `on_bytes(done, total)` is told
-/// after each matrix.
+/// after each matrix. Where that fails, nothing of it stays on the device.
 pub fn load(
     source: &dyn WeightSource,
     engine: &mut dyn Engine,
     slices: usize,
     on_bytes: &mut dyn FnMut(u64, u64),
 ) -> Result<Weights> {
+    let mut loader = Loader { source, engine, made: Vec::new() };
+    let loaded = load_all(&mut loader, slices, on_bytes);
+    let Loader { engine, made, .. } = loader;
+    match loaded {
+        Ok(weights) => Ok(Weights { made, ..weights }),
+        Err(error) => {
+            made.into_iter().for_each(|buffer| engine.destroy(buffer));
+            Err(error)
+        }
+    }
+}
+
+/// A source and an engine, and the buffers that were made so far.
+struct Loader<'a> {
+    source: &'a dyn WeightSource,
+    engine: &'a mut dyn Engine,
+    made: Vec<Buffer>,
+}
+
+impl Loader<'_> {
+    /// A tensor of the source, in a new buffer.
+    fn tensor(&mut self, slice: usize, spec: &TensorSpec) -> Result<Buffer> {
+        let buffer = self.source.load(self.engine, slice, spec)?;
+        self.made.push(buffer);
+        Ok(buffer)
+    }
+
+    /// A new buffer of zeros.
+    fn create(&mut self, label: &str, bytes: u64) -> Result<Buffer> {
+        let buffer = self.engine.create(label, bytes)?;
+        self.made.push(buffer);
+        Ok(buffer)
+    }
+}
+
+fn load_all(loader: &mut Loader<'_>, slices: usize, on_bytes: &mut dyn FnMut(u64, u64)) -> Result<Weights> {
+    let source = loader.source;
     let shape = source.shape();
     let spec = source.spec();
     let (group, routed) = (source.group_size(), source.thresholds().is_some());
     let files = (0..slices).flat_map(|slice| layout::file_tensors(shape, &spec, group, routed, slice));
     let total = files.map(|tensor| tensor.bytes()).sum();
     let mut done = 0;
-    let mut sliced = |engine: &mut dyn Engine, spec: &SlicedSpec| {
-        engine.cancel_token().check("loading")?;
-        let weight = load_sliced(source, engine, spec, slices)?;
+    let mut sliced = |loader: &mut Loader<'_>, spec: &SlicedSpec| {
+        loader.engine.cancel_token().check("loading")?;
+        let weight = load_sliced(loader, spec, slices)?;
         done +=
             (0..slices).flat_map(|slice| spec.tensors(weight.form, slice)).map(|tensor| tensor.bytes()).sum::<u64>();
         on_bytes(done, total);
@@ -173,24 +237,24 @@ pub fn load(
     // nothing else was read from since the token before.
     let mut vectors = Vec::with_capacity(shape.layers as usize);
     for layer in 0..shape.layers {
-        vectors.push((load_norms(source, engine, &spec, layer)?, load_head_vectors(source, engine, &spec, layer)?));
+        vectors.push((load_norms(loader, &spec, layer)?, load_head_vectors(loader, &spec, layer)?));
     }
     let looks = |layer: u32| !spec.layer(layer).norms.are_before_all();
-    let ones = if routed && (0..shape.layers).any(looks) { Some(make_ones(engine, shape.model_dim)?) } else { None };
-    let routers = if routed { Some(load_routers(source, engine)?) } else { None };
-    let embed = sliced(engine, &layout::embed(shape))?;
+    let ones = if routed && (0..shape.layers).any(looks) { Some(make_ones(loader, shape.model_dim)?) } else { None };
+    let routers = if routed { Some(load_routers(loader)?) } else { None };
+    let embed = sliced(loader, &layout::embed(shape))?;
     let mut layers = Vec::with_capacity(shape.layers as usize);
     for (layer, (norms, head_vectors)) in (0..).zip(vectors) {
         let [qkv, o, gate_up, down] = Site::ALL.map(|site| layout::site(shape, layer, site));
-        let sites = [sliced(engine, &qkv)?, sliced(engine, &o)?, sliced(engine, &gate_up)?, sliced(engine, &down)?];
+        let sites = [sliced(loader, &qkv)?, sliced(loader, &o)?, sliced(loader, &gate_up)?, sliced(loader, &down)?];
         layers.push(LayerWeights { norms, head_vectors, sites });
     }
     let head = match layout::head(shape) {
-        Some(spec) => sliced(engine, &spec)?,
+        Some(spec) => sliced(loader, &spec)?,
         None => embed,
     };
-    let final_norm = source.load(engine, 0, &layout::final_norm(shape))?;
-    Ok(Weights { embed, head, final_norm, ones, layers, routers })
+    let final_norm = loader.tensor(0, &layout::final_norm(shape))?;
+    Ok(Weights { made: Vec::new(), embed, head, final_norm, ones, layers, routers })
 }
 
 /// Whether it is of queries, keys and values, whose vectors lie in one buffer.
@@ -200,38 +264,33 @@ fn is_of_heads(which: &LayerVector) -> bool {
 
 /// The weights of a layer's norms of D numbers.
 fn load_norms(
-    source: &dyn WeightSource,
-    engine: &mut dyn Engine,
+    loader: &mut Loader<'_>,
     spec: &ModelSpec,
     layer: u32,
 ) -> Result<[Option<Buffer>; LayerVector::ALL.len()]> {
     let mut norms = [None; LayerVector::ALL.len()];
     for which in LayerVector::of(spec.layer(layer)).filter(|which| !is_of_heads(which)) {
-        let tensor = layout::layer_vector(source.shape(), spec, layer, which);
-        norms[which as usize] = Some(source.load(engine, 0, &tensor)?);
+        let tensor = layout::layer_vector(loader.source.shape(), spec, layer, which);
+        norms[which as usize] = Some(loader.tensor(0, &tensor)?);
     }
     Ok(norms)
 }
 
 /// The vectors of a layer's queries, keys and values.
-fn load_head_vectors(
-    source: &dyn WeightSource,
-    engine: &mut dyn Engine,
-    spec: &ModelSpec,
-    layer: u32,
-) -> Result<Option<HeadVectors>> {
+fn load_head_vectors(loader: &mut Loader<'_>, spec: &ModelSpec, layer: u32) -> Result<Option<HeadVectors>> {
+    let source = loader.source;
     let tensor = |which: LayerVector| layout::layer_vector(source.shape(), spec, layer, which);
     let vectors: Vec<LayerVector> = LayerVector::of(spec.layer(layer)).filter(is_of_heads).collect();
     if vectors.is_empty() {
         return Ok(None);
     }
     let bytes = vectors.iter().map(|which| tensor(*which).bytes()).sum();
-    let buffer = engine.create("vectors of heads", bytes)?;
+    let buffer = loader.create("vectors of heads", bytes)?;
     let mut first = [0; LayerVector::ALL.len()];
     let mut offset = 0;
     for which in vectors {
         let tensor = tensor(which);
-        source.write_vector(engine, &tensor, buffer.span(offset, tensor.bytes()))?;
+        source.write_vector(loader.engine, &tensor, buffer.span(offset, tensor.bytes()))?;
         first[which as usize] = (offset / 4) as u32;
         offset += tensor.bytes();
     }
@@ -239,25 +298,20 @@ fn load_head_vectors(
     Ok(Some(HeadVectors { buffer, query_norm, key_norm }))
 }
 
-fn make_ones(engine: &mut dyn Engine, count: u32) -> Result<Buffer> {
+fn make_ones(loader: &mut Loader<'_>, count: u32) -> Result<Buffer> {
     let ones = vec![1f32; count as usize];
-    let buffer = engine.create("ones", u64::from(count) * 4)?;
-    engine.upload(buffer.all(), bytemuck::cast_slice(&ones))?;
+    let buffer = loader.create("ones", u64::from(count) * 4)?;
+    loader.engine.upload(buffer.all(), bytemuck::cast_slice(&ones))?;
     Ok(buffer)
 }
 
-fn load_sliced(
-    source: &dyn WeightSource,
-    engine: &mut dyn Engine,
-    spec: &SlicedSpec,
-    count: usize,
-) -> Result<SlicedWeight> {
-    let form = RangeForm::of_group(source.group_size());
+fn load_sliced(loader: &mut Loader<'_>, spec: &SlicedSpec, count: usize) -> Result<SlicedWeight> {
+    let form = RangeForm::of_group(loader.source.group_size());
     let (mut slices, mut ranges) = (Vec::with_capacity(SLICES), Vec::with_capacity(SLICES));
     for slice in 0..count {
-        slices.push(source.load(engine, slice, &spec.slice(slice))?);
+        slices.push(loader.tensor(slice, &spec.slice(slice))?);
         if let Some(tensor) = spec.ranges(form, slice) {
-            ranges.push(source.load(engine, slice, &tensor)?);
+            ranges.push(loader.tensor(slice, &tensor)?);
         }
     }
     slices.resize(SLICES, slices[0]);
@@ -271,8 +325,8 @@ fn load_sliced(
     })
 }
 
-fn load_routers(source: &dyn WeightSource, engine: &mut dyn Engine) -> Result<Routers> {
-    let [w1, rest] = layout::routers(source.shape());
-    let (w1, rest) = (source.load(engine, 0, &w1)?, source.load(engine, 0, &rest)?);
-    Ok(Routers { w1, rest, dim: source.shape().model_dim })
+fn load_routers(loader: &mut Loader<'_>) -> Result<Routers> {
+    let shape = loader.source.shape();
+    let [w1, rest] = layout::routers(shape);
+    Ok(Routers { w1: loader.tensor(0, &w1)?, rest: loader.tensor(0, &rest)?, dim: shape.model_dim })
 }

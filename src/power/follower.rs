@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Change, Decision, Governor, Policy, PowerSource, Reading, Watcher, system_source};
+use super::{
+    Change, Decision, Governor, Policy, PowerSource, PowerState, PushedPower, Reading, Watcher, system_source,
+};
 use crate::error::Result;
 use crate::precision::PrecisionPlan;
 
@@ -10,12 +12,27 @@ use crate::precision::PrecisionPlan;
 pub const READ_EVERY: Duration = Duration::from_secs(3);
 
 /// Turns the readings of a [`PowerSource`] into plans. The source is read on a thread of its own, which ends with this;
-/// asking for a plan asks no operating system.
+/// asking for a plan asks no operating system. A state that the application pushes needs no thread.
 pub struct PowerFollower {
     governor: Governor,
-    watcher: Watcher,
+    readings: Readings,
     begin: Instant,
     has_routers: bool,
+}
+
+/// Where the last state is.
+enum Readings {
+    Watched(Watcher),
+    Pushed(PushedPower),
+}
+
+impl Readings {
+    fn latest(&self) -> PowerState {
+        match self {
+            Readings::Watched(watcher) => watcher.latest().state,
+            Readings::Pushed(pushed) => pushed.state(),
+        }
+    }
 }
 
 impl PowerFollower {
@@ -44,8 +61,18 @@ impl PowerFollower {
         has_routers: bool,
     ) -> Result<PowerFollower> {
         let governor = Governor::new(policy, has_routers, &first.state)?;
-        let watcher = Watcher::start(source, first, READ_EVERY)?;
-        Ok(PowerFollower { governor, watcher, begin: Instant::now(), has_routers })
+        let readings = Readings::Watched(Watcher::start(source, first, READ_EVERY)?);
+        Ok(PowerFollower { governor, readings, begin: Instant::now(), has_routers })
+    }
+
+    /// Follows the state that the application pushes, by a policy: each push counts from the next
+    /// [`PowerFollower::poll`] on, which a session does before every token.
+    ///
+    /// Fails where the policy contradicts itself.
+    pub fn pushed(policy: Policy, pushed: &PushedPower, has_routers: bool) -> Result<PowerFollower> {
+        let governor = Governor::new(policy, has_routers, &pushed.state())?;
+        let readings = Readings::Pushed(pushed.clone());
+        Ok(PowerFollower { governor, readings, begin: Instant::now(), has_routers })
     }
 
     /// The decision in force.
@@ -60,11 +87,14 @@ impl PowerFollower {
 
     /// Takes the last reading into account; the change, where the bits change.
     pub fn poll(&mut self) -> Option<Change> {
-        self.governor.observe(&self.watcher.latest().state, self.begin.elapsed())
+        self.governor.observe(&self.readings.latest(), self.begin.elapsed())
     }
 
     /// Why the state cannot be read, in words, once for each time that readings begin to fail.
     pub fn take_fault(&self) -> Option<String> {
-        self.watcher.take_fault()
+        match &self.readings {
+            Readings::Watched(watcher) => watcher.take_fault(),
+            Readings::Pushed(_) => None,
+        }
     }
 }

@@ -13,6 +13,7 @@ mod governor;
 #[cfg(target_os = "macos")]
 mod macos;
 mod policy;
+mod pushed;
 mod simulated;
 mod state;
 mod sysfs;
@@ -28,6 +29,7 @@ pub use config::PowerConfig;
 pub use follower::{PowerFollower, READ_EVERY};
 pub use governor::{Change, Governor};
 pub use policy::{Decision, Held, Policy, Rule, Rung};
+pub use pushed::PushedPower;
 pub use simulated::{At, Trace, TraceStep};
 pub use state::{PowerSource, PowerState, Reading, Signal, Supply, Thermal};
 pub use sysfs::SysfsSource;

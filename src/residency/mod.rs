@@ -192,6 +192,17 @@ impl Residency {
         self.store.clamp(part)
     }
 
+    /// Frees all slices, those on their way too, and the memory between files and device. They come again when they are
+    /// wanted.
+    pub fn release(&mut self, engine: &mut dyn Engine) -> SliceChanges {
+        self.read_before += self.stream.take().map_or(0, |stream| stream.read_bytes());
+        for (_, Arrival { unit, buffers }) in self.arrivals.drain() {
+            buffers.into_iter().for_each(|buffer| engine.destroy(buffer));
+            self.store.given_up(unit);
+        }
+        self.want(&vec![Depth::ALL[0]; self.parts.len()])
+    }
+
     /// Whether all that is wanted is there and nothing is on its way.
     pub fn is_settled(&self) -> bool {
         self.store.is_settled()
@@ -353,7 +364,8 @@ impl Residency {
         Ok(())
     }
 
-    fn wait_for_memory(&mut self, engine: &mut dyn Engine) -> Result<()> {
+    /// Waits until the device has let go of what was freed.
+    pub fn wait_for_memory(&mut self, engine: &mut dyn Engine) -> Result<()> {
         if !self.retiring.is_empty() {
             engine.wait()?;
             self.retire(engine)?;

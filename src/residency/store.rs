@@ -157,6 +157,12 @@ impl Store {
         true
     }
 
+    /// A loading unit is no longer waited for; its memory is free.
+    pub fn given_up(&mut self, unit: SliceUnit) {
+        assert_eq!(self.state(unit), SliceState::Loading, "{unit:?} is given up");
+        *self.state_mut(unit) = SliceState::Absent;
+    }
+
     /// The memory of a freed unit is free.
     pub fn retired(&mut self, unit: SliceUnit) {
         assert_eq!(self.state(unit), SliceState::Retiring, "{unit:?} retires");

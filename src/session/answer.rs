@@ -1,13 +1,14 @@
 //! An answer as it is generated: one event after the other, for the caller to take at its own pace.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::{Event, Session, StopReason, Summary, Token};
 use crate::error::{Error, Result};
-use crate::model::{BitsRead, PendingStep, SampledToken};
+use crate::model::{BitsRead, PendingLogits, PendingStep, SampledToken};
 use crate::precision::PrecisionPlan;
 use crate::shape::Site;
-use crate::text::Detokenizer;
+use crate::text::{Detokenizer, StopMatcher};
 
 /// An answer as it is generated: an iterator over [`Event`]s.
 ///
@@ -23,6 +24,7 @@ use crate::text::Detokenizer;
 pub struct Answer<'s> {
     session: &'s mut Session,
     detokenizer: Detokenizer,
+    stops: StopMatcher,
     /// What was read up to the first token, and after it.
     read: [BitsRead; 2],
     start: Instant,
@@ -35,6 +37,14 @@ pub struct Answer<'s> {
     run: Vec<u32>,
     /// The step that runs them, where it was begun ahead.
     ahead: Option<PendingStep>,
+    /// The same of an answer with a constraint, which chooses after it.
+    logits_ahead: Option<PendingLogits>,
+    /// The last ones of the tokens that run next which a constraint forced, and which are not told yet.
+    forced: VecDeque<u32>,
+    /// Whether these have run.
+    forced_ran: bool,
+    /// What was chosen after them, which is told after them.
+    chosen: Option<SampledToken>,
     state: AnswerState,
 }
 
@@ -56,6 +66,7 @@ impl<'s> Answer<'s> {
         let run = session.sequence.sampled().iter().chain(prompt).copied().collect();
         Answer {
             detokenizer: Detokenizer::continuing(&session.text, prompt),
+            stops: session.choices.stops.clone(),
             read: [nothing.clone(), nothing],
             session,
             start: Instant::now(),
@@ -65,6 +76,10 @@ impl<'s> Answer<'s> {
             generated: 0,
             run,
             ahead: None,
+            logits_ahead: None,
+            forced: VecDeque::new(),
+            forced_ran: false,
+            chosen: None,
             state: AnswerState::Step,
         }
     }
@@ -89,7 +104,7 @@ impl<'s> Answer<'s> {
 
     /// Ends the answer here; what came of it.
     pub fn stop(mut self) -> Summary {
-        self.discard_ahead();
+        self.forget_untold();
         let stop = match self.state {
             AnswerState::Done(stop) => stop,
             AnswerState::Step | AnswerState::Changed | AnswerState::Over => StopReason::Stopped,
@@ -99,8 +114,22 @@ impl<'s> Answer<'s> {
     }
 
     fn discard_ahead(&mut self) {
+        self.logits_ahead = None;
         if let Some(ahead) = self.ahead.take() {
             self.session.sequence.discard(ahead);
+        }
+    }
+
+    /// Takes back what has run and was not told.
+    fn forget_untold(&mut self) {
+        self.discard_ahead();
+        if self.forced_ran {
+            let (untold, chosen) = (self.forced.len(), self.chosen.take());
+            if untold > 0 || chosen.is_some() {
+                let told = self.session.sequence.tokens().len() - untold;
+                self.session.truncate(told);
+            }
+            self.forced.clear();
         }
     }
 
@@ -113,55 +142,171 @@ impl<'s> Answer<'s> {
         self.step()
     }
 
-    /// Runs the next step.
+    /// Tells the next token, for which a step runs unless it has run before.
     fn step(&mut self) -> Result<Event> {
-        let context = self.session.sequence.model().context() as usize;
-        let full = self.session.sequence.tokens().len() + self.run.len() >= context;
         if self.max_new == Some(0) {
             let depths = self.session.fill(&self.run)?;
             self.read[0].add(&depths);
             self.run.clear();
             return Ok(self.done(StopReason::Length));
         }
-        let enough = self.max_new.is_some_and(|most| self.generated + 1 >= most);
-        let begun = self.ahead.take();
-        let sampled = match self.session.run_step(begun, &self.run, !full && !enough) {
-            Ok((sampled, ahead)) => {
-                self.ahead = ahead;
-                sampled
+        if self.prompt_s.is_none() {
+            self.force();
+        }
+        if self.forced.is_empty() || !self.forced_ran {
+            if self.chosen.is_none() {
+                match self.run_next() {
+                    Ok(chosen) => self.chosen = chosen,
+                    Err(Error::Stopped(_)) if self.generated > 0 => return Ok(self.done(StopReason::Stopped)),
+                    Err(error) => return Err(error.within("the prompt")),
+                }
             }
-            Err(Error::Stopped(_)) if self.generated > 0 => return Ok(self.done(StopReason::Stopped)),
-            Err(error) => return Err(error.within("the prompt")),
+            self.forced_ran = !self.forced.is_empty();
+        }
+        match (self.forced.pop_front(), self.chosen.take()) {
+            (Some(id), chosen) => {
+                self.chosen = chosen;
+                Ok(self.tell_forced(id))
+            }
+            (None, Some(sampled)) => self.tell(&sampled),
+            (None, None) => unreachable!("a step that chooses nothing has tokens that were forced"),
+        }
+    }
+
+    /// Runs the tokens that run next, and chooses the one after them, unless the answer ends before it.
+    fn run_next(&mut self) -> Result<Option<SampledToken>> {
+        let context = self.session.sequence.model().context() as usize;
+        let full = self.session.sequence.tokens().len() + self.run.len() >= context;
+        let after = self.generated + self.forced.len();
+        let ended = !self.forced.is_empty() && (self.is_enough(after) || self.session.choices.is_complete());
+        let (depths, sampled) = if ended {
+            (self.session.fill(&self.run)?, None)
+        } else {
+            let sampled = self.choose(!full && !self.is_enough(after + 1))?;
+            (sampled.depths.clone(), Some(sampled))
         };
         self.run.clear();
-        self.read[usize::from(self.prompt_s.is_some())].add(&sampled.depths);
+        self.read[usize::from(self.prompt_s.is_some())].add(&depths);
         self.prompt_s.get_or_insert_with(|| self.start.elapsed().as_secs_f64());
+        Ok(sampled)
+    }
+
+    /// Whether so many tokens are all that were asked for.
+    fn is_enough(&self, tokens: usize) -> bool {
+        self.max_new.is_some_and(|most| tokens >= most)
+    }
+
+    /// Tells a token that was chosen.
+    fn tell(&mut self, sampled: &SampledToken) -> Result<Event> {
         if self.session.text.is_end(sampled.id) {
             self.discard_ahead();
             return Ok(self.done(StopReason::EndOfTurn));
         }
         self.generated += 1;
-        if full || enough {
-            self.state = AnswerState::Done(if full { StopReason::ContextFull } else { StopReason::Length });
-        } else {
-            self.run.push(sampled.id);
+        let complete = self.session.choices.accept(sampled.id)?;
+        let sequence = &self.session.sequence;
+        let full = sequence.tokens().len() >= sequence.model().context() as usize;
+        let end = match (complete, full, self.is_enough(self.generated)) {
+            (true, ..) => Some(StopReason::Complete),
+            (_, true, _) => Some(StopReason::ContextFull),
+            (.., true) => Some(StopReason::Length),
+            _ => None,
+        };
+        let words = self.words(sampled.id, end.is_some());
+        if !self.ends(end) {
+            self.begin_next(sampled.id);
         }
-        Ok(Event::Token(self.token(&sampled, full || enough)))
+        let model = self.session.sequence.model();
+        let bits = sampled.depths.token_bits(model.shape(), sampled.depths.tokens() - 1);
+        let logprobs = self.session.logprobs(sampled);
+        Ok(Event::Token(Token { bits, logprobs, ..self.token(sampled.id, words) }))
     }
 
-    fn token(&mut self, sampled: &SampledToken, is_last: bool) -> Token {
-        let (text, model) = (&self.session.text, self.session.sequence.model());
-        let mut words = self.detokenizer.push(text, sampled.id);
-        if is_last {
-            words += &self.detokenizer.finish(text);
+    /// Tells a token that nothing was chosen for.
+    fn tell_forced(&mut self, id: u32) -> Event {
+        self.generated += 1;
+        let complete = self.session.choices.is_complete();
+        let is_last = self.forced.is_empty() && self.chosen.is_none();
+        let end = is_last.then_some(if complete { StopReason::Complete } else { StopReason::Length });
+        let words = self.words(id, is_last);
+        self.ends(end);
+        Event::Token(self.token(id, words))
+    }
+
+    /// Ends the answer with this token where a stop string was found, or where `end` says why.
+    fn ends(&mut self, end: Option<StopReason>) -> bool {
+        let end = if self.stops.found() { Some(StopReason::StopString) } else { end };
+        if let Some(stop) = end {
+            self.discard_ahead();
+            self.state = AnswerState::Done(stop);
         }
+        end.is_some()
+    }
+
+    /// Ends the step that runs next, which may be begun already, and begins the one after it where it is wanted and
+    /// needs nothing that only the token tells.
+    fn choose(&mut self, wants_next: bool) -> Result<SampledToken> {
+        if self.session.choices.constraint.is_some() {
+            let logits = match self.logits_ahead.take() {
+                Some(logits) => logits,
+                None => self.session.begin_constrained(&self.run)?,
+            };
+            return self.session.finish_constrained(logits);
+        }
+        let (sampled, ahead) = self.session.run_step(self.ahead.take(), &self.run, wants_next)?;
+        self.ahead = ahead;
+        Ok(sampled)
+    }
+
+    /// Runs the token next, with those that a constraint forces after it. Their step is begun now that they are known,
+    /// where steps are begun ahead. Where that fails it is begun again when it is asked for, so that this token is told
+    /// first.
+    fn begin_next(&mut self, id: u32) {
+        self.run.push(id);
+        self.force();
+        let chooses = !self.session.choices.is_complete() && !self.is_enough(self.generated + self.forced.len());
+        if self.session.choices.constraint.is_some() && self.session.runs_ahead && chooses {
+            self.logits_ahead = self.session.begin_constrained(&self.run).ok();
+        }
+    }
+
+    /// Adds to the tokens that run next those that must follow, as far as there is room.
+    fn force(&mut self) {
+        let sequence = &self.session.sequence;
+        let room = (sequence.model().context() as usize).saturating_sub(sequence.tokens().len() + self.run.len());
+        let most = self.max_new.map_or(room, |most| room.min(most - self.generated));
+        self.forced = self.session.choices.take_forced(most).into();
+        self.forced_ran = false;
+        self.run.extend(&self.forced);
+    }
+
+    /// The text that became complete with a token, as far as no stop string begins in it.
+    fn words(&mut self, id: u32, is_last: bool) -> String {
+        let text = &self.session.text;
+        let words = self.detokenizer.push(text, id);
+        let mut shown = self.stops.push(&words);
+        if is_last {
+            shown += &self.rest();
+        }
+        shown
+    }
+
+    /// The text that is held back, when nothing follows it.
+    fn rest(&mut self) -> String {
+        let held = self.detokenizer.finish(&self.session.text);
+        let shown = self.stops.push(&held);
+        shown + &self.stops.finish()
+    }
+
+    fn token(&self, id: u32, words: String) -> Token {
+        let model = self.session.sequence.model();
         Token {
-            id: sampled.id,
+            id,
             text: words,
-            bits: sampled.depths.token_bits(model.shape(), sampled.depths.tokens() - 1),
             device_bytes: model.allocated_bytes(),
             slices: model.slices(),
             faults: model.take_faults(),
+            ..Token::default()
         }
     }
 
@@ -171,6 +316,7 @@ impl<'s> Answer<'s> {
     }
 
     fn summary(&mut self, stop: StopReason) -> Summary {
+        let text_left = self.rest();
         let model = self.session.sequence.model();
         let elapsed = self.start.elapsed().as_secs_f64();
         let prompt_s = *self.prompt_s.get_or_insert(elapsed);
@@ -181,7 +327,7 @@ impl<'s> Answer<'s> {
             stop,
             prompt_tokens: self.prompt_tokens,
             generated_tokens: self.generated,
-            text_left: self.detokenizer.finish(&self.session.text),
+            text_left,
             prompt_s,
             generate_s: elapsed - prompt_s,
             bits: read.mean(),
@@ -218,6 +364,6 @@ impl std::iter::FusedIterator for Answer<'_> {}
 
 impl Drop for Answer<'_> {
     fn drop(&mut self) {
-        self.discard_ahead();
+        self.forget_untold();
     }
 }

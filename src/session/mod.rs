@@ -1,6 +1,10 @@
 //! A conversation with a model: prompts, answers, plan changes between tokens, stop conditions.
 
 mod answer;
+mod choices;
+mod fit;
+mod own_tokens;
+mod saved;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +17,13 @@ use crate::precision::{PrecisionPlan, PromptBits};
 use crate::residency::{Pace, SliceReport};
 use crate::text::{Message, SamplerSettings, TextModel};
 
+use choices::Choices;
+use own_tokens::OwnAnswers;
+
 pub use answer::Answer;
+pub use choices::{Logprobs, TokenProbability};
+pub use fit::leaving;
+pub use saved::{Restored, SavedContext};
 
 /// What happens while an answer is generated.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,12 +45,15 @@ pub struct Token {
     pub id: u32,
     /// Text that became complete with it; empty in the middle of a character, and for special tokens.
     pub text: String,
-    /// Bits read of each weight by the step that chose it, weighted by parameters.
+    /// Bits read of each weight by the step that chose it, weighted by parameters; 0 where nothing was to choose, as a
+    /// constraint forced it.
     pub bits: f32,
     /// Bytes that the model takes on the device.
     pub device_bytes: u64,
     /// Where the residual slices are, of a model in which they come and go.
     pub slices: Option<SliceReport>,
+    /// What the model thought of the choice, where [`Session::set_logprobs`] asks for it.
+    pub logprobs: Option<Logprobs>,
     /// Slices of the model that could not be had since any session asked last, in words; they are tried again later.
     pub faults: Vec<String>,
 }
@@ -68,6 +81,10 @@ pub enum StopReason {
     Length,
     /// The context is full.
     ContextFull,
+    /// A stop string came: see [`Session::set_stop_strings`].
+    StopString,
+    /// What the session's constraint asks for is complete: see [`Session::set_constraint`].
+    Complete,
     /// The caller stopped it, or the session's token did.
     Stopped,
 }
@@ -78,6 +95,8 @@ impl std::fmt::Display for StopReason {
             StopReason::EndOfTurn => "end of turn",
             StopReason::Length => "length reached",
             StopReason::ContextFull => "context full",
+            StopReason::StopString => "stop string",
+            StopReason::Complete => "complete",
             StopReason::Stopped => "stopped",
         })
     }
@@ -136,6 +155,10 @@ pub struct Session {
     runs_ahead: bool,
     /// What changes the plan by the power state.
     power: Option<PowerFollower>,
+    /// What was asked of the answers.
+    choices: Choices,
+    /// The answers, by the tokens that the model wrote.
+    answers: OwnAnswers,
 }
 
 impl Session {
@@ -152,7 +175,9 @@ impl Session {
         let mut sequence = model.sequence(&plan)?;
         sequence.set_sampler(sampler)?;
         sequence.set_prompt_bits(PromptBits::default());
-        Ok(Session { sequence, text: text.into(), pace: Pace::default(), runs_ahead: model.overlaps(), power: None })
+        let (pace, power, choices, answers) = (Pace::default(), None, Choices::default(), OwnAnswers::default());
+        let (text, runs_ahead) = (text.into(), model.overlaps());
+        Ok(Session { sequence, text, pace, runs_ahead, power, choices, answers })
     }
 
     /// Sets what is read of the weights from the next token on; the context stays as it is. A power state that was
@@ -254,6 +279,7 @@ impl Session {
     /// Forgets the conversation.
     pub fn reset(&mut self) {
         self.sequence.reset();
+        self.answers.clear();
     }
 
     /// Forgets all tokens but the first `length`.
@@ -261,20 +287,25 @@ impl Session {
         self.sequence.truncate(length);
     }
 
-    /// A second session that goes on from here, under the plan of now. Fails as [`Sequence::fork`] does.
+    /// A second session that goes on from here, under the plan of now, and without the constraint. Fails as
+    /// [`Sequence::fork`] does.
     pub fn fork(&self) -> Result<Session> {
         let (sequence, text) = (self.sequence.fork()?, Arc::clone(&self.text));
-        Ok(Session { sequence, text, pace: self.pace, runs_ahead: self.runs_ahead, power: None })
+        let (pace, runs_ahead, power) = (self.pace, self.runs_ahead, None);
+        let (choices, answers) = (self.choices.fork(), self.answers.clone());
+        Ok(Session { sequence, text, pace, runs_ahead, power, choices, answers })
     }
 
     /// Answers the last of `messages`, the whole conversation from its beginning. What of it has run before, as far as
-    /// its tokens are the same, is not run again.
+    /// it is the same, is not run again: an answer of this session keeps the tokens that the model wrote.
     ///
     /// Fails where the model has no chat template, as [`TextModel::encode_chat`] does, and as [`Session::answer`] does.
     pub fn chat(&mut self, messages: &[Message], max_new: Option<usize>) -> Result<Answer<'_>> {
-        let Some(ids) = self.text.encode_chat(messages)? else {
+        let Some(ids) = self.text.encode_chat_with_tools(messages, &self.choices.tools)? else {
             return Err(Error::argument("messages", "a model with a chat template", "a model without one"));
         };
+        self.answers.end(self.sequence.tokens(), self.sampled_text());
+        let ids = self.answers.kept_in(ids, self.sequence.tokens(), &self.text);
         let same = self.sequence.tokens().iter().zip(&ids).take_while(|(a, b)| a == b).count();
         // The last token runs in any case, as the answer comes of it.
         let same = same.min(ids.len().saturating_sub(1));
@@ -295,6 +326,10 @@ impl Session {
         if prompt.is_empty() {
             return Err(Error::argument("prompt", "at least one token", 0));
         }
+        self.choices.begin()?;
+        self.answers.end(self.sequence.tokens(), self.sampled_text());
+        let sampled = usize::from(self.sequence.sampled().is_some());
+        self.answers.begin(self.sequence.tokens().len() + sampled + prompt.len());
         Ok(Answer::new(self, prompt, max_new))
     }
 

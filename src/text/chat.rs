@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use super::message::Conversation;
 use super::plain_text::PlainText;
 use super::template::ContentForm;
 use super::tokenizer_file::unwinding;
-use super::{ChatTemplate, ChatTemplates, Message, TextModel};
+use super::{ChatTemplate, ChatTemplates, Message, TextModel, Tool, ToolCallFormat};
 use crate::error::{Error, Result};
 
 /// Messages of fewer bytes may be found in a prompt by chance.
@@ -43,8 +44,14 @@ impl TextModel {
     /// Fails with [`Error::Template`] where the template refuses the conversation, cannot be compiled, or leaves out
     /// what a message says.
     pub fn render_chat(&self, messages: &[Message]) -> Result<Option<String>> {
+        self.render_chat_with_tools(messages, &[])
+    }
+
+    /// [`render_chat`](TextModel::render_chat), of a model that may call `tools`. Fails too where the template leaves
+    /// them out, or a call of one.
+    pub fn render_chat_with_tools(&self, messages: &[Message], tools: &[Tool]) -> Result<Option<String>> {
         let Some(template) = self.template()? else { return Ok(None) };
-        self.render(template, messages).map(|(_, prompt)| Some(prompt))
+        self.render(template, &Conversation::new(messages, tools)).map(|(_, prompt)| Some(prompt))
     }
 
     /// Token ids of the prompt that `messages` make, ready for the assistant's turn, if the model has a chat template.
@@ -53,15 +60,21 @@ impl TextModel {
     ///
     /// Fails as [`render_chat`](TextModel::render_chat) does.
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Option<Vec<u32>>> {
+        self.encode_chat_with_tools(messages, &[])
+    }
+
+    /// [`encode_chat`](TextModel::encode_chat), of a model that may call `tools`. Fails as
+    /// [`render_chat_with_tools`](TextModel::render_chat_with_tools) does.
+    pub fn encode_chat_with_tools(&self, messages: &[Message], tools: &[Tool]) -> Result<Option<Vec<u32>>> {
         let Some(template) = self.template()? else { return Ok(None) };
-        let (form, prompt) = self.render(template, messages)?;
+        let chat = Conversation::new(messages, tools);
+        let (form, prompt) = self.render(template, &chat)?;
         let plain = PlainText::new(&self.tokenizer, |id| self.is_special(id) || self.defaults().bos == Some(id));
-        let marks: Vec<Vec<usize>> = messages.iter().map(|message| plain.marks(&message.content)).collect();
-        if marks.iter().all(Vec::is_empty) {
+        if !chat.has_text(&|text| !plain.marks(text).is_empty()) {
             return self.encode(&prompt, false).map(Some);
         }
-        let mark = unused(template, messages)?;
-        let marked: Vec<Message> = messages.iter().zip(&marks).map(|(message, at)| marked(message, at, mark)).collect();
+        let mark = unused(template, &chat)?;
+        let marked = chat.map(&|text| marked(text, &plain.marks(text), mark));
         let (bos, eos) = self.template_texts();
         let (text, places) = unmarked(&template.render_as(form, &marked, &bos, &eos)?, mark);
         let ids = |found: Vec<(u32, std::ops::Range<usize>)>| found.into_iter().map(|(id, _)| id).collect::<Vec<u32>>();
@@ -76,6 +89,12 @@ impl TextModel {
         self.within_vocabulary(ids).map(Some)
     }
 
+    /// How the model writes calls of tools, by its chat template; none where it has none, and where it is not known.
+    pub fn tool_call_format(&self) -> Option<ToolCallFormat> {
+        let template = self.template().ok().flatten()?;
+        ToolCallFormat::of_template(template.source())
+    }
+
     fn template(&self) -> Result<Option<&ChatTemplate>> {
         self.templates.chosen(self.file.parent().unwrap_or(Path::new("")))
     }
@@ -85,34 +104,49 @@ impl TextModel {
         (self.bos_text(), self.eos_text())
     }
 
-    /// The prompt of `messages`, with all that they say, and the form in which the template takes their contents.
-    fn render(&self, template: &ChatTemplate, messages: &[Message]) -> Result<(ContentForm, String)> {
+    /// The prompt of `chat`, with all that is said in it, and the form in which the template takes contents.
+    fn render(&self, template: &ChatTemplate, chat: &Conversation) -> Result<(ContentForm, String)> {
         let (bos, eos) = self.template_texts();
-        let render = |form, messages: &[Message]| template.render_as(form, messages, &bos, &eos);
-        let dropped = |form, prompt: &str| dropped(prompt, messages, &|other| render(form, other));
-        let plain = render(ContentForm::Text, messages);
+        let render = |form, chat: &Conversation| template.render_as(form, chat, &bos, &eos);
+        let dropped = |form, prompt: &str| dropped(prompt, chat, &|other| render(form, other));
+        let plain = render(ContentForm::Text, chat);
         let lost = match &plain {
             Ok(prompt) => dropped(ContentForm::Text, prompt),
             Err(_) => None,
         };
-        if let (Ok(prompt), None) = (&plain, lost) {
+        if let (Ok(prompt), None) = (&plain, &lost) {
             return Ok((ContentForm::Text, prompt.clone()));
         }
         // Templates of models that take pictures too may know nothing but lists of parts.
-        if let Ok(prompt) = render(ContentForm::Parts, messages)
+        if let Ok(prompt) = render(ContentForm::Parts, chat)
             && dropped(ContentForm::Parts, &prompt).is_none()
         {
             return Ok((ContentForm::Parts, prompt));
         }
         plain.and_then(|_| {
-            let role = lost.map_or_else(String::new, |message| message.role.to_string());
-            Err(template.error(None, format!("the template drops the {role} message: its text is not in the prompt")))
+            let lost = lost.unwrap_or_default();
+            Err(template.error(None, format!("the template drops {lost} is not in the prompt")))
         })
     }
 }
 
+/// What `prompt`, which `render` made of `chat`, says nothing of, if there is anything: the first such message, the
+/// calls of tools, or the tools.
+fn dropped(prompt: &str, chat: &Conversation, render: &dyn Fn(&Conversation) -> Result<String>) -> Option<String> {
+    let calls = || chat.messages.iter().flat_map(|message| &message.tool_calls);
+    if let Some(call) = calls().find(|call| !prompt.contains(&call.name)) {
+        return Some(format!("calls of tools: `{}`", call.name));
+    }
+    if let Some(tool) = chat.tools.iter().find(|tool| !prompt.contains(tool.name())) {
+        return Some(format!("the tools: `{}`", tool.name()));
+    }
+    let of = |messages: &[Message]| render(&Conversation::new(messages, &chat.tools));
+    let message = dropped_message(prompt, &chat.messages, &of)?;
+    Some(format!("the {} message: its text", message.role))
+}
+
 /// The first message of which `prompt`, which `render` made of `messages`, says nothing.
-fn dropped<'a>(
+fn dropped_message<'a>(
     prompt: &str,
     messages: &'a [Message],
     render: &dyn Fn(&[Message]) -> Result<String>,
@@ -155,10 +189,10 @@ fn in_other_letters(text: &str) -> String {
     text.chars().map(other).collect()
 }
 
-/// A character that neither the template nor a message has.
-fn unused(template: &ChatTemplate, messages: &[Message]) -> Result<char> {
+/// A character that neither the template nor the conversation has.
+fn unused(template: &ChatTemplate, chat: &Conversation) -> Result<char> {
     let has = |text: &str, c: char| text.contains(c) || text.contains(&escaped(c));
-    let taken = |c: &char| has(template.source(), *c) || messages.iter().any(|message| has(&message.content, *c));
+    let taken = |c: &char| has(template.source(), *c) || chat.has_text(&|text| has(text, *c));
     let unused = PRIVATE.into_iter().flatten().find(|c| !taken(c));
     unused.ok_or_else(|| Error::argument("messages", "fewer private-use characters", "every one of them"))
 }
@@ -168,11 +202,11 @@ fn escaped(c: char) -> String {
     c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
 }
 
-/// The message with `mark` at the bytes `at` of its text.
-fn marked(message: &Message, at: &[usize], mark: char) -> Message {
-    let mut content = message.content.clone();
-    at.iter().rev().for_each(|at| content.insert(*at, mark));
-    Message { role: message.role, content }
+/// The text with `mark` at the bytes `at`.
+fn marked(text: &str, at: &[usize], mark: char) -> String {
+    let mut marked = text.to_string();
+    at.iter().rev().for_each(|at| marked.insert(*at, mark));
+    marked
 }
 
 /// The text without `mark`, and where it stood.

@@ -5,17 +5,32 @@ mod chat;
 mod detokenizer;
 mod ends;
 mod generation;
+#[cfg(feature = "grammar")]
+mod grammar;
+mod message;
 mod plain_text;
 mod sampler;
+mod stops;
 mod template;
+mod token_bytes;
 mod tokenizer;
 mod tokenizer_file;
+mod tool_calls;
+mod tools;
 
 pub use detokenizer::Detokenizer;
 pub use ends::{is_text_end, is_turn_end};
 pub use generation::{GenerationDefaults, token_id};
+#[cfg(feature = "grammar")]
+pub use grammar::{Grammar, GrammarConstraint};
+pub use message::{Message, Role};
 pub use sampler::{DrawPosition, Sampler, same_numbers};
-pub use template::{ChatTemplate, ChatTemplates, Message, Role};
+pub use stops::StopMatcher;
+pub use template::{ChatTemplate, ChatTemplates};
+#[cfg(test)]
+pub(crate) use tokenizer::test_models;
 pub use tokenizer::{TextFiles, TextModel};
+pub use tool_calls::{AnswerPart, ToolCallFormat, ToolCallParser};
+pub use tools::{Tool, ToolCall};
 
-pub use crate::sampling::SamplerSettings;
+pub use crate::sampling::{LogitBias, SamplerSettings};

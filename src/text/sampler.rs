@@ -64,6 +64,17 @@ impl Sampler {
         DrawPosition(self.random.get_word_pos())
     }
 
+    /// How many words of the random numbers were taken before a position; none where there are too many to tell.
+    pub fn words(position: DrawPosition) -> Option<u64> {
+        u64::try_from(position.0).ok()
+    }
+
+    /// Goes to the place in the random numbers before which so many words were taken.
+    pub fn seek(&mut self, words: u64) -> DrawPosition {
+        self.random.set_word_pos(u128::from(words));
+        self.position()
+    }
+
     /// Returns the random numbers that were taken since `position`, so that they are taken again. Where they were
     /// returned before, nothing happens.
     pub fn rewind(&mut self, position: DrawPosition) {

@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 
 use minijinja::value::Value;
 use minijinja::{ErrorKind, context};
-use serde::Serialize;
 
 pub use self::named::ChatTemplates;
+use super::message::{Conversation, Message};
 use crate::error::{Error, Result};
 use crate::format::CHAT_TEMPLATE_FILE;
 
@@ -36,59 +36,6 @@ const FUEL_PER_BYTE: u64 = 4;
 const TEMPLATE_BYTES: usize = 256 << 10;
 /// Stack to render on, the first that can be had: values nested in a template of the most bytes take at most 24 MiB.
 const STACK_BYTES: [usize; 3] = [64 << 20, 32 << 20, 16 << 20];
-
-/// Who speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Whoever set the assistant up.
-    System,
-    /// The person.
-    User,
-    /// The model.
-    Assistant,
-}
-
-impl std::fmt::Display for Role {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-        })
-    }
-}
-
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Message {
-    /// Who speaks.
-    pub role: Role,
-    /// What is said.
-    pub content: String,
-}
-
-impl Message {
-    /// A message of `role`.
-    pub fn new(role: Role, content: impl Into<String>) -> Message {
-        Message { role, content: content.into() }
-    }
-
-    /// What whoever set the assistant up says.
-    pub fn system(content: impl Into<String>) -> Message {
-        Message::new(Role::System, content)
-    }
-
-    /// What the person says.
-    pub fn user(content: impl Into<String>) -> Message {
-        Message::new(Role::User, content)
-    }
-
-    /// What the model said.
-    pub fn assistant(content: impl Into<String>) -> Message {
-        Message::new(Role::Assistant, content)
-    }
-}
 
 /// What a template sees as the content of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,13 +79,15 @@ impl ChatTemplate {
     /// Fails with [`Error::Template`] where the template cannot be compiled, refuses the conversation, or takes too
     /// many steps or too much memory.
     pub fn render(&self, messages: &[Message], bos: &str, eos: &str) -> Result<String> {
-        self.render_as(ContentForm::Text, messages, bos, eos)
+        self.render_as(ContentForm::Text, &Conversation::new(messages, &[]), bos, eos)
     }
 
-    /// [`render`](ChatTemplate::render), with contents in the form given.
-    pub(super) fn render_as(&self, form: ContentForm, messages: &[Message], bos: &str, eos: &str) -> Result<String> {
-        let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
-        let fuel = FUEL + FUEL_PER_MESSAGE * messages.len() as u64 + FUEL_PER_BYTE * bytes as u64;
+    /// [`render`](ChatTemplate::render), with tools, and with contents in the form given.
+    pub(super) fn render_as(&self, form: ContentForm, chat: &Conversation, bos: &str, eos: &str) -> Result<String> {
+        let Conversation { messages, tools } = chat;
+        let count = messages.len() + tools.len();
+        let fuel = FUEL + FUEL_PER_MESSAGE * count as u64 + FUEL_PER_BYTE * chat.bytes() as u64;
+        let tools: Vec<Value> = tools.iter().map(|tool| template_value(&tool.value())).collect();
         self.apart(|| {
             self.compiled(fuel, |template| {
                 template.render(context! {
@@ -147,7 +96,7 @@ impl ChatTemplate {
                     bos_token => bos,
                     eos_token => eos,
                     // As transformers has them: templates may ask `is none` without asking `is defined` first.
-                    tools => (),
+                    tools => if tools.is_empty() { Value::from(()) } else { Value::from(tools.clone()) },
                     documents => (),
                 })
             })
@@ -200,7 +149,7 @@ impl ChatTemplate {
     }
 }
 
-/// A message as templates see it.
+/// A message as templates see it. What it does not have is not there, rather than empty.
 fn dictionary(message: &Message, form: ContentForm) -> Value {
     let content = match form {
         ContentForm::Text => Value::from(message.content.as_str()),
@@ -208,7 +157,33 @@ fn dictionary(message: &Message, form: ContentForm) -> Value {
             Value::from(vec![Value::from_pairs([("type", "text"), ("text", message.content.as_str())])])
         }
     };
-    context! { role => message.role.to_string(), content }
+    let mut pairs = vec![("role", Value::from(message.role.to_string())), ("content", content)];
+    if !message.tool_calls.is_empty() {
+        let calls = message.tool_calls.iter().map(|call| template_value(&call.value()));
+        pairs.push(("tool_calls", Value::from(calls.collect::<Vec<Value>>())));
+    }
+    let named = [("tool_call_id", &message.tool_call_id), ("name", &message.name)];
+    pairs.extend(named.into_iter().filter_map(|(key, text)| Some((key, Value::from(text.as_deref()?)))));
+    Value::from_pairs(pairs)
+}
+
+/// A JSON value as templates see it, its fields in their order.
+fn template_value(value: &serde_json::Value) -> Value {
+    use serde_json::Value as Json;
+    match value {
+        Json::Null => Value::from(()),
+        Json::Bool(value) => Value::from(*value),
+        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Value::from(number),
+            (_, Some(number)) => Value::from(number),
+            _ => Value::from(number.as_f64().unwrap_or_default()),
+        },
+        Json::String(text) => Value::from(text.as_str()),
+        Json::Array(items) => Value::from(items.iter().map(template_value).collect::<Vec<Value>>()),
+        Json::Object(fields) => {
+            Value::from_pairs(fields.iter().map(|(key, value)| (key.as_str(), template_value(value))))
+        }
+    }
 }
 
 /// What the error says, without the place, which the caller names in its own way.

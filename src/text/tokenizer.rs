@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::Tokenizer;
 
+#[cfg(feature = "grammar")]
+use super::grammar::GrammarVocabulary;
 use super::tokenizer_file::{self, unwinding};
 use super::{ChatTemplates, GenerationDefaults, ends};
 use crate::error::{Error, Result, as_absent, shortened};
@@ -42,6 +44,9 @@ pub struct TextModel {
     pub(super) templates: ChatTemplates,
     defaults: GenerationDefaults,
     warnings: Vec<String>,
+    /// The vocabulary as grammars take it, once one was asked for; or why there is none.
+    #[cfg(feature = "grammar")]
+    pub(super) grammar_vocabulary: std::sync::OnceLock<std::result::Result<GrammarVocabulary, String>>,
 }
 
 impl TextModel {
@@ -75,7 +80,17 @@ impl TextModel {
         let added = tokenizer.get_added_tokens_decoder();
         let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
         let defaults = defaults.unwrap_or_default();
-        let mut text = TextModel { file, tokenizer, vocab, special, templates, defaults, warnings };
+        let mut text = TextModel {
+            file,
+            tokenizer,
+            vocab,
+            special,
+            templates,
+            defaults,
+            warnings,
+            #[cfg(feature = "grammar")]
+            grammar_vocabulary: std::sync::OnceLock::new(),
+        };
         text.warn_of_tokens_outside();
         text.drop_ids_outside(&generation);
         let mut tokens: Vec<(u32, &str)> = added.iter().map(|(id, token)| (*id, token.content.as_str())).collect();
@@ -135,6 +150,11 @@ impl TextModel {
     /// What chat templates print for EOS; empty where the model has none.
     pub fn eos_text(&self) -> String {
         self.stated_or_token(&self.defaults.eos_text, self.defaults.end.first().copied())
+    }
+
+    /// V
+    pub fn vocab(&self) -> u32 {
+        self.vocab
     }
 
     /// Whether the token ends a turn or a text.
@@ -202,9 +222,9 @@ impl TextModel {
     }
 }
 
-/// Small tokenizers for the tests of this folder.
+/// Small tokenizers for tests.
 #[cfg(test)]
-pub(super) mod test_models {
+pub(crate) mod test_models {
     use serde_json::{Map, Value, json};
 
     use super::*;

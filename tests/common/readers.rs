@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use edge_run::internals::cpu;
 use edge_run::internals::format::{
-    CHAT_TEMPLATE_FILE, GENERATION_FILE, MANIFEST_FILE, ModelFolder, Pack, TOKENIZER_FILE, layout,
+    CHAT_TEMPLATE_FILE, GENERATION_FILE, MANIFEST_FILE, ModelFolder, Pack, SavedCells, SavedSession,
+    SavedSessionWriter, SessionFacts, TOKENIZER_FILE, layout,
 };
 use edge_run::internals::model::Model;
 use edge_run::internals::power::{At, Governor, Policy, PowerConfig, PowerState, Trace};
@@ -43,12 +44,13 @@ pub struct Target {
 }
 
 /// Every kind of input.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     // A value of one byte is kept in 32 bytes, in a list that doubles.
     Target { name: "gguf", factor: 256, read: gguf },
     Target { name: "huggingface", factor: 256, read: huggingface },
     Target { name: "folder", factor: 256, read: folder },
     Target { name: "pack", factor: 64, read: pack },
+    Target { name: "session", factor: 256, read: session },
     // A character of a vocabulary can be a node of a tree of maps.
     Target { name: "tokenizer", factor: 1024, read: tokenizer },
     // A template can say what is to be written many times over, as often as its steps allow.
@@ -248,6 +250,29 @@ fn pack(case: &mut Case, input: &[u8]) -> Result<()> {
     let pack = Pack::open(&case.dir.join("pack.safetensors"))?;
     for spec in layout::pack_tensors(&pack.info().shape, pack.info().group_size) {
         assert_eq!(pack.tensor(&spec).len() as u64, spec.bytes());
+    }
+    Ok(())
+}
+
+/// A saved session; what begins with a brace is its facts, and gets zeros for tokens and cells, and their hash.
+fn session(case: &mut Case, input: &[u8]) -> Result<()> {
+    let path = case.dir.join("session");
+    case.put("session", Some(input), 0);
+    if let Ok(facts) = serde_json::from_slice::<SessionFacts>(input) {
+        let cells = facts.cells.as_ref().map_or(0, SavedCells::bytes);
+        if cells.saturating_add(u64::from(facts.tokens) * 4) <= DATA_BYTES_MAX {
+            case.put("session", None, 0);
+            let mut writer = SavedSessionWriter::create(&path, &facts, &vec![0; facts.tokens as usize])?;
+            for (at, shape) in facts.cells.iter().flat_map(|cells| &cells.tensors).enumerate() {
+                writer.write_cells(at, &vec![0; shape.iter().map(|dim| *dim as usize).product::<usize>() * 4])?;
+            }
+            case.bytes += writer.finish()? as usize;
+        }
+    }
+    let saved = SavedSession::open(&path)?;
+    assert_eq!(saved.tokens().len(), saved.facts().tokens as usize);
+    for (at, shape) in saved.facts().cells.iter().flat_map(|cells| &cells.tensors).enumerate() {
+        assert_eq!(saved.cells(at).len(), shape.iter().map(|dim| *dim as usize).product::<usize>() * 4);
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Templates as models have them, and templates that mean harm.
 
 use super::*;
+use crate::text::Role;
 
 fn render(source: &str, messages: &[Message]) -> Result<String> {
     ChatTemplate::new(Path::new("m/chat_template.jinja"), source).render(messages, "<s>", "</s>")
@@ -32,7 +33,10 @@ fn parts_are_what_templates_of_models_with_pictures_expect() {
     let source = "{% for m in messages %}{% for part in m.content %}\
                   {% if part.type == 'text' %}[{{ part['text'] }}]{% endif %}{% endfor %}{% endfor %}";
     let template = ChatTemplate::new(Path::new("t"), source);
-    assert_eq!(template.render_as(ContentForm::Parts, &talk(), "", "").unwrap(), "[Be brief.][ Hi <b>\"you\"</b> ]");
+    assert_eq!(
+        template.render_as(ContentForm::Parts, &Conversation::new(&talk(), &[]), "", "").unwrap(),
+        "[Be brief.][ Hi <b>\"you\"</b> ]"
+    );
 }
 
 #[test]

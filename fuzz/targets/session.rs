@@ -1,0 +1,5 @@
+//! A saved session.
+
+#![no_main]
+
+edge_run_fuzz::target!("session");

@@ -1,0 +1,101 @@
+//! Grammars that answers follow: JSON schemas, regular expressions, and context-free grammars in Lark's syntax.
+
+mod constraint;
+mod vocabulary;
+
+use llguidance::api::TopLevelGrammar;
+use serde_json::{Map, Value, json};
+
+pub use constraint::GrammarConstraint;
+pub(super) use vocabulary::GrammarVocabulary;
+
+use super::TextModel;
+use crate::error::{Error, Result};
+
+/// The key of a schema under which options of the compiler stand.
+const OPTIONS_KEY: &str = "x-guidance";
+
+/// What the text of an answer must be.
+///
+/// ```
+/// use edge_run::Grammar;
+///
+/// let schema = r#"{"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}"#;
+/// Grammar::json_schema(schema)?;
+/// Grammar::regex("[0-9]{4}-[0-9]{2}-[0-9]{2}")?;
+/// Grammar::lark(r#"start: "yes" | "no""#)?;
+/// // What is wrong is told when a grammar is made.
+/// assert!(Grammar::json_schema(r#"{"type": "number", "multipleOf": "x"}"#).is_err());
+/// # Ok::<(), edge_run::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Grammar(TopLevelGrammar);
+
+impl Grammar {
+    /// JSON that the schema, itself a JSON text, describes. Its keys come in the schema's order.
+    ///
+    /// Between its parts the answer has the white space `, ` and `: ` and no other, so that none goes on for ever. A
+    /// schema that sets options of its own under `x-guidance` has its own white space. Text and numbers that the schema
+    /// does not bound may be as long as the context.
+    ///
+    /// Fails where the schema is no JSON, and with the field at fault where it asks for what is not supported.
+    pub fn json_schema(schema: &str) -> Result<Grammar> {
+        let schema: Value = serde_json::from_str(schema)
+            .map_err(|fault| Error::argument("JSON schema", "a text in JSON", fault.to_string()))?;
+        Grammar::of_schema(schema)
+    }
+
+    /// A JSON object of any fields.
+    pub fn json() -> Result<Grammar> {
+        Grammar::of_schema(json!({"type": "object"}))
+    }
+
+    /// Text that the regular expression matches as a whole, in the syntax of the crate `regex` without anchors,
+    /// look-around and lazy repetition. Fails where it is no such expression.
+    pub fn regex(expression: &str) -> Result<Grammar> {
+        Grammar::checked("regular expression", TopLevelGrammar::from_regex(expression))
+    }
+
+    /// Text that the grammar describes, in Lark's syntax as the crate `llguidance` reads it; it begins at the rule
+    /// `start`. Fails with the line at fault where it is no such grammar.
+    pub fn lark(grammar: &str) -> Result<Grammar> {
+        Grammar::checked("grammar", TopLevelGrammar::from_lark(grammar.to_string()))
+    }
+
+    fn of_schema(mut schema: Value) -> Result<Grammar> {
+        if schema == Value::Bool(true) {
+            schema = Value::Object(Map::new());
+        }
+        if let Value::Object(fields) = &mut schema
+            && !fields.contains_key(OPTIONS_KEY)
+        {
+            let spaces = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
+            fields.insert(OPTIONS_KEY.into(), spaces);
+        }
+        Grammar::checked("JSON schema", TopLevelGrammar::from_json_schema(schema))
+    }
+
+    /// The grammar, compiled once over single bytes: what is wrong with it is so with any vocabulary.
+    fn checked(name: &str, grammar: TopLevelGrammar) -> Result<Grammar> {
+        let compiled = GrammarVocabulary::of_bytes().and_then(|bytes| bytes.matcher(&grammar));
+        match compiled {
+            Ok(_) => Ok(Grammar(grammar)),
+            Err(fault) => Err(Error::argument(name, "one that can be followed", fault)),
+        }
+    }
+}
+
+impl TextModel {
+    /// What makes answers in this model's tokens follow the grammar. The first call takes a moment, in which the
+    /// vocabulary is made ready for grammars. Fails where the grammar takes too much to be followed.
+    pub fn constraint(&self, grammar: &Grammar) -> Result<GrammarConstraint> {
+        let refused = |fault: String| Error::argument("grammar", "one that can be followed", fault);
+        let vocabulary = self.grammar_vocabulary.get_or_init(|| GrammarVocabulary::new(self));
+        let vocabulary = vocabulary.as_ref().map_err(|fault| refused(fault.clone()))?;
+        let start = vocabulary.matcher(&grammar.0).map_err(refused)?;
+        Ok(GrammarConstraint::new(start, self.vocab(), &self.defaults().end))
+    }
+}
+
+#[cfg(test)]
+mod tests;

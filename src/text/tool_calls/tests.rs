@@ -1,0 +1,131 @@
+//! Calls of tools in answers, whole and cut anywhere, and answers that only look like them.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const FORMATS: [ToolCallFormat; 3] = [ToolCallFormat::Hermes, ToolCallFormat::Llama3, ToolCallFormat::Mistral];
+
+/// The parts of an answer that comes in these pieces, neighbouring texts as one.
+fn parts(format: ToolCallFormat, pieces: &[&str]) -> Vec<AnswerPart> {
+    let mut parser = ToolCallParser::new(format);
+    let mut found: Vec<AnswerPart> = pieces.iter().flat_map(|piece| parser.push(piece)).collect();
+    found.extend(parser.finish());
+    let mut joined: Vec<AnswerPart> = Vec::new();
+    for part in found {
+        match (joined.last_mut(), part) {
+            (Some(AnswerPart::Text(before)), AnswerPart::Text(text)) => *before += &text,
+            (_, part) => joined.push(part),
+        }
+    }
+    joined
+}
+
+/// `text` for texts, `name(arguments)` for calls.
+fn shown(format: ToolCallFormat, text: &str) -> Vec<String> {
+    let show = |part| match part {
+        AnswerPart::Text(text) => text,
+        AnswerPart::Call(ToolCall { id, name, arguments }) => format!("{id}: {name}({arguments})"),
+    };
+    parts(format, &[text]).into_iter().map(show).collect()
+}
+
+#[test]
+fn calls_of_hermes_stand_between_tags_and_text_around() {
+    let text = "Well.\n<tool_call>\n{\"name\": \"a\", \"arguments\": {\"x\": [1, \"</b>\"]}}\n</tool_call>\n\
+        <tool_call>{\"name\": \"b\"}</tool_call> ";
+    let expected = ["Well.\n", r#"call00001: a({"x":[1,"</b>"]})"#, "call00002: b({})"];
+    assert_eq!(shown(ToolCallFormat::Hermes, text), expected);
+    // A turn may end before its last tag.
+    assert_eq!(shown(ToolCallFormat::Hermes, r#"<tool_call>{"name": "a"}"#), ["call00001: a({})"]);
+    for text in ["<tool_call>{\"name\": 1}</tool_call>!", "<tool_call>{\"name\"", "a <tool_cal", "{\"name\": \"a\"}"] {
+        assert_eq!(shown(ToolCallFormat::Hermes, text), [text]);
+    }
+}
+
+#[test]
+fn calls_of_llama_are_the_whole_answer_or_follow_their_mark() {
+    let call = r#"{"name": "a", "parameters": {"x": "}"}}"#;
+    let expected = [r#"call00001: a({"x":"}"})"#];
+    for text in [call.to_string(), format!("\n{call}"), format!("<|python_tag|>{call}"), format!("{call}\n")] {
+        assert_eq!(shown(ToolCallFormat::Llama3, &text), expected, "{text}");
+    }
+    let two = format!("Sure. <|python_tag|>{call}; {call}");
+    let expected = ["Sure. ", r#"call00001: a({"x":"}"})"#, r#"call00002: a({"x":"}"})"#];
+    assert_eq!(shown(ToolCallFormat::Llama3, &two), expected);
+    for text in [&format!("Sure. {call}"), r#"{"x": 1} is an object"#, "<|python_tag|>print(1)", "{"] {
+        assert_eq!(shown(ToolCallFormat::Llama3, text), [text]);
+    }
+}
+
+#[test]
+fn calls_of_mistral_are_a_list_after_their_mark() {
+    let list = r#"[ {"name": "a", "arguments": {"x": 1}}, {"name": "b", "arguments": "{\"y\": 2}"}]"#;
+    let expected = [r#"call00001: a({"x":1})"#, r#"call00002: b({"y":2})"#];
+    for text in [list.to_string(), format!("[TOOL_CALLS]{list}"), format!(" [TOOL_CALLS] {list}\n")] {
+        assert_eq!(shown(ToolCallFormat::Mistral, &text), expected, "{text}");
+    }
+    assert_eq!(shown(ToolCallFormat::Mistral, &format!("So: [TOOL_CALLS]{list}"))[0], "So: ");
+    for text in ["[1] is a reference", "[TOOL_CALLS] none", "[TOOL_CALLS] []", "[{\"x\": 1}]", &format!("a {list}")] {
+        assert_eq!(shown(ToolCallFormat::Mistral, text), [text]);
+    }
+}
+
+#[test]
+fn the_format_is_told_by_the_template() {
+    let of = ToolCallFormat::of_template;
+    assert_eq!(of("{{ '<tool_call>\\n' }}"), Some(ToolCallFormat::Hermes));
+    assert_eq!(of("{{ '[TOOL_CALLS] [' }}"), Some(ToolCallFormat::Mistral));
+    assert_eq!(of("{% if m.role == 'ipython' %}"), Some(ToolCallFormat::Llama3));
+    assert_eq!(of("{% for m in messages %}{{ m.content }}{% endfor %}"), None);
+}
+
+/// Text of pieces that calls are made of.
+fn answers() -> impl Strategy<Value = Vec<String>> {
+    let marks = prop::sample::select(vec![
+        "<tool_call>",
+        "</tool_call>",
+        "<|python_tag|>",
+        "[TOOL_CALLS]",
+        "<tool",
+        "[TOOL",
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        "\\",
+        ";",
+        " ",
+        "\n",
+        ",",
+        ":",
+        "\"name\": \"f\"",
+        "\"arguments\": {}",
+        "{\"name\": \"f\", \"parameters\": {\"a\": 1}}",
+        "[{\"name\": \"f\", \"arguments\": {}}]",
+        "é",
+    ]);
+    let piece = prop_oneof![6 => marks.prop_map(str::to_string), 1 => ".{0,5}".prop_map(|text| text)];
+    prop::collection::vec(piece, 0..14)
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_parsed_alike_however_it_is_cut(pieces in answers()) {
+        let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+        let text = pieces.concat();
+        for format in FORMATS {
+            let whole = parts(format, &[&text]);
+            prop_assert_eq!(&parts(format, &pieces), &whole);
+            let characters: Vec<String> = text.chars().map(String::from).collect();
+            let characters: Vec<&str> = characters.iter().map(String::as_str).collect();
+            prop_assert_eq!(&parts(format, &characters), &whole);
+            let is_text = |part: &AnswerPart| matches!(part, AnswerPart::Text(_));
+            if whole.iter().all(is_text) {
+                let said = if text.is_empty() { Vec::new() } else { vec![AnswerPart::Text(text.clone())] };
+                prop_assert_eq!(whole, said);
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! `edge-run chat` from outside: lines from a pipe, and a person at a terminal, whom tmux plays.
+#![cfg(unix)]
+
+mod common;
+#[path = "common/routed.rs"]
+mod routed;
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use edge_run::internals::shape::LlamaShape;
+use safetensors::Dtype;
+use tempfile::TempDir;
+
+/// Tokens of a context whose answer is longer than any pipe and takes longer than anybody waits.
+const CONTEXT: u32 = 1 << 16;
+/// What a step may take on the slowest machine that tests run on.
+const SOON: Duration = Duration::from_secs(60);
+
+/// A folder with a tiny model that has routers, whose answers have no end.
+fn home() -> TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let (source, model) = (home.path().join("source"), home.path().join("model"));
+    let shape = LlamaShape { max_context: CONTEXT, ..common::tiny_shape(true) };
+    common::TinyModel::new(shape, 7).write_hf(&source, Dtype::F32, 1);
+    std::fs::write(source.join("generation_config.json"), r#"{"bos_token_id": 1, "eos_token_id": []}"#).unwrap();
+    common::quantize_tiny(&source, &model).unwrap();
+    routed::add_routers(&model, 5);
+    home
+}
+
+/// The program in a conversation, with nothing of this machine's user.
+fn chat(home: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edge-run"));
+    for variable in ["XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"] {
+        command.env(variable, home);
+    }
+    command.current_dir(home).args(["chat", "--device", "cpu", "--power-mode", "high", "--temp", "0", "-m", "model"]);
+    command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The program's output after these lines.
+fn told(home: &Path, words: &[&str], lines: &str) -> (Output, String) {
+    let mut child = chat(home, words).spawn().unwrap();
+    // A program that ends early reads no more.
+    let _ = child.stdin.take().unwrap().write_all(lines.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output, errors)
+}
+
+#[test]
+fn every_line_of_a_pipe_is_answered_and_the_end_of_the_lines_is_the_end() {
+    let home = home();
+    let (output, errors) =
+        told(home.path(), &["-n", "4", "-v"], "Hi\n\nAnd now \\\nwhat\n\"\"\"\na\n\nb\n\"\"\"\n/bits 3\nBye");
+    assert!(output.status.success(), "{errors}");
+    assert_eq!(errors.matches("4 generated").count(), 4, "{errors}");
+    assert!(errors.contains("plan: 3 bits of each weight") && !errors.contains("error"), "{errors}");
+    assert!(!output.stdout.is_empty());
+    // The turns follow one another: the second prompt does not have the first one again.
+    let prompts: Vec<usize> =
+        errors.lines().filter_map(|line| line[1..].split(" prompt tokens").next()?.parse().ok()).collect();
+    assert_eq!(prompts.len(), 4, "{errors}");
+    assert!(prompts[3] < prompts[0] + prompts[1], "{prompts:?}");
+    // A script is told of what cannot be, and a command that there is none of costs nothing.
+    let (output, errors) = told(home.path(), &["-n", "4"], "/bots 3\n/bits 9\nHi\n");
+    assert!(
+        output.status.success() && errors.contains("no command /bots") && errors.contains("from 2 to 8"),
+        "{errors}"
+    );
+    let (output, errors) = told(home.path(), &["-n", "4", "-c", "20"], "This is longer than the context is.\nHi\n");
+    assert_eq!(output.status.code(), Some(6), "{errors}");
+}
+
+#[test]
+fn a_reader_who_goes_away_ends_the_conversation_without_a_word() {
+    let home = home();
+    let mut child = chat(home.path(), &["-c", "0"]).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"Hi\n").unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0]).unwrap();
+    drop(stdout);
+    let begin = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(begin.elapsed() < SOON, "it goes on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn a_full_context_forgets_the_oldest_turns_and_goes_on() {
+    let home = home();
+    let lines = "What about this?\n".repeat(12);
+    let (output, errors) = told(home.path(), &["-n", "6", "-c", "160", "--system", "Be terse."], &(lines + "/stats\n"));
+    assert!(output.status.success(), "{errors}");
+    assert!(errors.matches("oldest messages are forgotten").count() > 1, "{errors}");
+    let stats = errors.lines().find(|line| line.starts_with("context: ")).unwrap();
+    let messages: usize = stats.split(' ').nth(5).unwrap().parse().unwrap();
+    assert!(messages % 2 == 1 && messages < 13, "the system's message and whole turns: {stats}");
+}
+
+#[test]
+fn a_saved_conversation_is_gone_on_with() {
+    let home = home();
+    for save in ["/save", "/save --keys"] {
+        let (output, errors) = told(home.path(), &["-n", "4"], &format!("Hi\n{save} it\nAnd?\n"));
+        assert!(output.status.success() && errors.contains("saved 2 messages to `it`"), "{errors}");
+        let (output, errors) =
+            told(home.path(), &["-n", "4", "--load", "it"], "/stats\nAnd?\n/stats\n/retry\n/stats\n");
+        assert!(output.status.success() && errors.contains("loaded 2 messages"), "{errors}");
+        assert_eq!(errors.contains("computed again"), save == "/save", "{errors}");
+        let stats: Vec<&str> = errors.lines().filter(|line| line.ends_with(" messages")).collect();
+        assert!(
+            stats[0].ends_with("2 messages") && stats[1..].iter().all(|line| line.ends_with("4 messages")),
+            "{errors}"
+        );
+    }
+    std::fs::write(home.path().join("it"), "notes").unwrap();
+    let (output, errors) = told(home.path(), &[], "/load it\n");
+    assert_eq!(output.status.code(), Some(4), "{errors}");
+}
+
+/// A person at a terminal.
+struct Person {
+    socket: String,
+}
+
+impl Person {
+    /// Starts the program in a terminal, from a shell that Ctrl-C does not end; none where this machine has no tmux, which is told.
+    fn sits_down(home: &Path, name: &str) -> Option<Person> {
+        if Command::new("tmux").arg("-V").output().is_err() {
+            // The test harness hides what `eprintln!` prints.
+            let mut stderr = std::io::stderr();
+            writeln!(stderr, "skipped: there is no tmux").unwrap();
+            return None;
+        }
+        let person = Person { socket: format!("edge-run-{name}-{}", std::process::id()) };
+        let program = env!("CARGO_BIN_EXE_edge-run");
+        let script = format!(
+            "trap : INT; {program} chat --device cpu --power-mode high --temp 0 -m model -c 0; echo ended with $?; \
+             stty -a | grep -o -- '-*icanon'; sleep 1000"
+        );
+        let variables =
+            ["XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"].map(|v| format!("{v}={}", home.display()));
+        let mut words =
+            vec!["-f", "/dev/null", "new-session", "-d", "-x", "90", "-y", "24", "-c", home.to_str().unwrap()];
+        variables.iter().for_each(|variable| words.extend(["-e", variable]));
+        words.extend(["sh", "-c", &script]);
+        person.tmux(&words);
+        Some(person)
+    }
+
+    fn tmux(&self, words: &[&str]) -> String {
+        let output = Command::new("tmux").args(["-L", &self.socket]).args(words).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Types keys, as tmux names them.
+    fn types(&self, keys: &[&str]) {
+        self.tmux(&[&["send-keys"], keys].concat());
+    }
+
+    /// All that is and was on the screen.
+    fn screen(&self) -> String {
+        self.tmux(&["capture-pane", "-p", "-J", "-S", "-"])
+    }
+
+    /// Waits until the screen is as it should be, and gives it.
+    fn sees(&self, what: &str, is: impl Fn(&str) -> bool) -> String {
+        let begin = Instant::now();
+        loop {
+            let screen = self.screen();
+            if is(&screen) {
+                return screen;
+            }
+            assert!(begin.elapsed() < SOON, "{what} does not come:\n{screen}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits for the prompt with this on its line, after what is typed or recalled.
+    fn sees_line(&self, line: &str) -> String {
+        self.sees(line, |screen| {
+            screen.trim_end().lines().last().is_some_and(|last| last.trim_end() == line.trim_end())
+        })
+    }
+
+    /// Waits for these words.
+    fn sees_words(&self, words: &str) -> String {
+        self.sees(words, |screen| screen.contains(words))
+    }
+
+    /// Clears the screen, for what is waited for next.
+    fn clears_screen(&self) {
+        self.types(&["C-l"]);
+        self.sees("a clear screen", |screen| {
+            self.tmux(&["clear-history"]);
+            screen.trim().lines().count() <= 1
+        });
+    }
+}
+
+impl Drop for Person {
+    fn drop(&mut self) {
+        let _ = Command::new("tmux").args(["-L", &self.socket, "kill-server"]).output();
+    }
+}
+
+#[test]
+fn a_person_stops_answers_and_lines_and_recalls_what_was_typed() {
+    let home = home();
+    let Some(person) = Person::sits_down(home.path(), "talks") else { return };
+    person.sees_words("/help lists the commands");
+    person.sees_line(">");
+    // Ctrl-C ends an answer that has begun, again and again, and the conversation goes on.
+    for question in ["one", "two"] {
+        person.types(&[question, "Enter"]);
+        let asked = format!("> {question}\n");
+        person.sees("an answer", |screen| screen.split(&asked).nth(1).is_some_and(|answer| !answer.trim().is_empty()));
+        person.tmux(&["resize-window", "-x", "60", "-y", "20"]);
+        person.types(&["C-c"]);
+        person.sees_words("[stopped]");
+        person.sees_line(">");
+        person.clears_screen();
+    }
+    // At the prompt it clears the line.
+    person.types(&["not", "Space", "said"]);
+    person.sees_line("> not said");
+    person.tmux(&["resize-window", "-x", "80", "-y", "24"]);
+    person.types(&["C-c"]);
+    person.sees_line(">");
+    person.types(&["begun\\", "Enter"]);
+    person.sees_line("|");
+    person.types(&["C-c"]);
+    person.sees_line(">");
+    person.types(&["Up"]);
+    person.sees_line("> two");
+    person.types(&["Up"]);
+    person.sees_line("> one");
+    person.types(&["C-c"]);
+    person.sees_line(">");
+    person.types(&["/stats", "Enter"]);
+    person.sees_words("65536 tokens, 4 messages");
+    // Another precision in the middle of the conversation.
+    person.types(&["/bits", "Space", "3", "Enter"]);
+    person.sees_words("plan: 3 bits of each weight");
+    person.types(&["/bots", "Enter"]);
+    person.sees_words("no command /bots");
+    person.clears_screen();
+    person.types(&["three", "Enter"]);
+    person.sees("an answer", |screen| screen.split("> three\n").nth(1).is_some_and(|answer| !answer.trim().is_empty()));
+    person.types(&["C-c"]);
+    person.sees_words("[stopped]");
+    person.sees_line(">");
+    person.types(&["C-d"]);
+    let screen = person.sees_words("ended with 0");
+    assert!(!screen.contains("panicked"), "{screen}");
+    drop(person);
+
+    // The next conversation has the history, which is this user's alone.
+    let history = home.path().join("edge-run/history");
+    assert_eq!(std::fs::metadata(&history).unwrap().permissions().mode() & 0o077, 0);
+    let person = Person::sits_down(home.path(), "returns").unwrap();
+    person.sees_words("/help lists the commands");
+    person.sees_line(">");
+    person.types(&["Up"]);
+    person.sees_line("> three");
+    // A signal at the prompt ends the program, and leaves a terminal that shows what is typed.
+    let pid =
+        Command::new("pgrep").args(["-f", &format!("^{} chat", env!("CARGO_BIN_EXE_edge-run"))]).output().unwrap();
+    let pids = String::from_utf8(pid.stdout).unwrap();
+    let ours = pids.lines().find(|pid| {
+        std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == home.path().canonicalize().unwrap())
+    });
+    assert!(ours.is_some() || !cfg!(target_os = "linux"), "{pids}");
+    if let Some(pid) = ours {
+        assert!(Command::new("kill").args(["-TERM", pid]).status().unwrap().success());
+        let screen = person.sees_words("icanon");
+        assert!(screen.contains("ended with 130") && !screen.contains("-icanon"), "{screen}");
+    }
+}
