@@ -128,8 +128,13 @@ impl Conversing<'_> {
     }
 
     fn show_plan(&self) {
-        let plan = words(self.session.plan());
-        self.show(|conversation| conversation.plan = plan);
+        let (plan, model) = (words(self.session.plan()), self.session.model());
+        let (device_bytes, slices) = (model.allocated_bytes(), model.slices());
+        self.show(|conversation| {
+            conversation.plan = plan;
+            conversation.device_bytes = device_bytes;
+            conversation.slice_bytes = slices.map_or(0, |slices| slices.resident_bytes);
+        });
     }
 
     fn plan(session: &Session, request: &Request) -> Option<edge_run::Result<PrecisionPlan>> {
