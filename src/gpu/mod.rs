@@ -41,8 +41,8 @@ pub fn open_cached(index: usize, options: GpuOptions, folder: &Path) -> Result<B
     Ok(Box::new(engine))
 }
 
-/// Makes an engine of a device that the application opened. Compiled pipelines are kept in `folder`, where there is one,
-/// and how many processors the GPU has. Fails where the device lacks what the kernels need, naming it.
+/// Makes an engine of a device that the application opened. Compiled pipelines are kept in `folder`, where there is
+/// one, and how many processors the GPU has. Fails where the device lacks what the kernels need, naming it.
 pub fn open_on(host: HostDevice, folder: Option<&Path>) -> Result<Box<dyn Engine>> {
     let mut engine = engine_of(Context::of_host(host)?, folder)?;
     if let Some(folder) = folder {
