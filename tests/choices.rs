@@ -179,6 +179,13 @@ fn a_bias_forces_or_forbids_a_token() {
         let mut without = session(7);
         without.set_logit_bias(LogitBias::new([(plain[0].id, f32::NEG_INFINITY)]).unwrap()).unwrap();
         assert!(!ids(&answer(&mut without, 10).unwrap().0).contains(&plain[0].id));
+        // It goes along to another model, as after a lost device.
+        let mut resumed = without.resume_on(without.model()).unwrap();
+        assert!(!ids(&answer(&mut resumed, 10).unwrap().0).contains(&plain[0].id));
+        let all = LogitBias::new((0..common::VOCAB).map(|id| (id, f32::NEG_INFINITY))).unwrap();
+        without.set_logit_bias(all).unwrap();
+        let error = answer(&mut without, 10).unwrap_err().to_string();
+        assert!(error.contains("logit bias: expected a token that may come next"), "{error}");
         let outside = LogitBias::new([(common::VOCAB, 1.0)]).unwrap();
         assert!(without.set_logit_bias(outside).unwrap_err().to_string().contains("below"));
     });

@@ -8,7 +8,7 @@ use burn::tensor::{Int, Tensor};
 use super::network::{Network, SiteProducts, beside};
 use super::reduce::{log_softmax, sum_all};
 use super::student::{FIRST_OF_ROUTER, NAMES, RoutedBlock, SiteParams, StudentStream};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::shape::SiteAt;
 
 /// What the loss is multiplied with on its way back: products in f16 lose gradients below its smallest number, and the
@@ -172,6 +172,10 @@ pub fn divergence_at(
         pairs.map(|(student, teacher)| divergence(network, student, teacher, batch.tokens()))
     });
     let kl: f32 = Tensor::cat(parts.collect(), 0).sum().into_scalar();
+    if !kl.is_finite() {
+        let device = format!("{:?}", batch.ids.device());
+        return Err(Error::Device { device, message: format!("a KL divergence of {kl}") });
+    }
     Ok((forward.bits, kl))
 }
 

@@ -4,14 +4,14 @@ use edge_run::internals::error::Error;
 
 /// Settings as the library names them in [`Error::InvalidArgument`], each with its flag.
 const FLAGS: [(&str, &str); 28] = [
+    ("JSON schema", "--json-schema"),
     ("activations", "--activations"),
     ("batch", "--batch"),
     ("bits", "--bits"),
     ("cache type", "--cache-type"),
     ("calibration", "--calibration"),
-    ("group size", "--group-size"),
     ("grammar", "--grammar"),
-    ("JSON schema", "--json-schema"),
+    ("group size", "--group-size"),
     ("logit bias", "--logit-bias"),
     ("memory", "--memory"),
     ("memory budget", "--memory-budget"),

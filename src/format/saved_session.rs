@@ -235,6 +235,10 @@ fn parse_facts(path: &Path, text: &str) -> Result<SessionFacts> {
     let facts: SessionFacts = serde_json::from_str(text).map_err(|e| not_facts(path, e))?;
     // The token that was sampled last may be part of an answer.
     let end = facts.tokens.saturating_add(1);
+    if let Some(pair) = facts.answers.windows(2).find(|pair| pair[1][0] < pair[0][1]) {
+        let expected = "ranges that follow one another";
+        return Err(Error::damaged(path, named("answers"), expected, format!("{:?} after {:?}", pair[1], pair[0])));
+    }
     if let Some(answer) = facts.answers.iter().find(|[first, behind]| first > behind || *behind > end) {
         return Err(Error::damaged(path, named("answers"), format!("ranges within {end}"), format!("{answer:?}")));
     }
@@ -299,6 +303,9 @@ mod tests {
         assert!(newer.starts_with("version of the saved session `") && newer.ends_with("supported: 1"), "{newer}");
         let outside = fault(SessionFacts { answers: vec![[2, 7]], ..facts() });
         assert!(outside.contains("metadata edge_run_session.answers"), "{outside}");
+        // Each would be a copy of the same tokens.
+        let overlapping = fault(SessionFacts { answers: vec![[1, 4], [3, 5]], ..facts() });
+        assert!(overlapping.contains("metadata edge_run_session.answers"), "{overlapping}");
     }
 
     #[test]

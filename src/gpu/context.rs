@@ -200,7 +200,8 @@ impl Context {
     pub fn of_host(host: HostDevice) -> Result<Context> {
         let HostDevice { adapter, device, queue } = host;
         let info = DeviceInfo { index: None, ..describe(0, &adapter) };
-        check_device(&device).map_err(|message| Error::Device { device: info.name.clone(), message })?;
+        let suits = check_adapter(&adapter).and_then(|()| check_device(&device));
+        suits.map_err(|message| Error::Device { device: info.name.clone(), message })?;
         let context = Context::of(&adapter, device, queue, info, GpuOptions::default());
         Ok(Context { most_submit: SUBMIT_BESIDE_FRAMES, ..context })
     }

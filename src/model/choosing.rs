@@ -53,17 +53,23 @@ impl Sequence {
         let PendingLogits { ticket, row, ids, last, end, depths } = logits;
         assert_eq!(row.slot, self.slot, "a token is chosen by the sequence that began its step");
         let vocab = self.model.shape().vocab;
-        if let Some(mask) = mask {
-            if mask.vocab() != vocab {
-                return Err(Error::argument("mask", format!("a bit for each of {vocab} tokens"), mask.vocab()));
-            }
-            if mask.is_empty() {
-                return Err(Error::argument("mask", "a token that may come next", "none"));
-            }
+        if let Some(mask) = mask.filter(|mask| mask.vocab() != vocab) {
+            return Err(Error::argument("mask", format!("a bit for each of {vocab} tokens"), mask.vocab()));
+        }
+        let mut allowed = mask.cloned().unwrap_or_else(|| TokenMask::all(vocab));
+        if allowed.is_empty() {
+            return Err(Error::argument("mask", "a token that may come next", "none"));
+        }
+        if let Some(bias) = &self.choosing.bias {
+            bias.forbidden().for_each(|id| allowed.forbid(id));
+        }
+        if allowed.is_empty() {
+            let expected = "a token that may come next and that it does not forbid";
+            return Err(Error::argument("logit bias", expected, "none"));
         }
         let rng_before = self.sampler.position();
         let choice = self.sampler.choice();
-        let chosen = KeptChoice { row, choice, mask, bias: self.choosing.bias.as_ref() };
+        let chosen = KeptChoice { row, choice, allowed: &allowed, bias: self.choosing.bias.as_ref() };
         let begun = self.model.executor().sample_kept(&chosen, &self.cancel);
         let rng_after = self.sampler.position();
         match begun {

@@ -40,8 +40,8 @@ pub(super) struct KeptChoice<'a> {
     /// What the kernels read of the last token that ran.
     pub row: StepRow,
     pub choice: Choice,
-    /// Which tokens may be chosen; all where there is none.
-    pub mask: Option<&'a TokenMask>,
+    /// Which tokens may be chosen: some.
+    pub allowed: &'a TokenMask,
     pub bias: Option<&'a Arc<LogitBias>>,
 }
 
@@ -73,12 +73,8 @@ impl KeptLogits {
 
     /// Writes which tokens may be chosen, and what is added to the logits of a slot where that changed.
     fn write(&mut self, engine: &mut dyn Engine, slot: u32, chosen: &KeptChoice<'_>) -> Result<()> {
-        let mut allowed = chosen.mask.cloned().unwrap_or_else(|| TokenMask::all(self.vocab));
-        assert_eq!(allowed.vocab(), self.vocab, "a mask is of the model's vocabulary");
-        if let Some(bias) = chosen.bias {
-            bias.forbidden().for_each(|id| allowed.forbid(id));
-        }
-        engine.write(self.allowed.all(), bytemuck::cast_slice(allowed.words()));
+        assert_eq!(chosen.allowed.vocab(), self.vocab, "a mask is of the model's vocabulary");
+        engine.write(self.allowed.all(), bytemuck::cast_slice(chosen.allowed.words()));
         let written = &self.written[slot as usize];
         let same = match (written, chosen.bias) {
             (Some(written), Some(bias)) => Arc::ptr_eq(written, bias),

@@ -77,7 +77,15 @@ impl Model {
     /// A slice that cannot be had is told by [`Model::take_faults`] and tried again later; what is there goes on being
     /// read. Fails where the device fails. Without slices that come and go, nothing happens.
     pub fn advance(&self, pace: Pace) -> Result<()> {
-        self.executor().advance(pace)
+        self.advance_unless(self.cancel_token(), pace)
+    }
+
+    /// As [`Model::advance`], unless `cancel` asks for a stop: weights that have left come again first, which takes as
+    /// long as opening a model does.
+    pub fn advance_unless(&self, cancel: &CancelToken, pace: Pace) -> Result<()> {
+        let mut executor = self.executor();
+        executor.engine.set_cancel(cancel.clone());
+        executor.advance(pace)
     }
 
     /// Waits until all slices are there that the plans of all sequences want, or no more can be had for now, or for as

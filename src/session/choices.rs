@@ -198,7 +198,8 @@ impl Session {
         if prompt.is_empty() {
             return Err(Error::argument("prompt", "at least one token", 0));
         }
-        self.model().advance(self.pace)?;
+        self.answers.end(self.sequence.tokens(), self.sampled_text());
+        self.advance()?;
         let run: Vec<u32> = self.sequence.sampled().iter().chain(prompt).copied().collect();
         let logits = self.sequence.next_logits(&run)?.logits;
         let (_, likeliest) = log_probabilities(&logits, 0, count);
@@ -208,7 +209,7 @@ impl Session {
     /// Begins a step of a constrained answer, up to its logits.
     pub(super) fn begin_constrained(&mut self, tokens: &[u32]) -> Result<PendingLogits> {
         let logits = self.sequence.begin_logits(tokens)?;
-        self.model().advance(self.pace)?;
+        self.advance()?;
         Ok(logits)
     }
 

@@ -48,7 +48,7 @@ impl Session {
         let leaving = leaving(messages, (most, most.min(context / 2)), &mut |leaving| {
             let stays = |(at, message): (usize, &Message)| (!leaving.contains(&at)).then(|| message.clone());
             let stays: Vec<Message> = messages.iter().enumerate().filter_map(stays).collect();
-            match self.text().encode_chat(&stays)? {
+            match self.text().encode_chat_with_tools(&stays, &self.choices.tools)? {
                 Some(ids) => Ok(ids.len()),
                 None => Err(Error::argument("messages", "a model with a chat template", "a model without one")),
             }

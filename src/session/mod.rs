@@ -358,9 +358,14 @@ impl Session {
         unreachable!("an answer ends with its summary or a failure")
     }
 
+    /// A token boundary: slices come, and weights that have left.
+    fn advance(&self) -> Result<()> {
+        self.model().advance_unless(self.cancel_token(), self.pace)
+    }
+
     /// Runs tokens, and generates none.
     fn fill(&mut self, tokens: &[u32]) -> Result<TokenDepths> {
-        self.model().advance(self.pace)?;
+        self.advance()?;
         self.sequence.fill(tokens)
     }
 
@@ -380,7 +385,7 @@ impl Session {
         };
         // It is between the beginnings of two steps, whether or not the second one is begun ahead, that slices land, so
         // that they land at the same tokens either way.
-        let ahead = self.model().advance(self.pace).and_then(|()| match wants_next && self.runs_ahead {
+        let ahead = self.advance().and_then(|()| match wants_next && self.runs_ahead {
             true => self.sequence.begin_after(&step).map(Some),
             false => Ok(None),
         });

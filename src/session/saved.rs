@@ -113,8 +113,8 @@ impl Session {
     }
 
     /// A session on another model that goes on from here, such as on the same one opened anew after its device was
-    /// lost: with the same tokens, plan and random numbers to come. The tokens are computed again before the next ones
-    /// run. A power state is not followed any more.
+    /// lost: with the same tokens, plan, stop strings, bias, tools and random numbers to come. The tokens are computed
+    /// again before the next ones run. A power state is not followed any more, and a constraint does not come along.
     ///
     /// Fails where the other model is of another folder, where its context does not hold the tokens, and as
     /// [`Session::new`] does.

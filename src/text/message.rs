@@ -30,7 +30,7 @@ impl std::fmt::Display for Role {
     }
 }
 
-/// One turn of a conversation.
+/// A message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Message {

@@ -1,5 +1,6 @@
 //! The thread that generates: the window sends it requests and looks at what it has come to.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -78,7 +79,10 @@ impl Worker {
             let fail =
                 |error: edge_run::Error| shared.lock().expect("no panic while held").fault = Some(error.to_string());
             match model.session() {
-                Ok(session) => Conversing { session, incoming, shared: &shared, context, start: Instant::now() }.run(),
+                Ok(session) => {
+                    let (later, start) = (VecDeque::new(), Instant::now());
+                    Conversing { session, incoming, later, shared: &shared, context, start }.run()
+                }
                 Err(error) => fail(error),
             }
         });
@@ -105,6 +109,8 @@ impl Worker {
 struct Conversing<'a> {
     session: Session,
     incoming: Receiver<Request>,
+    /// What came during an answer and waits for its end.
+    later: VecDeque<Request>,
     shared: &'a Mutex<Conversation>,
     context: egui::Context,
     start: Instant,
@@ -114,7 +120,7 @@ impl Conversing<'_> {
     fn run(mut self) {
         let mut chat = Vec::new();
         self.show_plan();
-        while let Ok(request) = self.incoming.recv() {
+        while let Some(request) = self.later.pop_front().or_else(|| self.incoming.recv().ok()) {
             match request {
                 Request::Ask(question) => self.answer(&mut chat, question),
                 other => self.replan(&other),
@@ -137,11 +143,12 @@ impl Conversing<'_> {
         });
     }
 
+    /// The plan that a request asks for; none where it asks for something else.
     fn plan(session: &Session, request: &Request) -> Option<edge_run::Result<PrecisionPlan>> {
         let has_routers = session.model().has_routers();
         match request {
-            Request::Ask(_) => None,
             Request::Bits(bits) => Some(PrecisionPlan::for_bits(*bits, has_routers, "set by hand")),
+            Request::Ask(_) | Request::Mode(PowerMode::Auto) => None,
             Request::Mode(mode) => Some(Ok(mode.plan(has_routers))),
         }
     }
@@ -160,29 +167,28 @@ impl Conversing<'_> {
     }
 
     fn answer(&mut self, chat: &mut Vec<Message>, question: String) {
+        // A stop of the window counts from here on.
+        self.session.model().cancel_token().reset();
         chat.push(Message::user(&question));
-        // The oldest turns leave a full context; the window shows them all the same.
-        if let Err(error) = self.session.drop_old_turns(chat, ANSWER_ROOM) {
-            self.show(|conversation| conversation.fault = Some(error.to_string()));
-        }
         self.show(|conversation| {
             conversation.exchanges.push(Exchange { question, answer: Vec::new(), end: None });
             (conversation.is_answering, conversation.fault) = (true, None);
         });
-        self.session.model().cancel_token().reset();
-        let ended = self.generate(chat);
-        let text = ended.unwrap_or_else(|error| {
+        let mut text = String::new();
+        // The oldest turns leave a full context; the window shows them all the same.
+        let dropped = self.session.drop_old_turns(chat, ANSWER_ROOM);
+        if let Err(error) = dropped.and_then(|_| self.generate(chat, &mut text)) {
             self.show(|conversation| conversation.fault = Some(error.to_string()));
-            String::new()
-        });
+        }
+        // What was said before a failure was said.
         chat.push(Message::assistant(text));
         self.show(|conversation| conversation.is_answering = false);
     }
 
-    /// The answer's text.
-    fn generate(&mut self, chat: &[Message]) -> edge_run::Result<String> {
-        let (mut text, mut before) = (String::new(), None::<Instant>);
-        let Conversing { session, incoming, shared, context, start } = self;
+    /// Generates an answer, and adds its text.
+    fn generate(&mut self, chat: &[Message], text: &mut String) -> edge_run::Result<()> {
+        let mut before = None::<Instant>;
+        let Conversing { session, incoming, later, shared, context, start } = self;
         let show = |change: &mut dyn FnMut(&mut Conversation)| {
             change(&mut shared.lock().expect("no panic while held"));
             context.request_repaint();
@@ -191,14 +197,14 @@ impl Conversing<'_> {
         while let Some(event) = answer.next() {
             match event? {
                 Event::Token(token) => {
-                    text += &token.text;
+                    *text += &token.text;
                     let speed = before.replace(Instant::now()).map(|last| 1.0 / last.elapsed().as_secs_f64());
                     let at = start.elapsed().as_secs_f64();
                     show(&mut |conversation| note(conversation, &token, speed.map(|speed| [at, speed])));
                 }
                 Event::Plan(plan) => show(&mut |conversation| conversation.plan = words(&plan)),
                 Event::Done(summary) => {
-                    text += &summary.text_left;
+                    *text += &summary.text_left;
                     let end = format!(
                         "{}: {} tokens at {:.2} bits in {:.1} s",
                         summary.stop, summary.generated_tokens, summary.bits, summary.generate_s
@@ -211,14 +217,19 @@ impl Conversing<'_> {
                 }
                 _ => (),
             }
-            // What the window wants changes the plan in the middle of the answer.
+            // What the window wants changes the plan in the middle of the answer. The rest waits for its end.
             while let Ok(request) = incoming.try_recv() {
-                if let Some(plan) = Self::plan(answer.session(), &request) {
-                    answer.set_plan(plan?)?;
+                match Self::plan(answer.session(), &request) {
+                    Some(plan) => {
+                        if let Err(error) = plan.and_then(|plan| answer.set_plan(plan)) {
+                            show(&mut |conversation| conversation.fault = Some(error.to_string()));
+                        }
+                    }
+                    None => later.push_back(request),
                 }
             }
         }
-        Ok(text)
+        Ok(())
     }
 }
 

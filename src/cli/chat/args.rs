@@ -18,7 +18,7 @@ pub struct ChatArgs {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub system: Option<String>,
     /// Saved conversation to go on with, as /save writes it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "system")]
     pub load: Option<PathBuf>,
     /// Chat template in place of the model's default one: a Jinja file, or the name of another of the model's
     #[arg(long, value_name = "FILE|NAME")]

@@ -132,6 +132,7 @@ impl Sequence {
         other.sampler.rewind(self.rng_after);
         other.rng_after = self.rng_after;
         other.shuffle = self.shuffle.as_ref().map(same_numbers);
+        other.choosing = self.choosing.clone();
         Ok(other)
     }
 
