@@ -270,8 +270,8 @@ typedef struct edge_run_device_info {
 // function.
 typedef int (*edge_run_device_callback)(const struct edge_run_device_info *device, void *user_data);
 
-// Follows the loading of a model: bytes done, and bytes in all. Returns 0 to go on; anything else stops the loading. It
-// must not throw, and may call any function.
+// Follows the loading of a model: bytes done, and bytes in all. Returns 0 to go on; anything else stops the loading.
+// It must not throw, and may call any function.
 typedef int (*edge_run_progress_callback)(uint64_t done, uint64_t total, void *user_data);
 
 // How a model is opened. Zero stands for the usual in every field but `size` and `model_folder`.
@@ -324,17 +324,17 @@ typedef struct edge_run_power_state {
 } edge_run_power_state;
 
 // Reads the power state into `state`, whose size is set and whose other fields are zero; only fields within that size
-// are to be touched. Returns 0, or anything else where the state cannot be read. It is called on a thread of the library
-// every three seconds, and once on the thread that asks for it. It must not throw.
+// are to be touched. Returns 0, or anything else where the state cannot be read. It is called on a thread of the
+// library every three seconds, and once on the thread that asks for it. It must not throw.
 //
 // It may cancel, set bits, power mode or power state, and free its session. It must not chat or settle, nor wait for
 // another thread that may be in a call of this library: a call that puts something in its place waits for it to return.
 // An application whose callbacks run on its main thread, as those of JavaScript do, uses edge_run_session_push_power.
 typedef int (*edge_run_power_callback)(struct edge_run_power_state *state, void *user_data);
 
-// How tokens are chosen. Zeros are not the usual here: edge_run_get_sampler fills in what the model's makers recommend,
-// and what is to be different is changed after it. It sets `size` to the bytes that it filled in, so that a program
-// sets `size` again before it hands the struct back.
+// How tokens are chosen. Zeros are not the usual here: edge_run_get_sampler fills in what the model's makers
+// recommend, and what is to be different is changed after it. It sets `size` to the bytes that it filled in, so that a
+// program sets `size` again before it hands the struct back.
 typedef struct edge_run_sampler {
   // sizeof(edge_run_sampler)
   size_t size;
@@ -477,8 +477,8 @@ edge_run_status edge_run_session_follow_power(struct edge_run_session *session,
                                               void *user_data);
 
 // Lets the plan follow the power state that the application pushes: this one, from the next token on, in the middle of
-// a chat too. Bits fall at once, and rise when what speaks for more has lasted for ten seconds. A session that does not
-// chat is looked at by this call and by those that have the session for themselves; what falls due between them is
+// a chat too. Bits fall at once, and rise when what speaks for more has lasted for ten seconds. A session that does
+// not chat is looked at by this call and by those that have the session for themselves; what falls due between them is
 // taken by the next one.
 //
 // # Safety
@@ -525,7 +525,8 @@ edge_run_status edge_run_session_set_sampler(struct edge_run_session *session,
 
 // Waits until the slices are there that the plans of all sessions read, at most so many milliseconds. Without this, a
 // chat begins with what is there. It is EDGE_RUN_STATUS_OK also where the time passed before, and where some slices
-// could not be had: the next chat tells which by EDGE_RUN_EVENT_WARNING. EDGE_RUN_STATUS_BUSY while a chat is under way.
+// could not be had: the next chat tells which by EDGE_RUN_EVENT_WARNING. EDGE_RUN_STATUS_BUSY while a chat is under
+// way.
 edge_run_status edge_run_session_settle(struct edge_run_session *session,
                                         uint64_t milliseconds);
 

@@ -25,8 +25,8 @@ pub const EDGE_RUN_CACHE_Q6: u32 = 2;
 /// Keys and values in codes of four bits.
 pub const EDGE_RUN_CACHE_Q4: u32 = 3;
 
-/// Follows the loading of a model: bytes done, and bytes in all. Returns 0 to go on; anything else stops the loading. It
-/// must not throw, and may call any function.
+/// Follows the loading of a model: bytes done, and bytes in all. Returns 0 to go on; anything else stops the loading.
+/// It must not throw, and may call any function.
 pub type ProgressCallback = Option<unsafe extern "C" fn(done: u64, total: u64, user_data: *mut c_void) -> c_int>;
 
 /// Is told one device. Returns 0 for the next one; anything else ends the list. It must not throw, and may call any

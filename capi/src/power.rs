@@ -60,8 +60,8 @@ pub struct CPowerState {
 versioned!(CPowerState = "edge_run_power_state");
 
 /// Reads the power state into `state`, whose size is set and whose other fields are zero; only fields within that size
-/// are to be touched. Returns 0, or anything else where the state cannot be read. It is called on a thread of the library
-/// every three seconds, and once on the thread that asks for it. It must not throw.
+/// are to be touched. Returns 0, or anything else where the state cannot be read. It is called on a thread of the
+/// library every three seconds, and once on the thread that asks for it. It must not throw.
 ///
 /// It may cancel, set bits, power mode or power state, and free its session. It must not chat or settle, nor wait for
 /// another thread that may be in a call of this library: a call that puts something in its place waits for it to return.
@@ -222,8 +222,8 @@ pub unsafe extern "C" fn edge_run_session_follow_power(
 }
 
 /// Lets the plan follow the power state that the application pushes: this one, from the next token on, in the middle of
-/// a chat too. Bits fall at once, and rise when what speaks for more has lasted for ten seconds. A session that does not
-/// chat is looked at by this call and by those that have the session for themselves; what falls due between them is
+/// a chat too. Bits fall at once, and rise when what speaks for more has lasted for ten seconds. A session that does
+/// not chat is looked at by this call and by those that have the session for themselves; what falls due between them is
 /// taken by the next one.
 ///
 /// # Safety

@@ -14,9 +14,9 @@ use crate::status::{Failure, Outcome, Status, entry};
 /// A time without limit, in milliseconds.
 pub const EDGE_RUN_NO_LIMIT: u64 = u64::MAX;
 
-/// How tokens are chosen. Zeros are not the usual here: edge_run_get_sampler fills in what the model's makers recommend,
-/// and what is to be different is changed after it. It sets `size` to the bytes that it filled in, so that a program
-/// sets `size` again before it hands the struct back.
+/// How tokens are chosen. Zeros are not the usual here: edge_run_get_sampler fills in what the model's makers
+/// recommend, and what is to be different is changed after it. It sets `size` to the bytes that it filled in, so that a
+/// program sets `size` again before it hands the struct back.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct CSampler {
@@ -315,7 +315,8 @@ pub unsafe extern "C" fn edge_run_session_set_sampler(session: *mut SessionHandl
 
 /// Waits until the slices are there that the plans of all sessions read, at most so many milliseconds. Without this, a
 /// chat begins with what is there. It is EDGE_RUN_STATUS_OK also where the time passed before, and where some slices
-/// could not be had: the next chat tells which by EDGE_RUN_EVENT_WARNING. EDGE_RUN_STATUS_BUSY while a chat is under way.
+/// could not be had: the next chat tells which by EDGE_RUN_EVENT_WARNING. EDGE_RUN_STATUS_BUSY while a chat is under
+/// way.
 #[unsafe(no_mangle)]
 pub extern "C" fn edge_run_session_settle(session: *mut SessionHandle, milliseconds: u64) -> Status {
     with_core(session, |core| {
