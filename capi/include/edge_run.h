@@ -328,8 +328,8 @@ typedef struct edge_run_power_state {
 // library every three seconds, and once on the thread that asks for it. It must not throw.
 //
 // It may cancel, set bits, power mode or power state, and free its session. It must not chat or settle, nor wait for
-// another thread that may be in a call of this library: a call that puts something in its place waits for it to return.
-// An application whose callbacks run on its main thread, as those of JavaScript do, uses
+// another thread that may be in a call of this library: a call that puts something in its place waits for it to
+// return. An application whose callbacks run on its main thread, as those of JavaScript do, uses
 // edge_run_session_push_power.
 typedef int (*edge_run_power_callback)(struct edge_run_power_state *state, void *user_data);
 
