@@ -174,7 +174,7 @@ typedef struct edge_run_message {
   size_t content_size;
 } edge_run_message;
 
-// Counts and times of an answer.
+// Counts and times of an answer. Only fields within `size` are there.
 typedef struct edge_run_summary {
   // Bytes that the library filled in.
   size_t size;
@@ -200,7 +200,7 @@ typedef struct edge_run_summary {
   uint64_t slice_bytes;
 } edge_run_summary;
 
-// An event of an answer. What it points to is there until the callback returns.
+// An event of an answer. Only fields within `size` are there. What it points to is there until the callback returns.
 typedef struct edge_run_event {
   // Bytes that the library filled in.
   size_t size;
@@ -220,9 +220,11 @@ typedef struct edge_run_event {
   uint32_t reserved;
 } edge_run_event;
 
-// Is told one event, on the thread that called edge_run_chat. Returns 0 to go on; anything else stops the answer, and
+// Is told one event, on the thread that called edge_run_chat. Only fields within the event's `size` are to be touched,
+// and within that of its summary. Returns 0 to go on; anything else stops the answer, and
 // EDGE_RUN_EVENT_DONE follows. It must not throw, and may call any function but those that answer with
-// EDGE_RUN_STATUS_BUSY while a chat is under way. Kinds of events that it does not know are to be passed over.
+// EDGE_RUN_STATUS_BUSY while a chat is under way. It may wait for other threads, unless they wait for the chat to end;
+// the answer waits for it. Kinds of events that it does not know are to be passed over.
 typedef int (*edge_run_event_callback)(const struct edge_run_event *event, void *user_data);
 
 // What is to be answered.
@@ -245,7 +247,8 @@ typedef struct edge_run_chat_request {
   void *user_data;
 } edge_run_chat_request;
 
-// A device. The texts are NUL-terminated UTF-8 and there until the callback returns.
+// A device. Only fields within `size` are there. The texts are NUL-terminated UTF-8 and there until the callback
+// returns.
 typedef struct edge_run_device_info {
   // Bytes that the library filled in.
   size_t size;
@@ -263,10 +266,12 @@ typedef struct edge_run_device_info {
   const char *driver;
 } edge_run_device_info;
 
-// Is told one device. Returns 0 for the next one; anything else ends the list.
+// Is told one device. Returns 0 for the next one; anything else ends the list. It must not throw, and may call any
+// function.
 typedef int (*edge_run_device_callback)(const struct edge_run_device_info *device, void *user_data);
 
 // Follows the loading of a model: bytes done, and bytes in all. Returns 0 to go on; anything else stops the loading.
+// It must not throw, and may call any function.
 typedef int (*edge_run_progress_callback)(uint64_t done, uint64_t total, void *user_data);
 
 // How a model is opened. Zero stands for the usual in every field but `size` and `model_folder`.
@@ -318,12 +323,19 @@ typedef struct edge_run_power_state {
   uint32_t reserved;
 } edge_run_power_state;
 
-// Reads the power state into `state`, whose size is set and whose other fields are zero. Returns 0, or anything else
-// where the state cannot be read. It is called on a thread of the library every three seconds, and once on the thread
-// that asks for it. It must not throw.
+// Reads the power state into `state`, whose size is set and whose other fields are zero; only fields within that size
+// are to be touched. Returns 0, or anything else where the state cannot be read. It is called on a thread of the
+// library every three seconds, and once on the thread that asks for it. It must not throw.
+//
+// It may cancel, set bits, power mode or power state, and free its session. It must not chat or settle, nor wait for
+// another thread that may be in a call of this library: a call that puts something in its place waits for it to
+// return. An application whose callbacks run on its main thread, as those of JavaScript do, uses
+// edge_run_session_push_power.
 typedef int (*edge_run_power_callback)(struct edge_run_power_state *state, void *user_data);
 
-// How tokens are chosen. edge_run_get_sampler fills in what the model's makers recommend.
+// How tokens are chosen. Zeros are not the usual here: edge_run_get_sampler fills in what the model's makers
+// recommend, and what is to be different is changed after it. It sets `size` to the bytes that it filled in, so that a
+// program sets `size` again before it hands the struct back.
 typedef struct edge_run_sampler {
   // sizeof(edge_run_sampler)
   size_t size;
@@ -400,7 +412,9 @@ int edge_run_abi_version(void);
 const char *edge_run_version(void);
 
 // Answers the last of the messages, and returns when the answer is over. It ends with EDGE_RUN_EVENT_DONE, or with
-// EDGE_RUN_EVENT_FAILED where it fails; a request that cannot be read has no event.
+// EDGE_RUN_EVENT_FAILED where it fails. A request that cannot be read and a chat that is refused with
+// EDGE_RUN_STATUS_BUSY have no event. What edge_run_session_new and edge_run_session_settle could not have is told
+// first, by EDGE_RUN_EVENT_WARNING.
 //
 // EDGE_RUN_STATUS_STOPPED where a stop is asked for before the first token; after it, the answer ends with
 // EDGE_RUN_STOP_STOPPED. EDGE_RUN_STATUS_BUSY while another chat of the session is under way. After a failure the
@@ -452,7 +466,8 @@ edge_run_status edge_run_session_set_bits(struct edge_run_session *session,
 edge_run_status edge_run_session_set_power_mode(struct edge_run_session *session, uint32_t mode);
 
 // Lets the plan follow a power state that `callback` reads, until another plan or state takes its place or the session
-// is freed. After the call that does so has returned, `callback` is not called any more.
+// is freed. After the call that does so has returned, `callback` is not called any more. A session that does not chat
+// takes a change with its next chat, edge_run_session_settle or another call that has the session for itself.
 // EDGE_RUN_STATUS_INVALID_ARGUMENT where the callback fails at once.
 //
 // # Safety
@@ -463,7 +478,9 @@ edge_run_status edge_run_session_follow_power(struct edge_run_session *session,
                                               void *user_data);
 
 // Lets the plan follow the power state that the application pushes: this one, from the next token on, in the middle of
-// a chat too. Bits fall at once, and rise when what speaks for more has lasted for ten seconds.
+// a chat too. Bits fall at once, and rise when what speaks for more has lasted for ten seconds. A session that does
+// not chat is looked at by this call and by those that have the session for themselves; what falls due between them is
+// taken by the next one.
 //
 // # Safety
 //
@@ -471,15 +488,19 @@ edge_run_status edge_run_session_follow_power(struct edge_run_session *session,
 edge_run_status edge_run_session_push_power(struct edge_run_session *session,
                                             const struct edge_run_power_state *state);
 
-// Writes how the model's makers recommend to choose tokens to `sampler`, whose size is to be set.
+// Writes how the model's makers recommend to choose tokens to `sampler`, whose size is to be set, and is to be set
+// again before the struct is handed back.
 //
 // # Safety
 //
 // `sampler` is NULL or points to such a struct.
-edge_run_status edge_run_get_sampler(struct edge_run_model *model, struct edge_run_sampler *sampler);
+edge_run_status edge_run_get_sampler(struct edge_run_model *model,
+                                     struct edge_run_sampler *sampler);
 
 // Starts a session and writes its handle to `session`: NULL where that fails. It is to be freed by
-// edge_run_session_free. Waits until the slices are there that it reads. `options` may be NULL.
+// edge_run_session_free. Waits until the slices are there that it reads. It is EDGE_RUN_STATUS_OK also where some of
+// them could not be had: the next chat tells which by EDGE_RUN_EVENT_WARNING, and reads what is there. `options` may
+// be NULL.
 //
 // # Safety
 //
@@ -504,7 +525,9 @@ edge_run_status edge_run_session_set_sampler(struct edge_run_session *session,
                                              const struct edge_run_sampler *sampler);
 
 // Waits until the slices are there that the plans of all sessions read, at most so many milliseconds. Without this, a
-// chat begins with what is there. EDGE_RUN_STATUS_BUSY while a chat is under way.
+// chat begins with what is there. It is EDGE_RUN_STATUS_OK also where the time passed before, and where some slices
+// could not be had: the next chat tells which by EDGE_RUN_EVENT_WARNING. EDGE_RUN_STATUS_BUSY while a chat is under
+// way.
 edge_run_status edge_run_session_settle(struct edge_run_session *session,
                                         uint64_t milliseconds);
 

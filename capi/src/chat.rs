@@ -39,9 +39,11 @@ pub const EDGE_RUN_STOP_STOPPED: u32 = 3;
 /// A reason that is newer than this interface.
 pub const EDGE_RUN_STOP_OTHER: u32 = 4;
 
-/// Is told one event, on the thread that called edge_run_chat. Returns 0 to go on; anything else stops the answer, and
+/// Is told one event, on the thread that called edge_run_chat. Only fields within the event's `size` are to be touched,
+/// and within that of its summary. Returns 0 to go on; anything else stops the answer, and
 /// EDGE_RUN_EVENT_DONE follows. It must not throw, and may call any function but those that answer with
-/// EDGE_RUN_STATUS_BUSY while a chat is under way. Kinds of events that it does not know are to be passed over.
+/// EDGE_RUN_STATUS_BUSY while a chat is under way. It may wait for other threads, unless they wait for the chat to end;
+/// the answer waits for it. Kinds of events that it does not know are to be passed over.
 pub type EventCallback = Option<unsafe extern "C" fn(event: *const CEvent, user_data: *mut c_void) -> c_int>;
 
 /// One turn of a conversation.
@@ -84,7 +86,7 @@ pub struct CChatRequest {
     pub user_data: *mut c_void,
 }
 
-/// Counts and times of an answer.
+/// Counts and times of an answer. Only fields within `size` are there.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct CSummary {
@@ -112,7 +114,7 @@ pub struct CSummary {
     pub slice_bytes: u64,
 }
 
-/// An event of an answer. What it points to is there until the callback returns.
+/// An event of an answer. Only fields within `size` are there. What it points to is there until the callback returns.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct CEvent {
@@ -137,7 +139,9 @@ pub struct CEvent {
 versioned!(CChatRequest = "edge_run_chat_request", CSummary = "edge_run_summary", CEvent = "edge_run_event");
 
 /// Answers the last of the messages, and returns when the answer is over. It ends with EDGE_RUN_EVENT_DONE, or with
-/// EDGE_RUN_EVENT_FAILED where it fails; a request that cannot be read has no event.
+/// EDGE_RUN_EVENT_FAILED where it fails. A request that cannot be read and a chat that is refused with
+/// EDGE_RUN_STATUS_BUSY have no event. What edge_run_session_new and edge_run_session_settle could not have is told
+/// first, by EDGE_RUN_EVENT_WARNING.
 ///
 /// EDGE_RUN_STATUS_STOPPED where a stop is asked for before the first token; after it, the answer ends with
 /// EDGE_RUN_STOP_STOPPED. EDGE_RUN_STATUS_BUSY while another chat of the session is under way. After a failure the
@@ -161,16 +165,25 @@ pub unsafe extern "C" fn edge_run_chat(session: *mut SessionHandle, request: *co
         let listener = Listener { on_event: request.on_event, user_data: request.user_data };
         let max_new = (request.max_tokens > 0).then_some(request.max_tokens as usize);
         let told = entry.model.guarded(|| {
-            let mut core = entry.core()?;
-            let SessionCore { session, follower } = &mut *core;
-            answer(&entry, session.chat(&messages, max_new)?, follower, &listener)
+            entry.exclusively(|SessionCore { session, follower, faults }| {
+                let answer = session.chat(&messages, max_new)?;
+                if listener.tell_warnings(&std::mem::take(faults)) {
+                    return listener.tell_done(&answer.stop());
+                }
+                tell_answer(&entry, answer, follower, &listener)
+            })
         });
-        told.inspect_err(|failure| listener.tell_failed(&failure.message))
+        // A chat that another one keeps out has not begun; the events are that one's.
+        told.inspect_err(|failure| {
+            if failure.status != Status::Busy {
+                listener.tell_failed(&failure.message);
+            }
+        })
     })
 }
 
 /// Tells an answer's events, and has plans that are set meanwhile count from the next token on.
-fn answer(
+fn tell_answer(
     entry: &SessionEntry,
     mut answer: Answer<'_>,
     follower: &mut Option<Box<PowerFollower>>,
@@ -195,7 +208,7 @@ fn answer(
         let stops = match event? {
             Event::Token(token) => {
                 let stops = listener.tell(EDGE_RUN_EVENT_TOKEN, &token.text, token.bits, token.id);
-                token.faults.iter().fold(stops, |stops, fault| listener.tell_warning(fault) || stops)
+                listener.tell_warnings(&token.faults) || stops
             }
             Event::Plan(plan) => listener.tell(EDGE_RUN_EVENT_PLAN, &plan.reason, plan.bits(), 0),
             Event::Done(summary) => return listener.tell_done(&summary),
@@ -223,6 +236,15 @@ impl Listener {
 
     fn tell_warning(&self, text: &str) -> bool {
         self.tell(EDGE_RUN_EVENT_WARNING, text, 0.0, 0)
+    }
+
+    /// Tells them all; whether the answer is to be stopped.
+    fn tell_warnings(&self, texts: &[String]) -> bool {
+        let mut stops = false;
+        for text in texts {
+            stops |= self.tell_warning(text);
+        }
+        stops
     }
 
     fn tell_failed(&self, text: &str) {

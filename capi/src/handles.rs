@@ -1,7 +1,7 @@
 //! What callers hold in place of models and sessions: numbers in the form of pointers, looked up and never followed.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -41,14 +41,14 @@ struct Guard {
 }
 
 impl Guard {
-    /// Makes a call, unless one before panicked. A panic goes on to the caller.
+    /// Makes a call, unless one before panicked. A panic becomes a failure.
     fn call<T>(&self, call: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
         if self.poisoned.load(Ordering::Acquire) {
             return Err(Failure::poisoned());
         }
         catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
             self.poisoned.store(true, Ordering::Release);
-            resume_unwind(panic)
+            Err(Failure::panicked(&*panic))
         })
     }
 }
@@ -117,6 +117,9 @@ mod tests {
         assert_eq!(entry(|| guard.call(|| Err(Failure::null("it")))), Status::NullPointer);
         assert_eq!(call(false), Status::Ok, "a failure is no panic");
         assert_eq!([call(true), call(false), call(false)], [Status::Poisoned; 3]);
+        // The failure comes to the caller within, so that a listener can be told of it.
+        let failure = Guard::default().call(|| -> Outcome { panic!("{} is odd", 7) }).unwrap_err();
+        assert_eq!(failure.message, "the library failed within itself: 7 is odd");
     }
 
     #[test]

@@ -26,9 +26,11 @@ pub const EDGE_RUN_CACHE_Q6: u32 = 2;
 pub const EDGE_RUN_CACHE_Q4: u32 = 3;
 
 /// Follows the loading of a model: bytes done, and bytes in all. Returns 0 to go on; anything else stops the loading.
+/// It must not throw, and may call any function.
 pub type ProgressCallback = Option<unsafe extern "C" fn(done: u64, total: u64, user_data: *mut c_void) -> c_int>;
 
-/// Is told one device. Returns 0 for the next one; anything else ends the list.
+/// Is told one device. Returns 0 for the next one; anything else ends the list. It must not throw, and may call any
+/// function.
 pub type DeviceCallback = Option<unsafe extern "C" fn(device: *const CDeviceInfo, user_data: *mut c_void) -> c_int>;
 
 /// How a model is opened. Zero stands for the usual in every field but `size` and `model_folder`.
@@ -64,7 +66,8 @@ pub struct COpenOptions {
     pub user_data: *mut c_void,
 }
 
-/// A device. The texts are NUL-terminated UTF-8 and there until the callback returns.
+/// A device. Only fields within `size` are there. The texts are NUL-terminated UTF-8 and there until the callback
+/// returns.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct CDeviceInfo {

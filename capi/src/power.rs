@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use edge_run::power_source::{Policy, PowerSource, PowerState, PushedPower, Reading, Supply, Thermal};
 use edge_run::{Error, PowerFollower, PowerMode, PrecisionPlan};
@@ -59,9 +59,14 @@ pub struct CPowerState {
 
 versioned!(CPowerState = "edge_run_power_state");
 
-/// Reads the power state into `state`, whose size is set and whose other fields are zero. Returns 0, or anything else
-/// where the state cannot be read. It is called on a thread of the library every three seconds, and once on the thread
-/// that asks for it. It must not throw.
+/// Reads the power state into `state`, whose size is set and whose other fields are zero; only fields within that size
+/// are to be touched. Returns 0, or anything else where the state cannot be read. It is called on a thread of the
+/// library every three seconds, and once on the thread that asks for it. It must not throw.
+///
+/// It may cancel, set bits, power mode or power state, and free its session. It must not chat or settle, nor wait for
+/// another thread that may be in a call of this library: a call that puts something in its place waits for it to
+/// return. An application whose callbacks run on its main thread, as those of JavaScript do, uses
+/// edge_run_session_push_power.
 pub type PowerCallback = Option<unsafe extern "C" fn(state: *mut CPowerState, user_data: *mut c_void) -> c_int>;
 
 /// What changes a session's plan.
@@ -139,10 +144,32 @@ impl PowerSource for Asked {
 }
 
 impl SessionEntry {
+    /// What is followed, locked so that it and the plan change as one.
+    fn following(&self) -> MutexGuard<'_, Following> {
+        self.following.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts another thing in the place of what was followed, and ends that.
     pub fn follow(&self, next: Following) {
-        let before = std::mem::replace(&mut *self.following.lock().unwrap_or_else(PoisonError::into_inner), next);
-        if let Following::Asked(gate) = before {
+        // The lock ends with this line: the callback that is waited for may want it.
+        let before = std::mem::replace(&mut *self.following(), next);
+        before.end();
+    }
+
+    /// Has the session read by what `next` says, and follow what it says.
+    fn change_to(&self, mut following: MutexGuard<'_, Following>, next: NextPlan, source: Following) -> Outcome {
+        let changed = self.change_plan(next);
+        let over = if changed.is_ok() { std::mem::replace(&mut *following, source) } else { source };
+        drop(following);
+        over.end();
+        changed.map(drop)
+    }
+}
+
+impl Following {
+    /// Waits until a callback is called no more.
+    fn end(self) {
+        if let Following::Asked(gate) = self {
             gate.close();
         }
     }
@@ -172,7 +199,8 @@ pub extern "C" fn edge_run_session_set_power_mode(session: *mut SessionHandle, m
 }
 
 /// Lets the plan follow a power state that `callback` reads, until another plan or state takes its place or the session
-/// is freed. After the call that does so has returned, `callback` is not called any more.
+/// is freed. After the call that does so has returned, `callback` is not called any more. A session that does not chat
+/// takes a change with its next chat, edge_run_session_settle or another call that has the session for itself.
 /// EDGE_RUN_STATUS_INVALID_ARGUMENT where the callback fails at once.
 ///
 /// # Safety
@@ -195,7 +223,9 @@ pub unsafe extern "C" fn edge_run_session_follow_power(
 }
 
 /// Lets the plan follow the power state that the application pushes: this one, from the next token on, in the middle of
-/// a chat too. Bits fall at once, and rise when what speaks for more has lasted for ten seconds.
+/// a chat too. Bits fall at once, and rise when what speaks for more has lasted for ten seconds. A session that does
+/// not chat is looked at by this call and by those that have the session for themselves; what falls due between them is
+/// taken by the next one.
 ///
 /// # Safety
 ///
@@ -206,15 +236,16 @@ pub unsafe extern "C" fn edge_run_session_push_power(session: *mut SessionHandle
         let entry = SESSIONS.get(session, "session")?;
         // SAFETY: the caller promises the struct.
         let state = power_state(&unsafe { read_struct(state) }?)?;
-        if let Following::Pushed(pushed) = &*entry.following.lock().unwrap_or_else(PoisonError::into_inner) {
-            return Ok(pushed.push(state)?);
-        }
         entry.model.guarded(|| {
+            let following = entry.following();
+            if let Following::Pushed(pushed) = &*following {
+                pushed.push(state)?;
+                drop(following);
+                return entry.refresh().map(drop);
+            }
             let pushed = PushedPower::new(state)?;
             let follower = PowerFollower::pushed(Policy::default(), &pushed, entry.model.model.has_routers())?;
-            entry.change_plan(NextPlan::Followed(Box::new(follower)))?;
-            entry.follow(Following::Pushed(pushed));
-            Ok(())
+            entry.change_to(following, NextPlan::Followed(Box::new(follower)), Following::Pushed(pushed))
         })
     })
 }
@@ -224,10 +255,9 @@ fn change(session: *const SessionHandle, next: impl FnOnce(&SessionEntry) -> Out
     entry(|| {
         let entry = SESSIONS.get(session, "session")?;
         entry.model.guarded(|| {
-            let (next, following) = next(&entry)?;
-            entry.change_plan(next)?;
-            entry.follow(following);
-            Ok(())
+            // A callback may run in here, so that the lock comes after it.
+            let (next, source) = next(&entry)?;
+            entry.change_to(entry.following(), next, source)
         })
     })
 }

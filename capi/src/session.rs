@@ -1,6 +1,7 @@
 //! Sessions: how they begin and end, how tokens are chosen, and stops from other threads.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 use edge_run::{CancelToken, PowerFollower, PowerMode, PrecisionPlan, SamplerSettings, Session};
@@ -13,7 +14,9 @@ use crate::status::{Failure, Outcome, Status, entry};
 /// A time without limit, in milliseconds.
 pub const EDGE_RUN_NO_LIMIT: u64 = u64::MAX;
 
-/// How tokens are chosen. edge_run_get_sampler fills in what the model's makers recommend.
+/// How tokens are chosen. Zeros are not the usual here: edge_run_get_sampler fills in what the model's makers
+/// recommend, and what is to be different is changed after it. It sets `size` to the bytes that it filled in, so that a
+/// program sets `size` again before it hands the struct back.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct CSampler {
@@ -56,6 +59,9 @@ versioned!(CSampler = "edge_run_sampler", CSessionOptions = "edge_run_session_op
 /// What stands behind a [`SessionHandle`].
 pub(crate) struct SessionEntry {
     pub model: Arc<ModelEntry>,
+    /// Whether a call has the session for itself.
+    claimed: AtomicBool,
+    /// Such a call holds it from its beginning to its end; a change of the plan holds it for a moment where it is free.
     core: Mutex<SessionCore>,
     /// What changes the plan. It is locked before `core`.
     pub following: Mutex<Following>,
@@ -68,6 +74,34 @@ pub(crate) struct SessionEntry {
 pub(crate) struct SessionCore {
     pub session: Session,
     pub follower: Option<Box<PowerFollower>>,
+    /// Why slices could not be had that were waited for, until a listener is told.
+    pub faults: Vec<String>,
+}
+
+/// What a change of the plan took the place of. The end of a follower waits for its thread, so that this is dropped
+/// where no lock is held.
+#[derive(Default)]
+pub(crate) struct Replaced {
+    _pending: Option<NextPlan>,
+    _follower: Option<Box<PowerFollower>>,
+}
+
+/// Marks a session as in use by one call, and ends with that.
+struct Claim<'a>(&'a AtomicBool);
+
+impl Claim<'_> {
+    fn new(claimed: &AtomicBool) -> Outcome<Claim<'_>> {
+        if claimed.swap(true, Ordering::Acquire) {
+            return Err(Failure::new(Status::Busy, "the session is in use by another call"));
+        }
+        Ok(Claim(claimed))
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// What is read from the next token on.
@@ -94,41 +128,63 @@ impl NextPlan {
     }
 }
 
+impl SessionCore {
+    /// Keeps what could not be had for the listener of the next chat.
+    fn keep(&mut self, faults: Vec<String>) {
+        for fault in faults {
+            if !self.faults.contains(&fault) {
+                self.faults.push(fault);
+            }
+        }
+    }
+}
+
 impl SessionEntry {
-    fn new(model: Arc<ModelEntry>, session: Session) -> SessionEntry {
-        let cancel = session.cancel_token().clone();
-        let core = Mutex::new(SessionCore { session, follower: None });
-        SessionEntry { model, core, following: Mutex::default(), pending: Mutex::default(), cancel }
+    fn new(model: Arc<ModelEntry>, core: SessionCore) -> SessionEntry {
+        let cancel = core.session.cancel_token().clone();
+        let (claimed, following, pending) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
+        SessionEntry { model, claimed, core: Mutex::new(core), following, pending, cancel }
     }
 
-    /// The session, with the plan that was set last. Fails where another call has it.
-    pub fn core(&self) -> Outcome<MutexGuard<'_, SessionCore>> {
-        let mut core = match self.core.try_lock() {
-            Ok(core) => core,
-            Err(TryLockError::WouldBlock) => {
-                return Err(Failure::new(Status::Busy, "the session is in use by another call"));
-            }
-            Err(TryLockError::Poisoned(_)) => return Err(Failure::poisoned()),
-        };
-        if let Some(next) = self.take_pending() {
-            let (plan, follower) = next.parts()?;
-            core.session.set_plan(plan)?;
-            core.follower = follower;
-        }
-        Ok(core)
+    /// Makes a call that has the session for itself, with the plan that was set last. Fails where another one has it.
+    pub fn exclusively<T>(&self, call: impl FnOnce(&mut SessionCore) -> Outcome<T>) -> Outcome<T> {
+        let _claim = Claim::new(&self.claimed)?;
+        // A change of the plan leaves it soon.
+        let mut core = self.core.lock().map_err(|_| Failure::poisoned())?;
+        drop(self.catch_up(&mut core)?);
+        call(&mut core)
     }
 
     /// Has the session read by another plan: now, or from the next token on where a chat is under way.
     ///
     /// Fails where the plan is none that the model can follow; the one before then stands.
-    pub fn change_plan(&self, next: NextPlan) -> Outcome {
+    pub fn change_plan(&self, next: NextPlan) -> Outcome<Replaced> {
         next.plan()?;
-        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
-        match self.core() {
-            Ok(_) => Ok(()),
-            Err(failure) if failure.status == Status::Busy => Ok(()),
-            Err(failure) => Err(failure),
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).replace(next);
+        Ok(Replaced { _pending: pending, ..self.refresh()? })
+    }
+
+    /// Sets the plan that is called for now, where no call uses the session; one that does sets it itself.
+    pub fn refresh(&self) -> Outcome<Replaced> {
+        match self.core.try_lock() {
+            Ok(mut core) => self.catch_up(&mut core),
+            Err(TryLockError::WouldBlock) => Ok(Replaced::default()),
+            Err(TryLockError::Poisoned(_)) => Err(Failure::poisoned()),
         }
+    }
+
+    /// Sets the plan that was asked for last, or that the power state calls for now.
+    fn catch_up(&self, core: &mut SessionCore) -> Outcome<Replaced> {
+        let mut replaced = Replaced::default();
+        if let Some(next) = self.take_pending() {
+            let (plan, follower) = next.parts()?;
+            core.session.set_plan(plan)?;
+            replaced._follower = std::mem::replace(&mut core.follower, follower);
+        }
+        if let Some(change) = core.follower.as_mut().and_then(|follower| follower.poll()) {
+            core.session.set_plan(change.decision.plan(self.model.model.has_routers())?)?;
+        }
+        Ok(replaced)
     }
 
     pub fn take_pending(&self) -> Option<NextPlan> {
@@ -136,7 +192,8 @@ impl SessionEntry {
     }
 }
 
-/// Writes how the model's makers recommend to choose tokens to `sampler`, whose size is to be set.
+/// Writes how the model's makers recommend to choose tokens to `sampler`, whose size is to be set, and is to be set
+/// again before the struct is handed back.
 ///
 /// # Safety
 ///
@@ -163,7 +220,9 @@ pub unsafe extern "C" fn edge_run_get_sampler(model: *mut ModelHandle, sampler: 
 }
 
 /// Starts a session and writes its handle to `session`: NULL where that fails. It is to be freed by
-/// edge_run_session_free. Waits until the slices are there that it reads. `options` may be NULL.
+/// edge_run_session_free. Waits until the slices are there that it reads. It is EDGE_RUN_STATUS_OK also where some of
+/// them could not be had: the next chat tells which by EDGE_RUN_EVENT_WARNING, and reads what is there. `options` may
+/// be NULL.
 ///
 /// # Safety
 ///
@@ -208,9 +267,13 @@ fn begin(entry: &Arc<ModelEntry>, sampling: SamplerSettings, bits: f32, mode: Po
         None if bits == 0.0 => model.plan(mode),
         None => PrecisionPlan::for_bits(bits, model.has_routers(), "set by hand")?,
     };
-    let made = SessionEntry::new(Arc::clone(entry), model.session_with(plan, sampling)?);
-    made.core()?.follower = follower.map(Box::new);
-    Ok(made)
+    // It begins with the base alone, for which nothing is waited, so that what is told of the slices is told here.
+    let base = PrecisionPlan::for_bits(2.0, model.has_routers(), "the base")?;
+    let mut session = model.session_with(base, sampling)?;
+    session.set_plan(plan)?;
+    let faults = session.settle(None)?;
+    let core = SessionCore { session, follower: follower.map(Box::new), faults };
+    Ok(SessionEntry::new(Arc::clone(entry), core))
 }
 
 /// Frees a session. NULL and a handle that was freed are nothing to free. A chat that runs on another thread is stopped
@@ -251,12 +314,15 @@ pub unsafe extern "C" fn edge_run_session_set_sampler(session: *mut SessionHandl
 }
 
 /// Waits until the slices are there that the plans of all sessions read, at most so many milliseconds. Without this, a
-/// chat begins with what is there. EDGE_RUN_STATUS_BUSY while a chat is under way.
+/// chat begins with what is there. It is EDGE_RUN_STATUS_OK also where the time passed before, and where some slices
+/// could not be had: the next chat tells which by EDGE_RUN_EVENT_WARNING. EDGE_RUN_STATUS_BUSY while a chat is under
+/// way.
 #[unsafe(no_mangle)]
 pub extern "C" fn edge_run_session_settle(session: *mut SessionHandle, milliseconds: u64) -> Status {
     with_core(session, |core| {
         let patience = (milliseconds != EDGE_RUN_NO_LIMIT).then(|| Duration::from_millis(milliseconds));
-        core.session.settle(patience)?;
+        let faults = core.session.settle(patience)?;
+        core.keep(faults);
         Ok(())
     })
 }
@@ -284,7 +350,7 @@ pub extern "C" fn edge_run_session_reset_cancel(session: *mut SessionHandle) -> 
 pub(crate) fn with_core(session: *const SessionHandle, call: impl FnOnce(&mut SessionCore) -> Outcome) -> Status {
     entry(|| {
         let entry = SESSIONS.get(session, "session")?;
-        entry.model.guarded(|| call(&mut *entry.core()?))
+        entry.model.guarded(|| entry.exclusively(call))
     })
 }
 

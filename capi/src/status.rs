@@ -132,6 +132,10 @@ impl Failure {
         let message = "the library failed within itself in an earlier call; free the model and its sessions";
         Failure::new(Status::Poisoned, message)
     }
+
+    pub fn panicked(panic: &(dyn Any + Send)) -> Failure {
+        Failure::new(Status::Poisoned, format!("the library failed within itself: {}", words(panic)))
+    }
 }
 
 impl From<Error> for Failure {
@@ -166,7 +170,7 @@ pub(crate) fn entry(body: impl FnOnce() -> Outcome) -> Status {
     let failure = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => return Status::Ok,
         Ok(Err(failure)) => failure,
-        Err(panic) => Failure::new(Status::Poisoned, format!("the library failed within itself: {}", words(&*panic))),
+        Err(panic) => Failure::panicked(&*panic),
     };
     remember(&failure.message);
     failure.status

@@ -28,6 +28,16 @@ fn the_header_is_what_the_code_says() {
     assert!(made.contains("edge_run_chat(") && !made.contains("Handle") && !made.contains("Outcome"), "{made}");
 }
 
+#[test]
+fn the_version_is_that_of_edge_run() {
+    let version = |manifest: &Path| {
+        let text = std::fs::read_to_string(manifest).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("version = ").map(String::from)).expect("a version")
+    };
+    assert_eq!(version(&root().join("Cargo.toml")), version(&root().join("../Cargo.toml")));
+    assert_eq!(version(&root().join("Cargo.toml")), format!("{:?}", env!("CARGO_PKG_VERSION")));
+}
+
 /// Programs that are compiled and run as on Unix.
 #[cfg(unix)]
 mod programs {
@@ -168,6 +178,18 @@ mod programs {
         }
         let home = Home::new();
         passes(Command::new("python3").arg(root().join("tests/python/chat.py")).arg(shared_library()).arg(&home.model));
+    }
+
+    #[test]
+    fn the_shared_library_has_its_name_and_stays_loaded() {
+        if !cfg!(target_os = "linux") || !is_there("readelf") {
+            return skip("readelf of the GNU binutils is not installed");
+        }
+        let output = Command::new("readelf").args(["-d", "-W"]).arg(shared_library()).output().unwrap();
+        let entries = String::from_utf8(output.stdout).unwrap();
+        let (soname, flags) = ("[libedge_run_capi.so]", "NODELETE");
+        assert!(entries.lines().any(|line| line.contains("(SONAME)") && line.contains(soname)), "{entries}");
+        assert!(entries.lines().any(|line| line.contains("(FLAGS_1)") && line.contains(flags)), "{entries}");
     }
 
     #[test]

@@ -138,6 +138,19 @@ static int fail_power(edge_run_power_state *state, void *user_data) {
   return -1;
 }
 
+// Changes the plan in every way, while another thread chats.
+static void *change_plans(void *session) {
+  unsigned asked = 0;
+  edge_run_power_state mains = {.size = sizeof mains};
+  for (unsigned at = 0; at < 10; at++) {
+    CHECK(edge_run_session_follow_power(session, read_power, &asked) == OK);
+    CHECK(edge_run_session_push_power(session, &mains) == OK);
+    CHECK(edge_run_session_push_power(session, &mains) == OK);
+    CHECK(edge_run_session_set_bits(session, 8) == OK);
+  }
+  return NULL;
+}
+
 static edge_run_model *open_model(const char *folder, uint32_t sessions) {
   unsigned steps = 0;
   edge_run_open_options options = {.size = sizeof options,
@@ -181,7 +194,9 @@ static void use(edge_run_model *model) {
   edge_run_session_stats stats = {.size = sizeof stats};
   CHECK(edge_run_get_session_stats(session, &stats) == OK && stats.tokens > first && stats.bits == 8);
 
-  // The weights leave before a turn and within one, and the text is the same.
+  // The weights leave before a turn and within one, and the text is the same. The tokens that the session wrote itself
+  // are forgotten at a reset, so that what is compared begins after one.
+  CHECK(edge_run_session_reset(session) == OK && chat(session, turns, 3, 8, &heard) == OK);
   char expected[sizeof heard.text];
   size_t expected_size = heard.text_size;
   memcpy(expected, heard.text, expected_size);
@@ -226,6 +241,15 @@ static void use(edge_run_model *model) {
   CHECK(edge_run_session_set_power_mode(session, EDGE_RUN_POWER_LOW) == OK);
   CHECK(edge_run_session_settle(session, 10000) == OK && edge_run_get_session_stats(session, &stats) == OK);
   CHECK(stats.bits == 4);
+
+  // Only a call that has the session for itself keeps a chat out: no change of the plan does.
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, change_plans, session) == 0);
+  for (unsigned at = 0; at < 20; at++) {
+    CHECK(edge_run_session_reset(session) == OK && chat(session, &question, 1, 1, &heard) == OK && heard.done);
+  }
+  CHECK(pthread_join(thread, NULL) == 0);
+  CHECK(edge_run_get_session_stats(session, &stats) == OK && stats.bits == 8);
 
   // A session that is freed in the middle of its own answer ends it.
   heard.at = 2, heard.what = FREE;
