@@ -186,7 +186,7 @@ fn engines_choose_the_same_depths() {
             sites.flatten().collect()
         };
         let first = depths(&steps[0]);
-        assert!([1, 2].iter().all(|depth| first.contains(depth)), "{bits} bits are routed");
+        assert!(first.iter().any(|depth| *depth != first[0]), "{bits} bits are routed");
         for other in &steps[1..] {
             let same = first.iter().zip(depths(other)).filter(|(a, b)| *a == b).count();
             assert!(same as f64 >= 0.995 * first.len() as f64, "{bits} bits: {same} of {}", first.len());
