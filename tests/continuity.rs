@@ -9,7 +9,7 @@ use edge_run::internals::model::Model;
 use edge_run::internals::model::Sequence;
 
 /// Tokens that are scored; the plan changes after half of them.
-const TOKENS: usize = 192;
+const TOKENS: usize = 96;
 /// The figures may be this far outside of those that they are to lie between.
 const SLACK: f64 = 1.01;
 

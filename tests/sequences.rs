@@ -345,7 +345,7 @@ fn whatever_happens_in_company_each_sequence_says_what_it_says_alone() {
         for count in [2, 4, 8] {
             // One more, for forks.
             let model = load(&folder, open, count + 1);
-            for case in 0..gpu::cases(12) {
+            for case in 0..gpu::cases(7) {
                 let seed = u64::from(count * 100 + case);
                 println!("{}, {count} sequences, seed {seed}", model.device().name);
                 let random = &mut StdRng::seed_from_u64(seed);
