@@ -29,6 +29,7 @@ mod advice;
 mod aside;
 pub mod codes;
 mod container;
+mod facts;
 mod hash;
 mod header;
 mod holder;

@@ -12,6 +12,7 @@ use super::THRESHOLDS_RULE;
 use super::aside::ContainerAside;
 use super::codes::{GivenRanges, Range, RangeForm, V_BITS};
 use super::container::{Container, Tensors};
+use super::facts::FactsKey;
 use super::hash::sha256;
 use super::layout::{self, SlicedSpec, TensorSpec};
 use super::open_file::OpenFile;
@@ -24,8 +25,8 @@ use crate::shape::LlamaShape;
 pub const PACK_VERSION: u32 = 3;
 /// Version of a pack whose ranges are pairs.
 pub const PAIRS_VERSION: u32 = 2;
-/// The key of the facts in the file's `__metadata__`.
-const INFO_KEY: &str = "edge_run_calibration";
+/// Where the facts are.
+const FACTS: FactsKey = FactsKey { key: "edge_run_calibration", kind: "calibration pack" };
 
 /// What a pack says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,9 +61,7 @@ impl Pack {
     /// thresholds is no such table.
     pub fn open(path: &Path) -> Result<Pack> {
         let container = Container::open(OpenFile::open(path)?, |_| Ok(()))?;
-        let facts = container.fact(INFO_KEY);
-        let facts = facts.ok_or_else(|| Error::damaged(path, named(""), "the facts of a calibration pack", "none"))?;
-        let info = parse_info(path, facts)?;
+        let info = parse_info(path, FACTS.of(&container, path)?)?;
         let tensors = container.tensors(&layout::pack_tensors(&info.shape, info.group_size))?;
         tensors.check_finite(&layout::pack_tensors(&info.shape, info.group_size))?;
         check_steps(&tensors, &info)?;
@@ -116,17 +115,12 @@ impl Pack {
         let facts = serde_json::to_string(info).expect("facts have only text, numbers and maps");
         parse_info(path, &facts)?;
         let specs = layout::pack_tensors(&info.shape, info.group_size);
-        let mut file = ContainerAside::create(file_place(path)?, "pack", &specs, (INFO_KEY, facts))?;
+        let mut file = ContainerAside::create(file_place(path)?, "pack", &specs, (FACTS.key, facts))?;
         for spec in &specs {
             file.write(&spec.name, 0, &tensor_bytes(spec))?;
         }
         file.finish(|file| Pack::open(file).map(drop)).map(drop)
     }
-}
-
-/// The name of a field in messages; of all the facts where it is empty.
-fn named(field: &str) -> String {
-    format!("metadata {INFO_KEY}{}{field}", if field.is_empty() { "" } else { "." })
 }
 
 /// The facts in `text`, found possible and supported.
@@ -137,31 +131,30 @@ fn parse_info(path: &Path, text: &str) -> Result<PackInfo> {
         pack_version: u32,
     }
 
-    let damaged = |fault: serde_json::Error| Error::damaged(path, named(""), "the facts of a calibration pack", fault);
-    let VersionedPack { pack_version } = serde_json::from_str(text).map_err(damaged)?;
+    let VersionedPack { pack_version } = FACTS.parse(path, text)?;
     if ![PAIRS_VERSION, PACK_VERSION].contains(&pack_version) {
         let what = format!("version of the calibration pack `{}`,", path.display());
         let (got, supported) = (pack_version.to_string(), format!("{PAIRS_VERSION} and {PACK_VERSION}"));
         return Err(Error::Unsupported { what, got, supported });
     }
-    let info: PackInfo = serde_json::from_str(text).map_err(damaged)?;
+    let info: PackInfo = FACTS.parse(path, text)?;
     let needed = if RangeForm::of_group(info.group_size) == RangeForm::Words { PACK_VERSION } else { PAIRS_VERSION };
     if pack_version < needed {
         let expected = format!("{needed} or more, for groups of {}", info.group_size);
-        return Err(Error::damaged(path, named("pack_version"), expected, pack_version));
+        return Err(Error::damaged(path, FACTS.named("pack_version"), expected, pack_version));
     }
     let hash = &info.source_sha256;
     if hash.len() != 64 || !hash.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
-        return Err(Error::damaged(path, named("source_sha256"), "64 hexadecimal digits", hash));
+        return Err(Error::damaged(path, FACTS.named("source_sha256"), "64 hexadecimal digits", hash));
     }
     if let Some((field, expected, got)) = info.shape.fault() {
-        return Err(Error::damaged(path, named(&format!("shape.{field}")), expected, got));
+        return Err(Error::damaged(path, FACTS.named(&format!("shape.{field}")), expected, got));
     }
     if let Some((expected, got)) = layout::group_fault(&info.shape, info.group_size) {
-        return Err(Error::damaged(path, named("group_size"), expected, got));
+        return Err(Error::damaged(path, FACTS.named("group_size"), expected, got));
     }
     match info.thresholds.fault() {
-        Some(fault) => Err(Error::damaged(path, named("thresholds"), THRESHOLDS_RULE, fault)),
+        Some(fault) => Err(Error::damaged(path, FACTS.named("thresholds"), THRESHOLDS_RULE, fault)),
         None => Ok(info),
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::aside::ContainerAside;
 use super::container::{Container, Tensors};
+use super::facts::FactsKey;
 use super::hash::sha256;
 use super::layout::TensorSpec;
 use super::manifest::ModelSource;
@@ -26,8 +27,8 @@ use crate::shape::LlamaShape;
 pub const REFERENCE_VERSION: u32 = 1;
 /// Units of a code in a nat.
 pub const UNITS: f32 = 1024.0;
-/// The key of the facts in the file's `__metadata__`.
-const INFO_KEY: &str = "edge_run_reference";
+/// Where the facts are.
+const FACTS: FactsKey = FactsKey { key: "edge_run_reference", kind: "reference" };
 
 const TOKENS: &str = "tokens";
 const NLL: &str = "nll";
@@ -132,8 +133,7 @@ impl Reference {
     /// superfluous or of another dtype or shape, and where a number in it cannot be.
     pub fn open(path: &Path) -> Result<Reference> {
         let container = Container::open(OpenFile::open(path)?, |_| Ok(()))?;
-        let facts = container.fact(INFO_KEY).ok_or_else(|| not_facts(path, "none"))?;
-        let info = parse_info(path, facts)?;
+        let info = parse_info(path, FACTS.of(&container, path)?)?;
         let specs = info.specs();
         let tensors = container.tensors(&specs)?;
         let floats: Vec<TensorSpec> = specs.into_iter().filter(|spec| spec.dtype == Dtype::F32).collect();
@@ -213,7 +213,7 @@ impl ReferenceWriter {
         let place = free_place(path, replace)?;
         let facts = serde_json::to_string(&info).expect("facts have only text and numbers");
         parse_info(path, &facts)?;
-        let file = ContainerAside::create(place, "reference", &info.specs(), (INFO_KEY, facts))?;
+        let file = ContainerAside::create(place, "reference", &info.specs(), (FACTS.key, facts))?;
         Ok(ReferenceWriter { info, file })
     }
 
@@ -301,24 +301,9 @@ fn free_place(path: &Path, replace: bool) -> Result<PathBuf> {
     }
     match (replace, filetype::of_file(&place)?) {
         (false, _) => refused("no file", "a file, which was not to be replaced"),
-        (true, FileType::Safetensors) if is_reference(&place) => Ok(place),
+        (true, FileType::Safetensors) if FACTS.are_in(&place) => Ok(place),
         (true, _) => refused("no file or a reference", "a file that is none"),
     }
-}
-
-/// Whether the safetensors file at `path` has the facts of a reference, of any version.
-fn is_reference(path: &Path) -> bool {
-    let opened = OpenFile::open(path).and_then(|file| Container::open(file, |_| Ok(())));
-    opened.is_ok_and(|container| container.fact(INFO_KEY).is_some())
-}
-
-/// The name of a field in messages; of all the facts where it is empty.
-fn named(field: &str) -> String {
-    format!("metadata {INFO_KEY}{}{field}", if field.is_empty() { "" } else { "." })
-}
-
-fn not_facts(path: &Path, got: impl ToString) -> Error {
-    Error::damaged(path, named(""), "the facts of a reference", got)
 }
 
 /// The facts in `text`, found possible and supported.
@@ -329,25 +314,25 @@ fn parse_info(path: &Path, text: &str) -> Result<ReferenceInfo> {
         reference_version: u32,
     }
 
-    let VersionedReference { reference_version } = serde_json::from_str(text).map_err(|e| not_facts(path, e))?;
+    let VersionedReference { reference_version } = FACTS.parse(path, text)?;
     if reference_version != REFERENCE_VERSION {
         let what = format!("version of the reference `{}`,", path.display());
         let (got, supported) = (reference_version.to_string(), REFERENCE_VERSION.to_string());
         return Err(Error::Unsupported { what, got, supported });
     }
-    let info: ReferenceInfo = serde_json::from_str(text).map_err(|e| not_facts(path, e))?;
+    let info: ReferenceInfo = FACTS.parse(path, text)?;
     if let Some((field, expected, got)) = info.shape.fault() {
-        return Err(Error::damaged(path, named(&format!("shape.{field}")), expected, got));
+        return Err(Error::damaged(path, FACTS.named(&format!("shape.{field}")), expected, got));
     }
     let (vocab, most) = (info.shape.vocab, info.shape.max_context);
     if !(1..=vocab).contains(&info.top) {
-        return Err(Error::damaged(path, named("top"), format!("1 to {vocab}"), info.top));
+        return Err(Error::damaged(path, FACTS.named("top"), format!("1 to {vocab}"), info.top));
     }
     if info.texts.is_empty() || info.texts.iter().any(|text| text.windows.is_empty()) {
-        return Err(Error::damaged(path, named("texts"), "texts of a window or more", "none"));
+        return Err(Error::damaged(path, FACTS.named("texts"), "texts of a window or more", "none"));
     }
     if let Some(length) = info.windows().find(|length| !(2..=most as usize).contains(length)) {
-        return Err(Error::damaged(path, named("texts.windows"), format!("2 to {most} tokens"), length));
+        return Err(Error::damaged(path, FACTS.named("texts.windows"), format!("2 to {most} tokens"), length));
     }
     Ok(info)
 }

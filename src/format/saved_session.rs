@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::aside::ContainerAside;
 use super::container::{Container, Tensors};
+use super::facts::FactsKey;
 use super::hash::hexadecimal;
 use super::header::HEADER_BYTES_MAX;
 use super::layout::TensorSpec;
@@ -23,10 +24,8 @@ use crate::filetype::{self, FileType};
 
 /// Version of the format of saved sessions; a reader takes this one only.
 pub const SESSION_VERSION: u32 = 1;
-/// The key of the facts in the file's `__metadata__`.
-const INFO_KEY: &str = "edge_run_session";
-/// What a saved session is called in messages.
-const KIND: &str = "saved session";
+/// Where the facts are.
+const FACTS: FactsKey = FactsKey { key: "edge_run_session", kind: "saved session" };
 
 const TOKENS: &str = "tokens";
 const HASH: &str = "sha256";
@@ -116,7 +115,7 @@ impl SavedSession {
     /// superfluous or of another dtype or shape, and where any byte of it is not what was written.
     pub fn open(path: &Path) -> Result<SavedSession> {
         let container = Container::open(OpenFile::open(path)?, |_| Ok(()))?;
-        let text = container.fact(INFO_KEY).ok_or_else(|| not_facts(path, "none"))?.to_string();
+        let text = FACTS.of(&container, path)?.to_string();
         let facts = parse_facts(path, &text)?;
         let specs = facts.specs();
         let tensors = container.tensors(&specs)?;
@@ -179,7 +178,7 @@ impl SavedSessionWriter {
                 text.len(),
             ));
         }
-        let mut file = ContainerAside::create(place, "session", &facts.specs(), (INFO_KEY, text.clone()))?;
+        let mut file = ContainerAside::create(place, "session", &facts.specs(), (FACTS.key, text.clone()))?;
         file.write(TOKENS, 0, cast_slice(tokens))?;
         let mut hasher = Sha256::new_with_prefix(text);
         hasher.update(cast_slice::<u32, u8>(tokens));
@@ -205,18 +204,7 @@ impl SavedSessionWriter {
 
 /// Whether the file at `path` has the facts of a saved session, of any version.
 fn is_saved_session(path: &Path) -> bool {
-    let container = || Container::open(OpenFile::open(path)?, |_| Ok(()));
-    filetype::of_file(path).is_ok_and(|found| found == FileType::Safetensors)
-        && container().is_ok_and(|container| container.fact(INFO_KEY).is_some())
-}
-
-/// The name of a field in messages; of all the facts where it is empty.
-fn named(field: &str) -> String {
-    format!("metadata {INFO_KEY}{}{field}", if field.is_empty() { "" } else { "." })
-}
-
-fn not_facts(path: &Path, got: impl ToString) -> Error {
-    Error::damaged(path, named(""), format!("the facts of a {KIND}"), got)
+    filetype::of_file(path).is_ok_and(|found| found == FileType::Safetensors) && FACTS.are_in(path)
 }
 
 /// The facts in `text`, found possible and supported.
@@ -227,20 +215,30 @@ fn parse_facts(path: &Path, text: &str) -> Result<SessionFacts> {
         session_version: u32,
     }
 
-    let VersionedSession { session_version } = serde_json::from_str(text).map_err(|e| not_facts(path, e))?;
+    let VersionedSession { session_version } = FACTS.parse(path, text)?;
     if session_version != SESSION_VERSION {
-        let what = format!("version of the {KIND} `{}`,", path.display());
+        let what = format!("version of the {} `{}`,", FACTS.kind, path.display());
         return Err(Error::unsupported(what, session_version, SESSION_VERSION));
     }
-    let facts: SessionFacts = serde_json::from_str(text).map_err(|e| not_facts(path, e))?;
+    let facts: SessionFacts = FACTS.parse(path, text)?;
     // The token that was sampled last may be part of an answer.
     let end = facts.tokens.saturating_add(1);
     if let Some(pair) = facts.answers.windows(2).find(|pair| pair[1][0] < pair[0][1]) {
         let expected = "ranges that follow one another";
-        return Err(Error::damaged(path, named("answers"), expected, format!("{:?} after {:?}", pair[1], pair[0])));
+        return Err(Error::damaged(
+            path,
+            FACTS.named("answers"),
+            expected,
+            format!("{:?} after {:?}", pair[1], pair[0]),
+        ));
     }
     if let Some(answer) = facts.answers.iter().find(|[first, behind]| first > behind || *behind > end) {
-        return Err(Error::damaged(path, named("answers"), format!("ranges within {end}"), format!("{answer:?}")));
+        return Err(Error::damaged(
+            path,
+            FACTS.named("answers"),
+            format!("ranges within {end}"),
+            format!("{answer:?}"),
+        ));
     }
     Ok(facts)
 }
