@@ -15,7 +15,7 @@ pub mod cancel;
 pub mod checkpoint_files;
 #[path = "constraint.rs"]
 pub mod constraint;
-#[path = "cpu.rs"]
+#[path = "cpu/mod.rs"]
 pub mod cpu;
 #[path = "devices.rs"]
 pub mod devices;

@@ -13,7 +13,7 @@ mod sliced_weights;
 use buffers::{far, floats, halves, random_routers, rows_at, run, uniform, upload};
 use edge_run::internals::arch::ActivationFunction;
 use edge_run::internals::cpu;
-use edge_run::internals::engine::{Engine, Traits, USUAL_PROCESSORS};
+use edge_run::internals::engine::{Activations, Engine, Traits, USUAL_PROCESSORS};
 use edge_run::internals::format::codes::RangeForm;
 use edge_run::internals::kernels::attention::{Attention, AttentionBuffers, ContextClass, ScoreRules, combine, split};
 use edge_run::internals::kernels::cache::rope::{self, RopeBuffers};
@@ -50,6 +50,11 @@ fn traits(binding_bytes: u64) -> Traits {
 }
 
 /// The GPU in an engine of its own.
+/// The engine of references alone.
+fn reference_engine() -> Box<dyn Engine> {
+    cpu::open_reference(Activations::F32)
+}
+
 fn own_gpu() -> Option<Box<dyn Engine>> {
     gpu::gpu().map(|_| edge_run::internals::gpu::open(0, gpu::options()).expect("the first adapter opens"))
 }
@@ -326,18 +331,24 @@ proptest! {
 
     #[test]
     fn a_projection_is_its_reference(problem in problem()) {
-        let Some(mut gpu) = gpu::gpu() else { return Ok(()) };
-        let (made, hidden, depths) = problem.run(gpu.as_mut(), false);
-        let (reference, hidden_reference, depths_reference) = problem.run(cpu::open().as_mut(), false);
-        prop_assert_eq!(depths, depths_reference);
-        let distance = far(&made, &reference);
-        prop_assert!(distance < problem.tolerance(&reference), "{} of {}", distance, problem.tolerance(&reference));
-        prop_assert!(far(&hidden, &hidden_reference) < 1e-4, "hidden {:?} for {:?}", hidden, hidden_reference);
+        let (reference, hidden_reference, depths_reference) = problem.run(reference_engine().as_mut(), false);
+        let is_reference = |engine: &mut dyn Engine| {
+            let (made, hidden, depths) = problem.run(engine, false);
+            prop_assert_eq!(&depths, &depths_reference);
+            let distance = far(&made, &reference);
+            prop_assert!(distance < problem.tolerance(&reference), "{} of {}", distance, problem.tolerance(&reference));
+            prop_assert!(far(&hidden, &hidden_reference) < 1e-4, "hidden {:?} for {:?}", hidden, hidden_reference);
+            Ok(())
+        };
+        is_reference(cpu::open().as_mut())?;
+        if let Some(mut gpu) = gpu::gpu() {
+            is_reference(gpu.as_mut())?;
+        }
     }
 
     #[test]
     fn a_projection_is_what_it_stands_for(problem in problem()) {
-        let mut cpu = cpu::open();
+        let mut cpu = reference_engine();
         let (made, hidden, depths) = problem.run(cpu.as_mut(), false);
         let (plain, ..) = problem.run(cpu.as_mut(), true);
         let chooses = problem.routed && problem.kind == Kind::Residual;
@@ -365,7 +376,7 @@ fn a_wrong_depth_weight_norm_and_output_are_noticed() {
     for kind in [Kind::Logits, Kind::Residual, Kind::Gate, Kind::Qkv] {
         let sound = Problem { normed: true, routed: true, has_next: true, spread, ..Problem::of(kind) };
         for mut engine in [cpu::open()].into_iter().chain(own_gpu()) {
-            let (reference, hidden, _) = sound.run(cpu::open().as_mut(), false);
+            let (reference, hidden, _) = sound.run(reference_engine().as_mut(), false);
             let wrong = [
                 (Problem { depth: 3, ..sound.clone() }, false),
                 (Problem { seed: 3, ..sound.clone() }, true),
@@ -390,7 +401,7 @@ fn every_depth_reads_its_own_ranges() {
         {
             let sound = Problem { depth, normed: true, ..Problem::of(kind) };
             let shifted = Problem { shifted: true, ..sound.clone() };
-            let (plain, ..) = sound.run(cpu::open().as_mut(), true);
+            let (plain, ..) = sound.run(reference_engine().as_mut(), true);
             let [near, away] = [&sound, &shifted].map(|problem| far(&problem.run(engine.as_mut(), false).0, &plain));
             assert!(near < sound.tolerance(&plain), "{near}: {sound:?}");
             assert!(away > sound.tolerance(&plain), "{away}: {shifted:?}");

@@ -80,11 +80,14 @@ impl SlicedWeight {
 
 /// The rows of a weight as bindings 0 to 7 hold them.
 pub(crate) struct Rows<'a> {
-    slices: [&'a [u32]; SLICES],
-    /// Two halves of four bytes: (lo, step), or two words.
-    ranges: [&'a [[u16; 2]]; SLICES],
-    input: usize,
-    form: RangeForm,
+    /// Slices 0 to 3, [rows, input / 16].
+    pub slices: [&'a [u32]; SLICES],
+    /// Ranges by depth, two halves of four bytes: (lo, step) of a group, or the words of a chunk's halves.
+    pub ranges: [&'a [[u16; 2]]; SLICES],
+    /// Numbers in a row.
+    pub input: usize,
+    /// How ranges are stored.
+    pub form: RangeForm,
 }
 
 /// What codes stand for at a depth: weight = code * bin + middle.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 use crate::kernels::declare::{WORKGROUP, params};
 use crate::kernels::step_rows::{Cells, StepRow};
@@ -115,22 +116,24 @@ pub(crate) fn rotate(
 ) {
     let RopeDims { heads, kv_heads, head_dim: dim, cells } = dims;
     let half = dim / 2;
-    let rotated = |from: &[f32], at: usize| {
-        let (i, sign) = (at % half, if at < half { -1.0 } else { 1.0 });
-        let [cos, sin] = rope_table[step_row.position as usize * half + i];
-        from[at] * cos + sign * from[(at + half) % dim] * sin
+    let angles = &rope_table[step_row.position as usize * half..][..half];
+    let rotate = |from: &[f32], to: &mut [f32]| {
+        let ((from_a, from_b), (to_a, to_b)) = (from.split_at(half), to.split_at_mut(half));
+        for (i, [cos, sin]) in angles.iter().enumerate() {
+            (to_a[i], to_b[i]) = (from_a[i] * cos - from_b[i] * sin, from_b[i] * cos + from_a[i] * sin);
+        }
     };
+    let cell = cells.cell(step_row, step_row.position as usize);
+    let cached = |kv_head: usize| (kv_head * cells.count as usize + cell) * dim;
+    let mut key = vec![0f32; dim];
     for (slot, from) in row.chunks_exact(dim).enumerate() {
-        let cell = cells.cell(step_row, step_row.position as usize);
-        let cached = |kv_head: usize| (kv_head * cells.count as usize + cell) * dim;
-        for at in 0..dim {
-            if slot < heads {
-                to.q[(token * heads + slot) * dim + at] = rotated(from, at);
-            } else if slot < heads + kv_heads {
-                to.keys[cached(slot - heads) + at] = f16::from_f32(rotated(from, at));
-            } else {
-                to.values[cached(slot - heads - kv_heads) + at] = f16::from_f32(from[at]);
-            }
+        if slot < heads {
+            rotate(from, &mut to.q[(token * heads + slot) * dim..][..dim]);
+        } else if slot < heads + kv_heads {
+            rotate(from, &mut key);
+            to.keys[cached(slot - heads)..][..dim].convert_from_f32_slice(&key);
+        } else {
+            to.values[cached(slot - heads - kv_heads)..][..dim].convert_from_f32_slice(from);
         }
     }
 }

@@ -37,8 +37,12 @@ pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, 
 
 /// The product of the tokens in the order that binding 9 holds, each at the depth of its entry.
 pub(super) fn by_order(args: &mut Arguments<'_>) {
+    compute(args, args.read(X), &work_in_order(args));
+}
+
+/// The tokens in the order that binding 9 holds, each with the depth of its entry.
+pub(crate) fn work_in_order(args: &Arguments<'_>) -> Vec<(usize, usize)> {
     let tokens = args.params::<Params>().tokens;
     let work = args.read(DEPTHS).iter().map(|entry| token_and_depth(*entry)).filter(|(token, _)| *token < tokens);
-    let work: Vec<(usize, usize)> = work.map(|(token, depth)| (token as usize, depth as usize)).collect();
-    compute(args, args.read(X), &work);
+    work.map(|(token, depth)| (token as usize, depth as usize)).collect()
 }

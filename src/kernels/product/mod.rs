@@ -10,6 +10,7 @@ pub mod matvec_vector;
 mod problem;
 
 pub use problem::{Output, Product, ProductDepths, Tiles};
+pub(crate) use problem::{Params as ProductParams, X, Y, work_of_tokens};
 
 use crate::engine::Traits;
 use crate::recording::{Buffer, Recording};

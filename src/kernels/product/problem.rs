@@ -74,11 +74,11 @@ params! {
 /// Bindings of the kernels: those of a [`SlicedWeight`], x, depths or order, y.
 pub(super) const BINDINGS: &[Access] = &bindings::<{ WEIGHT_BINDINGS + 3 }>(Y);
 /// Binding of x.
-pub(super) const X: usize = WEIGHT_BINDINGS;
+pub(crate) const X: usize = WEIGHT_BINDINGS;
 /// Binding of the depths or the order.
-pub(super) const DEPTHS: usize = WEIGHT_BINDINGS + 1;
+pub(crate) const DEPTHS: usize = WEIGHT_BINDINGS + 1;
 /// Binding of y.
-const Y: usize = WEIGHT_BINDINGS + 2;
+pub(crate) const Y: usize = WEIGHT_BINDINGS + 2;
 
 /// How a kernel is launched.
 pub(super) struct ProductLaunch {
@@ -123,9 +123,13 @@ pub(super) fn record(recording: &mut Recording, traits: Traits, product: &Produc
 
 /// The product of each token, at its depth in binding 9: the reference of the kernels whose depths are by token.
 pub(super) fn compute_tokens(args: &mut Arguments<'_>) {
+    compute(args, args.read(X), &work_of_tokens(args));
+}
+
+/// The tokens of a dispatch whose depths are by token, each with its depth.
+pub(crate) fn work_of_tokens(args: &Arguments<'_>) -> Vec<(usize, usize)> {
     let (p, depths): (Params, &[u32]) = (args.params(), args.read(DEPTHS));
-    let depths = depths[..p.tokens as usize].iter().map(|depth| *depth as usize);
-    compute(args, args.read(X), &depths.enumerate().collect::<Vec<_>>());
+    depths[..p.tokens as usize].iter().map(|depth| *depth as usize).enumerate().collect()
 }
 
 /// The product of x, [T, input], for the tokens in `work`, each with its depth, row by row: a row is dequantized once

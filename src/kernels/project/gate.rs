@@ -1,6 +1,6 @@
 //! The gated product of the feed-forward, for one token.
 
-use super::projection::{self, Extras, Params, Projection, SHARED_BINDINGS};
+use super::projection::{self, Extras, Multiply, Params, Projection, SHARED_BINDINGS};
 use super::router_hidden::{HiddenDispatch, SiteRouters, write_hidden};
 use crate::arch::ActivationFunction;
 use crate::kernels::declare::bindings;
@@ -36,9 +36,14 @@ pub fn record(
 }
 
 fn project_gate(args: &mut Arguments<'_>) {
+    compute(args, projection::multiply);
+}
+
+/// What the kernel does, with products that `multiply` computes.
+pub(crate) fn compute(args: &mut Arguments<'_>, multiply: Multiply) {
     let p: Params = args.params();
     let (hidden, y): (&mut [f32], &mut [f32]) = (args.write(13), args.write(14));
-    let products = projection::multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
+    let products = multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
     let activation = activation(args);
     let (gate, up) = products.split_at(products.len() / 2);
     for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {

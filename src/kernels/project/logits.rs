@@ -1,6 +1,6 @@
 //! The head's product for one token.
 
-use super::projection::{self, Extras, Params, Projection, SHARED_BINDINGS};
+use super::projection::{self, Extras, Multiply, Params, Projection, SHARED_BINDINGS};
 use crate::engine::Traits;
 use crate::kernels::declare::bindings;
 use crate::recording::{Arguments, Kernel, Recording, Span};
@@ -23,8 +23,13 @@ pub fn record(recording: &mut Recording, traits: Traits, projection: &Projection
 }
 
 fn project_logits(args: &mut Arguments<'_>) {
+    compute(args, projection::multiply);
+}
+
+/// What the kernel does, with products that `multiply` computes.
+pub(crate) fn compute(args: &mut Arguments<'_>, multiply: Multiply) {
     let p: Params = args.params();
     let y: &mut [f32] = args.write(11);
-    let products = projection::multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
+    let products = multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
     y[p.first_row as usize..][..products.len()].copy_from_slice(&products);
 }

@@ -37,23 +37,40 @@ pub struct Packed {
     pub units: Vec<f32>,
 }
 
+/// How the numbers of a chunk become whole ones.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    /// What a number is multiplied with.
+    pub to_int: f32,
+    /// What a low int8 counts for.
+    pub unit: f32,
+}
+
+impl Scale {
+    /// The scale of a chunk. One with NaN or infinity counts for NaN as a whole, so that nothing hides it.
+    #[inline(always)]
+    pub fn of(chunk: &[f32]) -> Scale {
+        // Sizes are compared by their bits, which have the same order, with NaN above infinity.
+        let peak = chunk.iter().fold(0, |peak, x| x.abs().to_bits().max(peak));
+        if peak > INFINITE {
+            return Scale { to_int: 0.0, unit: f32::NAN };
+        }
+        let exponent = (peak & 0x7f80_0000).max(LEAST_EXPONENT);
+        Scale {
+            to_int: f32::from_bits(((254 + BITS) << 23) - exponent) * WHOLE,
+            unit: f32::from_bits(exponent - (BITS << 23)) * (1.0 / WHOLE),
+        }
+    }
+}
+
 impl Packed {
     /// The numbers, a multiple of 64 of them, in pairs.
     pub fn of(x: &[f32]) -> Packed {
         let mut packed = Packed { ints: Vec::with_capacity(x.len()), units: Vec::new() };
         for x in x.chunks_exact(CHUNK as usize) {
-            // Sizes are compared by their bits, which have the same order, with NaN above infinity.
-            let peak = x.iter().fold(0, |peak, x| x.abs().to_bits().max(peak));
-            let exponent = (peak & 0x7f80_0000).max(LEAST_EXPONENT);
-            let to_int = f32::from_bits(((254 + BITS) << 23) - exponent) * WHOLE;
-            let mut unit = f32::from_bits(exponent - (BITS << 23)) * (1.0 / WHOLE);
-            let first = packed.ints.len();
+            let Scale { to_int, unit } = Scale::of(x);
+            // What is no number becomes 0.
             packed.ints.extend(x.iter().map(|x| (x * to_int).round_ties_even() as i32));
-            if peak > INFINITE {
-                // A chunk with NaN or infinity counts for NaN as a whole, so that nothing hides it.
-                packed.ints[first..].fill(0);
-                unit = f32::NAN;
-            }
             packed.units.push(unit);
         }
         packed

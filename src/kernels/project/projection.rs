@@ -146,20 +146,38 @@ pub(super) fn record(
     });
 }
 
+/// What computes the products of the bound rows, so many slices deep: [`multiply`], or the CPU engine's own way.
+pub(crate) type Multiply = fn(&Arguments<'_>, &Params, u32) -> Vec<f32>;
+
+/// The rows that a projection binds, and what they are multiplied with.
+pub(crate) struct Bound<'a> {
+    /// The weight's rows.
+    pub rows: Rows<'a>,
+    /// The input; where it is a norm, before it is divided by the root of the mean square.
+    pub numbers: Vec<f32>,
+    /// What the products are multiplied with: one over that root, or 1.
+    pub factor: f32,
+}
+
+impl<'a> Bound<'a> {
+    /// What a dispatch has bound.
+    pub fn of(args: &Arguments<'a>, p: &Params) -> Bound<'a> {
+        let input = args.read::<u32>(0).len() / p.rows as usize * 16;
+        let x = partials::numbers(args, WEIGHT_BINDINGS, input);
+        let rows = Rows::bound(args, input, args.constant("GROUP_CHUNKS"));
+        if args.constant("NORMED") == 0 {
+            return Bound { rows, numbers: x, factor: 1.0 };
+        }
+        let norm: &[f32] = args.read(WEIGHT_BINDINGS + 1);
+        let numbers = x.iter().zip(norm).map(|(x, norm)| x * norm).collect();
+        Bound { rows, numbers, factor: 1.0 / (dot(&x, &x) / input as f32 + p.eps).sqrt() }
+    }
+}
+
 /// The products of the bound rows, so many slices deep.
 pub(super) fn multiply(args: &Arguments<'_>, p: &Params, slices: u32) -> Vec<f32> {
     let (row_count, slices) = (p.rows as usize, slices as usize);
-    let input = args.read::<u32>(0).len() / row_count * 16;
-    let x = partials::numbers(args, WEIGHT_BINDINGS, input);
-    let rows = Rows::bound(args, input, args.constant("GROUP_CHUNKS"));
-    let (numbers, factor) = match args.constant("NORMED") {
-        0 => (x, 1.0),
-        _ => {
-            let norm: &[f32] = args.read(WEIGHT_BINDINGS + 1);
-            let numbers = x.iter().zip(norm).map(|(x, norm)| x * norm).collect();
-            (numbers, 1.0 / (dot(&x, &x) / input as f32 + p.eps).sqrt())
-        }
-    };
+    let Bound { rows, numbers, factor } = Bound::of(args, p);
     let packed = Packed::of(&numbers);
     let chunks: Vec<(&[i32], f32)> = packed.ints.chunks_exact(CHUNK as usize).zip(packed.units).collect();
     let product = |row: usize| {

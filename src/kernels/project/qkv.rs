@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::projection::{self, Extras, Params, Projection, QkvDims, SHARED_BINDINGS, STORAGE_BUFFERS};
+use super::projection::{self, Extras, Multiply, Params, Projection, QkvDims, SHARED_BINDINGS, STORAGE_BUFFERS};
 use super::router_hidden::{HiddenDispatch, SiteRouters, write_hidden};
 use crate::kernels::cache::rope::{RopeDims, Rotated, rotate};
 use crate::kernels::declare::bindings;
@@ -80,10 +80,15 @@ pub fn record(
 }
 
 fn project_qkv(args: &mut Arguments<'_>) {
+    compute(args, projection::multiply);
+}
+
+/// What the kernel does, with products that `multiply` computes.
+pub(crate) fn compute(args: &mut Arguments<'_>, multiply: Multiply) {
     let p: Params = args.params();
     let hidden: &mut [f32] = args.write(15);
     let (q, keys, values): (&mut [f32], &mut [f16], &mut [f16]) = (args.write(16), args.write(17), args.write(18));
-    let products = projection::multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
+    let products = multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
     write_hidden(args, &p, SHARED_BINDINGS, hidden);
     if args.constant_or("RAW", 0) == 1 {
         return q[..products.len()].copy_from_slice(&products);

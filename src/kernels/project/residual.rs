@@ -1,7 +1,7 @@
 //! The products that attention and feed-forward add to the residual stream, for one token, and the depths of the sites
 //! that come next.
 
-use super::projection::{self, Extras, Params, Projection, SHARED_BINDINGS};
+use super::projection::{self, Extras, Multiply, Params, Projection, SHARED_BINDINGS};
 use super::router_hidden::SiteRouters;
 use crate::kernels::declare::bindings;
 use crate::kernels::product::Output;
@@ -65,9 +65,14 @@ pub fn record(
 }
 
 fn project_residual(args: &mut Arguments<'_>) {
+    compute(args, projection::multiply);
+}
+
+/// What the kernel does, with products that `multiply` computes.
+pub(crate) fn compute(args: &mut Arguments<'_>, multiply: Multiply) {
     let p: Params = args.params();
     let (depth, y): (&mut [u32], &mut [f32]) = (args.write(14), args.write(15));
-    let products = projection::multiply(args, &p, depth[0]);
+    let products = multiply(args, &p, depth[0]);
     if args.constant_or("OVERWRITE", 0) == 1 {
         y[..products.len()].copy_from_slice(&products);
     } else {

@@ -1,5 +1,16 @@
-//! The engine that runs recordings on the processor, by the kernels' references: the oracle of the tests, and the
-//! device of last resort.
+//! The engine that runs recordings on the processor: by code of its own for the kernels that take most of the time, and
+//! by the kernels' references for the others.
+//!
+//! The engine of references alone is the oracle of the tests.
+
+mod attention;
+mod exponential;
+mod own;
+mod pairs;
+mod pointwise;
+mod products;
+mod projections;
+mod rows;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +23,10 @@ use crate::cancel::{CancelToken, Watch};
 use crate::engine::{Activations, DeviceInfo, DeviceKind, Engine, KernelTime, Traits, USUAL_PROCESSORS};
 use crate::error::{Error, Result};
 use crate::format::MappedTensor;
-use crate::recording::{Access, Arguments, Bound, Buffer, Command, Dispatch, Prepared, Recording, Span, Ticket};
+use crate::recording::{
+    Access, Arguments, Bound, Buffer, Command, Dispatch, Kernel, Prepared, Recording, Span, Ticket,
+};
+use own::Run;
 
 /// The processor as a device.
 pub fn device() -> DeviceInfo {
@@ -28,14 +42,29 @@ pub fn device() -> DeviceInfo {
 
 /// Opens the CPU engine.
 pub fn open() -> Box<dyn Engine> {
-    open_with(Activations::F32)
+    open_with(Activations::Auto)
 }
 
-/// Opens the CPU engine, for products of these; f32 is faster here.
+/// Opens the CPU engine, for products of these. Int8s are faster here, and what is taken where there is a choice. With
+/// them, the products of several tokens are of int8s too.
 pub fn open_with(activations: Activations) -> Box<dyn Engine> {
+    match activations {
+        Activations::F32 => engine(Activations::F32, |kernel| kernel.reference),
+        Activations::Auto | Activations::Int8 => engine(Activations::Int8, own::fastest),
+    }
+}
+
+/// Opens an engine that runs every kernel by its reference, for products of these: slow, and what other engines and the
+/// processor's own code are compared with.
+pub fn open_reference(activations: Activations) -> Box<dyn Engine> {
+    engine(activations, |kernel| kernel.reference)
+}
+
+fn engine(activations: Activations, kernels: fn(&'static Kernel) -> Run) -> Box<dyn Engine> {
     Box::new(CpuEngine {
         info: device(),
         activations,
+        kernels,
         buffers: HashMap::new(),
         owned_bytes: Arc::default(),
         mapped_bytes: 0,
@@ -46,6 +75,8 @@ pub fn open_with(activations: Activations) -> Box<dyn Engine> {
 struct CpuEngine {
     info: DeviceInfo,
     activations: Activations,
+    /// What runs a kernel.
+    kernels: fn(&'static Kernel) -> Run,
     buffers: HashMap<Buffer, CpuMemory>,
     /// Bytes of all [`CpuMemory::Owned`], transients included.
     owned_bytes: Arc<AtomicU64>,
@@ -241,18 +272,21 @@ impl CpuEngine {
     fn execute(
         &mut self,
         prepared: &mut Prepared,
-        take: &mut dyn FnMut(&mut CpuEngine, &Command, &Watch),
+        take: &mut (dyn FnMut(&mut CpuEngine, &Command, &Watch) + Send),
     ) -> Result<()> {
         let prepared: &mut CpuPrepared = prepared.0.downcast_mut().expect("prepared by this engine");
         self.buffers.extend(prepared.transients.drain(..));
         let watch = Watch::new(&self.cancel);
-        // Short kernels do not look, so that it is looked before each. What has a hole is not gone on with.
-        for command in prepared.recording.commands() {
-            if watch.stops() {
-                break;
+        // On a thread of the pool, which has a share of the work itself and need not be woken after each dispatch.
+        rayon::scope(|_| {
+            // Short kernels do not look, so that it is looked before each. What has a hole is not gone on with.
+            for command in prepared.recording.commands() {
+                if watch.stops() {
+                    break;
+                }
+                take(self, command, &watch);
             }
-            take(self, command, &watch);
-        }
+        });
         let taken = prepared.recording.transients().iter().filter_map(|b| self.buffers.remove_entry(b));
         prepared.transients.extend(taken);
         if watch.was_seen() { Err(Error::Stopped("the step")) } else { Ok(()) }
@@ -282,7 +316,7 @@ impl CpuEngine {
         let bindings = bindings.collect();
         let Dispatch { params, constants, workgroups, .. } = dispatch;
         let mut arguments = Arguments { params, constants, workgroups: *workgroups, bindings, watch };
-        (dispatch.kernel.reference)(&mut arguments);
+        (self.kernels)(dispatch.kernel)(&mut arguments);
         drop(arguments);
         self.buffers.extend(written);
     }
@@ -307,7 +341,6 @@ mod tests {
 
     use super::*;
     use crate::kernels::declare::each_row;
-    use crate::recording::Kernel;
 
     /// Rows of a dispatch that would take long.
     const ROWS: usize = 1 << 20;

@@ -1,0 +1,26 @@
+//! The kernels that the CPU engine has code of its own for; the others run by their references.
+
+use super::{attention, pointwise, products, projections};
+use crate::kernels::attention as attentions;
+use crate::kernels::project;
+use crate::kernels::{gate, product, rms_norm};
+use crate::recording::{Arguments, Kernel};
+
+/// What runs a kernel on the processor.
+pub type Run = fn(&mut Arguments<'_>);
+
+/// What runs this kernel fastest.
+pub fn fastest(kernel: &'static Kernel) -> Run {
+    let all: [(&Kernel, Run); 9] = [
+        (&project::qkv::KERNEL, projections::qkv),
+        (&project::residual::KERNEL, projections::residual),
+        (&project::gate::KERNEL, projections::gate),
+        (&project::logits::KERNEL, projections::logits),
+        (&product::matvec_sliced::KERNEL, products::by_token),
+        (&product::matmul_sliced::KERNEL, products::by_order),
+        (&attentions::whole::KERNEL, attention::whole),
+        (&gate::KERNEL, pointwise::gate),
+        (&rms_norm::KERNEL, pointwise::rms_norm),
+    ];
+    all.into_iter().find(|(own, _)| std::ptr::eq(*own, kernel)).map_or(kernel.reference, |(_, run)| run)
+}
