@@ -11,31 +11,42 @@ pub struct JsonSpan {
     escaped: bool,
 }
 
+/// What is known of a text that may begin with an object or a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpanEnd {
+    /// Its object or list ends after so many bytes.
+    At(usize),
+    /// It begins with an object or a list that does not end yet, or with the white space before one.
+    Open,
+    /// It begins with something else, whatever comes.
+    NoJson,
+}
+
 impl JsonSpan {
-    /// Reads on in `text`, which begins as it did before: the bytes to the end of its object or list, once it is there.
-    pub fn end(&mut self, text: &str) -> Option<usize> {
-        for (at, byte) in text.bytes().enumerate().skip(self.read) {
-            self.read = at + 1;
-            match byte {
+    /// Reads on in `text`, which begins as it did before. What it says depends on the text alone, and not on how much
+    /// of it there was in the calls before.
+    pub fn end(&mut self, text: &str) -> SpanEnd {
+        let from = self.read;
+        for (at, c) in text[from..].char_indices() {
+            let end = from + at + c.len_utf8();
+            match c {
                 _ if self.escaped => self.escaped = false,
-                b'\\' if self.in_text => self.escaped = true,
-                b'"' => self.in_text = !self.in_text,
+                '\\' if self.in_text => self.escaped = true,
+                '{' | '[' if !self.in_text => self.depth += 1,
+                // Nothing but white space comes before what opens first.
+                _ if self.depth == 0 && !c.is_whitespace() => return SpanEnd::NoJson,
+                '"' => self.in_text = !self.in_text,
                 _ if self.in_text => (),
-                b'{' | b'[' => self.depth += 1,
-                b'}' | b']' => {
-                    self.depth = self.depth.saturating_sub(1);
+                '}' | ']' => {
+                    self.depth -= 1;
                     if self.depth == 0 {
-                        return Some(at + 1);
+                        return SpanEnd::At(end);
                     }
                 }
                 _ => (),
             }
+            self.read = end;
         }
-        None
-    }
-
-    /// Whether `text`, as far as it was read, begins with an object or a list, or with the white space before one.
-    pub fn is_open(&self, text: &str) -> bool {
-        self.depth > 0 || text.trim_start().is_empty()
+        SpanEnd::Open
     }
 }

@@ -4,7 +4,7 @@ mod json_span;
 
 use serde_json::{Map, Value};
 
-use self::json_span::JsonSpan;
+use self::json_span::{JsonSpan, SpanEnd};
 use super::ToolCall;
 use super::stops::begun;
 
@@ -195,16 +195,15 @@ impl ToolCallParser {
         let json = &self.held[opening..];
         let end = match self.format {
             ToolCallFormat::Hermes => json.find(HERMES[1]).map(|at| (at, at + HERMES[1].len())),
-            _ => span.end(json).map(|end| (end, end)),
+            _ => match span.end(json) {
+                SpanEnd::At(end) => Some((end, end)),
+                SpanEnd::Open => None,
+                SpanEnd::NoJson => return self.no_call(opening, parts),
+            },
         };
         let Some((json_end, end)) = end else {
-            // What is no JSON from its first character on will be none.
-            let is_json = self.format == ToolCallFormat::Hermes || span.is_open(json);
-            if is_json {
-                self.place = AnswerPlace::Call { opening, span };
-                return false;
-            }
-            return self.no_call(opening, parts);
+            self.place = AnswerPlace::Call { opening, span };
+            return false;
         };
         match calls_of(self.format, json[..json_end].trim()) {
             Some(calls) => {

@@ -72,6 +72,21 @@ fn calls_of_mistral_are_a_list_after_their_mark() {
 }
 
 #[test]
+fn what_is_no_json_after_a_mark_ends_before_the_next_mark_however_it_is_cut() {
+    let call = r#"{"name": "f", "parameters": {"a": 1}}"#;
+    for between in [";", "\"", "x {", "]", "\u{a0}é"] {
+        let text = format!("<|python_tag|>{between}<|python_tag|>{call}");
+        let expected = [format!("<|python_tag|>{between}"), r#"call00001: f({"a":1})"#.to_string()];
+        assert_eq!(shown(ToolCallFormat::Llama3, &text), expected);
+        let characters: Vec<String> = text.chars().map(String::from).collect();
+        let characters: Vec<&str> = characters.iter().map(String::as_str).collect();
+        assert_eq!(parts(ToolCallFormat::Llama3, &characters), parts(ToolCallFormat::Llama3, &[&text]));
+    }
+    let text = r#"[TOOL_CALLS] none [TOOL_CALLS] [{"name": "f"}]"#;
+    assert_eq!(shown(ToolCallFormat::Mistral, text), ["[TOOL_CALLS] none ", "call00001: f({})"]);
+}
+
+#[test]
 fn the_format_is_told_by_the_template() {
     let of = ToolCallFormat::of_template;
     assert_eq!(of("{{ '<tool_call>\\n' }}"), Some(ToolCallFormat::Hermes));
