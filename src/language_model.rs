@@ -76,7 +76,8 @@ impl LanguageModel {
     /// follows it. Residual slices come as sessions' plans want them.
     ///
     /// Fails where a file of the folder is missing or damaged, naming it; where the device is not there or cannot hold
-    /// the model, the contexts or the budget; and where [`OpenOptions::cancel`] asks for a stop.
+    /// the model, the contexts or the budget; where [`OpenOptions::unload_after`] is zero; and where
+    /// [`OpenOptions::cancel`] asks for a stop.
     pub fn open_with(
         folder: impl AsRef<Path>,
         options: OpenOptions,
@@ -106,6 +107,7 @@ impl LanguageModel {
         open: impl FnOnce(&OpenOptions) -> Result<Box<dyn Engine>>,
         on_bytes: &mut dyn FnMut(u64, u64),
     ) -> Result<LanguageModel> {
+        Model::check_unload_after(options.unload_after)?;
         let folder = ModelFolder::open(folder)?;
         let text = TextModel::open(&folder)?;
         let context = options.context.unwrap_or(CONTEXT.min(folder.shape().max_context));

@@ -5,7 +5,7 @@ mod common;
 #[path = "common/routed.rs"]
 mod routed;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -106,6 +106,37 @@ fn a_full_context_forgets_the_oldest_turns_and_goes_on() {
     let stats = errors.lines().find(|line| line.starts_with("context: ")).unwrap();
     let messages: usize = stats.split(' ').nth(5).unwrap().parse().unwrap();
     assert!(messages % 2 == 1 && messages < 13, "the system's message and whole turns: {stats}");
+}
+
+#[test]
+fn weights_that_nobody_asks_for_leave_and_come_back_and_both_is_told() {
+    let home = home();
+    let mut child = chat(home.path(), &["-n", "4", "--keep-alive", "0.2s"]).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut errors = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+    let begin = Instant::now();
+    // Asks until the weights are told to be as they are waited for.
+    let mut until = |ask: &str, is_so: fn(&str) -> bool| loop {
+        stdin.write_all(ask.as_bytes()).unwrap();
+        let told = errors.find(|line| line.as_ref().unwrap().starts_with("weights: ")).unwrap().unwrap();
+        assert!(begin.elapsed() < SOON && told.ends_with(" of memory now"), "{told}");
+        if is_so(&told) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    until("Hi\n/stats\n", |told| told.contains("in memory; left"));
+    until("/stats\n", |told| told.contains("the weights left the memory while nobody asked; left"));
+    until("And now?\n/stats\n", |told| told.contains("in memory; left") && !told.contains("came back 0 times"));
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+
+    let (output, errors) = told(home.path(), &["--keep-alive", "0"], "Hi\n");
+    assert!(output.status.code() == Some(2) && errors.contains("--keep-alive"), "{errors}");
+    assert!(errors.contains("expected a time of more than 0"), "{errors}");
+    // Without the option nothing leaves, and nothing is told of it.
+    let (output, errors) = told(home.path(), &["-n", "4"], "Hi\n/stats\n");
+    assert!(output.status.success() && !errors.contains("weights:"), "{errors}");
 }
 
 #[test]

@@ -14,8 +14,7 @@ use edge_run::internals::cpu;
 use edge_run::internals::engine::{Activations, Engine};
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::gpu::GpuOptions;
-use edge_run::internals::model::Model;
-use edge_run::internals::model::STEP_TOKENS;
+use edge_run::internals::model::{Model, Presence, STEP_TOKENS};
 use edge_run::internals::residency::{Pace, SliceReport};
 use edge_run::internals::session::{Next, Token};
 use edge_run::internals::text::{SamplerSettings, TextModel};
@@ -413,10 +412,24 @@ fn weights_that_cannot_come_back_are_an_error_and_leave_nothing_behind() {
         let model = session.model().clone();
         let first = ids(&answer(&mut session, 8, &mut |_| None));
         model.unload().unwrap();
+        session.settle(None).unwrap();
+        let before = model.weights_report();
+        assert!(before.departures > 0 && before.presence == Presence::All);
         let unloaded = model.allocated_bytes();
+        let gone = model.weights_report();
+        assert_eq!(
+            (gone.presence, gone.departures, gone.returns),
+            (Presence::Nothing, before.departures + 1, before.returns)
+        );
 
         // A stop ends the wait for them, and the next use waits again.
+        assert_eq!(model.weights_report().returns, before.returns + 1);
         session.cancel_token().cancel();
+    // A time that cannot be is told before anything is looked for.
+    let mut options = OpenOptions::default();
+    options.unload_after = Some(std::time::Duration::ZERO);
+    let refused = LanguageModel::open_with("no folder", options, &mut |_, _| ()).err().unwrap().to_string();
+    assert_eq!(refused, "unload after: expected a time of more than 0, or none, got 0");
         assert!(matches!(one_token(&mut session), Err(edge_run::Error::Stopped(_))));
         session.cancel_token().reset();
         assert_eq!(model.allocated_bytes(), unloaded);

@@ -8,6 +8,7 @@ use clap::Args;
 use super::power::Follower;
 use super::progress;
 use edge_run::internals::error::Result;
+use edge_run::internals::model::{Presence, WeightsReport};
 use edge_run::internals::residency::{Pace, SliceReport};
 use edge_run::internals::session::Session;
 
@@ -50,4 +51,24 @@ pub fn words(device_bytes: u64, slices: Option<SliceReport>) -> String {
     let read =
         slices.map_or(String::new(), |slices| format!(", {} read of slices", progress::bytes(slices.read_bytes)));
     format!("{} of memory{read}", progress::bytes(device_bytes))
+}
+
+/// What has left the device while nobody asked, if anything has.
+pub fn weights_that_left(presence: Presence) -> Option<&'static str> {
+    match presence {
+        Presence::Nothing => Some("the weights left the memory while nobody asked"),
+        Presence::Base => Some("the slices of the weights left the memory while nobody asked"),
+        Presence::All => None,
+    }
+}
+
+/// Where the weights are, and how often they left and came back, where they `may_leave` or did.
+pub fn weights_in_words(report: WeightsReport, may_leave: bool) -> Option<String> {
+    let WeightsReport { presence, departures, returns, .. } = report;
+    if !may_leave && departures == 0 {
+        return None;
+    }
+    let now = weights_that_left(presence).unwrap_or("in memory");
+    let times = |count: u64| if count == 1 { "once".to_string() } else { format!("{count} times") };
+    Some(format!("{now}; left {}, came back {}", times(departures), times(returns)))
 }

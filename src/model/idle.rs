@@ -25,15 +25,27 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What is on the device, and when it was asked for last.
 pub(super) struct IdleState {
-    presence: Presence,
+    report: WeightsReport,
     last_use: Instant,
     /// Where the base comes from again; none of a model that stays.
     base: Option<FolderBase>,
 }
 
+/// How much of the weights is on the device, and how often they left it for want of use or by [`Model::unload`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WeightsReport {
+    /// How much is there now.
+    pub presence: Presence,
+    /// How often slices left, alone or with the base.
+    pub departures: u64,
+    /// How often all was there again.
+    pub returns: u64,
+}
+
 /// How much of the weights is on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Presence {
+pub enum Presence {
     /// Neither base nor slices.
     Nothing,
     /// The base without slices.
@@ -44,7 +56,8 @@ enum Presence {
 
 impl Default for IdleState {
     fn default() -> IdleState {
-        IdleState { presence: Presence::All, last_use: Instant::now(), base: None }
+        let report = WeightsReport { presence: Presence::All, departures: 0, returns: 0 };
+        IdleState { report, last_use: Instant::now(), base: None }
     }
 }
 
@@ -52,6 +65,17 @@ impl IdleState {
     /// Takes note of a use.
     pub fn used(&mut self) {
         self.last_use = Instant::now();
+    }
+
+    fn presence(&self) -> Presence {
+        self.report.presence
+    }
+
+    /// Takes note of what is there, and of what left or came back with it.
+    fn set_presence(&mut self, presence: Presence) {
+        let before = std::mem::replace(&mut self.report.presence, presence);
+        self.report.departures += u64::from(before == Presence::All && presence != Presence::All);
+        self.report.returns += u64::from(before != Presence::All && presence == Presence::All);
     }
 
     /// That of a model whose base is this folder's.
@@ -129,13 +153,11 @@ impl Model {
     /// Fails where the time is zero, where the model was not loaded by [`Model::load_base`], and where no thread can be
     /// started.
     pub fn unload_after(&self, idle: Option<Duration>) -> Result<()> {
+        Model::check_unload_after(idle)?;
         let Some(idle) = idle else {
             *self.0.idle_timer.lock() = None;
             return Ok(());
         };
-        if idle.is_zero() {
-            return Err(Error::argument("idle time", "more than 0", "0"));
-        }
         self.executor().check_leaves()?;
         let (end, ended) = channel::<()>();
         let shared = Arc::downgrade(&self.0);
@@ -153,9 +175,22 @@ impl Model {
         Ok(())
     }
 
+    /// Fails where [`Model::unload_after`] would because the time is zero, before there is a model.
+    pub fn check_unload_after(idle: Option<Duration>) -> Result<()> {
+        match idle {
+            Some(Duration::ZERO) => Err(Error::argument("unload after", "a time of more than 0, or none", "0")),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the weights are on the device: the base, and what plans want of the slices, or on their way.
     pub fn is_loaded(&self) -> bool {
-        self.executor().idle.presence == Presence::All
+        self.weights_report().presence == Presence::All
+    }
+
+    /// How much of the weights is on the device, and how often they left it.
+    pub fn weights_report(&self) -> WeightsReport {
+        self.executor().idle.report
     }
 }
 
@@ -166,12 +201,12 @@ fn look(shared: &Weak<Shared>, idle: Duration) -> Option<Duration> {
     let unused = executor.idle.last_use.elapsed();
     let both = idle.saturating_mul(2);
     // What fails here fails at the next use too, and is told there.
-    if unused >= both && executor.idle.presence > Presence::Nothing {
+    if unused >= both && executor.idle.presence() > Presence::Nothing {
         let _ = executor.drop_slices().and_then(|()| executor.drop_base());
-    } else if unused >= idle && executor.idle.presence > Presence::Base {
+    } else if unused >= idle && executor.idle.presence() > Presence::Base {
         let _ = executor.drop_slices();
     }
-    Some(match executor.idle.presence {
+    Some(match executor.idle.presence() {
         Presence::Nothing => idle,
         Presence::Base => both.saturating_sub(unused),
         Presence::All => idle.saturating_sub(unused),
@@ -186,12 +221,15 @@ impl Executor {
     /// next use tries again.
     pub fn use_weights(&mut self) -> Result<()> {
         self.idle.used();
-        if self.idle.presence == Presence::All {
+        if self.idle.presence() == Presence::All {
             return Ok(());
         }
-        if let (Presence::Nothing, Some(base)) = (self.idle.presence, &self.idle.base) {
+        if let (Presence::Nothing, Some(base)) = (self.idle.presence(), &self.idle.base) {
             match weights::load(base, self.engine.as_mut(), 1, &mut |_, _| ()) {
-                Ok(weights) => (self.weights, self.idle.presence) = (weights, Presence::Base),
+                Ok(weights) => {
+                    self.weights = weights;
+                    self.idle.set_presence(Presence::Base);
+                }
                 Err(error) => {
                     // What was made is ended by now, and its memory is not to be waited for at the next try.
                     let _ = self.engine.wait();
@@ -206,7 +244,7 @@ impl Executor {
         }
         self.engine.cancel_token().check("loading")?;
         self.update_all_limits();
-        self.idle.presence = Presence::All;
+        self.idle.set_presence(Presence::All);
         self.idle.used();
         Ok(())
     }
@@ -221,20 +259,20 @@ impl Executor {
     }
 
     fn drop_slices(&mut self) -> Result<()> {
-        let Some(residency) = self.residency.as_mut().filter(|_| self.idle.presence == Presence::All) else {
+        let Some(residency) = self.residency.as_mut().filter(|_| self.idle.presence() == Presence::All) else {
             return Ok(());
         };
         let changes = residency.release(self.engine.as_mut());
-        self.idle.presence = Presence::Base;
+        self.idle.set_presence(Presence::Base);
         self.apply_changes(changes);
         self.residency.as_mut().map_or(Ok(()), |residency| residency.wait_for_memory(self.engine.as_mut()))
     }
 
     fn drop_base(&mut self) -> Result<()> {
-        if self.idle.presence == Presence::Nothing {
+        if self.idle.presence() == Presence::Nothing {
             return Ok(());
         }
-        self.idle.presence = Presence::Nothing;
+        self.idle.set_presence(Presence::Nothing);
         self.prepared.clear();
         self.weights.destroy(self.engine.as_mut());
         // A pool lets go of what is free when something else is prepared, and nothing takes nothing.

@@ -42,6 +42,7 @@ use ring::Ring;
 pub use activations::Trial;
 pub use bits_read::{BitsRead, TokenDepths};
 pub use cache::CacheOptions;
+pub use idle::{Presence, WeightsReport};
 pub use inputs::{STEP_TOKENS, default_step_tokens};
 pub use score::{AnswerScores, Scores};
 pub use sequence::Sequence;

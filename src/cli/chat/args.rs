@@ -1,6 +1,7 @@
 //! The command line of `edge-run chat`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ColorChoice};
 
@@ -55,6 +56,10 @@ pub struct ChatArgs {
     /// What of the weights is in memory.
     #[command(flatten)]
     pub resident: ResidentArgs,
+    /// Time without a question after which the weights leave the memory: the slices, and after as long again the base;
+    /// seconds, or 30s, 5m, 1h. They come back with the next question, which waits for them [default: they stay]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = numbers::time)]
+    pub keep_alive: Option<Duration>,
     /// Show by its colour how many bits each token took
     #[arg(long)]
     pub show_bits: bool,

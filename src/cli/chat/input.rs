@@ -11,13 +11,13 @@ const BLOCK: &str = "\"\"\"";
 /// The commands, as the help shows them.
 pub const HELP: &str = "\
 /bits N          read N bits of each weight from here on, 2 to 8; `auto` follows the power state
-/power MODE      low, balanced or high; `follow` or `auto` follows the power state
+/power MODE      low, balanced or high; `auto` follows the power state
 /system TEXT     set the assistant up from here on; without text, no more
 /retry           answer the last question again
 /clear           forget what was said
 /save FILE       save the conversation; `/save --keys FILE` with keys and values, so that nothing is computed again
 /load FILE       go on with a saved conversation
-/stats           tell about the last answer and the context
+/stats           tell about the last answer, the context, and weights that left or came back (--keep-alive)
 /help            show this
 /exit            end, as Ctrl-D does
 A line that ends in \\ goes on in the next one, and lines between \"\"\" and \"\"\" are one message. A message that
@@ -153,10 +153,9 @@ fn bits(argument: &str) -> Result<ChatInput, String> {
 }
 
 fn power(argument: &str) -> Result<ChatInput, String> {
-    let mode = if argument == "follow" { Some(PowerMode::Auto) } else { None };
-    let mode = mode.or_else(|| PowerMode::ALL.into_iter().find(|mode| mode.name() == argument));
+    let mode = PowerMode::ALL.into_iter().find(|mode| mode.name() == argument);
     let names = || PowerMode::ALL.map(PowerMode::name).join(", ");
-    let expected = || format!("/power: expected one of {}, or follow, got `{argument}`", names());
+    let expected = || format!("/power: expected one of {}, got `{argument}`", names());
     mode.map(ChatInput::Power).ok_or_else(expected)
 }
 
@@ -193,7 +192,6 @@ mod tests {
             ("/bits  8 ", Bits(Some(8.0))),
             ("/bits auto", Bits(None)),
             ("/power low", Power(PowerMode::Low)),
-            ("/power follow", Power(PowerMode::Auto)),
             ("/power auto", Power(PowerMode::Auto)),
             ("/system You are terse.\nVery.", System(Some("You are terse.\nVery.".into()))),
             ("/system", System(None)),
@@ -223,7 +221,8 @@ mod tests {
             ("/bits", "got ``"),
             ("/bits 9", "from 2 to 8"),
             ("/bits nan", "from 2 to 8"),
-            ("/power lots", "auto, low, balanced, high, or follow"),
+            ("/power lots", "one of auto, low, balanced, high, got `lots`"),
+            ("/power follow", "one of auto, low, balanced, high, got `follow`"),
             ("/save", "/save: expected a file"),
             ("/save --keys", "/save: expected a file"),
             ("/load ", "/load: expected a file"),

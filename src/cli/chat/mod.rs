@@ -46,7 +46,11 @@ pub fn run(args: &ChatArgs) -> Done {
     stop::watch();
     let begin = Instant::now();
     let budget = args.resident.memory_budget.map(|size| size.as_u64());
-    let open = || load::load_base(&args.model, &folder, context, budget);
+    let open = || {
+        let model = load::load_base(&args.model, &folder, context, budget)?;
+        model.unload_after(args.keep_alive)?;
+        Ok(model)
+    };
     let model = open()?;
     if args.verbose {
         generate::tell(&folder, &model, begin.elapsed().as_secs_f64());

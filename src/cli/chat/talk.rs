@@ -73,6 +73,9 @@ impl<'a> Talk<'a> {
     /// Answers a question. Where there is no answer, the question is as if it had not been asked, but for
     /// [`Talk::retry`].
     pub fn ask(&mut self, question: String) -> Result<AnswerEnd> {
+        if let Some(words) = resident::weights_that_left(self.session.model().weights_report().presence) {
+            note(format_args!("note: {words}, and come back before the answer"));
+        }
         self.asked = Some(question.clone());
         self.messages.push(Message::user(question));
         let mut end = self.answer();
@@ -200,6 +203,9 @@ impl<'a> Talk<'a> {
         }
         let (tokens, messages) = (self.session.sequence().tokens().len(), self.messages.len());
         note(format_args!("context: {tokens} of {} tokens, {messages} messages", model.context()));
+        if let Some(words) = resident::weights_in_words(model.weights_report(), self.args.keep_alive.is_some()) {
+            note(format_args!("weights: {words}; {} of memory now", progress::bytes(model.allocated_bytes())));
+        }
         self.tell_plan();
     }
 
