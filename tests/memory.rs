@@ -5,15 +5,17 @@ mod common;
 mod gpu;
 #[path = "common/logits.rs"]
 mod logits;
+#[path = "common/refusing.rs"]
+mod refusing;
 
 use edge_run::internals::bench::Synthetic;
 use edge_run::internals::cpu;
 use edge_run::internals::engine::{Activations, Engine};
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::gpu::GpuOptions;
-use edge_run::internals::model::Model;
+use edge_run::internals::model::{CacheOptions, Model};
 use edge_run::internals::residency::Pace;
-use edge_run::{Error, PrecisionPlan};
+use edge_run::{Error, LogitBias, PrecisionPlan};
 use logits::logits_at;
 
 const CONTEXT: u32 = 512;
@@ -105,6 +107,95 @@ fn a_budget_holds_at_every_token_after_prompts_of_many_lengths() {
                 assert!(bytes <= budget, "{tokens} tokens: {bytes} of {budget}");
             }
         }
+    }
+}
+
+/// The MiB that an error of a budget asks for.
+fn asked_for(error: Error) -> u64 {
+    let message = error.to_string();
+    assert!(message.starts_with("memory budget: expected at least "), "{message}");
+    let words: Vec<&str> = message.split_whitespace().collect();
+    let at = words.iter().position(|word| *word == "MiB").unwrap();
+    words[at - 1].parse::<u64>().unwrap() << 20
+}
+
+/// Logits that are kept for a choice under a bias were not counted, nor were their steps, of which each sequence had its
+/// own.
+#[test]
+fn a_budget_holds_where_logits_are_kept_for_several_sequences() {
+    let dir = tempfile::tempdir().unwrap();
+    let shape = edge_run::internals::shape::LlamaShape {
+        layers: 1,
+        model_dim: 256,
+        ffn_dim: 1024,
+        head_dim: 64,
+        max_context: CONTEXT,
+        ..common::tiny_shape(false)
+    };
+    common::TinyModel::new(shape, 5).write_hf(&dir.path().join("source"), safetensors::Dtype::F32, 1);
+    common::quantize_tiny(&dir.path().join("source"), &dir.path().join("model")).unwrap();
+    let folder = ModelFolder::open(&dir.path().join("model")).unwrap();
+    let options = || CacheOptions { sequences: 3, ..CacheOptions::from(CONTEXT) };
+    let load = |engine, budget| Model::load_base(&folder, engine, options(), Some(budget), &mut |_, _| ());
+    let biased = |model: &Model| {
+        let mut sequence = model.sequence(&plan(8.0)).unwrap();
+        sequence.set_logit_bias(LogitBias::new([(70, 3.0)]).unwrap()).unwrap();
+        sequence
+    };
+    // The least budgets are asked for by engines of their own, the processor's too, which has no pool.
+    let engines = || -> Vec<Box<dyn Engine>> { gpus().into_iter().chain([cpu::open()]).collect() };
+    for at in 0..engines().len() {
+        let engine = || engines().swap_remove(at);
+        let base = asked_for(load(engine(), 1 << 16).err().expect("too little"));
+        let refused = biased(&load(engine(), base).unwrap()).begin(&ids(3)).err().expect("too little for a bias");
+        let for_bias = asked_for(refused);
+        let mut sequence = biased(&load(engine(), for_bias).unwrap());
+        let step = sequence.begin(&ids(3)).unwrap_or_else(|error| panic!("{at}: {base}, {for_bias}: {error}"));
+        sequence.finish(step).unwrap();
+        // Log-probabilities read logits back, which is another step.
+        sequence.read_logits(true);
+        let budget = asked_for(sequence.begin(&ids(1)).err().expect("too little for log-probabilities"));
+        assert!(base < for_bias && for_bias < budget, "{base}, {for_bias}, {budget}");
+        let model = load(engine(), budget).unwrap();
+        let mut sequences = [biased(&model), biased(&model), biased(&model)];
+        model.settle(None).unwrap();
+        let few = if at == 0 { 5 } else { 17 };
+        for (turn, tokens) in lengths(CONTEXT - 20).step_by(few).enumerate() {
+            for sequence in &mut sequences {
+                sequence.read_logits(turn > 2);
+                for ids in [ids(tokens), ids(1), ids(1)] {
+                    sequence.truncate(0);
+                    let step = sequence.begin(&ids).unwrap();
+                    model.advance(Pace::Units(1)).unwrap();
+                    assert!(model.allocated_bytes() <= budget, "under way, {tokens} tokens");
+                    sequence.finish(step).unwrap();
+                    let bytes = model.allocated_bytes();
+                    assert!(bytes <= budget, "{tokens} tokens: {bytes} of {budget}");
+                }
+            }
+        }
+    }
+}
+
+/// Where one of them could not be had, those before it stayed.
+#[test]
+fn buffers_for_kept_logits_that_cannot_all_be_had_leave_nothing_behind() {
+    let source = Synthetic::parse("256x1024x1x4x2x300", 3).unwrap();
+    for engine in gpus().into_iter().chain([cpu::open()]) {
+        let (engine, refuses) = refusing::refusing(engine);
+        let model = Model::load(&source, engine, CONTEXT, &mut |_, _| ()).unwrap();
+        let mut sequence = model.sequence(&plan(2.0)).unwrap();
+        sequence.set_logit_bias(LogitBias::new([(70, 3.0)]).unwrap()).unwrap();
+        let before = model.allocated_bytes();
+        for buffers in 0..4 {
+            refuses.set_after(buffers);
+            let error = sequence.begin(&ids(1)).err().expect("no room");
+            assert!(error.to_string().contains("no room"), "{error}");
+            assert_eq!(model.allocated_bytes(), before, "after {buffers}");
+        }
+        refuses.set(false);
+        let step = sequence.begin(&ids(1)).unwrap();
+        sequence.finish(step).unwrap();
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Executor {
     pub thresholds: Option<Thresholds>,
     /// The slices that come and go; without it, all are there.
     pub residency: Option<Residency>,
+    /// What a memory budget holds beside slices, where there is one.
+    pub budget: Option<StepBudget>,
     /// What leaves while nobody asks, and whether it did.
     pub idle: IdleState,
     /// An entry for each sequence that may be open.
@@ -50,6 +52,16 @@ pub(super) struct Executor {
     pub int8_activations: bool,
     /// The measurement by which that was chosen.
     pub trial: Option<Trial>,
+}
+
+/// What a memory budget holds beside slices.
+pub(super) struct StepBudget {
+    /// All of it.
+    pub bytes: u64,
+    /// What the steps of a generation take that choose a token: as much as those that keep logits, in either way.
+    pub choosing_steps_bytes: u64,
+    /// Whether steps that keep logits count, those that do not read them back and those that do.
+    pub kept_reserved: [bool; 2],
 }
 
 /// What is known of an open sequence.
@@ -67,8 +79,8 @@ pub(super) enum StepKind {
     NextLogits,
     /// It samples the token that follows the last one.
     NextToken,
-    /// It keeps the last token's logits for its sequence, which has this slot, and reads them back where that is said.
-    KeepLogits { slot: u32, read_back: bool },
+    /// It keeps the last token's logits for a choice, and reads them back where that is said.
+    KeepLogits { read_back: bool },
     /// It scores the token that follows each one.
     Score,
     /// It reads back the logits after each token.
@@ -133,6 +145,7 @@ impl Executor {
             kept_logits: None,
             thresholds: source.thresholds().cloned(),
             residency: None,
+            budget: None,
             idle: IdleState::default(),
             slots: (0..options.sequences).map(|_| None).collect(),
             prepared: HashMap::new(),
@@ -309,9 +322,9 @@ impl Executor {
             StepKind::Fill => lowering.fill(class.tokens),
             StepKind::NextLogits => lowering.next_logits(class.tokens),
             StepKind::NextToken => lowering.next_token(class.tokens),
-            StepKind::KeepLogits { slot, read_back } => {
+            StepKind::KeepLogits { read_back } => {
                 let kept = self.kept_logits.as_ref().expect("logits are kept where a place for them was made");
-                lowering.keep_logits(class.tokens, kept.logits(slot), read_back)
+                lowering.keep_logits(class.tokens, kept.latest(), read_back)
             }
             StepKind::Score => lowering.score(class.tokens),
             StepKind::AllLogits => lowering.all_logits(class.tokens),

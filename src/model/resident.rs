@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Model;
 use super::cache::CacheOptions;
-use super::executor::{Executor, Slot, StepClass, StepKind};
+use super::executor::{Executor, Slot, StepBudget, StepClass, StepKind};
 use super::idle::IdleState;
 use super::inputs::DepthLimits;
 use super::weights::ModelPart;
@@ -15,11 +15,17 @@ use crate::format::codes::RangeForm;
 use crate::format::{ModelFolder, TensorPlace, layout};
 use crate::kernels::attention::ContextClass;
 use crate::precision::{Depth, Precision, PrecisionPlan};
+use crate::recording::Prepared;
 use crate::residency::{BOUNDARY_BYTES, Pace, PartFiles, RING_BYTES, Residency, SliceChanges, SliceReport};
 use crate::shape::{LlamaShape, Site};
 
 /// How long loading may keep other sequences waiting at a time.
 const TURN: Duration = Duration::from_millis(20);
+
+/// Bytes for people, rounded up.
+pub(super) fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
 
 /// The parts of a model of this shape, in the order in which they are loaded.
 fn parts(shape: &LlamaShape) -> Vec<ModelPart> {
@@ -51,7 +57,8 @@ impl Model {
     /// see [`Model::advance`].
     ///
     /// With `budget_bytes`, all that the model ever takes on the device stays below: weights, cache, inputs, the
-    /// buffers of its largest step, and what is on its way. Slices are then only as deep as they fit.
+    /// buffers of its largest step, and what is on its way. Slices are then only as deep as they fit, and less deep
+    /// from the first step on whose logits are kept for a choice under a bias or a mask, or read back.
     ///
     /// Fails as [`Model::load`] does, where no thread can be started, and where the budget does not hold the base.
     pub fn load_base(
@@ -126,32 +133,43 @@ impl Model {
 impl Executor {
     /// What a budget leaves for slices.
     fn left_of(&mut self, budget: u64, parts: &[PartFiles]) -> Result<u64> {
-        let step = self.step_tokens;
+        // What was dropped while the device was opened and the base loaded counts no more.
+        self.engine.wait()?;
         let before = self.engine.allocated_bytes();
         // The kinds of steps of a generation, held together as they are kept together.
-        let mut steps = Vec::new();
-        let plans: &[bool] = if self.thresholds.is_some() { &[false, true] } else { &[false] };
-        for (tokens, context_class) in [(step, ContextClass::Short), (1, ContextClass::Short), (1, ContextClass::Long)]
-        {
-            for &routed in plans {
-                for kind in [StepKind::Fill, StepKind::NextToken] {
-                    let class = StepClass { kind, tokens, routed, context_class };
-                    steps.push(self.engine.prepare(self.record(class))?);
-                }
-            }
-        }
+        let fill = self.prepare_all(StepKind::Fill)?;
+        let between = self.engine.allocated_bytes();
+        let next = self.prepare_all(StepKind::NextToken)?;
+        let held = self.engine.allocated_bytes();
+        drop((fill, next));
         let slices = parts.iter().flat_map(|part| &part.slices).flatten().map(|tensor| tensor.bytes);
         let on_their_way = (RING_BYTES + BOUNDARY_BYTES).min(slices.sum());
-        let held = self.engine.allocated_bytes();
         // As much again: a step of another length takes buffers that are up to a quarter too long for it, and has them
         // before the device has let go of those that were in their place; and steps under way read back.
         let least = held + (held - before) + on_their_way;
-        let mib = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
-        budget.checked_sub(least).ok_or_else(|| {
+        let left = budget.checked_sub(least).ok_or_else(|| {
             let context = self.cache.options.cells();
             let expected = format!("at least {} for the base, a context of {context} and a step", mib(least));
             Error::argument("memory budget", expected, mib(budget))
-        })
+        })?;
+        let choosing_steps_bytes = 2 * (held - between);
+        self.budget = Some(StepBudget { bytes: budget, choosing_steps_bytes, kept_reserved: [false; 2] });
+        Ok(left)
+    }
+
+    /// The steps of one kind in a generation: of all tokens that a step has at most, and of one.
+    fn prepare_all(&mut self, kind: StepKind) -> Result<Vec<Prepared>> {
+        let step = self.step_tokens;
+        let plans: &[bool] = if self.thresholds.is_some() { &[false, true] } else { &[false] };
+        let mut steps = Vec::new();
+        for (tokens, context_class) in [(step, ContextClass::Short), (1, ContextClass::Short), (1, ContextClass::Long)]
+        {
+            for &routed in plans {
+                let class = StepClass { kind, tokens, routed, context_class };
+                steps.push(self.engine.prepare(self.record(class))?);
+            }
+        }
+        Ok(steps)
     }
 
     fn advance(&mut self, pace: Pace) -> Result<()> {

@@ -121,6 +121,27 @@ impl Residency {
         self.store.is_bounded()
     }
 
+    /// Takes so many bytes from the budget, where there is one, for something else; what is on its way is given up.
+    /// What is wanted is to be said anew after it. `Err(lacking)` where the budget has so many fewer; nothing changes
+    /// then.
+    ///
+    /// Fails where the device fails.
+    pub fn reserve(&mut self, engine: &mut dyn Engine, bytes: u64) -> Result<std::result::Result<(), u64>> {
+        if let Err(lacking) = self.store.reserve(bytes) {
+            return Ok(Err(lacking));
+        }
+        self.give_up_arrivals(engine);
+        engine.wait()?;
+        Ok(Ok(()))
+    }
+
+    fn give_up_arrivals(&mut self, engine: &mut dyn Engine) {
+        for (_, Arrival { unit, buffers }) in self.arrivals.drain() {
+            buffers.into_iter().for_each(|buffer| engine.destroy(buffer));
+            self.store.given_up(unit);
+        }
+    }
+
     /// Sets the depth that is to be resident of each part, in the order of the parts; what lies deeper is freed.
     pub fn want(&mut self, depths: &[Depth]) -> SliceChanges {
         self.store.want(depths);
@@ -196,10 +217,7 @@ impl Residency {
     /// wanted.
     pub fn release(&mut self, engine: &mut dyn Engine) -> SliceChanges {
         self.read_before += self.stream.take().map_or(0, |stream| stream.read_bytes());
-        for (_, Arrival { unit, buffers }) in self.arrivals.drain() {
-            buffers.into_iter().for_each(|buffer| engine.destroy(buffer));
-            self.store.given_up(unit);
-        }
+        self.give_up_arrivals(engine);
         self.want(&vec![Depth::ALL[0]; self.parts.len()])
     }
 

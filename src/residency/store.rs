@@ -79,6 +79,14 @@ impl Store {
         self.budget_bytes.is_some()
     }
 
+    /// Takes so many bytes from the budget, where there is one, from the next [`Store::want`] on. Fails with what is
+    /// lacking where it has fewer.
+    pub fn reserve(&mut self, bytes: u64) -> Result<(), u64> {
+        let Some(budget) = &mut self.budget_bytes else { return Ok(()) };
+        *budget = budget.checked_sub(bytes).ok_or_else(|| bytes - *budget)?;
+        Ok(())
+    }
+
     /// Sets the depth that is to be resident of each part; panics where there is not one for each.
     ///
     /// Where the budget holds less, every part is cut to the same depth, the deepest that fits. What lies deeper is

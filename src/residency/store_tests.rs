@@ -59,6 +59,21 @@ fn a_budget_cuts_all_parts_to_one_depth() {
 }
 
 #[test]
+fn what_is_reserved_of_a_budget_is_no_more_for_slices() {
+    let mut store = Store::new(&[10, 10, 40], Some(180));
+    store.want(&depths(&[4, 4, 4]));
+    while let Some(unit) = store.next(0) {
+        store.loaded(unit);
+    }
+    assert_eq!((store.clamps(), store.resident_bytes()), (depths(&[4, 4, 4]), 180));
+    assert_eq!(store.reserve(181), Err(1));
+    assert_eq!(store.reserve(41), Ok(()));
+    store.want(&depths(&[4, 4, 4]));
+    assert_eq!((store.clamps(), store.resident_bytes()), (depths(&[3, 3, 3]), 120));
+    assert_eq!((store.reserve(140), Store::new(&[10], None).reserve(1)), (Err(1), Ok(())));
+}
+
+#[test]
 fn failures_are_tried_again_ever_more_rarely() {
     let mut store = Store::new(&[10], None);
     store.want(&depths(&[2]));

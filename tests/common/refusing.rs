@@ -11,9 +11,10 @@ use edge_run::internals::recording::{Buffer, Prepared, Recording, Span, Ticket};
 use edge_run::{CancelToken, Error, Result};
 
 /// Says what the engine does not do.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Refuses {
-    buffers: Arc<AtomicBool>,
+    /// New buffers that there still are.
+    buffers: Arc<AtomicUsize>,
     lost: Arc<AtomicBool>,
     /// The submission at which it is stopped, counted from 1; 0 for none.
     stops_at: Arc<AtomicUsize>,
@@ -21,9 +22,23 @@ pub struct Refuses {
 }
 
 impl Refuses {
+    fn nothing() -> Refuses {
+        Refuses {
+            buffers: Arc::new(AtomicUsize::new(usize::MAX)),
+            lost: Arc::default(),
+            stops_at: Arc::default(),
+            submitted: Arc::default(),
+        }
+    }
+
     /// No new buffers.
     pub fn set(&self, refuses: bool) {
-        self.buffers.store(refuses, Ordering::Relaxed);
+        self.set_after(if refuses { 0 } else { usize::MAX });
+    }
+
+    /// No new buffers after so many.
+    pub fn set_after(&self, buffers: usize) {
+        self.buffers.store(buffers, Ordering::Relaxed);
     }
 
     /// No results any more.
@@ -56,7 +71,7 @@ pub fn refusing(engine: Box<dyn Engine>) -> (Box<dyn Engine>, Refuses) {
 
 /// The engine with other traits, and what makes it refuse.
 pub fn refusing_as(engine: Box<dyn Engine>, traits: Traits) -> (Box<dyn Engine>, Refuses) {
-    let refuses = Refuses::default();
+    let refuses = Refuses::nothing();
     (Box::new(Refusing { engine, traits, refuses: refuses.clone() }), refuses)
 }
 
@@ -90,7 +105,8 @@ impl Engine for Refusing {
     }
 
     fn create(&mut self, label: &str, bytes: u64) -> Result<Buffer> {
-        if self.refuses.buffers.load(Ordering::Relaxed) {
+        let take = |left: usize| (left > 0).then(|| if left == usize::MAX { left } else { left - 1 });
+        if self.refuses.buffers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
             return Err(self.fault(format!("no room for {label}")));
         }
         self.engine.create(label, bytes)
