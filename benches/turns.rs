@@ -109,7 +109,7 @@ fn own_tokens(model: &LanguageModel) -> Result<()> {
         others += u32::from(same < all.len());
         run_again_by_text += tokens.len().saturating_sub(same);
         let before = tokens.len();
-        let turn = session.chat(&chat, Some(1))?;
+        let mut turn = session.chat(&chat, Some(1))?;
         run_again += before - turn.session().sequence().tokens().len();
     }
     println!("{others} of {ANSWERS} answers would be cut otherwise by the tokenizer");

@@ -132,7 +132,7 @@ pub trait TokenConstraint: Send {
 
     /// Takes the tokens that must come next as nothing else can, at most `most` of them, as if each had been chosen;
     /// none where that is not known. They run together, as a prompt does, which is faster than to choose one after the
-    /// other. What fails here is told when a mask is asked for.
+    /// other. What fails here is told when a mask is asked for. Under a bias that forbids tokens this is not called.
     fn take_forced(&mut self, most: usize) -> Vec<u32> {
         let _ = most;
         Vec::new()

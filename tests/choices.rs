@@ -264,6 +264,72 @@ fn an_answer_that_is_stopped_within_what_is_forced_leaves_only_what_was_told() {
     });
 }
 
+/// The session of an answer showed tokens that were forced and not told, and a stop among them kept the random number of
+/// the choice after them.
+#[test]
+fn a_session_never_has_more_of_an_answer_than_was_told() {
+    let grammar = Grammar::regex("[a-c]in the thing[a-c]{3}in the inn").unwrap();
+    on_every_engine(|session| {
+        let mut one = session(6);
+        one.set_grammar(Some(&grammar)).unwrap();
+        let (whole, ..) = answer(&mut one, 60).unwrap();
+        for most in 1..=whole.len() {
+            one.reset();
+            let mut told = PROMPT.to_vec();
+            // Each choice takes two words of the random numbers, and what is forced takes none.
+            let mut words = 0;
+            let mut answer = one.answer(&PROMPT, None).unwrap();
+            for expected in &whole[..most] {
+                let Some(Ok(Event::Token(token))) = answer.next() else { panic!("{most} tokens") };
+                assert_eq!((token.id, token.bits, &token.text), (expected.id, expected.bits, &expected.text));
+                told.push(token.id);
+                words += if token.bits > 0.0 { 2 } else { 0 };
+                let sequence = answer.session().sequence();
+                let ran: Vec<u32> = sequence.tokens().iter().chain(&sequence.sampled()).copied().collect();
+                assert_eq!((ran, sequence.draws()), (told.clone(), Some(words)));
+            }
+            drop(answer.stop());
+            let sequence = one.sequence();
+            let ran: Vec<u32> = sequence.tokens().iter().chain(&sequence.sampled()).copied().collect();
+            assert_eq!((ran, sequence.draws()), (told, Some(words)), "stopped after {most}");
+        }
+    });
+}
+
+/// Tokens that a grammar forces were taken though the bias forbade them.
+#[test]
+fn a_bias_that_forbids_what_a_grammar_forces_is_an_error_and_one_that_does_not_changes_nothing() {
+    let grammar = Grammar::regex("[a-c]in the thing[a-c]{3}in the inn").unwrap();
+    on_every_engine(|session| {
+        let mut one = session(6);
+        one.set_grammar(Some(&grammar)).unwrap();
+        let (whole, text, _) = answer(&mut one, 60).unwrap();
+        let at = whole.iter().position(|token| token.bits == 0.0).unwrap();
+        let mut with_bias = |id: u32, value: f32| {
+            one.reset();
+            one.set_logit_bias(LogitBias::new([(id, value)]).unwrap()).unwrap();
+            let mut told = Vec::new();
+            let summary = one.generate(&PROMPT, Some(60), &mut |token| {
+                told.push(token.clone());
+                Ok(Next::Go)
+            });
+            (told, summary)
+        };
+        let (told, summary) = with_bias(whole[at].id, -100.0);
+        assert_eq!((ids(&told), summary.unwrap().stop), (ids(&whole), StopReason::Complete));
+        // Another one that is forbidden leaves the text as it is, which is then chosen token by token.
+        let other = (80..).find(|id| whole.iter().all(|token| token.id != *id)).unwrap();
+        let (told, summary) = with_bias(other, f32::NEG_INFINITY);
+        let said: String = told.iter().map(|token| token.text.as_str()).collect();
+        assert!(summary.unwrap().stop == StopReason::Complete && said.ends_with("in the inn"), "{said}, {text}");
+        assert!(told.iter().all(|token| token.bits > 0.0));
+        let (told, summary) = with_bias(whole[at].id, f32::NEG_INFINITY);
+        let message = summary.unwrap_err().to_string();
+        assert!(message.contains("logit bias: expected a token that may come next"), "{message}");
+        assert_eq!(ids(&told), ids(&whole)[..at]);
+    });
+}
+
 /// The answers of sessions whose events are asked for in turn.
 fn interleaved(sessions: &mut [Session]) -> Vec<Vec<u32>> {
     let mut ids = vec![Vec::new(); sessions.len()];

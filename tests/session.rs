@@ -315,12 +315,12 @@ fn the_second_turn_runs_no_token_of_the_first_again() {
         cut_otherwise += usize::from(differs);
         // What is no text at the end may be what it is, or the beginning of something.
         let expected = if said.ends_with('\u{fffd}') { 0 } else { before.len() };
-        let turn = session.chat(&chat, Some(1)).unwrap();
+        let mut turn = session.chat(&chat, Some(1)).unwrap();
         assert!(turn.session().sequence().tokens().len() >= expected, "seed {seed}: {said:?}");
         turn.last().unwrap().unwrap();
         // The control: an answer that was changed runs again.
         chat[1].content.insert(0, 'x');
-        let turn = session.chat(&chat, Some(1)).unwrap();
+        let mut turn = session.chat(&chat, Some(1)).unwrap();
         assert!(turn.session().sequence().tokens().len() < before.len(), "seed {seed}");
     }
     assert!(cut_otherwise > 3, "{cut_otherwise} of 24: the model is one whose answers are odd");

@@ -32,6 +32,11 @@ impl Sequence {
         Ok(())
     }
 
+    /// Whether a bias forbids any token.
+    pub fn forbids_tokens(&self) -> bool {
+        self.choosing.bias.as_ref().is_some_and(|bias| bias.forbidden().next().is_some())
+    }
+
     /// Whether the logits that each token is chosen from are read back, from the next step on; at first they are not.
     pub fn read_logits(&mut self, reads: bool) {
         self.choosing.reads_logits = reads;

@@ -1,6 +1,7 @@
 //! A sequence of tokens on a model: its part of the cache, its plan, and the draws of its tokens.
 
 mod kept_cells;
+mod untold;
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha12Rng;
@@ -18,6 +19,8 @@ use crate::kernels::step_rows::StepRow;
 use crate::precision::{Precision, PrecisionPlan, PromptBits};
 use crate::sampling::SamplerSettings;
 use crate::text::{DrawPosition, Sampler, same_numbers};
+
+pub(crate) use untold::AsideTokens;
 
 /// A sequence of tokens on a [`Model`]: its cells of the cache, its precision plan, and the random numbers that its
 /// tokens are drawn with.

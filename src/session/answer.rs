@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use super::{Event, Session, StopReason, Summary, Token};
 use crate::error::{Error, Result};
-use crate::model::{BitsRead, PendingLogits, PendingStep, SampledToken};
+use crate::model::{AsideTokens, BitsRead, PendingLogits, PendingStep, SampledToken};
 use crate::precision::PrecisionPlan;
 use crate::shape::Site;
-use crate::text::{Detokenizer, StopMatcher};
+use crate::text::{Detokenizer, DrawPosition, StopMatcher};
 
 /// An answer as it is generated: an iterator over [`Event`]s.
 ///
@@ -45,6 +45,10 @@ pub struct Answer<'s> {
     forced_ran: bool,
     /// What was chosen after them, which is told after them.
     chosen: Option<SampledToken>,
+    /// Where the random numbers were before that choice.
+    drawn: DrawPosition,
+    /// What has run and is not told, while the caller looks at the session.
+    aside: Option<AsideTokens>,
     state: AnswerState,
 }
 
@@ -80,12 +84,18 @@ impl<'s> Answer<'s> {
             forced: VecDeque::new(),
             forced_ran: false,
             chosen: None,
+            drawn: DrawPosition::default(),
+            aside: None,
             state: AnswerState::Step,
         }
     }
 
-    /// The session, as it stands between two tokens.
-    pub fn session(&self) -> &Session {
+    /// The session as it stands between two tokens, to be looked at and saved: with what was told of the answer, and
+    /// without tokens that a constraint forces and that have run ahead of that.
+    pub fn session(&mut self) -> &Session {
+        if let (Some(told), None) = (self.told_length(), &self.aside) {
+            self.aside = Some(self.session.sequence.set_aside(told, self.drawn));
+        }
         self.session
     }
 
@@ -120,16 +130,28 @@ impl<'s> Answer<'s> {
         }
     }
 
+    /// How many of the tokens that have run were told, where some were not: those that were forced and the choice after
+    /// them.
+    fn told_length(&self) -> Option<usize> {
+        let untold = self.forced_ran && (!self.forced.is_empty() || self.chosen.is_some());
+        untold.then(|| self.session.sequence.tokens().len() - self.forced.len())
+    }
+
+    /// Goes on from what has run, after somebody looked at the session.
+    fn put_back(&mut self) {
+        if let Some(aside) = self.aside.take() {
+            self.session.sequence.put_back(aside);
+        }
+    }
+
     /// Takes back what has run and was not told.
     fn forget_untold(&mut self) {
+        self.put_back();
         self.discard_ahead();
-        if self.forced_ran {
-            let (untold, chosen) = (self.forced.len(), self.chosen.take());
-            if untold > 0 || chosen.is_some() {
-                let told = self.session.sequence.tokens().len() - untold;
-                self.session.truncate(told);
-            }
+        if let Some(told) = self.told_length() {
+            self.session.sequence.take_back(told, self.drawn);
             self.forced.clear();
+            self.chosen = None;
         }
     }
 
@@ -178,6 +200,7 @@ impl<'s> Answer<'s> {
         let context = self.session.sequence.model().context() as usize;
         let full = self.session.sequence.tokens().len() + self.run.len() >= context;
         let after = self.generated + self.forced.len();
+        self.drawn = self.session.sequence.drawn();
         let ended = !self.forced.is_empty() && (self.is_enough(after) || self.session.choices.is_complete());
         let (depths, sampled) = if ended {
             (self.session.fill(&self.run)?, None)
@@ -270,13 +293,17 @@ impl<'s> Answer<'s> {
         }
     }
 
-    /// Adds to the tokens that run next those that must follow, as far as there is room.
+    /// Adds to the tokens that run next those that must follow, as far as there is room. What is added to logits
+    /// changes no choice among one; but where a bias forbids tokens, each is chosen, so that one of these is an error.
     fn force(&mut self) {
+        (self.forced, self.forced_ran) = (VecDeque::new(), false);
+        if self.session.sequence.forbids_tokens() {
+            return;
+        }
         let sequence = &self.session.sequence;
         let room = (sequence.model().context() as usize).saturating_sub(sequence.tokens().len() + self.run.len());
         let most = self.max_new.map_or(room, |most| room.min(most - self.generated));
         self.forced = self.session.choices.take_forced(most).into();
-        self.forced_ran = false;
         self.run.extend(&self.forced);
     }
 
@@ -344,6 +371,7 @@ impl Iterator for Answer<'_> {
     type Item = Result<Event>;
 
     fn next(&mut self) -> Option<Result<Event>> {
+        self.put_back();
         let event = match self.state {
             AnswerState::Over => return None,
             AnswerState::Changed => {

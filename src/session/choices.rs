@@ -102,6 +102,9 @@ impl Session {
 
     /// Sets what is added to the logits of tokens from the next token on; an empty one ends it. Fails where a token is
     /// not in the vocabulary.
+    ///
+    /// A token that a constraint forces is the only one that may be chosen, so that nothing added to its logit counts.
+    /// An answer fails where the bias forbids all tokens that the constraint allows.
     pub fn set_logit_bias(&mut self, bias: LogitBias) -> Result<()> {
         self.sequence.set_logit_bias(bias)
     }
