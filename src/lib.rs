@@ -90,3 +90,8 @@ struct EmbeddingExamples;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/desktop-apps.md")]
 struct DesktopExamples;
+
+/// As above.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

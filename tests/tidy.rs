@@ -246,6 +246,18 @@ fn no_path_of_one_machine_is_left() {
 }
 
 #[test]
+fn every_page_with_rust_in_it_is_compiled() {
+    let pages = [file("a.md", "```rust,no_run\nlet x;\n```"), file("b.md", "```rust,ignore\nlet x;\n```")];
+    let library = file("src/lib.rs", "#[doc = include_str!(\"../docs/a.md\")]");
+    assert_eq!(uncompiled_pages(&pages, &library), ["a.md: src/lib.rs does not compile its Rust"]);
+    let library = file("src/lib.rs", "#[doc = include_str!(\"../a.md\")]");
+    assert!(uncompiled_pages(&pages, &library).is_empty());
+
+    let library = rust_sources().into_iter().find(|file| file.path == "src/lib.rs").expect("the library is there");
+    assert_tidy(uncompiled_pages(&tree(), &library));
+}
+
+#[test]
 fn only_code_is_left_of_a_text() {
     let text = r##"a /* b /* c */ d */ e 'f' '\'' 'é' <'g> "h\"" r#"i " j"# br"k" k // l"##;
     let code = code_of(text);
@@ -522,6 +534,17 @@ fn machine_paths(file: &File) -> Vec<String> {
     ];
     let found = places.iter().flat_map(|place| file.text.match_indices(place));
     found.map(|(at, place)| finding(file, at, &format!("`{place}` is a path of one machine"))).collect()
+}
+
+/// Pages whose Rust is no example of the library's documentation.
+fn uncompiled_pages(files: &[File], library: &File) -> Vec<String> {
+    let has_rust = |file: &&File| {
+        let mut fences = file.text.lines().filter_map(|line| line.trim_start().strip_prefix("```rust"));
+        file.path.ends_with(".md") && fences.any(|how| !how.contains("ignore"))
+    };
+    let compiled = |file: &File| library.text.contains(&format!("include_str!(\"../{}\")", file.path));
+    let uncompiled = files.iter().filter(has_rust).filter(|file| !compiled(file));
+    uncompiled.map(|file| format!("{}: src/lib.rs does not compile its Rust", file.path)).collect()
 }
 
 // Reading Rust, as far as rustfmt leaves it readable.
