@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -26,6 +27,31 @@ fn application(dir: &Path) {
     fs::write(dir.join("Cargo.toml"), by_path + profile).unwrap();
     fs::copy(root.join(example).join("src/main.rs"), dir.join("src/main.rs")).unwrap();
     fs::copy(root.join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
+}
+
+/// What is handed out says whose it is.
+#[test]
+fn the_licences_of_all_that_is_linked_in_are_written_down() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/licences.py");
+    if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        let _ = writeln!(std::io::stderr(), "skipped: python3 is not installed");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new("python3").arg(script).arg("edge-run").arg(dir.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = fs::read_to_string(dir.path().join("THIRD-PARTY-LICENCES.txt")).unwrap();
+    for (name, licence) in [("wgpu", "MIT OR Apache-2.0"), ("tokenizers", "Apache-2.0"), ("clap", "MIT OR Apache-2.0")]
+    {
+        let listed = text.lines().any(|line| line.starts_with(&format!("{name} ")) && line.ends_with(licence));
+        assert!(listed && text.contains(&format!("\n{name} ")), "{name}");
+    }
+    assert!(text.contains("Permission is hereby granted, free of charge") && text.contains("Apache License"));
+    assert!(text.contains("Crates whose packages have no licence text ("));
+    // What is no part of the binary: what tests need, and what runs within the compiler.
+    for absent in ["proptest", "clap_derive", "syn"] {
+        assert!(!text.contains(&format!("\n{absent} ")), "{absent}");
+    }
 }
 
 #[test]
