@@ -130,14 +130,16 @@ impl LanguageModel {
     }
 
     /// Starts a session that reads what `plan` says, and samples by these settings. Waits until the slices are there
-    /// that it reads, or no more can be had or fit in the budget. When the plan changes later, slices come while the
-    /// session speaks, unless [`Session::settle`] waits for them.
+    /// that it reads, or no more can be had or fit in the budget: which could not be had is told with the next token of
+    /// a session, in [`Token::faults`](crate::Token::faults), unless [`Session::settle`] tells it before. When the plan
+    /// changes later, slices come while the session speaks, unless [`Session::settle`] waits for them.
     ///
     /// Fails where [`OpenOptions::sessions`] are open, where the plan is routed and the model has no routers, where a
     /// setting is out of its range, and where a stop is asked for.
     pub fn session_with(&self, plan: PrecisionPlan, sampling: SamplerSettings) -> Result<Session> {
-        let mut session = Session::new(&self.model, Arc::clone(&self.text), sampling, plan)?;
-        session.settle(None)?;
+        let session = Session::new(&self.model, Arc::clone(&self.text), sampling, plan)?;
+        // What could not be had stays untold.
+        session.sequence().settle(None)?;
         Ok(session)
     }
 
@@ -175,8 +177,8 @@ impl LanguageModel {
     /// was lost: its tokens are computed again before the next ones run. Waits for slices as
     /// [`LanguageModel::session_with`] does. Fails as [`Session::resume_on`] and `session_with` do.
     pub fn resume(&self, lost: &Session) -> Result<Session> {
-        let mut session = lost.resume_on(&self.model)?;
-        session.settle(None)?;
+        let session = lost.resume_on(&self.model)?;
+        session.sequence().settle(None)?;
         Ok(session)
     }
 

@@ -18,7 +18,7 @@ use edge_run::internals::model::{Model, Presence, STEP_TOKENS};
 use edge_run::internals::residency::{Pace, SliceReport};
 use edge_run::internals::session::{Next, Token};
 use edge_run::internals::text::{SamplerSettings, TextModel};
-use edge_run::{PrecisionPlan, Session};
+use edge_run::{Device, Event, LanguageModel, OpenOptions, PrecisionPlan, Session};
 use safetensors::Dtype;
 
 const CONTEXT: u32 = 128;
@@ -229,6 +229,22 @@ fn a_slice_file_that_is_cut_or_written_to_leaves_the_answer_at_the_depth_it_has(
     }
 }
 
+/// What a session could not have when it was opened was told to nobody.
+#[test]
+fn slices_that_a_new_session_cannot_have_are_told_with_its_first_token() {
+    let home = Home::new();
+    let mut options = OpenOptions::default();
+    (options.device, options.sessions) = (Device::Cpu, 2);
+    let model = LanguageModel::open_with(&home.model, options, &mut |_, _| ()).unwrap();
+    overwrite(&home.slice(2), &[0x5a; 1000]);
+    let mut session = model.session_with(plan(8), greedy()).unwrap();
+    let told: Vec<Event> = session.answer(&PROMPT, Some(2)).unwrap().collect::<edge_run::Result<_>>().unwrap();
+    let Event::Token(first) = &told[0] else { panic!("{told:?}") };
+    assert!(first.faults.len() == 1 && first.faults[0].contains("slice-2.safetensors"), "{:?}", first.faults);
+    let Event::Token(second) = &told[1] else { panic!("{told:?}") };
+    assert!(second.faults.is_empty() && second.bits < 8.0, "{second:?}");
+}
+
 /// What happens to a folder while its model speaks.
 #[cfg(unix)]
 type Fate<'a> = (&'a str, &'a dyn Fn(&Home, &Home));
@@ -396,10 +412,24 @@ fn slices_leave_before_the_base_where_nobody_asks() {
         model.unload_after(None).unwrap();
         assert!(model.unload_after(Some(std::time::Duration::ZERO)).is_err());
         // What opens a session is a use, and so is a wait for slices.
+        session.settle(None).unwrap();
+        let before = model.weights_report();
+        assert!(before.departures > 0 && before.presence == Presence::All);
         model.unload().unwrap();
+        let gone = model.weights_report();
+        assert_eq!(
+            (gone.presence, gone.departures, gone.returns),
+            (Presence::Nothing, before.departures + 1, before.returns)
+        );
         session.settle(None).unwrap();
         assert!(model.is_loaded() && model.is_settled());
+        assert_eq!(model.weights_report().returns, before.returns + 1);
     }
+    // A time that cannot be is told before anything is looked for.
+    let mut options = OpenOptions::default();
+    options.unload_after = Some(std::time::Duration::ZERO);
+    let refused = LanguageModel::open_with("no folder", options, &mut |_, _| ()).err().unwrap().to_string();
+    assert_eq!(refused, "unload after: expected a time of more than 0, or none, got 0");
 }
 
 #[test]
@@ -412,24 +442,10 @@ fn weights_that_cannot_come_back_are_an_error_and_leave_nothing_behind() {
         let model = session.model().clone();
         let first = ids(&answer(&mut session, 8, &mut |_| None));
         model.unload().unwrap();
-        session.settle(None).unwrap();
-        let before = model.weights_report();
-        assert!(before.departures > 0 && before.presence == Presence::All);
         let unloaded = model.allocated_bytes();
-        let gone = model.weights_report();
-        assert_eq!(
-            (gone.presence, gone.departures, gone.returns),
-            (Presence::Nothing, before.departures + 1, before.returns)
-        );
 
         // A stop ends the wait for them, and the next use waits again.
-        assert_eq!(model.weights_report().returns, before.returns + 1);
         session.cancel_token().cancel();
-    // A time that cannot be is told before anything is looked for.
-    let mut options = OpenOptions::default();
-    options.unload_after = Some(std::time::Duration::ZERO);
-    let refused = LanguageModel::open_with("no folder", options, &mut |_, _| ()).err().unwrap().to_string();
-    assert_eq!(refused, "unload after: expected a time of more than 0, or none, got 0");
         assert!(matches!(one_token(&mut session), Err(edge_run::Error::Stopped(_))));
         session.cancel_token().reset();
         assert_eq!(model.allocated_bytes(), unloaded);

@@ -7,7 +7,7 @@ use edge_run::{Answer, Event, Message, PowerFollower, Role, StopReason, Summary}
 use crate::handles::{SESSIONS, SessionHandle};
 use crate::input::{Plain, read_bytes, read_plain, read_struct, read_text, versioned, with_nul};
 use crate::open::no_such;
-use crate::session::{SessionCore, SessionEntry};
+use crate::session::{SessionCore, SessionEntry, dismiss};
 use crate::status::{Failure, Outcome, Status, entry};
 
 /// The size of a content that ends with a NUL. In the header it stands as C writes it.
@@ -194,7 +194,7 @@ fn tell_answer(
         if let Some(next) = entry.take_pending() {
             let (plan, next) = next.parts()?;
             answer.set_plan(plan)?;
-            *follower = next;
+            dismiss(std::mem::replace(follower, next));
         }
         if let Some(change) = follower.as_mut().and_then(|follower| follower.poll()) {
             answer.set_plan(change.decision.plan(has_routers)?)?;

@@ -79,11 +79,26 @@ pub(crate) struct SessionCore {
 }
 
 /// What a change of the plan took the place of. The end of a follower waits for its thread, so that this is dropped
-/// where no lock is held.
+/// where no lock is held, or dismissed.
 #[derive(Default)]
 pub(crate) struct Replaced {
     _pending: Option<NextPlan>,
-    _follower: Option<Box<PowerFollower>>,
+    follower: Option<Box<PowerFollower>>,
+}
+
+impl Replaced {
+    /// Ends it without waiting.
+    fn dismiss(self) {
+        dismiss(self.follower);
+    }
+}
+
+/// Ends a follower without waiting for the reading under way. A callback is called no more by then, or its call under
+/// way was waited for: see [`Following`].
+pub(crate) fn dismiss(follower: Option<Box<PowerFollower>>) {
+    if let Some(follower) = follower {
+        follower.dismiss();
+    }
 }
 
 /// Marks a session as in use by one call, and ends with that.
@@ -151,7 +166,7 @@ impl SessionEntry {
         let _claim = Claim::new(&self.claimed)?;
         // A change of the plan leaves it soon.
         let mut core = self.core.lock().map_err(|_| Failure::poisoned())?;
-        drop(self.catch_up(&mut core)?);
+        self.catch_up(&mut core)?.dismiss();
         call(&mut core)
     }
 
@@ -179,7 +194,7 @@ impl SessionEntry {
         if let Some(next) = self.take_pending() {
             let (plan, follower) = next.parts()?;
             core.session.set_plan(plan)?;
-            replaced._follower = std::mem::replace(&mut core.follower, follower);
+            replaced.follower = std::mem::replace(&mut core.follower, follower);
         }
         if let Some(change) = core.follower.as_mut().and_then(|follower| follower.poll()) {
             core.session.set_plan(change.decision.plan(self.model.model.has_routers())?)?;
@@ -267,11 +282,9 @@ fn begin(entry: &Arc<ModelEntry>, sampling: SamplerSettings, bits: f32, mode: Po
         None if bits == 0.0 => model.plan(mode),
         None => PrecisionPlan::for_bits(bits, model.has_routers(), "set by hand")?,
     };
-    // It begins with the base alone, for which nothing is waited, so that what is told of the slices is told here.
-    let base = PrecisionPlan::for_bits(2.0, model.has_routers(), "the base")?;
-    let mut session = model.session_with(base, sampling)?;
-    session.set_plan(plan)?;
-    let faults = session.settle(None)?;
+    let mut session = model.session_with(plan, sampling)?;
+    // All that can be had is there; this tells what could not.
+    let faults = session.settle(Some(Duration::ZERO))?;
     let core = SessionCore { session, follower: follower.map(Box::new), faults };
     Ok(SessionEntry::new(Arc::clone(entry), core))
 }

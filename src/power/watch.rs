@@ -119,6 +119,14 @@ fn unknown(last: &Reading) -> Reading {
     Reading { state: PowerState { supply, ..PowerState::AC }, signals: Vec::new(), follows: last.follows }
 }
 
+impl Watcher {
+    /// Ends it as a drop does, but on a thread of its own, so that nobody waits for the reading under way.
+    pub fn dismiss(self) {
+        // Where there is no thread to be had, the watcher is dropped with what was to run there.
+        let _ = std::thread::Builder::new().name("power end".into()).spawn(move || drop(self));
+    }
+}
+
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.stop = None;
@@ -173,6 +181,19 @@ mod tests {
         drop(waits);
         drop(script);
         drop(watcher);
+    }
+
+    #[test]
+    fn a_watcher_that_is_dismissed_ends_with_the_reading_under_way() {
+        let (watcher, script, waits) = watcher();
+        waits.recv().unwrap();
+        // The source answers only now, to nobody, and is then dropped with its end of the channel.
+        watcher.dismiss();
+        script.send(Some(1.0)).unwrap();
+        while script.send(Some(2.0)).is_ok() {
+            let _ = waits.try_recv();
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl Session {
     /// followed is followed no more. Fails as [`Sequence::set_plan`] does.
     pub fn set_plan(&mut self, plan: PrecisionPlan) -> Result<()> {
         self.sequence.set_plan(&plan)?;
-        self.power = None;
+        self.replace_power(None);
         Ok(())
     }
 
@@ -169,8 +169,15 @@ impl Session {
     /// Fails where the follower's policy allows no bits that the model can follow.
     pub fn follow_power(&mut self, power: PowerFollower) -> Result<()> {
         self.sequence.set_plan(&power.plan()?)?;
-        self.power = Some(power);
+        self.replace_power(Some(power));
         Ok(())
+    }
+
+    /// Puts another power state in the place of the one that was followed. Whoever speaks does not wait for its end.
+    fn replace_power(&mut self, power: Option<PowerFollower>) {
+        if let Some(before) = std::mem::replace(&mut self.power, power) {
+            before.dismiss();
+        }
     }
 
     /// Lets the plan follow this device's power state by the usual policy, as [`Session::follow_power`] does.
