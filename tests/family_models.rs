@@ -189,10 +189,10 @@ fn depths(step: &NextLogits) -> Vec<u8> {
 #[test]
 fn every_field_of_a_spec_changes_logits_and_no_path_forgets_it() {
     let plan = PrecisionPlan::for_bits(8.0, false, "test").unwrap();
-    let llama = at_once(&load(&ModelSpec::default(), cpu::open()), &plan, 0).logits;
+    let llama = at_once(&load(&ModelSpec::default(), cpu::open_reference(Activations::F32)), &plan, 0).logits;
     let mut all = vec![("LLaMA", llama)];
     for (field, spec) in fields() {
-        let model = load(&spec, cpu::open());
+        let model = load(&spec, cpu::open_reference(Activations::F32));
         let logits = at_once(&model, &plan, 0).logits;
         for (other, found) in &all {
             assert!(distance(&logits, found) > SUMS, "{field} and {other}");
@@ -212,7 +212,7 @@ fn every_field_of_a_spec_changes_logits_and_no_path_forgets_it() {
 fn families_compute_the_same_on_every_engine_and_path() {
     let plan = PrecisionPlan::for_bits(8.0, false, "test").unwrap();
     for (family, spec) in families() {
-        let expected = one_by_one(&load(&spec, cpu::open()), &plan);
+        let expected = one_by_one(&load(&spec, cpu::open_reference(Activations::F32)), &plan);
         let last = &expected[TOKENS - 1].logits;
         for open in engines() {
             let float = load(&spec, open(Activations::F32));
@@ -238,7 +238,7 @@ fn families_compute_the_same_on_every_engine_and_path() {
 fn routers_of_families_choose_alike_on_every_engine_and_path() {
     let plan = PrecisionPlan::for_bits(5.0, true, "test").unwrap();
     for (family, spec) in families() {
-        let expected = one_by_one(&load(&spec, cpu::open()), &plan);
+        let expected = one_by_one(&load(&spec, cpu::open_reference(Activations::F32)), &plan);
         let (mut sites, mut differ, mut seen) = (0, 0, [0; 5]);
         for (open, activations) in
             engines().into_iter().flat_map(|open| [Activations::F32, Activations::Int8].map(|a| (open, a)))

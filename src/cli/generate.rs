@@ -205,8 +205,12 @@ fn bits_in_words(summary: &Summary) -> String {
 pub fn sentence(summary: &Summary, device: &DeviceInfo) -> String {
     let at = |tokens, seconds| rate(tokens, seconds).map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
     let stop = summary.stop;
+    let guessed = match summary.guessed_tokens {
+        0 => String::new(),
+        guessed => format!(", {} of {guessed} guesses right", summary.accepted_tokens),
+    };
     format!(
-        "[{} prompt tokens{}, {} generated{}, {}, {}, {} ({}), {stop}]",
+        "[{} prompt tokens{}, {} generated{}{guessed}, {}, {}, {} ({}), {stop}]",
         summary.prompt_tokens,
         at(summary.prompt_tokens, summary.prompt_s),
         summary.generated_tokens,

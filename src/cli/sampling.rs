@@ -64,6 +64,10 @@ pub struct ChoiceArgs {
     /// Answer with text that the grammar in this file describes, in Lark's syntax, - for standard input
     #[arg(long, value_name = "FILE")]
     pub grammar: Option<PathBuf>,
+    /// Guess the next tokens by what followed the same ones before; the answer is the same [default: on for the CPU
+    /// engine]
+    #[arg(long, value_name = "on|off", value_parser = clap::builder::BoolishValueParser::new(), hide_possible_values = true)]
+    pub prompt_lookup: Option<bool>,
 }
 
 /// The sampling asked for; else what the model's makers recommend; else what llama.cpp does.
@@ -121,6 +125,9 @@ impl AskedChoices<'_> {
         session.set_stop_strings(&self.args.stop)?;
         session.set_logit_bias(self.bias.clone())?;
         session.set_logprobs(self.args.logprobs);
+        if let Some(looks_up) = self.args.prompt_lookup {
+            session.set_prompt_lookup(looks_up);
+        }
         session.set_grammar(self.grammar.as_ref())
     }
 }

@@ -37,12 +37,17 @@ impl TokenDepths {
         &self.depths[(layer * Site::ALL.len() + site as usize) * self.tokens..][..self.tokens]
     }
 
+    /// Those of one token.
+    pub fn of_token(&self, token: usize) -> TokenDepths {
+        let row = |layer, site| self.at(layer, site)[token];
+        let depths = (0..self.layers).flat_map(|layer| Site::ALL.map(|site| row(layer, site))).collect();
+        TokenDepths::new(self.layers, 1, depths)
+    }
+
     /// Bits read for one token, weighted by parameters.
     pub fn token_bits(&self, shape: &LlamaShape, token: usize) -> f32 {
         let mut tally = BitsRead::new(shape);
-        let row = |layer, site| [self.at(layer, site)[token]];
-        let depths = (0..self.layers).flat_map(|layer| Site::ALL.map(|site| row(layer, site))).flatten().collect();
-        tally.add(&TokenDepths::new(self.layers, 1, depths));
+        tally.add(&self.of_token(token));
         tally.mean()
     }
 }

@@ -32,6 +32,11 @@ impl Sequence {
         Ok(())
     }
 
+    /// Whether tokens are chosen from the logits as the model computes them, which nobody else wants to see.
+    pub(crate) fn chooses_plainly(&self) -> bool {
+        self.choosing.bias.is_none() && !self.choosing.reads_logits
+    }
+
     /// Whether a bias forbids any token.
     pub fn forbids_tokens(&self) -> bool {
         self.choosing.bias.as_ref().is_some_and(|bias| bias.forbidden().next().is_some())

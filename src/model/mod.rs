@@ -45,8 +45,8 @@ pub use cache::CacheOptions;
 pub use idle::{Presence, WeightsReport};
 pub use inputs::{STEP_TOKENS, default_step_tokens};
 pub use score::{AnswerScores, Scores};
-pub(crate) use sequence::AsideTokens;
 pub use sequence::Sequence;
+pub(crate) use sequence::{AsideTokens, CheckedToken};
 pub use step::{NextLogits, PendingLogits, PendingStep, SampledToken, Step};
 pub use weights::{ModelIdentity, WeightSource};
 

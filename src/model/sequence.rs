@@ -1,5 +1,6 @@
 //! A sequence of tokens on a model: its part of the cache, its plan, and the draws of its tokens.
 
+mod guesses;
 mod kept_cells;
 mod untold;
 
@@ -20,6 +21,7 @@ use crate::precision::{Precision, PrecisionPlan, PromptBits};
 use crate::sampling::SamplerSettings;
 use crate::text::{DrawPosition, Sampler, same_numbers};
 
+pub(crate) use guesses::CheckedToken;
 pub(crate) use untold::AsideTokens;
 
 /// A sequence of tokens on a [`Model`]: its cells of the cache, its precision plan, and the random numbers that its
@@ -298,7 +300,7 @@ impl Sequence {
     /// Makes sure that the layers have what the next token looks at. Where those with a window lost a part of it, or
     /// the tokens came from elsewhere, all tokens are computed again, as keys and values depend on those of all layers
     /// before; what that reads of the weights is not told.
-    fn restore_window(&mut self) -> Result<()> {
+    pub(super) fn restore_window(&mut self) -> Result<()> {
         if self.ring_history.has_window(self.tokens.len()) {
             return Ok(());
         }

@@ -1,5 +1,8 @@
 //! An answer as it is generated: one event after the other, for the caller to take at its own pace.
 
+mod guessing;
+mod summary;
+
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -7,8 +10,8 @@ use super::{Event, Session, StopReason, Summary, Token};
 use crate::error::{Error, Result};
 use crate::model::{AsideTokens, BitsRead, PendingLogits, PendingStep, SampledToken};
 use crate::precision::PrecisionPlan;
-use crate::shape::Site;
 use crate::text::{Detokenizer, DrawPosition, StopMatcher};
+use guessing::Guessing;
 
 /// An answer as it is generated: an iterator over [`Event`]s.
 ///
@@ -49,6 +52,9 @@ pub struct Answer<'s> {
     drawn: DrawPosition,
     /// What has run and is not told, while the caller looks at the session.
     aside: Option<AsideTokens>,
+    guessing: Guessing,
+    /// The token that was told last.
+    last: u32,
     state: AnswerState,
 }
 
@@ -67,7 +73,8 @@ enum AnswerState {
 impl<'s> Answer<'s> {
     pub(super) fn new(session: &'s mut Session, prompt: &[u32], max_new: Option<usize>) -> Answer<'s> {
         let nothing = BitsRead::new(session.sequence.model().shape());
-        let run = session.sequence.sampled().iter().chain(prompt).copied().collect();
+        let run: Vec<u32> = session.sequence.sampled().iter().chain(prompt).copied().collect();
+        let guessing = Guessing::new([session.sequence.tokens(), &run].concat());
         Answer {
             detokenizer: Detokenizer::continuing(&session.text, prompt),
             stops: session.choices.stops.clone(),
@@ -86,6 +93,8 @@ impl<'s> Answer<'s> {
             chosen: None,
             drawn: DrawPosition::default(),
             aside: None,
+            guessing,
+            last: 0,
             state: AnswerState::Step,
         }
     }
@@ -93,6 +102,7 @@ impl<'s> Answer<'s> {
     /// The session as it stands between two tokens, to be looked at and saved: with what was told of the answer, and
     /// without tokens that a constraint forces and that have run ahead of that.
     pub fn session(&mut self) -> &Session {
+        self.take_back_guessed();
         if let (Some(told), None) = (self.told_length(), &self.aside) {
             self.aside = Some(self.session.sequence.set_aside(told, self.drawn));
         }
@@ -124,6 +134,7 @@ impl<'s> Answer<'s> {
     }
 
     fn discard_ahead(&mut self) {
+        self.take_back_guessed();
         self.logits_ahead = None;
         if let Some(ahead) = self.ahead.take() {
             self.session.sequence.discard(ahead);
@@ -171,6 +182,9 @@ impl<'s> Answer<'s> {
             self.read[0].add(&depths);
             self.run.clear();
             return Ok(self.done(StopReason::Length));
+        }
+        if let Some(checked) = self.next_guessed()? {
+            return self.tell(&checked.sampled);
         }
         if self.prompt_s.is_none() {
             self.force();
@@ -235,8 +249,10 @@ impl<'s> Answer<'s> {
             (.., true) => Some(StopReason::Length),
             _ => None,
         };
+        self.last = sampled.id;
+        self.guessing.lookup.push(sampled.id);
         let words = self.words(sampled.id, end.is_some());
-        if !self.ends(end) {
+        if !self.ends(end) && !self.guessing.has_untold() {
             self.begin_next(sampled.id);
         }
         let model = self.session.sequence.model();
@@ -248,6 +264,7 @@ impl<'s> Answer<'s> {
     /// Tells a token that nothing was chosen for.
     fn tell_forced(&mut self, id: u32) -> Event {
         self.generated += 1;
+        self.guessing.lookup.push(id);
         let complete = self.session.choices.is_complete();
         let is_last = self.forced.is_empty() && self.chosen.is_none();
         let end = is_last.then_some(if complete { StopReason::Complete } else { StopReason::Length });
@@ -340,30 +357,6 @@ impl<'s> Answer<'s> {
     fn done(&mut self, stop: StopReason) -> Event {
         self.state = AnswerState::Over;
         Event::Done(self.summary(stop))
-    }
-
-    fn summary(&mut self, stop: StopReason) -> Summary {
-        let text_left = self.rest();
-        let model = self.session.sequence.model();
-        let elapsed = self.start.elapsed().as_secs_f64();
-        let prompt_s = *self.prompt_s.get_or_insert(elapsed);
-        let [prompt, answer] = &self.read;
-        let mut read = prompt.clone();
-        read.add_all(answer);
-        Summary {
-            stop,
-            prompt_tokens: self.prompt_tokens,
-            generated_tokens: self.generated,
-            text_left,
-            prompt_s,
-            generate_s: elapsed - prompt_s,
-            bits: read.mean(),
-            prompt_bits: prompt.mean(),
-            answer_bits: (answer.tokens() > 0).then(|| answer.mean()),
-            bits_by_site: Site::ALL.map(|site| (site.name(), read.of_site(site))),
-            device_bytes: model.allocated_bytes(),
-            slices: model.slices(),
-        }
     }
 }
 

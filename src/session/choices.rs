@@ -58,6 +58,11 @@ impl Choices {
         }
     }
 
+    /// Whether answers may have any token, and nothing is told of it but its text.
+    pub fn is_plain(&self) -> bool {
+        self.constraint.is_none() && self.logprobs.is_none()
+    }
+
     /// Takes a token of the answer; whether the answer is complete with it.
     pub fn accept(&mut self, id: u32) -> Result<bool> {
         let Some(constraint) = &mut self.constraint else { return Ok(false) };

@@ -126,8 +126,9 @@ impl Session {
             return Err(Error::argument("model", named(own), named(other)));
         }
         let (sequence, text, power) = (self.sequence.resume_on(model)?, self.text.clone(), None);
-        let (pace, runs_ahead, answers) = (self.pace, model.overlaps(), self.answers.clone());
-        Ok(Session { sequence, text, pace, runs_ahead, power, choices: self.choices.fork(), answers })
+        let (pace, runs_ahead, looks_up) = (self.pace, model.overlaps(), !model.overlaps());
+        let (choices, answers) = (self.choices.fork(), self.answers.clone());
+        Ok(Session { sequence, text, pace, runs_ahead, looks_up, power, choices, answers })
     }
 
     /// The token that was sampled last, where it has not run and belongs to an answer.
