@@ -63,8 +63,8 @@ impl std::fmt::Display for DeviceKind {
 /// What the numbers that go into the products of a single token are; those of several tokens are not asked for here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Activations {
-    /// What is faster by a trial of both, which is remembered; int8 on the CPU engine, f32 on software renderers and where
-    /// int8 cannot be.
+    /// What is faster by a trial of both, which is remembered; int8 on the CPU engine, f32 on software renderers and
+    /// where int8 cannot be.
     #[default]
     Auto,
     /// As they are computed.

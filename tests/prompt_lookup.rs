@@ -30,10 +30,19 @@ struct Models {
 }
 
 impl Models {
+    /// The first model whose likeliest text repeats itself soon.
     fn new() -> Models {
+        let repeats = |models: &Models| {
+            let (ids, _) = answer(&mut models.session(&models.models[0], greedy(), false), &PROMPT, 60);
+            ids.len() == 60 && (1..12).any(|period| ids[30..].iter().zip(&ids[30 - period..]).all(|(a, b)| a == b))
+        };
+        (0..).map(Models::of_seed).find(repeats).expect("one of them repeats itself")
+    }
+
+    fn of_seed(seed: u64) -> Models {
         let dir = tempfile::tempdir().unwrap();
         let (source, out) = (dir.path().join("source"), dir.path().join("model"));
-        common::tiny_hf_folder(&source, 11, true);
+        common::tiny_hf_folder(&source, seed, true);
         common::quantize_tiny(&source, &out).unwrap();
         let folder = ModelFolder::open(&out).unwrap();
         let gpu = gpu::gpu().map(|_| edge_run::internals::gpu::open(0, GpuOptions::default()).unwrap());
@@ -57,7 +66,7 @@ fn greedy() -> SamplerSettings {
 }
 
 fn drawn(seed: u32) -> SamplerSettings {
-    SamplerSettings { temperature: 0.7, repeat_penalty: 1.05, seed: Some(seed), ..SamplerSettings::default() }
+    SamplerSettings { temperature: 0.5, repeat_penalty: 1.05, seed: Some(seed), ..SamplerSettings::default() }
 }
 
 /// The tokens of an answer, and its summary.
@@ -82,7 +91,7 @@ fn an_answer_with_guesses_is_the_answer() {
             let (found, with) = answer(&mut guessing, &PROMPT, most);
             assert_eq!((found.len(), &found), (most, &expected), "{}", model.device().name);
             assert_eq!((without.guessed_tokens, with.stop), (0, without.stop));
-            assert!(most < 60 || with.guessed_tokens > 0, "{with:?}");
+            assert!(most < 60 || with.accepted_tokens > 10, "{with:?}");
             assert!(with.guessed_tokens >= with.accepted_tokens);
             // The conversation goes on as without guesses too.
             let mut plain = models.session(model, greedy(), false);
@@ -110,7 +119,7 @@ fn draws_are_the_same_with_guesses() {
             assert!(other != expected || seed > 3, "another seed draws others");
         }
         assert!(same + 2 >= SEEDS, "{same} of {SEEDS} answers, {}", model.device().name);
-        assert!(guessed > accepted, "some guesses are wrong: {accepted} of {guessed}");
+        assert!(guessed > accepted && accepted > 0, "some guesses are wrong: {accepted} of {guessed}");
     }
 }
 
@@ -119,10 +128,10 @@ fn draws_are_the_same_with_guesses() {
 fn what_was_not_told_is_taken_back() {
     let models = Models::new();
     for model in &models.models {
-        for told in 1..14 {
+        for told in 1..40 {
             let [with, without] = [true, false].map(|looks_up| {
-                let mut session = models.session(model, drawn(3), looks_up);
-                let mut events = session.answer(&PROMPT, Some(40)).unwrap();
+                let mut session = models.session(model, greedy(), looks_up);
+                let mut events = session.answer(&PROMPT, Some(60)).unwrap();
                 for _ in 0..told {
                     assert!(matches!(events.next(), Some(Ok(Event::Token(_)))));
                 }

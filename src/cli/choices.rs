@@ -28,7 +28,8 @@ pub fn prompt_bits() -> impl TypedValueParser<Value = PromptBits> {
 pub fn activations() -> impl TypedValueParser<Value = Activations> {
     one_of(&Activations::ALL, Activations::name, |activations| match activations {
         Activations::Auto => {
-            "What is faster by a trial of both, which is remembered; int8 on the CPU engine, f32 on software renderers and where int8 cannot be"
+            "What is faster by a trial of both, which is remembered; int8 on the CPU engine, f32 on software renderers \
+             and where int8 cannot be"
         }
         Activations::F32 => "As they are computed",
         Activations::Int8 => {

@@ -66,7 +66,8 @@ pub struct ChoiceArgs {
     pub grammar: Option<PathBuf>,
     /// Guess the next tokens by what followed the same ones before; the answer is the same [default: on for the CPU
     /// engine]
-    #[arg(long, value_name = "on|off", value_parser = clap::builder::BoolishValueParser::new(), hide_possible_values = true)]
+    #[arg(long, value_name = "on|off", hide_possible_values = true)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new())]
     pub prompt_lookup: Option<bool>,
 }
 

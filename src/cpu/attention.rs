@@ -2,7 +2,8 @@
 //! share keys and values, and takes the positions in blocks, each widened to f32 once for all of them.
 //!
 //! Blocks begin at multiples of their size, so that what a token comes to does not depend on its neighbours. A single
-//! token multiplies keys as they lie; for several ones a block's keys are transposed, so that vectors go over positions.
+//! token multiplies keys as they lie; for several ones a block's keys are transposed, so that vectors go over
+//! positions.
 
 use std::ops::Range;
 
@@ -45,7 +46,7 @@ struct Job<'a> {
 }
 
 /// The cache that a dispatch has bound.
-struct Cache<'a> {
+struct BoundCache<'a> {
     /// [K, C, A]
     keys: &'a [f16],
     /// [K, C, A]
@@ -66,7 +67,7 @@ pub fn whole(args: &mut Arguments<'_>) {
     let (tokens, watch) = (args.workgroups[1] as usize, args.watch);
     let y: &mut [f32] = &mut args.write(4)[..tokens * heads * dim];
     y.fill(0.0);
-    let cache = Cache { keys, values, cells, dim, transposes: tokens > 1, cap: rules.cap };
+    let cache = BoundCache { keys, values, cells, dim, transposes: tokens > 1, cap: rules.cap };
     let mut jobs: Vec<Job<'_>> = Vec::new();
     let group = heads / kv_heads * dim;
     for (at, (y, q)) in y.chunks_exact_mut(group).zip(q.chunks_exact(group)).enumerate() {
@@ -100,7 +101,7 @@ pub fn whole(args: &mut Arguments<'_>) {
     });
 }
 
-impl Cache<'_> {
+impl BoundCache<'_> {
     /// Computes the heads of a job.
     fn attend(&self, job: &mut Job<'_>) {
         let heads = &mut job.heads;

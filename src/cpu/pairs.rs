@@ -6,7 +6,7 @@
 
 use multiversion::multiversion;
 
-use crate::kernels::project::packed::Scale;
+use crate::kernels::project::packed::ChunkScale;
 use crate::kernels::sliced::CHUNK;
 
 /// Planes of a chunk.
@@ -72,7 +72,7 @@ pub fn pack(x: &[f32], form: PairForm, chunks: &mut [InputChunk]) {
 fn whole_numbers(x: &[f32], chunk: &mut InputChunk) -> [i16; CHUNK as usize] {
     /// Added to a number, its last bit counts one, so that the sum's low bits are the nearest whole number.
     const ONES: f32 = 12_582_912.0;
-    let Scale { to_int, unit } = Scale::of(x);
+    let ChunkScale { to_int, unit } = ChunkScale::of(x);
     // The greatest is below 32768.
     let ints = std::array::from_fn(|at| (x[at] * to_int + ONES).to_bits().wrapping_sub(ONES.to_bits()) as i16);
     let sum = |half: &[i16]| half.iter().map(|int| i32::from(*int)).sum::<i32>() as f32 * unit;

@@ -26,7 +26,7 @@ pub fn by_order(args: &mut Arguments<'_>) {
 }
 
 /// A token with its input and its row of the output.
-struct Job<'a> {
+struct TokenProduct<'a> {
     token: usize,
     depth: usize,
     input: Vec<InputChunk>,
@@ -44,17 +44,18 @@ fn compute(args: &mut Arguments<'_>, work: Vec<(usize, usize)>) {
     let keep = if p.accumulate == 1 { Keep::Sum } else { Keep::Nothing };
 
     let mut outputs: Vec<Option<&mut [f32]>> = y.chunks_exact_mut(p.y_rows as usize).map(Some).collect();
-    let mut jobs: Vec<Job<'_>> = work
+    let mut jobs: Vec<TokenProduct<'_>> = work
         .into_iter()
         .filter_map(|(token, depth)| {
             let output = &mut outputs[token].take()?[p.first_row as usize..][..row_count];
-            Some(Job { token, depth, input: Vec::new(), output })
+            Some(TokenProduct { token, depth, input: Vec::new(), output })
         })
         .collect();
-    let pack = |job: &mut Job<'_>| job.input = packed(&x[job.token * input..][..input], instructions.pair_form());
+    let pack =
+        |job: &mut TokenProduct<'_>| job.input = packed(&x[job.token * input..][..input], instructions.pair_form());
     jobs.par_iter_mut().for_each(pack);
     jobs.sort_by_key(|job| job.depth);
-    let mut tiles: Vec<&mut [Job<'_>]> =
+    let mut tiles: Vec<&mut [TokenProduct<'_>]> =
         jobs.chunk_by_mut(|a, b| a.depth == b.depth).flat_map(|jobs| jobs.chunks_mut(INPUTS_MAX)).collect();
     if tiles.len() >= 2 * rayon::current_num_threads() {
         // A thread has all rows of some tokens.
@@ -73,7 +74,13 @@ fn compute(args: &mut Arguments<'_>, work: Vec<(usize, usize)>) {
 }
 
 /// The product of a few tokens of one depth, whose rows the threads share.
-fn share_out(instructions: Instructions, weight: &DeepRows<'_>, jobs: &mut [Job<'_>], keep: Keep, watch: &Watch) {
+fn share_out(
+    instructions: Instructions,
+    weight: &DeepRows<'_>,
+    jobs: &mut [TokenProduct<'_>],
+    keep: Keep,
+    watch: &Watch,
+) {
     let share = share_rows(jobs[0].output.len());
     let (inputs, outputs): (Vec<&[InputChunk]>, Vec<&mut [f32]>) =
         jobs.iter_mut().map(|job| (&job.input[..], &mut *job.output)).unzip();

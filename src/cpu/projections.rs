@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::pairs::packed;
 use super::rows::{DeepRows, Instructions, Keep, multiply};
-use crate::kernels::project::{self, Bound, ProjectionParams};
+use crate::kernels::project::{self, ProjectionInput, ProjectionParams};
 use crate::recording::Arguments;
 
 /// Rows of a thread's share are a whole number of these.
@@ -31,7 +31,7 @@ pub fn logits(args: &mut Arguments<'_>) {
 
 /// The products of the bound rows, so many slices deep.
 fn products(args: &Arguments<'_>, p: &ProjectionParams, slices: u32) -> Vec<f32> {
-    let Bound { rows, numbers, factor } = Bound::of(args, p);
+    let ProjectionInput { rows, numbers, factor } = ProjectionInput::of(args, p);
     let instructions = Instructions::best();
     let input = packed(&numbers, instructions.pair_form());
     let weight = DeepRows::of(&rows, slices as usize);

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Block, INPUTS_MAX, TILE_ROWS, for_each_group, plain};
+use super::{INPUTS_MAX, RowBlock, TILE_ROWS, for_each_group, plain};
 use crate::cpu::pairs::{InputChunk, PairForm};
 use crate::format::codes::RangeForm;
 
@@ -14,7 +14,7 @@ pub fn is_there() -> bool {
 
 /// The products of a block's rows, of inputs as int16s.
 #[target_feature(enable = "avx2,f16c,fma")]
-pub fn multiply(block: &Block<'_>, inputs: &[&[InputChunk]], outputs: &mut [&mut [f32]]) {
+pub fn multiply(block: &RowBlock<'_>, inputs: &[&[InputChunk]], outputs: &mut [&mut [f32]]) {
     if block.rows.len() < TILE_ROWS {
         return plain::multiply_in(block, PairForm::Halves, inputs, outputs);
     }
@@ -24,7 +24,7 @@ pub fn multiply(block: &Block<'_>, inputs: &[&[InputChunk]], outputs: &mut [&mut
 /// The products of all tiles with INPUTS inputs.
 #[target_feature(enable = "avx2,f16c,fma")]
 fn tiles<const DEPTH: usize, const INPUTS: usize>(
-    block: &Block<'_>,
+    block: &RowBlock<'_>,
     inputs: &[&[InputChunk]],
     outputs: &mut [&mut [f32]],
 ) {
@@ -49,7 +49,7 @@ fn tiles<const DEPTH: usize, const INPUTS: usize>(
 #[inline]
 #[target_feature(enable = "avx2,f16c,fma")]
 fn two_rows<const DEPTH: usize, const INPUTS: usize>(
-    block: &Block<'_>,
+    block: &RowBlock<'_>,
     first: usize,
     inputs: [&[InputChunk]; INPUTS],
     products: &mut [[f32; 2]; INPUTS],

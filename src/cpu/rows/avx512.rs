@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Block, INPUTS_MAX, TILE_ROWS, for_each_group, plain, unrolled};
+use super::{INPUTS_MAX, RowBlock, TILE_ROWS, for_each_group, plain, unrolled};
 use crate::cpu::pairs::{InputChunk, PairForm};
 use crate::format::codes::RangeForm;
 
@@ -19,7 +19,7 @@ pub fn is_there() -> bool {
 
 /// The products of a block's rows, of inputs as pairs of int8s.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
-pub fn multiply(block: &Block<'_>, inputs: &[&[InputChunk]], outputs: &mut [&mut [f32]]) {
+pub fn multiply(block: &RowBlock<'_>, inputs: &[&[InputChunk]], outputs: &mut [&mut [f32]]) {
     if block.rows.len() < TILE_ROWS {
         return plain::multiply_in(block, PairForm::Bytes, inputs, outputs);
     }
@@ -29,7 +29,7 @@ pub fn multiply(block: &Block<'_>, inputs: &[&[InputChunk]], outputs: &mut [&mut
 /// The products of all tiles with INPUTS inputs.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
 fn tiles<const DEPTH: usize, const INPUTS: usize>(
-    block: &Block<'_>,
+    block: &RowBlock<'_>,
     inputs: &[&[InputChunk]],
     outputs: &mut [&mut [f32]],
 ) {
@@ -45,7 +45,7 @@ fn tiles<const DEPTH: usize, const INPUTS: usize>(
 /// The products of four rows. A register's lane 4 r + w has word w of row r.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
 fn tile<const DEPTH: usize, const INPUTS: usize>(
-    block: &Block<'_>,
+    block: &RowBlock<'_>,
     first: usize,
     inputs: [&[InputChunk]; INPUTS],
 ) -> [[f32; TILE_ROWS]; INPUTS] {

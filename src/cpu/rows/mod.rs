@@ -1,10 +1,10 @@
 //! Products of rows of a sliced weight with up to eight inputs, by the instructions that the processor has.
 //!
-//! The codes stay as they lie in their slices until they are in registers. Four rows are taken together, chunk by chunk:
-//! a register has the four words of the same chunk of each row, so that no row's length leaves lanes idle. A slice's
-//! words are shifted and masked to the codes of a plane, the slices' codes are put together, and whole numbers are
-//! multiplied and added exactly; after a chunk the range of each half makes a f32 of them. Deeper slices than the depth
-//! are not touched.
+//! The codes stay as they lie in their slices until they are in registers. Four rows are taken together, chunk by
+//! chunk: a register has the four words of the same chunk of each row, so that no row's length leaves lanes idle. A
+//! slice's words are shifted and masked to the codes of a plane, the slices' codes are put together, and whole numbers
+//! are multiplied and added exactly. After a chunk the range of each half makes a f32 of them. Deeper slices than the
+//! depth are not touched.
 //!
 //! What a row comes to does not depend on how many inputs there are, nor on the rows that are computed with it.
 
@@ -136,7 +136,7 @@ pub fn multiply(
     assert!(inputs.iter().all(|input| input.len() == weight.chunks), "an input is as long as a row");
     assert!(outputs.iter().all(|output| output.len() == rows.len()), "an output has a number for each row");
     assert_eq!(inputs.len(), outputs.len());
-    let block = Block { weight, rows, keep };
+    let block = RowBlock { weight, rows, keep };
     match instructions {
         // SAFETY: these instructions are only named where `available` found them on this processor.
         #[cfg(target_arch = "x86_64")]
@@ -151,13 +151,13 @@ pub fn multiply(
 }
 
 /// What [`multiply`] hands to the instructions.
-struct Block<'a> {
+struct RowBlock<'a> {
     weight: &'a DeepRows<'a>,
     rows: Range<usize>,
     keep: Keep,
 }
 
-impl Block<'_> {
+impl RowBlock<'_> {
     /// The first rows of tiles of four that cover the rows, where there are four: the last tile may have rows of the
     /// one before it.
     #[inline(always)]

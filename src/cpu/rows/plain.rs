@@ -3,7 +3,7 @@
 
 use multiversion::multiversion;
 
-use super::{Block, Keep};
+use super::{Keep, RowBlock};
 use crate::cpu::pairs::{InputChunk, PairForm};
 use crate::format::codes::{Range, RangeForm};
 use crate::kernels::sliced::CHUNK;
@@ -12,12 +12,12 @@ use half::f16;
 const NUMBERS: usize = CHUNK as usize;
 
 /// The products of a block's rows, of inputs as int16s.
-pub fn multiply(block: &Block<'_>, inputs: &[&[InputChunk]], outputs: &mut [&mut [f32]]) {
+pub fn multiply(block: &RowBlock<'_>, inputs: &[&[InputChunk]], outputs: &mut [&mut [f32]]) {
     multiply_in(block, PairForm::Halves, inputs, outputs);
 }
 
 /// The products of a block's rows, of inputs in a form.
-pub(super) fn multiply_in(block: &Block<'_>, form: PairForm, inputs: &[&[InputChunk]], outputs: &mut [&mut [f32]]) {
+pub(super) fn multiply_in(block: &RowBlock<'_>, form: PairForm, inputs: &[&[InputChunk]], outputs: &mut [&mut [f32]]) {
     for (at, row) in block.rows.clone().enumerate() {
         for (input, output) in inputs.iter().zip(outputs.iter_mut()) {
             let product = multiply_row(block, row, form, input);
@@ -27,7 +27,7 @@ pub(super) fn multiply_in(block: &Block<'_>, form: PairForm, inputs: &[&[InputCh
 }
 
 #[multiversion(targets = "simd")]
-fn multiply_row(block: &Block<'_>, row: usize, form: PairForm, input: &[InputChunk]) -> f32 {
+fn multiply_row(block: &RowBlock<'_>, row: usize, form: PairForm, input: &[InputChunk]) -> f32 {
     let weight = block.weight;
     let ranges = weight.ranges(row, 1);
     let mut sum = 0.0;

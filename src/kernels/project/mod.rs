@@ -16,6 +16,6 @@ pub mod residual;
 pub mod router_hidden;
 mod spread;
 
-pub(crate) use projection::{Bound, Params as ProjectionParams};
 pub use projection::{Input, Projection, STORAGE_BUFFERS};
+pub(crate) use projection::{Params as ProjectionParams, ProjectionInput};
 pub use spread::{Spread, bound_bytes, fits, needed_bytes};

@@ -39,24 +39,24 @@ pub struct Packed {
 
 /// How the numbers of a chunk become whole ones.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Scale {
+pub(crate) struct ChunkScale {
     /// What a number is multiplied with.
     pub to_int: f32,
     /// What a low int8 counts for.
     pub unit: f32,
 }
 
-impl Scale {
+impl ChunkScale {
     /// The scale of a chunk. One with NaN or infinity counts for NaN as a whole, so that nothing hides it.
     #[inline(always)]
-    pub fn of(chunk: &[f32]) -> Scale {
+    pub fn of(chunk: &[f32]) -> ChunkScale {
         // Sizes are compared by their bits, which have the same order, with NaN above infinity.
         let peak = chunk.iter().fold(0, |peak, x| x.abs().to_bits().max(peak));
         if peak > INFINITE {
-            return Scale { to_int: 0.0, unit: f32::NAN };
+            return ChunkScale { to_int: 0.0, unit: f32::NAN };
         }
         let exponent = (peak & 0x7f80_0000).max(LEAST_EXPONENT);
-        Scale {
+        ChunkScale {
             to_int: f32::from_bits(((254 + BITS) << 23) - exponent) * WHOLE,
             unit: f32::from_bits(exponent - (BITS << 23)) * (1.0 / WHOLE),
         }
@@ -68,7 +68,7 @@ impl Packed {
     pub fn of(x: &[f32]) -> Packed {
         let mut packed = Packed { ints: Vec::with_capacity(x.len()), units: Vec::new() };
         for x in x.chunks_exact(CHUNK as usize) {
-            let Scale { to_int, unit } = Scale::of(x);
+            let ChunkScale { to_int, unit } = ChunkScale::of(x);
             // What is no number becomes 0.
             packed.ints.extend(x.iter().map(|x| (x * to_int).round_ties_even() as i32));
             packed.units.push(unit);

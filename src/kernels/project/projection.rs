@@ -150,7 +150,7 @@ pub(super) fn record(
 pub(crate) type Multiply = fn(&Arguments<'_>, &Params, u32) -> Vec<f32>;
 
 /// The rows that a projection binds, and what they are multiplied with.
-pub(crate) struct Bound<'a> {
+pub(crate) struct ProjectionInput<'a> {
     /// The weight's rows.
     pub rows: Rows<'a>,
     /// The input; where it is a norm, before it is divided by the root of the mean square.
@@ -159,25 +159,25 @@ pub(crate) struct Bound<'a> {
     pub factor: f32,
 }
 
-impl<'a> Bound<'a> {
+impl<'a> ProjectionInput<'a> {
     /// What a dispatch has bound.
-    pub fn of(args: &Arguments<'a>, p: &Params) -> Bound<'a> {
+    pub fn of(args: &Arguments<'a>, p: &Params) -> ProjectionInput<'a> {
         let input = args.read::<u32>(0).len() / p.rows as usize * 16;
         let x = partials::numbers(args, WEIGHT_BINDINGS, input);
         let rows = Rows::bound(args, input, args.constant("GROUP_CHUNKS"));
         if args.constant("NORMED") == 0 {
-            return Bound { rows, numbers: x, factor: 1.0 };
+            return ProjectionInput { rows, numbers: x, factor: 1.0 };
         }
         let norm: &[f32] = args.read(WEIGHT_BINDINGS + 1);
         let numbers = x.iter().zip(norm).map(|(x, norm)| x * norm).collect();
-        Bound { rows, numbers, factor: 1.0 / (dot(&x, &x) / input as f32 + p.eps).sqrt() }
+        ProjectionInput { rows, numbers, factor: 1.0 / (dot(&x, &x) / input as f32 + p.eps).sqrt() }
     }
 }
 
 /// The products of the bound rows, so many slices deep.
 pub(super) fn multiply(args: &Arguments<'_>, p: &Params, slices: u32) -> Vec<f32> {
     let (row_count, slices) = (p.rows as usize, slices as usize);
-    let Bound { rows, numbers, factor } = Bound::of(args, p);
+    let ProjectionInput { rows, numbers, factor } = ProjectionInput::of(args, p);
     let packed = Packed::of(&numbers);
     let chunks: Vec<(&[i32], f32)> = packed.ints.chunks_exact(CHUNK as usize).zip(packed.units).collect();
     let product = |row: usize| {
