@@ -66,7 +66,7 @@ fn greedy() -> SamplerSettings {
 }
 
 fn drawn(seed: u32) -> SamplerSettings {
-    SamplerSettings { temperature: 0.5, repeat_penalty: 1.05, seed: Some(seed), ..SamplerSettings::default() }
+    SamplerSettings { temperature: 0.9, repeat_penalty: 1.05, seed: Some(seed), ..SamplerSettings::default() }
 }
 
 /// The tokens of an answer, and its summary.
@@ -102,13 +102,13 @@ fn an_answer_with_guesses_is_the_answer() {
     }
 }
 
-/// Each token takes the random number that it takes without guesses. A sum in another order may decide between two
-/// tokens once in a while.
+/// Each token takes the random number that it takes without guesses. One in some hundred lies so close to the border of
+/// two tokens that a sum in another order decides, and the answer is another one from there on.
 #[test]
 fn draws_are_the_same_with_guesses() {
     let models = Models::new();
     for model in &models.models {
-        let (mut same, mut accepted, mut guessed) = (0, 0, 0);
+        let (mut same, mut others, mut accepted, mut guessed) = (0, 0, 0, 0);
         const SEEDS: u32 = 40;
         for seed in 0..SEEDS {
             let (expected, _) = answer(&mut models.session(model, drawn(seed), false), &PROMPT, 24);
@@ -116,9 +116,10 @@ fn draws_are_the_same_with_guesses() {
             same += u32::from(found == expected);
             (accepted, guessed) = (accepted + summary.accepted_tokens, guessed + summary.guessed_tokens);
             let (other, _) = answer(&mut models.session(model, drawn(seed + 1000), true), &PROMPT, 24);
-            assert!(other != expected || seed > 3, "another seed draws others");
+            others += u32::from(other != expected);
         }
-        assert!(same + 2 >= SEEDS, "{same} of {SEEDS} answers, {}", model.device().name);
+        assert!(same * 10 >= SEEDS * 8, "{same} of {SEEDS} answers, {}", model.device().name);
+        assert!(others > SEEDS / 2, "other seeds draw others: {others} of {SEEDS}");
         assert!(guessed > accepted && accepted > 0, "some guesses are wrong: {accepted} of {guessed}");
     }
 }
