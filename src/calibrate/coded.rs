@@ -34,7 +34,7 @@ impl CodedSite {
     /// The codes of `weights`, [rows, input].
     pub fn new(weights: &[f32], input: usize, dtype: DType, device: &Device) -> Result<CodedSite, UnfitWeight> {
         let (groups, _) = weights.as_chunks::<GROUP>();
-        let words = ranges::choose_all(weights, input)?;
+        let words = ranges::choose_all(weights, input, None)?;
         let codes = groups.par_iter().zip(&words).flat_map_iter(|(group, words)| ranges::encode(group, words[3]));
         let codes: Vec<f32> = codes.map(f32::from).collect();
         let dims = [weights.len() / input, input / GROUP];

@@ -208,6 +208,13 @@ pub struct CutArgs {
     /// Trained ranges and routers of this very model, from a calibration pack
     #[arg(long, value_name = "PACK")]
     pub calibration: Option<PathBuf>,
+    /// Text to run the unquantized model over, which tells how much each input counts when ranges are chosen; - for
+    /// standard input [default: a sample that comes with the program]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["calibration", "no_importance"])]
+    pub importance: Option<PathBuf>,
+    /// Choose ranges by the weights alone, without running the model
+    #[arg(long)]
+    pub no_importance: bool,
 }
 
 /// Arguments of `calibrate`.

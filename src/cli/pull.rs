@@ -34,7 +34,7 @@ pub struct PullArgs {
     #[arg(long)]
     pub force: bool,
     /// Only fetch the source, for `quantize` and `calibrate`, and print where it is
-    #[arg(long, conflicts_with_all = ["group_size", "calibration", "force"])]
+    #[arg(long, conflicts_with_all = ["group_size", "calibration", "importance", "no_importance", "force"])]
     pub source_only: bool,
 }
 
@@ -61,7 +61,7 @@ pub fn run(args: &PullArgs) -> Done {
     if args.source_only {
         return print_path(&report.source).map(|()| Exit::Done);
     }
-    quantize::make(&report.source, &quantize_options(args, &model))?;
+    quantize::make(&report.source, &quantize_options(args, &model), &args.cut)?;
     origin(&selection, &model.dir)?.write(&model.dir)?;
     note(format_args!(
         "`edge-run -m {}` runs it; the source is no longer needed: delete `{kept}` to free its disk",
@@ -90,7 +90,8 @@ fn is_there(args: &PullArgs, selection: &HubSelection, model: &StoredModel) -> R
     };
     // A damaged one is made anew.
     let Ok(folder) = ModelFolder::open(&model.dir) else { return Ok(false) };
-    let same_cut = args.cut.calibration.is_none() && args.cut.group_size.is_none_or(|size| size == folder.group_size());
+    let as_always = args.cut.calibration.is_none() && args.cut.importance.is_none() && !args.cut.no_importance;
+    let same_cut = as_always && args.cut.group_size.is_none_or(|size| size == folder.group_size());
     Ok(same_cut && origin.commit == selection.commit && origin.file == selection.gguf)
 }
 

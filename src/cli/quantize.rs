@@ -5,13 +5,21 @@ use std::path::Path;
 use indicatif::ProgressBar;
 
 use super::Done;
-use super::args::QuantizeArgs;
+use super::args::{CutArgs, QuantizeArgs};
 use super::exit::Exit;
 use super::output::{note, warn};
 use super::progress::{self, BarUnit};
+use super::settings::read_text;
 use super::{stop, terminal};
-use edge_run::internals::error::Result;
-use edge_run::internals::quantize::{self, QuantizeOptions, QuantizeProgress, Stage};
+use edge_run::internals::error::{Error, Result};
+use edge_run::internals::format::codes::RangeForm;
+use edge_run::internals::quantize::{
+    self, Importance, MeasureImportance, QuantizeOptions, QuantizeProgress, Source, Stage,
+};
+use edge_run::internals::unquantized::ImportancePlan;
+
+/// Prose, code and talk of several kinds.
+const SAMPLE: &str = include_str!("../../assets/sample.txt");
 
 /// Makes the model folder, with an estimate before and a bar meanwhile.
 pub fn run(args: &QuantizeArgs) -> Done {
@@ -21,21 +29,27 @@ pub fn run(args: &QuantizeArgs) -> Done {
         calibration: args.cut.calibration.clone(),
         replace: args.force,
     };
-    make(&args.source, &options).map(|()| Exit::Done)
+    make(&args.source, &options, &args.cut).map(|()| Exit::Done)
 }
 
-/// Makes the model folder of the source.
-pub fn make(source: &Path, options: &QuantizeOptions) -> Result<()> {
+/// Makes the model folder of the source, whose weights are cut as the arguments say.
+pub fn make(source: &Path, options: &QuantizeOptions, cut: &CutArgs) -> Result<()> {
+    let text = importance_text(cut)?;
     let mut source = quantize::open(source)?;
     warn(source.warnings());
     warn(&quantize::checked_text(source.as_ref())?.warnings);
     let estimate = quantize::estimate(source.as_ref(), options)?;
-    let (disk, memory) = (progress::bytes(estimate.disk_bytes), progress::bytes(estimate.memory_bytes));
+    let tokenizer = quantize::source_text(source.as_ref())?;
+    let plan = text.map(|text| ImportancePlan::new(source.as_ref(), &tokenizer, &text)).transpose()?;
+    let memory = estimate.memory_bytes.max(plan.as_ref().map_or(0, ImportancePlan::memory_bytes));
+    let (disk, memory) = (progress::bytes(estimate.disk_bytes), progress::bytes(memory));
     let name = &source.model_source().name;
     note(format_args!("{name}: will take {disk} of disk and about {memory} of memory"));
     stop::watch();
+    let mut measured = plan.map(|plan| move |source: &mut dyn Source| measure(&plan, source));
+    let measured = measured.as_mut().map(|measured| measured as &mut MeasureImportance<'_>);
     let mut bars = QuantizeBars::default();
-    let report = quantize::quantize(source.as_mut(), options, &mut |progress| {
+    let report = quantize::quantize_by(source.as_mut(), options, measured, &mut |progress| {
         bars.show(progress);
         stop::flow()
     });
@@ -50,6 +64,32 @@ pub fn make(source: &Path, options: &QuantizeOptions) -> Result<()> {
         report.seconds
     ));
     Ok(())
+}
+
+/// The text that the importance of inputs is measured on; `None` where ranges do not depend on it.
+fn importance_text(cut: &CutArgs) -> Result<Option<String>> {
+    let groups_of_words = cut.group_size.is_none_or(|size| RangeForm::of_group(size) == RangeForm::Words);
+    match &cut.importance {
+        Some(_) if !groups_of_words => Err(Error::argument(
+            "--importance",
+            "groups of 32",
+            format!("--group-size {}", cut.group_size.unwrap_or(0)),
+        )),
+        Some(file) => read_text("--importance", file).map(Some),
+        None if cut.no_importance || cut.calibration.is_some() || !groups_of_words => Ok(None),
+        None => Ok(Some(SAMPLE.to_string())),
+    }
+}
+
+fn measure(plan: &ImportancePlan, source: &mut dyn Source) -> Result<Importance> {
+    let bar = progress::bar("measure", 0, BarUnit::Percent);
+    let importance = plan.measure(source, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+        stop::flow()
+    });
+    bar.finish_and_clear();
+    importance
 }
 
 /// One bar at a time, for the stage at hand.

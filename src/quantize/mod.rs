@@ -6,6 +6,7 @@ pub(crate) mod family;
 mod folder;
 pub(crate) mod gguf;
 pub(crate) mod huggingface;
+mod importance;
 pub(crate) mod ranges;
 mod slices;
 mod source;
@@ -32,6 +33,7 @@ pub(crate) use estimate::block_rows;
 use estimate::estimate_of;
 pub use estimate::{Estimate, estimate};
 pub use huggingface::check_config;
+pub use importance::{Importance, SquaredInputs};
 use slices::SlicedRows;
 pub use source::{Source, SourceTensor, TextAssets, open};
 pub(crate) use text::as_file;
@@ -94,9 +96,26 @@ pub struct QuantizeReport {
 /// which is [`Error::Stopped`]; then, as after any error, nothing is left behind, and a model that was to be replaced
 /// is as it was. What is wrong with the place, and a text side that no run would take, are found before the weights are
 /// read; a calibration pack that was made for other weights is refused before anything of them is written.
+///
+/// Ranges that no pack gives are chosen by the weights alone; see [`quantize_by`].
 pub fn quantize(
     source: &mut dyn Source,
     options: &QuantizeOptions,
+    on_progress: &mut dyn FnMut(&QuantizeProgress<'_>) -> ControlFlow<()>,
+) -> Result<QuantizeReport> {
+    quantize_by(source, options, None, on_progress)
+}
+
+/// Measures how much the inputs of a source's matrices count.
+pub type MeasureImportance<'a> = dyn FnMut(&mut dyn Source) -> Result<Importance> + 'a;
+
+/// As [`quantize`], but ranges of groups of 32 that no pack gives are chosen also by how much the inputs count, which
+/// `measure` finds once all that could be refused without it was not. Fails as that does, and panics where it finds the
+/// importance for a model of another shape.
+pub fn quantize_by(
+    source: &mut dyn Source,
+    options: &QuantizeOptions,
+    measure: Option<&mut MeasureImportance<'_>>,
     on_progress: &mut dyn FnMut(&QuantizeProgress<'_>) -> ControlFlow<()>,
 ) -> Result<QuantizeReport> {
     let begin = Instant::now();
@@ -110,8 +129,10 @@ pub fn quantize(
     let mut writer = FolderWriter::create(&options.out, &shape, &spec, cut.quantization(), routing, options.replace)?;
     write_text(&mut writer, &text)?;
     cut.check_weights(source, on_progress)?;
+    let importance = measure.map(|measure| measure(source)).transpose()?;
     let params = shape.linear_params() + shape.embedding_params();
-    let mut cutter = Cutter { source, writer, cut: &cut, params, done: 0, on_progress };
+    let mut cutter =
+        Cutter { source, writer, cut: &cut, importance: importance.as_ref(), params, done: 0, on_progress };
     cutter.matrices(&shape, &spec)?;
     cutter.vectors(&shape, &spec)?;
     cutter.routers(&shape)?;
@@ -158,6 +179,8 @@ struct Cutter<'a> {
     source: &'a mut dyn Source,
     writer: FolderWriter,
     cut: &'a Cut,
+    /// How much the inputs count, where that is known.
+    importance: Option<&'a Importance>,
     /// Weights in all.
     params: u64,
     /// Weights cut.
@@ -229,7 +252,10 @@ impl Cutter<'_> {
         let form = RangeForm::of_group(self.cut.group);
         let cut = match ranges {
             Some(ranges) => sliced.cut_in(weights, input as usize, ranges),
-            None => sliced.cut(weights, input as usize, form),
+            None => {
+                let counts = self.importance.and_then(|importance| importance.of(tensor));
+                sliced.cut(weights, input as usize, form, counts)
+            }
         };
         cut.map_err(|fault| {
             let got = format!("{} in row {}", fault.weight, first_row as usize + fault.row);

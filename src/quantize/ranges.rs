@@ -1,4 +1,7 @@
-//! Chooses the ranges of a group from its weights alone.
+//! Chooses the ranges of a group from its weights, and from how much each of them counts.
+//!
+//! A weight counts as the mean square of the input that it is multiplied with, where that is known, and like any other
+//! where it is not: then the squared errors below are those of what the product computes, inputs taken as independent.
 //!
 //! The range of depth 4 must hold the group. Among the words that do, the one is taken whose codes come nearest to the
 //! weights at depths 2, 3 and 4 together, where each depth counts as the square of its bins. So a group that lies on a
@@ -18,13 +21,18 @@ pub const GROUP: usize = WORD_GROUP as usize;
 /// The widest range that is tried holds the group's this many times: a grid of sixteen numbers needs 16 / 15.
 const WIDEST: f32 = 16.0 / 15.0 + 0.02;
 /// Steps beside the best one that are tried for a lower depth.
-const STEPS_BESIDE: i32 = 1;
+const STEPS_BESIDE: i32 = 3;
 
-/// The ranges of a group, a word for each depth; `None` where a weight is not finite or no word holds the group.
-fn choose(weights: &[f32; GROUP]) -> Option<[u16; SLICES]> {
+/// What each weight of a group counts where nothing is known of its inputs.
+const ALIKE: [f32; GROUP] = [1.0; GROUP];
+
+/// The ranges of a group, a word for each depth, with what its weights count; `None` where a weight is not finite or no
+/// word holds the group.
+fn choose(weights: &[f32; GROUP], counts: &[f32; GROUP]) -> Option<[u16; SLICES]> {
     let finest = finest(weights)?;
     let codes = encode(weights, finest);
-    Some(std::array::from_fn(|slice| if slice + 1 == SLICES { finest } else { fitted(weights, &codes, slice + 1) }))
+    let fitted = |slice: usize| fitted(weights, &codes, counts, slice + 1);
+    Some(std::array::from_fn(|slice| if slice + 1 == SLICES { finest } else { fitted(slice) }))
 }
 
 /// A group that no range holds.
@@ -46,17 +54,25 @@ impl UnfitWeight {
     }
 }
 
-/// The ranges of all groups of `weights`, [rows, input]; panics where groups do not divide them.
-pub fn choose_all(weights: &[f32], input: usize) -> Result<Vec<[u16; SLICES]>, UnfitWeight> {
+/// The ranges of all groups of `weights`, [rows, input], by what each number of the input counts, `[input]`, where that
+/// is known; panics where groups do not divide them.
+pub fn choose_all(weights: &[f32], input: usize, counts: Option<&[f32]>) -> Result<Vec<[u16; SLICES]>, UnfitWeight> {
     let (groups, rest) = weights.as_chunks::<GROUP>();
-    assert!(rest.is_empty(), "{} weights in groups of {GROUP}", weights.len());
-    let chosen = groups.par_iter().enumerate();
-    chosen.map(|(at, group)| choose(group).ok_or_else(|| UnfitWeight::of(at * GROUP / input, group))).collect()
+    assert!(rest.is_empty() && input.is_multiple_of(GROUP), "{} weights in groups of {GROUP}", weights.len());
+    let counts = counts.map(|counts| {
+        assert_eq!(counts.len(), input, "one count for each number of the input");
+        counts.as_chunks::<GROUP>().0
+    });
+    let chosen = groups.par_iter().enumerate().map(|(at, group)| {
+        let counts = counts.map_or(&ALIKE, |counts| &counts[at % counts.len()]);
+        choose(group, counts).ok_or_else(|| UnfitWeight::of(at * GROUP / input, group))
+    });
+    chosen.collect()
 }
 
 /// The ranges of a group whose codes are made by `finest`, for the depth of so many slices.
 pub fn fitted_to(weights: &[f32; GROUP], finest: u16, slices: usize) -> u16 {
-    fitted(weights, &encode(weights, finest), slices)
+    fitted(weights, &encode(weights, finest), &ALIKE, slices)
 }
 
 /// The codes of a group in the range of depth 4.
@@ -100,8 +116,10 @@ fn finest(weights: &[f32; GROUP]) -> Option<u16> {
 fn error(weights: &[f32; GROUP], finest: u16) -> f32 {
     let range = Range::of_word(finest);
     let codes = encode(weights, finest);
-    let lower: f32 =
-        [2, 3].map(|slices| Moments::of(weights, &codes, slices).least_error() * weight_of(slices)).iter().sum();
+    let lower: f32 = [2, 3]
+        .map(|slices| Moments::of(weights, &codes, &ALIKE, slices).least_error() * weight_of(slices))
+        .iter()
+        .sum();
     let errors = weights.iter().zip(&codes).map(|(weight, code)| (range.decode(*code, SLICES) - weight).powi(2));
     lower + errors.sum::<f32>() * weight_of(SLICES)
 }
@@ -111,8 +129,8 @@ fn weight_of(slices: usize) -> f32 {
 }
 
 /// The range of least squared error for the codes at a depth of so many slices.
-fn fitted(weights: &[f32; GROUP], codes: &[u8; GROUP], slices: usize) -> u16 {
-    let moments = Moments::of(weights, codes, slices);
+fn fitted(weights: &[f32; GROUP], codes: &[u8; GROUP], counts: &[f32; GROUP], slices: usize) -> u16 {
+    let moments = Moments::of(weights, codes, counts, slices);
     let bins = (1u32 << (2 * (slices - 1))) as f32;
     // For codes that are all equal there is no best width, and this one needs no `lo` above 0.
     let of_equal = || moments.weight.abs() / (moments.code + 0.5);
@@ -124,11 +142,13 @@ fn fitted(weights: &[f32; GROUP], codes: &[u8; GROUP], slices: usize) -> u16 {
         Range { lo: moments.weight - step / bins * (moments.code + 0.5), step }.to_word()
     });
     let error = |word: &u16| moments.error(Range::of_word(*word).bin(slices));
-    words.min_by(|a, b| error(a).total_cmp(&error(b))).expect("three are tried")
+    words.min_by(|a, b| error(a).total_cmp(&error(b))).expect("some are tried")
 }
 
-/// Sums over the weights of a group and their codes at one depth.
+/// Sums over the weights of a group and their codes at one depth, each weight as often as it counts.
 struct Moments {
+    /// The sum of what they count.
+    count: f32,
     /// Mean weight.
     weight: f32,
     /// Mean code.
@@ -140,18 +160,21 @@ struct Moments {
 }
 
 impl Moments {
-    fn of(weights: &[f32; GROUP], codes: &[u8; GROUP], slices: usize) -> Moments {
+    fn of(weights: &[f32; GROUP], codes: &[u8; GROUP], counts: &[f32; GROUP], slices: usize) -> Moments {
         let codes = codes.map(|code| f32::from(code >> (8 - 2 * slices)));
-        let mean = |numbers: &[f32; GROUP]| numbers.iter().sum::<f32>() / GROUP as f32;
-        let (weight, code) = (mean(weights), mean(&codes));
-        let (weights, codes) = (weights.map(|w| w - weight), codes.map(|c| c - code));
         let dot = |a: &[f32; GROUP], b: &[f32; GROUP]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let count = counts.iter().sum::<f32>();
+        let (weight, code) = (dot(weights, counts) / count, dot(&codes, counts) / count);
+        let (weights, codes) = (weights.map(|w| w - weight), codes.map(|c| c - code));
+        let counted = |numbers: &[f32; GROUP]| std::array::from_fn(|at| numbers[at] * counts[at]);
+        let (counted_weights, counted_codes) = (counted(&weights), counted(&codes));
         Moments {
+            count,
             weight,
             code,
-            weights: dot(&weights, &weights),
-            codes: dot(&codes, &codes),
-            both: dot(&weights, &codes),
+            weights: dot(&weights, &counted_weights),
+            codes: dot(&codes, &counted_codes),
+            both: dot(&weights, &counted_codes),
         }
     }
 
@@ -168,7 +191,7 @@ impl Moments {
     /// The squared error with bins of such a width and such a middle of the lowest.
     fn error(&self, (bin, middle): (f32, f32)) -> f32 {
         let off = self.code * bin + middle - self.weight;
-        self.weights - 2.0 * bin * self.both + bin * bin * self.codes + GROUP as f32 * off * off
+        self.weights - 2.0 * bin * self.both + bin * bin * self.codes + self.count * off * off
     }
 }
 
@@ -189,7 +212,7 @@ mod tests {
             weights: [f32; GROUP], scale in 1e-3f32..30.0,
         ) {
             let weights = weights.map(|w| (w % 1.0) * scale);
-            let words = choose(&weights).unwrap();
+            let words = choose(&weights, &ALIKE).unwrap();
             let (bin, _) = Range::of_word(words[3]).bin(SLICES);
             let codes = encode(&weights, words[3]);
             for (w, code) in weights.iter().zip(codes) {
@@ -211,7 +234,7 @@ mod tests {
                 _ => random(at),
             };
             let weights = std::array::from_fn(|at| width * (level(at) as f32 - zero));
-            let words = choose(&weights).unwrap();
+            let words = choose(&weights, &ALIKE).unwrap();
             let spread = GROUP as f32 * width * width / 12.0;
             // A third of the error of weights that lie anywhere, and mostly much less.
             let error = squared_error(&weights, &words, 2);
@@ -222,7 +245,7 @@ mod tests {
     #[test]
     fn odd_groups_have_ranges_and_impossible_ones_have_none() {
         for weight in [0.0, 0.25, -0.25, 90.0, -90.0, 1e-7] {
-            let words = choose(&[weight; GROUP]).unwrap();
+            let words = choose(&[weight; GROUP], &ALIKE).unwrap();
             for slices in 1..=SLICES {
                 let error = (squared_error(&[weight; GROUP], &words, slices) / GROUP as f32).sqrt();
                 assert!(error <= 0.02 * weight.abs() + 2e-3, "{weight} at depth {slices}: {error}");
@@ -230,8 +253,8 @@ mod tests {
         }
         let mut weights = [0.5; GROUP];
         weights[3] = f32::NAN;
-        assert_eq!(choose(&weights), None);
+        assert_eq!(choose(&weights, &ALIKE), None);
         weights[3] = 200.0;
-        assert_eq!(choose(&weights), None);
+        assert_eq!(choose(&weights, &ALIKE), None);
     }
 }

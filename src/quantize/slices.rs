@@ -19,9 +19,16 @@ pub struct SlicedRows {
 }
 
 impl SlicedRows {
-    /// Replaces the contents by the slices of `weights`, [rows, input], in ranges that are chosen by the weights;
-    /// panics where the groups do not divide `input`.
-    pub fn cut(&mut self, weights: &[f32], input: usize, form: RangeForm) -> Result<(), UnfitWeight> {
+    /// Replaces the contents by the slices of `weights`, [rows, input], in ranges that are chosen by the weights, and
+    /// where they are words also by what each number of the input counts, `[input]`, if that is known; panics where the
+    /// groups do not divide `input`.
+    pub fn cut(
+        &mut self,
+        weights: &[f32],
+        input: usize,
+        form: RangeForm,
+        counts: Option<&[f32]>,
+    ) -> Result<(), UnfitWeight> {
         let group = form.group() as usize;
         let groups = weights.len() / group;
         self.clear();
@@ -37,7 +44,7 @@ impl SlicedRows {
                 })?;
             }
             RangeForm::Words => {
-                let chosen = ranges::choose_all(weights, input)?;
+                let chosen = ranges::choose_all(weights, input, counts)?;
                 for (slice, words) in self.words.iter_mut().enumerate() {
                     words.extend(chosen.iter().map(|words| words[slice]));
                 }
@@ -125,7 +132,7 @@ mod tests {
         let weights: Vec<f32> = (0..rows * input).map(|i| ((i * 7919) % 1009) as f32 / 505.0 - 1.0).collect();
         for form in [PAIRS, RangeForm::Words] {
             let mut sliced = SlicedRows::default();
-            sliced.cut(&weights, input, form).unwrap();
+            sliced.cut(&weights, input, form, None).unwrap();
             for (at, weight) in weights.iter().enumerate() {
                 let group = at / form.group() as usize;
                 let range = match form {
@@ -147,11 +154,11 @@ mod tests {
         for (form, most) in [(PAIRS, -1e5), (RangeForm::Words, -1e3)] {
             let mut weights = vec![0.5; 4 * 64];
             weights[2 * 64 + 3] = f32::NAN;
-            let fault = SlicedRows::default().cut(&weights, 64, form).unwrap_err();
+            let fault = SlicedRows::default().cut(&weights, 64, form, None).unwrap_err();
             assert!(fault.row == 2 && fault.weight.is_nan());
 
             weights[2 * 64 + 3] = most;
-            assert_eq!(SlicedRows::default().cut(&weights, 64, form), Err(UnfitWeight { row: 2, weight: most }));
+            assert_eq!(SlicedRows::default().cut(&weights, 64, form, None), Err(UnfitWeight { row: 2, weight: most }));
         }
     }
 

@@ -4,6 +4,7 @@
 //! kernels, cache or slices. So it shows whether an importer reads a family right, and what the cut weights lose. It
 //! holds a block of one matrix at a time, and the activations of one layer, of as many windows as go together.
 
+mod importance;
 mod operations;
 mod pass;
 mod product;
@@ -16,6 +17,7 @@ use std::ops::ControlFlow;
 
 use pass::PlainPass;
 
+pub use importance::ImportancePlan;
 pub use reference::{ReferenceOptions, ReferencePlan, ReferenceReport, ReferenceWindows};
 
 /// The logits after each of the tokens, `[T][V]`, in a context of so many tokens.

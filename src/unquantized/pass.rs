@@ -9,7 +9,7 @@ use super::product;
 use crate::arch::{ActivationFunction, HeadNorm, LayerVector, ModelSpec, NormAt, Op, Program, QueryGrowth, Register};
 use crate::error::{Error, Result};
 use crate::quantize::{Source, SourceTensor};
-use crate::shape::LlamaShape;
+use crate::shape::{LlamaShape, SiteAt};
 
 /// Weights of a matrix that are in memory at a time.
 pub const BLOCK_WEIGHTS: u32 = 1 << 22;
@@ -22,6 +22,8 @@ const PRODUCTS_AT_ONCE: usize = 1 << 32;
 pub type OnProducts<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 /// Takes the logits, [n, V], of the n tokens from the one of this number on, counted over all windows.
 pub type OnLogits<'a> = dyn FnMut(usize, &[f32]) -> Result<()> + 'a;
+/// Takes the inputs of all tokens, [T, input], of a site, or of the head where it is `None`.
+pub type OnInputs<'a> = dyn FnMut(Option<SiteAt>, &[f32]) + 'a;
 
 /// A forward pass over windows, each of which begins at position 0 and sees itself alone.
 pub struct PlainPass<'a> {
@@ -84,7 +86,22 @@ impl<'a> PlainPass<'a> {
 
     /// Hands the logits after each of the tokens to `on_logits`, from the first to the last. Fails as that does and as
     /// the source does, and with [`Error::Stopped`] where it was broken off.
-    pub fn run(mut self, ids: &[u32], on_logits: &mut OnLogits<'_>) -> Result<()> {
+    pub fn run(self, ids: &[u32], on_logits: &mut OnLogits<'_>) -> Result<()> {
+        self.walk(ids, &mut |_, _| (), &mut |pass, cap| pass.head(cap, on_logits))
+    }
+
+    /// Hands the inputs of every site and of the head to `on_inputs`, in the order they come about, and computes no
+    /// logits. Fails as [`run`](PlainPass::run) does.
+    pub fn run_inputs(self, ids: &[u32], on_inputs: &mut OnInputs<'_>) -> Result<()> {
+        self.walk(ids, on_inputs, &mut |_, _| Ok(()))
+    }
+
+    fn walk(
+        mut self,
+        ids: &[u32],
+        on_inputs: &mut OnInputs<'_>,
+        on_head: &mut dyn FnMut(&mut Self, Option<f32>) -> Result<()>,
+    ) -> Result<()> {
         assert_eq!(ids.len(), self.tokens, "the tokens of all windows");
         let program = Program::new(&self.spec, self.shape.layers);
         for op in program.ops() {
@@ -95,6 +112,7 @@ impl<'a> PlainPass<'a> {
                 Op::Norm { at, from, to, routed: _ } => self.norm(at, from, to)?,
                 Op::Project { at, from, to } => {
                     let tensors = SourceTensor::of_site(at.layer, at.site);
+                    on_inputs(Some(at), &self.registers[from as usize]);
                     self.registers[to as usize] = self.product(&tensors, from, 0..self.tokens)?;
                 }
                 Op::Rotate { layer, bias, head_norm, rope_table, query_growth } => {
@@ -103,7 +121,10 @@ impl<'a> PlainPass<'a> {
                 Op::Attend { layer: _, cap, window } => self.attend(cap, window)?,
                 Op::Gate { activation } => self.gate(activation),
                 Op::Add { norm } => self.add(norm)?,
-                Op::Head { cap } => self.head(cap, on_logits)?,
+                Op::Head { cap } => {
+                    on_inputs(None, &self.registers[Register::Normed as usize]);
+                    on_head(&mut self, cap)?;
+                }
             }
         }
         Ok(())

@@ -16,9 +16,9 @@ use crate::quantize::{Source, SourceTensor};
 use crate::text::TextModel;
 
 /// Bytes of activations that are in memory at a time, unless one window has more.
-const ACTIVATION_BYTES: u64 = 1 << 29;
+pub const ACTIVATION_BYTES: u64 = 1 << 29;
 /// What a block of a matrix takes while it is read and multiplied: in f32, and once more as the source has it.
-const BLOCK_BYTES: u64 = pass::BLOCK_WEIGHTS as u64 * 8;
+pub const BLOCK_BYTES: u64 = pass::BLOCK_WEIGHTS as u64 * 8;
 
 /// The first windows of a text, which do not overlap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,7 +177,7 @@ impl ReferencePlan {
 }
 
 /// How many windows each pass takes: as many as have `most` tokens, or one.
-fn groups(windows: impl Iterator<Item = usize>, most: u64) -> Vec<usize> {
+pub fn groups(windows: impl Iterator<Item = usize>, most: u64) -> Vec<usize> {
     let (mut groups, mut tokens) = (Vec::new(), 0);
     for length in windows {
         tokens += length as u64;

@@ -1,0 +1,105 @@
+//! How much each number of a matrix's input counts: the mean of its square over some text.
+
+use super::source::SourceTensor;
+use crate::shape::{LlamaShape, Site};
+
+/// What is added to all, as a share of their mean, so that weights whose input was never there count a little.
+const LEAST: f64 = 0.01;
+
+/// How much the inputs of a model's matrices count, relative to each other within each matrix: 1 on average.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Importance {
+    /// By layer, then by [`Site`].
+    sites: Vec<[Vec<f32>; Site::ALL.len()]>,
+    /// Of the head, `[D]`.
+    head: Vec<f32>,
+    /// Whether the embedding is the head.
+    tied: bool,
+}
+
+/// Sums of squares of inputs, in the making of an [`Importance`].
+#[derive(Debug, Clone)]
+pub struct SquaredInputs {
+    sites: Vec<[Vec<f64>; Site::ALL.len()]>,
+    head: Vec<f64>,
+    tied: bool,
+}
+
+impl SquaredInputs {
+    /// No inputs yet, of a model of this shape.
+    pub fn new(shape: &LlamaShape) -> SquaredInputs {
+        let of_layer = || Site::ALL.map(|site| vec![0.0; site.dims(shape).1 as usize]);
+        let sites = (0..shape.layers).map(|_| of_layer()).collect();
+        SquaredInputs { sites, head: vec![0.0; shape.model_dim as usize], tied: shape.tied_head }
+    }
+
+    /// Adds inputs of a site of a layer, [T, input].
+    pub fn add_of_site(&mut self, layer: u32, site: Site, inputs: &[f32]) {
+        add(&mut self.sites[layer as usize][site as usize], inputs);
+    }
+
+    /// Adds inputs of the head, [T, D].
+    pub fn add_of_head(&mut self, inputs: &[f32]) {
+        add(&mut self.head, inputs);
+    }
+
+    /// What the inputs count; `None` where one of them was not finite.
+    pub fn importance(self) -> Option<Importance> {
+        let sites = self.sites.iter().map(|of_layer| {
+            let [qkv, o, gate_up, down] = of_layer.each_ref().map(|sums| relative(sums));
+            Some([qkv?, o?, gate_up?, down?])
+        });
+        Some(Importance { sites: sites.collect::<Option<_>>()?, head: relative(&self.head)?, tied: self.tied })
+    }
+}
+
+impl Importance {
+    /// What the input of this tensor counts, `[input]`; `None` of what is no product's weight, as of an embedding that
+    /// is not the head.
+    pub fn of(&self, tensor: SourceTensor) -> Option<&[f32]> {
+        use SourceTensor::*;
+        let of_site = |layer: u32, site: Site| Some(&*self.sites[layer as usize][site as usize]);
+        match tensor {
+            Embed => self.tied.then_some(&self.head),
+            Head => Some(&self.head),
+            Query(layer) | Key(layer) | Value(layer) => of_site(layer, Site::Qkv),
+            Output(layer) => of_site(layer, Site::O),
+            Gate(layer) | Up(layer) => of_site(layer, Site::GateUp),
+            Down(layer) => of_site(layer, Site::Down),
+            QueryBias(_) | KeyBias(_) | ValueBias(_) | Vector(..) | FinalNorm => None,
+        }
+    }
+}
+
+fn add(sums: &mut [f64], inputs: &[f32]) {
+    for row in inputs.chunks_exact(sums.len()) {
+        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x));
+    }
+}
+
+/// The sums with a mean of 1; all alike where all are 0, and `None` where one is not finite.
+fn relative(sums: &[f64]) -> Option<Vec<f32>> {
+    let mean = sums.iter().sum::<f64>() / sums.len() as f64;
+    if !mean.is_finite() {
+        return None;
+    }
+    let share = |sum: &f64| if mean > 0.0 { sum / mean } else { 1.0 };
+    Some(sums.iter().map(|sum| ((share(sum) + LEAST) / (1.0 + LEAST)) as f32).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_relative_to_the_mean_and_never_nothing() {
+        let mut sums = vec![0.0; 3];
+        add(&mut sums, &[1.0, 0.0, -2.0, 1.0, 0.0, 0.0]);
+        assert_eq!(sums, [2.0, 0.0, 4.0]);
+        let shares = relative(&sums).unwrap();
+        assert!((shares.iter().sum::<f32>() - 3.0).abs() < 1e-5 && shares[1] > 0.009 && shares[1] < 0.01, "{shares:?}");
+        assert_eq!(relative(&[0.0; 2]), Some(vec![1.0; 2]));
+        add(&mut sums, &[f32::INFINITY, 0.0, 0.0]);
+        assert_eq!(relative(&sums), None);
+    }
+}

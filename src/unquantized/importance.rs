@@ -1,0 +1,96 @@
+//! How much the inputs of a source's matrices count, by a pass over some text.
+
+use std::ops::ControlFlow;
+
+use super::pass::{self, PlainPass};
+use super::reference::{ACTIVATION_BYTES, BLOCK_BYTES, groups};
+use crate::error::{Error, Result};
+use crate::quantize::{Importance, Source, SourceTensor, SquaredInputs};
+use crate::shape::LlamaShape;
+use crate::text::TextModel;
+
+/// Tokens of a window, where the model was trained for that many.
+const WINDOW: usize = 512;
+/// Tokens of a text that are looked at. More of them hardly change a mean square.
+const MOST_TOKENS: usize = 1 << 14;
+/// Tokens that a last, shorter window needs to count: at its beginning a text is unlike the rest of it.
+const LEAST_TOKENS: usize = 64;
+
+/// A measurement of importance that can be made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImportancePlan {
+    shape: LlamaShape,
+    /// Tokens of all windows.
+    ids: Vec<u32>,
+    /// Tokens of each window.
+    windows: Vec<usize>,
+}
+
+impl ImportancePlan {
+    /// One over the first 16384 tokens of a text, in windows of 512 or of what the model was trained for if that is
+    /// less, each behind the tokens that the tokenizer puts before every text. Fails where the text has no token.
+    pub fn new(source: &dyn Source, tokenizer: &TextModel, text: &str) -> Result<ImportancePlan> {
+        let shape = source.shape().clone();
+        let whole = tokenizer.encode(text, true)?;
+        let mut text = tokenizer.encode(text, false)?;
+        let before = (0..whole.len()).find(|before| whole[*before..].starts_with(&text)).unwrap_or(0);
+        let before = &whole[..before];
+        if text.is_empty() {
+            return Err(Error::argument("text of importance", "a token or more", "none"));
+        }
+        text.truncate(MOST_TOKENS);
+        let window = WINDOW.min(shape.max_context as usize).saturating_sub(before.len()).max(1);
+        let (mut ids, mut windows) = (Vec::new(), Vec::new());
+        for part in text.chunks(window).filter(|part| part.len() >= LEAST_TOKENS.min(text.len()).min(window)) {
+            ids.extend(before.iter().chain(part));
+            windows.push(before.len() + part.len());
+        }
+        Ok(ImportancePlan { shape, ids, windows })
+    }
+
+    /// Tokens of all windows.
+    pub fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Bytes of memory that the work takes, about: the sums, activations, and a block of a matrix.
+    pub fn memory_bytes(&self) -> u64 {
+        let mut windows = self.windows.iter();
+        let largest = self.groups().iter().map(|count| windows.by_ref().take(*count).sum::<usize>()).max();
+        let sums = 12 * u64::from(self.shape.layers) * u64::from(4 * self.shape.model_dim + self.shape.ffn_dim);
+        sums + largest.unwrap_or(0) as u64 * pass::token_bytes(&self.shape) + BLOCK_BYTES
+    }
+
+    /// Reads all weights but the embedding's and computes. `on_progress(done, total)` counts products of two numbers and
+    /// may break off, which is [`Error::Stopped`]. Fails as the source does, and where an input is not finite.
+    pub fn measure(
+        &self,
+        source: &mut dyn Source,
+        on_progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Importance> {
+        let mut squares = SquaredInputs::new(&self.shape);
+        let context = self.windows.iter().copied().max().unwrap_or(0) as u32;
+        let (products, mut windows, mut ids) = (self.shape.linear_params(), &self.windows[..], &self.ids[..]);
+        for count in self.groups() {
+            let (group, later_windows) = windows.split_at(count);
+            let (group_ids, later_ids) = ids.split_at(group.iter().sum());
+            let before = products * (self.ids.len() - ids.len()) as u64;
+            let mut on_products = |done| on_progress(before + done, products * self.ids.len() as u64);
+            let pass = PlainPass::new(source, group, context, &mut on_products);
+            pass.run_inputs(group_ids, &mut |at, inputs| match at {
+                Some(at) => squares.add_of_site(at.layer, at.site, inputs),
+                None => squares.add_of_head(inputs),
+            })?;
+            (windows, ids) = (later_windows, later_ids);
+        }
+        let file = source.locate(SourceTensor::Embed).0;
+        squares.importance().ok_or_else(|| {
+            Error::damaged(file, "weights", "weights that give finite activations", "others, on the text of importance")
+        })
+    }
+
+    /// How many windows each pass takes.
+    fn groups(&self) -> Vec<usize> {
+        groups(self.windows.iter().copied(), ACTIVATION_BYTES / pass::token_bytes(&self.shape))
+    }
+}

@@ -1,0 +1,146 @@
+//! Ranges that are chosen by how much each input counts.
+
+#![cfg(feature = "quantize")]
+
+mod common;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use common::{TinyModel, tiny_shape};
+use edge_run::internals::export::DepthRows;
+use edge_run::internals::format::{ModelFolder, SLICE_FILES};
+use edge_run::internals::precision::Depth;
+use edge_run::internals::quantize::{
+    Importance, QuantizeOptions, Source, SourceTensor, SquaredInputs, open, quantize, quantize_by, source_text,
+};
+use edge_run::internals::shape::Site;
+use edge_run::internals::unquantized::ImportancePlan;
+use safetensors::Dtype;
+
+const TEXT: &str = "The inn in the valley was there before the road, and the thin path behind it led to the tin mine.";
+const FIRST_NORM: &str = "model.layers.0.input_layernorm.weight";
+
+/// A tiny model whose first products have inputs of very different sizes, in the folder `dir`.
+fn uneven_model(dir: &Path) -> TinyModel {
+    let mut model = TinyModel::new(tiny_shape(true), 31);
+    let norm = &mut model.tensors.get_mut(FIRST_NORM).unwrap().1;
+    norm.iter_mut().enumerate().for_each(|(at, weight)| *weight = if at % 5 == 0 { 4.0 } else { 0.25 });
+    model.write_hf(dir, Dtype::F32, 1);
+    model
+}
+
+fn measured(source: &Path) -> Importance {
+    let mut source = open(source).unwrap();
+    let tokenizer = source_text(source.as_ref()).unwrap();
+    let plan = ImportancePlan::new(source.as_ref(), &tokenizer, TEXT).unwrap();
+    plan.measure(source.as_mut(), &mut |_, _| ControlFlow::Continue(())).unwrap()
+}
+
+/// Cuts the model at `source` to `out`, by this importance if there is one.
+fn cut(source: &Path, out: &Path, importance: Option<&Importance>) -> ModelFolder {
+    let options = QuantizeOptions { out: out.to_path_buf(), group_size: None, calibration: None, replace: false };
+    let mut measure = |_: &mut dyn Source| Ok(importance.expect("asked where there is one").clone());
+    let measure = importance.is_some().then_some(&mut measure as _);
+    quantize_by(&mut *open(source).unwrap(), &options, measure, &mut |_| ControlFlow::Continue(())).unwrap();
+    ModelFolder::open(out).unwrap()
+}
+
+/// The squared errors of the first layer's queries, each as often as its input counts.
+fn error(source: &Path, folder: &ModelFolder, depth: Depth, counts: &[f32]) -> f64 {
+    let (mut exact, mut read) = (Vec::new(), Vec::new());
+    let rows = folder.shape().q_dim();
+    open(source).unwrap().rows(SourceTensor::Query(0), 0..rows, &mut exact).unwrap();
+    DepthRows::new(folder, depth).rows(SourceTensor::Query(0), 0..rows, &mut read).unwrap();
+    let errors = exact.iter().zip(&read).zip(counts.iter().cycle());
+    errors.map(|((exact, read), count)| f64::from(*count) * f64::from(exact - read).powi(2)).sum()
+}
+
+#[test]
+fn the_first_products_inputs_count_as_their_mean_squares() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = uneven_model(dir.path());
+    let ids = source_text(&*open(dir.path()).unwrap()).unwrap().encode(TEXT, false).unwrap();
+    assert!(ids.len() < model.shape.max_context as usize, "one window");
+    let (embed, norm) = (&model.tensors["model.embed_tokens.weight"].1, &model.tensors[FIRST_NORM].1);
+    let mut squares = vec![0.0; norm.len()];
+    for id in ids {
+        let row = &embed[id as usize * norm.len()..][..norm.len()];
+        let mean = row.iter().map(|x| x * x).sum::<f32>() / norm.len() as f32 + model.shape.norm_eps;
+        squares.iter_mut().zip(row.iter().zip(norm)).for_each(|(sum, (x, w))| *sum += x * x / mean * w * w);
+    }
+    let mean = squares.iter().sum::<f32>() / squares.len() as f32;
+    let importance = measured(dir.path());
+    let found = importance.of(SourceTensor::Query(0)).unwrap();
+    for (at, (square, found)) in squares.iter().zip(found).enumerate() {
+        // A hundredth of the mean is added to each.
+        let expected = (square / mean + 0.01) / 1.01;
+        assert!((found - expected).abs() <= 1e-4 * expected, "{at}: {found} for {expected}");
+    }
+    assert!(importance.of(SourceTensor::FinalNorm).is_none() && importance.of(SourceTensor::Embed).is_some());
+}
+
+#[test]
+fn ranges_by_importance_bring_products_nearer_and_those_by_shuffled_importance_do_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, out) = (dir.path().join("source"), |name: &str| dir.path().join(name));
+    let shape = uneven_model(&source).shape;
+    let importance = measured(&source);
+    let counts = importance.of(SourceTensor::Query(0)).unwrap().to_vec();
+    // What counts most is said of the inputs beside.
+    let mut shuffled: Vec<f32> = counts.iter().map(|count| count.sqrt()).collect();
+    shuffled.rotate_right(1);
+    let mut squares = SquaredInputs::new(&shape);
+    squares.add_of_site(0, Site::Qkv, &shuffled);
+    let shuffled = squares.importance().unwrap();
+
+    let plain = cut(&source, &out("plain"), None);
+    let [by, by_shuffled] =
+        [("by", &importance), ("shuffled", &shuffled)].map(|(name, of)| cut(&source, &out(name), Some(of)));
+    for depth in Depth::ALL.into_iter().filter(|depth| depth.slices() < 4) {
+        let [alone, by, shuffled] = [&plain, &by, &by_shuffled].map(|folder| error(&source, folder, depth, &counts));
+        assert!(by < 0.9 * alone, "{depth:?}: {by} by importance, {alone} by the weights alone");
+        assert!(shuffled > alone, "{depth:?}: {shuffled} by shuffled importance, {alone} by the weights alone");
+    }
+    // Eight bits are what they were.
+    let last = |name: &str| fs::read(out(name).join(SLICE_FILES[3])).unwrap();
+    assert!(last("by") == last("plain"));
+}
+
+#[test]
+fn importance_gives_the_same_folder_each_time_and_is_measured_only_for_a_model_that_can_be_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, out) = (dir.path().join("source"), |name: &str| dir.path().join(name));
+    uneven_model(&source);
+    let [first, second] = ["a", "b"].map(|name| cut(&source, &out(name), Some(&measured(&source))));
+    assert_eq!(first.manifest().files, second.manifest().files);
+
+    let options = QuantizeOptions { out: out("a"), group_size: None, calibration: None, replace: false };
+    let mut measure = |_: &mut dyn Source| panic!("there is a model already");
+    let mut on = |_: &_| ControlFlow::Continue(());
+    quantize_by(&mut *open(&source).unwrap(), &options, Some(&mut measure), &mut on).unwrap_err();
+    let options = QuantizeOptions { replace: true, ..options };
+    quantize(&mut *open(&source).unwrap(), &options, &mut on).unwrap();
+    assert_ne!(ModelFolder::open(&out("a")).unwrap().manifest().files, second.manifest().files);
+}
+
+#[test]
+fn a_pass_that_is_broken_off_or_has_no_text_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    uneven_model(dir.path());
+    let mut source = open(dir.path()).unwrap();
+    let tokenizer = source_text(source.as_ref()).unwrap();
+    let none = ImportancePlan::new(source.as_ref(), &tokenizer, "").unwrap_err().to_string();
+    assert_eq!(none, "text of importance: expected a token or more, got none");
+    let plan = ImportancePlan::new(source.as_ref(), &tokenizer, TEXT).unwrap();
+    let stopped = plan.measure(source.as_mut(), &mut |_, _| ControlFlow::Break(())).unwrap_err();
+    assert!(stopped.to_string().contains("stopped"), "{stopped}");
+    // Norms that grow over all bounds, in a model that is otherwise as it was.
+    let mut model = TinyModel::new(tiny_shape(true), 31);
+    model.tensors.get_mut(FIRST_NORM).unwrap().1.fill(1e30);
+    model.write_hf(&dir.path().join("odd"), Dtype::F32, 1);
+    let mut source = open(&dir.path().join("odd")).unwrap();
+    let odd = plan.measure(source.as_mut(), &mut |_, _| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(odd.contains("finite activations"), "{odd}");
+}
