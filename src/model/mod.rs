@@ -13,13 +13,14 @@ mod idle;
 mod inputs;
 mod kept_logits;
 mod limits;
+mod lower_few;
 mod lower_many;
-mod lower_one;
 mod resident;
 mod ring;
 mod score;
 mod sequence;
 mod step;
+mod together;
 mod weights;
 
 use std::sync::Arc;
@@ -105,6 +106,11 @@ impl Model {
             idle_timer: Mutex::new(None),
             executor: FairMutex::new(executor),
         }))
+    }
+
+    /// Whether it is the same model, on the same engine.
+    fn is(&self, other: &Model) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     fn executor(&self) -> FairMutexGuard<'_, Executor> {
