@@ -10,7 +10,7 @@ use std::path::Path;
 
 use common::{TinyModel, tiny_shape};
 use edge_run::internals::export::DepthRows;
-use edge_run::internals::format::{ModelFolder, SLICE_FILES};
+use edge_run::internals::format::{ModelFolder, layout};
 use edge_run::internals::precision::Depth;
 use edge_run::internals::quantize::{
     Importance, QuantizeOptions, Source, SourceTensor, SquaredInputs, open, quantize, quantize_by, source_text,
@@ -104,7 +104,7 @@ fn ranges_by_importance_bring_products_nearer_and_those_by_shuffled_importance_d
         assert!(shuffled > alone, "{depth:?}: {shuffled} by shuffled importance, {alone} by the weights alone");
     }
     // Eight bits are what they were.
-    let last = |name: &str| fs::read(out(name).join(SLICE_FILES[3])).unwrap();
+    let last = |name: &str| fs::read(out(name).join(layout::slice_file(3))).unwrap();
     assert!(last("by") == last("plain"));
 }
 
@@ -118,10 +118,10 @@ fn importance_gives_the_same_folder_each_time_and_is_measured_only_for_a_model_t
 
     let options = QuantizeOptions { out: out("a"), group_size: None, calibration: None, replace: false };
     let mut measure = |_: &mut dyn Source| panic!("there is a model already");
-    let mut on = |_: &_| ControlFlow::Continue(());
-    quantize_by(&mut *open(&source).unwrap(), &options, Some(&mut measure), &mut on).unwrap_err();
+    quantize_by(&mut *open(&source).unwrap(), &options, Some(&mut measure), &mut |_| ControlFlow::Continue(()))
+        .unwrap_err();
     let options = QuantizeOptions { replace: true, ..options };
-    quantize(&mut *open(&source).unwrap(), &options, &mut on).unwrap();
+    quantize(&mut *open(&source).unwrap(), &options, &mut |_| ControlFlow::Continue(())).unwrap();
     assert_ne!(ModelFolder::open(&out("a")).unwrap().manifest().files, second.manifest().files);
 }
 

@@ -303,10 +303,15 @@ fn another_setting_history_or_number_is_noticed() {
 /// are of sequences of their own, which have 50 cells each.
 fn choose_at_once(engine: &mut dyn Engine, choices: &[Choice], logits: &[f32], first: usize) -> Vec<Sampled> {
     let cell_tokens: Vec<u32> = (0..TOKENS * 50).map(|cell| cell * 7 % 300).collect();
-    let row =
-        |slot: u32| StepRow { position: 20 + 9 * slot, first_cell: 50 * slot, slot: slot % TOKENS, ..StepRow::zeroed() };
+    let row = |slot: u32| StepRow {
+        position: 20 + 9 * slot,
+        first_cell: 50 * slot,
+        slot: slot % TOKENS,
+        ..StepRow::zeroed()
+    };
     // A token before them that nothing follows.
-    let step_rows: Vec<StepRow> = std::iter::once(TOKENS).chain(first as u32..).map(row).take(choices.len() + 1).collect();
+    let step_rows: Vec<StepRow> =
+        std::iter::once(TOKENS).chain(first as u32..).map(row).take(choices.len() + 1).collect();
     let mut recording = Recording::new();
     let mut filled = |bytes: &[u8]| {
         let buffer = engine.create("test", bytes.len() as u64).expect("room for a test buffer");
