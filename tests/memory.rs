@@ -113,10 +113,8 @@ fn a_budget_holds_at_every_token_after_prompts_of_many_lengths() {
 /// The MiB that an error of a budget asks for.
 fn asked_for(error: Error) -> u64 {
     let message = error.to_string();
-    assert!(message.starts_with("memory budget: expected at least "), "{message}");
-    let words: Vec<&str> = message.split_whitespace().collect();
-    let at = words.iter().position(|word| *word == "MiB").unwrap();
-    words[at - 1].parse::<u64>().unwrap() << 20
+    let least = message.strip_prefix("memory budget: expected at least ").and_then(|rest| rest.split_once(" MiB"));
+    least.unwrap_or_else(|| panic!("{message}")).0.parse::<u64>().unwrap() << 20
 }
 
 /// Logits that are kept for a choice under a bias were not counted, nor were their steps, of which each sequence had its
