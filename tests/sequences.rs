@@ -427,7 +427,7 @@ fn a_sequence_that_cannot_share_a_run_fails_or_runs_alone() {
     let folder = folder(dir.path());
     for open in int8_engines() {
         let model = load(&folder, open, 5);
-        let mut open = |id: u32| {
+        let open = |id: u32| {
             let mut sequence = model.sequence(&plan(4.0)).unwrap();
             sequence.fill(&[id, id + 1]).unwrap();
             sequence

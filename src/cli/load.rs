@@ -11,7 +11,7 @@ use edge_run::internals::model::{CacheOptions, Model, WeightSource};
 
 /// Opens the device and loads the model onto it, with a bar and a cache of `context` tokens.
 pub fn load(args: &ModelArgs, folder: &ModelFolder, context: u32) -> Result<Model> {
-    load_onto(args, devices::open(args)?, folder, context)
+    load_onto(args, devices::open(args)?, folder, context, 1)
 }
 
 /// Opens the device and loads the base onto it, with a bar and a cache of `context` tokens; slices come as they are

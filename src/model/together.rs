@@ -31,6 +31,9 @@ struct Member {
     rng_after: DrawPosition,
 }
 
+/// The model of a run, and what its sequences have in common.
+type ModelRun<'a> = (&'a Model, RunClass);
+
 /// What sequences must have in common to share a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct RunClass {
@@ -68,7 +71,7 @@ fn begin((sequence, ids): &mut Part<'_>) -> Result<PendingStep> {
 
 /// The places of the parts in runs: parts that may share one together, eight at most, all others by themselves.
 fn in_runs(parts: &[Part<'_>]) -> Vec<Vec<usize>> {
-    let mut runs: Vec<(Option<(&Model, RunClass)>, Vec<usize>)> = Vec::new();
+    let mut runs: Vec<(Option<ModelRun<'_>>, Vec<usize>)> = Vec::new();
     for (at, (sequence, ids)) in parts.iter().enumerate() {
         let class = sequence.run_class(ids).map(|class| (sequence.model(), class));
         let joined = runs.iter_mut().find(|run| match (class, run.0) {
