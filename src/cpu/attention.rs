@@ -69,12 +69,14 @@ pub fn whole(args: &mut Arguments<'_>) {
     y.fill(0.0);
     let cache = BoundCache { keys, values, cells, dim, transposes: tokens > 1, cap: rules.cap };
     let mut jobs: Vec<Job<'_>> = Vec::new();
-    let group = heads / kv_heads * dim;
+    // The heads that share keys and values, or each by itself where the threads would otherwise have too little to do.
+    let groups = if tokens * kv_heads < rayon::current_num_threads() { heads } else { kv_heads };
+    let group = heads / groups * dim;
     for (at, (y, q)) in y.chunks_exact_mut(group).zip(q.chunks_exact(group)).enumerate() {
-        let (row, kv_head) = (step_rows[at / kv_heads], at % kv_heads);
+        let (row, kv_head) = (step_rows[at / groups], at % groups / (groups / kv_heads));
         let visible = row.visible(rules.window);
-        // The jobs of the token before are the last ones, one for each head of keys and values.
-        let before = jobs.len().checked_sub(kv_heads).filter(|before| {
+        // The jobs of the token before are the last ones, one for each group.
+        let before = jobs.len().checked_sub(groups).filter(|before| {
             let Job { row: last, heads, .. } = &jobs[*before];
             let follows = heads[heads.len() - 1].visible.end == row.position as usize;
             let of_one = (last.slot, last.first_cell) == (row.slot, row.first_cell);

@@ -91,7 +91,7 @@ enum CpuMemory {
     Mapped(MappedTensor),
 }
 
-/// CpuMemory of this process, in words so that it is aligned for every element type; counted while it lives.
+/// Memory of this process, in words so that it is aligned for every element type; counted while it lives.
 struct Owned {
     words: Vec<u32>,
     counter: Arc<AtomicU64>,
@@ -113,8 +113,8 @@ fn no_room(what: &str, bytes: u64) -> Error {
     Error::Device { device: device().name, message }
 }
 
-/// Fails where there is no room for what the kernels' references take for themselves while they run: a few copies of
-/// what they write at most. What they take, they give back.
+/// Fails where there is no room for what kernels take for themselves while they run: a few copies of what they write at
+/// most. What they take, they give back.
 fn check_scratch(recording: &Recording) -> Result<()> {
     const COPIES: u64 = 2;
     const LEAST_BYTES: u64 = 4 << 20;

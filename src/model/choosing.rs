@@ -33,11 +33,6 @@ impl Sequence {
         Ok(())
     }
 
-    /// Whether tokens are chosen from the logits as the model computes them, which nobody else wants to see.
-    pub(crate) fn chooses_plainly(&self) -> bool {
-        self.choosing.bias.is_none() && !self.choosing.reads_logits
-    }
-
     /// Whether a bias forbids any token.
     pub fn forbids_tokens(&self) -> bool {
         self.choosing.bias.as_ref().is_some_and(|bias| bias.forbidden().next().is_some())
@@ -170,7 +165,7 @@ impl Sequence {
     }
 
     /// Whether the next token is chosen in the run that computes the logits, whatever the mask.
-    pub(super) fn chooses_at_once(&self) -> bool {
+    pub(crate) fn chooses_at_once(&self) -> bool {
         self.choosing.bias.is_none() && !self.choosing.reads_logits
     }
 }

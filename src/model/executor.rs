@@ -200,9 +200,8 @@ impl Executor {
         Ok(())
     }
 
-    /// Begins a step. What was prepared for it is kept for steps of one token, of few and of the
-    /// full length, which come again. On GPUs it is kept for the last length of a kind too, as a pool has the work space
-    /// anyway.
+    /// Begins a step. What was prepared for it is kept for steps of one token, of few and of the full length, which come
+    /// again. On GPUs it is kept for the last length of a kind too, as a pool has the work space anyway.
     pub fn submit(&mut self, kind: StepKind, tokens: TokenRows, cancel: &CancelToken) -> Result<Ticket> {
         self.engine.set_cancel(cancel.clone());
         self.use_weights()?;
@@ -236,8 +235,10 @@ impl Executor {
         );
         assert!(self.cache.ring.is_none_or(|ring| tokens <= ring.step_tokens()), "a step fits in the rings");
         // Few tokens are run as the next number of them that there are kernels for. The last one then runs several
-        // times, which changes nothing.
-        let few = Some(tokens.next_power_of_two()).filter(|few| self.few_tokens().contains(few));
+        // times, which changes nothing where each token reads as deep as its own gates say.
+        let own_depths = rows.iter().zip(0..).all(|(row, at)| row.depth_row == at);
+        let few = Some(tokens.next_power_of_two()).filter(|few| *few == tokens || own_depths);
+        let few = few.filter(|few| self.few_tokens().contains(few));
         let last = rows[rows.len() - 1];
         rows.extend((tokens..few.unwrap_or(tokens)).map(|depth_row| StepRow { depth_row, ..last }));
         let slots = &self.slots;

@@ -16,8 +16,8 @@
 //! For a single token, each product makes its own input ready. For 2, 4 or 8, `project_pack` does it before each, and
 //! computes what the products then need not. Each token comes out as it does alone, bit for bit.
 //!
-//! Beside the first and the fourth, whose input is a norm, the hidden units of
-//! the routers that look at it are computed, and beside the third and the fifth the depths of the sites that come next.
+//! Beside the first and the fourth, whose input is a norm, the hidden units of the routers that look at it are computed,
+//! and beside the third and the fifth the depths of the sites that come next.
 
 use super::forward::{Lowering, NormOp};
 use crate::arch::{NormAt, Op, Register, RoutedSites};

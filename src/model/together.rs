@@ -175,7 +175,13 @@ impl Executor {
     /// Whether single tokens of several sequences can run as one step. A cache in few bits is read for one token, or
     /// for those of one sequence.
     fn shares_runs(&self) -> bool {
-        !self.few_tokens().is_empty() && self.cache.layers.iter().all(|layer| layer.quantized_kv.is_none())
+        !self.few_tokens().is_empty() && self.reads_steps_as_kept()
+    }
+
+    /// Whether tokens that run together look at each other's keys and values as they would at those of earlier tokens.
+    /// A cache in few bits keeps them less exactly.
+    pub(super) fn reads_steps_as_kept(&self) -> bool {
+        self.cache.layers.iter().all(|layer| layer.quantized_kv.is_none())
     }
 
     /// Begins a step that samples the token after each of its rows, which are of different sequences, 2 to 8.

@@ -74,7 +74,7 @@ impl<'s> Answer<'s> {
     pub(super) fn new(session: &'s mut Session, prompt: &[u32], max_new: Option<usize>) -> Answer<'s> {
         let nothing = BitsRead::new(session.sequence.model().shape());
         let run: Vec<u32> = session.sequence.sampled().iter().chain(prompt).copied().collect();
-        let guessing = Guessing::new([session.sequence.tokens(), &run].concat());
+        let guessing = Guessing::new(session.looks_up, session.sequence.tokens(), &run);
         Answer {
             detokenizer: Detokenizer::continuing(&session.text, prompt),
             stops: session.choices.stops.clone(),
@@ -102,9 +102,11 @@ impl<'s> Answer<'s> {
     /// The session as it stands between two tokens, to be looked at and saved: with what was told of the answer, and
     /// without tokens that a constraint forces and that have run ahead of that.
     pub fn session(&mut self) -> &Session {
-        self.take_back_guessed();
-        if let (Some(told), None) = (self.told_length(), &self.aside) {
-            self.aside = Some(self.session.sequence.set_aside(told, self.drawn));
+        if self.aside.is_none() {
+            self.aside = match self.told_length() {
+                Some(told) => Some(self.session.sequence.set_aside(told, self.drawn)),
+                None => self.set_guessed_aside(),
+            };
         }
         self.session
     }
@@ -183,7 +185,7 @@ impl<'s> Answer<'s> {
             self.run.clear();
             return Ok(self.done(StopReason::Length));
         }
-        if let Some(checked) = self.next_guessed()? {
+        if let Some(checked) = self.next_guessed() {
             return self.tell(&checked.sampled);
         }
         if self.prompt_s.is_none() {
@@ -250,7 +252,7 @@ impl<'s> Answer<'s> {
             _ => None,
         };
         self.last = sampled.id;
-        self.guessing.lookup.push(sampled.id);
+        self.guessing.push(self.session.looks_up, sampled.id);
         let words = self.words(sampled.id, end.is_some());
         if !self.ends(end) && !self.guessing.has_untold() {
             self.begin_next(sampled.id);
@@ -264,7 +266,7 @@ impl<'s> Answer<'s> {
     /// Tells a token that nothing was chosen for.
     fn tell_forced(&mut self, id: u32) -> Event {
         self.generated += 1;
-        self.guessing.lookup.push(id);
+        self.guessing.push(self.session.looks_up, id);
         let complete = self.session.choices.is_complete();
         let is_last = self.forced.is_empty() && self.chosen.is_none();
         let end = is_last.then_some(if complete { StopReason::Complete } else { StopReason::Length });

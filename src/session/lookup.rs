@@ -53,7 +53,13 @@ impl Lookup {
     pub fn guesses(&self, room: usize, is_end: impl Fn(u32) -> bool) -> Vec<u32> {
         let Some(after) = self.tokens.last_chunk().and_then(|last| self.after.get(last)) else { return Vec::new() };
         let same = |(a, b): &(&u32, &u32)| a == b;
-        let alike = self.tokens[..*after].iter().rev().zip(self.tokens.iter().rev()).take_while(same).count();
+        let alike = self.tokens[..*after]
+            .iter()
+            .rev()
+            .zip(self.tokens.iter().rev())
+            .take(CAREFUL_GRAM)
+            .take_while(same)
+            .count();
         let (gram, most) = match self.right {
             right if right < FEW_RIGHT => (CAREFUL_GRAM, FEW),
             right if right < MANY_RIGHT => (USUAL_GRAM, FEW),

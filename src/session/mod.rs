@@ -242,7 +242,8 @@ impl Session {
     /// Whether the tokens of answers are guessed by prompt lookup: by what followed the same tokens before. Guesses run
     /// together with the token before them, and each token is chosen as without them, so an answer that repeats parts
     /// of the conversation is faster and no other one; [`Summary::accepted_tokens`] tells how many were right. At first
-    /// it is so on the CPU engine. Answers with a constraint, a bias or log-probabilities have no guesses.
+    /// it is so on the CPU engine. There are no guesses in answers with a constraint, a bias or log-probabilities, with
+    /// a cache in few bits, and while slices are loaded.
     ///
     /// Tokens that run together are added up in another order, which may decide between two tokens that are as good as
     /// equally likely.

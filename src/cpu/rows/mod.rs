@@ -6,7 +6,8 @@
 //! are multiplied and added exactly. After a chunk the range of each half makes a f32 of them. Deeper slices than the
 //! depth are not touched.
 //!
-//! What a row comes to does not depend on how many inputs there are, nor on the rows that are computed with it.
+//! What a row comes to does not depend on how many inputs there are, nor on the rows that are computed with it, where
+//! these are four at least.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

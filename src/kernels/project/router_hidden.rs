@@ -1,5 +1,6 @@
 //! The hidden units of routers, which a projection computes whose input is the norm that the routers look at: by
-//! workgroups beside those of the rows, or for several tokens beside those that [`pack`](super::pack). [`residual`](super::residual) selects depths by them.
+//! workgroups beside those of the rows, or for several tokens beside those that [`pack`](super::pack).
+//! [`residual`](super::residual) selects depths by them.
 
 use half::f16;
 

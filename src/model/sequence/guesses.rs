@@ -1,6 +1,6 @@
 //! Tokens that are guessed: they run together with those before them, and as many stand as would have been chosen.
 
-use super::Sequence;
+use super::{AsideTokens, Sequence};
 use crate::error::Result;
 use crate::model::executor::StepKind;
 use crate::model::step::Phase;
@@ -54,6 +54,14 @@ impl Sequence {
         self.sampled = checked.last().map(|last| last.sampled.id);
         self.rng_after = self.sampler.position();
         Ok((checked, depths))
+    }
+
+    /// Takes the last `count` tokens that [`Sequence::check_guesses`] chose out of sight, as if `last` had been sampled
+    /// before them and nothing after it, until [`Sequence::put_back`].
+    pub(crate) fn set_checked_aside(&mut self, count: usize, last: u32, drawn: DrawPosition) -> AsideTokens {
+        let aside = self.set_aside(self.tokens.len() - count, drawn);
+        self.sampled = Some(last);
+        aside
     }
 
     /// Takes back the last `count` tokens that [`Sequence::check_guesses`] chose, as if `last` had been sampled before

@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Answer;
-use crate::error::{Error, Result};
-use crate::model::CheckedToken;
+use crate::model::{AsideTokens, CheckedToken};
 use crate::session::lookup::Lookup;
 
 /// What an answer guesses by, and what was chosen and is not told yet.
@@ -15,9 +14,17 @@ pub(super) struct Guessing {
 }
 
 impl Guessing {
-    /// Of an answer to these tokens.
-    pub fn new(tokens: Vec<u32>) -> Guessing {
+    /// Of an answer to a prompt after these tokens; of nothing where nothing is to be guessed.
+    pub fn new(looks_up: bool, before: &[u32], prompt: &[u32]) -> Guessing {
+        let tokens = if looks_up { [before, prompt].concat() } else { Vec::new() };
         Guessing { lookup: Lookup::new(tokens), chosen: VecDeque::new() }
+    }
+
+    /// Takes note of a token that is told.
+    pub fn push(&mut self, looks_up: bool, token: u32) {
+        if looks_up {
+            self.lookup.push(token);
+        }
     }
 
     /// Whether tokens that have run are still to be told.
@@ -29,31 +36,30 @@ impl Guessing {
 impl Answer<'_> {
     /// The next token, where it was chosen together with others or there are guesses of what follows it; otherwise
     /// none, and nothing has run.
-    pub(super) fn next_guessed(&mut self) -> Result<Option<CheckedToken>> {
+    pub(super) fn next_guessed(&mut self) -> Option<CheckedToken> {
         if !self.guessing.has_untold() {
             let guesses = self.guesses();
             if guesses.is_empty() {
-                return Ok(None);
+                return None;
             }
             self.discard_ahead();
-            self.session.advance()?;
-            let (chosen, read) = match self.session.sequence.check_guesses(&self.run, &guesses) {
-                Err(Error::Stopped(_)) => return Ok(None),
-                checked => checked?,
-            };
+            // What fails with guesses is tried without them, and fails by itself, or does not.
+            let checked =
+                self.session.advance().and_then(|()| self.session.sequence.check_guesses(&self.run, &guesses));
+            let Ok((chosen, read)) = checked else { return None };
             self.guessing.lookup.note(guesses.len(), chosen.len() - 1);
             self.run.clear();
             self.read[1].add(&read);
             self.guessing.chosen = chosen.into();
         }
-        Ok(self.guessing.chosen.pop_front())
+        self.guessing.chosen.pop_front()
     }
 
     /// Guesses of what follows the token that runs next.
     fn guesses(&self) -> Vec<u32> {
         let sequence = &self.session.sequence;
-        let is_plain = self.session.choices.is_plain() && sequence.chooses_plainly() && self.run.len() == 1;
-        if !self.session.looks_up || self.prompt_s.is_none() || !is_plain {
+        let is_plain = self.session.choices.is_plain() && sequence.chooses_at_once() && self.run.len() == 1;
+        if !self.session.looks_up || self.prompt_s.is_none() || !is_plain || !sequence.model().can_check_guesses() {
             return Vec::new();
         }
         let context = sequence.model().context() as usize;
@@ -62,8 +68,15 @@ impl Answer<'_> {
         self.guessing.lookup.guesses(room, |id| self.session.text.is_end(id))
     }
 
+    /// Takes the tokens that were chosen and not told out of sight, if there are any.
+    pub(super) fn set_guessed_aside(&mut self) -> Option<AsideTokens> {
+        let first = self.guessing.chosen.front()?;
+        Some(self.session.sequence.set_checked_aside(self.guessing.chosen.len(), self.last, first.drawn))
+    }
+
     /// Takes back the tokens that were chosen and not told, so that the last one told runs next.
     pub(super) fn take_back_guessed(&mut self) {
+        self.put_back();
         let Some(first) = self.guessing.chosen.front() else { return };
         let (count, drawn) = (self.guessing.chosen.len(), first.drawn);
         self.session.sequence.take_back_checked(count, self.last, drawn);
