@@ -176,7 +176,6 @@ impl Problem {
         Attention {
             shape,
             tokens: self.tokens,
-            as_alone: false,
             cells: self.cells(),
             scores: self.rules,
             context: CONTEXT,

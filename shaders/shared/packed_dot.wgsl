@@ -1,5 +1,8 @@
 // A chunk of 64 weights times 64 numbers that are pairs of int8s: within a chunk all is whole numbers.
-// src/kernels/project/packed.rs describes the layout of the pairs. A kernel imports `packed_input`.
+// src/kernels/project/packed.rs describes the layout of the pairs.
+
+// What a high int8 counts for, in low ones.
+const HIGH: i32 = 256;
 
 // 64 numbers: word c of plane i has those that belong to weights 16c + 4i to 16c + 4i + 3.
 struct Input {
@@ -53,8 +56,10 @@ fn dot_two_slices(high: vec4<u32>, low: vec4<u32>, input: Input) -> vec2<i32> {
     return dot_planes(even & nibbles, odd & nibbles, (even >> four) & nibbles, (odd >> four) & nibbles, input);
 }
 
-// The eight-bit codes of four slices, less 128, in planes. Slices that are not read are zero.
-fn codes_of(base: vec4<u32>, first: vec4<u32>, second: vec4<u32>, third: vec4<u32>) -> array<vec4<u32>, 4> {
+// The eight-bit codes of four slices, less 128, times the numbers.
+fn dot_four_slices(
+    base: vec4<u32>, first: vec4<u32>, second: vec4<u32>, third: vec4<u32>, input: Input,
+) -> vec2<i32> {
     let four = vec4<u32>(4u);
     let low = vec4<u32>(0x0f0f0f0fu);
     let high = vec4<u32>(0xf0f0f0f0u);
@@ -64,18 +69,11 @@ fn codes_of(base: vec4<u32>, first: vec4<u32>, second: vec4<u32>, third: vec4<u3
     let upper_odd = weave_odd(signed, first);
     let lower_even = weave_even(second, third);
     let lower_odd = weave_odd(second, third);
-    return array<vec4<u32>, 4>(
+    return dot_planes(
         ((upper_even << four) & high) | (lower_even & low),
         ((upper_odd << four) & high) | (lower_odd & low),
         (upper_even & high) | ((lower_even >> four) & low),
         (upper_odd & high) | ((lower_odd >> four) & low),
+        input,
     );
-}
-
-// These codes times the numbers.
-fn dot_four_slices(
-    base: vec4<u32>, first: vec4<u32>, second: vec4<u32>, third: vec4<u32>, input: Input,
-) -> vec2<i32> {
-    let codes = codes_of(base, first, second, third);
-    return dot_planes(codes[0], codes[1], codes[2], codes[3], input);
 }

@@ -13,14 +13,13 @@ mod idle;
 mod inputs;
 mod kept_logits;
 mod limits;
-mod lower_few;
 mod lower_many;
+mod lower_one;
 mod resident;
 mod ring;
 mod score;
 mod sequence;
 mod step;
-mod together;
 mod weights;
 
 use std::sync::Arc;
@@ -106,11 +105,6 @@ impl Model {
             idle_timer: Mutex::new(None),
             executor: FairMutex::new(executor),
         }))
-    }
-
-    /// Whether it is the same model, on the same engine.
-    fn is(&self, other: &Model) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
     }
 
     fn executor(&self) -> FairMutexGuard<'_, Executor> {
@@ -238,7 +232,7 @@ impl Model {
     /// Whether a token comes out the same with others that run together with it, but for the order of sums: not with a
     /// cache in few bits, and not while slices are loaded.
     pub(crate) fn can_check_guesses(&self) -> bool {
-        self.executor().reads_steps_as_kept() && self.is_settled()
+        self.executor().cache.layers.iter().all(|layer| layer.quantized_kv.is_none()) && self.is_settled()
     }
 
     fn no_numbers(&self, tokens: usize) -> Error {
