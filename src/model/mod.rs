@@ -228,13 +228,13 @@ impl Model {
         executor.update_all_limits();
     }
 
-    /// The error of a step whose logits are no numbers, after so many tokens of the context.
     /// Whether a token comes out the same with others that run together with it, but for the order of sums: not with a
     /// cache in few bits, and not while slices are loaded.
     pub(crate) fn can_check_guesses(&self) -> bool {
         self.executor().cache.layers.iter().all(|layer| layer.quantized_kv.is_none()) && self.is_settled()
     }
 
+    /// The error of a step whose logits are no numbers, after so many tokens of the context.
     fn no_numbers(&self, tokens: usize) -> Error {
         Error::NoNumbers { device: self.0.device.name.clone(), tokens }
     }
