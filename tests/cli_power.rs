@@ -254,7 +254,7 @@ fn the_default_model_follows_the_trace() {
     let routed = folder.thresholds().is_some();
     let home = Home::new();
     let model = folder.dir().to_str().unwrap();
-    let args = ["-m", model, "--device", "cpu", "--raw", "--temp", "0.8", "-s", "5", "-n", "96", "--json"];
+    let args = ["-m", model, "--device", "cpu", "--raw", "--temp", "0.8", "-s", "3", "-n", "96", "--json"];
     let answer = |words: &[&str]| {
         let words = [&args, words, &["Once upon a time, there was a lighthouse"]].concat();
         lines(&output(&mut home.run(&words)).0)
