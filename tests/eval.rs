@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use edge_run::internals::cpu;
+use edge_run::internals::engine::Activations;
 use edge_run::internals::eval::{Detail, Figures, Task, TaskFile, TaskReport, perplexity, zero_shot};
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::model::Model;
@@ -43,7 +44,8 @@ impl Tiny {
         std::fs::write(&file, tokenizer.to_string()).unwrap();
         common::quantize_tiny(&source, &out).unwrap();
         let folder = ModelFolder::open(&out).unwrap();
-        let model = Model::load(&folder, cpu::open(), folder.shape().max_context, &mut |_, _| ()).unwrap();
+        let model =
+            Model::load(&folder, cpu::open_with(Activations::F32), folder.shape().max_context, &mut |_, _| ()).unwrap();
         let sequence = model.sequence(&plan(8.0)).unwrap();
         Tiny { sequence, text: TextModel::open(&folder).unwrap() }
     }
