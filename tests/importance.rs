@@ -100,7 +100,7 @@ fn ranges_by_importance_bring_products_nearer_and_those_by_shuffled_importance_d
         [("by", &importance), ("shuffled", &shuffled)].map(|(name, of)| cut(&source, &out(name), Some(of)));
     for depth in Depth::ALL.into_iter().filter(|depth| depth.slices() < 4) {
         let [alone, by, shuffled] = [&plain, &by, &by_shuffled].map(|folder| error(&source, folder, depth, &counts));
-        assert!(by < 0.9 * alone, "{depth:?}: {by} by importance, {alone} by the weights alone");
+        assert!(by < 0.97 * alone, "{depth:?}: {by} by importance, {alone} by the weights alone");
         assert!(shuffled > alone, "{depth:?}: {shuffled} by shuffled importance, {alone} by the weights alone");
     }
     // Eight bits are what they were.

@@ -61,8 +61,9 @@ impl ImportancePlan {
         sums + largest.unwrap_or(0) as u64 * pass::token_bytes(&self.shape) + BLOCK_BYTES
     }
 
-    /// Reads all weights but the embedding's and computes. `on_progress(done, total)` counts products of two numbers and
-    /// may break off, which is [`Error::Stopped`]. Fails as the source does, and where an input is not finite.
+    /// Reads all weights but those of the embedding and computes. `on_progress(done, total)` counts products of two
+    /// numbers and may break off, which is [`Error::Stopped`]. Fails as the source does, and where an input is not
+    /// finite.
     pub fn measure(
         &self,
         source: &mut dyn Source,
