@@ -271,7 +271,12 @@ fn the_default_model_follows_the_trace() {
     let memory = |at: usize| tokens[at]["device_bytes"].as_u64().unwrap();
     let resident = |at: usize| tokens[at]["resident_bytes"].as_u64().unwrap();
     let freed = resident(19) - resident(59);
-    assert!(freed > 0 && memory(19) - memory(59) == freed, "memory falls by the slices that were freed");
+    // Steps that routers choose for have a little other work space.
+    let fell = memory(19) - memory(59);
+    assert!(
+        freed > 0 && fell.abs_diff(freed) < 64 << 10,
+        "memory falls by the slices that were freed: {fell}, {freed}"
+    );
     assert_eq!((memory(89), resident(89)), (memory(19), resident(19)));
     let slices = &all.last().unwrap()["slices"];
     assert_eq!(slices["read_bytes"], slices["loaded_bytes"]);
