@@ -110,6 +110,7 @@ fn a_prompt_is_stopped_between_its_steps_and_then_gives_what_it_would_have_given
 fn what_was_generated_before_a_stop_stands_and_the_conversation_goes_on_from_it() {
     on_every_engine(|session, refuses| {
         // The prompt's steps, and some of one token.
+        session.set_prompt_lookup(false);
         refuses.stop_at(STEPS + 5);
         let (ids, stopped) = answer(session, &PROMPT, 30);
         assert_eq!(stopped.unwrap(), StopReason::Stopped);

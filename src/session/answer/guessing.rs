@@ -37,6 +37,11 @@ impl Answer<'_> {
     /// The next token, where it was chosen together with others or there are guesses of what follows it; otherwise
     /// none, and nothing has run.
     pub(super) fn next_guessed(&mut self) -> Option<CheckedToken> {
+        // What was not told before a stop was asked for is not told after it.
+        if self.session.sequence.cancel_token().is_cancelled() {
+            self.take_back_guessed();
+            return None;
+        }
         if !self.guessing.has_untold() {
             let guesses = self.guesses();
             if guesses.is_empty() {
