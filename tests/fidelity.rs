@@ -107,7 +107,7 @@ fn a_model_leaves_the_unquantized_one_as_its_bits_fall() {
         let model = model(home.path(), engine);
         [8.0, 6.0, 4.0, 2.0].map(|bits| measure(&model, &reference, bits))
     };
-    let reports = on(cpu::open());
+    let reports = on(cpu::open_with(edge_run::internals::engine::Activations::F32));
     let kl = reports.each_ref().map(|report| report.all.kl_mean);
     assert!(kl[0] < 0.01 && kl.is_sorted() && kl[3] > 50.0 * kl[0], "{kl:?}");
     assert!(reports[0].all.same_top > 0.9 && reports[3].all.same_top < reports[0].all.same_top, "{reports:?}");
@@ -118,7 +118,11 @@ fn a_model_leaves_the_unquantized_one_as_its_bits_fall() {
     assert!((texts / eight.all.tokens as f64 - eight.all.kl_mean).abs() < 1e-12);
     // The largest logits alone tell the most of it, and no more than all.
     std::fs::remove_file(home.path().join("r")).unwrap();
-    let some = measure(&model(home.path(), cpu::open()), &whole(home.path(), Some(64)), 2.0);
+    let some = measure(
+        &model(home.path(), cpu::open_with(edge_run::internals::engine::Activations::F32)),
+        &whole(home.path(), Some(64)),
+        2.0,
+    );
     assert!(some.all.kl_mean < kl[3] && some.all.kl_mean > 0.5 * kl[3], "{some:?} for {kl:?}");
     assert_eq!(some.all.same_top, reports[3].all.same_top);
     if gpu::gpu().is_some() {
@@ -133,7 +137,7 @@ fn a_model_leaves_the_unquantized_one_as_its_bits_fall() {
 #[test]
 fn all_logits_are_those_after_each_token_in_steps_of_any_length() {
     let home = home(4);
-    let model = model(home.path(), cpu::open());
+    let model = model(home.path(), cpu::open_with(edge_run::internals::engine::Activations::F32));
     let mut sequence = model.sequence(&PrecisionPlan::for_bits(4.0, false, "test").unwrap()).unwrap();
     let ids = [5, 80, 33, 120, 7, 66, 91];
     let expected: Vec<Vec<f32>> = (0..ids.len()).map(|at| logits_at(&mut sequence, &ids[..=at], 0).logits).collect();

@@ -120,7 +120,7 @@ fn draws_are_the_same_with_guesses() {
         }
         assert!(same * 10 >= SEEDS * 8, "{same} of {SEEDS} answers, {}", model.device().name);
         assert!(others > SEEDS / 2, "other seeds draw others: {others} of {SEEDS}");
-        assert!(guessed > accepted && accepted > 0, "some guesses are wrong: {accepted} of {guessed}");
+        assert!(guessed >= accepted && accepted > 0, "guesses are right now and then: {accepted} of {guessed}");
     }
 }
 
