@@ -62,8 +62,7 @@ fn models() -> Vec<Model> {
     let options =
         GpuOptions { checks: true, activations: Activations::F32, cooperative_matrix: false, ..Default::default() };
     let gpu = gpu::gpu().map(|_| edge_run::internals::gpu::open(0, options).unwrap());
-    let engines: Vec<Box<dyn Engine>> =
-        [cpu::open_with(edge_run::internals::engine::Activations::F32)].into_iter().chain(gpu).collect();
+    let engines: Vec<Box<dyn Engine>> = [cpu::open_with(Activations::F32)].into_iter().chain(gpu).collect();
     let models =
         engines.into_iter().map(|engine| Model::load(&folder, engine, four_sequences(), &mut |_, _| ()).unwrap());
     let models: Vec<Model> = models.collect();
@@ -259,9 +258,7 @@ fn a_session_reports_the_bits_that_were_read() {
 fn a_routed_plan_is_refused_without_routers() {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path(), false);
-    let model =
-        Model::load(&folder, cpu::open_with(edge_run::internals::engine::Activations::F32), CONTEXT, &mut |_, _| ())
-            .unwrap();
+    let model = Model::load(&folder, cpu::open_with(Activations::F32), CONTEXT, &mut |_, _| ()).unwrap();
     assert!(!model.has_routers() && model.thresholds().is_none());
     let mut sequence = model.sequence(&PrecisionPlan::uniform(Depth::ALL[1], "test")).unwrap();
     let refused = sequence.set_plan(&plan(3.5));
@@ -388,7 +385,7 @@ fn a_session_s_prompts_stay_at_the_deepest_whatever_the_plan_becomes() {
 fn a_prompt_makes_no_slice_come_that_the_plan_does_not_want() {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path(), true);
-    let engines = [cpu::open_with(edge_run::internals::engine::Activations::F32)]
+    let engines = [cpu::open_with(Activations::F32)]
         .into_iter()
         .chain(gpu::gpu().map(|_| edge_run::internals::gpu::open(0, gpu::options()).unwrap()));
     for engine in engines {
@@ -417,13 +414,7 @@ fn tokens_that_are_computed_again_are_all_read_as_a_prompt() {
     let spec = ModelSpec { layers: vec![layer], ..ModelSpec::default() };
     let shape = edge_run::internals::shape::LlamaShape { max_context: CONTEXT, ..common::tiny_shape(true) };
     let source = Synthetic::new(shape, spec, 3).unwrap();
-    let model = Model::load(
-        &source,
-        cpu::open_with(edge_run::internals::engine::Activations::F32),
-        four_sequences(),
-        &mut |_, _| (),
-    )
-    .unwrap();
+    let model = Model::load(&source, cpu::open_with(Activations::F32), four_sequences(), &mut |_, _| ()).unwrap();
     let after = |tokens: &[u32], plan: &PrecisionPlan| {
         let mut sequence = greedy_sequence(&model, plan, PromptBits::Deepest);
         sequence.fill(tokens).unwrap();

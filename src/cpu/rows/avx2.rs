@@ -72,12 +72,12 @@ fn two_rows<const DEPTH: usize, const INPUTS: usize>(
             let input = &inputs[t][chunk];
             // Words 0 and 1 are the first half's, and 2 and 3 the second's.
             let mut halves = [_mm256_setzero_si256(); 2];
-            for i in 0..4 {
-                let plane: [[i16; 8]; 2] = bytemuck::cast(input.halves()[i]);
+            for (plane, numbers) in planes.into_iter().zip(input.halves()) {
+                let numbers: [[i16; 8]; 2] = bytemuck::cast(*numbers);
                 let zero = _mm256_setzero_si256();
-                let codes = [_mm256_unpacklo_epi8(planes[i], zero), _mm256_unpackhi_epi8(planes[i], zero)];
+                let codes = [_mm256_unpacklo_epi8(plane, zero), _mm256_unpackhi_epi8(plane, zero)];
                 for half in 0..2 {
-                    let numbers = _mm256_broadcastsi128_si256(bytemuck::cast::<[i16; 8], __m128i>(plane[half]));
+                    let numbers = _mm256_broadcastsi128_si256(bytemuck::cast::<[i16; 8], __m128i>(numbers[half]));
                     halves[half] = _mm256_add_epi32(halves[half], _mm256_madd_epi16(codes[half], numbers));
                 }
             }

@@ -43,6 +43,7 @@ fn tiles<const DEPTH: usize, const INPUTS: usize>(
 }
 
 /// The products of four rows. A register's lane 4 r + w has word w of row r.
+#[allow(clippy::needless_range_loop, reason = "the chunk is that of every slice and input")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
 fn tile<const DEPTH: usize, const INPUTS: usize>(
     block: &RowBlock<'_>,
