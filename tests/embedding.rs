@@ -71,7 +71,8 @@ fn an_application_builds_from_an_empty_folder_and_holds_two_conversations() {
     for absent in ["clap", "indicatif", "ctrlc", "plotters", "candle-core"] {
         assert!(!crates.lines().any(|line| line.starts_with(&format!("{absent} "))), "{absent} is compiled");
     }
-    cargo(&["build", "--offline", "--release"]);
+    // Without optimization, as it is there to build and to run, and not to be fast.
+    cargo(&["build", "--offline", "--release", "--config", "profile.release.package.edge-run.opt-level=0"]);
 
     tiny_hf_folder(&dir.path().join("source"), 5, true);
     let model = dir.path().join("model");

@@ -1,4 +1,4 @@
-//! Ranges that are chosen by how much each input counts.
+//! Ranges and scales of channels that are chosen by how much each input counts.
 
 #![cfg(feature = "quantize")]
 
@@ -8,15 +8,19 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use common::families::{self, FamilyModel, FamilyPrompt};
 use common::{TinyModel, tiny_shape};
+use edge_run::internals::arch::LayerVector;
 use edge_run::internals::export::DepthRows;
+use edge_run::internals::format::codes::RangeForm;
 use edge_run::internals::format::{ModelFolder, layout};
 use edge_run::internals::precision::Depth;
 use edge_run::internals::quantize::{
-    Importance, QuantizeOptions, Source, SourceTensor, SquaredInputs, open, quantize, quantize_by, source_text,
+    ChannelScales, Importance, QuantizeOptions, QuantizeProgress, ScaledSource, Source, SourceTensor, SquaredInputs,
+    open, quantize, quantize_by, source_text,
 };
 use edge_run::internals::shape::Site;
-use edge_run::internals::unquantized::ImportancePlan;
+use edge_run::internals::unquantized::{self, ImportancePlan};
 use safetensors::Dtype;
 
 const TEXT: &str = "The inn in the valley was there before the road, and the thin path behind it led to the tin mine.";
@@ -47,14 +51,27 @@ fn cut(source: &Path, out: &Path, importance: Option<&Importance>) -> ModelFolde
     ModelFolder::open(out).unwrap()
 }
 
-/// The squared errors of the first layer's queries, each as often as its input counts.
+/// The weights of the first layer's queries together with the norm before them, which may share scales.
+fn queries(source: &mut dyn Source, rows: u32) -> Vec<f32> {
+    let (mut weights, mut norm) = (Vec::new(), Vec::new());
+    source.rows(SourceTensor::Query(0), 0..rows, &mut weights).unwrap();
+    source.rows(SourceTensor::Vector(0, LayerVector::InputNorm), 0..1, &mut norm).unwrap();
+    weights.iter_mut().zip(norm.iter().cycle()).for_each(|(weight, norm)| *weight *= norm);
+    weights
+}
+
+/// The squared errors of the first layer's queries, each as often as its input counts, `counts` being those of inputs
+/// that the source's norm has multiplied.
 fn error(source: &Path, folder: &ModelFolder, depth: Depth, counts: &[f32]) -> f64 {
-    let (mut exact, mut read) = (Vec::new(), Vec::new());
     let rows = folder.shape().q_dim();
-    open(source).unwrap().rows(SourceTensor::Query(0), 0..rows, &mut exact).unwrap();
-    DepthRows::new(folder, depth).rows(SourceTensor::Query(0), 0..rows, &mut read).unwrap();
+    let mut source = open(source).unwrap();
+    let mut norm = Vec::new();
+    source.rows(SourceTensor::Vector(0, LayerVector::InputNorm), 0..1, &mut norm).unwrap();
+    let exact = queries(source.as_mut(), rows);
+    let read = queries(&mut DepthRows::new(folder, depth), rows);
+    let counts = counts.iter().zip(&norm).map(|(count, norm)| f64::from(count / (norm * norm))).collect::<Vec<_>>();
     let errors = exact.iter().zip(&read).zip(counts.iter().cycle());
-    errors.map(|((exact, read), count)| f64::from(*count) * f64::from(exact - read).powi(2)).sum()
+    errors.map(|((exact, read), count)| count * f64::from(exact - read).powi(2)).sum()
 }
 
 #[test]
@@ -98,14 +115,77 @@ fn ranges_by_importance_bring_products_nearer_and_those_by_shuffled_importance_d
     let plain = cut(&source, &out("plain"), None);
     let [by, by_shuffled] =
         [("by", &importance), ("shuffled", &shuffled)].map(|(name, of)| cut(&source, &out(name), Some(of)));
-    for depth in Depth::ALL.into_iter().filter(|depth| depth.slices() < 4) {
+    for depth in Depth::ALL {
         let [alone, by, shuffled] = [&plain, &by, &by_shuffled].map(|folder| error(&source, folder, depth, &counts));
         assert!(by < 0.97 * alone, "{depth:?}: {by} by importance, {alone} by the weights alone");
         assert!(shuffled > alone, "{depth:?}: {shuffled} by shuffled importance, {alone} by the weights alone");
     }
-    // Eight bits are what they were.
-    let last = |name: &str| fs::read(out(name).join(layout::slice_file(3))).unwrap();
-    assert!(last("by") == last("plain"));
+}
+
+/// Importance that inputs of different sizes have, without a pass.
+fn made_up(source: &dyn Source) -> Importance {
+    let shape = source.shape();
+    let mut squares = SquaredInputs::new(shape);
+    let uneven = |input: u32| (0..input).map(|at| if at % 7 == 0 { 9.0 } else { 0.5 }).collect::<Vec<f32>>();
+    for layer in 0..shape.layers {
+        for site in Site::ALL {
+            squares.add_of_site(layer, site, &uneven(site.dims(shape).1));
+        }
+    }
+    squares.add_of_head(&uneven(shape.model_dim));
+    squares.importance().unwrap()
+}
+
+#[test]
+fn a_model_with_scaled_channels_computes_the_same_in_every_family() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut families, mut scaled_ones) = (0, 0);
+    for entry in fs::read_dir(families::folder()).unwrap() {
+        let path = entry.unwrap().path();
+        let is_record = path.extension().is_some_and(|extension| extension == "json");
+        // What is refused has no weights.
+        if !is_record || path.ends_with("refused.json") {
+            continue;
+        }
+        let model = FamilyModel::read(path.file_stem().unwrap().to_str().unwrap());
+        let from = dir.path().join(&model.family);
+        model.write_hf(&from, "new");
+        let mut source = open(&from).unwrap();
+        let importance = made_up(source.as_ref());
+        let form = RangeForm::of_group(layout::DEFAULT_GROUP);
+        let go_on = &mut |_: &QuantizeProgress<'_>| ControlFlow::Continue(());
+        let scales = ChannelScales::choose(source.as_mut(), &importance, form, go_on).unwrap();
+        let FamilyPrompt { ids, context, .. } = &model.prompts[0];
+        let ids = &ids[..ids.len().min(12)];
+        let expected = unquantized::logits(source.as_mut(), ids, *context).unwrap().concat();
+        let found = unquantized::logits(&mut ScaledSource::new(source.as_mut(), &scales), ids, *context).unwrap();
+        let largest = expected.iter().fold(0.0f32, |most, logit| most.max(logit.abs()));
+        for (found, expected) in found.concat().iter().zip(&expected) {
+            assert!((found - expected).abs() <= 1e-4 * largest.max(1.0), "{}: {found} for {expected}", model.family);
+        }
+        families += 1;
+        scaled_ones += usize::from(scales != ChannelScales::none(source.shape()));
+    }
+    assert!(families > 15 && scaled_ones == families, "{scaled_ones} of {families} families have scales");
+}
+
+#[test]
+fn weights_on_a_grid_of_four_bits_stay_on_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = TinyModel::new(tiny_shape(false), 5);
+    for (_, weights) in model.tensors.values_mut().filter(|(dims, _)| dims.len() == 2) {
+        weights.iter_mut().enumerate().for_each(|(at, weight)| *weight = ((at * 7919) % 16) as f32 / 8.0 - 1.0);
+    }
+    model.write_hf(dir.path(), Dtype::F32, 1);
+    let mut source = open(dir.path()).unwrap();
+    let importance = made_up(source.as_ref());
+    let go_on = &mut |_: &QuantizeProgress<'_>| ControlFlow::Continue(());
+    let scales = ChannelScales::choose(source.as_mut(), &importance, RangeForm::Words, go_on).unwrap();
+    assert_eq!(scales, ChannelScales::none(source.shape()));
+
+    let stop = &mut |_: &QuantizeProgress<'_>| ControlFlow::Break(());
+    let stopped = ChannelScales::choose(source.as_mut(), &importance, RangeForm::Words, stop).unwrap_err();
+    assert!(stopped.to_string().contains("stopped"), "{stopped}");
 }
 
 #[test]

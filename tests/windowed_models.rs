@@ -48,7 +48,7 @@ fn engines() -> Vec<Open> {
     fn open(as_hardware: bool, activations: Activations) -> Box<dyn Engine> {
         edge_run::internals::gpu::open(0, GpuOptions { as_hardware, activations, ..gpu::options() }).unwrap()
     }
-    let cpus: [Open; 2] = [cpu::open, || cpu::open_with(Activations::Int8)];
+    let cpus: [Open; 2] = [|| cpu::open_with(Activations::F32), || cpu::open_with(Activations::Int8)];
     let gpus: [Open; 3] =
         [|| open(false, Activations::F32), || open(true, Activations::F32), || open(true, Activations::Int8)];
     let there = gpu::gpu().is_some();

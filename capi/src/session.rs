@@ -326,6 +326,17 @@ pub unsafe extern "C" fn edge_run_session_set_sampler(session: *mut SessionHandl
     })
 }
 
+/// Sets whether the next tokens of answers are guessed by what followed the same ones before, if `on` is not 0: an
+/// answer that repeats parts of the conversation is faster, and no other one. At first it is so on the CPU engine.
+/// EDGE_RUN_STATUS_BUSY while a chat is under way.
+#[unsafe(no_mangle)]
+pub extern "C" fn edge_run_session_set_prompt_lookup(session: *mut SessionHandle, on: u32) -> Status {
+    with_core(session, |core| {
+        core.session.set_prompt_lookup(on != 0);
+        Ok(())
+    })
+}
+
 /// Waits until the slices are there that the plans of all sessions read, at most so many milliseconds. Without this, a
 /// chat begins with what is there. It is EDGE_RUN_STATUS_OK also where the time passed before, and where some slices
 /// could not be had: the next chat tells which by EDGE_RUN_EVENT_WARNING. EDGE_RUN_STATUS_BUSY while a chat is under

@@ -11,8 +11,7 @@ use super::output::{note, warn};
 use super::progress::{self, BarUnit};
 use super::settings::read_text;
 use super::{stop, terminal};
-use edge_run::internals::error::{Error, Result};
-use edge_run::internals::format::codes::RangeForm;
+use edge_run::internals::error::Result;
 use edge_run::internals::quantize::{
     self, Importance, MeasureImportance, QuantizeOptions, QuantizeProgress, Source, Stage,
 };
@@ -66,17 +65,11 @@ pub fn make(source: &Path, options: &QuantizeOptions, cut: &CutArgs) -> Result<(
     Ok(())
 }
 
-/// The text that the importance of inputs is measured on; `None` where ranges do not depend on it.
+/// The text that the importance of inputs is measured on; `None` where nothing depends on it.
 fn importance_text(cut: &CutArgs) -> Result<Option<String>> {
-    let groups_of_words = cut.group_size.is_none_or(|size| RangeForm::of_group(size) == RangeForm::Words);
     match &cut.importance {
-        Some(_) if !groups_of_words => Err(Error::argument(
-            "--importance",
-            "groups of 32",
-            format!("--group-size {}", cut.group_size.unwrap_or(0)),
-        )),
         Some(file) => read_text("--importance", file).map(Some),
-        None if cut.no_importance || cut.calibration.is_some() || !groups_of_words => Ok(None),
+        None if cut.no_importance || cut.calibration.is_some() => Ok(None),
         None => Ok(Some(SAMPLE.to_string())),
     }
 }
@@ -104,6 +97,7 @@ impl QuantizeBars {
             self.clear();
             let (what, unit) = match progress.stage {
                 Stage::SourceHash => ("check", BarUnit::Weights),
+                Stage::Channels => ("scale", BarUnit::Percent),
                 Stage::Weights => ("quantize", BarUnit::Weights),
                 Stage::Hashes => ("hash", BarUnit::Bytes),
             };

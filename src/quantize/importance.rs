@@ -1,5 +1,6 @@
 //! How much each number of a matrix's input counts: the mean of its square over some text.
 
+use super::channels::ChannelScales;
 use super::source::SourceTensor;
 use crate::shape::{LlamaShape, Site};
 
@@ -54,6 +55,22 @@ impl SquaredInputs {
 }
 
 impl Importance {
+    /// That of inputs that are divided by the scales.
+    pub fn divided_by(&self, scales: &ChannelScales) -> Importance {
+        let divided = |counts: &[f32], by: Option<&[f32]>| match by {
+            Some(by) => mean_of_one(counts.iter().zip(by).map(|(count, scale)| count / (scale * scale)).collect()),
+            None => counts.to_vec(),
+        };
+        let of_layer = |(layer, counts): (u32, &[Vec<f32>; Site::ALL.len()])| {
+            Site::ALL.map(|site| divided(&counts[site as usize], scales.of(SourceTensor::of_site(layer, site)[0])))
+        };
+        Importance {
+            sites: (0..).zip(&self.sites).map(of_layer).collect(),
+            head: divided(&self.head, scales.of(SourceTensor::Head)),
+            tied: self.tied,
+        }
+    }
+
     /// What the input of this tensor counts, `[input]`; `None` of what is no product's weight, as of an embedding that
     /// is not the head.
     pub fn of(&self, tensor: SourceTensor) -> Option<&[f32]> {
@@ -85,6 +102,13 @@ fn relative(sums: &[f64]) -> Option<Vec<f32>> {
     }
     let share = |sum: &f64| if mean > 0.0 { sum / mean } else { 1.0 };
     Some(sums.iter().map(|sum| ((share(sum) + LEAST) / (1.0 + LEAST)) as f32).collect())
+}
+
+/// The counts over their mean.
+fn mean_of_one(mut counts: Vec<f32>) -> Vec<f32> {
+    let mean = counts.iter().sum::<f32>() / counts.len() as f32;
+    counts.iter_mut().for_each(|count| *count /= mean);
+    counts
 }
 
 #[cfg(test)]

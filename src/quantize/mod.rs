@@ -1,5 +1,6 @@
 //! From a checkpoint to a model folder: reads weights a few rows at a time, cuts them into slices, writes them.
 
+mod channels;
 mod cut;
 mod estimate;
 pub(crate) mod family;
@@ -29,6 +30,7 @@ use crate::format::{
 use crate::precision::SLICES;
 use crate::shape::{LlamaShape, Site};
 
+pub use channels::{ChannelScales, ScaledSource};
 pub(crate) use estimate::block_rows;
 use estimate::estimate_of;
 pub use estimate::{Estimate, estimate};
@@ -71,6 +73,8 @@ pub struct QuantizeProgress<'a> {
 pub enum Stage {
     /// The source's weights are read and hashed, to see whether a calibration pack was made for them.
     SourceHash,
+    /// The scales of columns are chosen by some of the weights.
+    Channels,
     /// Weights are read, cut and written.
     Weights,
     /// The files' bytes are hashed.
@@ -109,9 +113,10 @@ pub fn quantize(
 /// Measures how much the inputs of a source's matrices count.
 pub type MeasureImportance<'a> = dyn FnMut(&mut dyn Source) -> Result<Importance> + 'a;
 
-/// As [`quantize`], but ranges of groups of 32 that no pack gives are chosen also by how much the inputs count, which
-/// `measure` finds once all that could be refused without it was not. Fails as that does, and panics where it finds the
-/// importance for a model of another shape.
+/// As [`quantize`], but what no pack gives is chosen also by how much the inputs count, which `measure` finds once all
+/// that could be refused without it was not: the ranges of groups of 32, and for any groups the scales of columns, by
+/// which the weights before them are divided. Fails as `measure` does, and panics where it finds the importance for a
+/// model of another shape.
 pub fn quantize_by(
     source: &mut dyn Source,
     options: &QuantizeOptions,
@@ -119,7 +124,7 @@ pub fn quantize_by(
     on_progress: &mut dyn FnMut(&QuantizeProgress<'_>) -> ControlFlow<()>,
 ) -> Result<QuantizeReport> {
     let begin = Instant::now();
-    let (shape, spec) = (source.shape().clone(), source.spec().clone());
+    let (shape, spec, model_source) = (source.shape().clone(), source.spec().clone(), source.model_source().clone());
     let cut = Cut::choose(source, options)?;
     // What a run would refuse is refused before hours of work.
     let text = checked_text(source)?;
@@ -130,14 +135,20 @@ pub fn quantize_by(
     write_text(&mut writer, &text)?;
     cut.check_weights(source, on_progress)?;
     let importance = measure.map(|measure| measure(source)).transpose()?;
+    let form = RangeForm::of_group(cut.group);
+    let scales = match &importance {
+        Some(importance) => ChannelScales::choose(source, importance, form, on_progress)?,
+        None => ChannelScales::none(&shape),
+    };
+    let importance = importance.map(|importance| importance.divided_by(&scales));
+    let mut source = ScaledSource::new(source, &scales);
     let params = shape.linear_params() + shape.embedding_params();
-    let mut cutter =
-        Cutter { source, writer, cut: &cut, importance: importance.as_ref(), params, done: 0, on_progress };
+    let importance = importance.as_ref();
+    let mut cutter = Cutter { source: &mut source, writer, cut: &cut, importance, params, done: 0, on_progress };
     cutter.matrices(&shape, &spec)?;
     cutter.vectors(&shape, &spec)?;
     cutter.routers(&shape)?;
-    let Cutter { source, writer, on_progress, .. } = cutter;
-    let model_source = source.model_source().clone();
+    let Cutter { writer, on_progress, .. } = cutter;
     let manifest = writer.finish(model_source, &mut |done, total| {
         on_progress(&QuantizeProgress { stage: Stage::Hashes, name: "hashes", done, total })
     })?;

@@ -77,6 +77,33 @@ impl SlicedRows {
         Ok(())
     }
 
+    /// The squared error of these rows, [rows, input], of which `weights` were cut, as so many slices have them. Each
+    /// number of the input counts as said.
+    pub fn squared_error(&self, weights: &[f32], input: usize, form: RangeForm, counts: &[f32], slices: usize) -> f64 {
+        let group = form.group() as usize;
+        let row_words = input / WEIGHTS_PER_WORD;
+        let of_row = |(row, weights): (usize, &[f32])| -> f64 {
+            let sixteens = weights.as_chunks::<WEIGHTS_PER_WORD>().0.iter().zip(counts.as_chunks().0);
+            let of_word = |(word, (weights, counts)): (usize, (&[f32; WEIGHTS_PER_WORD], &[f32; WEIGHTS_PER_WORD]))| {
+                let at = row * row_words + word;
+                let range = self.range(at * WEIGHTS_PER_WORD / group, slices);
+                let codes = codes::unpack(&self.slices.each_ref().map(|slice| slice[at]));
+                let numbers = codes.iter().zip(weights.iter().zip(counts));
+                numbers
+                    .map(|(code, (weight, count))| count * (range.decode(*code, slices) - weight).powi(2))
+                    .sum::<f32>()
+            };
+            sixteens.enumerate().map(|sixteen| f64::from(of_word(sixteen))).sum()
+        };
+        // Summed up in the order of rows, so that it is the same each time.
+        weights.par_chunks_exact(input).enumerate().map(of_row).collect::<Vec<_>>().iter().sum()
+    }
+
+    /// The range of a group at a depth of so many slices.
+    fn range(&self, group: usize, slices: usize) -> Range {
+        range_of(&self.pairs, &self.words[slices - 1], group)
+    }
+
     fn clear(&mut self) {
         self.pairs.clear();
         self.words.iter_mut().for_each(Vec::clear);
@@ -93,12 +120,17 @@ impl SlicedRows {
         let (pairs, finest) = (&self.pairs, &self.words[SLICES - 1]);
         rows.enumerate().for_each(|(row, (weights, ((s0, s1), (s2, s3))))| {
             let first = row * input / group;
-            let range = |at: usize| match pairs.get(2 * (first + at)..2 * (first + at) + 2) {
-                Some(pair) => Range::of_pair([pair[0], pair[1]]),
-                None => Range::of_word(finest[first + at]),
-            };
+            let range = |at: usize| range_of(pairs, finest, first + at);
             encode_row(weights, group, &range, [s0, s1, s2, s3]);
         });
+    }
+}
+
+/// The range of a group: a pair where there are pairs, else a word.
+fn range_of(pairs: &[f16], words: &[u16], group: usize) -> Range {
+    match pairs.get(2 * group..2 * group + 2) {
+        Some(pair) => Range::of_pair([pair[0], pair[1]]),
+        None => Range::of_word(words[group]),
     }
 }
 

@@ -85,6 +85,7 @@ static int on_event(const edge_run_event *event, void *user_data) {
     CHECK(edge_run_get_session_stats(heard->session, &stats) == EDGE_RUN_STATUS_BUSY);
     CHECK(edge_run_session_reset(heard->session) == EDGE_RUN_STATUS_BUSY);
     CHECK(edge_run_session_settle(heard->session, 0) == EDGE_RUN_STATUS_BUSY);
+    CHECK(edge_run_session_set_prompt_lookup(heard->session, 1) == EDGE_RUN_STATUS_BUSY);
     break;
   case PUSH: CHECK(edge_run_session_push_power(heard->session, &hot) == OK); break;
   case CANCEL_ELSEWHERE: cancel_elsewhere(heard->session); break;
@@ -209,6 +210,12 @@ static void use(edge_run_model *model) {
   CHECK(chat(session, turns, 3, 8, &heard) == OK);
   CHECK(heard.text_size == expected_size && memcmp(heard.text, expected, expected_size) == 0);
   CHECK(edge_run_unload_after(model, 3600 * 1000) == OK && edge_run_unload_after(model, 0) == OK);
+
+  // Guesses change no text.
+  CHECK(edge_run_session_set_prompt_lookup(session, 1) == OK && edge_run_session_reset(session) == OK);
+  CHECK(chat(session, turns, 3, 8, &heard) == OK);
+  CHECK(heard.text_size == expected_size && memcmp(heard.text, expected, expected_size) == 0);
+  CHECK(edge_run_session_set_prompt_lookup(session, 0) == OK && edge_run_session_reset(session) == OK);
 
   // A stop by the callback, a stop by another thread, and one before the first token.
   heard.at = 3, heard.what = STOP;

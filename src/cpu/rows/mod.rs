@@ -29,9 +29,12 @@ const TILE_ROWS: usize = 4;
 /// Inputs that rows are multiplied with at once, at most.
 pub const INPUTS_MAX: usize = 8;
 
-/// The instructions that products are made of.
+/// The instructions that products are made of. Only those that this processor was found to have can be named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Instructions {
+pub struct Instructions(InstructionSet);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InstructionSet {
     /// AVX-512 with its products of int8s (VNNI).
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -50,20 +53,20 @@ impl Instructions {
 
     /// All that this processor has, the slowest first.
     pub fn available() -> Vec<Instructions> {
-        let mut all = vec![Instructions::Plain];
+        let mut all = vec![InstructionSet::Plain];
         #[cfg(target_arch = "x86_64")]
         {
-            all.extend(avx2::is_there().then_some(Instructions::Avx2));
-            all.extend(avx512::is_there().then_some(Instructions::Avx512));
+            all.extend(avx2::is_there().then_some(InstructionSet::Avx2));
+            all.extend(avx512::is_there().then_some(InstructionSet::Avx512));
         }
-        all
+        all.into_iter().map(Instructions).collect()
     }
 
     /// How these take their inputs.
     pub fn pair_form(self) -> PairForm {
-        match self {
+        match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => PairForm::Bytes,
+            InstructionSet::Avx512 => PairForm::Bytes,
             _ => PairForm::Halves,
         }
     }
@@ -138,16 +141,16 @@ pub fn multiply(
     assert!(outputs.iter().all(|output| output.len() == rows.len()), "an output has a number for each row");
     assert_eq!(inputs.len(), outputs.len());
     let block = RowBlock { weight, rows, keep };
-    match instructions {
-        // SAFETY: these instructions are only named where `available` found them on this processor.
+    match instructions.0 {
+        // SAFETY: `Instructions` are only made by `available`, of what it finds on this processor.
         #[cfg(target_arch = "x86_64")]
         #[allow(unsafe_code, reason = "the compiler cannot know what processor runs this")]
-        Instructions::Avx512 => unsafe { avx512::multiply(&block, inputs, outputs) },
+        InstructionSet::Avx512 => unsafe { avx512::multiply(&block, inputs, outputs) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         #[allow(unsafe_code, reason = "the compiler cannot know what processor runs this")]
-        Instructions::Avx2 => unsafe { avx2::multiply(&block, inputs, outputs) },
-        Instructions::Plain => plain::multiply(&block, inputs, outputs),
+        InstructionSet::Avx2 => unsafe { avx2::multiply(&block, inputs, outputs) },
+        InstructionSet::Plain => plain::multiply(&block, inputs, outputs),
     }
 }
 
