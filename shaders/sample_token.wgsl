@@ -1,18 +1,23 @@
-// Chooses the next token and writes it where the next step reads it; one workgroup. src/sampling.rs has the rules.
+// Chooses the next token and writes it where the next step reads it; a workgroup for each choice. src/sampling.rs has
+// the rules.
 //
 // As a rule the tokens that stay in the draw are few, and are sorted (candidates); where they turn out to be many, they
 // are searched, never sorted (descent). Where only min-p cuts, they are taken in the order of their ids. No invocation
 // walks along all tokens: Mesa's llvmpipe ends all loops of an invocation after 65535 rounds of them together.
+//
+// The workgroup is alone, so that what it waits for takes the time, and not what it computes: loads come several at a
+// time, and sums are made by all invocations.
 #import step_rows
 #import sampling
 #import candidates
 #import workgroup_sum
+#import running_sum
 #import descent
 
 struct Params {
     vocab: u32,
-    // The step's last token, in `step_rows`.
-    last: u32,
+    // The token in `step_rows` that the first choice follows; the others follow the tokens after it.
+    first_row: u32,
     blocks: u32,
 }
 
@@ -31,36 +36,46 @@ const NUCLEUS: u32 = 64u;
 const NONE: u32 = 0xffffffffu;
 
 var<immediate> params: Params;
-@group(0) @binding(0) var<storage, read> choice: Choice;
+@group(0) @binding(0) var<storage, read> choices: array<Choice>;
 @group(0) @binding(1) var<storage, read> step_rows: array<StepRow>;
-// Bits of f32, finite and penalized.
+// [S, V], bits of f32, finite and penalized.
 @group(0) @binding(2) var<storage, read> logits: array<u32>;
+// [S, blocks]
 @group(0) @binding(3) var<storage, read> peaks: array<Peak>;
 // An entry for each sequence.
 @group(0) @binding(4) var<storage, read_write> sampled: array<Sampled>;
 
+// Which choice the workgroup makes, and its settings.
+var<private> row: u32;
+var<private> choice: Choice;
 // The likeliest token, (key, id).
 var<workgroup> best: vec2<u32>;
 
-// The likeliest token, (key, id).
+fn key_at(v: u32) -> u32 {
+    return key_of_bits(logits[row * params.vocab + v]);
+}
+
+// The likeliest token, (key, id); the keys of all peaks go to `keys`.
 fn find_best(local: u32) -> vec2<u32> {
-    var own = vec2<u32>();
-    for (var b = local; b < params.blocks; b += WORKGROUP) {
-        if before(peaks[b].key, peaks[b].id, own.x, own.y) {
-            own = vec2<u32>(peaks[b].key, peaks[b].id);
+    var own = vec2<u32>(0u, NONE);
+    for (var i = 0u; i < EACH; i++) {
+        let peak = own_peak(local, i);
+        keys[local + i * WORKGROUP] = peak.key;
+        if before(peak.key, peak.id, own.x, own.y) {
+            own = vec2<u32>(peak.key, peak.id);
         }
     }
-    keys[local] = own.x;
+    domain[local] = own.x;
     members[local] = own.y;
     for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();
-        if local < half && before(keys[local + half], members[local + half], keys[local], members[local]) {
-            keys[local] = keys[local + half];
+        if local < half && before(domain[local + half], members[local + half], domain[local], members[local]) {
+            domain[local] = domain[local + half];
             members[local] = members[local + half];
         }
     }
     if local == 0u {
-        best = vec2<u32>(keys[0], members[0]);
+        best = vec2<u32>(domain[0], members[0]);
     }
     return workgroupUniformLoad(&best);
 }
@@ -68,8 +83,10 @@ fn find_best(local: u32) -> vec2<u32> {
 // Sum of the probabilities of all tokens, as parts of the likeliest one's.
 fn total_mass(local: u32) -> f32 {
     var own = 0.0;
-    for (var b = local; b < params.blocks; b += WORKGROUP) {
-        own += peaks[b].mass * weight(peaks[b].key, best.x, 1.0);
+    for (var i = 0u; i < EACH; i++) {
+        let peak = own_peak(local, i);
+        let mass = peak.mass * weight(peak.key, best.x, 1.0);
+        own += select(0.0, mass, local + i * WORKGROUP < params.blocks);
     }
     return sum_up(local, own);
 }
@@ -88,40 +105,44 @@ fn uniform_number() -> f32 {
 
 // How many of the first `k` candidates top-p and min-p leave; NONE if that hangs on tokens after them. Those have a
 // `total` together with the candidates; without a total there are none.
-fn candidates_left(k: u32, total: f32) -> u32 {
-    var mass = total;
-    for (var at = 0u; at < k && total == 0.0; at++) {
-        mass += weight(keys[at], best.x, 1.0);
+fn candidates_left(local: u32, k: u32, total: f32) -> u32 {
+    var own = vec4<f32>();
+    for (var i = 0u; i < EACH; i++) {
+        let at = local * EACH + i;
+        if at < k {
+            own[i] = weight(keys[at], best.x, 1.0);
+        }
     }
+    let line = running_sum(own, local);
+    let mass = select(total, line.total, total == 0.0);
     let least = least_key();
-    var sum = 0.0;
-    for (var at = 0u; at < k; at++) {
-        if keys[at] < least {
-            return at;
-        }
-        sum += weight(keys[at], best.x, 1.0);
-        if choice.top_p < 1.0 && sum >= choice.top_p * mass {
-            return at + 1u;
+    begin_pick(local);
+    for (var i = 0u; i < EACH; i++) {
+        let at = local * EACH + i;
+        if at < k {
+            if keys[at] < least {
+                atomicMin(&passing_at, at);
+            } else if choice.top_p < 1.0 && line.sums[i] >= choice.top_p * mass {
+                atomicMin(&passing_at, at + 1u);
+            }
         }
     }
-    return select(NONE, k, total == 0.0);
+    let left = end_pick(local).x;
+    return select(left, min(left, k), total == 0.0);
 }
 
 // A token drawn of the first `left` candidates.
-fn draw_candidate(left: u32) -> u32 {
-    var total = 0.0;
-    for (var at = 0u; at < left; at++) {
-        total += weight(keys[at], best.x, choice.temperature);
+fn draw_candidate(local: u32, left: u32) -> u32 {
+    var own = vec4<f32>();
+    for (var i = 0u; i < EACH; i++) {
+        let at = local * EACH + i;
+        if at < left {
+            own[i] = weight(keys[at], best.x, choice.temperature);
+        }
     }
-    let goal = uniform_number() * total;
-    var sum = 0.0;
-    var chosen = best.y;
-    for (var at = 0u; at < left && sum <= goal; at++) {
-        let part = weight(keys[at], best.x, choice.temperature);
-        sum += part;
-        chosen = select(chosen, members[at], part > 0.0);
-    }
-    return chosen;
+    let line = running_sum(own, local);
+    let at = pick(local, own, uniform_number() * line.total);
+    return members[select(at.x, max(at.y, 1u) - 1u, at.x == NONE)];
 }
 
 // A token drawn in the order of likelihood, of those that are left of all or of the k likeliest; NONE if they are many.
@@ -134,20 +155,16 @@ fn draw_of_few(local: u32, all_stay: bool) -> u32 {
     if all_stay && k < params.vocab {
         total = total_mass(local);
     }
-    set_domain(local, k);
-    let count = gather(local, k);
+    let count = gather(local, set_domain(local, k));
     if count > CAPACITY {
         return NONE;
     }
     sort(local, count);
-    if local == 0u {
-        let left = candidates_left(k, total);
-        found = NONE;
-        if left != NONE {
-            found = draw_candidate(left);
-        }
+    let left = candidates_left(local, k, total);
+    if left == NONE {
+        return NONE;
     }
-    return workgroupUniformLoad(&found);
+    return draw_candidate(local, left);
 }
 
 // The same, however many they are.
@@ -166,59 +183,66 @@ fn draw_of_many(local: u32, all_stay: bool) -> u32 {
     return descend(local, last, choice.temperature, uniform_number(), false, 0u).y;
 }
 
-// Sum of the weights of a block.
+// The weight of a token, unless min-p leaves it out, or it is past the end.
+fn weight_at(v: u32, end: u32, least: u32) -> f32 {
+    let key = key_at(min(v, params.vocab - 1u));
+    return select(0.0, weight(key, best.x, choice.temperature), v < end && key >= least);
+}
+
+// Sum of the weights of a block. A block without a token that min-p leaves is not read, and neither is one if min-p
+// leaves all tokens.
 fn block_weight(block: u32, least: u32) -> f32 {
+    if block >= params.blocks {
+        return 0.0;
+    }
+    let peak = peaks[row * params.blocks + block];
+    if least == 0u {
+        return peak.tempered_mass * weight(peak.key, best.x, choice.temperature);
+    }
     var sum = 0.0;
-    for (var v = block * BLOCK; v < min((block + 1u) * BLOCK, params.vocab); v++) {
-        let key = key_of_bits(logits[v]);
-        sum += select(0.0, weight(key, best.x, choice.temperature), key >= least);
+    if peak.key >= least {
+        let end = min((block + 1u) * BLOCK, params.vocab);
+        for (var v = block * BLOCK; v < end; v += AT_ONCE) {
+            for (var i = 0u; i < AT_ONCE; i++) {
+                sum += weight_at(v + i, end, least);
+            }
+        }
     }
     return sum;
 }
 
-// A token drawn of all but those that min-p leaves out, in the order of ids: one invocation's part, with the weights of
-// the blocks in `keys`.
-fn pick_by_id(least: u32) -> u32 {
-    var total = 0.0;
-    for (var b = 0u; b < params.blocks; b++) {
-        total += bitcast<f32>(keys[b]);
+// A token drawn of all but those that min-p leaves out, in the order of ids: first its block, and then itself.
+fn draw_by_id(local: u32) -> u32 {
+    let least = least_key();
+    var own: vec4<f32>;
+    for (var i = 0u; i < EACH; i++) {
+        own[i] = block_weight(local * EACH + i, least);
     }
-    let goal = uniform_number() * total;
-    var sum = 0.0;
-    var block = 0u;
-    var before_block = 0.0;
-    for (var b = 0u; b < params.blocks && sum <= goal; b++) {
-        if bitcast<f32>(keys[b]) > 0.0 {
-            block = b;
-            before_block = sum;
-            sum += bitcast<f32>(keys[b]);
-        }
-    }
-    sum = before_block;
+    let line = running_sum(own, local);
+    let at = pick(local, own, uniform_number() * line.total);
+    let first = select(at.x, max(at.y, 1u) - 1u, at.x == NONE) * BLOCK;
+    let end = min(first + BLOCK, params.vocab);
     var chosen = best.y;
-    for (var v = block * BLOCK; v < min((block + 1u) * BLOCK, params.vocab) && sum <= goal; v++) {
-        let key = key_of_bits(logits[v]);
-        let part = select(0.0, weight(key, best.x, choice.temperature), key >= least);
-        sum += part;
-        chosen = select(chosen, v, part > 0.0);
+    for (var piece = first; piece < end; piece += CAPACITY) {
+        let goal = workgroupUniformLoad(&goal_left);
+        for (var i = 0u; i < EACH; i++) {
+            own[i] = weight_at(piece + local * EACH + i, end, least);
+        }
+        let token = pick(local, own, goal);
+        if token.y > 0u {
+            chosen = piece + min(token.x, token.y - 1u);
+        }
+        if token.x != NONE {
+            break;
+        }
     }
     return chosen;
 }
 
-fn draw_by_id(local: u32) -> u32 {
-    let least = least_key();
-    for (var b = local; b < params.blocks; b += WORKGROUP) {
-        keys[b] = bitcast<u32>(block_weight(b, least));
-    }
-    workgroupBarrier();
-    if local == 0u {
-        found = pick_by_id(least);
-    }
-    return workgroupUniformLoad(&found);
-}
-
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(local_invocation_index) local: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    row = workgroup.x;
+    choice = choices[row];
     let top = find_best(local);
     let all_stay = choice.top_k == 0u || choice.top_k >= params.vocab;
     var chosen = top.y;
@@ -233,6 +257,6 @@ fn main(@builtin(local_invocation_index) local: u32) {
         }
     }
     if local == 0u {
-        sampled[step_rows[params.last].slot] = Sampled(chosen, bits_of_key(top.x));
+        sampled[step_rows[params.first_row + row].slot] = Sampled(chosen, bits_of_key(top.x));
     }
 }

@@ -25,8 +25,8 @@ const CONTEXT: u32 = 100;
 const FIRST_CELL: u32 = 13;
 /// The step's tokens; the last of them counts.
 const TOKENS: u32 = 3;
-/// The vocabularies of SmolLM2 and of Llama 3.
-const LARGE: [u32; 2] = [49_152, 128_256];
+/// The vocabularies of SmolLM2 and of Llama 3, and one that is larger than Gemma's and has an odd number of tokens.
+const LARGE: [u32; 3] = [49_152, 128_256, 262_145];
 
 /// A choice made ready on an engine, for any logits of V.
 struct Chooser<'a> {
@@ -55,10 +55,10 @@ impl Chooser<'_> {
         let mut create = |words: u32| engine.create("test", u64::from(words) * 4).expect("room for a test buffer");
         let (logits, cell_tokens, choice) = (create(vocab), create(FIRST_CELL + CONTEXT), create(8));
         let words = StepRow::BYTES as u32 / 4;
-        let (step_rows, sampled, peaks) = (create(TOKENS * words), create(4), create(blocks(vocab) * 3));
+        let (step_rows, sampled, peaks) = (create(TOKENS * words), create(4), create(blocks(vocab) * 4));
         let mut recording = Recording::new();
         let inputs = SampleInputs {
-            choice: choice.all(),
+            choices: choice.all(),
             step_rows: step_rows.all(),
             cell_tokens: cell_tokens.all(),
             logits: logits.all(),
@@ -66,7 +66,7 @@ impl Chooser<'_> {
         token::record(&mut recording, traits, inputs, sampled.all());
         // Once more for the peaks: what is finite and penalized is so only once, so this one has no penalty.
         let plain = create(8);
-        peaks::record(&mut recording, traits, SampleInputs { choice: plain.all(), ..inputs }, peaks.all());
+        peaks::record(&mut recording, traits, SampleInputs { choices: plain.all(), ..inputs }, peaks.all());
         [sampled.all(), logits.all(), peaks.all()].into_iter().for_each(|span| recording.read_back(span));
         let no_penalty = Choice::new(&SamplerSettings::default(), 0);
         engine.write(plain.all(), bytemuck::bytes_of(&no_penalty));
@@ -156,17 +156,24 @@ fn settings() -> impl Strategy<Value = SamplerSettings> {
     )
 }
 
+/// Places that a draw is moved to on either side of it: the stretch between may have those of several tokens.
+const MOVES: i32 = 8;
+
 /// How far the kernel's cuts and draws may lie from the reference's, as a part of the whole: exp is a few units off in
-/// the last place of an f32, and 9000 equal weights are rounded alike to multiples of 2^-31 of their sum, all by at
-/// most half.
-const NEAR: f32 = 2e-5;
+/// the last place of an f32, and equal weights are rounded alike to multiples of 2^-31 of their sum, all by at most
+/// half.
+fn near(tokens: usize) -> f32 {
+    2e-5 + tokens as f32 / (1u64 << 32) as f32
+}
 
 /// Whether the reference, with cuts and the draw moved by a rounding error either way, chooses `id` too.
 fn explained(choice: &Choice, logits: &[f32], id: u32) -> bool {
     let draw = (u64::from(choice.draw_high) << 21 | u64::from(choice.draw_low)) as f64;
     let moved = |part: f64| (draw + part * (1u64 << 53) as f64).clamp(0.0, ((1u64 << 53) - 1) as f64) as u64;
-    [-NEAR, 0.0, NEAR].into_iter().any(|p| {
-        [-NEAR, 0.0, NEAR].into_iter().any(|d| {
+    let near = near(logits.len());
+    let parts = (-MOVES..=MOVES).map(|part| near * part as f32 / MOVES as f32);
+    [-near, 0.0, near].into_iter().any(|p| {
+        parts.clone().any(|d| {
             let draw = moved(f64::from(d));
             let top_p = if choice.top_p >= 1.0 { 1.0 } else { choice.top_p + p };
             let near =
@@ -294,6 +301,66 @@ fn another_setting_history_or_number_is_noticed() {
     assert_eq!(at(&penalty, 0.0, &[0, 3, 3]), 0);
     assert_eq!(at(&penalty, 0.0, &[3, 0, 3]), 1);
     assert_eq!(at(&penalty, 0.0, &[3, 0, 1]), 2);
+}
+
+/// What follows each of the last tokens of a step, by one run: a choice for each, and logits of V for each. The tokens
+/// are of sequences of their own, which have 50 cells each.
+fn choose_at_once(engine: &mut dyn Engine, choices: &[Choice], logits: &[f32], first: usize) -> Vec<Sampled> {
+    let cell_tokens: Vec<u32> = (0..TOKENS * 50).map(|cell| cell * 7 % 300).collect();
+    let row = |slot: u32| StepRow {
+        position: 20 + 9 * slot,
+        first_cell: 50 * slot,
+        slot: slot % TOKENS,
+        ..StepRow::zeroed()
+    };
+    // A token before them that nothing follows.
+    let step_rows: Vec<StepRow> =
+        std::iter::once(TOKENS).chain(first as u32..).map(row).take(choices.len() + 1).collect();
+    let mut recording = Recording::new();
+    let mut filled = |bytes: &[u8]| {
+        let buffer = engine.create("test", bytes.len() as u64).expect("room for a test buffer");
+        engine.write(buffer.all(), bytes);
+        buffer.all()
+    };
+    let inputs = SampleInputs {
+        choices: filled(bytemuck::cast_slice(choices)),
+        step_rows: filled(bytemuck::cast_slice(&step_rows)),
+        cell_tokens: filled(bytemuck::cast_slice(&cell_tokens)),
+        logits: filled(bytemuck::cast_slice(logits)),
+    };
+    let sampled = filled(&[0; 8 * TOKENS as usize]);
+    token::record(&mut recording, Traits { software: false, ..PROCESSORS }, inputs, sampled);
+    recording.read_back(sampled);
+    let mut prepared = engine.prepare(recording).expect("the recording can be prepared");
+    let read = engine.run(&mut prepared).expect("the recording runs");
+    bytemuck::pod_collect_to_vec::<u8, Sampled>(&read[0])[first..first + choices.len()].to_vec()
+}
+
+#[test]
+fn several_choices_in_one_run_are_those_of_each_alone() {
+    let Some(mut gpu) = gpu::gpu() else { return };
+    let rng = &mut StdRng::seed_from_u64(17);
+    let (default, vocab) = (SamplerSettings { repeat_penalty: 1.3, ..SamplerSettings::default() }, 9001);
+    let ways = [
+        default.clone(),
+        SamplerSettings { top_k: 0, top_p: 1.0, temperature: 2.0, ..default.clone() },
+        SamplerSettings { top_k: 0, top_p: 0.999, min_p: 0.0, temperature: 1.5, ..default },
+    ];
+    for engine in [gpu.as_mut(), cpu::open().as_mut()] {
+        let mut differ = 0;
+        for _ in 0..20 {
+            let choices = ways.each_ref().map(|way| Choice::new(way, rng.random::<u64>() >> 11));
+            let all: Vec<f32> = (0..TOKENS).flat_map(|_| logits(rng, vocab, Shape::Peaked)).collect();
+            let together = choose_at_once(engine, &choices, &all, 0);
+            for (at, (own, found)) in all.chunks_exact(vocab as usize).zip(&together).enumerate() {
+                let alone = choose_at_once(engine, &choices[at..=at], own, at);
+                assert_eq!(alone, [*found], "choice {at} by {:?}", choices[at]);
+                let other = choose_at_once(engine, &[choices[(at + 1) % 3]], own, at);
+                differ += usize::from(other != alone);
+            }
+        }
+        assert!(differ > 10, "{differ} of 60 are others by another choice");
+    }
 }
 
 /// Logits under a random mask and bias, by an engine.

@@ -40,7 +40,7 @@ fn stays(key: u32, id: u32, last: vec2<u32>) -> bool {
 fn weight_up_to(local: u32, last: vec2<u32>, temperature: f32) -> f32 {
     var own = 0.0;
     for (var v = local; v < params.vocab; v += WORKGROUP) {
-        let key = key_of_bits(logits[v]);
+        let key = key_at(v);
         own += select(0.0, weight(key, best.x, temperature), stays(key, v, last));
     }
     return sum_up(local, own);
@@ -91,7 +91,7 @@ fn descend(local: u32, last: vec2<u32>, temperature: f32, share: f32, at_least: 
         atomicStore(&bin_tokens[local], 0u);
         workgroupBarrier();
         for (var v = local; v < params.vocab; v += WORKGROUP) {
-            let key = key_of_bits(logits[v]);
+            let key = key_at(v);
             let code = vec2<u32>(key, ~v);
             if stays(key, v, last) && all((code & now.mask) == now.prefix) {
                 let part = select(u32(weight(key, best.x, temperature) * scale + 0.5), 1u, counts);
@@ -110,7 +110,7 @@ fn descend(local: u32, last: vec2<u32>, temperature: f32, share: f32, at_least: 
     }
     let end = workgroupUniformLoad(&descent);
     for (var v = local; v < params.vocab; v += WORKGROUP) {
-        let key = key_of_bits(logits[v]);
+        let key = key_at(v);
         if stays(key, v, last) && all((vec2<u32>(key, ~v) & end.mask) == end.prefix) {
             passing = vec2<u32>(key, v);
         }

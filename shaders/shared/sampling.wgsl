@@ -13,11 +13,13 @@ struct Choice {
     draw_low: u32,
 }
 
-// The likeliest token of a block, and the sum of exp(logit - its logit) over the block.
+// The likeliest token of a block, and the sum of exp(logit - its logit) over the block: of the logits as they are, and
+// of those divided by the temperature.
 struct Peak {
     key: u32,
     id: u32,
     mass: f32,
+    tempered_mass: f32,
 }
 
 // Logits are compared as keys: unsigned numbers in the order of the logits, of which minus infinity is the least.

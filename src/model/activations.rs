@@ -154,7 +154,7 @@ impl Executor {
     fn try_activations(&mut self, slot: u32, cancel: &CancelToken) -> Result<Trial> {
         self.engine.set_cancel(cancel.clone());
         self.use_weights()?;
-        self.inputs.write_choice(self.engine.as_mut(), &Choice::new(&SamplerSettings::default(), 0));
+        self.inputs.write_choices(self.engine.as_mut(), &[Choice::new(&SamplerSettings::default(), 0)]);
         let first_cell = self.cache.cells(slot).start;
         let row = StepRow { token: 0, position: 0, first_cell, slot, depth_row: 0, first_control: 0, embed_depth: 0 };
         let mut ways = Vec::new();

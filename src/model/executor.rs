@@ -269,7 +269,7 @@ impl Executor {
 
     /// Begins a step that samples the token after its last row.
     pub fn sample(&mut self, tokens: TokenRows, choice: &Choice, cancel: &CancelToken) -> Result<Ticket> {
-        self.inputs.write_choice(self.engine.as_mut(), choice);
+        self.inputs.write_choices(self.engine.as_mut(), &[*choice]);
         self.submit(StepKind::NextToken, tokens, cancel)
     }
 
@@ -290,7 +290,7 @@ impl Executor {
         assert!(tokens.rows.len() <= STEP_TOKENS as usize, "one step is profiled");
         self.engine.set_cancel(cancel.clone());
         self.use_weights()?;
-        self.inputs.write_choice(self.engine.as_mut(), choice);
+        self.inputs.write_choices(self.engine.as_mut(), &[*choice]);
         let class = self.write(kind, tokens);
         let mut prepared = self.engine.prepare(self.record(class))?;
         self.engine.profile(&mut prepared)

@@ -117,13 +117,13 @@ impl Lowering<'_> {
         r
     }
 
-    /// A step that samples the token after the last one, as [`Inputs::choice`] says, for its sequence's next step to
+    /// A step that samples the token after the last one, as [`Inputs::choices`] says, for its sequence's next step to
     /// run. It reads back what every sequence's last step sampled.
     pub fn next_token(&self, tokens: u32) -> Recording {
         let mut r = Recording::new();
         let logits = self.last_logits(&mut r, tokens);
-        let (choice, step_rows) = (self.inputs.choice(), self.inputs.rows(tokens));
-        let inputs = SampleInputs { choice, step_rows, cell_tokens: self.cache.tokens.all(), logits };
+        let (choices, step_rows) = (self.inputs.choices(1), self.inputs.rows(tokens));
+        let inputs = SampleInputs { choices, step_rows, cell_tokens: self.cache.tokens.all(), logits };
         token::record(&mut r, self.traits, inputs, self.inputs.sampled());
         r.read_back(self.inputs.sampled());
         r.read_back(self.inputs.all_depths(tokens));

@@ -17,6 +17,8 @@ use crate::shape::{LlamaShape, Site};
 
 /// Tokens of one step at most; longer prompts are cut.
 pub const STEP_TOKENS: u32 = 2048;
+/// Tokens that one step chooses at most.
+pub const STEP_CHOICES: u32 = 8;
 
 /// Tokens of one step at most where nothing else is asked for. More take more work space, and are worth it where
 /// products are so fast that it counts what each step leaves of tiles unfilled. A software renderer cannot be stopped
@@ -58,8 +60,8 @@ pub struct Inputs {
     head_order: Buffer,
     /// [slots, 4 L] of [`Control`].
     control: Buffer,
-    /// One [`Choice`], of the step that is run.
-    choice: Buffer,
+    /// [STEP_CHOICES] of [`Choice`], of the step that is run.
+    choices: Buffer,
     /// [slots] of [`Sampled`]: the token that each sequence's last step sampled.
     sampled: Buffer,
     sites: u32,
@@ -99,7 +101,7 @@ impl Inputs {
             head_depths: engine.create("head depths", row)?,
             head_order: engine.create("head order", row)?,
             control: engine.create("control", slots * u64::from(sites) * size_of::<Control>() as u64)?,
-            choice: engine.create("choice", size_of::<Choice>() as u64)?,
+            choices: engine.create("choices", u64::from(STEP_CHOICES) * size_of::<Choice>() as u64)?,
             sampled: engine.create("sampled", slots * Sampled::BYTES)?,
             sites,
             tile: largest_tile(engine.traits()),
@@ -119,9 +121,9 @@ impl Inputs {
         self.sampled.all()
     }
 
-    /// How the token is chosen that follows the step.
-    pub fn choice(&self) -> Span {
-        self.choice.all()
+    /// How the tokens are chosen that follow the step's last `count` tokens, one after each of them.
+    pub fn choices(&self, count: u32) -> Span {
+        self.choices.span(0, u64::from(count) * size_of::<Choice>() as u64)
     }
 
     /// The tokens that follow tokens `first` to `first + tokens` of the step.
@@ -224,9 +226,9 @@ impl Inputs {
         engine.write(self.control.span(u64::from(slot) * bytes.len() as u64, bytes.len() as u64), bytes);
     }
 
-    /// Writes how the token is chosen that follows the step.
-    pub fn write_choice(&self, engine: &mut dyn Engine, choice: &Choice) {
-        engine.write(self.choice(), bytemuck::bytes_of(choice));
+    /// Writes how the tokens are chosen that follow the step's last ones.
+    pub fn write_choices(&self, engine: &mut dyn Engine, choices: &[Choice]) {
+        engine.write(self.choices(choices.len() as u32), bytemuck::cast_slice(choices));
     }
 
     /// Writes the tokens that follow those of a step.

@@ -188,7 +188,7 @@ impl Executor {
         // A choice changes the logits, and is made once.
         let moved = kept.owner.take_if(|owner| *owner == slot).is_none();
         kept.write(self.engine.as_mut(), slot, chosen)?;
-        self.inputs.write_choice(self.engine.as_mut(), &chosen.choice);
+        self.inputs.write_choices(self.engine.as_mut(), &[chosen.choice]);
         self.inputs.write_rows(self.engine.as_mut(), &[chosen.row]);
         let mut prepared = match kept.choices[slot as usize][usize::from(moved)].take() {
             Some(prepared) => prepared,
@@ -205,8 +205,8 @@ impl Executor {
         let logits = if moved { kept.row(kept.moved, slot) } else { kept.latest() };
         let (allowed, bias) = (kept.allowed.all(), kept.row(kept.bias, slot));
         constrain_logits::record(&mut r, ConstrainInputs { allowed, bias, logits });
-        let (choice, step_rows) = (self.inputs.choice(), self.inputs.rows(1));
-        let inputs = SampleInputs { choice, step_rows, cell_tokens: self.cache.tokens.all(), logits };
+        let (choices, step_rows) = (self.inputs.choices(1), self.inputs.rows(1));
+        let inputs = SampleInputs { choices, step_rows, cell_tokens: self.cache.tokens.all(), logits };
         token::record(&mut r, self.traits(), inputs, self.inputs.sampled());
         r.read_back(self.inputs.sampled());
         r

@@ -9,12 +9,12 @@ use crate::sampling::{Choice, finite, penalize};
 params! {
     /// V
     vocab: u32,
-    /// The step's last token, T - 1.
-    last: u32,
+    /// The token of the step that the first choice follows; the others follow the tokens after it.
+    first_row: u32,
 }
 
-/// `shaders/sample_peaks.wgsl`; bindings: one [`Choice`], step rows `[T]` of [`StepRow`], the tokens of the cells `[C]`
-/// u32, logits `[V]`, peaks [blocks(V)] of [`Peak`].
+/// `shaders/sample_peaks.wgsl`; bindings: choices `[S]` of [`Choice`], step rows `[T]` of [`StepRow`], the tokens of
+/// the cells `[C]` u32, logits [S, V], peaks [S, blocks(V)] of [`Peak`].
 pub static KERNEL: Kernel = Kernel {
     name: "sample_peaks",
     wgsl: include_str!("../../../shaders/sample_peaks.wgsl"),
@@ -33,22 +33,41 @@ pub struct Peak {
     pub id: u32,
     /// The sum of exp(logit - its logit) over the block; 0 where no logit is above minus infinity.
     pub mass: f32,
+    /// The same of the logits divided by the temperature, where there is one above 0.
+    pub tempered_mass: f32,
 }
 
 /// Blocks at most, which one workgroup can list.
 pub const BLOCKS: u32 = 1024;
 
-/// Where the logits are, and the tokens before them.
+/// Where the logits are, and the tokens before them. S choices are made, each by logits of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct SampleInputs {
-    /// One [`Choice`].
-    pub choice: Span,
-    /// The step's rows, `[T]` of [`StepRow`]; the logits are those of what follows the last one.
+    /// `[S]` of [`Choice`].
+    pub choices: Span,
+    /// The step's rows, `[T]` of [`StepRow`]; the logits are those of what follows the last S ones.
     pub step_rows: Span,
     /// The token of each cell of the cache, `[C]` u32.
     pub cell_tokens: Span,
-    /// `[V]` f32, of any bits.
+    /// [S, V] f32, of any bits.
     pub logits: Span,
+}
+
+impl SampleInputs {
+    /// S
+    pub(super) fn count(&self) -> u32 {
+        (self.choices.bytes / size_of::<Choice>() as u64) as u32
+    }
+
+    /// V
+    pub(super) fn vocab(&self) -> u32 {
+        (self.logits.bytes / 4) as u32 / self.count()
+    }
+
+    /// The row of the step that the first choice follows.
+    pub(super) fn first_row(&self) -> u32 {
+        (self.step_rows.bytes / StepRow::BYTES) as u32 - self.count()
+    }
 }
 
 /// Logits of a block: few, so that the tokens that matter lie in few of all logits.
@@ -65,36 +84,45 @@ pub fn blocks(vocab: u32) -> u32 {
 pub fn record(recording: &mut Recording, traits: Traits, inputs: SampleInputs, peaks: Span) {
     // On processor cores the lanes of one vector, for which a barrier is nothing.
     let workgroup = if traits.software { 8 } else { WORKGROUP };
-    let vocab = (inputs.logits.bytes / 4) as u32;
-    let params = Params { vocab, last: (inputs.step_rows.bytes / StepRow::BYTES) as u32 - 1 };
+    let (vocab, count) = (inputs.vocab(), inputs.count());
+    let params = Params { vocab, first_row: inputs.first_row() };
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
         constants: vec![("WORKGROUP", workgroup), ("BLOCK", block(vocab))],
         params: bytemuck::bytes_of(&params).to_vec(),
-        bindings: vec![inputs.choice, inputs.step_rows, inputs.cell_tokens, inputs.logits, peaks],
-        workgroups: [blocks(vocab), 1, 1],
+        bindings: vec![inputs.choices, inputs.step_rows, inputs.cell_tokens, inputs.logits, peaks],
+        workgroups: [blocks(vocab), count, 1],
     });
 }
 
 fn sample_peaks(args: &mut Arguments<'_>) {
     let p: Params = args.params();
-    let choice = args.read::<Choice>(0)[0];
+    let choices: &[Choice] = args.read(0);
     let (step_rows, cell_tokens): (&[StepRow], &[u32]) = (args.read(1), args.read(2));
     let (logits, peaks): (&mut [f32], &mut [Peak]) = (args.write(3), args.write(4));
-    logits.iter_mut().for_each(|logit| *logit = finite(*logit));
-    let last = step_rows[p.last as usize];
-    penalize(&choice, &cell_tokens[last.first_cell as usize..=last.cell()], logits);
-    let width = block(p.vocab);
-    for ((peak, logits), first) in
-        peaks.iter_mut().zip(logits.chunks(width as usize)).zip((0..).step_by(width as usize))
-    {
-        let likelier = |best: (usize, f32), (at, logit): (usize, f32)| {
-            if logit.total_cmp(&best.1).is_gt() { (at, logit) } else { best }
-        };
-        let (at, best) = logits.iter().copied().enumerate().fold((0, logits[0]), likelier);
-        let mass = logits.iter().map(|logit| if best > f32::NEG_INFINITY { (logit - best).exp() } else { 0.0 }).sum();
-        *peak = Peak { key: key(best), id: first + at as u32, mass };
+    let rows = logits.chunks_exact_mut(p.vocab as usize).zip(peaks.chunks_exact_mut(blocks(p.vocab) as usize));
+    for (((logits, peaks), choice), row) in rows.zip(choices).zip(&step_rows[p.first_row as usize..]) {
+        logits.iter_mut().for_each(|logit| *logit = finite(*logit));
+        penalize(choice, &cell_tokens[row.first_cell as usize..=row.cell()], logits);
+        let width = block(p.vocab) as usize;
+        for ((peak, logits), first) in peaks.iter_mut().zip(logits.chunks(width)).zip((0..).step_by(width)) {
+            *peak = peak_of(logits, first, choice.temperature);
+        }
     }
+}
+
+/// The peak of a block of logits, the first of which is that of the token `first`.
+fn peak_of(logits: &[f32], first: u32, temperature: f32) -> Peak {
+    let likelier = |best: (usize, f32), (at, logit): (usize, f32)| {
+        if logit.total_cmp(&best.1).is_gt() { (at, logit) } else { best }
+    };
+    let (at, best) = logits.iter().copied().enumerate().fold((0, logits[0]), likelier);
+    let mass = |temperature: f32| {
+        let part = |logit: &f32| if best > f32::NEG_INFINITY { ((logit - best) / temperature).exp() } else { 0.0 };
+        logits.iter().map(part).sum()
+    };
+    let tempered_mass = mass(if temperature == 0.0 { 1.0 } else { temperature });
+    Peak { key: key(best), id: first + at as u32, mass: mass(1.0), tempered_mass }
 }
 
 /// The logit's bits as a number that is ordered like logits.

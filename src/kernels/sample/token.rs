@@ -10,8 +10,8 @@ use crate::sampling::{Choice, choose};
 params! {
     /// V
     vocab: u32,
-    /// The step's last token, T - 1.
-    last: u32,
+    /// The token of the step that the first choice follows; the others follow the tokens after it.
+    first_row: u32,
     /// Blocks of logits.
     blocks: u32,
 }
@@ -37,8 +37,8 @@ impl Sampled {
     }
 }
 
-/// `shaders/sample_token.wgsl`; bindings: one [`Choice`], step rows `[T]` of [`StepRow`], logits `[V]`,
-/// peaks [blocks(V)] of [`Peak`], a [`Sampled`] for each sequence.
+/// `shaders/sample_token.wgsl`; bindings: choices `[S]` of [`Choice`], step rows `[T]` of [`StepRow`], logits
+/// [S, V], peaks [S, blocks(V)] of [`Peak`], a [`Sampled`] for each sequence.
 pub static KERNEL: Kernel = Kernel {
     name: "sample_token",
     wgsl: include_str!("../../../shaders/sample_token.wgsl"),
@@ -47,28 +47,31 @@ pub static KERNEL: Kernel = Kernel {
     reference: sample_token,
 };
 
-/// Records the choice of [`crate::sampling`] from `inputs.logits`, which are made finite and penalized in place. The
+/// Records the choices of [`crate::sampling`] from `inputs.logits`, which are made finite and penalized in place. Each
 /// token goes to the entry of its sequence in `sampled`.
 pub fn record(recording: &mut Recording, traits: Traits, inputs: SampleInputs, sampled: Span) {
-    let vocab = (inputs.logits.bytes / 4) as u32;
-    let peaks = recording.transient(u64::from(blocks(vocab)) * size_of::<Peak>() as u64).all();
+    let (vocab, count) = (inputs.vocab(), inputs.count());
+    let bytes = u64::from(count) * u64::from(blocks(vocab)) * size_of::<Peak>() as u64;
+    let peaks = recording.transient(bytes).all();
     peaks::record(recording, traits, inputs, peaks);
-    let SampleInputs { choice, step_rows, logits, .. } = inputs;
-    let params = Params { vocab, last: (step_rows.bytes / StepRow::BYTES) as u32 - 1, blocks: blocks(vocab) };
+    let SampleInputs { choices, step_rows, logits, .. } = inputs;
+    let params = Params { vocab, first_row: inputs.first_row(), blocks: blocks(vocab) };
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
         constants: vec![("BLOCK", block(vocab))],
         params: bytemuck::bytes_of(&params).to_vec(),
-        bindings: vec![choice, step_rows, logits, peaks, sampled],
-        workgroups: [1, 1, 1],
+        bindings: vec![choices, step_rows, logits, peaks, sampled],
+        workgroups: [count, 1, 1],
     });
 }
 
 fn sample_token(args: &mut Arguments<'_>) {
     let p: Params = args.params();
-    let choice = args.read::<Choice>(0)[0];
-    let (step_rows, logits): (&[StepRow], &[f32]) = (args.read(1), args.read(2));
+    let (choices, step_rows, logits): (&[Choice], &[StepRow], &[f32]) = (args.read(0), args.read(1), args.read(2));
     let sampled: &mut [Sampled] = args.write(4);
-    let best_logit = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    sampled[step_rows[p.last as usize].slot as usize] = Sampled { id: choose(&choice, logits), best_logit };
+    let rows = logits.chunks_exact(p.vocab as usize).zip(&step_rows[p.first_row as usize..]);
+    for ((logits, row), choice) in rows.zip(choices) {
+        let best_logit = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        sampled[row.slot as usize] = Sampled { id: choose(choice, logits), best_logit };
+    }
 }
