@@ -56,6 +56,7 @@ fn prepare(engine: &mut dyn Engine, caches: &[Cache], traits: Traits, class: Con
         let problem = Attention {
             shape: &shape,
             tokens: 1,
+            as_alone: false,
             cells: Cells::of_all_positions(CONTEXT),
             scores: ScoreRules::default(),
             context: CONTEXT,

@@ -1,4 +1,5 @@
-// y = activation(Gate x) * (Up x) for one token, of W = [Gate, Up], and the hidden units of the routers that look at x.
+// y = activation(Gate x) * (Up x) for one token or few, of W = [Gate, Up], and the hidden units of the routers that
+// look at x.
 #import invocation
 #import bins
 #import sliced
@@ -7,6 +8,7 @@
 #import partials
 #import packed_input
 #import projection
+#import few_tokens
 #import router_hidden
 #import gelu
 
@@ -42,9 +44,18 @@ fn finish(team: Team, sums: vec4<f32>, beside: vec4<f32>) {
     }
 }
 
+fn finish_two(team: Team, token: u32, products: vec2<f32>) {
+    let to = team.first;
+    if to < params.rows / 2u {
+        y[token * (params.rows / 2u) + to] = activation(products.x) * products.y;
+    }
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(here: Invocation) {
-    if here.workgroup.x >= ROW_WORKGROUPS {
+    if TOKENS > 1u {
+        project_few(here);
+    } else if here.workgroup.x >= ROW_WORKGROUPS {
         router_hidden(here);
     } else {
         project(here, depth[0]);

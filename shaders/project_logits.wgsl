@@ -1,4 +1,4 @@
-// y = W x for one token, at the depth in `depth`: the head.
+// y = W x for one token or few, at the depths in `depth`: the head.
 #import invocation
 #import bins
 #import sliced
@@ -6,6 +6,10 @@
 #import partials
 #import packed_input
 #import projection
+#import few_tokens
+
+// Rows of y.
+override Y_ROWS: u32 = 0u;
 
 @group(0) @binding(10) var<storage, read> depth: array<u32>;
 @group(0) @binding(11) var<storage, read_write> y: array<f32>;
@@ -25,7 +29,19 @@ fn finish(team: Team, sums: vec4<f32>, beside: vec4<f32>) {
     }
 }
 
+fn finish_two(team: Team, token: u32, products: vec2<f32>) {
+    for (var r = 0u; r < 2u; r++) {
+        if team.first + r < params.rows {
+            y[token * Y_ROWS + params.first_row + team.first + r] = products[r];
+        }
+    }
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(here: Invocation) {
-    project(here, depth[0]);
+    if TOKENS > 1u {
+        project_few(here);
+    } else {
+        project(here, depth[0]);
+    }
 }

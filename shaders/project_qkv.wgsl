@@ -1,6 +1,6 @@
-// The queries, keys and values of one token, rotated by its position: queries go to `q`, keys and values as f16 into
-// the cache; or the products as they are, where more becomes of them by another kernel. q: [H, A] f32, or
-// [H + 2K, A], keys and values: [K, C, A/2] words of two f16.
+// The queries, keys and values of one token or few, rotated by their positions: queries go to `q`, keys and values as
+// f16 into the cache; or the products as they are, where more becomes of them by another kernel. q: [T, H, A] f32, or
+// [T, H + 2K, A], keys and values: [K, C, A/2] words of two f16.
 #import step_rows
 #import cells
 #import invocation
@@ -11,6 +11,7 @@
 #import partials
 #import packed_input
 #import projection
+#import few_tokens
 #import router_hidden
 #import rotation
 
@@ -29,8 +30,9 @@
 // 1: the products go to `q` as they are.
 override RAW: u32 = 0u;
 
-// The products of the workgroup's rows.
-var<workgroup> outcome: array<f32, OWN_ROWS>;
+// The products of the workgroup's rows, one token after the other.
+override OUTCOME: u32 = OWN_ROWS * TOKENS;
+var<workgroup> outcome: array<f32, OUTCOME>;
 
 // Four rows that are rotated together: dimensions 2j, 2j + 1 and their partners half a head further on.
 struct Four {
@@ -60,22 +62,28 @@ fn finish(team: Team, sums: vec4<f32>, beside: vec4<f32>) {
     }
 }
 
-// Puts the products of the workgroup's rows where they belong, as they are.
-fn store_raw(four: Four, local: u32) {
-    let to = four.slot * (HEAD_DIM / 2u) + four.j;
-    q[to] = vec2<f32>(outcome[4u * local], outcome[4u * local + 1u]);
-    q[to + HEAD_DIM / 4u] = vec2<f32>(outcome[4u * local + 2u], outcome[4u * local + 3u]);
+fn finish_two(team: Team, token: u32, products: vec2<f32>) {
+    outcome[token * OWN_ROWS + team.own] = products.x;
+    outcome[token * OWN_ROWS + team.own + 1u] = products.y;
 }
 
-// Rotates the products of the workgroup's rows, and puts them where they belong.
-fn store_rotated(four: Four, local: u32, cell: u32, by: vec4<f32>) {
+// Puts four of the workgroup's products, from `at` on in `outcome`, where they belong as they are.
+fn store_raw(four: Four, at: u32, token: u32) {
+    let heads = params.heads + 2u * params.kv_heads;
+    let to = (token * heads + four.slot) * (HEAD_DIM / 2u) + four.j;
+    q[to] = vec2<f32>(outcome[at], outcome[at + 1u]);
+    q[to + HEAD_DIM / 4u] = vec2<f32>(outcome[at + 2u], outcome[at + 3u]);
+}
+
+// Rotates four of the workgroup's products, and puts them where they belong.
+fn store_rotated(four: Four, at: u32, token: u32, cell: u32, by: vec4<f32>) {
     let quarter = HEAD_DIM / 4u;
-    let low = vec2<f32>(outcome[4u * local], outcome[4u * local + 1u]);
-    let high = vec2<f32>(outcome[4u * local + 2u], outcome[4u * local + 3u]);
+    let low = vec2<f32>(outcome[at], outcome[at + 1u]);
+    let high = vec2<f32>(outcome[at + 2u], outcome[at + 3u]);
     let first = rotate(low.x, high.x, by.xy);
     let second = rotate(low.y, high.y, by.zw);
     if four.slot < params.heads {
-        let to = four.slot * 2u * quarter + four.j;
+        let to = (token * params.heads + four.slot) * 2u * quarter + four.j;
         q[to] = vec2<f32>(first.x, second.x);
         q[to + quarter] = vec2<f32>(first.y, second.y);
     } else if four.slot < params.heads + params.kv_heads {
@@ -89,23 +97,48 @@ fn store_rotated(four: Four, local: u32, cell: u32, by: vec4<f32>) {
     }
 }
 
+// Puts four products of a token, number `at` of its fours, where they belong.
+fn store(four: Four, at: u32, token: u32, by: vec4<f32>) {
+    let first = token * OWN_ROWS + 4u * at;
+    if four.slot >= params.heads + 2u * params.kv_heads {
+        return;
+    }
+    if RAW == 1u {
+        store_raw(four, first, token);
+    } else {
+        let row = step_rows[token];
+        store_rotated(four, first, token, cell_of(row, row.position), by);
+    }
+}
+
+fn rotation_of(four: Four, token: u32) -> vec4<f32> {
+    return rope_table[step_rows[token].position * (HEAD_DIM / 4u) + four.j];
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(here: Invocation) {
-    if here.workgroup.x >= ROW_WORKGROUPS {
+    let local = local_of(here);
+    let workgroup = here.workgroup.x;
+    if TOKENS > 1u {
+        project_few(here);
+        workgroupBarrier();
+        for (var at = local; at < OUTCOME / 4u; at += WORKGROUP) {
+            let token = at / (OWN_ROWS / 4u);
+            let own = at % (OWN_ROWS / 4u);
+            let four = four_of(workgroup, own);
+            store(four, own, token, rotation_of(four, token));
+        }
+        return;
+    }
+    if workgroup >= ROW_WORKGROUPS {
         router_hidden(here);
         return;
     }
-    let local = local_of(here);
-    let four = four_of(here.workgroup.x, min(local, OWN_ROWS / 4u - 1u));
-    let position = step_rows[0].position;
-    let by = rope_table[position * (HEAD_DIM / 4u) + four.j];
+    let four = four_of(workgroup, min(local, OWN_ROWS / 4u - 1u));
+    let by = rotation_of(four, 0u);
     project(here, depth[0]);
     workgroupBarrier();
-    if local < OWN_ROWS / 4u && four.slot < params.heads + 2u * params.kv_heads {
-        if RAW == 1u {
-            store_raw(four, local);
-        } else {
-            store_rotated(four, local, cell_of(step_rows[0], position), by);
-        }
+    if local < OWN_ROWS / 4u {
+        store(four, local, 0u, by);
     }
 }

@@ -1,6 +1,6 @@
-// y += W x for one token: what attention and feed-forward add to the residual stream; or y = W x, where that is
-// normalized first. With a routed plan, one
-// workgroup more than the rows have selects the depths of the two sites that come next, by hidden units that are there.
+// y += W x for one token or few: what attention and feed-forward add to the residual stream; or y = W x, where that is
+// normalized first. With a routed plan, one workgroup more than the rows have selects the depths of the two sites that
+// come next, by hidden units that are there.
 #import step_rows
 #import invocation
 #import bins
@@ -10,6 +10,7 @@
 #import partials
 #import packed_input
 #import projection
+#import few_tokens
 
 // Sites whose depth the workgroup without rows selects.
 override SELECTED: u32 = 0u;
@@ -19,10 +20,10 @@ override OVERWRITE: u32 = 0u;
 // [4 L, REST] of all routers.
 @group(0) @binding(10) var<storage, read> rest: array<f32>;
 @group(0) @binding(11) var<storage, read> control: array<Control>;
-// The hidden units of the routers that select depths.
+// The hidden units of the routers that select depths, [T, SELECTED, HIDDEN].
 @group(0) @binding(12) var<storage, read> hidden: array<f32>;
 @group(0) @binding(13) var<storage, read> step_rows: array<StepRow>;
-// The depth here, and every `depth_row` entries that of a site that comes next.
+// The tokens' depths here, and every `depth_row` entries those of a site that comes next.
 @group(0) @binding(14) var<storage, read_write> depth: array<u32>;
 @group(0) @binding(15) var<storage, read_write> y: array<f32>;
 
@@ -51,17 +52,35 @@ fn finish(team: Team, sums: vec4<f32>, before: vec4<f32>) {
     }
 }
 
-// Selects the depths of the sites that come next, a subgroup each.
+fn finish_two(team: Team, token: u32, products: vec2<f32>) {
+    for (var r = 0u; r < 2u; r++) {
+        let row = team.first + r;
+        if row < params.rows {
+            let at = token * params.rows + row;
+            if OVERWRITE == 1u {
+                y[at] = products[r];
+            } else {
+                y[at] += products[r];
+            }
+        }
+    }
+}
+
+// Selects the depths of the sites that come next, a subgroup for each of each token.
 fn select_depths(here: Invocation) {
-    for (var at = here.subgroup; at < SELECTED; at += here.subgroups) {
-        let site = params.site + at;
+    for (var at = here.subgroup; at < SELECTED * TOKENS; at += here.subgroups) {
+        let token = at / max(SELECTED, 1u);
+        let next = at % max(SELECTED, 1u);
+        let site = params.site + next;
         var sum = vec3<f32>();
         for (var unit = here.lane; unit < HIDDEN; unit += here.size) {
-            sum += hidden[at * HIDDEN + unit] * w2_of(site * REST, unit);
+            sum = fma(vec3<f32>(hidden[at * HIDDEN + unit]), w2_of(site * REST, unit), sum);
         }
-        let slices = depth_of(subgroupAdd(sum) + b2_of(site * REST), control[step_rows[0].first_control + site]);
+        let slices = depth_of(subgroupAdd(sum) + b2_of(site * REST), control[step_rows[token].first_control + site]);
         if here.lane == 0u {
-            depth[(1u + at) * params.depth_row] = slices;
+            // One token's depths have one place.
+            let place = select(0u, step_rows[token].depth_row, TOKENS > 1u);
+            depth[(1u + next) * params.depth_row + place] = slices;
         }
     }
 }
@@ -70,6 +89,8 @@ fn select_depths(here: Invocation) {
 fn main(here: Invocation) {
     if here.workgroup.x >= ROW_WORKGROUPS {
         select_depths(here);
+    } else if TOKENS > 1u {
+        project_few(here);
     } else {
         project(here, depth[0]);
     }

@@ -5,13 +5,13 @@ mod gpu;
 
 use assert_cmd::Command;
 use edge_run::internals::bench::{
-    Stats, Synthetic, Test, TestKind, copy_bandwidth, filled, find_thresholds, measure, profile,
+    Stats, Synthetic, Test, TestKind, copy_bandwidth, filled, find_thresholds, measure, measure_together, profile,
 };
 use edge_run::internals::cpu;
 use edge_run::internals::engine::Engine;
 use edge_run::internals::gpu::GpuOptions;
 use edge_run::internals::kernels::copy;
-use edge_run::internals::model::Model;
+use edge_run::internals::model::{CacheOptions, Model, Sequence};
 use edge_run::internals::precision::Precision;
 use edge_run::internals::recording::Recording;
 use edge_run::{Depth, PrecisionPlan};
@@ -94,6 +94,21 @@ fn tests_count_their_tokens_behind_the_context() {
             assert!(measured.tokens_per_second.mean > 0.0 && measured.tokens_per_second.stddev.is_finite());
             assert!(measure(&mut sequence, &Test { depth: 281, ..test }, 1).is_err(), "it leaves the context");
         }
+    }
+}
+
+#[test]
+fn sequences_beside_each_other_count_all_their_tokens() {
+    for engine in engines() {
+        let cache = CacheOptions { sequences: 3, ..CacheOptions::from(CONTEXT) };
+        let model = Model::load(&Synthetic::parse(SHAPE, 7).unwrap(), engine, cache, &mut |_, _| ()).unwrap();
+        let open = |_| filled(&model, &plan(Precision::Uniform(Depth::ALL[1])), 10).unwrap();
+        let mut sequences: Vec<Sequence> = (0..3).map(open).collect();
+        let test = Test { kind: TestKind::Generation, tokens: 5, depth: 10 };
+        let measured = measure_together(&mut sequences, &test, 2).unwrap();
+        assert_eq!((measured.read.tokens(), measured.read.mean()), (30, 4.0));
+        assert!(measured.tokens_per_second.mean > 0.0);
+        assert!(sequences.iter().all(|sequence| sequence.tokens().len() == 15));
     }
 }
 
@@ -217,6 +232,8 @@ fn csv_and_markdown_are_tables() {
     let csv = stdout(&["--bits", "2,4", "-o", "csv"]);
     let lines: Vec<&str> = csv.lines().collect();
     assert!(lines.len() == 5 && lines[0].starts_with("type,model,size_bytes,params,device,"), "{csv}");
+    let several = stdout(&["--bits", "4", "--sequences", "3", "-o", "csv"]);
+    assert!(several.lines().count() == 4 && several.lines().last().unwrap().contains(",tg4 x3,"), "{several}");
     let markdown = stdout(&["--bits", "2,4"]);
     let lines: Vec<&str> = markdown.lines().collect();
     assert!(lines.len() == 6 && lines[1].starts_with("| --"), "{markdown}");

@@ -66,6 +66,7 @@ fn last_of(engine: &mut dyn Engine, context: u32) -> Vec<f32> {
     };
     let problem = Attention {
         shape: &shape,
+        as_alone: false,
         tokens: 1,
         cells: Cells::of_all_positions(context),
         scores: ScoreRules::default(),

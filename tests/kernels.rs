@@ -705,6 +705,7 @@ impl AttentionProblem {
             let buffers = AttentionBuffers { q, step_rows, keys: keys.all(), values: values.all(), y };
             let problem = Attention {
                 shape: &shape,
+                as_alone: false,
                 tokens: self.tokens,
                 cells: Cells::of_all_positions(self.cells()),
                 scores: ScoreRules::default(),
@@ -759,6 +760,7 @@ fn widen(engine: &mut dyn Engine, recording: &mut Recording, shape: &LlamaShape,
     let buffers = AttentionBuffers { q, step_rows, keys: cache, values: cache, y };
     let problem = Attention {
         shape: &flat,
+        as_alone: false,
         tokens: 1,
         cells: Cells::of_all_positions(1),
         scores: ScoreRules::default(),

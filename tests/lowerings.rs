@@ -8,7 +8,7 @@ use edge_run::internals::cancel::CancelToken;
 use edge_run::internals::engine::{Activations, DeviceInfo, DeviceKind, Engine, KernelTime, Traits};
 use edge_run::internals::error::Result;
 use edge_run::internals::format::MappedTensor;
-use edge_run::internals::model::{Model, WeightSource};
+use edge_run::internals::model::{CacheOptions, Model, Sequence, Step, WeightSource};
 use edge_run::internals::precision::{Depth, PrecisionPlan};
 use edge_run::internals::recording::{Buffer, Command, Prepared, Recording, Span, Ticket};
 
@@ -117,6 +117,13 @@ fn kernels(traits: Traits, plan: &PrecisionPlan, tokens: usize) -> Vec<&'static 
 /// The same of a model that differs from LLaMA so.
 fn kernels_of(spec: &ModelSpec, traits: Traits, plan: &PrecisionPlan, tokens: usize) -> Vec<&'static str> {
     let kernels = Arc::default();
+    let model = model_of(spec, traits, &kernels, 1);
+    model.sequence(plan).unwrap().next_logits(&vec![1; tokens]).unwrap();
+    kernels.lock().unwrap().clone()
+}
+
+/// The model, which writes down the kernels of what it prepares last.
+fn model_of(spec: &ModelSpec, traits: Traits, kernels: &Arc<Mutex<Vec<&'static str>>>, sequences: u32) -> Model {
     let info = DeviceInfo {
         index: None,
         name: "none".into(),
@@ -125,12 +132,11 @@ fn kernels_of(spec: &ModelSpec, traits: Traits, plan: &PrecisionPlan, tokens: us
         driver: String::new(),
         features: Vec::new(),
     };
-    let engine = NameList { info, cancel: CancelToken::new(), traits, kernels: Arc::clone(&kernels) };
+    let engine = NameList { info, cancel: CancelToken::new(), traits, kernels: Arc::clone(kernels) };
     let shape = Synthetic::parse("128x256x2x4x2x300", 1).unwrap().shape().clone();
     let source = Synthetic::new(shape, spec.clone(), 1).unwrap();
-    let model = Model::load(&source, Box::new(engine), 64, &mut |_, _| ()).unwrap();
-    model.sequence(plan).unwrap().next_logits(&vec![1; tokens]).unwrap();
-    kernels.lock().unwrap().clone()
+    let cache = CacheOptions { sequences, ..CacheOptions::from(64) };
+    Model::load(&source, Box::new(engine), cache, &mut |_, _| ()).unwrap()
 }
 
 /// The kernels of a step that are these at the beginning, these for each of two layers, and these at the end.
@@ -163,16 +169,59 @@ fn a_layer_of_many_tokens_is_a_kernel_an_operation() {
     let vector = "matvec_sliced";
     // The head has one token, the last.
     let expected = of_two_layers(&["embed_sliced"], &many("rms_norm", vector), &["project_logits"]);
-    assert_eq!(kernels(GPU, &uniform(), 3), expected);
+    assert_eq!(kernels(GPU, &uniform(), 9), expected);
     // The last norm of the last layer is looked at by no router.
     let mut expected = of_two_layers(&["embed_sliced"], &many("route", vector), &["project_logits"]);
     expected[15] = "rms_norm";
-    assert_eq!(kernels(GPU, &routed(), 3), expected);
+    assert_eq!(kernels(GPU, &routed(), 9), expected);
 
     // So is a single token without int8 activations.
     let plain = Traits { activations: Activations::F32, ..GPU };
     let expected = of_two_layers(&["embed_sliced"], &many("rms_norm", vector), &["rms_norm", vector]);
     assert_eq!(kernels(plain, &uniform(), 1), expected);
+}
+
+/// Few tokens have the kernels of one, and a kernel before each product that makes its inputs ready. They have no
+/// others where activations are not of int8s.
+#[test]
+fn few_tokens_have_the_kernels_of_one() {
+    let [qkv, attend, residual, gate, down] = ONE;
+    let pack = "project_pack";
+    let few = [pack, qkv, attend, pack, residual, pack, gate, pack, down];
+    for tokens in [2, 3, 8] {
+        let expected = of_two_layers(&["embed_sliced"], &few, &["project_logits"]);
+        assert_eq!(kernels(GPU, &uniform(), tokens), expected);
+        let expected = of_two_layers(&["embed_sliced", "route"], &few, &["project_logits"]);
+        assert_eq!(kernels(GPU, &routed(), tokens), expected);
+        let plain = Traits { activations: Activations::F32, ..GPU };
+        assert!(!kernels(plain, &uniform(), tokens).contains(&pack));
+    }
+    assert!(!kernels(GPU, &uniform(), 9).contains(&pack));
+}
+
+/// A step of one token of each of some sequences is one run, with as many choices, whatever their plans.
+#[test]
+fn sequences_share_a_run() {
+    let kernels = Arc::default();
+    let model = model_of(&ModelSpec::default(), GPU, &kernels, 5);
+    let mut sequences: Vec<Sequence> = [uniform(), PrecisionPlan::uniform(Depth::ALL[0], "a test"), uniform()]
+        .iter()
+        .map(|plan| model.sequence(plan).unwrap())
+        .collect();
+    let mut step = Step::new();
+    sequences.iter_mut().for_each(|sequence| step.add(sequence, &[1]));
+    // The engine answers zeros, so that every choice is sound and of token 0.
+    assert!(step.run().into_iter().all(|sampled| sampled.unwrap().id == 0));
+    let shared = kernels.lock().unwrap().clone();
+    assert_eq!(shared.iter().filter(|kernel| **kernel == "project_pack").count(), 9);
+    assert_eq!(shared[shared.len() - 3..], ["project_logits", "sample_peaks", "sample_token"]);
+    // Where a single token has f32 activations, each runs alone.
+    let plain = model_of(&ModelSpec::default(), Traits { activations: Activations::F32, ..GPU }, &kernels, 5);
+    let mut sequences: Vec<Sequence> = (0..2).map(|_| plain.sequence(&uniform()).unwrap()).collect();
+    let mut step = Step::new();
+    sequences.iter_mut().for_each(|sequence| step.add(sequence, &[1]));
+    assert!(step.run().into_iter().all(|sampled| sampled.is_ok()));
+    assert!(!kernels.lock().unwrap().contains(&"project_pack"));
 }
 
 #[test]
@@ -207,7 +256,7 @@ fn families_have_a_kernel_more_for_each_thing_that_no_other_can_do() {
     assert_eq!(one(&gemma, &routed()), of_two_layers(&["embed_sliced", "route"], &normed, &last));
     let (vector, norm) = ("matvec_sliced", "rms_norm");
     let many = [norm, vector, "finish_qkv", attend, vector, "add_norm", norm, vector, "gate", vector, "add_norm"];
-    assert_eq!(kernels_of(&gemma, GPU, &uniform(), 3), of_two_layers(&embed, &many, &last));
+    assert_eq!(kernels_of(&gemma, GPU, &uniform(), 9), of_two_layers(&embed, &many, &last));
 
     layer.norms = LayerNorms { before_attention: false, before_feed_forward: false, ..layer.norms };
     let olmo = spec(layer);
@@ -215,8 +264,8 @@ fn families_have_a_kernel_more_for_each_thing_that_no_other_can_do() {
     assert_eq!(one(&olmo, &uniform()), of_two_layers(&embed, &normed, &last));
     assert_eq!(one(&olmo, &routed()), of_two_layers(&["embed_sliced", "route"], &normed, &last));
     let many = [vector, "finish_qkv", attend, vector, "add_norm", vector, "gate", vector, "add_norm"];
-    assert_eq!(kernels_of(&olmo, GPU, &uniform(), 3), of_two_layers(&embed, &many, &last));
+    assert_eq!(kernels_of(&olmo, GPU, &uniform(), 9), of_two_layers(&embed, &many, &last));
     // No router looks at the last one.
-    let routes = kernels_of(&olmo, GPU, &routed(), 3).into_iter().filter(|kernel| *kernel == "route").count();
+    let routes = kernels_of(&olmo, GPU, &routed(), 9).into_iter().filter(|kernel| *kernel == "route").count();
     assert_eq!(routes, 3);
 }

@@ -459,6 +459,7 @@ fn a_projection_of_parts_is_that_of_what_they_come_to() {
                     let buffers = AttentionBuffers { q, step_rows, keys, values, y };
                     let problem = Attention {
                         shape: &shape,
+                        as_alone: false,
                         tokens: 1,
                         cells: Cells::of_all_positions(context),
                         scores: ScoreRules::default(),

@@ -165,6 +165,7 @@ impl Problem {
             let buffers = AttentionBuffers { q, step_rows: here, keys: from[0], values: from[1], y };
             let problem = Attention {
                 shape: &shape,
+                as_alone: false,
                 tokens: 1,
                 cells: Cells::of_all_positions(CELLS),
                 scores: ScoreRules::default(),

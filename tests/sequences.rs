@@ -377,6 +377,92 @@ fn whatever_happens_in_company_each_sequence_says_what_it_says_alone() {
     }
 }
 
+/// The engines with int8 activations, by which sequences share runs; the GPU as it is, and as hardware.
+fn int8_engines() -> Vec<Open> {
+    fn open(as_hardware: bool) -> Box<dyn Engine> {
+        edge_run::internals::gpu::open(0, GpuOptions { as_hardware, activations: Activations::Int8, ..gpu::options() })
+            .unwrap()
+    }
+    let gpus: [Open; 2] = [|| open(false), || open(true)];
+    let there = gpu::gpu().is_some();
+    let cpu: Open = || cpu::open_with(Activations::Int8);
+    [cpu].into_iter().chain(gpus.into_iter().filter(|_| there)).collect()
+}
+
+/// Whoever shares a run, and however many they are: any two to eight, of different plans, with some that run alone.
+#[test]
+fn sequences_that_share_runs_say_what_each_says_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path());
+    for open in int8_engines() {
+        let lone = load(&folder, open, 1);
+        assert!(lone.int8_activations());
+        for count in [2, 5, 10] {
+            let model = load(&folder, open, count);
+            let seed = u64::from(count);
+            println!("{}, {count} sequences, seed {seed}", model.device().name);
+            let random = &mut StdRng::seed_from_u64(seed);
+            let speaker = |_| {
+                let request = Request::random(random);
+                let expected = request.alone(&lone);
+                Speaker::new(&model, request, expected)
+            };
+            let mut speakers: Vec<Speaker> = (0..count).map(speaker).collect();
+            let random = &mut StdRng::seed_from_u64(seed + 1000);
+            while speakers.iter().any(|speaker| !speaker.done()) {
+                step_together(&mut speakers, random);
+            }
+            for speaker in &mut speakers {
+                assert_eq!(speaker.said, speaker.expected.ids());
+                assert!(speaker.last_logits() == speaker.expected.logits, "{:?}", speaker.request);
+            }
+        }
+    }
+}
+
+/// One that is stopped, one that is full and one with a bias, beside two that share a run.
+#[test]
+fn a_sequence_that_cannot_share_a_run_fails_or_runs_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path());
+    for open in int8_engines() {
+        let model = load(&folder, open, 5);
+        let open = |id: u32| {
+            let mut sequence = model.sequence(&plan(4.0)).unwrap();
+            sequence.fill(&[id, id + 1]).unwrap();
+            sequence
+        };
+        let mut all: Vec<Sequence> = (0..5).map(|at| open(20 + 9 * at)).collect();
+        let likeliest = |sequence: &mut Sequence| {
+            let step = sequence.begin(&[7]).unwrap();
+            sequence.finish(step).unwrap()
+        };
+        all.iter_mut().for_each(|sequence| sequence.set_sampler(sampling(None)).unwrap());
+        let expected: Vec<SampledToken> = all
+            .iter_mut()
+            .map(|sequence| {
+                let sampled = likeliest(sequence);
+                sequence.truncate(2);
+                sampled
+            })
+            .collect();
+        all[1].cancel_token().cancel();
+        let bias = edge_run::internals::sampling::LogitBias::new([(expected[2].id, f32::NEG_INFINITY)]).unwrap();
+        all[2].set_logit_bias(bias).unwrap();
+        let full: Vec<u32> = vec![9; CONTEXT as usize - 2];
+        all[3].fill(&full).unwrap();
+        let mut step = Step::new();
+        all.iter_mut().for_each(|sequence| step.add(sequence, &[7]));
+        let found = step.run();
+        assert_eq!(found[0].as_ref().unwrap(), &expected[0]);
+        assert!(matches!(found[1], Err(Error::Stopped(_))), "{:?}", found[1]);
+        assert_ne!(found[2].as_ref().unwrap().id, expected[2].id, "the bias forbids it");
+        assert!(matches!(found[3], Err(Error::PromptTooLong { .. })), "{:?}", found[3]);
+        assert_eq!(found[4].as_ref().unwrap(), &expected[4]);
+        assert_eq!([all[1].tokens().len(), all[3].tokens().len()], [2, CONTEXT as usize]);
+    }
+}
+
 /// What the comparison above rests on.
 #[test]
 fn another_prompt_another_plan_and_another_seed_give_other_texts() {

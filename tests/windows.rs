@@ -176,6 +176,7 @@ impl Problem {
         Attention {
             shape,
             tokens: self.tokens,
+            as_alone: false,
             cells: self.cells(),
             scores: self.rules,
             context: CONTEXT,

@@ -15,3 +15,9 @@ fn lanes_of(here: Invocation) -> u32 {
 fn local_of(here: Invocation) -> u32 {
     return here.subgroup * here.size + here.lane;
 }
+
+// Adds one of two numbers of a lane to that of its partner, which adds the other one.
+fn swap_and_add(a: vec4<f32>, b: vec4<f32>, lane: u32, other: u32) -> vec4<f32> {
+    let keeps_b = (lane & other) != 0u;
+    return select(a, b, keeps_b) + subgroupShuffleXor(select(b, a, keeps_b), other);
+}

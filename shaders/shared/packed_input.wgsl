@@ -1,5 +1,5 @@
-// A workgroup's own copy of a site's input, as pairs of int8s.
-// What a kernel binds is declared in `projection`.
+// How a workgroup makes a site's input into pairs of int8s. A kernel binds it as `x` and `norm`, says by `input_at`
+// with which vec4 the input begins, and keeps by `keep_words` and `keep_sums` what comes of it.
 
 // Invocations that pack a chunk, side by side in a subgroup: 4, 8 or 16.
 override TEAM: u32 = 4u;
@@ -16,20 +16,19 @@ const INFINITE: u32 = 0x7f7fc99eu;
 // A float that is 2^23 and a half of it: a small number added to it is rounded to a whole one, which is its low bits.
 const ROUNDS_OFF: f32 = 12582912.0;
 
-// Lengths of arrays have names, as naga wants. There are no more subgroups than this in a workgroup.
-override PLANE_VEC4S: u32 = 8u * CHUNKS;
-override SUBGROUPS: u32 = 64u;
-// Sums of second halves of chunks; one, where they are not kept.
-override SECOND_SUMS: u32 = 1u + (CHUNKS - 1u) * WORD_RANGES;
+// What a high int8 counts for, in low ones.
+const HIGH: i32 = 256;
 
-// The input without the norm's factor, which is one for all: four planes of high int8s, four of low ones.
-var<workgroup> planes: array<vec4<u32>, PLANE_VEC4S>;
-// What a low int8 counts for, and the sum of the numbers: of all, or of the first half where ranges are words.
-var<workgroup> about: array<vec2<f32>, CHUNKS>;
-// The sums of the second halves then.
-var<workgroup> second_sums: array<f32, SECOND_SUMS>;
+// There are no more subgroups than this in a workgroup.
+override SUBGROUPS: u32 = 64u;
+
 // The sum of the squares of x that each subgroup has.
 var<workgroup> squares: array<f32, SUBGROUPS>;
+
+// The sum and the products of four numbers, joined explicitly, so that all kernels round alike.
+fn add_products(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
+    return fma(a.x, b.x, fma(a.y, b.y, fma(a.z, b.z, fma(a.w, b.w, sum))));
+}
 
 // Packs what lane `lane` of a team has of a chunk of the input, every TEAM-th vec4, or nothing where it is not
 // `within`, and returns the squares of x; the chunk's team comes here together.
@@ -40,12 +39,12 @@ fn pack(chunk: u32, lane: u32, within: bool) -> f32 {
     var peak = 0u;
     for (var v = 0u; v < CHUNK_VEC4S / TEAM; v++) {
         let k = min(chunk, CHUNKS - 1u) * CHUNK_VEC4S + v * TEAM + lane;
-        let plain = four_at(k);
+        let plain = four_at(input_at() + k);
         own[v] = plain;
         if NORMED == 1u {
             own[v] *= norm[k];
         }
-        all += dot(plain, plain);
+        all = add_products(all, plain, plain);
         let sizes = bitcast<vec4<u32>>(own[v]) & vec4<u32>(0x7fffffffu);
         peak = max(peak, max(max(sizes.x, sizes.y), max(sizes.z, sizes.w)));
     }
@@ -70,8 +69,7 @@ fn pack(chunk: u32, lane: u32, within: bool) -> f32 {
             sum += four;
         }
         if within {
-            planes[entry % 4u * CHUNKS + chunk][entry / 4u] = high;
-            planes[(4u + entry % 4u) * CHUNKS + chunk][entry / 4u] = low;
+            keep_words(chunk, entry, high, low);
         }
     }
     for (var other = TEAM / 2u; other > 0u; other /= 2u) {
@@ -83,10 +81,7 @@ fn pack(chunk: u32, lane: u32, within: bool) -> f32 {
     if lane == 0u && within {
         // What is not finite stays so.
         let unit = select(bitcast<f32>(exponent - (BITS << 23u)) * (1.0 / WHOLE), bitcast<f32>(peak), peak > INFINITE);
-        about[chunk] = vec2<f32>(unit, unit * f32(sum));
-        if WORD_RANGES == 1u {
-            second_sums[chunk] = unit * f32(second);
-        }
+        keep_sums(chunk, unit, sum, second);
     }
     return select(0.0, all, within);
 }

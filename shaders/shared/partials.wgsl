@@ -36,9 +36,11 @@ fn four_at(at: u32) -> vec4<f32> {
     var sum = vec4<f32>();
     for (var s = 0u; s < SPLITS; s++) {
         let peak = peak_of(first + s);
-        let weight = exp(peak.x - highest) * peak.y;
-        total += weight;
-        sum += weight * mean_of(first + s, at % HEAD_VEC4S);
+        // Joined explicitly, so that all kernels that combine partials round alike.
+        let shrink = exp(peak.x - highest);
+        let weight = shrink * peak.y;
+        total = fma(shrink, peak.y, total);
+        sum = fma(vec4<f32>(weight), mean_of(first + s, at % HEAD_VEC4S), sum);
     }
     return sum / total;
 }

@@ -1,6 +1,6 @@
 // What the products of one token share: each workgroup makes the site's input into pairs of int8s for itself, and
 // multiplies its rows with it. A kernel says by `row_of` which rows are its workgroup's, by `ahead` what it will need
-// beside their products, and by `finish` what becomes of them.
+// beside their products, and by `finish` what becomes of them. The products of several tokens are in `few_tokens`.
 //
 // A team of LANES invocations of one subgroup works on ROWS rows at a time, each of the team on every LANES-th chunk of
 // 64 weights, and so on for ROUNDS rounds.
@@ -45,6 +45,41 @@ override ROUND_ROWS: u32 = WORKGROUP / LANES * ROWS;
 var<immediate> params: Params;
 @group(0) @binding(8) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(9) var<storage, read> norm: array<vec4<f32>>;
+
+// Lengths of arrays have names, as naga wants. What one token's products need is of length one for several tokens.
+override ALONE: u32 = 1u / TOKENS;
+override PLANE_VEC4S: u32 = 1u + (8u * CHUNKS - 1u) * ALONE;
+override UNITS_KEPT: u32 = 1u + (CHUNKS - 1u) * ALONE;
+// Sums of second halves of chunks; one, where they are not kept.
+override SECOND_SUMS: u32 = 1u + (CHUNKS - 1u) * WORD_RANGES * ALONE;
+
+// The input without the norm's factor, which is one for all: four planes of high int8s, four of low ones.
+var<workgroup> planes: array<vec4<u32>, PLANE_VEC4S>;
+// What a low int8 counts for, and the sum of the numbers: of all, or of the first half where ranges are words.
+var<workgroup> about: array<vec2<f32>, UNITS_KEPT>;
+// The sums of the second halves then.
+var<workgroup> second_sums: array<f32, SECOND_SUMS>;
+
+// The one token's input begins with x, and the hidden units of its routers with `hidden`.
+fn input_at() -> u32 {
+    return 0u;
+}
+
+fn hidden_at() -> u32 {
+    return 0u;
+}
+
+fn keep_words(chunk: u32, entry: u32, high: u32, low: u32) {
+    planes[entry % 4u * CHUNKS + chunk][entry / 4u] = high;
+    planes[(4u + entry % 4u) * CHUNKS + chunk][entry / 4u] = low;
+}
+
+fn keep_sums(chunk: u32, unit: f32, sum: i32, second: i32) {
+    about[chunk] = vec2<f32>(unit, unit * f32(sum));
+    if WORD_RANGES == 1u {
+        second_sums[chunk] = unit * f32(second);
+    }
+}
 
 fn load_input(chunk: u32) -> Input {
     var sums = vec2<f32>(about[chunk].y, 0.0);
@@ -119,37 +154,14 @@ fn dot_chunk(at: u32, base: vec4<u32>, slices: u32, input: Input) -> vec2<i32> {
     return dot_four_slices(base, first, second_slice[at], third, input);
 }
 
-// The part of a row's product that lies in a chunk, by its range in words and the products of its halves' codes. Each
-// half is v * (one * codes * numbers + (zero - z / 2) * numbers), with z made a float by its bits, as 1 + z / 128.
-fn product_by_words(range: u32, slices: u32, dots: vec2<i32>, input: Input) -> f32 {
-    let v = unpack2x16float((range & 0x01ff01ffu) << 5u);
-    let z = bitcast<vec2<f32>>((vec2<u32>(range << 7u, range >> 9u) & vec2<u32>(0x7f0000u)) | vec2<u32>(0x3f800000u));
-    var one = 16.0 / f32(1u << (2u * slices - 2u));
-    var zero = one * 0.5;
-    if slices > 2u {
-        one = 0.25;
-        zero += 32.0;
-    }
-    let zeros = vec2<f32>(zero + 64.0) - 64.0 * z;
-    let halves = v * (one * input.unit * vec2<f32>(dots) + zeros * input.sums);
-    return halves.x + halves.y;
-}
-
 // The part of a row's product that lies in chunk `at` of the weight.
 fn product(at: u32, base: vec4<u32>, range: u32, slices: u32, input: Input) -> f32 {
     let dots = dot_chunk(at, base, slices, input);
+    let scale = scale_at(slices);
     if WORD_RANGES == 1u {
-        return product_by_words(range, slices, dots, input);
+        return part_by_words(range, scale.x, scale.y, input.unit, dots, input.sums);
     }
-    let lo_step = unpack2x16float(range);
-    // What one of a code counts for, and the weight whose code is zero: the middle of a bin.
-    var one = lo_step.y / f32(1u << (2u * slices - 2u));
-    var zero = lo_step.x + one * 0.5;
-    if slices > 2u {
-        one = lo_step.y / 64.0;
-        zero = lo_step.x + one * (128.0 + 0.5 * f32(1u << (8u - 2u * slices)));
-    }
-    return one * input.unit * f32(dots.x) + zero * input.sums.x;
+    return part_by_pair(range, scale.x, scale.y, input.unit, dots.x, input.sums.x);
 }
 
 fn products(rows: vec4<u32>, chunk: u32, begun: Begun, slices: u32) -> vec4<f32> {
@@ -190,7 +202,6 @@ struct Team {
     first: u32,
     rows: vec4<u32>,
 }
-
 
 fn team_in(workgroup: u32, local: u32, round: u32) -> Team {
     let own = round * ROUND_ROWS + local / LANES * ROWS;

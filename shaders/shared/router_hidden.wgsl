@@ -1,7 +1,7 @@
 // How a projection makes the hidden units of routers that look at its input, which is a norm: by workgroups beside
 // those that have rows, so that no row waits for it. They are few, as a large GPU has few processors left, so each
 // reads the input once, an invocation four numbers at a time, for all of its units. A kernel declares `w1`, [units,
-// input] f16, four to an entry, what all routers have in `rest`, and `hidden`, where the units go.
+// input] f16, four to an entry, what all routers have in `rest`, and `hidden`, where the units go from `hidden_at` on.
 
 // Hidden units of a workgroup, MOST_UNITS at most.
 override UNITS: u32 = 4u;
@@ -39,13 +39,15 @@ fn router_hidden(here: Invocation) {
         for (var u = 0u; u < UNITS; u++) {
             weights[u] = w1[(first_unit + u) * vec4s + k];
         }
-        let plain = four_at(k);
+        let plain = four_at(input_at() + k);
         let input = plain * norm[k];
         for (var u = 0u; u < UNITS; u++) {
             let four = vec4<f32>(unpack2x16float(weights[u].x), unpack2x16float(weights[u].y));
-            sums[u] += dot(input, four);
+            sums[u] = add_products(sums[u], input, four);
         }
-        squares_of += vec2<f32>(dot(plain, plain), dot(input, input));
+        squares_of = vec2<f32>(
+            add_products(squares_of.x, plain, plain), add_products(squares_of.y, input, input),
+        );
     }
     for (var u = 0u; u < UNITS; u++) {
         sum_subgroup(here, u, sums[u]);
@@ -57,14 +59,14 @@ fn router_hidden(here: Invocation) {
     let input_mean = sum_of_subgroups(here, UNITS + 1u) / f32(64u * CHUNKS);
     // What the norm and the routers' own norm multiply all of the input with.
     let factor = inverseSqrt(mean + params.eps);
-    let both = factor * inverseSqrt(input_mean * factor * factor + EPS);
+    let both = factor * inverseSqrt(fma(input_mean * factor, factor, EPS));
     // A subgroup may be larger than the device's smallest, and there are fewer then.
     for (var own = here.subgroup; own < UNITS; own += here.subgroups) {
         let sum = sum_of_subgroups(here, own);
         if here.lane == 0u {
             let unit = first_unit + own;
             let b1 = rest[(params.site + unit / HIDDEN) * REST + unit % HIDDEN];
-            hidden[unit] = silu(sum * both + b1);
+            hidden[hidden_at() + unit] = silu(fma(sum, both, b1));
         }
     }
 }

@@ -8,12 +8,6 @@ fn add_across(m: mat4x4<f32>, other: u32) -> mat4x4<f32> {
     );
 }
 
-// Adds one of two numbers of a lane to that of its partner, which adds the other one.
-fn swap_and_add(a: vec4<f32>, b: vec4<f32>, lane: u32, other: u32) -> vec4<f32> {
-    let keeps_b = (lane & other) != 0u;
-    return select(a, b, keeps_b) + subgroupShuffleXor(select(b, a, keeps_b), other);
-}
-
 // Adds up what the teams of a subgroup, eight or more, have of a group; a lane keeps four of the numbers, as pairs of
 // lanes share the work: that is a third of the shuffles.
 fn add_and_scatter(sum: Group, here: Invocation) -> vec4<f32> {

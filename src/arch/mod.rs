@@ -6,7 +6,7 @@
 //! | place | for |
 //! |---|---|
 //! | `model/lower_many.rs` | a step of any number of tokens, an operation or two a kernel |
-//! | `model/lower_one.rs` | a step of one token with int8 activations, up to three operations a kernel |
+//! | `model/lower_few.rs` | a step of one token or few with int8 activations, up to three operations a kernel |
 //! | `calibrate/network.rs` | the unquantized model with gradients, in calibration |
 //! | `unquantized/pass.rs` | the unquantized model of any source in plain loops, as a reference |
 //!

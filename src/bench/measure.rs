@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use super::profile::Profile;
 use super::stats::Stats;
 use crate::error::Result;
-use crate::model::{BitsRead, Model, Sequence, TokenDepths};
+use crate::model::{BitsRead, Model, Sequence, Step, TokenDepths};
 use crate::precision::PrecisionPlan;
 use crate::sampling::SamplerSettings;
 
@@ -110,6 +110,40 @@ pub fn measure(sequence: &mut Sequence, test: &Test, repetitions: u32) -> Result
         let start = Instant::now();
         let steps = test.run(sequence, &ids)?;
         rates.push(f64::from(test.tokens) / start.elapsed().as_secs_f64());
+        steps.iter().for_each(|depths| read.add(depths));
+    }
+    Ok(Measured { tokens_per_second: Stats::of(&rates), read })
+}
+
+/// Measures generation by several sequences beside each other, each of which was [`filled`] for the test: tokens a
+/// second of all of them, which have one token each in every step. A warm-up before is not counted.
+///
+/// Fails as [`measure`] does. Panics where there is no sequence.
+pub fn measure_together(sequences: &mut [Sequence], test: &Test, repetitions: u32) -> Result<Measured> {
+    let model = sequences[0].model().clone();
+    let random = &mut ChaCha12Rng::seed_from_u64(1);
+    for (seed, sequence) in (1..).zip(sequences.iter_mut()) {
+        sequence.set_sampler(SamplerSettings { seed: Some(seed), ..SamplerSettings::default() })?;
+    }
+    let mut run = |tokens: u32| -> Result<Vec<TokenDepths>> {
+        sequences.iter_mut().for_each(|sequence| sequence.truncate(test.depth as usize));
+        let mut ids = random_ids(&model, random, sequences.len() as u32);
+        let mut depths = Vec::new();
+        for _ in 0..tokens {
+            let mut step = Step::new();
+            sequences.iter_mut().zip(&ids).for_each(|(sequence, id)| step.add(sequence, &[*id]));
+            let sampled = step.run().into_iter().collect::<Result<Vec<_>>>().map_err(|e| e.within(BENCH))?;
+            ids = sampled.iter().map(|sampled| sampled.id).collect();
+            depths.extend(sampled.into_iter().map(|sampled| sampled.depths));
+        }
+        Ok(depths)
+    };
+    run(test.warm_up_tokens())?;
+    let (mut rates, mut read) = (Vec::new(), BitsRead::new(model.shape()));
+    for _ in 0..repetitions {
+        let start = Instant::now();
+        let steps = run(test.tokens)?;
+        rates.push(steps.len() as f64 / start.elapsed().as_secs_f64());
         steps.iter().for_each(|depths| read.add(depths));
     }
     Ok(Measured { tokens_per_second: Stats::of(&rates), read })

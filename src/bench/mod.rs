@@ -13,7 +13,7 @@ mod thresholds;
 
 pub use bytes::bytes_per_token;
 pub use copy::copy_bandwidth;
-pub use measure::{Measured, Test, TestKind, filled, measure, profile};
+pub use measure::{Measured, Test, TestKind, filled, measure, measure_together, profile};
 pub use profile::{KernelShare, Profile};
 pub use stats::Stats;
 pub use synthetic::Synthetic;

@@ -11,7 +11,7 @@ use edge_run::internals::model::{CacheOptions, Model, WeightSource};
 
 /// Opens the device and loads the model onto it, with a bar and a cache of `context` tokens.
 pub fn load(args: &ModelArgs, folder: &ModelFolder, context: u32) -> Result<Model> {
-    load_onto(args, devices::open(args)?, folder, context)
+    load_onto(args, devices::open(args)?, folder, context, 1)
 }
 
 /// Opens the device and loads the base onto it, with a bar and a cache of `context` tokens; slices come as they are
@@ -23,9 +23,16 @@ pub fn load_base(args: &ModelArgs, folder: &ModelFolder, context: u32, budget_by
     model.map_err(flags::of_context)
 }
 
-/// Loads a model from wherever it comes, with a bar and a cache of `context` tokens.
-pub fn load_onto(args: &ModelArgs, engine: Box<dyn Engine>, source: &dyn WeightSource, context: u32) -> Result<Model> {
-    with_bar(args, |on_bytes| Model::load(source, engine, cache(args, context), on_bytes))
+/// Loads a model from wherever it comes, with a bar and a cache of `context` tokens for each of so many sequences.
+pub fn load_onto(
+    args: &ModelArgs,
+    engine: Box<dyn Engine>,
+    source: &dyn WeightSource,
+    context: u32,
+    sequences: u32,
+) -> Result<Model> {
+    let cache = CacheOptions { sequences, ..cache(args, context) };
+    with_bar(args, |on_bytes| Model::load(source, engine, cache, on_bytes))
 }
 
 fn cache(args: &ModelArgs, context: u32) -> CacheOptions {

@@ -35,7 +35,7 @@ pub const STORAGE_BUFFERS: u32 = 12;
 pub const BY_MATRICES: [&Kernel; 2] = [&attention::matrix::KERNEL, &product::matmul_matrix::KERNEL];
 
 /// Every kernel that adapters without cooperative matrices can run.
-pub const ALL: [&Kernel; 33] = [
+pub const ALL: [&Kernel; 34] = [
     &add_norm::KERNEL,
     &attention::combine::KERNEL,
     &attention::quantized::KERNEL,
@@ -60,6 +60,7 @@ pub const ALL: [&Kernel; 33] = [
     &product::matvec_vector::KERNEL,
     &project::gate::KERNEL,
     &project::logits::KERNEL,
+    &project::pack::KERNEL,
     &project::qkv::KERNEL,
     &project::residual::KERNEL,
     &rms_norm::KERNEL,

@@ -16,7 +16,7 @@ pub const MATRICES: Capabilities =
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 29] = [
+const SHARED: [(&str, &str); 30] = [
     ("workgroup_sum", include_str!("../../shaders/shared/workgroup_sum.wgsl")),
     ("row_norm", include_str!("../../shaders/shared/row_norm.wgsl")),
     ("gelu", include_str!("../../shaders/shared/gelu.wgsl")),
@@ -39,6 +39,7 @@ const SHARED: [(&str, &str); 29] = [
     ("write_partial", include_str!("../../shaders/shared/write_partial.wgsl")),
     ("packed_input", include_str!("../../shaders/shared/packed_input.wgsl")),
     ("projection", include_str!("../../shaders/shared/projection.wgsl")),
+    ("few_tokens", include_str!("../../shaders/shared/few_tokens.wgsl")),
     ("quantized_cache", include_str!("../../shaders/shared/quantized_cache.wgsl")),
     ("quantized_token", include_str!("../../shaders/shared/quantized_token.wgsl")),
     ("team_sums", include_str!("../../shaders/shared/team_sums.wgsl")),

@@ -13,6 +13,7 @@ use crate::constraint::TokenMask;
 use crate::error::{Error, Result};
 use crate::kernels::sample::token::Sampled;
 use crate::sampling::LogitBias;
+use crate::text::DrawPosition;
 
 /// What is asked of the choice beside the sampler's settings.
 #[derive(Debug, Clone, Default)]
@@ -30,11 +31,6 @@ impl Sequence {
         }
         self.choosing.bias = (!bias.is_empty()).then(|| Arc::new(bias));
         Ok(())
-    }
-
-    /// Whether tokens are chosen from the logits as the model computes them, which nobody else wants to see.
-    pub(crate) fn chooses_plainly(&self) -> bool {
-        self.choosing.bias.is_none() && !self.choosing.reads_logits
     }
 
     /// Whether a bias forbids any token.
@@ -102,7 +98,7 @@ impl Sequence {
         depths: Vec<TokenDepths>,
         end: usize,
     ) -> Result<PendingStep> {
-        if self.choosing.bias.is_some() || self.choosing.reads_logits {
+        if !self.chooses_at_once() {
             let logits = self.submit_logits(tokens, ids, depths, end)?;
             return self.sample(logits, None);
         }
@@ -148,16 +144,28 @@ impl Sequence {
         };
         drop(executor);
         depths.push(read);
-        let sampled: Vec<Sampled> = bytemuck::pod_collect_to_vec(&sampled);
+        let id = self.accept(&sampled, &ids, end, rng_after)?;
+        let logits = logits.map(|bytes| bytemuck::pod_collect_to_vec(&bytes));
+        Ok(SampledToken { id, logits, depths: TokenDepths::concat(&depths) })
+    }
+
+    /// Takes what a step sampled after `ids`, or after the token sampled before, of what it read back of all sequences.
+    /// Fails where no logit was a finite number.
+    pub(super) fn accept(&mut self, sampled: &[u8], ids: &[u32], end: usize, rng_after: DrawPosition) -> Result<u32> {
+        let sampled: Vec<Sampled> = bytemuck::pod_collect_to_vec(sampled);
         let sampled = sampled[self.slot as usize];
         if !sampled.is_sound() {
             return Err(self.model.no_numbers(end));
         }
-        let ids = if ids.is_empty() { self.sampled.into_iter().collect() } else { ids };
-        self.advance(&ids);
+        let before: Vec<u32> = self.sampled.into_iter().collect();
+        self.advance(if ids.is_empty() { &before } else { ids });
         assert_eq!(self.tokens().len(), end, "steps are finished in the order in which they were begun");
         (self.sampled, self.rng_after) = (Some(sampled.id), rng_after);
-        let logits = logits.map(|bytes| bytemuck::pod_collect_to_vec(&bytes));
-        Ok(SampledToken { id: sampled.id, logits, depths: TokenDepths::concat(&depths) })
+        Ok(sampled.id)
+    }
+
+    /// Whether the next token is chosen in the run that computes the logits, whatever the mask.
+    pub(crate) fn chooses_at_once(&self) -> bool {
+        self.choosing.bias.is_none() && !self.choosing.reads_logits
     }
 }

@@ -12,6 +12,8 @@ use crate::cancel::CancelToken;
 use crate::engine::{Engine, KernelTime, Traits};
 use crate::error::{Error, Result};
 use crate::kernels::attention::ContextClass;
+use crate::kernels::project::FEW_TOKENS;
+use crate::kernels::sample::token_nll;
 use crate::kernels::step_rows::StepRow;
 use crate::precision::{BITS, Depth, Precision, PrecisionPlan};
 use crate::recording::{Prepared, Recording, Ticket};
@@ -79,6 +81,8 @@ pub(super) enum StepKind {
     NextLogits,
     /// It samples the token that follows the last one.
     NextToken,
+    /// It samples the token that follows each one. Each is of another sequence, and they are few.
+    NextTokens,
     /// It keeps the last token's logits for a choice, and reads them back where that is said.
     KeepLogits { read_back: bool },
     /// It scores the token that follows each one.
@@ -87,11 +91,11 @@ pub(super) enum StepKind {
     AllLogits,
 }
 
-/// Tokens of one sequence that run as a step.
+/// Tokens of one sequence that run as a step, or one token of each of few sequences.
 pub(super) struct TokenRows {
     /// What the kernels read of each of them.
     pub rows: Vec<StepRow>,
-    /// Whether the routers choose the depths. Without them, all are as deep as the sequence's limits.
+    /// Whether the routers choose the depths. Without them, all are as deep as their sequences' limits.
     pub routed: bool,
 }
 
@@ -196,9 +200,8 @@ impl Executor {
         Ok(())
     }
 
-    /// Begins a step of one sequence's rows. What was prepared for it is kept for steps of one token and of the full
-    /// length, which come again. On GPUs it is kept for the last length of a kind too, as a pool has the work space
-    /// anyway.
+    /// Begins a step. What was prepared for it is kept for steps of one token, of few and of the full length, which
+    /// come again. On GPUs it is kept for the last length of a kind too, as a pool has the work space anyway.
     pub fn submit(&mut self, kind: StepKind, tokens: TokenRows, cancel: &CancelToken) -> Result<Ticket> {
         self.engine.set_cancel(cancel.clone());
         self.use_weights()?;
@@ -206,42 +209,67 @@ impl Executor {
         let mut prepared = match self.prepared.remove(&class) {
             Some(prepared) => prepared,
             None => {
-                // Those of other lengths go before: a memory budget counts the work space of one length.
-                self.prepared.retain(|other, _| !class.replaces(other));
+                // Those of other lengths go before: a memory budget counts the work space of one length. Few tokens
+                // take next to none.
+                let few = self.few_tokens();
+                let stays = |other: &StepClass| few.contains(&class.tokens) || few.contains(&other.tokens);
+                self.prepared.retain(|other, _| stays(other) || !class.replaces(other));
                 self.engine.prepare(self.record(class))?
             }
         };
         let ticket = self.engine.submit(&mut prepared);
-        if class.tokens == 1 || class.tokens == self.step_tokens || !self.traits().software {
+        let comes_again = class.tokens == 1 || class.tokens == self.step_tokens;
+        let comes_again = comes_again || self.few_tokens().contains(&class.tokens);
+        if comes_again || !self.traits().software {
             self.prepared.insert(class, prepared);
         }
         ticket
     }
 
-    /// Writes what a step of one sequence's rows reads; the class of its recording.
+    /// Writes what a step reads; the class of its recording.
     pub fn write(&mut self, kind: StepKind, TokenRows { mut rows, routed }: TokenRows) -> StepClass {
         let (tokens, first) = (rows.len() as u32, rows[0]);
         debug_assert!(
-            rows.iter().zip(0..).all(|(row, at)| row.slot == first.slot && row.position == first.position + at)
+            kind == StepKind::NextTokens
+                || rows.iter().zip(0..).all(|(row, at)| row.slot == first.slot && row.position == first.position + at)
         );
         assert!(self.cache.ring.is_none_or(|ring| tokens <= ring.step_tokens()), "a step fits in the rings");
-        let slot = self.slots[first.slot as usize].as_ref().expect("a sequence is open as long as it is there");
+        // Few tokens are run as the next number of them that there are kernels for. The last one then runs several
+        // times, which changes nothing where each token reads as deep as its own gates say.
+        let own_depths = rows.iter().zip(0..).all(|(row, at)| row.depth_row == at);
+        let few = Some(tokens.next_power_of_two()).filter(|few| *few == tokens || own_depths);
+        let few = few.filter(|few| self.few_tokens().contains(few));
+        let last = rows[rows.len() - 1];
+        rows.extend((tokens..few.unwrap_or(tokens)).map(|depth_row| StepRow { depth_row, ..last }));
+        let slots = &self.slots;
+        let limits = |row: &StepRow| {
+            &slots[row.slot as usize].as_ref().expect("a sequence is open as long as it is there").limits
+        };
         let engine = self.engine.as_mut();
         for row in &mut rows {
-            row.embed_depth = slot.limits.embed.slices() as u32;
+            row.embed_depth = limits(row).embed.slices() as u32;
             row.first_control = self.inputs.first_control(row.slot);
         }
         self.inputs.write_rows(engine, &rows);
-        if routed {
-            self.inputs.leave_depths_to_routers();
+        if few.is_some() {
+            self.inputs.write_each(engine, &rows.iter().map(limits).collect::<Vec<_>>(), routed);
         } else {
-            self.inputs.write_uniform(engine, &slot.limits, tokens);
+            self.inputs.write_limits(engine, limits(&first), tokens, routed);
         }
-        self.inputs.write_head(engine, slot.limits.head);
+        let context_class = self.context_class(if few.is_some() { 1 } else { tokens }, first.position);
+        StepClass { kind, tokens: rows.len() as u32, routed, context_class }
+    }
+
+    /// Numbers of tokens, more than one, that are of int8s as a single one is: none on the processor, which has its own
+    /// way with several.
+    pub fn few_tokens(&self) -> &'static [u32] {
+        if self.int8_activations && self.traits().subgroup > 1 { &FEW_TOKENS } else { &[] }
+    }
+
+    /// The class of the context of tokens from `position` on.
+    pub fn context_class(&self, tokens: u32, position: u32) -> ContextClass {
         // Processor cores have one kernel, however far back the tokens look.
-        let context_class =
-            if engine.traits().software { ContextClass::Short } else { ContextClass::of(tokens, first.position) };
-        StepClass { kind, tokens, routed, context_class }
+        if self.traits().software { ContextClass::Short } else { ContextClass::of(tokens, position) }
     }
 
     /// Waits for a step: what it reads back, if anything, and its depths.
@@ -264,7 +292,17 @@ impl Executor {
         let count = tokens.rows.len() as u32;
         let ticket = self.submit(kind, tokens, cancel)?;
         let (numbers, depths) = self.finish(count, ticket, cancel)?;
-        Ok((numbers.map(|bytes| bytemuck::pod_collect_to_vec(&bytes)), depths))
+        let mut numbers: Option<Vec<f32>> = numbers.map(|bytes| bytemuck::pod_collect_to_vec(&bytes));
+        let of_each = match kind {
+            StepKind::Score => Some(token_nll::WIDTH as u32),
+            StepKind::AllLogits => Some(self.shape.vocab),
+            _ => None,
+        };
+        // Without those of a last token that ran several times.
+        if let (Some(numbers), Some(of_each)) = (&mut numbers, of_each) {
+            numbers.truncate((count * of_each) as usize);
+        }
+        Ok((numbers, depths))
     }
 
     /// Begins a step that samples the token after its last row.
@@ -316,12 +354,14 @@ impl Executor {
             inputs: &self.inputs,
             routed: class.routed,
             int8_activations: self.int8_activations,
+            few: self.few_tokens().contains(&class.tokens),
             context_class: class.context_class,
         };
         match class.kind {
             StepKind::Fill => lowering.fill(class.tokens),
             StepKind::NextLogits => lowering.next_logits(class.tokens),
             StepKind::NextToken => lowering.next_token(class.tokens),
+            StepKind::NextTokens => lowering.next_tokens(class.tokens),
             StepKind::KeepLogits { read_back } => {
                 let kept = self.kept_logits.as_ref().expect("logits are kept where a place for them was made");
                 lowering.keep_logits(class.tokens, kept.latest(), read_back)

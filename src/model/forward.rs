@@ -1,9 +1,9 @@
 //! The steps of a model as recordings: the operations of its [`Program`], lowered to kernels.
 //!
 //! There are two lowerings. `lower_many.rs` takes any number of tokens and makes a kernel or two of each operation.
-//! `lower_one.rs` takes one token with int8 activations and makes one kernel of two or three operations. Both read the
-//! same list, so that neither has an order of its own. Letters are as in [`crate::shape`]; every activation is f32, but
-//! for what `lower_one.rs` has inside of its kernels.
+//! `lower_few.rs` takes 1, 2, 4 or 8 with int8 activations and makes one kernel of two or three operations. Both read
+//! the same list, so that neither has an order of its own. Letters are as in [`crate::shape`]; every activation is f32,
+//! but for what `lower_few.rs` has inside of its kernels.
 
 use std::ops::Range;
 
@@ -16,6 +16,7 @@ use crate::kernels::attention::{Attention, AttentionBuffers, ContextClass, Score
 use crate::kernels::cache::finish_qkv::QkvRules;
 use crate::kernels::cap_logits;
 use crate::kernels::embed_sliced::{self, EmbedBuffers};
+use crate::kernels::project::FEW_TOKENS;
 use crate::kernels::rms_norm::Norm;
 use crate::kernels::router::{self, RouteInputs};
 use crate::kernels::sample::peaks::SampleInputs;
@@ -61,6 +62,8 @@ pub struct Lowering<'a> {
     pub routed: bool,
     /// Whether the products of a single token are of int8s.
     pub int8_activations: bool,
+    /// Whether those of the step's tokens are, where these are 2, 4 or 8.
+    pub few: bool,
     /// How far back the tokens look.
     pub context_class: ContextClass,
 }
@@ -122,12 +125,28 @@ impl Lowering<'_> {
     pub fn next_token(&self, tokens: u32) -> Recording {
         let mut r = Recording::new();
         let logits = self.last_logits(&mut r, tokens);
-        let (choices, step_rows) = (self.inputs.choices(1), self.inputs.rows(tokens));
+        self.choose(&mut r, tokens, 1, logits);
+        r
+    }
+
+    /// A step of few tokens, each of another sequence, that samples the token after each of them, as
+    /// [`Inputs::choices`] says. It reads back as [`Lowering::next_token`] does.
+    pub fn next_tokens(&self, tokens: u32) -> Recording {
+        let mut r = Recording::new();
+        let x = self.layers(&mut r, tokens);
+        let logits = r.transient(u64::from(tokens) * u64::from(self.shape.vocab) * 4).all();
+        self.logits(&mut r, x, TokenRange { first: 0, count: tokens }, logits);
+        self.choose(&mut r, tokens, tokens, logits);
+        r
+    }
+
+    /// Chooses the tokens that follow the last `count` ones, and reads back what every step does that samples.
+    fn choose(&self, r: &mut Recording, tokens: u32, count: u32, logits: Span) {
+        let (choices, step_rows) = (self.inputs.choices(count), self.inputs.rows(tokens));
         let inputs = SampleInputs { choices, step_rows, cell_tokens: self.cache.tokens.all(), logits };
-        token::record(&mut r, self.traits, inputs, self.inputs.sampled());
+        token::record(r, self.traits, inputs, self.inputs.sampled());
         r.read_back(self.inputs.sampled());
         r.read_back(self.inputs.all_depths(tokens));
-        r
     }
 
     /// A step that reads back the scores of each target, [T, 2]: see [`token_nll`].
@@ -186,7 +205,7 @@ impl Lowering<'_> {
         };
         embed_sliced::record(r, self.traits, &self.weights.embed, buffers);
         if self.uses_int8(tokens) {
-            self.layers_of_one(r, x);
+            self.layers_of_few(r, tokens, x);
         } else {
             self.layers_of_many(r, tokens, x);
         }
@@ -198,7 +217,7 @@ impl Lowering<'_> {
         let row = u64::from(self.shape.model_dim) * 4;
         let x = x.span(u64::from(tokens.first) * row, u64::from(tokens.count) * row);
         if self.uses_int8(tokens.count) {
-            self.logits_of_one(r, x, logits);
+            self.logits_of_few(r, tokens.count, x, logits);
         } else {
             self.logits_of_many(r, tokens.count, x, logits);
         }
@@ -209,7 +228,7 @@ impl Lowering<'_> {
 
     /// Whether the products of so many tokens are of int8s.
     fn uses_int8(&self, tokens: u32) -> bool {
-        tokens == 1 && self.int8_activations
+        if tokens == 1 { self.int8_activations } else { self.few && FEW_TOKENS.contains(&tokens) }
     }
 
     /// Records a norm of the residual stream, and the depths that the routers of `sites`, which look at it, choose.
@@ -235,6 +254,7 @@ impl Lowering<'_> {
         Attention {
             shape: self.shape,
             tokens,
+            as_alone: self.few,
             cells: cache.cells,
             scores: ScoreRules { window: scores.window.filter(|window| *window < context), ..scores },
             context,

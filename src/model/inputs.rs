@@ -203,6 +203,45 @@ impl Inputs {
         }
     }
 
+    /// Makes sure that a step of so many tokens of one sequence finds its depths: at the head, and where routers do not
+    /// write them in the layers.
+    pub fn write_limits(&mut self, engine: &mut dyn Engine, limits: &DepthLimits, tokens: u32, routed: bool) {
+        if routed {
+            self.leave_depths_to_routers();
+        } else {
+            self.write_uniform(engine, limits, tokens);
+        }
+        self.write_head(engine, limits.head);
+    }
+
+    /// Makes sure that a step of few tokens, each of a sequence with these limits, finds its depths: at the head, and
+    /// where routers do not write them in the layers.
+    pub fn write_each(&mut self, engine: &mut dyn Engine, limits: &[&DepthLimits], routed: bool) {
+        let tokens = limits.len() as u32;
+        let alike = |of: fn(&DepthLimits) -> &[Depth]| limits.iter().all(|own| of(own) == of(limits[0]));
+        if alike(|own| std::slice::from_ref(&own.head)) {
+            self.write_head(engine, limits[0].head);
+        } else {
+            let depths: Vec<u32> = limits.iter().map(|own| own.head.slices() as u32).collect();
+            engine.write(self.head_depths(tokens), bytemuck::cast_slice(&depths));
+            self.written.head = None;
+        }
+        if routed {
+            self.leave_depths_to_routers();
+        } else if alike(|own| &own.layers) {
+            self.write_uniform(engine, limits[0], tokens);
+        } else {
+            let row = depth_stride(tokens) as usize;
+            let of_site = |site: usize| {
+                let own = limits.iter().map(move |own| own.layers[site / Site::ALL.len()].slices() as u32);
+                own.chain(std::iter::repeat(1)).take(row)
+            };
+            let depths: Vec<u32> = (0..self.sites as usize).flat_map(of_site).collect();
+            engine.write(self.all_depths(tokens), bytemuck::cast_slice(&depths));
+            self.written.depths = None;
+        }
+    }
+
     /// To be called before a step in which routers write the depths.
     pub fn leave_depths_to_routers(&mut self) {
         self.written.depths = None;

@@ -13,13 +13,14 @@ mod idle;
 mod inputs;
 mod kept_logits;
 mod limits;
+mod lower_few;
 mod lower_many;
-mod lower_one;
 mod resident;
 mod ring;
 mod score;
 mod sequence;
 mod step;
+mod together;
 mod weights;
 
 use std::sync::Arc;
@@ -105,6 +106,11 @@ impl Model {
             idle_timer: Mutex::new(None),
             executor: FairMutex::new(executor),
         }))
+    }
+
+    /// Whether it is the same model, on the same engine.
+    fn is(&self, other: &Model) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     fn executor(&self) -> FairMutexGuard<'_, Executor> {
@@ -231,7 +237,7 @@ impl Model {
     /// Whether a token comes out the same with others that run together with it, but for the order of sums: not with a
     /// cache in few bits, and not while slices are loaded.
     pub(crate) fn can_check_guesses(&self) -> bool {
-        self.executor().cache.layers.iter().all(|layer| layer.quantized_kv.is_none()) && self.is_settled()
+        self.executor().reads_steps_as_kept() && self.is_settled()
     }
 
     /// The error of a step whose logits are no numbers, after so many tokens of the context.

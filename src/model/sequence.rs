@@ -333,15 +333,20 @@ impl Sequence {
     }
 
     /// Whether tokens that run next are a prompt, or an answer's.
-    fn phase_of(&self, ids: &[u32]) -> Phase {
+    pub(super) fn phase_of(&self, ids: &[u32]) -> Phase {
         if self.sampled.is_some_and(|sampled| ids == [sampled]) { Phase::Answer } else { Phase::Prompt }
+    }
+
+    /// Whether routers choose what tokens read.
+    pub(super) fn is_routed(&self, phase: Phase) -> bool {
+        let deepest = phase == Phase::Prompt && self.prompt_bits == PromptBits::Deepest;
+        !deepest && matches!(self.plan.precision, Precision::Routed(_))
     }
 
     /// What the kernels read of a step of these tokens, from `position` on.
     pub(super) fn rows(&mut self, ids: &[u32], position: usize, phase: Phase) -> TokenRows {
         self.ring_history.write(position, ids.len());
-        let deepest = phase == Phase::Prompt && self.prompt_bits == PromptBits::Deepest;
-        let routed = !deepest && matches!(self.plan.precision, Precision::Routed(_));
+        let routed = self.is_routed(phase);
         let mut depth_rows: Vec<u32> = (0..ids.len() as u32).collect();
         if let (true, Some(random)) = (routed, &mut self.shuffle) {
             depth_rows.shuffle(random);

@@ -1,6 +1,6 @@
 //! Steps: one of several sequences, what comes of one, and which part of a conversation it is.
 
-use super::{Sequence, TokenDepths};
+use super::{Sequence, TokenDepths, together};
 use crate::error::Result;
 use crate::kernels::step_rows::StepRow;
 use crate::recording::Ticket;
@@ -73,8 +73,8 @@ pub(super) enum Phase {
 /// Tokens of any number of sequences that run together: all are handed to the device before any is waited for, so that
 /// it does not wait for the host between them.
 ///
-/// Each sequence's tokens are computed by the recording that would run them alone, so that company changes no bit of
-/// what a sequence computes.
+/// Where products of single tokens are of int8s, sequences with one token each share a run, eight at most, which reads
+/// the weights once (`together.rs`). Company changes no bit of what a sequence computes.
 #[derive(Default)]
 pub struct Step<'a> {
     parts: Vec<(&'a mut Sequence, Vec<u32>)>,
@@ -94,11 +94,6 @@ impl<'a> Step<'a> {
     /// Runs the step: what each sequence sampled, in the order in which they were added. Each fails by itself, as
     /// [`Sequence::begin`] and [`Sequence::finish`] do, and is then as it was.
     pub fn run(self) -> Vec<Result<SampledToken>> {
-        let begin = |(sequence, ids): (&'a mut Sequence, Vec<u32>)| {
-            let step = sequence.begin(&ids);
-            (sequence, step)
-        };
-        let begun: Vec<_> = self.parts.into_iter().map(begin).collect();
-        begun.into_iter().map(|(sequence, step)| step.and_then(|step| sequence.finish(step))).collect()
+        together::run(self.parts)
     }
 }

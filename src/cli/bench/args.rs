@@ -27,6 +27,9 @@ pub struct BenchArgs {
     /// Tokens to generate; 0 for no such test
     #[arg(short = 'n', long = "n-gen", value_name = "N", default_value_t = 128)]
     pub n_gen: u32,
+    /// Sequences that generate beside each other in one test more, where they are several
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub sequences: u32,
     /// Tokens in the context before each test
     #[arg(short = 'd', long = "depth", value_name = "N", default_value_t = 0)]
     pub depth: u32,

@@ -14,7 +14,7 @@ use edge_run::internals::bench::{self, Measured, Profile, Synthetic, Test, TestK
 use edge_run::internals::engine::{DeviceInfo, DeviceKind};
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::format::{TokenBytes, layout};
-use edge_run::internals::model::{Model, WeightSource};
+use edge_run::internals::model::{Model, Sequence, WeightSource};
 use edge_run::internals::precision::{Depth, Precision, PrecisionPlan, PromptBits};
 use table::{BenchRow, ProfileRow, Table};
 
@@ -40,7 +40,7 @@ pub fn run(args: &BenchArgs) -> Done {
     }
     let copy_bandwidth = bench::copy_bandwidth(engine.as_mut())?;
     note(format_args!("{}: copies {:.1} GB/s", engine.info().name, copy_bandwidth / 1e9));
-    let model = load::load_onto(&args.model, engine, source.as_ref(), context)?;
+    let model = load::load_onto(&args.model, engine, source.as_ref(), context, args.sequences)?;
     if args.synthetic.is_some() && plans.iter().any(|plan| matches!(plan.precision, Precision::Routed(_))) {
         bench::find_thresholds(&model, &args.bits)?;
     }
@@ -91,8 +91,31 @@ fn print_rows(
                 profiles.extend(profile_rows(&row, &profile));
             }
         }
+        if let (2.., Some(test)) = (args.sequences, tests.iter().find(|test| test.kind == TestKind::Generation)) {
+            let row = row_of_several(model, subject, plan, (sequence, test), args)?;
+            print_row(&table.row(&row), args)?;
+        }
     }
     Ok(profiles)
+}
+
+/// The row of a test in which as many sequences as are asked for generate beside the one that is given.
+fn row_of_several(
+    model: &Model,
+    subject: &BenchSubject,
+    plan: &PrecisionPlan,
+    (first, test): (Sequence, &Test),
+    args: &BenchArgs,
+) -> Result<BenchRow> {
+    let others = (1..args.sequences).map(|_| bench::filled(model, plan, args.depth));
+    let mut sequences = std::iter::once(Ok(first)).chain(others).collect::<Result<Vec<_>>>()?;
+    let measured = bench::measure_together(&mut sequences, test, args.repetitions)?;
+    let mut row = row(model, subject, plan, test, &measured);
+    row.test = format!("{test} x{}", args.sequences);
+    // They share what they read, as the tokens of a prompt do.
+    (row.bytes_per_token, row.copy_share) = (None, None);
+    (row.body_bytes_per_token, row.head_bytes_per_token, row.embedding_bytes_per_token) = (None, None, None);
+    Ok(row)
 }
 
 /// What is read for the prompts of a test: a token to begin a generation with is none.

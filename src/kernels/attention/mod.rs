@@ -45,7 +45,7 @@ fn record_f16(recording: &mut Recording, traits: Traits, problem: &Attention<'_>
         whole::record(recording, problem);
         return None;
     }
-    if matrix::suits(traits, problem.shape, problem.tokens) {
+    if !problem.as_alone && matrix::suits(traits, problem.shape, problem.tokens) {
         matrix::record(recording, problem);
         return None;
     }

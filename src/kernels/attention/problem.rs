@@ -18,13 +18,15 @@ pub struct Attention<'a> {
     pub shape: &'a LlamaShape,
     /// T
     pub tokens: u32,
+    /// Whether each of several tokens is computed as if it were alone, bit for bit.
+    pub as_alone: bool,
     /// The cells of the layer's cache.
     pub cells: Cells,
     /// Which positions a token looks at, and the bound of its scores.
     pub scores: ScoreRules,
     /// Positions of a sequence at most.
     pub context: u32,
-    /// How many positions a single token has before it.
+    /// How many positions a single token has before it, or each one that is computed as if it were alone.
     pub class: ContextClass,
     /// Keys and values in few bits, where the cache has those of the earlier positions.
     pub quantized_kv: Option<QuantizedKv>,

@@ -60,19 +60,20 @@ pub fn fits(traits: Traits) -> bool {
 /// of them leave partials, which are returned, and y is not written.
 #[must_use = "y is not written where partials are returned"]
 pub fn record(recording: &mut Recording, traits: Traits, problem: &Attention<'_>, splits: u32) -> Option<Partials> {
-    let Attention { shape, tokens, cells, buffers, .. } = *problem;
+    let Attention { shape, tokens, as_alone, cells, buffers, .. } = *problem;
     let (heads, kv_heads, head_dim) = (shape.heads, shape.kv_heads, shape.head_dim);
     let params = Params { heads, cells: cells.count, vec4s: tokens * heads * splits * head_dim / 4 };
     let lanes = (head_dim / 8).next_power_of_two().min(1 << traits.subgroup.ilog2());
     let eights = (head_dim / 8).div_ceil(lanes);
-    let most = match (tokens, splits) {
-        (1, 1) => WORKGROUP,
-        (1, _) => SPLIT_WORKGROUP,
+    let alone = tokens == 1 || as_alone;
+    let most = match (alone, splits) {
+        (true, 1) => WORKGROUP,
+        (true, _) => SPLIT_WORKGROUP,
         _ => LEAST_WORKGROUP,
     };
     let workgroup = workgroup(traits, most, lanes, eights, problem.reach() / splits);
     let subgroups = workgroup.div_ceil(traits.subgroup);
-    let least_vec4s = if tokens == 1 { (LEAST_BYTES.min(traits.workgroup_bytes) - subgroups * 8) / 16 } else { 0 };
+    let least_vec4s = if alone { (LEAST_BYTES.min(traits.workgroup_bytes) - subgroups * 8) / 16 } else { 0 };
     let AttentionBuffers { q, step_rows, keys, values, y } = buffers;
     let partials = (splits > 1).then(|| Partials::new(recording, tokens * heads, splits, head_dim));
     let own = [

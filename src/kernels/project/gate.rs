@@ -1,4 +1,4 @@
-//! The gated product of the feed-forward, for one token.
+//! The gated product of the feed-forward, for one token or few.
 
 use super::projection::{self, Extras, Multiply, Params, Projection, SHARED_BINDINGS};
 use super::router_hidden::{HiddenDispatch, SiteRouters, write_hidden};
@@ -7,9 +7,9 @@ use crate::kernels::declare::bindings;
 use crate::kernels::gate::{activation, constants as activation_constants};
 use crate::recording::{Arguments, Kernel, Recording, Span};
 
-/// `shaders/project_gate.wgsl`; bindings: the `SHARED_BINDINGS`, depth `[1]` u32, the routers' rest
+/// `shaders/project_gate.wgsl`; bindings: the `SHARED_BINDINGS`, depth `[T]` u32, the routers' rest
 /// [4 L, REST], w1 [S, HIDDEN, input] f16 of the S routers that look at x, their [hidden units](SiteRouters),
-/// y [rows / 2].
+/// y [T, rows / 2].
 pub static KERNEL: Kernel = Kernel {
     name: "project_gate",
     wgsl: include_str!("../../../shaders/project_gate.wgsl"),
@@ -43,11 +43,14 @@ fn project_gate(args: &mut Arguments<'_>) {
 pub(crate) fn compute(args: &mut Arguments<'_>, multiply: Multiply) {
     let p: Params = args.params();
     let (hidden, y): (&mut [f32], &mut [f32]) = (args.write(13), args.write(14));
-    let products = multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
+    let products = projection::products(args, &p, args.read(SHARED_BINDINGS), multiply);
     let activation = activation(args);
-    let (gate, up) = products.split_at(products.len() / 2);
-    for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-        *y = activation(*gate) * up;
+    let rows = p.rows as usize;
+    for (y, products) in y.chunks_exact_mut(rows / 2).zip(products.chunks_exact(rows)) {
+        let (gate, up) = products.split_at(rows / 2);
+        for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
+            *y = activation(*gate) * up;
+        }
     }
     write_hidden(args, &p, SHARED_BINDINGS, hidden);
 }

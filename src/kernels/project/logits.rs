@@ -1,11 +1,11 @@
-//! The head's product for one token.
+//! The head's product for one token or few.
 
-use super::projection::{self, Extras, Multiply, Params, Projection, SHARED_BINDINGS};
+use super::projection::{self, Extras, Input, Multiply, Params, Projection, SHARED_BINDINGS};
 use crate::engine::Traits;
 use crate::kernels::declare::bindings;
 use crate::recording::{Arguments, Kernel, Recording, Span};
 
-/// `shaders/project_logits.wgsl`; bindings: the `SHARED_BINDINGS`, depth `[1]` u32, y `[rows]`.
+/// `shaders/project_logits.wgsl`; bindings: the `SHARED_BINDINGS`, depth `[T]` u32, y [T, rows].
 pub static KERNEL: Kernel = Kernel {
     name: "project_logits",
     wgsl: include_str!("../../../shaders/project_logits.wgsl"),
@@ -17,7 +17,10 @@ pub static KERNEL: Kernel = Kernel {
 /// Records y = W x, by one dispatch for each range of rows that fits a binding.
 pub fn record(recording: &mut Recording, traits: Traits, projection: &Projection<'_>, y: Span) {
     for rows in projection.weight.row_ranges(traits) {
-        let extras = Extras { bindings: vec![projection.depth, y], ..Extras::default() };
+        let mut extras = Extras { bindings: vec![projection.depth, y], ..Extras::default() };
+        if let Input::Packed(_) = projection.input {
+            extras.constants.push(("Y_ROWS", projection.weight.rows));
+        }
         projection::record(recording, &KERNEL, projection, rows, extras);
     }
 }
@@ -30,6 +33,9 @@ fn project_logits(args: &mut Arguments<'_>) {
 pub(crate) fn compute(args: &mut Arguments<'_>, multiply: Multiply) {
     let p: Params = args.params();
     let y: &mut [f32] = args.write(11);
-    let products = multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
-    y[p.first_row as usize..][..products.len()].copy_from_slice(&products);
+    let products = projection::products(args, &p, args.read(SHARED_BINDINGS), multiply);
+    let y_rows = args.constant_or("Y_ROWS", 0) as usize;
+    for (token, products) in products.chunks_exact(p.rows as usize).enumerate() {
+        y[token * y_rows + p.first_row as usize..][..products.len()].copy_from_slice(products);
+    }
 }

@@ -9,10 +9,14 @@
 //! [4, C]        low int8s in the same order
 //! ```
 //!
+//! The inputs of several tokens are packed by [`pack`](super::pack), which writes both behind each other for each
+//! token, and behind these, as vec4s of u32, [C] what is known of each chunk (its unit as f32, and the sums of its
+//! halves as i32), and the norm's factor.
+//!
 //! Plane i holds what `(word >> 2i) & 0x03030303` of a slice's words is multiplied with, so a product reads whole
 //! `vec4`s, and invocations side by side read side by side.
 
-use crate::kernels::sliced::CHUNK;
+use crate::kernels::sliced::{CHUNK, HALF_CHUNK};
 
 /// Invocations of a chunk at least, which lie in one subgroup: no smaller subgroup will do.
 pub const TEAM: u32 = 4;
@@ -76,6 +80,42 @@ impl Packed {
         packed
     }
 
+    /// Words of a token's packed input of so many chunks.
+    pub fn words(chunks: u32) -> u32 {
+        (9 * chunks + 1) * 4
+    }
+
+    /// Writes the pairs, and what the norm multiplies the numbers with, as the shaders do: [`Packed::words`] words.
+    pub fn write(&self, factor: f32, words: &mut [u32]) {
+        let chunks = self.units.len();
+        words.fill(0);
+        for (chunk, (ints, unit)) in self.ints.chunks_exact(CHUNK as usize).zip(&self.units).enumerate() {
+            for (entry, four) in ints.chunks_exact(4).enumerate() {
+                let at = (entry % 4 * chunks + chunk) * 4 + entry / 4;
+                // The high int8 is rounded, so that what is left is an int8 too.
+                let bytes = |byte: fn(i32) -> u8| u32::from_le_bytes(std::array::from_fn(|i| byte(four[i])));
+                words[at] = bytes(|int| ((int + 128) >> 8) as u8);
+                words[at + 16 * chunks] = bytes(|int| int as u8);
+            }
+            let [first, second] = [0, 1].map(|half| ints[half * HALF_CHUNK..][..HALF_CHUNK].iter().sum::<i32>());
+            let about = (8 * chunks + chunk) * 4;
+            words[about..about + 3].copy_from_slice(&[unit.to_bits(), first as u32, second as u32]);
+        }
+        words[9 * chunks * 4] = factor.to_bits();
+    }
+
+    /// What [`Packed::write`] wrote of so many chunks: the pairs, and the norm's factor.
+    pub fn read(words: &[u32], chunks: usize) -> (Packed, f32) {
+        let unit = |chunk: usize| f32::from_bits(words[(8 * chunks + chunk) * 4]);
+        let four = |chunk: usize, entry: usize| {
+            let at = (entry % 4 * chunks + chunk) * 4 + entry / 4;
+            let [high, low] = [words[at], words[at + 16 * chunks]].map(u32::to_le_bytes);
+            (0..4).map(move |i| i32::from(high[i] as i8) * 256 + i32::from(low[i] as i8))
+        };
+        let ints = (0..chunks).flat_map(|chunk| (0..16).flat_map(move |entry| four(chunk, entry))).collect();
+        (Packed { ints, units: (0..chunks).map(unit).collect() }, f32::from_bits(words[9 * chunks * 4]))
+    }
+
     /// The numbers that the pairs stand for.
     pub fn numbers(&self) -> Vec<f32> {
         let chunks = self.ints.chunks_exact(CHUNK as usize).zip(&self.units);
@@ -92,6 +132,19 @@ pub(super) fn team(workgroup: u32, subgroup: u32, chunks: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let numbers: Vec<f32> = (0..192).map(|at| (at as f32 * 0.7).sin() * (at as f32 - 100.0)).collect();
+        let packed = Packed::of(&numbers);
+        let mut words = vec![7; Packed::words(3) as usize];
+        packed.write(0.25, &mut words);
+        let (read, factor) = Packed::read(&words, 3);
+        assert_eq!((read.ints, read.units, factor), (packed.ints.clone(), packed.units, 0.25));
+        let sums = [4 * (8 * 3 + 1) + 1, 4 * (8 * 3 + 1) + 2].map(|at| words[at] as i32);
+        let expected = [&packed.ints[64..96], &packed.ints[96..128]].map(|half| half.iter().sum::<i32>());
+        assert_eq!(sums, expected);
+    }
 
     #[test]
     fn the_greatest_numbers_fit_and_what_is_nothing_or_not_finite_stays_so() {

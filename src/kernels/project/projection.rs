@@ -1,4 +1,5 @@
-//! The product of one token with numbers that are pairs of int8s: what the four kernels share that compute it.
+//! The products of one token or few with numbers that are pairs of int8s: what the four kernels share that compute
+//! them.
 
 use std::ops::Range;
 
@@ -33,6 +34,8 @@ params! {
 
 /// Bindings that all four kernels begin with: those of a [`SlicedWeight`], x, norm.
 pub(super) const SHARED_BINDINGS: usize = WEIGHT_BINDINGS + 2;
+/// Tokens, more than one, that a product is made for.
+pub const FEW_TOKENS: [u32; 3] = [2, 4, 8];
 /// Storage buffers that a projection binds at most, which is what [`qkv`](super::qkv) binds.
 pub const STORAGE_BUFFERS: u32 = 19;
 
@@ -47,16 +50,27 @@ pub enum Input {
     Routed(Span, Norm),
     /// The combination of these.
     Partials(Partials),
+    /// Those of several tokens, already in pairs.
+    Packed(PackedInputs),
 }
 
-/// A product with one token.
+/// The inputs of several tokens, in pairs, as [`pack`](super::pack) leaves them.
+#[derive(Debug, Clone, Copy)]
+pub struct PackedInputs {
+    /// [T, [`Packed::words`]] u32.
+    pub span: Span,
+    /// T: 2, 4 or 8.
+    pub tokens: u32,
+}
+
+/// A product with one token, or with few whose inputs are packed. Buffers of several tokens have a row for each.
 #[derive(Debug, Clone, Copy)]
 pub struct Projection<'a> {
     /// W
     pub weight: &'a SlicedWeight,
     /// What it is multiplied with.
     pub input: Input,
-    /// `[1]` u32
+    /// `[T]` u32
     pub depth: Span,
     /// How the work is spread.
     pub spread: Spread,
@@ -105,6 +119,7 @@ pub(super) fn record(
         Input::Plain(x) => (x, None, None),
         Input::Normed(x, norm) | Input::Routed(x, norm) => (x, Some(norm), None),
         Input::Partials(partials) => (partials.span, None, Some(partials)),
+        Input::Packed(packed) => (packed.span, None, None),
     };
     let QkvDims { heads, kv_heads, head_dim, cells } = extras.qkv.unwrap_or_default();
     let params = Params {
@@ -136,6 +151,10 @@ pub(super) fn record(
         ("ROW_WORKGROUPS", row_workgroups),
     ];
     constants.extend(partials.map_or(partials::NO_PARTIALS, |partials| partials.constants(weight.input)));
+    if let Input::Packed(PackedInputs { tokens, .. }) = input {
+        assert!(FEW_TOKENS.contains(&tokens) && spread.does_few(), "{tokens} tokens by {spread:?}");
+        constants.push(("TOKENS", tokens));
+    }
     constants.extend(extras.constants);
     recording.dispatch(Dispatch {
         kernel,
@@ -174,17 +193,48 @@ impl<'a> ProjectionInput<'a> {
     }
 }
 
-/// The products of the bound rows, so many slices deep.
+/// The products of the bound rows with each token, [T, rows], as deep as the tokens are: those of a single token by
+/// `multiply`.
+pub(super) fn products(args: &Arguments<'_>, p: &Params, depths: &[u32], multiply: Multiply) -> Vec<f32> {
+    let tokens = tokens_of(args);
+    if tokens == 1 {
+        return multiply(args, p, depths[0]);
+    }
+    let input = args.read::<u32>(0).len() / p.rows as usize * 16;
+    let chunks = input / CHUNK as usize;
+    let rows = Rows::bound(args, input, args.constant("GROUP_CHUNKS"));
+    let inputs = args.read::<u32>(WEIGHT_BINDINGS).chunks_exact(Packed::words(chunks as u32) as usize);
+    let of_token = |(words, slices): (&[u32], &u32)| {
+        let (packed, factor) = Packed::read(words, chunks);
+        multiply_packed(args, p, &rows, *slices, (&packed, factor))
+    };
+    inputs.take(tokens).zip(depths).flat_map(of_token).collect()
+}
+
+/// Tokens of a dispatch.
+pub(super) fn tokens_of(args: &Arguments<'_>) -> usize {
+    args.constant_or("TOKENS", 1) as usize
+}
+
+/// The products of the bound rows with the one token, so many slices deep.
 pub(super) fn multiply(args: &Arguments<'_>, p: &Params, slices: u32) -> Vec<f32> {
-    let (row_count, slices) = (p.rows as usize, slices as usize);
     let ProjectionInput { rows, numbers, factor } = ProjectionInput::of(args, p);
-    let packed = Packed::of(&numbers);
-    let chunks: Vec<(&[i32], f32)> = packed.ints.chunks_exact(CHUNK as usize).zip(packed.units).collect();
+    multiply_packed(args, p, &rows, slices, (&Packed::of(&numbers), factor))
+}
+
+/// The products of rows with numbers in pairs, times a factor.
+fn multiply_packed(
+    args: &Arguments<'_>,
+    p: &Params,
+    rows: &Rows<'_>,
+    slices: u32,
+    (packed, factor): (&Packed, f32),
+) -> Vec<f32> {
     let product = |row: usize| {
-        let partials = chunks.iter().enumerate().map(|(chunk, (ints, unit))| {
-            let codes = rows.codes(row, chunk, slices);
-            let halves =
-                codes.chunks_exact(HALF_CHUNK).zip(ints.chunks_exact(HALF_CHUNK)).zip(rows.bins(row, chunk, slices));
+        let chunks = packed.ints.chunks_exact(CHUNK as usize).zip(&packed.units);
+        let parts = chunks.enumerate().map(|(chunk, (ints, unit))| {
+            let (codes, bins) = (rows.codes(row, chunk, slices as usize), rows.bins(row, chunk, slices as usize));
+            let halves = codes.chunks_exact(HALF_CHUNK).zip(ints.chunks_exact(HALF_CHUNK)).zip(bins);
             let products = halves.map(|((codes, ints), (bin, middle))| {
                 let products = codes.iter().zip(ints).map(|(code, int)| i32::from(*code) * *int);
                 let sum = *unit * ints.iter().sum::<i32>() as f32;
@@ -192,8 +242,16 @@ pub(super) fn multiply(args: &Arguments<'_>, p: &Params, slices: u32) -> Vec<f32
             });
             products.sum::<f32>()
         });
-        partials.sum::<f32>() * factor
+        parts.sum::<f32>() * factor
     };
     let watch = args.watch;
-    (0..row_count).into_par_iter().map(|row| if watch.stops() { 0.0 } else { product(row) }).collect()
+    let rows = 0..p.rows as usize;
+    rows.into_par_iter().map(|row| if watch.stops() { 0.0 } else { product(row) }).collect()
+}
+
+/// Numbers, or their norm by this weight, in pairs, and what the norm multiplies them with.
+pub(super) fn pack_numbers(x: &[f32], norm: Option<&[f32]>, eps: f32) -> (Packed, f32) {
+    let Some(norm) = norm else { return (Packed::of(x), 1.0) };
+    let numbers: Vec<f32> = x.iter().zip(norm).map(|(x, norm)| x * norm).collect();
+    (Packed::of(&numbers), 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt())
 }

@@ -1,4 +1,4 @@
-//! Queries, keys and values of one token, rotated, and the store of keys and values into the cache.
+//! Queries, keys and values of one token or few, rotated, and the store of keys and values into the cache.
 
 use half::f16;
 
@@ -10,9 +10,9 @@ use crate::kernels::step_rows::{Cells, StepRow};
 use crate::recording::{Arguments, Kernel, Recording, Span};
 use crate::shape::LlamaShape;
 
-/// `shaders/project_qkv.wgsl`; bindings: the `SHARED_BINDINGS`, depth `[1]` u32, the routers' rest [4 L, REST], w1
-/// [S, HIDDEN, input] f16 of the S routers that look at x, the [`StepRow`], the rope table [context, A/2, 2], the
-/// routers' [hidden units](SiteRouters), q [H, A], keys [K, C, A] f16, values [K, C, A] f16.
+/// `shaders/project_qkv.wgsl`; bindings: the `SHARED_BINDINGS`, depth `[T]` u32, the routers' rest [4 L, REST], w1
+/// [S, HIDDEN, input] f16 of the S routers that look at x, step rows `[T]` of [`StepRow`], the rope table
+/// [context, A/2, 2], the routers' [hidden units](SiteRouters), q [T, H, A], keys [K, C, A] f16, values [K, C, A] f16.
 pub static KERNEL: Kernel = Kernel {
     name: "project_qkv",
     wgsl: include_str!("../../../shaders/project_qkv.wgsl"),
@@ -24,11 +24,11 @@ pub static KERNEL: Kernel = Kernel {
 /// Buffers besides those of all projections.
 #[derive(Debug, Clone, Copy)]
 pub struct QkvBuffers {
-    /// The token's [`StepRow`].
+    /// `[T]` of [`StepRow`].
     pub step_rows: Span,
     /// [context, A/2, 2] f32: cosine and sine of every angle
     pub rope_table: Span,
-    /// [H, A] f32, or the products of all rows
+    /// [T, H, A] f32, or the products of all rows
     pub q: Span,
     /// [K, C, A] f16
     pub keys: Span,
@@ -41,8 +41,8 @@ pub struct QkvBuffers {
 pub enum QkvFinish {
     /// They are rotated, and keys and values go into the cache.
     Rotate,
-    /// All of them go to `q` as they are, which has room for all rows, [H + 2K, A]; the buffers after it stay as they
-    /// are.
+    /// All of them go to `q` as they are, which has room for all rows, [T, H + 2K, A]; the buffers after it stay as
+    /// they are.
     Leave,
 }
 
@@ -88,14 +88,16 @@ pub(crate) fn compute(args: &mut Arguments<'_>, multiply: Multiply) {
     let p: Params = args.params();
     let hidden: &mut [f32] = args.write(15);
     let (q, keys, values): (&mut [f32], &mut [f16], &mut [f16]) = (args.write(16), args.write(17), args.write(18));
-    let products = multiply(args, &p, args.read::<u32>(SHARED_BINDINGS)[0]);
+    let products = projection::products(args, &p, args.read(SHARED_BINDINGS), multiply);
     write_hidden(args, &p, SHARED_BINDINGS, hidden);
     if args.constant_or("RAW", 0) == 1 {
         return q[..products.len()].copy_from_slice(&products);
     }
-    let step_row = args.read::<StepRow>(13)[0];
+    let step_rows: &[StepRow] = args.read(13);
     let [heads, kv_heads, head_dim] = [p.heads, p.kv_heads, args.constant("HEAD_DIM")].map(|n| n as usize);
     let cells = Cells::in_arguments(args, p.cells);
     let dims = RopeDims { heads, kv_heads, head_dim, cells };
-    rotate(dims, 0, step_row, args.read(14), &products, Rotated { q, keys, values });
+    for (token, (products, row)) in products.chunks_exact(p.rows as usize).zip(step_rows).enumerate() {
+        rotate(dims, token, *row, args.read(14), products, Rotated { q, keys, values });
+    }
 }

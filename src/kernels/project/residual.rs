@@ -1,5 +1,5 @@
-//! The products that attention and feed-forward add to the residual stream, for one token, and the depths of the sites
-//! that come next.
+//! The products that attention and feed-forward add to the residual stream, for one token or few, and the depths of
+//! the sites that come next.
 
 use super::projection::{self, Extras, Multiply, Params, Projection, SHARED_BINDINGS};
 use super::router_hidden::SiteRouters;
@@ -11,8 +11,8 @@ use crate::recording::{Arguments, Kernel, Recording, Span};
 use crate::routing::HIDDEN;
 
 /// `shaders/project_residual.wgsl`; bindings: the `SHARED_BINDINGS`, the routers' rest [4 L, REST], control [4 L] of
-/// [`Control`] for each sequence, the [hidden units](SiteRouters) of the S routers that select, the token's
-/// [`StepRow`], depths [1 + S] u32 in rows of `depth_row`, y `[rows]`.
+/// [`Control`] for each sequence, the [hidden units](SiteRouters) of the S routers that select, step rows
+/// `[T]` of [`StepRow`], depths [1 + S, T] u32 in rows of `depth_row`, y [T, rows].
 pub static KERNEL: Kernel = Kernel {
     name: "project_residual",
     wgsl: include_str!("../../../shaders/project_residual.wgsl"),
@@ -28,7 +28,7 @@ pub struct DepthSelection<'a> {
     pub routers: SiteRouters<'a>,
     /// A [`Control`] for each site, of each sequence.
     pub control: Span,
-    /// The token's [`StepRow`].
+    /// `[T]` of [`StepRow`].
     pub step_rows: Span,
     /// Entries from a site's depth to the next one's.
     pub depth_row: u32,
@@ -72,7 +72,7 @@ fn project_residual(args: &mut Arguments<'_>) {
 pub(crate) fn compute(args: &mut Arguments<'_>, multiply: Multiply) {
     let p: Params = args.params();
     let (depth, y): (&mut [u32], &mut [f32]) = (args.write(14), args.write(15));
-    let products = multiply(args, &p, depth[0]);
+    let products = projection::products(args, &p, depth, multiply);
     if args.constant_or("OVERWRITE", 0) == 1 {
         y[..products.len()].copy_from_slice(&products);
     } else {
@@ -80,10 +80,16 @@ pub(crate) fn compute(args: &mut Arguments<'_>, multiply: Multiply) {
     }
     for at in 0..args.constant("SELECTED") as usize {
         let (rest, control, all_hidden): (&[f32], &[Control], &[f32]) = (args.read(10), args.read(11), args.read(12));
-        let first_control = args.read::<StepRow>(13)[0].first_control as usize;
         let site = p.site as usize + at;
-        let hidden = &all_hidden[at * HIDDEN as usize..][..HIDDEN as usize];
-        depth[(1 + at) * p.depth_row as usize] =
-            RouterNumbers::without_w1(rest, site).depth(hidden, control[first_control + site]);
+        let (tokens, step_rows) = (projection::tokens_of(args), args.read::<StepRow>(13));
+        let of_tokens = all_hidden.chunks_exact((args.constant("SELECTED") * HIDDEN) as usize);
+        for (row, hidden) in step_rows.iter().zip(of_tokens).take(tokens) {
+            let hidden = &hidden[at * HIDDEN as usize..][..HIDDEN as usize];
+            let control = control[row.first_control as usize + site];
+            // One token's depths have one place.
+            let place = if tokens > 1 { row.depth_row as usize } else { 0 };
+            depth[(1 + at) * p.depth_row as usize + place] =
+                RouterNumbers::without_w1(rest, site).depth(hidden, control);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The hidden units of routers, which a projection computes whose input is the norm that the routers look at: by
-//! workgroups beside those of the rows. [`residual`](super::residual) selects depths by them.
+//! workgroups beside those of the rows, or for several tokens beside those that [`pack`](super::pack).
+//! [`residual`](super::residual) selects depths by them.
 
 use half::f16;
 
@@ -22,7 +23,7 @@ fn units(subgroups: u32, with_rows: u32, routers: u32, processors: u32) -> u32 {
     sizes.into_iter().find(fits).unwrap_or(most)
 }
 
-/// Bytes of the hidden units of `sites` neighbouring sites' routers.
+/// Bytes of a token's hidden units of `sites` neighbouring sites' routers.
 pub const fn hidden_bytes(sites: u32) -> u64 {
     sites as u64 * HIDDEN as u64 * 4
 }
@@ -36,15 +37,22 @@ pub struct SiteRouters<'a> {
     pub first: u32,
     /// Sites.
     pub count: u32,
-    /// Their hidden units, [S, HIDDEN] f32.
+    /// Their hidden units, [T, S, HIDDEN] f32.
     pub hidden: Span,
+}
+
+impl SiteRouters<'_> {
+    /// Hidden units of a token.
+    pub(super) fn units(&self) -> u32 {
+        self.count * HIDDEN
+    }
 }
 
 /// What a kernel whose input is a norm records for the routers that look at it.
 pub(super) struct HiddenDispatch {
     /// Constants.
     pub constants: Vec<(&'static str, u32)>,
-    /// Workgroups that compute hidden units.
+    /// Workgroups that compute a token's hidden units.
     pub workgroups: u32,
     /// The first router's site.
     pub site: u32,
@@ -60,10 +68,22 @@ impl HiddenDispatch {
         projection: &Projection<'_>,
         routers: Option<SiteRouters<'_>>,
     ) -> HiddenDispatch {
+        let with_rows = projection.spread.workgroups(projection.weight.rows);
+        HiddenDispatch::beside(recording, projection, routers, with_rows, 1)
+    }
+
+    /// The same for each of `tokens` tokens, beside so many workgroups of all of them.
+    pub fn beside(
+        recording: &mut Recording,
+        projection: &Projection<'_>,
+        routers: Option<SiteRouters<'_>>,
+        others: u32,
+        tokens: u32,
+    ) -> HiddenDispatch {
         let Projection { weight, depth, spread, .. } = *projection;
         let count = routers.map_or(0, |routers| routers.count);
         let subgroups = spread.workgroup / spread.subgroup;
-        let units = units(subgroups, spread.workgroups(weight.rows), count, spread.processors);
+        let units = units(subgroups, others, count * tokens, spread.processors);
         let workgroups = count * HIDDEN / units;
         let constants = vec![("UNITS", units)];
         match routers {
@@ -91,9 +111,14 @@ pub(super) fn write_hidden(args: &Arguments<'_>, p: &Params, first: usize, hidde
     let dim = w1.len() / units as usize;
     let mut input = vec![0f32; dim];
     normalize(&args.read(8)[..dim], &args.read(9)[..dim], p.eps, &mut input);
-    for (at, hidden) in hidden[..units as usize].chunks_exact_mut(HIDDEN as usize).enumerate() {
-        let router = RouterNumbers::of(w1, at, rest, p.site as usize + at, dim);
-        hidden.copy_from_slice(&router.hidden()(&input));
+    hidden_units(&input, w1, rest, p.site as usize, &mut hidden[..units as usize]);
+}
+
+/// The hidden units of neighbouring routers, from that of `site` on, whose w1 are [S, HIDDEN, input].
+pub(super) fn hidden_units(input: &[f32], w1: &[f16], rest: &[f32], site: usize, hidden: &mut [f32]) {
+    for (at, hidden) in hidden.chunks_exact_mut(HIDDEN as usize).enumerate() {
+        let router = RouterNumbers::of(w1, at, rest, site + at, input.len());
+        hidden.copy_from_slice(&router.hidden()(input));
     }
 }
 

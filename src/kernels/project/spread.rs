@@ -9,6 +9,9 @@ const SMALLEST: u32 = 128;
 const LEAST_ROWS: u32 = 16;
 /// Bytes of a workgroup's memory for a chunk of the input.
 const CHUNK_BYTES: u32 = 8 * 16 + 12;
+/// Invocations of a workgroup for several tokens, where there is no reason for fewer: any GPU has them, and two of them
+/// fit in a processor with what registers they take.
+const FEW_WORKGROUP: u32 = 256;
 /// Hidden units of routers that a workgroup computes, at most; the shader's constant.
 pub(super) const HIDDEN_UNITS_MAX: u32 = 16;
 
@@ -60,6 +63,18 @@ impl Spread {
         let spreads: Vec<Spread> = spreads.collect();
         let fits = |spread: &&Spread| spread.workgroup_bytes(input, site) <= traits.workgroup_bytes;
         *spreads.iter().find(fits).unwrap_or(&spreads[spreads.len() - 1])
+    }
+
+    /// The spread of the same product with several tokens, whose inputs are packed before. Lanes have the same parts of
+    /// a row, so that sums are made in the same order. A team has two rows, for which it loads each input once.
+    pub fn of_few(self) -> Spread {
+        let workgroup = if self.workgroup < FEW_WORKGROUP / 4 { 32 } else { FEW_WORKGROUP };
+        Spread { workgroup: workgroup.max(self.lanes * 8), rows: 2, rounds: 1, ..self }
+    }
+
+    /// Whether the product of several tokens can be spread so.
+    pub(super) fn does_few(self) -> bool {
+        self.rows == 2 && self.rounds == 1 && self.lanes >= 4 && self.workgroup_rows().is_multiple_of(16)
     }
 
     /// Bytes of memory that a workgroup needs for rows of `input` numbers at the site.
@@ -135,6 +150,9 @@ mod tests {
                 assert!(spread.workgroup_rows().is_multiple_of(16), "{spread:?}");
                 assert!((1..=workgroup).contains(&(spread.workgroup_rows())), "{rounds}");
                 assert!(rows.div_ceil(spread.workgroup_rows()) <= 65535, "{rows} rows of {chunks} chunks");
+                let few = spread.of_few();
+                assert!(few.does_few() && few.lanes == lanes && few.workgroup <= 256, "{few:?}");
+                assert!(few.workgroup >= subgroup && rows.div_ceil(few.workgroup_rows()) <= 65535, "{few:?}");
             }
         }
     }

@@ -17,11 +17,12 @@ use problem::Params;
 /// Records `normed = norm(x)`, and `depths[s, depth_row[t]] = depth(normed[t])` by the router of each site s.
 pub fn record(recording: &mut Recording, traits: Traits, routers: &Routers, inputs: &RouteInputs) {
     let by_vectors = route_vector::suits(traits, routers.dim);
-    // On processor cores one invocation a unit: lanes that share x need no sum over lanes. One token has one workgroup
-    // for a site, in which loads are better all under way at once.
+    // On processor cores one invocation a unit: lanes that share x need no sum over lanes. Few tokens have one
+    // workgroup each for a site, in which loads are better all under way at once; as many lanes for each, so that all
+    // sum up alike.
     let lanes = match (traits.software, inputs.tokens()) {
         (true, _) => 1,
-        (false, 1) => (traits.workgroup_invocations / HIDDEN).clamp(8, 32),
+        (false, 1..=8) => (traits.workgroup_invocations / HIDDEN).clamp(8, 32),
         (false, _) => 8,
     };
     let RouteInputs { x, norm: Norm { weight, eps }, normed, sites, control, step_rows, depths, depths_row } = inputs;

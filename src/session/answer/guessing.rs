@@ -63,7 +63,7 @@ impl Answer<'_> {
     /// Guesses of what follows the token that runs next.
     fn guesses(&self) -> Vec<u32> {
         let sequence = &self.session.sequence;
-        let is_plain = self.session.choices.is_plain() && sequence.chooses_plainly() && self.run.len() == 1;
+        let is_plain = self.session.choices.is_plain() && sequence.chooses_at_once() && self.run.len() == 1;
         if !self.session.looks_up || self.prompt_s.is_none() || !is_plain || !sequence.model().can_check_guesses() {
             return Vec::new();
         }
