@@ -405,6 +405,27 @@ fn eval_plots_every_uniform_depth_of_a_model_without_routers() {
 }
 
 #[test]
+fn eval_tells_how_often_fewer_bits_choose_alike() {
+    let tiny = Tiny::new();
+    tiny.write("text.txt", &"the thin thing in the inn ".repeat(40));
+    routed::add_routers(&tiny.model, 5);
+    let args = ["--text", "text.txt", "--agreement", "--window", "16", "--windows", "3", "--bits", "4.5"];
+    let reports = lines(&stdout(eval(&tiny, &args).arg("--json")));
+    let column = |name: &str| reports.iter().map(|r| r[name].clone()).collect::<Vec<_>>();
+    assert_eq!(column("bits_asked"), [4.5, 2.0, 4.0, 6.0, 8.0]);
+    assert_eq!(column("depths"), ["routed", "uniform", "uniform", "uniform", "uniform"]);
+    assert!(reports.iter().all(|r| r["type"] == "agreement" && r["tokens"] == 48), "{reports:?}");
+    assert!((0.0..1.0).contains(&reports[1]["agreement"].as_f64().unwrap()), "{reports:?}");
+    assert_eq!((&reports[4]["agreement"], &reports[4]["drafts"][2]["accepted"]), (&1.0.into(), &8.0.into()));
+    let table = stdout(&mut eval(&tiny, &args));
+    assert!(table.lines().count() == 6 && table.lines().last().unwrap().contains(" 100.00% "), "{table}");
+    for other in [&["--plot", "p.svg"][..], &["--answer-from", "4"]] {
+        eval(&tiny, &args).args(other).assert().code(2);
+    }
+    eval(&tiny, &["--kl", "r", "--agreement"]).assert().code(2);
+}
+
+#[test]
 fn eval_scores_both_kinds_of_tasks() {
     let tiny = Tiny::new();
     let line = r#"{"context": "the thin", "continuation": " inn"}"#;

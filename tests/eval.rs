@@ -9,7 +9,9 @@ use std::path::Path;
 
 use edge_run::internals::cpu;
 use edge_run::internals::engine::Activations;
-use edge_run::internals::eval::{Detail, Figures, Task, TaskFile, TaskReport, perplexity, zero_shot};
+use edge_run::internals::eval::{
+    Detail, DraftFigures, Figures, Task, TaskFile, TaskReport, agreement, deepest_choices, perplexity, zero_shot,
+};
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::model::Model;
 use edge_run::internals::model::Sequence;
@@ -126,6 +128,41 @@ fn a_stop_is_an_error_and_not_a_report() {
     let mut tiny = Tiny::new();
     let ids = tiny.encode("the thin thing in the inn");
     let stopped = perplexity(&mut tiny.sequence, &ids, 4, None, &mut |_, _, _| ControlFlow::Break(()));
+    assert!(matches!(stopped, Err(Error::Stopped(_))));
+}
+
+#[test]
+fn tokens_are_alike_where_few_bits_and_all_of_them_find_the_same_one_likeliest() {
+    let mut tiny = Tiny::new();
+    let ids = tiny.encode(&"the thin thing in the inn ".repeat(4));
+    let windows: Vec<&[u32]> = ids.chunks_exact(6).take(5).collect();
+    let mut likeliest = |bits| -> Vec<u32> {
+        tiny.sequence.set_plan(&plan(bits)).unwrap();
+        let parts = windows.iter().flat_map(|ids| (1..=6).map(move |count| &ids[..count]));
+        let top = |log_p: Vec<f64>| (0..log_p.len()).max_by(|a, b| log_p[*a].total_cmp(&log_p[*b])).unwrap() as u32;
+        parts.map(|ids| top(tiny.log_softmax(ids))).collect()
+    };
+    let (few, all) = (likeliest(4.0), likeliest(8.0));
+    let alike: Vec<bool> = few.iter().zip(&all).map(|(few, all)| few == all).collect();
+    assert!(alike.contains(&true) && alike.contains(&false), "the seed is one that has both: {alike:?}");
+    let pairs = alike.chunks(6).flat_map(|window| window.windows(2));
+    let accepted: usize = pairs.map(|pair| usize::from(pair[0]) + usize::from(pair[0] && pair[1])).sum();
+    tiny.sequence.set_plan(&plan(4.0)).unwrap();
+    let deepest = deepest_choices(&mut tiny.sequence, &windows, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!((deepest.concat(), tiny.sequence.plan()), (all, &plan(4.0)));
+    let mut measure = |bits| {
+        tiny.sequence.set_plan(&plan(bits)).unwrap();
+        agreement(&mut tiny.sequence, &windows, &deepest, &mut |_, _, _| ControlFlow::Continue(())).unwrap()
+    };
+    let report = measure(4.0);
+    let share = alike.iter().filter(|alike| **alike).count() as f64 / 30.0;
+    assert_eq!((report.agreement, report.tokens, report.bits), (share, 30, 4.0));
+    // A draft of eight does not fit.
+    assert_eq!(report.drafts.iter().map(|draft| draft.tokens).collect::<Vec<_>>(), [2, 4]);
+    assert_eq!(report.drafts[0].accepted, accepted as f64 / 25.0);
+    let (whole, draft) = (measure(8.0), |tokens, accepted| DraftFigures { tokens, accepted });
+    assert_eq!((whole.agreement, whole.drafts), (1.0, vec![draft(2, 2.0), draft(4, 4.0)]));
+    let stopped = agreement(&mut tiny.sequence, &windows, &deepest, &mut |_, _, _| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(Error::Stopped(_))));
 }
 

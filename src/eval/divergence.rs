@@ -104,7 +104,7 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
 }
 
 /// The token of the largest logit, the first of equal ones, and that logit.
-fn largest(logits: &[f32]) -> (usize, f32) {
+pub(super) fn largest(logits: &[f32]) -> (usize, f32) {
     let better = |best: (usize, f32), (id, logit): (usize, &f32)| if *logit > best.1 { (id, *logit) } else { best };
     logits.iter().enumerate().fold((0, f32::NEG_INFINITY), better)
 }

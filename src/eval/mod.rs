@@ -1,6 +1,7 @@
-//! What reading fewer bits costs: perplexity of a text, divergence from the unquantized model, and the accuracy of
-//! zero-shot tasks.
+//! What reading fewer bits costs: perplexity of a text, divergence from the unquantized model, other tokens than all
+//! bits would choose, and the accuracy of zero-shot tasks.
 
+mod agreement;
 mod detail;
 mod divergence;
 mod fidelity;
@@ -9,6 +10,7 @@ mod runs;
 mod task_file;
 mod zero_shot;
 
+pub use agreement::{AgreementReport, DRAFTS, DraftFigures, agreement, deepest_choices};
 pub use detail::{Detail, SiteBits};
 pub use divergence::{Divergence, KlFigures, divergence};
 pub use fidelity::{KlReport, TextKl, check_reference, fidelity};

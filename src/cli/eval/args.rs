@@ -83,6 +83,10 @@ pub struct EvalArgs {
     /// Seed of the dealing
     #[arg(short = 's', long, value_name = "SEED", default_value_t = 1)]
     pub seed: u32,
+    /// Tell of --text how often the token chosen at each number of bits, and at every uniform depth, is the one chosen
+    /// at 8 bits
+    #[arg(long, conflicts_with_all = ["task", "kl", "answer_from", "plot"])]
+    pub agreement: bool,
     /// Plot perplexity, with --kl beside KL divergence, against bits: the numbers of bits given, these shuffled, and
     /// every uniform depth
     #[arg(long, value_name = "FILE.svg", conflicts_with = "task")]

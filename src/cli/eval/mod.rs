@@ -1,5 +1,5 @@
-//! `edge-run eval`: perplexity of a text, KL divergence from the unquantized model or accuracy on a task, at one or
-//! several numbers of bits.
+//! `edge-run eval`: perplexity of a text, what is chosen in it, KL divergence from the unquantized model or accuracy on
+//! a task, at one or several numbers of bits.
 
 mod args;
 mod plot;
@@ -19,8 +19,8 @@ use super::{Done, load, settings, stop, terminal};
 use edge_run::internals::engine::DeviceInfo;
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::eval::{
-    Depths, Detail, EvalRun, EvalWindow, KlReport, PerplexityReport, Task, TaskFile, TaskReport, check_reference,
-    default_window, fidelity, perplexity, runs, zero_shot,
+    AgreementReport, Depths, Detail, EvalRun, EvalWindow, KlReport, PerplexityReport, Task, TaskFile, TaskReport,
+    agreement, check_reference, deepest_choices, default_window, fidelity, perplexity, runs, zero_shot,
 };
 use edge_run::internals::format::{ModelFolder, Reference};
 use edge_run::internals::model::{BitsRead, Sequence};
@@ -82,6 +82,10 @@ fn run_text(args: &EvalArgs, text: &Path) -> Done {
     let ids = tokenizer.encode(&text, false)?;
     let window = tokens as usize;
     let windows = windows(ids.len(), window, args.windows)?;
+    if args.agreement {
+        let cut: Vec<&[u32]> = ids.chunks_exact(window).take(windows).collect();
+        return run_agreement(args, &folder, &cut, tokens);
+    }
     let cut = EvalWindow { tokens: window, answer_from: args.answer_from.map(|tokens| tokens as usize) };
     if let Some(file) = &args.plot {
         check_folder_of(file)?;
@@ -96,6 +100,21 @@ fn run_text(args: &EvalArgs, text: &Path) -> Done {
         let title = format!("{windows} windows of {window} tokens");
         draw(args, &folder, &title, &[chart("perplexity", &reports, |report| report.perplexity)])?;
     }
+    Ok(ending())
+}
+
+/// Compares what is chosen in windows of `window` tokens with what 8 bits choose there.
+fn run_agreement(args: &EvalArgs, folder: &ModelFolder, windows: &[&[u32]], window: u32) -> Done {
+    let mut deepest = None;
+    sweep(args, folder, window, (windows.len(), BarUnit::Windows), &mut |sequence, show| {
+        if deepest.is_none() {
+            deepest = Some(deepest_choices(sequence, windows, &mut |done, _| show(done, "first at 8 bits".into()))?);
+        }
+        let deepest = deepest.as_deref().expect("found above");
+        agreement(sequence, windows, deepest, &mut |done, _, so_far| {
+            show(done, format!("alike {:.2}%", 100.0 * so_far))
+        })
+    })?;
     Ok(ending())
 }
 
@@ -158,7 +177,7 @@ fn sweep<R: ReportRow>(
 ) -> Result<Vec<(EvalRun, R)>> {
     let routed = folder.thresholds().is_some();
     let shuffled = args.shuffle_gates || (args.plot.is_some() && routed);
-    let runs = runs(&args.bits, routed, shuffled, args.plot.is_some())?;
+    let runs = runs(&args.bits, routed, shuffled, args.plot.is_some() || args.agreement)?;
     stop::watch();
     let model = load::load(&args.model, folder, context)?;
     let mut reports: Vec<(EvalRun, R)> = Vec::new();
@@ -269,6 +288,22 @@ impl ReportRow for PerplexityReport {
 
     fn row(&self, depths: Depths) -> String {
         table::report_row(depths, self)
+    }
+
+    fn read(&self) -> &BitsRead {
+        &self.read
+    }
+}
+
+impl ReportRow for AgreementReport {
+    const TYPE: &'static str = "agreement";
+
+    fn header(&self) -> String {
+        table::agreement_header()
+    }
+
+    fn row(&self, depths: Depths) -> String {
+        table::agreement_row(depths, self)
     }
 
     fn read(&self) -> &BitsRead {

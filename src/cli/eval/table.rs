@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use crate::cli::terminal;
-use edge_run::internals::eval::{Depths, Detail, Figures, KlFigures, KlReport, PerplexityReport, SiteBits, TaskReport};
+use edge_run::internals::eval::{
+    AgreementReport, DRAFTS, Depths, Detail, Figures, KlFigures, KlReport, PerplexityReport, SiteBits, TaskReport,
+};
 use edge_run::internals::shape::Site;
 
 /// The names of the columns of [`report_row`].
@@ -61,6 +63,27 @@ fn names_width(report: &KlReport) -> usize {
     names.max().unwrap_or_default().max("text".len())
 }
 
+/// The names of the columns of [`agreement_row`].
+pub fn agreement_header() -> String {
+    let mut header = format!("{:<8} {:>5} {:>6} {:>7} {:>8}", "depths", "asked", "bits", "ranges", "alike");
+    for draft in DRAFTS {
+        let _ = write!(header, " {:>6}", format!("of {draft}"));
+    }
+    format!("{header} {:>8} {:>8} {:>9}", "windows", "tokens", "seconds")
+}
+
+/// How often fewer bits choose as all of them do, and how many tokens of drafts are accepted, in a line.
+pub fn agreement_row(depths: Depths, report: &AgreementReport) -> String {
+    let AgreementReport { bits_asked, bits, bits_with_ranges, agreement, windows, tokens, seconds, .. } = report;
+    let (depths, percent) = (depths.name(), 100.0 * agreement);
+    let mut row = format!("{depths:<8} {bits_asked:>5} {bits:>6.3} {bits_with_ranges:>7.3} {percent:>7.2}%");
+    for length in DRAFTS {
+        let draft = report.drafts.iter().find(|draft| draft.tokens == length);
+        let _ = write!(row, " {:>6}", draft.map_or("-".to_string(), |draft| format!("{:.3}", draft.accepted)));
+    }
+    format!("{row} {windows:>8} {tokens:>8} {seconds:>9.1}")
+}
+
 /// The names of the columns of [`task_row`].
 pub fn task_header(report: &TaskReport) -> String {
     let figures = match report.figures {
@@ -111,7 +134,7 @@ pub fn detail(detail: &Detail) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edge_run::internals::eval::TextKl;
+    use edge_run::internals::eval::{DraftFigures, TextKl};
     use edge_run::internals::model::{BitsRead, TokenDepths};
     use edge_run::internals::shape::{LlamaShape, Rope, RopeScaling};
 
@@ -205,6 +228,29 @@ mod tests {
         routed       8  8.000   8.500 all     0.00110   0.00055   0.00990   98.21%     25.1000     24.9000      768
         depths   asked   bits  ranges text        KL    median       99% same top  perplexity unquantized   tokens
         uniform      8  8.000   8.500 code   0.00100   0.00050   0.00900   98.21%     25.1000     24.9000      384
+        ");
+    }
+
+    #[test]
+    fn agreements_line_up() {
+        let draft = |tokens, accepted| DraftFigures { tokens, accepted };
+        let report = AgreementReport {
+            bits_asked: 3.25,
+            bits: 3.2812,
+            bits_with_ranges: 3.7812,
+            agreement: 0.74219,
+            drafts: vec![draft(2, 1.3281), draft(4, 2.1094), draft(8, 2.75)],
+            windows: 2,
+            tokens: 512,
+            seconds: 3.25,
+            read: BitsRead::new(&shape()),
+        };
+        let short = AgreementReport { bits_asked: 8.0, agreement: 1.0, drafts: vec![draft(2, 2.0)], ..report.clone() };
+        let rows = [agreement_header(), agreement_row(Depths::Routed, &report), agreement_row(Depths::Uniform, &short)];
+        insta::assert_snapshot!(rows.join("\n"), @r"
+        depths   asked   bits  ranges    alike   of 2   of 4   of 8  windows   tokens   seconds
+        routed    3.25  3.281   3.781   74.22%  1.328  2.109  2.750        2      512       3.2
+        uniform      8  3.281   3.781  100.00%  2.000      -      -        2      512       3.2
         ");
     }
 
