@@ -5,7 +5,8 @@ mod gpu;
 
 use assert_cmd::Command;
 use edge_run::internals::bench::{
-    Stats, Synthetic, Test, TestKind, copy_bandwidth, filled, find_thresholds, measure, measure_together, profile,
+    EnergyMeter, Stats, Synthetic, Test, TestKind, copy_bandwidth, filled, find_thresholds, measure, measure_together,
+    profile,
 };
 use edge_run::internals::cpu;
 use edge_run::internals::engine::Engine;
@@ -75,7 +76,7 @@ fn random_routers_read_about_the_bits_asked_for() {
         let test = Test { kind: TestKind::Prompt, tokens: 256, depth: 0 };
         for (bits, most) in [(2.0, 0.0), (3.4, 0.5), (6.0, 0.5), (8.0, 0.0)] {
             let mut sequence = filled(&model, &plan(Precision::Routed(bits)), 0).unwrap();
-            let read = measure(&mut sequence, &test, 1).unwrap().read.mean();
+            let read = measure(&mut sequence, &test, 1, &mut EnergyMeter::none()).unwrap().read.mean();
             // Other tokens than those of the search, so within the spread of a small model's routers.
             assert!((read - bits).abs() <= most, "{read} bits read of {bits}");
         }
@@ -89,10 +90,12 @@ fn tests_count_their_tokens_behind_the_context() {
         assert_eq!(sequence.tokens().len(), 280);
         for kind in [TestKind::Prompt, TestKind::Generation] {
             let test = Test { kind, tokens: 20, depth: 280 };
-            let measured = measure(&mut sequence, &test, 3).unwrap();
+            let measured = measure(&mut sequence, &test, 3, &mut EnergyMeter::none()).unwrap();
             assert_eq!((measured.read.tokens(), measured.read.mean()), (60, 4.0));
             assert!(measured.tokens_per_second.mean > 0.0 && measured.tokens_per_second.stddev.is_finite());
-            assert!(measure(&mut sequence, &Test { depth: 281, ..test }, 1).is_err(), "it leaves the context");
+            let beyond = Test { depth: 281, ..test };
+            let refused = measure(&mut sequence, &beyond, 1, &mut EnergyMeter::none());
+            assert!(refused.is_err() && measured.energy.is_none(), "it leaves the context");
         }
     }
 }
@@ -105,7 +108,7 @@ fn sequences_beside_each_other_count_all_their_tokens() {
         let open = |_| filled(&model, &plan(Precision::Uniform(Depth::ALL[1])), 10).unwrap();
         let mut sequences: Vec<Sequence> = (0..3).map(open).collect();
         let test = Test { kind: TestKind::Generation, tokens: 5, depth: 10 };
-        let measured = measure_together(&mut sequences, &test, 2).unwrap();
+        let measured = measure_together(&mut sequences, &test, 2, &mut EnergyMeter::none()).unwrap();
         assert_eq!((measured.read.tokens(), measured.read.mean()), (30, 4.0));
         assert!(measured.tokens_per_second.mean > 0.0);
         assert!(sequences.iter().all(|sequence| sequence.tokens().len() == 15));
@@ -219,6 +222,7 @@ fn json_has_an_object_for_each_test_and_each_kernel() {
         assert_eq!(row["routing_cost"].is_number(), compared, "{row}");
         let generates = row["test"].as_str().unwrap().starts_with("tg");
         assert_eq!(row["bytes_per_token"].is_number() && row["copy_share"].is_number(), generates, "{row}");
+        assert_eq!(row["joules_per_token"].is_number(), row["energy_source"].is_string(), "{row}");
         assert!((2.0..=8.0).contains(&row["bits_read"].as_f64().unwrap()), "{row}");
     }
     let kernels = |depths| profile.iter().filter(move |row| row["depths"] == depths).map(|row| &row["kernel"]);

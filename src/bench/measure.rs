@@ -1,4 +1,4 @@
-//! Tokens a second, of prompts and of generation.
+//! Tokens a second and joules a token, of prompts and of generation.
 
 use std::fmt;
 use std::time::Instant;
@@ -6,6 +6,7 @@ use std::time::Instant;
 use rand::rngs::ChaCha12Rng;
 use rand::{RngExt, SeedableRng};
 
+use super::energy::EnergyMeter;
 use super::profile::Profile;
 use super::stats::Stats;
 use crate::error::Result;
@@ -45,6 +46,17 @@ pub struct Measured {
     pub tokens_per_second: Stats,
     /// What was read of the weights in all repetitions.
     pub read: BitsRead,
+    /// Energy for each token in joules, and what told it, its kind first; where the meter tells it.
+    pub energy: Option<(f64, String)>,
+}
+
+impl Measured {
+    /// Of the rates of all repetitions, what they read and the joules that they took.
+    fn of(rates: &[f64], read: BitsRead, joules: Option<f64>, meter: &EnergyMeter) -> Measured {
+        let per_token = joules.map(|joules| joules / read.tokens() as f64);
+        let energy = per_token.zip(meter.source().map(str::to_string));
+        Measured { tokens_per_second: Stats::of(rates), read, energy }
+    }
 }
 
 impl Test {
@@ -93,10 +105,11 @@ pub fn filled(model: &Model, plan: &PrecisionPlan, depth: u32) -> Result<Sequenc
     Ok(sequence)
 }
 
-/// Measures behind the tokens of a sequence that was [`filled`] for the test, after a warm-up that is not counted.
+/// Measures behind the tokens of a sequence that was [`filled`] for the test, after a warm-up that is not counted, with
+/// the energy that `meter` tells meanwhile.
 ///
 /// Fails where the test leaves the model's context, and where the device fails or computes what is no number.
-pub fn measure(sequence: &mut Sequence, test: &Test, repetitions: u32) -> Result<Measured> {
+pub fn measure(sequence: &mut Sequence, test: &Test, repetitions: u32, meter: &mut EnergyMeter) -> Result<Measured> {
     let model = &sequence.model().clone();
     let random = &mut ChaCha12Rng::seed_from_u64(1);
     sequence.set_sampler(SamplerSettings { seed: Some(1), ..SamplerSettings::default() })?;
@@ -105,21 +118,30 @@ pub fn measure(sequence: &mut Sequence, test: &Test, repetitions: u32) -> Result
     step(sequence, &ids)?;
     test.run(sequence, &ids)?;
     let (mut rates, mut read) = (Vec::new(), BitsRead::new(model.shape()));
-    for _ in 0..repetitions {
-        let ids = random_ids(model, random, test.tokens);
-        let start = Instant::now();
-        let steps = test.run(sequence, &ids)?;
-        rates.push(f64::from(test.tokens) / start.elapsed().as_secs_f64());
-        steps.iter().for_each(|depths| read.add(depths));
-    }
-    Ok(Measured { tokens_per_second: Stats::of(&rates), read })
+    let (done, joules) = meter.around(|| -> Result<()> {
+        for _ in 0..repetitions {
+            let ids = random_ids(model, random, test.tokens);
+            let start = Instant::now();
+            let steps = test.run(sequence, &ids)?;
+            rates.push(f64::from(test.tokens) / start.elapsed().as_secs_f64());
+            steps.iter().for_each(|depths| read.add(depths));
+        }
+        Ok(())
+    });
+    done?;
+    Ok(Measured::of(&rates, read, joules, meter))
 }
 
 /// Measures generation by several sequences beside each other, each of which was [`filled`] for the test: tokens a
 /// second of all of them, which have one token each in every step. A warm-up before is not counted.
 ///
 /// Fails as [`measure`] does. Panics where there is no sequence.
-pub fn measure_together(sequences: &mut [Sequence], test: &Test, repetitions: u32) -> Result<Measured> {
+pub fn measure_together(
+    sequences: &mut [Sequence],
+    test: &Test,
+    repetitions: u32,
+    meter: &mut EnergyMeter,
+) -> Result<Measured> {
     let model = sequences[0].model().clone();
     let random = &mut ChaCha12Rng::seed_from_u64(1);
     for (seed, sequence) in (1..).zip(sequences.iter_mut()) {
@@ -140,13 +162,17 @@ pub fn measure_together(sequences: &mut [Sequence], test: &Test, repetitions: u3
     };
     run(test.warm_up_tokens())?;
     let (mut rates, mut read) = (Vec::new(), BitsRead::new(model.shape()));
-    for _ in 0..repetitions {
-        let start = Instant::now();
-        let steps = run(test.tokens)?;
-        rates.push(steps.len() as f64 / start.elapsed().as_secs_f64());
-        steps.iter().for_each(|depths| read.add(depths));
-    }
-    Ok(Measured { tokens_per_second: Stats::of(&rates), read })
+    let (done, joules) = meter.around(|| -> Result<()> {
+        for _ in 0..repetitions {
+            let start = Instant::now();
+            let steps = run(test.tokens)?;
+            rates.push(steps.len() as f64 / start.elapsed().as_secs_f64());
+            steps.iter().for_each(|depths| read.add(depths));
+        }
+        Ok(())
+    });
+    done?;
+    Ok(Measured::of(&rates, read, joules, meter))
 }
 
 /// Times every kernel of a step of the test, under the plan that is set: of the prompt's first step, or of one token.

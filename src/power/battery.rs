@@ -1,10 +1,10 @@
-//! Batteries of Linux's `power_supply` class: which of them the device runs on, what they hold, and whether they are
-//! being run down.
+//! Batteries of Linux's `power_supply` class: which of them the device runs on, what they hold, whether they are being
+//! run down, and what they give.
 
 use std::path::Path;
 
 use super::Supply;
-use super::sysfs::{name, number, text};
+use super::sysfs::{entries, name, number, text};
 
 /// What the kernel's drivers of mice, keyboards, headsets, pens and game controllers call their batteries.
 const PERIPHERALS: [&str; 13] = [
@@ -110,6 +110,31 @@ impl Battery {
         let charge = self.percent.map_or("charge unreadable".to_string(), |percent| format!("{percent:.0}%"));
         format!("battery {charge}, {}", self.status.as_deref().unwrap_or("status unreadable"))
     }
+}
+
+/// The power in watts that the batteries below `root` give, which is `/` for the device itself. None where none of them
+/// is being run down, where one charges, and where one does not tell what it gives.
+pub fn discharge_watts(root: &Path) -> Option<f64> {
+    let mut watts = 0.0;
+    for dir in entries(&root.join("sys/class/power_supply")) {
+        let is_battery = matches!(text(&dir.join("type")).as_deref(), Some("Battery" | "UPS"));
+        if !is_battery || is_of_another_device(&dir) {
+            continue;
+        }
+        match text(&dir.join("status")).as_deref() {
+            Some("Charging") => return None,
+            Some("Discharging") => watts += given_watts(&dir)?,
+            _ => {}
+        }
+    }
+    (watts > 0.0).then_some(watts)
+}
+
+/// The power of the battery in `dir`. Some drivers tell what is given as less than nothing.
+fn given_watts(dir: &Path) -> Option<f64> {
+    let size = |name: &str| number(&dir.join(name)).map(|number| f64::from(number).abs());
+    let power = size("power_now").map(|microwatts| microwatts / 1e6);
+    power.or_else(|| Some(size("current_now")? * size("voltage_now")? / 1e12))
 }
 
 /// Where the energy comes from, by what batteries say, and chargers, which are online or not.

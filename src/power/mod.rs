@@ -24,6 +24,7 @@ mod windows;
 use crate::error::{Error, Result, one_of};
 use crate::precision::PrecisionPlan;
 
+pub use battery::discharge_watts;
 #[cfg(feature = "cli")]
 pub use config::PowerConfig;
 pub use follower::{PowerFollower, READ_EVERY};

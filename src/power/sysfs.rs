@@ -146,7 +146,7 @@ fn memory_pressure(file: &Path, signals: &mut Vec<Signal>) -> f32 {
 }
 
 /// What is in a folder, by name; nothing where it cannot be read.
-fn entries(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn entries(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     paths.sort();

@@ -1,4 +1,4 @@
-//! `edge-run bench`: tokens a second, and what the device reads for them.
+//! `edge-run bench`: tokens a second, what the device reads for them, and what energy they take.
 
 mod args;
 mod table;
@@ -6,11 +6,12 @@ mod table;
 pub use args::BenchArgs;
 
 use std::io::IsTerminal;
+use std::path::Path;
 
 use super::exit::Exit;
 use super::output::{note, print_json_line, print_line};
 use super::{Done, devices, load, settings, stop, terminal};
-use edge_run::internals::bench::{self, Measured, Profile, Synthetic, Test, TestKind};
+use edge_run::internals::bench::{self, EnergyMeter, Measured, Profile, Synthetic, Test, TestKind};
 use edge_run::internals::engine::{DeviceInfo, DeviceKind};
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::format::{TokenBytes, layout};
@@ -40,12 +41,16 @@ pub fn run(args: &BenchArgs) -> Done {
     }
     let copy_bandwidth = bench::copy_bandwidth(engine.as_mut())?;
     note(format_args!("{}: copies {:.1} GB/s", engine.info().name, copy_bandwidth / 1e9));
+    let mut meter = EnergyMeter::of(engine.info(), Path::new("/"));
+    if let (None, Some(file)) = (meter.source(), meter.unreadable()) {
+        note(format_args!("energy is not told: `{}` cannot be read", file.display()));
+    }
     let model = load::load_onto(&args.model, engine, source.as_ref(), context, args.sequences)?;
     if args.synthetic.is_some() && plans.iter().any(|plan| matches!(plan.precision, Precision::Routed(_))) {
         bench::find_thresholds(&model, &args.bits)?;
     }
     let subject = BenchSubject { name, size_bytes, copy_bandwidth, repetitions: args.repetitions };
-    let profiles = print_rows(&model, &subject, &plans, &tests, args)?;
+    let profiles = print_rows(&model, &subject, (&plans, &tests), &mut meter, args)?;
     print_profiles(&profiles, args)?;
     Ok(Exit::Done)
 }
@@ -62,8 +67,8 @@ struct BenchSubject {
 fn print_rows(
     model: &Model,
     subject: &BenchSubject,
-    plans: &[PrecisionPlan],
-    tests: &[Test],
+    (plans, tests): (&[PrecisionPlan], &[Test]),
+    meter: &mut EnergyMeter,
     args: &BenchArgs,
 ) -> Result<Vec<ProfileRow>> {
     let mut table = Table::new(args.output);
@@ -74,7 +79,7 @@ fn print_rows(
         let mut sequence = bench::filled(model, plan, args.depth)?;
         for (test, uniform) in tests.iter().zip(&mut uniform) {
             sequence.set_prompt_bits(prompt_bits(test, args));
-            let measured = bench::measure(&mut sequence, test, args.repetitions)?;
+            let measured = bench::measure(&mut sequence, test, args.repetitions, meter)?;
             let rate = measured.tokens_per_second.mean;
             let mut row = row(model, subject, plan, test, &measured);
             if matches!(sequence.prompt_bits(), PromptBits::Deepest) {
@@ -92,7 +97,7 @@ fn print_rows(
             }
         }
         if let (2.., Some(test)) = (args.sequences, tests.iter().find(|test| test.kind == TestKind::Generation)) {
-            let row = row_of_several(model, subject, plan, (sequence, test), args)?;
+            let row = row_of_several(model, subject, plan, (sequence, test), meter, args)?;
             print_row(&table.row(&row), args)?;
         }
     }
@@ -105,11 +110,12 @@ fn row_of_several(
     subject: &BenchSubject,
     plan: &PrecisionPlan,
     (first, test): (Sequence, &Test),
+    meter: &mut EnergyMeter,
     args: &BenchArgs,
 ) -> Result<BenchRow> {
     let others = (1..args.sequences).map(|_| bench::filled(model, plan, args.depth));
     let mut sequences = std::iter::once(Ok(first)).chain(others).collect::<Result<Vec<_>>>()?;
-    let measured = bench::measure_together(&mut sequences, test, args.repetitions)?;
+    let measured = bench::measure_together(&mut sequences, test, args.repetitions, meter)?;
     let mut row = row(model, subject, plan, test, &measured);
     row.test = format!("{test} x{}", args.sequences);
     // They share what they read, as the tokens of a prompt do.
@@ -186,6 +192,8 @@ fn row(model: &Model, subject: &BenchSubject, plan: &PrecisionPlan, test: &Test,
         embedding_bytes_per_token: parts.map(|parts| parts.embedding),
         copy_bytes_per_second: subject.copy_bandwidth,
         copy_share: bytes_per_token.map(|bytes| bytes * rate.mean / subject.copy_bandwidth),
+        joules_per_token: measured.energy.as_ref().map(|(joules, _)| *joules),
+        energy_source: measured.energy.as_ref().map(|(_, source)| source.clone()),
         memory_bytes: model.allocated_bytes(),
         version: env!("CARGO_PKG_VERSION"),
     }

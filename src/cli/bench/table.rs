@@ -42,6 +42,10 @@ pub struct BenchRow {
     pub copy_bytes_per_second: f64,
     /// Bytes read a second over those of the copy.
     pub copy_share: Option<f64>,
+    /// Where the machine tells energy.
+    pub joules_per_token: Option<f64>,
+    /// What told it, its kind first.
+    pub energy_source: Option<String>,
     pub memory_bytes: u64,
     pub version: &'static str,
 }
@@ -87,7 +91,17 @@ impl TableRow for BenchRow {
             ("body", megabytes(self.body_bytes_per_token)),
             ("head", megabytes(self.head_bytes_per_token)),
             ("of copy", percent(self.copy_share)),
+            ("J/token", self.energy()),
         ]
+    }
+}
+
+impl BenchRow {
+    /// The energy for people, with the kind of its source.
+    fn energy(&self) -> String {
+        let Some(joules) = self.joules_per_token else { return "-".to_string() };
+        let source = self.energy_source.as_deref().unwrap_or_default();
+        format!("{joules:.4} {}", source.split([' ', ',']).next().unwrap_or_default())
     }
 }
 
@@ -211,6 +225,8 @@ mod tests {
             embedding_bytes_per_token: None,
             copy_bytes_per_second: 1e12,
             copy_share: None,
+            joules_per_token: None,
+            energy_source: None,
             memory_bytes: 200 << 20,
             version: "0.0.0",
         };
@@ -223,6 +239,8 @@ mod tests {
             head_bytes_per_token: Some(30e6),
             embedding_bytes_per_token: Some(612.0),
             copy_share: Some(0.02805),
+            joules_per_token: Some(0.04251),
+            energy_source: Some("RAPL package-0, dram".into()),
             ..prompt.clone()
         };
         [prompt, generation]
