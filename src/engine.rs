@@ -134,6 +134,12 @@ pub struct Traits {
 pub const USUAL_PROCESSORS: u32 = 132;
 
 impl Traits {
+    /// Whether kernels are functions of the processor and no shaders. Such a workgroup is a loop and has no bounds, and
+    /// needs no subgroups.
+    pub fn runs_functions(self) -> bool {
+        self.software && self.workgroup_invocations == u32::MAX
+    }
+
     /// Workgroups that the rows of a single token's products are shared among, at most, where each should have a
     /// processor for itself: one processor in 32 is left for what goes on beside.
     pub fn row_workgroups(self) -> u32 {

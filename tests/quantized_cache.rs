@@ -26,7 +26,7 @@ use edge_run::internals::kernels::step_rows::{Cells, StepRow};
 use edge_run::internals::model::Model;
 use edge_run::internals::model::{CacheOptions, Sequence};
 use edge_run::internals::precision::CacheType;
-use edge_run::internals::recording::{Recording, Span};
+use edge_run::internals::recording::{Buffer, Command, Recording, Span};
 use edge_run::internals::shape::LlamaShape;
 use half::f16;
 use logits::logits_at;
@@ -165,8 +165,8 @@ impl Problem {
             let buffers = AttentionBuffers { q, step_rows: here, keys: from[0], values: from[1], y };
             let problem = Attention {
                 shape: &shape,
-                as_alone: false,
                 tokens: 1,
+                as_alone: false,
                 cells: Cells::of_all_positions(CELLS),
                 scores: ScoreRules::default(),
                 context: CONTEXT,
@@ -224,6 +224,20 @@ proptest! {
         }
     }
 
+    /// The processor's own code over many positions or one, with its conversions, beside the plain loops.
+    #[test]
+    fn the_processor_s_own_code_is_the_references(problem in problem()) {
+        let problem = Problem { class: ContextClass::Short, ..problem };
+        let traits = Traits { packed_dot: true, subgroup: 16, ..PROCESSORS };
+        let [own, reference] = [cpu::open(), cpu::open_reference(Activations::Int8)]
+            .map(|mut engine| problem.attend(engine.as_mut(), traits, 0));
+        prop_assert!(far(&own[0][0], &reference[0][0]) < 1e-4, "{}", far(&own[0][0], &reference[0][0]));
+        // The conversions' sums are in another order, and then rounded to f16: one bit in 1024, of at most 16.
+        for (own, reference) in own[1].iter().zip(&reference[1]) {
+            prop_assert!(far(own, reference) <= 16.0 / 1024.0, "{}", far(own, reference));
+        }
+    }
+
     #[test]
     fn attention_is_that_over_what_is_kept(problem in problem()) {
         for mut engine in engines() {
@@ -257,6 +271,75 @@ fn a_position_that_is_left_out_is_noticed() {
         let traits = Traits { packed_dot: true, subgroup: engine.traits().subgroup.max(8), ..PROCESSORS };
         let [y, ..] = problem.attend(engine.as_mut(), traits, 1);
         assert!(far(&y[0], &y[1]) > 8e-3, "{}", far(&y[0], &y[1]));
+    }
+}
+
+/// A token of the CPU engine with 600 positions before it, in a cache of eight bits.
+const LATE: Problem = Problem {
+    seed: 3,
+    kv_heads: 2,
+    share: 2,
+    head_dim: 64,
+    position: 600,
+    cache_type: CacheType::Q8,
+    class: ContextClass::Long,
+};
+
+#[test]
+fn a_token_on_the_processor_reads_codes_and_makes_f16_of_none() {
+    let (shape, layout) = (LATE.shape(), LATE.layout());
+    let kernels = |tokens| {
+        let mut recording = Recording::new();
+        let [q, step_rows, keys, values, y, rows] = [(); 6].map(|()| Buffer::new(4).all());
+        let problem = Attention {
+            shape: &shape,
+            tokens,
+            as_alone: false,
+            cells: Cells::of_all_positions(CELLS),
+            scores: ScoreRules::default(),
+            context: CONTEXT,
+            class: LATE.class,
+            quantized_kv: Some(QuantizedKv { rows, layout }),
+            buffers: AttentionBuffers { q, step_rows, keys, values, y },
+        };
+        assert!(attention::record(&mut recording, cpu::open().traits(), &problem).is_none());
+        let name = |command: &Command| match command {
+            Command::Dispatch(dispatch) => dispatch.kernel.name,
+            other => panic!("{other:?} is no kernel"),
+        };
+        recording.commands().iter().map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(kernels(1), ["attention_quantized"]);
+    assert_eq!(kernels(2), ["dequantize_cache", "attention_whole", "quantize_cache"]);
+}
+
+#[test]
+fn a_key_that_is_no_number_spoils_the_heads_that_look_at_it() {
+    for mut engine in [cpu::open(), cpu::open_reference(Activations::Int8)] {
+        let build = |engine: &mut dyn Engine, r: &mut Recording| {
+            let [keys, values] = LATE.f16_kv(engine, &mut StdRng::seed_from_u64(3));
+            // The token's own, of the second head of keys.
+            let own = (CELLS + CONTEXT + LATE.position) * LATE.head_dim + 5;
+            engine.write(keys.buffer.span(u64::from(own / 2) * 4, 4), &[f16::NAN.to_le_bytes(); 2].concat());
+            let q = upload(engine, &uniform(&mut StdRng::seed_from_u64(4), 256, 2.0)).all();
+            let step_rows = upload(engine, &rows_of_second([LATE.position])).all();
+            let (y, rows, shape) = (r.transient(256 * 4).all(), LATE.rows(engine), LATE.shape());
+            let problem = Attention {
+                shape: &shape,
+                tokens: 1,
+                as_alone: false,
+                cells: Cells::of_all_positions(CELLS),
+                scores: ScoreRules::default(),
+                context: CONTEXT,
+                class: ContextClass::Short,
+                quantized_kv: Some(rows),
+                buffers: AttentionBuffers { q, step_rows, keys, values, y },
+            };
+            assert!(attention::record(r, cpu::open().traits(), &problem).is_none());
+            vec![y]
+        };
+        let y = floats(&run(engine.as_mut(), &build)[0]);
+        assert!(y[..128].iter().all(|number| number.is_finite()) && y[128..].iter().all(|number| number.is_nan()));
     }
 }
 

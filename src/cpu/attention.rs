@@ -1,27 +1,51 @@
 //! Attention over the cache on the processor. A thread has some neighbouring tokens of a sequence and the heads that
 //! share keys and values, and takes the positions in blocks, each widened to f32 once for all of them.
 //!
-//! Blocks begin at multiples of their size, so that what a token comes to does not depend on its neighbours. A single
-//! token multiplies keys as they lie; for several ones a block's keys are transposed, so that vectors go over
-//! positions.
+//! Blocks begin at multiples of their size, so that what a token comes to does not depend on its neighbours. For
+//! several tokens a block's keys are transposed, so that vectors go over positions. A single token multiplies keys as
+//! they lie, and its positions are cut into parts, so that there is work for all threads whatever the number of heads.
+//! What it comes to does not depend on the number of threads.
 
 use std::ops::Range;
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::exponential::exp;
+use super::halves;
+use crate::cancel::Watch;
 use crate::kernels::attention::ScoreRules;
 use crate::kernels::attention::whole::Params;
 use crate::kernels::step_rows::{Cells, StepRow};
 use crate::recording::Arguments;
 
 /// Positions of a block.
-const BLOCK: usize = 64;
+pub const BLOCK: usize = 64;
 /// Neighbouring tokens that a thread has at most.
 const TOKENS: usize = 16;
+/// Positions of a part of a single token's attention, a multiple of [`BLOCK`].
+const PART: usize = 4 * BLOCK;
+
+/// Keys and values as a cache stores them.
+pub trait CachedNumbers: Sync {
+    /// Makes f32 of the keys and values at some positions of a row's sequence, in one head: [positions, A] each.
+    fn widen(&self, kv_head: usize, row: StepRow, positions: Range<usize>, keys: &mut [f32], values: &mut [f32]);
+}
+
+/// Attention over what a dispatch has bound.
+pub struct CachedAttention<C> {
+    pub numbers: C,
+    /// Cells of a ring, where positions take turns in them.
+    pub ring: Option<u32>,
+    pub rules: ScoreRules,
+    /// H
+    pub heads: usize,
+    /// K
+    pub kv_heads: usize,
+    /// A
+    pub dim: usize,
+}
 
 /// A head of a token, and what it has summed up over the blocks before.
 struct HeadState<'a> {
@@ -29,7 +53,7 @@ struct HeadState<'a> {
     query: &'a [f32],
     /// The sum of values by their weights, `[A]`.
     sum: &'a mut [f32],
-    /// The positions that the token looks at.
+    /// The positions that it looks at.
     visible: Range<usize>,
     /// The highest score.
     highest: f32,
@@ -45,101 +69,165 @@ struct Job<'a> {
     heads: Vec<HeadState<'a>>,
 }
 
-/// The cache that a dispatch has bound.
-struct BoundCache<'a> {
+pub fn whole(args: &mut Arguments<'_>) {
+    let p: Params = args.params();
+    let [heads, kv_heads, dim] = [p.heads, p.kv_heads, p.head_dim].map(|n| n as usize);
+    let (q, step_rows): (&[f32], &[StepRow]) = (args.read(0), args.read(1));
+    let (cells, rules) = (Cells::in_arguments(args, p.cells), ScoreRules::in_arguments(args));
+    let numbers = HalfNumbers { keys: args.read(2), values: args.read(3), cells, dim };
+    let (tokens, watch) = (args.workgroups[1] as usize, args.watch);
+    let y: &mut [f32] = &mut args.write(4)[..tokens * heads * dim];
+    let attention = CachedAttention { numbers, ring: cells.ring, rules, heads, kv_heads, dim };
+    match &step_rows[..tokens] {
+        [row] => attention.of_one(q, *row, y, watch),
+        rows => attention.of_many(q, rows, y, watch),
+    }
+}
+
+/// Keys and values in f16.
+struct HalfNumbers<'a> {
     /// [K, C, A]
     keys: &'a [f16],
     /// [K, C, A]
     values: &'a [f16],
     cells: Cells,
     dim: usize,
-    /// Whether the keys of blocks are transposed.
-    transposes: bool,
-    cap: Option<f32>,
 }
 
-pub fn whole(args: &mut Arguments<'_>) {
-    let p: Params = args.params();
-    let [heads, kv_heads, dim] = [p.heads, p.kv_heads, p.head_dim].map(|n| n as usize);
-    let (q, step_rows): (&[f32], &[StepRow]) = (args.read(0), args.read(1));
-    let (keys, values): (&[f16], &[f16]) = (args.read(2), args.read(3));
-    let (cells, rules) = (Cells::in_arguments(args, p.cells), ScoreRules::in_arguments(args));
-    let (tokens, watch) = (args.workgroups[1] as usize, args.watch);
-    let y: &mut [f32] = &mut args.write(4)[..tokens * heads * dim];
-    y.fill(0.0);
-    let cache = BoundCache { keys, values, cells, dim, transposes: tokens > 1, cap: rules.cap };
-    let mut jobs: Vec<Job<'_>> = Vec::new();
-    // The heads that share keys and values, or each by itself where the threads would otherwise have too little to do.
-    let groups = if tokens * kv_heads < rayon::current_num_threads() { heads } else { kv_heads };
-    let group = heads / groups * dim;
-    for (at, (y, q)) in y.chunks_exact_mut(group).zip(q.chunks_exact(group)).enumerate() {
-        let (row, kv_head) = (step_rows[at / groups], at % groups / (groups / kv_heads));
-        let visible = row.visible(rules.window);
-        // The jobs of the token before are the last ones, one for each group.
-        let before = jobs.len().checked_sub(groups).filter(|before| {
-            let Job { row: last, heads, .. } = &jobs[*before];
-            let follows = heads[heads.len() - 1].visible.end == row.position as usize;
-            let of_one = (last.slot, last.first_cell) == (row.slot, row.first_cell);
-            let fits = cells.ring.is_none_or(|ring| visible.end - heads[0].visible.start <= ring as usize);
-            follows && of_one && fits && heads.len() < TOKENS * (group / dim)
-        });
-        let state =
-            |(query, sum)| HeadState { query, sum, visible: visible.clone(), highest: f32::NEG_INFINITY, total: 0.0 };
-        let states = q.chunks_exact(dim).zip(y.chunks_exact_mut(dim)).map(state);
-        match before {
-            // The first of these jobs becomes the last one, as the next head's is then the first.
-            Some(before) => {
-                let mut job = jobs.remove(before);
-                job.heads.extend(states);
-                jobs.push(job);
-            }
-            None => jobs.push(Job { kv_head, row, heads: states.collect() }),
+impl CachedNumbers for HalfNumbers<'_> {
+    fn widen(&self, kv_head: usize, row: StepRow, positions: Range<usize>, keys: &mut [f32], values: &mut [f32]) {
+        let (head, mut at) = (kv_head * self.cells.count as usize, 0);
+        for cells in self.cells.stretches(row, positions) {
+            let from = (head + cells.start) * self.dim..(head + cells.end) * self.dim;
+            let to = at..at + from.len();
+            halves::widen(&self.keys[from.clone()], &mut keys[to.clone()]);
+            halves::widen(&self.values[from], &mut values[to.clone()]);
+            at = to.end;
         }
     }
-    jobs.par_iter_mut().for_each(|job| {
-        if !watch.stops() {
-            cache.attend(job);
-        }
-    });
 }
 
-impl BoundCache<'_> {
-    /// Computes the heads of a job.
-    fn attend(&self, job: &mut Job<'_>) {
+impl<C: CachedNumbers> CachedAttention<C> {
+    /// The attention of one token, [H, A].
+    pub fn of_one(&self, q: &[f32], row: StepRow, y: &mut [f32], watch: &Watch) {
+        let visible = row.visible(self.rules.window);
+        let parts = visible.start / PART..visible.end.div_ceil(PART);
+        let groups = self.groups(parts.len());
+        let group = self.heads / groups * self.dim;
+        // [parts, H, A]
+        let mut sums = vec![0f32; parts.len() * y.len()];
+        let jobs = sums.chunks_exact_mut(group).enumerate().map(|(at, sums)| {
+            let (part, at) = (parts.start + at / groups, at % groups);
+            let seen = visible.start.max(part * PART)..visible.end.min((part + 1) * PART);
+            let heads = self.states(&q[at * group..][..group], sums, &seen).collect();
+            Job { kv_head: at / (groups / self.kv_heads), row, heads }
+        });
+        let mut jobs: Vec<Job<'_>> = jobs.collect();
+        let block = || Block::of(self.dim, false);
+        jobs.par_iter_mut().for_each_init(block, |block, job| self.attend(job, block, watch));
+        let heads = jobs.iter().flat_map(|job| &job.heads);
+        let peaks: Vec<[f32; 2]> = heads.map(|head| [head.highest, head.total]).collect();
+        combine(self.dim, &sums, &peaks, y);
+    }
+
+    /// The attention of several tokens, [T, H, A].
+    fn of_many(&self, q: &[f32], rows: &[StepRow], y: &mut [f32], watch: &Watch) {
+        y.fill(0.0);
+        let mut jobs: Vec<Job<'_>> = Vec::new();
+        let groups = self.groups(rows.len());
+        let group = self.heads / groups * self.dim;
+        for (at, (y, q)) in y.chunks_exact_mut(group).zip(q.chunks_exact(group)).enumerate() {
+            let (row, kv_head) = (rows[at / groups], at % groups / (groups / self.kv_heads));
+            let visible = row.visible(self.rules.window);
+            // The jobs of the token before are the last ones, one for each group.
+            let before = jobs.len().checked_sub(groups).filter(|before| {
+                let Job { row: last, heads, .. } = &jobs[*before];
+                let follows = heads[heads.len() - 1].visible.end == row.position as usize;
+                let of_one = (last.slot, last.first_cell) == (row.slot, row.first_cell);
+                let fits = self.ring.is_none_or(|ring| visible.end - heads[0].visible.start <= ring as usize);
+                follows && of_one && fits && heads.len() < TOKENS * (group / self.dim)
+            });
+            let states = self.states(q, y, &visible);
+            match before {
+                // The first of these jobs becomes the last one, as the next head's is then the first.
+                Some(before) => {
+                    let mut job = jobs.remove(before);
+                    job.heads.extend(states);
+                    jobs.push(job);
+                }
+                None => jobs.push(Job { kv_head, row, heads: states.collect() }),
+            }
+        }
+        let block = || Block::of(self.dim, true);
+        jobs.par_iter_mut().for_each_init(block, |block, job| {
+            self.attend(job, block, watch);
+            for HeadState { sum, total, .. } in &mut job.heads {
+                sum.iter_mut().for_each(|number| *number /= *total);
+            }
+        });
+    }
+
+    /// Groups of the heads that are computed together, where there are so many times as many jobs as groups: the heads
+    /// that share keys and values, or each by itself where the threads would otherwise have too little to do.
+    fn groups(&self, times: usize) -> usize {
+        if times * self.kv_heads < rayon::current_num_threads() { self.heads } else { self.kv_heads }
+    }
+
+    /// Heads that have seen nothing yet.
+    fn states<'a>(
+        &self,
+        q: &'a [f32],
+        sums: &'a mut [f32],
+        visible: &Range<usize>,
+    ) -> impl Iterator<Item = HeadState<'a>> + use<'a, C> {
+        let visible = visible.clone();
+        q.chunks_exact(self.dim).zip(sums.chunks_exact_mut(self.dim)).map(move |(query, sum)| {
+            let visible = visible.clone();
+            HeadState { query, sum, visible, highest: f32::NEG_INFINITY, total: 0.0 }
+        })
+    }
+
+    /// Sums up what the heads of a job look at, while that is wanted.
+    fn attend(&self, job: &mut Job<'_>, block: &mut Block, watch: &Watch) {
+        if watch.stops() {
+            return;
+        }
         let heads = &mut job.heads;
         let (first, end) = (heads[0].visible.start, heads[heads.len() - 1].visible.end);
-        let mut block = Block::of(self.dim);
         for start in (first / BLOCK * BLOCK..end).step_by(BLOCK) {
             let positions = start.max(first)..end.min(start + BLOCK);
-            self.widen(job.kv_head, job.row, &positions, &mut block);
+            let numbers = positions.len() * self.dim;
+            let (keys, values) = (&mut block.keys[..numbers], &mut block.values[..numbers]);
+            self.numbers.widen(job.kv_head, job.row, positions.clone(), keys, values);
+            if block.is_transposed {
+                transpose(keys, self.dim, &mut block.columns);
+            }
             for head in heads.iter_mut() {
                 let seen = head.visible.start.max(positions.start)..head.visible.end.min(positions.end);
                 if seen.is_empty() {
                     continue;
                 }
                 let seen = seen.start - positions.start..seen.end - positions.start;
-                block.attend(seen, self.cap, head);
+                block.attend(seen, self.rules.cap, head);
             }
         }
-        for HeadState { sum, total, .. } in heads {
-            sum.iter_mut().for_each(|number| *number /= *total);
-        }
     }
+}
 
-    /// Makes f32 of these positions' keys and values.
-    fn widen(&self, kv_head: usize, row: StepRow, positions: &Range<usize>, block: &mut Block) {
-        let (head, mut at) = (kv_head * self.cells.count as usize, 0);
-        for cells in self.cells.stretches(row, positions.clone()) {
-            let from = (head + cells.start) * self.dim..(head + cells.end) * self.dim;
-            let to = at..at + from.len();
-            self.keys[from.clone()].convert_to_f32_slice(&mut block.keys[to.clone()]);
-            self.values[from].convert_to_f32_slice(&mut block.values[to.clone()]);
-            at = to.end;
+/// What the parts of a token's attention come to: by the sums of values, [parts, H, A], and the highest scores and the
+/// sums of weights, [parts, H].
+fn combine(dim: usize, sums: &[f32], peaks: &[[f32; 2]], y: &mut [f32]) {
+    let heads = y.len() / dim;
+    for (head, y) in y.chunks_exact_mut(dim).enumerate() {
+        let peaks = || peaks[head..].iter().step_by(heads);
+        let highest = peaks().fold(f32::NEG_INFINITY, |highest, peak| highest.max(peak[0]));
+        let total: f32 = peaks().map(|[peak, total]| exp(peak - highest) * total).sum();
+        y.fill(0.0);
+        for (part, [peak, _]) in peaks().enumerate() {
+            let weight = exp(peak - highest) / total;
+            let sum = &sums[(part * heads + head) * dim..][..dim];
+            y.iter_mut().zip(sum).for_each(|(number, sum)| *number += weight * sum);
         }
-        if self.transposes {
-            transpose(&block.keys[..at], self.dim, &mut block.columns);
-        }
-        block.is_transposed = self.transposes;
     }
 }
 
@@ -156,9 +244,10 @@ struct Block {
 }
 
 impl Block {
-    fn of(dim: usize) -> Block {
+    fn of(dim: usize, is_transposed: bool) -> Block {
         let rows = vec![0.0; BLOCK * dim];
-        Block { dim, keys: rows.clone(), values: rows, columns: vec![[0.0; BLOCK]; dim], is_transposed: false }
+        let columns = vec![[0.0; BLOCK]; if is_transposed { dim } else { 0 }];
+        Block { dim, keys: rows.clone(), values: rows, columns, is_transposed }
     }
 
     /// Adds some of the block's positions to what a head has summed up.
@@ -264,5 +353,8 @@ fn inner_product(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
+    // By halves, which are vectors too.
+    let eight: [f32; 8] = std::array::from_fn(|lane| sums[lane] + sums[lane + 8]);
+    let four: [f32; 4] = std::array::from_fn(|lane| eight[lane] + eight[lane + 4]);
+    (four[0] + four[2]) + (four[1] + four[3]) + rest
 }

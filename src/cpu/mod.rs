@@ -4,7 +4,9 @@
 //! The engine of references alone is the oracle of the tests.
 
 mod attention;
+mod codes;
 mod exponential;
+mod halves;
 mod own;
 mod pairs;
 mod pointwise;

@@ -1,9 +1,8 @@
 //! The kernels that the CPU engine has code of its own for; the others run by their references.
 
-use super::{attention, pointwise, products, projections};
+use super::{attention, codes, pointwise, products, projections};
 use crate::kernels::attention as attentions;
-use crate::kernels::project;
-use crate::kernels::{gate, product, rms_norm};
+use crate::kernels::{cache, gate, product, project, rms_norm};
 use crate::recording::{Arguments, Kernel};
 
 /// What runs a kernel on the processor.
@@ -11,7 +10,7 @@ pub type Run = fn(&mut Arguments<'_>);
 
 /// What runs this kernel fastest.
 pub fn fastest(kernel: &'static Kernel) -> Run {
-    let all: [(&Kernel, Run); 9] = [
+    let all: [(&Kernel, Run); 12] = [
         (&project::qkv::KERNEL, projections::qkv),
         (&project::residual::KERNEL, projections::residual),
         (&project::gate::KERNEL, projections::gate),
@@ -19,6 +18,9 @@ pub fn fastest(kernel: &'static Kernel) -> Run {
         (&product::matvec_sliced::KERNEL, products::by_token),
         (&product::matmul_sliced::KERNEL, products::by_order),
         (&attentions::whole::KERNEL, attention::whole),
+        (&attentions::quantized::KERNEL, codes::attention),
+        (&cache::dequantize::KERNEL, codes::to_f16),
+        (&cache::quantize::KERNEL, codes::from_f16),
         (&gate::KERNEL, pointwise::gate),
         (&rms_norm::KERNEL, pointwise::rms_norm),
     ];

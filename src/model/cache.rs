@@ -58,7 +58,7 @@ impl CacheOptions {
             let expected = format!("f16 for a model whose heads have no multiple of {GROUP} dimensions");
             return Err(Error::argument("cache type", expected, format!("{cache_type} for {}", shape.head_dim)));
         }
-        // What computes without subgroups runs the kernels' references.
+        // Without subgroups, positions are made f16 for each token.
         if traits.packed_dot && traits.subgroup > 1 && !quantized::fits(traits, layout) {
             let (needs, has) = (quantized::least_subgroup(layout), traits.subgroup);
             let expected = format!("f16 for heads of {} on a device with subgroups of {has}", shape.head_dim);

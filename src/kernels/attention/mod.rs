@@ -59,6 +59,10 @@ fn conversion(problem: &Attention<'_>, quantized_kv: QuantizedKv) -> CacheConver
 }
 
 fn splits(traits: Traits, problem: &Attention<'_>) -> u32 {
+    // A function shares the positions among the threads by itself.
+    if traits.runs_functions() {
+        return 1;
+    }
     match problem.class.within(problem.reach()) {
         ContextClass::Long => split::splits(traits, problem.shape, problem.reach()),
         ContextClass::Short => 1,

@@ -40,7 +40,8 @@ const SUBGROUPS: u32 = 16;
 
 /// Whether the device can run the kernel.
 pub fn fits(traits: Traits, layout: Layout) -> bool {
-    traits.subgroup >= least_subgroup(layout) && traits.workgroup_invocations >= WORKGROUP
+    let has_room = traits.subgroup >= least_subgroup(layout) && traits.workgroup_invocations >= WORKGROUP;
+    traits.runs_functions() || has_room
 }
 
 /// Invocations that a subgroup has at least: two teams, and the eight that pack a group.
@@ -99,17 +100,7 @@ fn attention_quantized(args: &mut Arguments<'_>) {
     let (row, position) = (step_rows[0], step_rows[0].position as usize);
     let cell = |kv_head: usize, position| kv_head * cells.count as usize + cells.cell(row, position);
 
-    for kv_head in 0..p.kv_heads as usize {
-        let at = cell(kv_head, position);
-        layout.write(&mut rows[at * words..], &keys[at * dim..][..dim], &values[at * dim..][..dim]);
-    }
-    // What is no number has no code: it counts for NaN in this token's attention, so that nothing hides it.
-    let spoilt: Vec<bool> = (0..p.kv_heads as usize)
-        .map(|kv_head| {
-            let own = cell(kv_head, position) * dim..(cell(kv_head, position) + 1) * dim;
-            keys[own.clone()].iter().chain(&values[own]).any(|number| !number.is_finite())
-        })
-        .collect();
+    let spoilt = write_own(layout, (p.kv_heads as usize, cells), row, [keys, values], rows);
     let rows: &[u32] = rows;
     partials::write(y, PartialDims { heads, splits, head_dim: dim }, args.watch, |at, y| {
         let (head, split) = (at / splits, at % splits);
@@ -135,4 +126,23 @@ fn attention_quantized(args: &mut Arguments<'_>) {
         hadamard(y);
         Some(peak)
     });
+}
+
+/// Writes the codes of a token's own keys and values. For each head of keys and values, `[K]`: whether a number of them
+/// is none or infinite. That has no code, and counts for NaN in the token's attention, so that nothing hides it.
+pub(crate) fn write_own(
+    layout: Layout,
+    (kv_heads, cells): (usize, Cells),
+    row: StepRow,
+    [keys, values]: [&[f16]; 2],
+    rows: &mut [u32],
+) -> Vec<bool> {
+    let (dim, words) = (layout.head_dim as usize, layout.row_words());
+    let write = |kv_head: usize| {
+        let at = kv_head * cells.count as usize + cells.cell(row, row.position as usize);
+        let [key, value] = [keys, values].map(|all| &all[at * dim..][..dim]);
+        layout.write(&mut rows[at * words..], key, value);
+        key.iter().chain(value).any(|number| !number.is_finite())
+    };
+    (0..kv_heads).map(write).collect()
 }

@@ -46,6 +46,11 @@ pub fn record(recording: &mut Recording, conversion: &CacheConversion) {
     });
 }
 
+/// The window of a dispatch.
+pub(crate) fn window(args: &Arguments<'_>) -> Option<u32> {
+    Some(args.constant_or("WINDOW", 0)).filter(|window| *window > 0)
+}
+
 fn dequantize_cache(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let (layout, cells) = (Layout::in_arguments(args), Cells::in_arguments(args, p.cells));
@@ -53,7 +58,7 @@ fn dequantize_cache(args: &mut Arguments<'_>) {
     let rows: &[u32] = args.read(1);
     let (keys, values): (&mut [f16], &mut [f16]) = (args.write(2), args.write(3));
     let (dim, words, watch) = (layout.head_dim as usize, layout.row_words(), args.watch);
-    let visible = row.visible(Some(args.constant_or("WINDOW", 0)).filter(|window| *window > 0));
+    let visible = row.visible(window(args));
     for kv_head in 0..p.kv_heads as usize {
         for cells in cells.stretches(row, visible.start..visible.end - 1) {
             let first = kv_head * p.cells as usize + cells.start;

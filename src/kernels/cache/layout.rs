@@ -67,8 +67,10 @@ pub fn token_bytes(cache_type: CacheType, shape: &LlamaShape) -> u64 {
 
 /// The words of a row: those of the scales, of the key's codes and of the value's codes.
 pub(crate) struct QuantizedRow<'a> {
-    scales: &'a [u32],
-    codes: [&'a [u32]; 2],
+    /// A word for each group and more behind: the key's as f16, and the value's above it.
+    pub scales: &'a [u32],
+    /// The key's, and the value's.
+    pub codes: [&'a [u32]; 2],
 }
 
 impl Layout {
