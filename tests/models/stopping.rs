@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use crate::common;
 use crate::gpu;
 use crate::refusing::{Refuses, refusing};
-use edge_run::internals::bench::{Synthetic, Test, TestKind, copy_bandwidth, measure};
+use edge_run::internals::bench::{EnergyMeter, Synthetic, Test, TestKind, copy_bandwidth, measure};
 use edge_run::internals::cpu;
 use edge_run::internals::engine::Engine;
 use edge_run::internals::eval::perplexity;
@@ -199,7 +199,7 @@ fn eval_is_stopped_within_a_window_and_bench_within_a_test() {
         assert_eq!(eval(&mut sequence).unwrap().perplexity, after.perplexity);
         for kind in [TestKind::Prompt, TestKind::Generation] {
             refuses.stop_at(12);
-            let stopped = measure(&mut sequence, &Test { kind, tokens: 40, depth: 0 }, 5);
+            let stopped = measure(&mut sequence, &Test { kind, tokens: 40, depth: 0 }, 5, &mut EnergyMeter::none());
             assert!(matches!(stopped, Err(Error::Stopped("bench"))) && refuses.submitted() == 12, "{stopped:?}");
             sequence.cancel_token().reset();
         }
