@@ -200,12 +200,19 @@ pub fn penalize(choice: &Choice, history: &[u32], logits: &mut [f32]) {
 /// The token chosen of these logits, [`finite`] and penalized, one for each of the V tokens: token 0 where all are
 /// minus infinity. Panics where there are none.
 pub fn choose(choice: &Choice, logits: &[f32]) -> u32 {
-    let mut candidates: Vec<Candidate> = (0..).zip(logits).map(|(id, logit)| Candidate { id, logit: *logit }).collect();
+    let k = match (choice.temperature, choice.top_k as usize) {
+        (0.0, _) => 1,
+        (_, k) if k < logits.len() => k,
+        _ => 0,
+    };
+    let mut candidates = if k > 0 { likely(logits, k) } else { no_less_likely(logits, f32::NEG_INFINITY) };
     let best = *candidates.iter().min_by(|a, b| likelier(a, b)).expect("a model has at least one token");
     if choice.temperature == 0.0 || best.logit == f32::NEG_INFINITY {
         return best.id;
     }
-    keep_top_k(&mut candidates, choice.top_k as usize);
+    if k > 0 {
+        keep_top_k(&mut candidates, k);
+    }
     keep_nucleus(&mut candidates, choice.top_p, best.logit);
     candidates.retain(|candidate| candidate.logit >= best.logit + choice.min_p_ln);
     draw(&candidates, best.logit, choice.temperature, choice.uniform())
@@ -228,12 +235,48 @@ fn part(candidate: &Candidate, best: f32, temperature: f32) -> f64 {
     ((f64::from(candidate.logit) - f64::from(best)) / f64::from(temperature)).exp()
 }
 
+/// The largest of some logits that are [`finite`].
+#[inline(always)]
+pub fn largest(logits: &[f32]) -> f32 {
+    // As many at a time as vectors have, of which the compiler makes some.
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (sixteens, rest) = logits.as_chunks::<16>();
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    for sixteen in sixteens {
+        lanes.iter_mut().zip(sixteen).for_each(|(lane, logit)| *lane = larger(*lane, *logit));
+    }
+    lanes.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, larger)
+}
+
+/// The tokens that are at least as likely as one of this logit, in the order of their ids.
+fn no_less_likely(logits: &[f32], least: f32) -> Vec<Candidate> {
+    let all = (0..).zip(logits).map(|(id, logit)| Candidate { id, logit: *logit });
+    all.filter(|candidate| candidate.logit >= least).collect()
+}
+
+/// The `k` likeliest tokens among few others, in the order of their ids: those that are at least as likely as the
+/// likeliest ones of k blocks.
+fn likely(logits: &[f32], k: usize) -> Vec<Candidate> {
+    // Few blocks, and more than k of them where there are as many tokens.
+    let block = (logits.len() / (4 * k)).clamp(1, 128);
+    let peaks: Vec<f32> = logits.chunks(block).map(largest).collect();
+    let least = *peaks.clone().select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1;
+    let blocks = logits.chunks(block).zip(peaks).zip((0..).step_by(block)).filter(|((_, peak), _)| *peak >= least);
+    let of_block = |((logits, _), first): ((&[f32], f32), u32)| {
+        no_less_likely(logits, least)
+            .into_iter()
+            .map(move |candidate| Candidate { id: first + candidate.id, ..candidate })
+    };
+    blocks.flat_map(of_block).collect()
+}
+
+/// Keeps the k likeliest candidates, likeliest first.
 fn keep_top_k(candidates: &mut Vec<Candidate>, k: usize) {
-    if k > 0 && k < candidates.len() {
+    if k < candidates.len() {
         candidates.select_nth_unstable_by(k - 1, likelier);
         candidates.truncate(k);
-        candidates.sort_unstable_by(likelier);
     }
+    candidates.sort_unstable_by(likelier);
 }
 
 /// Keeps the likeliest candidates that together reach `p`. A nucleus is small as a rule, so the candidates are sorted
@@ -294,6 +337,28 @@ mod tests {
         assert!((chosen.unwrap() - expected).abs() < 1e-5);
         assert_eq!(log_probabilities(&logits, 6, 0), (None, Vec::new()));
         assert_eq!(log_probabilities(&[], 0, 2), (None, Vec::new()));
+    }
+
+    #[test]
+    fn the_likeliest_tokens_are_found_among_few_others() {
+        let draws = |at: u32| f64::from(at.wrapping_mul(2_654_435_769)) / f64::from(u32::MAX);
+        let peaked: Vec<f32> = (0..3001).map(|at| (15.0 * draws(at).powi(8)) as f32).collect();
+        let tied: Vec<f32> = (0..3001).map(|at| (4.0 * draws(at)).floor() as f32 - 2.0).collect();
+        let mut none = vec![f32::NEG_INFINITY; 3001];
+        (none[7], none[2900], none[12], none[13]) = (1.0, 1.0, -0.0, 0.0);
+        for logits in [&peaked, &tied, &none] {
+            for k in [1, 2, 40, 800, 3000] {
+                let mut expected: Vec<Candidate> =
+                    (0..).zip(logits).map(|(id, logit)| Candidate { id, logit: *logit }).collect();
+                expected.sort_by(likelier);
+                let mut found = likely(logits, k);
+                assert!(found.is_sorted_by_key(|candidate| candidate.id));
+                keep_top_k(&mut found, k);
+                let ids = |candidates: &[Candidate]| candidates.iter().map(|c| c.id).collect::<Vec<u32>>();
+                assert_eq!(ids(&found), ids(&expected[..k]));
+            }
+        }
+        assert!(likely(&peaked, 40).len() < 300, "{}", likely(&peaked, 40).len());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{attention, codes, pointwise, products, projections};
 use crate::kernels::attention as attentions;
-use crate::kernels::{cache, gate, product, project, rms_norm};
+use crate::kernels::{cache, gate, product, project, rms_norm, sample};
 use crate::recording::{Arguments, Kernel};
 
 /// What runs a kernel on the processor.
@@ -10,7 +10,7 @@ pub type Run = fn(&mut Arguments<'_>);
 
 /// What runs this kernel fastest.
 pub fn fastest(kernel: &'static Kernel) -> Run {
-    let all: [(&Kernel, Run); 12] = [
+    let all: [(&Kernel, Run); 13] = [
         (&project::qkv::KERNEL, projections::qkv),
         (&project::residual::KERNEL, projections::residual),
         (&project::gate::KERNEL, projections::gate),
@@ -23,6 +23,8 @@ pub fn fastest(kernel: &'static Kernel) -> Run {
         (&cache::quantize::KERNEL, codes::from_f16),
         (&gate::KERNEL, pointwise::gate),
         (&rms_norm::KERNEL, pointwise::rms_norm),
+        // The choice on the processor reads no peaks, so none are made.
+        (&sample::peaks::KERNEL, sample::peaks::make_ready),
     ];
     all.into_iter().find(|(own, _)| std::ptr::eq(*own, kernel)).map_or(kernel.reference, |(_, run)| run)
 }

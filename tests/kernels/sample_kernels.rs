@@ -4,7 +4,7 @@ use crate::gpu;
 use crate::processors::PROCESSORS;
 use bytemuck::Zeroable;
 use edge_run::internals::cpu;
-use edge_run::internals::engine::{Engine, Traits};
+use edge_run::internals::engine::{Activations, Engine, Traits};
 use edge_run::internals::kernels::sample::constrain_logits::{self, ConstrainInputs};
 use edge_run::internals::kernels::sample::peaks::{self, Peak, SampleInputs, blocks};
 use edge_run::internals::kernels::sample::token::{self, Sampled};
@@ -182,7 +182,7 @@ fn explained(choice: &Choice, logits: &[f32], id: u32) -> bool {
 /// Compares the GPU's choices with the reference's over `rounds` random numbers; how many differed within rounding.
 fn check(seed: u64, vocab: u32, shape: Shape, settings: &SamplerSettings, rounds: usize) -> Result<usize, String> {
     let Some(mut gpu) = gpu::gpu() else { return Ok(0) };
-    let mut cpu = cpu::open();
+    let mut cpu = cpu::open_reference(Activations::F32);
     let software = seed.is_multiple_of(2);
     let (mut gpu, mut cpu) = (Chooser::new(gpu.as_mut(), software, vocab), Chooser::new(cpu.as_mut(), software, vocab));
     let rng = &mut StdRng::seed_from_u64(seed);

@@ -96,19 +96,36 @@ pub fn record(recording: &mut Recording, traits: Traits, inputs: SampleInputs, p
 }
 
 fn sample_peaks(args: &mut Arguments<'_>) {
+    let logits = ready_logits(args);
     let p: Params = args.params();
     let choices: &[Choice] = args.read(0);
-    let (step_rows, cell_tokens): (&[StepRow], &[u32]) = (args.read(1), args.read(2));
-    let (logits, peaks): (&mut [f32], &mut [Peak]) = (args.write(3), args.write(4));
-    let rows = logits.chunks_exact_mut(p.vocab as usize).zip(peaks.chunks_exact_mut(blocks(p.vocab) as usize));
-    for (((logits, peaks), choice), row) in rows.zip(choices).zip(&step_rows[p.first_row as usize..]) {
-        logits.iter_mut().for_each(|logit| *logit = finite(*logit));
-        penalize(choice, &cell_tokens[row.first_cell as usize..=row.cell()], logits);
-        let width = block(p.vocab) as usize;
+    let peaks: &mut [Peak] = args.write(4);
+    let width = block(p.vocab) as usize;
+    let rows = logits.chunks_exact(p.vocab as usize).zip(peaks.chunks_exact_mut(blocks(p.vocab) as usize));
+    for ((logits, peaks), choice) in rows.zip(choices) {
         for ((peak, logits), first) in peaks.iter_mut().zip(logits.chunks(width)).zip((0..).step_by(width)) {
             *peak = peak_of(logits, first, choice.temperature);
         }
     }
+}
+
+/// What the kernel does beside the peaks.
+pub(crate) fn make_ready(args: &mut Arguments<'_>) {
+    ready_logits(args);
+}
+
+/// Makes the logits of each choice finite, and penalizes the tokens seen lately; the logits.
+fn ready_logits<'a>(args: &mut Arguments<'a>) -> &'a [f32] {
+    let p: Params = args.params();
+    let choices: &[Choice] = args.read(0);
+    let (step_rows, cell_tokens): (&[StepRow], &[u32]) = (args.read(1), args.read(2));
+    let logits: &mut [f32] = args.write(3);
+    let of_choices = logits.chunks_exact_mut(p.vocab as usize).zip(choices).zip(&step_rows[p.first_row as usize..]);
+    for ((logits, choice), row) in of_choices {
+        logits.iter_mut().for_each(|logit| *logit = finite(*logit));
+        penalize(choice, &cell_tokens[row.first_cell as usize..=row.cell()], logits);
+    }
+    logits
 }
 
 /// The peak of a block of logits, the first of which is that of the token `first`.

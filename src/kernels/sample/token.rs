@@ -5,7 +5,7 @@ use crate::engine::Traits;
 use crate::kernels::declare::params;
 use crate::kernels::step_rows::StepRow;
 use crate::recording::{Access, Arguments, Dispatch, Kernel, Recording, Span};
-use crate::sampling::{Choice, choose};
+use crate::sampling::{Choice, choose, largest};
 
 params! {
     /// V
@@ -71,7 +71,7 @@ fn sample_token(args: &mut Arguments<'_>) {
     let sampled: &mut [Sampled] = args.write(4);
     let rows = logits.chunks_exact(p.vocab as usize).zip(&step_rows[p.first_row as usize..]);
     for ((logits, row), choice) in rows.zip(choices) {
-        let best_logit = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let best_logit = largest(logits);
         sampled[row.slot as usize] = Sampled { id: choose(choice, logits), best_logit };
     }
 }
