@@ -527,7 +527,8 @@ edge_run_status edge_run_session_set_sampler(struct edge_run_session *session,
 // Sets whether the next tokens of answers are guessed by what followed the same ones before, if `on` is not 0: an
 // answer that repeats parts of the conversation is faster, and no other one. At first it is so on the CPU engine.
 // EDGE_RUN_STATUS_BUSY while a chat is under way.
-edge_run_status edge_run_session_set_prompt_lookup(struct edge_run_session *session, uint32_t on);
+edge_run_status edge_run_session_set_prompt_lookup(struct edge_run_session *session,
+                                                   uint32_t on);
 
 // Waits until the slices are there that the plans of all sessions read, at most so many milliseconds. Without this, a
 // chat begins with what is there. It is EDGE_RUN_STATUS_OK also where the time passed before, and where some slices

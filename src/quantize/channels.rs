@@ -16,6 +16,7 @@
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 
+use super::estimate::block_rows;
 use super::importance::Importance;
 use super::slices::SlicedRows;
 use super::source::{Source, SourceTensor, TextAssets};
@@ -30,6 +31,9 @@ use crate::shape::{LlamaShape, Site};
 const EXPONENTS: [f32; 6] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5];
 /// The number of slices whose error decides between them: four bits.
 const SLICES_COMPARED: usize = 2;
+/// Columns stay as they are where any weight would become larger than this: a quarter of the widest range that words
+/// have, so that no model is refused for its scales.
+const LARGEST: f32 = 31.0;
 /// Rows of each tensor by which the error is estimated, in blocks of neighbours.
 const SAMPLE_ROWS: u32 = 64;
 const SAMPLE_BLOCKS: u32 = 4;
@@ -88,14 +92,20 @@ impl ChannelScales {
                     Site::Down => true,
                 };
                 if is_scaled {
-                    let chosen = choice.of(&SourceTensor::of_site(layer, site), &shape, &spec)?;
-                    scales.sites[layer as usize][site as usize] = chosen;
+                    scales.sites[layer as usize][site as usize] =
+                        choice.of(&SourceTensor::of_site(layer, site), &shape, &spec)?;
+                    if !choice.fits(&scales, layer, site, &shape, &spec)? {
+                        scales.sites[layer as usize][site as usize] = None;
+                    }
                 }
                 tell(&layout::site(&shape, layer, site).name)?;
             }
         }
         if !shape.tied_head {
             scales.head = choice.of(&[SourceTensor::Head], &shape, &spec)?;
+            if scales.head.is_some() && choice.largest(SourceTensor::Head, &scales, &shape, &spec)? > LARGEST {
+                scales.head = None;
+            }
         }
         tell(layout::FINAL_NORM)?;
         Ok(scales)
@@ -157,6 +167,49 @@ impl ScaleChoice<'_> {
             }
         }
         Ok(best.map(|(_, scales)| scales).filter(|scales| scales.iter().any(|scale| *scale != 1.0)))
+    }
+
+    /// Whether no weight of a site, nor of what is divided by its scales, becomes too large.
+    fn fits(
+        &mut self,
+        scales: &ChannelScales,
+        layer: u32,
+        site: Site,
+        shape: &LlamaShape,
+        spec: &ModelSpec,
+    ) -> Result<bool> {
+        if scales.sites[layer as usize][site as usize].is_none() {
+            return Ok(true);
+        }
+        let mut tensors = SourceTensor::of_site(layer, site);
+        if site == Site::Down {
+            tensors.push(SourceTensor::Up(layer));
+        }
+        for tensor in tensors {
+            if self.largest(tensor, scales, shape, spec)? > LARGEST {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The largest weight of a tensor under these scales, without its sign. What is no number counts as nothing, and is
+    /// refused where it is cut.
+    fn largest(
+        &mut self,
+        tensor: SourceTensor,
+        scales: &ChannelScales,
+        shape: &LlamaShape,
+        spec: &ModelSpec,
+    ) -> Result<f32> {
+        let (rows, input) = tensor.dims(shape, spec);
+        let mut source = ScaledSource::new(self.source, scales);
+        let (mut block, mut largest) = (Vec::new(), 0f32);
+        for first in (0..rows).step_by(block_rows(input) as usize) {
+            source.rows(tensor, first..rows.min(first + block_rows(input)), &mut block)?;
+            largest = block.iter().fold(largest, |largest, weight| largest.max(weight.abs()));
+        }
+        Ok(largest)
     }
 
     /// The squared error of products with these rows, [rows, input], where their columns have such scales; infinite

@@ -78,20 +78,39 @@ impl ImportancePlan {
             let before = products * (self.ids.len() - ids.len()) as u64;
             let mut on_products = |done| on_progress(before + done, products * self.ids.len() as u64);
             let pass = PlainPass::new(source, group, context, &mut on_products);
-            pass.run_inputs(group_ids, &mut |at, inputs| match at {
+            let done = pass.run_inputs(group_ids, &mut |at, inputs| match at {
                 Some(at) => squares.add_of_site(at.layer, at.site, inputs),
                 None => squares.add_of_head(inputs),
-            })?;
+            });
+            done.map_err(|e| e.within("quantize"))?;
             (windows, ids) = (later_windows, later_ids);
         }
-        let file = source.locate(SourceTensor::Embed).0;
-        squares.importance().ok_or_else(|| {
-            Error::damaged(file, "weights", "weights that give finite activations", "others, on the text of importance")
-        })
+        match squares.importance() {
+            Some(importance) => Ok(importance),
+            None => Err(not_finite(source)?),
+        }
     }
 
     /// How many windows each pass takes.
     fn groups(&self) -> Vec<usize> {
         groups(self.windows.iter().copied(), ACTIVATION_BYTES / pass::token_bytes(&self.shape))
     }
+}
+
+/// The error for a source whose activations are not finite, which names the first weight that is not, if there is one.
+fn not_finite(source: &mut dyn Source) -> Result<Error> {
+    let (shape, spec) = (source.shape().clone(), source.spec().clone());
+    let mut weights = Vec::new();
+    for tensor in SourceTensor::all(&shape, &spec) {
+        for row in 0..tensor.dims(&shape, &spec).0 {
+            source.rows(tensor, row..row + 1, &mut weights)?;
+            if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
+                let (file, name) = source.locate(tensor);
+                return Ok(Error::damaged(file, name, "finite weights", format!("{weight} in row {row}")));
+            }
+        }
+    }
+    let file = source.locate(SourceTensor::Embed).0;
+    let got = "others, on the text of importance";
+    Ok(Error::damaged(file, "weights", "weights that give finite activations", got))
 }

@@ -165,6 +165,24 @@ fn a_model_with_scaled_channels_computes_the_same_in_every_family() {
     assert!(families > 15 && scaled_ones == families, "{scaled_ones} of {families} families have scales");
 }
 
+/// A model with an input that counts most, and with weights that a range holds as they are and not when they are scaled.
+#[test]
+fn no_model_is_refused_for_its_scales() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = TinyModel::new(tiny_shape(false), 9);
+    for name in ["lm_head.weight", "model.layers.0.mlp.up_proj.weight", "model.layers.1.self_attn.q_proj.weight"] {
+        let weights = &mut model.tensors.get_mut(name).unwrap().1;
+        weights[70] = 100.0;
+    }
+    let source = dir.path().join("source");
+    model.write_hf(&source, Dtype::F32, 1);
+    let importance = made_up(&*open(&source).unwrap());
+    let read = cut(&source, &dir.path().join("model"), Some(&importance));
+    let mut rows = Vec::new();
+    DepthRows::new(&read, Depth::FULL).rows(SourceTensor::Up(0), 1..2, &mut rows).unwrap();
+    assert!((rows[70 - 64] - 100.0).abs() < 1.0, "{}", rows[70 - 64]);
+}
+
 #[test]
 fn weights_on_a_grid_of_four_bits_stay_on_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -219,4 +237,11 @@ fn a_pass_that_is_broken_off_or_has_no_text_is_an_error() {
     let mut source = open(&dir.path().join("odd")).unwrap();
     let odd = plan.measure(source.as_mut(), &mut |_, _| ControlFlow::Continue(())).unwrap_err().to_string();
     assert!(odd.contains("finite activations"), "{odd}");
+    // A weight that is none is named.
+    model = TinyModel::new(tiny_shape(true), 31);
+    model.tensors.get_mut("model.layers.1.mlp.down_proj.weight").unwrap().1[300] = f32::NAN;
+    model.write_hf(&dir.path().join("nan"), Dtype::F32, 1);
+    let mut source = open(&dir.path().join("nan")).unwrap();
+    let odd = plan.measure(source.as_mut(), &mut |_, _| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(odd.contains("model.layers.1.mlp.down_proj.weight") && odd.contains("NaN in row"), "{odd}");
 }
