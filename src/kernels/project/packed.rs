@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The inputs of several tokens are packed by [`pack`](super::pack), which writes both behind each other for each
-//! token, and behind these, as vec4s of u32, [C] what is known of each chunk (its unit as f32, and the sums of its
+//! token, and behind these, as vec4s of u32, `[C]` what is known of each chunk (its unit as f32, and the sums of its
 //! halves as i32), and the norm's factor.
 //!
 //! Plane i holds what `(word >> 2i) & 0x03030303` of a slice's words is multiplied with, so a product reads whole
