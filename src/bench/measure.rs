@@ -117,19 +117,12 @@ pub fn measure(sequence: &mut Sequence, test: &Test, repetitions: u32, meter: &m
     sequence.truncate(test.depth as usize);
     step(sequence, &ids)?;
     test.run(sequence, &ids)?;
-    let (mut rates, mut read) = (Vec::new(), BitsRead::new(model.shape()));
-    let (done, joules) = meter.around(|| -> Result<()> {
-        for _ in 0..repetitions {
-            let ids = random_ids(model, random, test.tokens);
-            let start = Instant::now();
-            let steps = test.run(sequence, &ids)?;
-            rates.push(f64::from(test.tokens) / start.elapsed().as_secs_f64());
-            steps.iter().for_each(|depths| read.add(depths));
-        }
-        Ok(())
-    });
-    done?;
-    Ok(Measured::of(&rates, read, joules, meter))
+    repeated(model, repetitions, meter, &mut || {
+        let ids = random_ids(model, random, test.tokens);
+        let start = Instant::now();
+        let steps = test.run(sequence, &ids)?;
+        Ok((f64::from(test.tokens) / start.elapsed().as_secs_f64(), steps))
+    })
 }
 
 /// Measures generation by several sequences beside each other, each of which was [`filled`] for the test: tokens a
@@ -161,12 +154,26 @@ pub fn measure_together(
         Ok(depths)
     };
     run(test.warm_up_tokens())?;
+    repeated(&model, repetitions, meter, &mut || {
+        let start = Instant::now();
+        let steps = run(test.tokens)?;
+        Ok((steps.len() as f64 / start.elapsed().as_secs_f64(), steps))
+    })
+}
+
+/// Runs a test again and again, with the energy that `meter` tells meanwhile. A run returns its tokens a second, and what
+/// was read for each.
+fn repeated(
+    model: &Model,
+    repetitions: u32,
+    meter: &mut EnergyMeter,
+    run: &mut dyn FnMut() -> Result<(f64, Vec<TokenDepths>)>,
+) -> Result<Measured> {
     let (mut rates, mut read) = (Vec::new(), BitsRead::new(model.shape()));
     let (done, joules) = meter.around(|| -> Result<()> {
         for _ in 0..repetitions {
-            let start = Instant::now();
-            let steps = run(test.tokens)?;
-            rates.push(steps.len() as f64 / start.elapsed().as_secs_f64());
+            let (rate, steps) = run()?;
+            rates.push(rate);
             steps.iter().for_each(|depths| read.add(depths));
         }
         Ok(())

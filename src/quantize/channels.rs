@@ -58,6 +58,13 @@ struct TensorScales<'a> {
     divided_rows: Option<&'a [f32]>,
 }
 
+impl TensorScales<'_> {
+    /// Whether they change anything.
+    fn changes(&self) -> bool {
+        self.columns.is_some() || self.divided_columns.is_some() || self.divided_rows.is_some()
+    }
+}
+
 impl ChannelScales {
     /// Those that leave all columns as they are.
     pub fn none(shape: &LlamaShape) -> ChannelScales {
@@ -73,7 +80,8 @@ impl ChannelScales {
         on_progress: &mut dyn FnMut(&QuantizeProgress<'_>) -> ControlFlow<()>,
     ) -> Result<ChannelScales> {
         let (shape, spec) = (source.shape().clone(), source.spec().clone());
-        let mut choice = ScaleChoice { source, importance, form, sliced: SlicedRows::default() };
+        let (shape, spec) = (&shape, &spec);
+        let mut choice = ScaleChoice { source, shape, spec, importance, form, sliced: SlicedRows::default() };
         let total = u64::from(shape.layers) * Site::ALL.len() as u64 + 1;
         let mut done = 0;
         let mut tell = |name: &str| {
@@ -81,7 +89,7 @@ impl ChannelScales {
             let progress = QuantizeProgress { stage: Stage::Channels, name, done, total };
             if on_progress(&progress).is_break() { Err(Error::Stopped("quantize")) } else { Ok(()) }
         };
-        let mut scales = ChannelScales::none(&shape);
+        let mut scales = ChannelScales::none(shape);
         for layer in 0..shape.layers {
             let norms = spec.layer(layer).norms;
             for site in Site::ALL {
@@ -92,18 +100,21 @@ impl ChannelScales {
                     Site::Down => true,
                 };
                 if is_scaled {
-                    scales.sites[layer as usize][site as usize] =
-                        choice.of(&SourceTensor::of_site(layer, site), &shape, &spec)?;
-                    if !choice.fits(&scales, layer, site, &shape, &spec)? {
+                    let tensors = SourceTensor::of_site(layer, site);
+                    let chosen = choice.of(&tensors)?;
+                    // The rows that are divided too.
+                    let divided = (site == Site::Down && chosen.is_some()).then_some(SourceTensor::Up(layer));
+                    scales.sites[layer as usize][site as usize] = chosen;
+                    if !choice.fit(&scales, tensors.into_iter().chain(divided))? {
                         scales.sites[layer as usize][site as usize] = None;
                     }
                 }
-                tell(&layout::site(&shape, layer, site).name)?;
+                tell(&layout::site(shape, layer, site).name)?;
             }
         }
         if !shape.tied_head {
-            scales.head = choice.of(&[SourceTensor::Head], &shape, &spec)?;
-            if scales.head.is_some() && choice.largest(SourceTensor::Head, &scales, &shape, &spec)? > LARGEST {
+            scales.head = choice.of(&[SourceTensor::Head])?;
+            if !choice.fit(&scales, [SourceTensor::Head])? {
                 scales.head = None;
             }
         }
@@ -140,6 +151,8 @@ impl ChannelScales {
 /// What the choice of scales reads, and what it keeps from matrix to matrix.
 struct ScaleChoice<'a> {
     source: &'a mut dyn Source,
+    shape: &'a LlamaShape,
+    spec: &'a ModelSpec,
     importance: &'a Importance,
     form: RangeForm,
     sliced: SlicedRows,
@@ -147,13 +160,13 @@ struct ScaleChoice<'a> {
 
 impl ScaleChoice<'_> {
     /// The scales of the columns of these tensors, which have the same input.
-    fn of(&mut self, tensors: &[SourceTensor], shape: &LlamaShape, spec: &ModelSpec) -> Result<Option<Vec<f32>>> {
+    fn of(&mut self, tensors: &[SourceTensor]) -> Result<Option<Vec<f32>>> {
         let Some(counts) = self.importance.of(tensors[0]) else { return Ok(None) };
         let input = counts.len();
         let mut weights = Vec::new();
         for tensor in tensors {
             let mut block = Vec::new();
-            for rows in sampled(tensor.dims(shape, spec).0) {
+            for rows in sampled(tensor.dims(self.shape, self.spec).0) {
                 self.source.rows(*tensor, rows, &mut block)?;
                 weights.extend_from_slice(&block);
             }
@@ -169,47 +182,21 @@ impl ScaleChoice<'_> {
         Ok(best.map(|(_, scales)| scales).filter(|scales| scales.iter().any(|scale| *scale != 1.0)))
     }
 
-    /// Whether no weight of a site, nor of what is divided by its scales, becomes too large.
-    fn fits(
-        &mut self,
-        scales: &ChannelScales,
-        layer: u32,
-        site: Site,
-        shape: &LlamaShape,
-        spec: &ModelSpec,
-    ) -> Result<bool> {
-        if scales.sites[layer as usize][site as usize].is_none() {
-            return Ok(true);
-        }
-        let mut tensors = SourceTensor::of_site(layer, site);
-        if site == Site::Down {
-            tensors.push(SourceTensor::Up(layer));
-        }
-        for tensor in tensors {
-            if self.largest(tensor, scales, shape, spec)? > LARGEST {
-                return Ok(false);
+    /// Whether no weight of these tensors becomes too large by the scales. What is no number counts as nothing, and is
+    /// refused where it is cut.
+    fn fit(&mut self, scales: &ChannelScales, tensors: impl IntoIterator<Item = SourceTensor>) -> Result<bool> {
+        let mut source = ScaledSource::new(self.source, scales);
+        let mut block = Vec::new();
+        for tensor in tensors.into_iter().filter(|tensor| scales.of_tensor(*tensor).changes()) {
+            let (rows, input) = tensor.dims(self.shape, self.spec);
+            for first in (0..rows).step_by(block_rows(input) as usize) {
+                source.rows(tensor, first..rows.min(first + block_rows(input)), &mut block)?;
+                if block.iter().any(|weight| weight.abs() > LARGEST) {
+                    return Ok(false);
+                }
             }
         }
         Ok(true)
-    }
-
-    /// The largest weight of a tensor under these scales, without its sign. What is no number counts as nothing, and is
-    /// refused where it is cut.
-    fn largest(
-        &mut self,
-        tensor: SourceTensor,
-        scales: &ChannelScales,
-        shape: &LlamaShape,
-        spec: &ModelSpec,
-    ) -> Result<f32> {
-        let (rows, input) = tensor.dims(shape, spec);
-        let mut source = ScaledSource::new(self.source, scales);
-        let (mut block, mut largest) = (Vec::new(), 0f32);
-        for first in (0..rows).step_by(block_rows(input) as usize) {
-            source.rows(tensor, first..rows.min(first + block_rows(input)), &mut block)?;
-            largest = block.iter().fold(largest, |largest, weight| largest.max(weight.abs()));
-        }
-        Ok(largest)
     }
 
     /// The squared error of products with these rows, [rows, input], where their columns have such scales; infinite

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::pass::{self, PlainPass};
 use super::reference::{ACTIVATION_BYTES, BLOCK_BYTES, groups};
 use crate::error::{Error, Result};
-use crate::quantize::{Importance, Source, SourceTensor, SquaredInputs};
+use crate::quantize::{Importance, Source, SourceTensor, SquaredInputs, block_rows};
 use crate::shape::LlamaShape;
 use crate::text::TextModel;
 
@@ -102,11 +102,13 @@ fn not_finite(source: &mut dyn Source) -> Result<Error> {
     let (shape, spec) = (source.shape().clone(), source.spec().clone());
     let mut weights = Vec::new();
     for tensor in SourceTensor::all(&shape, &spec) {
-        for row in 0..tensor.dims(&shape, &spec).0 {
-            source.rows(tensor, row..row + 1, &mut weights)?;
-            if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
+        let (rows, input) = tensor.dims(&shape, &spec);
+        for first in (0..rows).step_by(block_rows(input) as usize) {
+            source.rows(tensor, first..rows.min(first + block_rows(input)), &mut weights)?;
+            if let Some(at) = weights.iter().position(|weight| !weight.is_finite()) {
                 let (file, name) = source.locate(tensor);
-                return Ok(Error::damaged(file, name, "finite weights", format!("{weight} in row {row}")));
+                let got = format!("{} in row {}", weights[at], first as usize + at / input as usize);
+                return Ok(Error::damaged(file, name, "finite weights", got));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What a model takes on a device, whatever it was asked before, and what becomes of a device that has no room.
 
+use std::path::Path;
+
 use crate::common;
 use crate::gpu;
 use crate::logits::logits_at;
@@ -30,6 +32,21 @@ fn ids(count: u32) -> Vec<u32> {
 
 fn plan(bits: f32) -> PrecisionPlan {
     PrecisionPlan::for_bits(bits, false, "test").unwrap()
+}
+
+/// A tiny model with a feed-forward that takes work space.
+fn folder(dir: &Path) -> ModelFolder {
+    let shape = edge_run::internals::shape::LlamaShape {
+        layers: 1,
+        model_dim: 256,
+        ffn_dim: 1024,
+        head_dim: 64,
+        max_context: CONTEXT,
+        ..common::tiny_shape(false)
+    };
+    common::TinyModel::new(shape, 5).write_hf(&dir.join("source"), safetensors::Dtype::F32, 1);
+    common::quantize_tiny(&dir.join("source"), &dir.join("model")).unwrap();
+    ModelFolder::open(&dir.join("model")).unwrap()
 }
 
 /// A hundred lengths from 17 to `most`, in no order.
@@ -72,23 +89,10 @@ fn prompts_of_many_lengths_take_no_more_than_the_longest() {
 #[test]
 fn a_budget_holds_at_every_token_after_prompts_of_many_lengths() {
     let dir = tempfile::tempdir().unwrap();
-    let shape = edge_run::internals::shape::LlamaShape {
-        layers: 1,
-        model_dim: 256,
-        ffn_dim: 1024,
-        head_dim: 64,
-        max_context: CONTEXT,
-        ..common::tiny_shape(false)
-    };
-    common::TinyModel::new(shape, 5).write_hf(&dir.path().join("source"), safetensors::Dtype::F32, 1);
-    common::quantize_tiny(&dir.path().join("source"), &dir.path().join("model")).unwrap();
-    let folder = ModelFolder::open(&dir.path().join("model")).unwrap();
+    let folder = folder(dir.path());
     let load = |engine, budget| Model::load_base(&folder, engine, CONTEXT, Some(budget), &mut |_, _| ());
     for ((engine, probe), few) in gpus().into_iter().zip(gpus()).zip([1, 9]) {
-        let message = load(probe, 1 << 16).err().expect("too little").to_string();
-        let words: Vec<&str> = message.split_whitespace().collect();
-        let at = words.iter().position(|word| *word == "MiB").unwrap();
-        let budget = words[at - 1].parse::<u64>().unwrap() << 20;
+        let budget = asked_for(load(probe, 1 << 16).err().expect("too little"));
         let model = load(engine, budget).unwrap();
         let mut sequence = model.sequence(&plan(8.0)).unwrap();
         for tokens in lengths(CONTEXT - 20).step_by(few) {
@@ -117,17 +121,7 @@ fn asked_for(error: Error) -> u64 {
 #[test]
 fn a_budget_holds_where_logits_are_kept_for_several_sequences() {
     let dir = tempfile::tempdir().unwrap();
-    let shape = edge_run::internals::shape::LlamaShape {
-        layers: 1,
-        model_dim: 256,
-        ffn_dim: 1024,
-        head_dim: 64,
-        max_context: CONTEXT,
-        ..common::tiny_shape(false)
-    };
-    common::TinyModel::new(shape, 5).write_hf(&dir.path().join("source"), safetensors::Dtype::F32, 1);
-    common::quantize_tiny(&dir.path().join("source"), &dir.path().join("model")).unwrap();
-    let folder = ModelFolder::open(&dir.path().join("model")).unwrap();
+    let folder = folder(dir.path());
     let options = || CacheOptions { sequences: 3, ..CacheOptions::from(CONTEXT) };
     let load = |engine, budget| Model::load_base(&folder, engine, options(), Some(budget), &mut |_, _| ());
     let biased = |model: &Model| {

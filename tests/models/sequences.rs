@@ -31,13 +31,23 @@ type Open = fn() -> Box<dyn Engine>;
 
 /// The CPU engine, and where there is a GPU that as it is and with its kernels launched as on hardware.
 fn engines() -> Vec<Open> {
-    fn open(as_hardware: bool) -> Box<dyn Engine> {
-        edge_run::internals::gpu::open(0, GpuOptions { as_hardware, activations: Activations::F32, ..gpu::options() })
-            .unwrap()
-    }
-    let gpus: [Open; 2] = [|| open(false), || open(true)];
-    let there = gpu::gpu().is_some();
-    [cpu::open as Open].into_iter().chain(gpus.into_iter().filter(|_| there)).collect()
+    there(cpu::open, [|| open_gpu(false, Activations::F32), || open_gpu(true, Activations::F32)])
+}
+
+/// The same with int8 activations, by which sequences share runs.
+fn int8_engines() -> Vec<Open> {
+    let cpu = || cpu::open_with(Activations::Int8);
+    there(cpu, [|| open_gpu(false, Activations::Int8), || open_gpu(true, Activations::Int8)])
+}
+
+/// Those of the engines that this machine has.
+fn there(cpu: Open, gpus: [Open; 2]) -> Vec<Open> {
+    let is_there = gpu::gpu().is_some();
+    [cpu].into_iter().chain(gpus.into_iter().filter(|_| is_there)).collect()
+}
+
+fn open_gpu(as_hardware: bool, activations: Activations) -> Box<dyn Engine> {
+    edge_run::internals::gpu::open(0, GpuOptions { as_hardware, activations, ..gpu::options() }).unwrap()
 }
 
 /// A tiny model with routers whose answers do not end.
@@ -372,18 +382,6 @@ fn whatever_happens_in_company_each_sequence_says_what_it_says_alone() {
         }
         assert!(texts.len() * 4 > requests * 3, "{} texts of {requests} requests", texts.len());
     }
-}
-
-/// The engines with int8 activations, by which sequences share runs; the GPU as it is, and as hardware.
-fn int8_engines() -> Vec<Open> {
-    fn open(as_hardware: bool) -> Box<dyn Engine> {
-        edge_run::internals::gpu::open(0, GpuOptions { as_hardware, activations: Activations::Int8, ..gpu::options() })
-            .unwrap()
-    }
-    let gpus: [Open; 2] = [|| open(false), || open(true)];
-    let there = gpu::gpu().is_some();
-    let cpu: Open = || cpu::open_with(Activations::Int8);
-    [cpu].into_iter().chain(gpus.into_iter().filter(|_| there)).collect()
 }
 
 /// Whoever shares a run, and however many they are: any two to eight, of different plans, with some that run alone.
