@@ -342,6 +342,11 @@ fn act(speakers: &mut [Speaker], random: &mut StdRng) {
     }
 }
 
+fn assert_as_alone(speaker: &mut Speaker) {
+    assert_eq!(speaker.said, speaker.expected.ids());
+    assert!(speaker.last_logits() == speaker.expected.logits, "{:?}", speaker.request);
+}
+
 #[test]
 fn whatever_happens_in_company_each_sequence_says_what_it_says_alone() {
     let dir = tempfile::tempdir().unwrap();
@@ -374,17 +379,14 @@ fn whatever_happens_in_company_each_sequence_says_what_it_says_alone() {
                     let sampled = speaker.step().unwrap();
                     speaker.say(&sampled);
                 }
-                for speaker in &mut speakers {
-                    assert_eq!(speaker.said, speaker.expected.ids());
-                    assert!(speaker.last_logits() == speaker.expected.logits, "{:?}", speaker.request);
-                }
+                speakers.iter_mut().for_each(assert_as_alone);
             }
         }
         assert!(texts.len() * 4 > requests * 3, "{} texts of {requests} requests", texts.len());
     }
 }
 
-/// Whoever shares a run, and however many they are: any two to eight, of different plans, with some that run alone.
+/// Two sequences and ten, of different plans, of which any number share a run and some run alone.
 #[test]
 fn sequences_that_share_runs_say_what_each_says_alone() {
     let dir = tempfile::tempdir().unwrap();
@@ -407,10 +409,7 @@ fn sequences_that_share_runs_say_what_each_says_alone() {
             while speakers.iter().any(|speaker| !speaker.done()) {
                 step_together(&mut speakers, random);
             }
-            for speaker in &mut speakers {
-                assert_eq!(speaker.said, speaker.expected.ids());
-                assert!(speaker.last_logits() == speaker.expected.logits, "{:?}", speaker.request);
-            }
+            speakers.iter_mut().for_each(assert_as_alone);
         }
     }
 }

@@ -107,10 +107,13 @@ fn run_text(args: &EvalArgs, text: &Path) -> Done {
 fn run_agreement(args: &EvalArgs, folder: &ModelFolder, windows: &[&[u32]], window: u32) -> Done {
     let mut deepest = None;
     sweep(args, folder, window, (windows.len(), BarUnit::Windows), &mut |sequence, show| {
-        if deepest.is_none() {
-            deepest = Some(deepest_choices(sequence, windows, &mut |done, _| show(done, "first at 8 bits".into()))?);
-        }
-        let deepest = deepest.as_deref().expect("found above");
+        // The same for all rows, so found once.
+        let deepest = match &mut deepest {
+            Some(found) => found,
+            none => {
+                none.insert(deepest_choices(sequence, windows, &mut |done, _| show(done, "first at 8 bits".into()))?)
+            }
+        };
         agreement(sequence, windows, deepest, &mut |done, _, so_far| {
             show(done, format!("alike {:.2}%", 100.0 * so_far))
         })
