@@ -161,8 +161,8 @@ pub fn measure_together(
     })
 }
 
-/// Runs a test again and again, with the energy that `meter` tells meanwhile. A run returns its tokens a second, and what
-/// was read for each.
+/// Runs a test again and again, with the energy that `meter` tells meanwhile. A run returns its tokens a second, and
+/// what was read for each.
 fn repeated(
     model: &Model,
     repetitions: u32,
