@@ -4,8 +4,8 @@
 // for each team, and by `finish_two` what becomes of a token's products with them. `depth` has the tokens' depths.
 //
 // The slices of a chunk are read as far as the deepest token reads, and made codes of eight bits, once for all tokens.
-// A token masks what is deeper than its own depth. As all is whole numbers within a chunk, what the mask leaves is
-// exactly a multiple of what the token's own, shorter codes come to.
+// Where tokens read to different depths, a token masks what is deeper than its own. As all is whole numbers within a
+// chunk, what the mask leaves is exactly a multiple of what the token's own, shorter codes come to.
 
 // Tokens: 1, where there is another way, or 2, 4 or 8.
 override TOKENS: u32 = 1u;
@@ -15,7 +15,8 @@ override INPUT_VEC4S: u32 = 9u * CHUNKS + 1u;
 // Of each token (mask of its codes, what they are to be shifted by, and the bits of `scale_at`).
 var<workgroup> rules: array<vec4<u32>, TOKENS>;
 
-// The codes of two rows in a chunk, and their ranges at depths 1 to 4, as far as any token reads them.
+// The codes of two rows in a chunk, and their ranges at depths 1 to 4, as far as any token reads them; where all read
+// alike, at their depth alone, in x.
 struct Two {
     first: array<vec4<u32>, 4>,
     second: array<vec4<u32>, 4>,
@@ -89,17 +90,13 @@ fn at_depth(ranges: vec4<u32>, slices: u32) -> u32 {
     return select(select(ranges.x, ranges.y, slices == 2u), select(ranges.z, ranges.w, slices == 4u), slices > 2u);
 }
 
-// Codes as far as the token reads them, times its numbers: what its own codes come to.
-fn own_dots(codes: array<vec4<u32>, 4>, rule: vec4<u32>, input: Input, ints: vec2<i32>) -> vec2<i32> {
-    let mask = vec4<u32>(rule.x);
-    let dots = dot_planes(codes[0] & mask, codes[1] & mask, codes[2] & mask, codes[3] & mask, input);
-    let shift = rule.y & 0xffu;
-    let offset = select(0, 128, shift > 0u);
-    return (dots + offset * ints) >> vec2<u32>(shift);
+// A token's numbers in a chunk, and their sums as whole numbers.
+struct FewInput {
+    input: Input,
+    ints: vec2<i32>,
 }
 
-// The parts of a token's products with two rows that lie in a chunk.
-fn parts_of(token: u32, chunk: u32, two: Two) -> vec2<f32> {
+fn load_few(token: u32, chunk: u32) -> FewInput {
     let at = token * INPUT_VEC4S + chunk;
     let about_chunk = x[at + 8u * CHUNKS];
     let unit = bitcast<f32>(about_chunk.x);
@@ -108,35 +105,54 @@ fn parts_of(token: u32, chunk: u32, two: Two) -> vec2<f32> {
     if WORD_RANGES == 0u {
         ints = vec2<i32>(halves.x + halves.y, 0);
     }
-    let sums = unit * vec2<f32>(ints);
     let input = Input(
         array<vec4<u32>, 4>(x[at], x[at + CHUNKS], x[at + 2u * CHUNKS], x[at + 3u * CHUNKS]),
         array<vec4<u32>, 4>(x[at + 4u * CHUNKS], x[at + 5u * CHUNKS], x[at + 6u * CHUNKS], x[at + 7u * CHUNKS]),
         unit,
-        sums,
+        unit * vec2<f32>(ints),
     );
-    let rule = rules[token];
+    return FewInput(input, ints);
+}
+
+// Codes as far as the token reads them, times its numbers: what its own codes come to. Where all tokens read alike, the
+// codes are no deeper.
+fn own_dots(codes: array<vec4<u32>, 4>, rule: vec4<u32>, few: FewInput, alike: bool) -> vec2<i32> {
+    let mask = vec4<u32>(select(rule.x, 0xffffffffu, alike));
+    let dots = dot_planes(codes[0] & mask, codes[1] & mask, codes[2] & mask, codes[3] & mask, few.input);
+    let shift = rule.y & 0xffu;
+    let offset = select(0, 128, shift > 0u);
+    return (dots + offset * few.ints) >> vec2<u32>(shift);
+}
+
+// The parts of a token's products with two rows that lie in a chunk.
+fn parts_of(rule: vec4<u32>, few: FewInput, two: Two, alike: bool) -> vec2<f32> {
     let slices = rule.y >> 8u;
     let scale = bitcast<vec2<f32>>(rule.zw);
-    let first = own_dots(two.first, rule, input, ints);
-    let second = own_dots(two.second, rule, input, ints);
-    let range_x = at_depth(two.ranges_x, slices);
-    let range_y = at_depth(two.ranges_y, slices);
+    let first = own_dots(two.first, rule, few, alike);
+    let second = own_dots(two.second, rule, few, alike);
+    var range_x = two.ranges_x.x;
+    var range_y = two.ranges_y.x;
+    if !alike {
+        range_x = at_depth(two.ranges_x, slices);
+        range_y = at_depth(two.ranges_y, slices);
+    }
+    let input = few.input;
     if WORD_RANGES == 1u {
         return vec2<f32>(
-            part_by_words(range_x, scale.x, scale.y, unit, first, sums),
-            part_by_words(range_y, scale.x, scale.y, unit, second, sums),
+            part_by_words(range_x, scale.x, scale.y, input.unit, first, input.sums),
+            part_by_words(range_y, scale.x, scale.y, input.unit, second, input.sums),
         );
     }
     return vec2<f32>(
-        part_by_pair(range_x, scale.x, scale.y, unit, first.x, sums.x),
-        part_by_pair(range_y, scale.x, scale.y, unit, second.x, sums.x),
+        part_by_pair(range_x, scale.x, scale.y, input.unit, first.x, input.sums.x),
+        part_by_pair(range_y, scale.x, scale.y, input.unit, second.x, input.sums.x),
     );
 }
 
 // The same of two tokens.
-fn parts_of_two(token: u32, chunk: u32, two: Two) -> vec4<f32> {
-    return vec4<f32>(parts_of(token, chunk, two), parts_of(token + 1u, chunk, two));
+fn parts_of_two(token: u32, chunk: u32, two: Two, alike: bool) -> vec4<f32> {
+    let first = parts_of(rules[token], load_few(token, chunk), two, alike);
+    return vec4<f32>(first, parts_of(rules[token + 1u], load_few(token + 1u, chunk), two, alike));
 }
 
 // Adds up what the lanes of a team have, in the order of `sum_lanes`, but so that a lane ends with the sums of two
@@ -160,6 +176,45 @@ fn scatter_sums(sums: array<vec4<f32>, 4>, lane: u32) -> vec4<f32> {
     return own;
 }
 
+// The chunk of two rows; with one range each where all tokens read alike.
+fn load_two(rows: vec2<u32>, chunk: u32, deepest: u32, present: u32, alike: bool) -> Two {
+    let at = rows * CHUNKS + chunk;
+    let groups = rows * (CHUNKS / GROUP_CHUNKS) + chunk / GROUP_CHUNKS;
+    var two: Two;
+    two.first = codes_in(at.x, deepest);
+    two.second = codes_in(at.y, deepest);
+    if alike {
+        two.ranges_x.x = load_range(groups.x, deepest);
+        two.ranges_y.x = load_range(groups.y, deepest);
+        return two;
+    }
+    return ranges_in(two, groups, present);
+}
+
+// Multiplies a team's rows with all tokens. Called with `alike` as a constant, so that each gets a loop of its own.
+fn multiply_few(team: Team, deepest: u32, present: u32, alike: bool) {
+    var sums: array<vec4<f32>, 4>;
+    for (var chunk = team.lane; chunk < CHUNKS; chunk += LANES) {
+        let two = load_two(team.rows.xy, chunk, deepest, present, alike);
+        sums[0] += parts_of_two(0u, chunk, two, alike);
+        if TOKENS > 2u {
+            sums[1] += parts_of_two(2u, chunk, two, alike);
+        }
+        if TOKENS > 4u {
+            sums[2] += parts_of_two(4u, chunk, two, alike);
+            sums[3] += parts_of_two(6u, chunk, two, alike);
+        }
+    }
+    let own = scatter_sums(sums, team.lane);
+    // Lanes with the same two tokens, of which each finishes one, or the only one both.
+    let with_two = 2u * LANES / TOKENS;
+    for (var i = team.lane % with_two; i < 2u; i += with_two) {
+        let token = team.lane / with_two * 2u + i;
+        let factor = bitcast<f32>(x[token * INPUT_VEC4S + 9u * CHUNKS].x);
+        finish_two(team, token, select(own.xy, own.zw, i == 1u) * factor);
+    }
+}
+
 // Multiplies the workgroup's rows with all tokens.
 fn project_few(here: Invocation) {
     let local = local_of(here);
@@ -172,29 +227,9 @@ fn project_few(here: Invocation) {
         present |= 1u << slices;
     }
     let team = team_in(here.workgroup.x, local, 0u);
-    var sums: array<vec4<f32>, 4>;
-    for (var chunk = team.lane; chunk < CHUNKS; chunk += LANES) {
-        let at = team.rows.xy * CHUNKS + chunk;
-        var two: Two;
-        two.first = codes_in(at.x, deepest);
-        two.second = codes_in(at.y, deepest);
-        let groups = team.rows.xy * (CHUNKS / GROUP_CHUNKS) + chunk / GROUP_CHUNKS;
-        two = ranges_in(two, groups, present);
-        sums[0] += parts_of_two(0u, chunk, two);
-        if TOKENS > 2u {
-            sums[1] += parts_of_two(2u, chunk, two);
-        }
-        if TOKENS > 4u {
-            sums[2] += parts_of_two(4u, chunk, two);
-            sums[3] += parts_of_two(6u, chunk, two);
-        }
-    }
-    let own = scatter_sums(sums, team.lane);
-    // Lanes with the same two tokens, of which each finishes one, or the only one both.
-    let alike = 2u * LANES / TOKENS;
-    for (var i = team.lane % alike; i < 2u; i += alike) {
-        let token = team.lane / alike * 2u + i;
-        let factor = bitcast<f32>(x[token * INPUT_VEC4S + 9u * CHUNKS].x);
-        finish_two(team, token, select(own.xy, own.zw, i == 1u) * factor);
+    if countOneBits(present) == 1u {
+        multiply_few(team, deepest, present, true);
+    } else {
+        multiply_few(team, deepest, present, false);
     }
 }

@@ -20,6 +20,9 @@ use crate::error::{Error, Result};
 const IN_FLIGHT: usize = 2;
 const IN_FLIGHT_IN_SOFTWARE: usize = 1;
 
+/// The part of a run that is submitted first, where the device would wait for the host to encode all of it.
+const EARLY_SHARE: usize = 4;
+
 /// What a run is called where it is stopped.
 pub(super) const STEP: &str = "the step";
 
@@ -171,12 +174,23 @@ impl GpuEngine {
     }
 
     fn submit_next(&mut self, pending: &mut Pending) {
-        let count = pending.plan.steps().min(pending.steps.len() - pending.next);
+        let rest = pending.steps.len() - pending.next;
+        let mut count = pending.plan.steps().min(rest);
+        // The device works on the first of a run while the host encodes the rest.
+        if pending.next == 0 && count == rest && self.is_idle() {
+            count = rest.div_ceil(EARLY_SHARE);
+        }
         let steps = &pending.steps[pending.next..pending.next + count];
         let submitted = Instant::now();
         let submission = self.context.queue.submit([self.encode(steps, pending.run.read_back.as_ref())]);
         pending.next += count;
         pending.in_flight.push_back(InFlight { submission, steps: count, submitted });
+    }
+
+    /// Whether the device waits for work, and not for the host's cores.
+    fn is_idle(&self) -> bool {
+        !self.is_software()
+            && self.context.device.poll(wgpu::PollType::Poll).is_ok_and(|status| status.is_queue_empty())
     }
 
     /// All steps of a run are submitted.
