@@ -50,6 +50,13 @@ impl Sequence {
         self.submit_logits(rows, ids.to_vec(), depths, self.tokens().len() + ids.len())
     }
 
+    /// Begins to run the token that `step` samples, which need not be over, up to the logits of the one that follows.
+    /// `step` is to be finished first. Fails as [`Sequence::begin_after`] does.
+    pub fn begin_logits_after(&mut self, step: &PendingStep) -> Result<PendingLogits> {
+        let rows = self.rows_after(step)?;
+        self.submit_logits(rows, Vec::new(), Vec::new(), step.end + 1)
+    }
+
     /// Begins the choice of the token that follows, of those that `mask` allows, or of all where there is none. The
     /// logits must be this sequence's last ones. The tokens count as run once [`Sequence::finish`] returns.
     ///

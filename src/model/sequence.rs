@@ -224,12 +224,17 @@ impl Sequence {
     /// Fails where the context is full, where hundreds of steps after `step` were begun and given up, and where the
     /// device fails.
     pub fn begin_after(&mut self, step: &PendingStep) -> Result<PendingStep> {
+        let rows = self.rows_after(step)?;
+        self.submit(rows, Vec::new(), Vec::new(), step.end + 1)
+    }
+
+    /// What the kernels read of the token that `step` samples.
+    pub(super) fn rows_after(&mut self, step: &PendingStep) -> Result<TokenRows> {
         // Any token of the vocabulary will do for the check. A step that could not sample leaves none, which this one
         // embeds as nothing in particular; finishing the step before tells of it.
         self.check_fits(step.end, 1)?;
         self.ring_history.check_window(step.end)?;
-        let rows = self.rows(&[StepRow::SAMPLED], step.end, Phase::Answer);
-        self.submit(rows, Vec::new(), Vec::new(), step.end + 1)
+        Ok(self.rows(&[StepRow::SAMPLED], step.end, Phase::Answer))
     }
 
     /// Waits for a step of this sequence, whose tokens then have run. Panics where it is another sequence's, or not the

@@ -293,22 +293,27 @@ impl<'s> Answer<'s> {
                 Some(logits) => logits,
                 None => self.session.begin_constrained(&self.run)?,
             };
-            return self.session.finish_constrained(logits);
+            let (sampled, ahead) = self.session.finish_constrained(logits, wants_next)?;
+            self.logits_ahead = ahead;
+            return Ok(sampled);
         }
         let (sampled, ahead) = self.session.run_step(self.ahead.take(), &self.run, wants_next)?;
         self.ahead = ahead;
         Ok(sampled)
     }
 
-    /// Runs the token next, with those that a constraint forces after it. Their step is begun now that they are known,
-    /// where steps are begun ahead. Where that fails it is begun again when it is asked for, so that this token is told
-    /// first.
+    /// Runs the token next, with those that a constraint forces after it. Where steps are begun ahead and some are
+    /// forced, their step is begun now that they are known, in place of that of the token alone. Where that fails it is
+    /// begun again when it is asked for, so that this token is told first.
     fn begin_next(&mut self, id: u32) {
         self.run.push(id);
         self.force();
-        let chooses = !self.session.choices.is_complete() && !self.is_enough(self.generated + self.forced.len());
-        if self.session.choices.constraint.is_some() && self.session.runs_ahead && chooses {
-            self.logits_ahead = self.session.begin_constrained(&self.run).ok();
+        if self.session.choices.constraint.is_none() || !self.session.runs_ahead {
+            return;
+        }
+        let alone = self.logits_ahead.take().filter(|_| self.forced.is_empty());
+        if !self.session.choices.is_complete() && !self.is_enough(self.generated + self.forced.len()) {
+            self.logits_ahead = alone.or_else(|| self.session.begin_constrained(&self.run).ok());
         }
     }
 

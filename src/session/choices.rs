@@ -222,12 +222,23 @@ impl Session {
     }
 
     /// Ends a step of a constrained answer: makes the mask, while the device computes where it does so beside the host,
-    /// and chooses a token that it allows.
-    pub(super) fn finish_constrained(&mut self, logits: PendingLogits) -> Result<SampledToken> {
+    /// and chooses a token that it allows. Where steps are begun ahead, the step that runs this token is begun up to its
+    /// logits, if it `wants_next`: the device has it before it is known whether others are forced after it.
+    pub(super) fn finish_constrained(
+        &mut self,
+        logits: PendingLogits,
+        wants_next: bool,
+    ) -> Result<(SampledToken, Option<PendingLogits>)> {
         let vocab = self.model().shape().vocab;
         let mask = self.choices.next_mask(vocab)?;
         let step = self.sequence.sample(logits, mask)?;
-        self.sequence.finish(step)
+        let begins = wants_next && self.runs_ahead;
+        // One that cannot be begun is begun again once this token was told.
+        let ahead = begins.then(|| self.sequence.begin_logits_after(&step).ok()).flatten();
+        if ahead.is_some() {
+            self.advance()?;
+        }
+        Ok((self.sequence.finish(step)?, ahead))
     }
 
     /// What is told of a choice, where that was asked for.

@@ -6,7 +6,7 @@ use super::message::Conversation;
 use super::plain_text::PlainText;
 use super::template::ContentForm;
 use super::tokenizer_file::unwinding;
-use super::{ChatTemplate, ChatTemplates, Message, TextModel, Tool, ToolCallFormat};
+use super::{ChatTemplate, ChatTemplates, KnownPrompt, Message, TextModel, Tool, ToolCallFormat};
 use crate::error::{Error, Result};
 
 /// Messages of fewer bytes may be found in a prompt by chance.
@@ -66,12 +66,22 @@ impl TextModel {
     /// [`encode_chat`](TextModel::encode_chat), of a model that may call `tools`. Fails as
     /// [`render_chat_with_tools`](TextModel::render_chat_with_tools) does.
     pub fn encode_chat_with_tools(&self, messages: &[Message], tools: &[Tool]) -> Result<Option<Vec<u32>>> {
+        self.encode_chat_after(messages, tools, &mut KnownPrompt::default())
+    }
+
+    /// The same of a conversation that may begin like the one before it, of which `known` tells, and then of this one.
+    pub(crate) fn encode_chat_after(
+        &self,
+        messages: &[Message],
+        tools: &[Tool],
+        known: &mut KnownPrompt,
+    ) -> Result<Option<Vec<u32>>> {
         let Some(template) = self.template()? else { return Ok(None) };
         let chat = Conversation::new(messages, tools);
         let (form, prompt) = self.render(template, &chat)?;
         let plain = PlainText::new(&self.tokenizer, |id| self.is_special(id) || self.defaults().bos == Some(id));
         if !chat.has_text(&|text| !plain.marks(text).is_empty()) {
-            return self.encode(&prompt, false).map(Some);
+            return self.encode_after(prompt, &plain, known).map(Some);
         }
         let mark = unused(template, &chat)?;
         let marked = chat.map(&|text| marked(text, &plain.marks(text), mark));
@@ -81,12 +91,20 @@ impl TextModel {
         // A template that looked for a token in a message did not find it. Where it would have taken it out, all
         // control tokens that are left are its own.
         if text != prompt && ids(plain.controls(&prompt, &[])) == ids(plain.controls(&text, &places)) {
-            return self.encode(&prompt, false).map(Some);
+            return self.encode_after(prompt, &plain, known).map(Some);
         }
         let damaged = |got: String| Error::damaged(&self.file, "tokenizer", "one that takes any text", got);
         let encoded = unwinding(|| plain.encode(&text, &places).map_err(|fault| fault.to_string()));
         let ids = encoded.ok_or_else(|| damaged("one that its library fails on".into()))?.map_err(damaged)?;
         self.within_vocabulary(ids).map(Some)
+    }
+
+    /// Token ids of a prompt without marks.
+    fn encode_after(&self, prompt: String, plain: &PlainText<'_>, known: &mut KnownPrompt) -> Result<Vec<u32>> {
+        let (bytes, count) = known.beginning_of(&prompt, plain);
+        let ids = [&known.ids[..count], &self.encode(&prompt[bytes..], false)?].concat();
+        *known = KnownPrompt { text: prompt, ids };
+        Ok(known.ids.clone())
     }
 
     /// How the model writes calls of tools, by its chat template; none where it has none, and where it is not known.

@@ -7,6 +7,7 @@ mod ends;
 mod generation;
 #[cfg(feature = "grammar")]
 mod grammar;
+mod known_prompt;
 mod message;
 mod plain_text;
 mod sampler;
@@ -23,6 +24,7 @@ pub use ends::{is_text_end, is_turn_end};
 pub use generation::{GenerationDefaults, token_id};
 #[cfg(feature = "grammar")]
 pub use grammar::{Grammar, GrammarConstraint};
+pub(crate) use known_prompt::KnownPrompt;
 pub use message::{Message, Role};
 pub use sampler::{DrawPosition, Sampler, same_numbers};
 pub use stops::StopMatcher;

@@ -61,6 +61,15 @@ struct FoundToken {
     own: Range<usize>,
 }
 
+/// A token that stands in a text as it is written.
+pub(super) struct WrittenToken {
+    pub id: u32,
+    /// Bytes of the text before it.
+    pub start: usize,
+    /// Whether it takes nothing of what is beside it, and is one whatever that is.
+    pub stands_alone: bool,
+}
+
 impl PlainText<'_> {
     /// What is to be known of `tokenizer`. Special tokens and those that `is_control` control the model.
     pub(super) fn new(tokenizer: &Tokenizer, is_control: impl Fn(u32) -> bool) -> PlainText<'_> {
@@ -122,6 +131,27 @@ impl PlainText<'_> {
         let mut found = found.into_inner();
         found.sort_by_key(|(_, own)| own.start);
         found
+    }
+
+    /// The ids of the tokens that are looked for in the text as it is.
+    pub(super) fn ids_as_written(&self) -> impl Iterator<Item = u32> + '_ {
+        self.as_written.ids.values().copied()
+    }
+
+    /// Bytes of the longest of them.
+    pub(super) fn longest_as_written(&self) -> usize {
+        self.as_written.lengths.values().filter_map(|lengths| lengths.first()).copied().max().unwrap_or(0)
+    }
+
+    /// Those of them in `text`, first to last.
+    pub(super) fn find_as_written(&self, text: &str) -> Vec<WrittenToken> {
+        let stands_alone = |token: &AddedToken| !token.lstrip && !token.rstrip && !token.single_word;
+        let written = |found: FoundToken| WrittenToken {
+            id: found.id,
+            start: found.own.start,
+            stands_alone: self.added.get(&found.id).is_some_and(stands_alone),
+        };
+        self.find(text, &self.as_written, &|_, _| false).into_iter().map(written).collect()
     }
 
     /// Token ids of `text`, in which control tokens with a mark in them stay text. Without marks, what the tokenizer
@@ -256,3 +286,6 @@ fn is_marked(piece: &NormalizedString, own: &Range<usize>, marks: &[usize]) -> b
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use tests::tokenizers as test_tokenizers;

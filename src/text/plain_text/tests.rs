@@ -36,7 +36,7 @@ fn tokenizer(normalizer: Value, pre_tokenizer: Value, normalized: bool) -> Token
 }
 
 /// Tokenizers in the ways of GPT-2, LLaMA-2 (old and new), Gemma, Qwen, Mistral's Tekken and others.
-fn tokenizers() -> Vec<(&'static str, Tokenizer)> {
+pub(crate) fn tokenizers() -> Vec<(&'static str, Tokenizer)> {
     let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
     let sentence_piece = json!({"type": "Sequence", "normalizers": [
         {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]});
