@@ -2,9 +2,10 @@
 //! share keys and values, and takes the positions in blocks, each widened to f32 once for all of them.
 //!
 //! Blocks begin at multiples of their size, so that what a token comes to does not depend on its neighbours. For
-//! several tokens a block's keys are transposed, so that vectors go over positions. A single token multiplies keys as
-//! they lie, and its positions are cut into parts, so that there is work for all threads whatever the number of heads.
-//! What it comes to does not depend on the number of threads.
+//! several tokens of a sequence a block's keys are transposed, so that vectors go over positions. A single token of a
+//! sequence multiplies keys as they lie, and its positions are cut into parts, so that there is work for all threads
+//! whatever the number of heads. What it comes to does not depend on the number of threads, nor on the tokens of other
+//! sequences beside it.
 
 use std::ops::Range;
 
@@ -78,9 +79,12 @@ pub fn whole(args: &mut Arguments<'_>) {
     let (tokens, watch) = (args.workgroups[1] as usize, args.watch);
     let y: &mut [f32] = &mut args.write(4)[..tokens * heads * dim];
     let attention = CachedAttention { numbers, ring: cells.ring, rules, heads, kv_heads, dim };
-    match &step_rows[..tokens] {
-        [row] => attention.of_one(q, *row, y, watch),
-        rows => attention.of_many(q, rows, y, watch),
+    let rows = &step_rows[..tokens];
+    // A step has several tokens of one sequence, or one of each.
+    if tokens > 1 && rows.iter().all(|row| row.slot == rows[0].slot) {
+        attention.of_many(q, rows, y, watch);
+    } else {
+        attention.of_each(q, rows, y, watch);
     }
 }
 
@@ -108,29 +112,43 @@ impl CachedNumbers for HalfNumbers<'_> {
 }
 
 impl<C: CachedNumbers> CachedAttention<C> {
-    /// The attention of one token, [H, A].
-    pub fn of_one(&self, q: &[f32], row: StepRow, y: &mut [f32], watch: &Watch) {
-        let visible = row.visible(self.rules.window);
-        let parts = visible.start / PART..visible.end.div_ceil(PART);
-        let groups = self.groups(parts.len());
-        let group = self.heads / groups * self.dim;
-        // [parts, H, A]
-        let mut sums = vec![0f32; parts.len() * y.len()];
-        let jobs = sums.chunks_exact_mut(group).enumerate().map(|(at, sums)| {
-            let (part, at) = (parts.start + at / groups, at % groups);
+    /// The attention of one token of each of some sequences, [T, H, A].
+    pub fn of_each(&self, q: &[f32], rows: &[StepRow], y: &mut [f32], watch: &Watch) {
+        let parts_of = |row: &StepRow| {
+            let visible = row.visible(self.rules.window);
+            visible.start / PART..visible.end.div_ceil(PART)
+        };
+        let counts: Vec<usize> = rows.iter().map(|row| parts_of(row).len()).collect();
+        let (count, width) = (counts.iter().sum(), self.heads * self.dim);
+        let groups = self.groups(count);
+        let group = width / groups;
+        // [parts of all tokens, H, A]
+        let mut sums = vec![0f32; count * width];
+        let mut jobs: Vec<Job<'_>> = Vec::with_capacity(count * groups);
+        let parts = rows.iter().enumerate().flat_map(|(at, row)| parts_of(row).map(move |part| (at, *row, part)));
+        for ((at, row, part), sums) in parts.zip(sums.chunks_exact_mut(width)) {
+            let visible = row.visible(self.rules.window);
             let seen = visible.start.max(part * PART)..visible.end.min((part + 1) * PART);
-            let heads = self.states(&q[at * group..][..group], sums, &seen).collect();
-            Job { kv_head: at / (groups / self.kv_heads), row, heads }
-        });
-        let mut jobs: Vec<Job<'_>> = jobs.collect();
+            let q = q[at * width..][..width].chunks_exact(group);
+            jobs.extend(q.zip(sums.chunks_exact_mut(group)).enumerate().map(|(at, (q, sums))| {
+                let heads = self.states(q, sums, &seen).collect();
+                Job { kv_head: at / (groups / self.kv_heads), row, heads }
+            }));
+        }
         let block = || Block::of(self.dim, false);
         jobs.par_iter_mut().for_each_init(block, |block, job| self.attend(job, block, watch));
         let heads = jobs.iter().flat_map(|job| &job.heads);
         let peaks: Vec<[f32; 2]> = heads.map(|head| [head.highest, head.total]).collect();
-        combine(self.dim, &sums, &peaks, y);
+        let mut first = 0;
+        for (y, count) in y.chunks_exact_mut(width).zip(counts) {
+            let parts = first..first + count;
+            let peaks = &peaks[parts.start * self.heads..parts.end * self.heads];
+            combine(self.dim, &sums[parts.start * width..parts.end * width], peaks, y);
+            first = parts.end;
+        }
     }
 
-    /// The attention of several tokens, [T, H, A].
+    /// The attention of several tokens of a sequence, [T, H, A].
     fn of_many(&self, q: &[f32], rows: &[StepRow], y: &mut [f32], watch: &Watch) {
         y.fill(0.0);
         let mut jobs: Vec<Job<'_>> = Vec::new();

@@ -40,7 +40,7 @@ pub fn attention(args: &mut Arguments<'_>) {
     hadamard(&mut q);
     let numbers = CodedNumbers { rows, layout, cells };
     let attention = CachedAttention { numbers, ring: cells.ring, rules, heads, kv_heads, dim };
-    attention.of_one(&q, row, y, watch);
+    attention.of_each(&q, &[row], y, watch);
     hadamard(y);
     for (y, _) in y.chunks_exact_mut(heads / kv_heads * dim).zip(spoilt).filter(|(_, spoilt)| *spoilt) {
         y.fill(f32::NAN);

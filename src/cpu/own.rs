@@ -10,11 +10,12 @@ pub type Run = fn(&mut Arguments<'_>);
 
 /// What runs this kernel fastest.
 pub fn fastest(kernel: &'static Kernel) -> Run {
-    let all: [(&Kernel, Run); 13] = [
+    let all: [(&Kernel, Run); 14] = [
         (&project::qkv::KERNEL, projections::qkv),
         (&project::residual::KERNEL, projections::residual),
         (&project::gate::KERNEL, projections::gate),
         (&project::logits::KERNEL, projections::logits),
+        (&project::pack::KERNEL, projections::pack),
         (&product::matvec_sliced::KERNEL, products::by_token),
         (&product::matmul_sliced::KERNEL, products::by_order),
         (&attentions::whole::KERNEL, attention::whole),

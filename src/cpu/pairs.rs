@@ -14,6 +14,11 @@ const PLANES: usize = 4;
 /// Entries of a plane.
 const PLANE: usize = CHUNK as usize / PLANES;
 
+/// Words of a chunk, as many as a chunk of [`Packed`](crate::kernels::project::packed::Packed) has.
+pub const CHUNK_WORDS: usize = PLANE_WORDS + 4;
+/// Words of a chunk's planes.
+const PLANE_WORDS: usize = CHUNK as usize / 2;
+
 /// How a chunk's whole numbers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PairForm {
@@ -37,6 +42,21 @@ pub struct InputChunk {
 impl InputChunk {
     /// No numbers.
     const NONE: InputChunk = InputChunk { planes: [[0; PLANE]; PLANES], sums: [0.0; 4], unit: 0.0 };
+
+    /// The chunk in as many words, for [`InputChunk::read`].
+    pub fn write(&self, words: &mut [u32; CHUNK_WORDS]) {
+        words[..PLANE_WORDS].copy_from_slice(bytemuck::cast_slice(&self.planes));
+        let [first, _, second, _] = self.sums;
+        words[PLANE_WORDS..].copy_from_slice(&[first, second, self.unit, 0.0].map(f32::to_bits));
+    }
+
+    /// The chunk that was written.
+    pub fn read(words: &[u32; CHUNK_WORDS]) -> InputChunk {
+        let mut chunk = InputChunk::NONE;
+        bytemuck::cast_slice_mut(&mut chunk.planes).copy_from_slice(&words[..PLANE_WORDS]);
+        let [first, second, unit] = [0, 1, 2].map(|at| f32::from_bits(words[PLANE_WORDS + at]));
+        InputChunk { sums: [first, 0.0, second, 0.0], unit, ..chunk }
+    }
 
     /// High int8s of each plane, and low ones, of a chunk in [`PairForm::Bytes`].
     #[inline(always)]
@@ -122,6 +142,12 @@ mod tests {
         for (at, chunk) in halves.iter().enumerate() {
             let half = |h: usize| expected.ints[at * 64 + h * 32..][..32].iter().sum::<i32>() as f32 * chunk.unit;
             assert_eq!((chunk.sums, chunk.unit), ([half(0), 0.0, half(1), 0.0], expected.units[at]));
+        }
+        for chunk in halves.iter().chain(&bytes) {
+            let mut words = [7; CHUNK_WORDS];
+            chunk.write(&mut words);
+            let read = InputChunk::read(&words);
+            assert_eq!((read.planes, read.sums, read.unit), (chunk.planes, chunk.sums, chunk.unit));
         }
         x[3] = f32::INFINITY;
         assert!(packed(&x, PairForm::Bytes)[0].unit.is_nan());

@@ -26,11 +26,15 @@ pub fn by_order(args: &mut Arguments<'_>) {
 }
 
 /// A token with its input and its row of the output.
-struct TokenProduct<'a> {
-    token: usize,
-    depth: usize,
-    input: Vec<InputChunk>,
-    output: &'a mut [f32],
+pub struct TokenProduct<'a> {
+    /// Slices that are read.
+    pub depth: usize,
+    /// In the form of [`Instructions::best`].
+    pub input: Vec<InputChunk>,
+    /// What the products are multiplied with.
+    pub factor: f32,
+    /// A number for each row.
+    pub output: &'a mut [f32],
 }
 
 /// The product of the tokens in `work`, each with its depth.
@@ -39,53 +43,80 @@ fn compute(args: &mut Arguments<'_>, work: Vec<(usize, usize)>) {
     let (row_count, input) = (p.rows as usize, (p.chunks * CHUNK) as usize);
     let rows = Rows::bound(args, input, p.group_chunks);
     let (x, y, watch): (&[f32], &mut [f32], _) = (args.read(X), args.write(Y), args.watch);
-    let instructions = Instructions::best();
-    let weights: [DeepRows<'_>; SLICES] = std::array::from_fn(|e| DeepRows::of(&rows, e + 1));
+    let form = Instructions::best().pair_form();
     let keep = if p.accumulate == 1 { Keep::Sum } else { Keep::Nothing };
 
     let mut outputs: Vec<Option<&mut [f32]>> = y.chunks_exact_mut(p.y_rows as usize).map(Some).collect();
-    let mut jobs: Vec<TokenProduct<'_>> = work
+    let tokens: Vec<(&[f32], usize, &mut [f32])> = work
         .into_iter()
         .filter_map(|(token, depth)| {
             let output = &mut outputs[token].take()?[p.first_row as usize..][..row_count];
-            Some(TokenProduct { token, depth, input: Vec::new(), output })
+            Some((&x[token * input..][..input], depth, output))
         })
         .collect();
-    let pack =
-        |job: &mut TokenProduct<'_>| job.input = packed(&x[job.token * input..][..input], instructions.pair_form());
-    jobs.par_iter_mut().for_each(pack);
+    let packed = |(x, depth, output)| TokenProduct { depth, input: packed(x, form), factor: 1.0, output };
+    multiply_each(&rows, tokens.into_par_iter().map(packed).collect(), keep, watch);
+}
+
+/// The products of rows with each token.
+pub fn multiply_each(rows: &Rows<'_>, mut jobs: Vec<TokenProduct<'_>>, keep: Keep, watch: &Watch) {
+    let weights: [DeepRows<'_>; SLICES] = std::array::from_fn(|e| DeepRows::of(rows, e + 1));
     jobs.sort_by_key(|job| job.depth);
+    let few = jobs.len() <= INPUTS_MAX;
     let mut tiles: Vec<&mut [TokenProduct<'_>]> =
         jobs.chunk_by_mut(|a, b| a.depth == b.depth).flat_map(|jobs| jobs.chunks_mut(INPUTS_MAX)).collect();
-    if tiles.len() >= 2 * rayon::current_num_threads() {
+    if !few && tiles.len() >= 2 * rayon::current_num_threads() {
         // A thread has all rows of some tokens.
         tiles.par_iter_mut().for_each(|jobs| {
-            if watch.stops() {
-                return;
+            if !watch.stops() {
+                let (tile, mut outputs) = Tile::of(&weights, jobs);
+                tile.multiply(0, &mut outputs, keep);
             }
-            let weight = &weights[jobs[0].depth - 1];
-            let (inputs, mut outputs): (Vec<&[InputChunk]>, Vec<&mut [f32]>) =
-                jobs.iter_mut().map(|job| (&job.input[..], &mut *job.output)).unzip();
-            multiply(instructions, weight, 0..row_count, &inputs, &mut outputs, keep);
         });
     } else {
-        tiles.into_iter().for_each(|jobs| share_out(instructions, &weights[jobs[0].depth - 1], jobs, keep, watch));
+        share_out(&weights, tiles, keep, watch);
     }
 }
 
-/// The product of a few tokens of one depth, whose rows the threads share.
-fn share_out(
-    instructions: Instructions,
-    weight: &DeepRows<'_>,
-    jobs: &mut [TokenProduct<'_>],
-    keep: Keep,
-    watch: &Watch,
-) {
-    let share = share_rows(jobs[0].output.len());
-    let (inputs, outputs): (Vec<&[InputChunk]>, Vec<&mut [f32]>) =
-        jobs.iter_mut().map(|job| (&job.input[..], &mut *job.output)).unzip();
+/// Tokens of one depth, up to [`INPUTS_MAX`].
+struct Tile<'a> {
+    weight: &'a DeepRows<'a>,
+    inputs: Vec<&'a [InputChunk]>,
+    factors: Vec<f32>,
+}
+
+impl<'a> Tile<'a> {
+    /// The tokens, and their outputs.
+    fn of<'o>(weights: &'a [DeepRows<'a>; SLICES], jobs: &'a mut [TokenProduct<'o>]) -> (Tile<'a>, Vec<&'a mut [f32]>) {
+        let weight = &weights[jobs[0].depth - 1];
+        let (mut inputs, mut factors, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
+        for TokenProduct { input, factor, output, .. } in jobs {
+            inputs.push(&input[..]);
+            factors.push(*factor);
+            outputs.push(&mut **output);
+        }
+        (Tile { weight, inputs, factors }, outputs)
+    }
+
+    /// The products of as many rows as the outputs have numbers, from row `first` on.
+    fn multiply(&self, first: usize, outputs: &mut [&mut [f32]], keep: Keep) {
+        let rows = first..first + outputs[0].len();
+        multiply(Instructions::best(), self.weight, rows, &self.inputs, outputs, keep);
+        for (output, factor) in outputs.iter_mut().zip(&self.factors).filter(|(_, factor)| **factor != 1.0) {
+            output.iter_mut().for_each(|product| *product *= factor);
+        }
+    }
+}
+
+/// The products of a few tokens, whose rows the threads share. A thread has all tokens of its rows, so that what these
+/// read in common comes from its cache.
+fn share_out(weights: &[DeepRows<'_>; SLICES], tiles: Vec<&mut [TokenProduct<'_>]>, keep: Keep, watch: &Watch) {
+    let (tiles, outputs): (Vec<Tile<'_>>, Vec<Vec<&mut [f32]>>) =
+        tiles.into_iter().map(|jobs| Tile::of(weights, jobs)).unzip();
+    let Some(share) = outputs.first().map(|outputs| share_rows(outputs[0].len())) else { return };
+    // Of each share the outputs of all tokens, tile by tile.
     let mut shares: Vec<Vec<&mut [f32]>> = Vec::new();
-    for output in outputs {
+    for output in outputs.into_iter().flatten() {
         for (at, part) in output.chunks_mut(share).enumerate() {
             match shares.get_mut(at) {
                 Some(parts) => parts.push(part),
@@ -94,10 +125,14 @@ fn share_out(
         }
     }
     shares.par_iter_mut().enumerate().for_each(|(at, outputs)| {
-        if watch.stops() {
-            return;
+        let mut outputs = &mut outputs[..];
+        for tile in &tiles {
+            if watch.stops() {
+                return;
+            }
+            let (own, others) = outputs.split_at_mut(tile.inputs.len());
+            tile.multiply(at * share, own, keep);
+            outputs = others;
         }
-        let first = at * share;
-        multiply(instructions, weight, first..first + outputs[0].len(), &inputs, outputs, keep);
     });
 }

@@ -12,7 +12,7 @@ use crate::cancel::CancelToken;
 use crate::engine::{Engine, KernelTime, Traits};
 use crate::error::{Error, Result};
 use crate::kernels::attention::ContextClass;
-use crate::kernels::project::FEW_TOKENS;
+use crate::kernels::project::FEW_TOKENS_MAX;
 use crate::kernels::sample::token_nll;
 use crate::kernels::step_rows::StepRow;
 use crate::precision::{BITS, Depth, Precision, PrecisionPlan};
@@ -104,6 +104,8 @@ pub(super) struct TokenRows {
 pub(super) struct StepClass {
     pub kind: StepKind,
     pub tokens: u32,
+    /// Whether each of several tokens comes out as it does alone.
+    pub few: bool,
     pub routed: bool,
     pub context_class: ContextClass,
 }
@@ -211,15 +213,13 @@ impl Executor {
             None => {
                 // Those of other lengths go before: a memory budget counts the work space of one length. Few tokens
                 // take next to none.
-                let few = self.few_tokens();
-                let stays = |other: &StepClass| few.contains(&class.tokens) || few.contains(&other.tokens);
+                let stays = |other: &StepClass| class.few || other.few;
                 self.prepared.retain(|other, _| stays(other) || !class.replaces(other));
                 self.engine.prepare(self.record(class))?
             }
         };
         let ticket = self.engine.submit(&mut prepared);
-        let comes_again = class.tokens == 1 || class.tokens == self.step_tokens;
-        let comes_again = comes_again || self.few_tokens().contains(&class.tokens);
+        let comes_again = class.tokens == 1 || class.tokens == self.step_tokens || class.few;
         if comes_again || !self.traits().software {
             self.prepared.insert(class, prepared);
         }
@@ -234,11 +234,10 @@ impl Executor {
                 || rows.iter().zip(0..).all(|(row, at)| row.slot == first.slot && row.position == first.position + at)
         );
         assert!(self.cache.ring.is_none_or(|ring| tokens <= ring.step_tokens()), "a step fits in the rings");
-        // Few tokens are run as the next number of them that there are kernels for. The last one then runs several
-        // times, which changes nothing where each token reads as deep as its own gates say.
+        // Where few tokens are run as more, the last one runs several times, which changes nothing where each token
+        // reads as deep as its own gates say.
         let own_depths = rows.iter().zip(0..).all(|(row, at)| row.depth_row == at);
-        let few = Some(tokens.next_power_of_two()).filter(|few| *few == tokens || own_depths);
-        let few = few.filter(|few| self.few_tokens().contains(few));
+        let few = self.few_tokens(kind, tokens).filter(|few| *few == tokens || own_depths);
         let last = rows[rows.len() - 1];
         rows.extend((tokens..few.unwrap_or(tokens)).map(|depth_row| StepRow { depth_row, ..last }));
         let slots = &self.slots;
@@ -257,13 +256,21 @@ impl Executor {
             self.inputs.write_limits(engine, limits(&first), tokens, routed);
         }
         let context_class = self.context_class(if few.is_some() { 1 } else { tokens }, first.position);
-        StepClass { kind, tokens: rows.len() as u32, routed, context_class }
+        StepClass { kind, tokens: rows.len() as u32, few: few.is_some(), routed, context_class }
     }
 
-    /// Numbers of tokens, more than one, that are of int8s as a single one is: none on the processor, which has its own
-    /// way with several.
-    pub fn few_tokens(&self) -> &'static [u32] {
-        if self.int8_activations && self.traits().subgroup > 1 { &FEW_TOKENS } else { &[] }
+    /// As how many a step's tokens run, where these are few and each of them is to come out as it does alone: the next
+    /// number of them that a GPU has kernels for. The processor has its own way with several tokens of one sequence,
+    /// and takes as many of several sequences as there are.
+    pub fn few_tokens(&self, kind: StepKind, tokens: u32) -> Option<u32> {
+        let traits = self.traits();
+        if !self.int8_activations || !(2..=FEW_TOKENS_MAX).contains(&tokens) {
+            return None;
+        }
+        if traits.runs_functions() {
+            return (kind == StepKind::NextTokens).then_some(tokens);
+        }
+        (traits.subgroup > 1).then(|| tokens.next_power_of_two())
     }
 
     /// The class of the context of tokens from `position` on.
@@ -354,7 +361,7 @@ impl Executor {
             inputs: &self.inputs,
             routed: class.routed,
             int8_activations: self.int8_activations,
-            few: self.few_tokens().contains(&class.tokens),
+            few: class.few,
             context_class: class.context_class,
         };
         match class.kind {

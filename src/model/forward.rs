@@ -1,7 +1,7 @@
 //! The steps of a model as recordings: the operations of its [`Program`], lowered to kernels.
 //!
 //! There are two lowerings. `lower_many.rs` takes any number of tokens and makes a kernel or two of each operation.
-//! `lower_few.rs` takes 1, 2, 4 or 8 with int8 activations and makes one kernel of two or three operations. Both read
+//! `lower_few.rs` takes 1 to 8 with int8 activations and makes one kernel of two or three operations. Both read
 //! the same list, so that neither has an order of its own. Letters are as in [`crate::shape`]; every activation is f32,
 //! but for what `lower_few.rs` has inside of its kernels.
 
@@ -16,7 +16,6 @@ use crate::kernels::attention::{Attention, AttentionBuffers, ContextClass, Score
 use crate::kernels::cache::finish_qkv::QkvRules;
 use crate::kernels::cap_logits;
 use crate::kernels::embed_sliced::{self, EmbedBuffers};
-use crate::kernels::project::FEW_TOKENS;
 use crate::kernels::rms_norm::Norm;
 use crate::kernels::router::{self, RouteInputs};
 use crate::kernels::sample::peaks::SampleInputs;
@@ -62,7 +61,7 @@ pub struct Lowering<'a> {
     pub routed: bool,
     /// Whether the products of a single token are of int8s.
     pub int8_activations: bool,
-    /// Whether those of the step's tokens are, where these are 2, 4 or 8.
+    /// Whether those of the step's tokens are, where these are 2 to 8.
     pub few: bool,
     /// How far back the tokens look.
     pub context_class: ContextClass,
@@ -228,7 +227,7 @@ impl Lowering<'_> {
 
     /// Whether the products of so many tokens are of int8s.
     fn uses_int8(&self, tokens: u32) -> bool {
-        if tokens == 1 { self.int8_activations } else { self.few && FEW_TOKENS.contains(&tokens) }
+        if tokens == 1 { self.int8_activations } else { self.few }
     }
 
     /// Records a norm of the residual stream, and the depths that the routers of `sites`, which look at it, choose.

@@ -14,7 +14,7 @@
 //! Where more becomes of queries, keys and values than their rotation, `project_qkv` leaves that to `finish_qkv`. Where
 //! what is added is normalized first, `project_residual` leaves the sum to `add_norm`.
 //!
-//! For a single token, each product makes its own input ready. For 2, 4 or 8, `project_pack` does it before each, and
+//! For a single token, each product makes its own input ready. For 2 to 8, `project_pack` does it before each, and
 //! computes what the products then need not. Each token comes out as it does alone, bit for bit.
 //!
 //! Beside the first and the fourth, whose input is a norm, the hidden units of the routers that look at it are
@@ -60,7 +60,7 @@ struct FewTokens<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    /// All layers, for 1, 2, 4 or 8 tokens whose embeddings are in `x`, [T, D].
+    /// All layers, for 1 to 8 tokens whose embeddings are in `x`, [T, D].
     pub(super) fn layers_of_few(&self, r: &mut Recording, tokens: u32, x: Buffer) {
         let mut b = self.few_tokens(r, tokens, x);
         for layer in &self.program.layers {
@@ -235,7 +235,7 @@ impl<'a> Lowering<'a> {
         Projection { weight, input, depth: self.inputs.depths(at.index(), tokens), spread }
     }
 
-    /// Logits of 1, 2, 4 or 8 tokens by their rows of the residual stream, [T, V].
+    /// Logits of 1 to 8 tokens by their rows of the residual stream, [T, V].
     pub(super) fn logits_of_few(&self, r: &mut Recording, tokens: u32, x: Span, to: Span) {
         let [Op::Norm { at, .. }, Op::Head { .. }] = self.program.head[..] else { self.no_kernel(&self.program.head) };
         let weight = &self.weights.head;

@@ -165,7 +165,8 @@ impl Executor {
         for (tokens, context_class) in [(step, ContextClass::Short), (1, ContextClass::Short), (1, ContextClass::Long)]
         {
             for &routed in plans {
-                let class = StepClass { kind, tokens, routed, context_class };
+                let few = self.few_tokens(kind, tokens) == Some(tokens);
+                let class = StepClass { kind, tokens, few, routed, context_class };
                 steps.push(self.engine.prepare(self.record(class))?);
             }
         }

@@ -173,10 +173,11 @@ impl Sequence {
 }
 
 impl Executor {
-    /// Whether single tokens of several sequences can run as one step. A cache in few bits is read for one token, or
+    /// Whether single tokens of several sequences can run as one step. GPUs read a cache in few bits for one token, or
     /// for those of one sequence.
     fn shares_runs(&self) -> bool {
-        !self.few_tokens().is_empty() && self.reads_steps_as_kept()
+        let each_has_its_own = self.reads_steps_as_kept() || self.traits().runs_functions();
+        self.few_tokens(StepKind::NextTokens, 2).is_some() && each_has_its_own
     }
 
     /// Whether tokens that run together look at each other's keys and values as they would at those of earlier tokens.

@@ -215,6 +215,20 @@ fn sequences_share_a_run() {
     let shared = kernels.lock().unwrap().clone();
     assert_eq!(shared.iter().filter(|kernel| **kernel == "project_pack").count(), 9);
     assert_eq!(shared[shared.len() - 3..], ["project_logits", "sample_peaks", "sample_token"]);
+    // So it is on the processor, where several tokens of one sequence have kernels of their own.
+    let processor = Traits { software: true, subgroup: 1, workgroup_invocations: u32::MAX, ..GPU };
+    let model = model_of(&ModelSpec::default(), processor, &kernels, 5);
+    let mut sequences: Vec<Sequence> = (0..3).map(|_| model.sequence(&uniform()).unwrap()).collect();
+    let mut step = Step::new();
+    sequences.iter_mut().for_each(|sequence| step.add(sequence, &[1]));
+    assert!(step.run().into_iter().all(|sampled| sampled.unwrap().id == 0));
+    let on_processor = kernels.lock().unwrap().clone();
+    let but_attention = |kernels: &[&'static str]| {
+        kernels.iter().copied().filter(|kernel| !kernel.starts_with("attention")).collect::<Vec<_>>()
+    };
+    assert_eq!(but_attention(&on_processor), but_attention(&shared));
+    sequences[0].next_logits(&[1, 1, 1]).unwrap();
+    assert!(!kernels.lock().unwrap().contains(&"project_pack"));
     // Where a single token has f32 activations, each runs alone.
     let plain = model_of(&ModelSpec::default(), Traits { activations: Activations::F32, ..GPU }, &kernels, 5);
     let mut sequences: Vec<Sequence> = (0..2).map(|_| plain.sequence(&uniform()).unwrap()).collect();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::common;
 use crate::gpu;
+use crate::refusing::refusing;
 use crate::routed;
 use edge_run::internals::cpu;
 use edge_run::internals::engine::{Activations, Engine};
@@ -15,8 +16,9 @@ use edge_run::internals::gpu::GpuOptions;
 use edge_run::internals::model::Model;
 use edge_run::internals::model::{BitsRead, CacheOptions, PendingStep, SampledToken, Sequence, Step};
 use edge_run::internals::session::{Event, Next, StopReason};
+use edge_run::internals::shape::LlamaShape;
 use edge_run::internals::text::{Message, Role, SamplerSettings, TextModel};
-use edge_run::{CancelToken, Error, PrecisionPlan, Result, Session};
+use edge_run::{CacheType, CancelToken, Error, PrecisionPlan, Result, Session};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use safetensors::Dtype;
@@ -52,8 +54,12 @@ fn open_gpu(as_hardware: bool, activations: Activations) -> Box<dyn Engine> {
 
 /// A tiny model with routers whose answers do not end.
 fn folder(dir: &Path) -> ModelFolder {
+    folder_of(dir, common::tiny_shape(false))
+}
+
+fn folder_of(dir: &Path, shape: LlamaShape) -> ModelFolder {
     let (source, out) = (dir.join("source"), dir.join("model"));
-    common::TinyModel::new(common::tiny_shape(false), 7).write_hf(&source, Dtype::F32, 1);
+    common::TinyModel::new(shape, 7).write_hf(&source, Dtype::F32, 1);
     std::fs::write(source.join("generation_config.json"), r#"{"bos_token_id": 1, "eos_token_id": []}"#).unwrap();
     common::quantize_tiny(&source, &out).unwrap();
     routed::add_routers(&out, 5);
@@ -410,6 +416,64 @@ fn sequences_that_share_runs_say_what_each_says_alone() {
                 step_together(&mut speakers, random);
             }
             speakers.iter_mut().for_each(assert_as_alone);
+        }
+    }
+}
+
+/// How many runs single tokens of so many sequences take, each of which says what it says alone: up to eight share one
+/// where a token's activations are of int8s. On GPUs they share none with a cache in few bits.
+#[test]
+fn single_tokens_of_up_to_eight_sequences_are_one_run() {
+    fn say_together(model: &Model, lone: &Model, bits: &[f32], runs: &dyn Fn() -> usize) -> Vec<usize> {
+        let speaker = |at: u32| {
+            let prompt = (0..=at).map(|i| 30 + 7 * at + i).collect();
+            let (bits, seed) = (vec![(0, bits[at as usize % bits.len()])], (at % 4 == 3).then_some(at));
+            let request = Request { prompt, bits, seed };
+            let mut speaker = Speaker::new(model, request.clone(), request.alone(lone));
+            let sampled = speaker.step().unwrap();
+            speaker.say(&sampled);
+            speaker
+        };
+        let mut speakers: Vec<Speaker> = (0..model.sequences()).map(speaker).collect();
+        let mut counts = Vec::new();
+        while !speakers[0].done() {
+            let before = runs();
+            let mut step = Step::new();
+            for speaker in &mut speakers {
+                speaker.follow_plan();
+                let ids = speaker.next_ids();
+                step.add(&mut speaker.sequence, &ids);
+            }
+            let sampled = step.run();
+            counts.push(runs() - before);
+            speakers.iter_mut().zip(sampled).for_each(|(speaker, sampled)| speaker.say(&sampled.unwrap()));
+        }
+        speakers.iter_mut().for_each(assert_as_alone);
+        counts
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // Heads whose numbers fill groups of a cache in few bits.
+    let folder = folder_of(dir.path(), LlamaShape { head_dim: 32, ..common::tiny_shape(false) });
+    let plain = || cpu::open_with(Activations::F32);
+    for (at, open) in int8_engines().into_iter().chain([plain as Open]).enumerate() {
+        for cache_type in [CacheType::F16, CacheType::Q8] {
+            let load = |sequences| {
+                let (engine, refuses) = refusing(open());
+                let cache = CacheOptions { sequences, cache_type, ..CacheOptions::from(CONTEXT) };
+                (Model::load(&folder, engine, cache, &mut |_, _| ()).unwrap(), refuses)
+            };
+            let (lone, _) = load(1);
+            let shares = lone.int8_activations() && (at == 0 || cache_type == CacheType::F16);
+            let counts: &[u32] = if at == 0 { &[2, 3, 4, 5, 6, 7, 8, 9] } else { &[3] };
+            for count in counts {
+                let (model, refuses) = load(*count);
+                for bits in [&[8.0, 2.0, 4.0][..], &[3.3, 5.0, 2.6]] {
+                    let runs = say_together(&model, &lone, bits, &|| refuses.submitted());
+                    let expected = if shares { count.div_ceil(8) } else { *count } as usize;
+                    println!("{}, {cache_type:?}, {count} sequences: {runs:?}", model.device().name);
+                    assert!(runs.iter().all(|runs| *runs == expected), "{runs:?} and not {expected}");
+                }
+            }
         }
     }
 }

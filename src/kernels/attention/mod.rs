@@ -20,7 +20,8 @@ use partials::Partials;
 /// Records the attention of a step's tokens, each over positions up to its own, by the kernel that is best.
 ///
 /// Where the cache has its keys and values in few bits, those of the step's tokens, which `buffers` has as f16, are
-/// quantized into it. Many tokens read their own as f16, and a single one reads its own as quantized.
+/// quantized into it. Many tokens read their own as f16, and a single one reads its own as quantized. So does, on the
+/// processor, each one that is computed as if it were alone.
 ///
 /// The attention of a single token over a long context may be left in partials. These are returned then, and y is not
 /// written.
@@ -31,6 +32,13 @@ pub fn record(recording: &mut Recording, traits: Traits, problem: &Attention<'_>
     };
     if problem.tokens == 1 && quantized::fits(traits, quantized_kv.layout) {
         return quantized::record(recording, traits, problem, quantized_kv, splits(traits, problem));
+    }
+    if problem.as_alone && traits.runs_functions() && quantized::fits(traits, quantized_kv.layout) {
+        for token in 0..problem.tokens {
+            let partials = quantized::record(recording, traits, &problem.of_token(token), quantized_kv, 1);
+            debug_assert!(partials.is_none(), "one part is the whole");
+        }
+        return None;
     }
     let conversion = conversion(problem, quantized_kv);
     dequantize::record(recording, &conversion);

@@ -49,6 +49,17 @@ impl Attention<'_> {
         self.scores.window.map_or(self.context, |window| window.min(self.context))
     }
 
+    /// The attention of one of the tokens. Where its numbers begin, only functions of the processor can bind them.
+    pub(super) fn of_token(&self, token: u32) -> Attention<'_> {
+        let own = |all: Span| {
+            let bytes = all.bytes / u64::from(self.tokens);
+            Span { offset: all.offset + u64::from(token) * bytes, bytes, ..all }
+        };
+        let AttentionBuffers { q, step_rows, y, .. } = self.buffers;
+        let buffers = AttentionBuffers { q: own(q), step_rows: own(step_rows), y: own(y), ..self.buffers };
+        Attention { tokens: 1, buffers, ..*self }
+    }
+
     /// The constants of the shaders that say which cells there are and how scores are made, where they are not the
     /// shaders' own.
     pub(super) fn constants(&self) -> impl Iterator<Item = (&'static str, u32)> + use<> {

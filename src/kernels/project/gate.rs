@@ -1,5 +1,7 @@
 //! The gated product of the feed-forward, for one token or few.
 
+use rayon::prelude::*;
+
 use super::projection::{self, Extras, Multiply, Params, Projection, SHARED_BINDINGS};
 use super::router_hidden::{HiddenDispatch, SiteRouters, write_hidden};
 use crate::arch::ActivationFunction;
@@ -36,21 +38,21 @@ pub fn record(
 }
 
 fn project_gate(args: &mut Arguments<'_>) {
-    compute(args, projection::multiply);
+    compute(args, projection::products);
 }
 
 /// What the kernel does, with products that `multiply` computes.
 pub(crate) fn compute(args: &mut Arguments<'_>, multiply: Multiply) {
     let p: Params = args.params();
     let (hidden, y): (&mut [f32], &mut [f32]) = (args.write(13), args.write(14));
-    let products = projection::products(args, &p, args.read(SHARED_BINDINGS), multiply);
+    let products = multiply(args, &p, args.read(SHARED_BINDINGS));
     let activation = activation(args);
     let rows = p.rows as usize;
-    for (y, products) in y.chunks_exact_mut(rows / 2).zip(products.chunks_exact(rows)) {
+    y.par_chunks_exact_mut(rows / 2).zip(products.par_chunks_exact(rows)).for_each(|(y, products)| {
         let (gate, up) = products.split_at(rows / 2);
         for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
             *y = activation(*gate) * up;
         }
-    }
+    });
     write_hidden(args, &p, SHARED_BINDINGS, hidden);
 }

@@ -26,14 +26,14 @@ pub fn record(recording: &mut Recording, traits: Traits, projection: &Projection
 }
 
 fn project_logits(args: &mut Arguments<'_>) {
-    compute(args, projection::multiply);
+    compute(args, projection::products);
 }
 
 /// What the kernel does, with products that `multiply` computes.
 pub(crate) fn compute(args: &mut Arguments<'_>, multiply: Multiply) {
     let p: Params = args.params();
     let y: &mut [f32] = args.write(11);
-    let products = projection::products(args, &p, args.read(SHARED_BINDINGS), multiply);
+    let products = multiply(args, &p, args.read(SHARED_BINDINGS));
     let y_rows = args.constant_or("Y_ROWS", 0) as usize;
     for (token, products) in products.chunks_exact(p.rows as usize).enumerate() {
         y[token * y_rows + p.first_row as usize..][..products.len()].copy_from_slice(products);

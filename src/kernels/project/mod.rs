@@ -1,4 +1,4 @@
-//! The products of one token, or of 2, 4 or 8, with numbers that are pairs of int8s, by four kernels.
+//! The products of one token, or of 2 to 8, with numbers that are pairs of int8s, by four kernels.
 //!
 //! Each workgroup makes the site's whole input into pairs for itself, which costs less than a kernel before that the
 //! product would have to wait for. The kernels differ in what becomes of the products: [`qkv`] rotates queries
@@ -21,6 +21,6 @@ pub mod residual;
 pub mod router_hidden;
 mod spread;
 
-pub use projection::{FEW_TOKENS, Input, PackedInputs, Projection, STORAGE_BUFFERS};
-pub(crate) use projection::{Params as ProjectionParams, ProjectionInput};
+pub use projection::{FEW_TOKENS_MAX, Input, PackedInputs, Projection, STORAGE_BUFFERS};
+pub(crate) use projection::{Params as ProjectionParams, ProjectionInput, packed_inputs, tokens_of, weighted};
 pub use spread::{Spread, bound_bytes, fits, needed_bytes};

@@ -7,11 +7,10 @@
 use half::f16;
 
 use super::packed::{self, Packed};
-use super::projection::{FEW_TOKENS, Input, PackedInputs, Projection, pack_numbers};
-use super::router_hidden::{HiddenDispatch, SiteRouters, hidden_units};
+use super::projection::{FEW_TOKENS_MAX, Input, PackedInputs, Projection, weighted};
+use super::router_hidden::{HiddenDispatch, HiddenInputs, SiteRouters, hidden_units};
 use crate::kernels::attention::partials;
 use crate::kernels::declare::{bindings, params};
-use crate::kernels::rms_norm::normalize;
 use crate::kernels::sliced::CHUNK;
 use crate::recording::{Arguments, Dispatch, Kernel, Recording};
 
@@ -33,15 +32,15 @@ pub static KERNEL: Kernel = Kernel {
     reference: project_pack,
 };
 
-/// Records the packing of the inputs of `tokens` tokens, 2, 4 or 8, which are those of `projection`, one token's after
-/// the other; and the hidden units of the routers that look at them. `projection` is spread as for a single token.
+/// Records the packing of the inputs of `tokens` tokens, 2 to 8, which are those of `projection`, one token's after the
+/// other; and the hidden units of the routers that look at them. `projection` is spread as for a single token.
 pub fn record(
     recording: &mut Recording,
     projection: &Projection<'_>,
     tokens: u32,
     routers: Option<SiteRouters<'_>>,
 ) -> PackedInputs {
-    assert!(FEW_TOKENS.contains(&tokens), "{tokens} tokens");
+    assert!((2..=FEW_TOKENS_MAX).contains(&tokens), "{tokens} tokens");
     let Projection { weight, input, spread, .. } = *projection;
     let (x, norm, partials) = match input {
         Input::Plain(x) => (x, None, None),
@@ -73,7 +72,19 @@ pub fn record(
     PackedInputs { span, tokens }
 }
 
+/// What packs a token's numbers, or their norm by this weight with this constant, into [`Packed::words`] words: as the
+/// shader does, or as the CPU engine's own products take them.
+pub(crate) type Pack = fn(&[f32], Option<&[f32]>, f32, &mut [u32]);
+
 fn project_pack(args: &mut Arguments<'_>) {
+    compute(args, |x, norm, eps, words| {
+        let (numbers, factor) = weighted(x, norm, eps);
+        Packed::of(&numbers).write(factor, words);
+    });
+}
+
+/// What the kernel does, with numbers that `pack` packs.
+pub(crate) fn compute(args: &mut Arguments<'_>, pack: Pack) {
     let p: Params = args.params();
     let (tokens, chunks) = (args.workgroups[1] as usize, args.constant("CHUNKS"));
     let input = (chunks * CHUNK) as usize;
@@ -82,17 +93,12 @@ fn project_pack(args: &mut Arguments<'_>) {
     let norm: &[f32] = args.read(1);
     let weight = (args.constant("NORMED") == 1).then_some(norm);
     for (x, words) in x.chunks_exact(input).zip(packed.chunks_exact_mut(Packed::words(chunks) as usize)) {
-        let (numbers, factor) = pack_numbers(x, weight, p.eps);
-        numbers.write(factor, words);
+        pack(x, weight, p.eps, words);
     }
     if args.workgroups[0] == 1 {
         return;
     }
     let (rest, w1): (&[f32], &[f16]) = (args.read(2), args.read(3));
     let units = args.constant("HIDDEN_ROW") as usize;
-    for (x, hidden) in x.chunks_exact(input).zip(hidden.chunks_exact_mut(units)) {
-        let mut normed = vec![0f32; input];
-        normalize(x, &norm[..input], p.eps, &mut normed);
-        hidden_units(&normed, w1, rest, p.site as usize, hidden);
-    }
+    hidden_units(HiddenInputs { x: &x, norm: &norm[..input], eps: p.eps }, w1, rest, p.site as usize, units, hidden);
 }

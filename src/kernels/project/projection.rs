@@ -1,6 +1,7 @@
 //! The products of one token or few with numbers that are pairs of int8s: what the four kernels share that compute
 //! them.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -34,8 +35,8 @@ params! {
 
 /// Bindings that all four kernels begin with: those of a [`SlicedWeight`], x, norm.
 pub(super) const SHARED_BINDINGS: usize = WEIGHT_BINDINGS + 2;
-/// Tokens, more than one, that a product is made for.
-pub const FEW_TOKENS: [u32; 3] = [2, 4, 8];
+/// Tokens of a product at most. Shaders are made for 1, 2, 4 or 8 of them, the processor's functions for any number.
+pub const FEW_TOKENS_MAX: u32 = 8;
 /// Storage buffers that a projection binds at most, which is what [`qkv`](super::qkv) binds.
 pub const STORAGE_BUFFERS: u32 = 19;
 
@@ -59,7 +60,7 @@ pub enum Input {
 pub struct PackedInputs {
     /// [T, [`Packed::words`]] u32.
     pub span: Span,
-    /// T: 2, 4 or 8.
+    /// T: 2 to 8.
     pub tokens: u32,
 }
 
@@ -152,7 +153,7 @@ pub(super) fn record(
     ];
     constants.extend(partials.map_or(partials::NO_PARTIALS, |partials| partials.constants(weight.input)));
     if let Input::Packed(PackedInputs { tokens, .. }) = input {
-        assert!(FEW_TOKENS.contains(&tokens) && spread.does_few(), "{tokens} tokens by {spread:?}");
+        assert!((2..=FEW_TOKENS_MAX).contains(&tokens) && spread.does_few(), "{tokens} tokens by {spread:?}");
         constants.push(("TOKENS", tokens));
     }
     constants.extend(extras.constants);
@@ -165,10 +166,11 @@ pub(super) fn record(
     });
 }
 
-/// What computes the products of the bound rows, so many slices deep: [`multiply`], or the CPU engine's own way.
-pub(crate) type Multiply = fn(&Arguments<'_>, &Params, u32) -> Vec<f32>;
+/// What computes the products of the bound rows with each token, [T, rows], as deep as the tokens are: [`products`], or
+/// the CPU engine's own way.
+pub(crate) type Multiply = fn(&Arguments<'_>, &Params, &[u32]) -> Vec<f32>;
 
-/// The rows that a projection binds, and what they are multiplied with.
+/// The rows that a projection of one token binds, and what they are multiplied with.
 pub(crate) struct ProjectionInput<'a> {
     /// The weight's rows.
     pub rows: Rows<'a>,
@@ -184,42 +186,37 @@ impl<'a> ProjectionInput<'a> {
         let input = args.read::<u32>(0).len() / p.rows as usize * 16;
         let x = partials::numbers(args, WEIGHT_BINDINGS, input);
         let rows = Rows::bound(args, input, args.constant("GROUP_CHUNKS"));
-        if args.constant("NORMED") == 0 {
-            return ProjectionInput { rows, numbers: x, factor: 1.0 };
-        }
-        let norm: &[f32] = args.read(WEIGHT_BINDINGS + 1);
-        let numbers = x.iter().zip(norm).map(|(x, norm)| x * norm).collect();
-        ProjectionInput { rows, numbers, factor: 1.0 / (dot(&x, &x) / input as f32 + p.eps).sqrt() }
+        let norm = (args.constant("NORMED") == 1).then(|| args.read(WEIGHT_BINDINGS + 1));
+        let (numbers, factor) = weighted(&x, norm, p.eps);
+        ProjectionInput { rows, numbers: numbers.into_owned(), factor }
     }
 }
 
-/// The products of the bound rows with each token, [T, rows], as deep as the tokens are: those of a single token by
-/// `multiply`.
-pub(super) fn products(args: &Arguments<'_>, p: &Params, depths: &[u32], multiply: Multiply) -> Vec<f32> {
-    let tokens = tokens_of(args);
-    if tokens == 1 {
-        return multiply(args, p, depths[0]);
-    }
+/// The rows that a projection of several tokens binds, and the [`Packed::words`] of each token.
+pub(crate) fn packed_inputs<'a>(args: &Arguments<'a>, p: &Params) -> (Rows<'a>, impl Iterator<Item = &'a [u32]>) {
     let input = args.read::<u32>(0).len() / p.rows as usize * 16;
-    let chunks = input / CHUNK as usize;
+    let words = Packed::words(input as u32 / CHUNK) as usize;
     let rows = Rows::bound(args, input, args.constant("GROUP_CHUNKS"));
-    let inputs = args.read::<u32>(WEIGHT_BINDINGS).chunks_exact(Packed::words(chunks as u32) as usize);
+    (rows, args.read::<u32>(WEIGHT_BINDINGS).chunks_exact(words).take(tokens_of(args)))
+}
+
+/// The products of the bound rows with each token, [T, rows], as deep as the tokens are.
+pub(super) fn products(args: &Arguments<'_>, p: &Params, depths: &[u32]) -> Vec<f32> {
+    if tokens_of(args) == 1 {
+        let ProjectionInput { rows, numbers, factor } = ProjectionInput::of(args, p);
+        return multiply_packed(args, p, &rows, depths[0], (&Packed::of(&numbers), factor));
+    }
+    let (rows, inputs) = packed_inputs(args, p);
     let of_token = |(words, slices): (&[u32], &u32)| {
-        let (packed, factor) = Packed::read(words, chunks);
+        let (packed, factor) = Packed::read(words, rows.input / CHUNK as usize);
         multiply_packed(args, p, &rows, *slices, (&packed, factor))
     };
-    inputs.take(tokens).zip(depths).flat_map(of_token).collect()
+    inputs.zip(depths).flat_map(of_token).collect()
 }
 
 /// Tokens of a dispatch.
-pub(super) fn tokens_of(args: &Arguments<'_>) -> usize {
+pub(crate) fn tokens_of(args: &Arguments<'_>) -> usize {
     args.constant_or("TOKENS", 1) as usize
-}
-
-/// The products of the bound rows with the one token, so many slices deep.
-pub(super) fn multiply(args: &Arguments<'_>, p: &Params, slices: u32) -> Vec<f32> {
-    let ProjectionInput { rows, numbers, factor } = ProjectionInput::of(args, p);
-    multiply_packed(args, p, &rows, slices, (&Packed::of(&numbers), factor))
 }
 
 /// The products of rows with numbers in pairs, times a factor.
@@ -249,9 +246,10 @@ fn multiply_packed(
     rows.into_par_iter().map(|row| if watch.stops() { 0.0 } else { product(row) }).collect()
 }
 
-/// Numbers, or their norm by this weight, in pairs, and what the norm multiplies them with.
-pub(super) fn pack_numbers(x: &[f32], norm: Option<&[f32]>, eps: f32) -> (Packed, f32) {
-    let Some(norm) = norm else { return (Packed::of(x), 1.0) };
-    let numbers: Vec<f32> = x.iter().zip(norm).map(|(x, norm)| x * norm).collect();
-    (Packed::of(&numbers), 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt())
+/// What becomes of numbers before they are packed, where their norm by a weight is taken: what a product is multiplied
+/// with by them, and what its outcome is.
+pub(crate) fn weighted<'a>(x: &'a [f32], norm: Option<&[f32]>, eps: f32) -> (Cow<'a, [f32]>, f32) {
+    let Some(norm) = norm else { return (Cow::Borrowed(x), 1.0) };
+    let numbers = x.iter().zip(norm).map(|(x, norm)| x * norm).collect();
+    (numbers, 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt())
 }

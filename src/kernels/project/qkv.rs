@@ -80,7 +80,7 @@ pub fn record(
 }
 
 fn project_qkv(args: &mut Arguments<'_>) {
-    compute(args, projection::multiply);
+    compute(args, projection::products);
 }
 
 /// What the kernel does, with products that `multiply` computes.
@@ -88,7 +88,7 @@ pub(crate) fn compute(args: &mut Arguments<'_>, multiply: Multiply) {
     let p: Params = args.params();
     let hidden: &mut [f32] = args.write(15);
     let (q, keys, values): (&mut [f32], &mut [f16], &mut [f16]) = (args.write(16), args.write(17), args.write(18));
-    let products = projection::products(args, &p, args.read(SHARED_BINDINGS), multiply);
+    let products = multiply(args, &p, args.read(SHARED_BINDINGS));
     write_hidden(args, &p, SHARED_BINDINGS, hidden);
     if args.constant_or("RAW", 0) == 1 {
         return q[..products.len()].copy_from_slice(&products);

@@ -65,14 +65,14 @@ pub fn record(
 }
 
 fn project_residual(args: &mut Arguments<'_>) {
-    compute(args, projection::multiply);
+    compute(args, projection::products);
 }
 
 /// What the kernel does, with products that `multiply` computes.
 pub(crate) fn compute(args: &mut Arguments<'_>, multiply: Multiply) {
     let p: Params = args.params();
     let (depth, y): (&mut [u32], &mut [f32]) = (args.write(14), args.write(15));
-    let products = projection::products(args, &p, depth, multiply);
+    let products = multiply(args, &p, depth);
     if args.constant_or("OVERWRITE", 0) == 1 {
         y[..products.len()].copy_from_slice(&products);
     } else {

@@ -3,6 +3,7 @@
 //! [`residual`](super::residual) selects depths by them.
 
 use half::f16;
+use rayon::prelude::*;
 
 use super::projection::{Params, Projection};
 use super::spread::HIDDEN_UNITS_MAX;
@@ -109,16 +110,41 @@ pub(super) fn write_hidden(args: &Arguments<'_>, p: &Params, first: usize, hidde
     }
     let (rest, w1): (&[f32], &[f16]) = (args.read(first + 1), args.read(first + 2));
     let dim = w1.len() / units as usize;
-    let mut input = vec![0f32; dim];
-    normalize(&args.read(8)[..dim], &args.read(9)[..dim], p.eps, &mut input);
-    hidden_units(&input, w1, rest, p.site as usize, &mut hidden[..units as usize]);
+    let inputs = HiddenInputs { x: &args.read(8)[..dim], norm: &args.read(9)[..dim], eps: p.eps };
+    hidden_units(inputs, w1, rest, p.site as usize, units as usize, hidden);
 }
 
-/// The hidden units of neighbouring routers, from that of `site` on, whose w1 are [S, HIDDEN, input].
-pub(super) fn hidden_units(input: &[f32], w1: &[f16], rest: &[f32], site: usize, hidden: &mut [f32]) {
-    for (at, hidden) in hidden.chunks_exact_mut(HIDDEN as usize).enumerate() {
-        let router = RouterNumbers::of(w1, at, rest, site + at, input.len());
-        hidden.copy_from_slice(&router.hidden()(input));
+/// What routers look at: the norm of each token's numbers.
+pub(super) struct HiddenInputs<'a> {
+    /// [T, D]
+    pub x: &'a [f32],
+    /// The norm's weight, `[D]`.
+    pub norm: &'a [f32],
+    /// The norm's constant.
+    pub eps: f32,
+}
+
+/// The hidden units of neighbouring routers, from that of `site` on, whose w1 are [S, HIDDEN, D]: so many `units` of
+/// each token.
+pub(super) fn hidden_units(
+    inputs: HiddenInputs<'_>,
+    w1: &[f16],
+    rest: &[f32],
+    site: usize,
+    units: usize,
+    hidden: &mut [f32],
+) {
+    let HiddenInputs { x, norm, eps } = inputs;
+    let (dim, width) = (norm.len(), HIDDEN as usize);
+    let mut normed = vec![0f32; x.len()];
+    let of_tokens = x.par_chunks_exact(dim).zip(normed.par_chunks_exact_mut(dim));
+    of_tokens.for_each(|(x, normed)| normalize(x, norm, eps, normed));
+    for at in 0..units / width {
+        let router = RouterNumbers::of(w1, at, rest, site + at, dim);
+        let of_token = router.hidden();
+        normed.par_chunks_exact(dim).zip(hidden.par_chunks_exact_mut(units)).for_each(|(x, hidden)| {
+            hidden[at * width..][..width].copy_from_slice(&of_token(x));
+        });
     }
 }
 

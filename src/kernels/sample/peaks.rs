@@ -1,5 +1,7 @@
 //! Logits made ready for the choice of a token, and the likeliest of each block of them.
 
+use rayon::prelude::*;
+
 use crate::engine::Traits;
 use crate::kernels::declare::{WORKGROUP, params};
 use crate::kernels::step_rows::StepRow;
@@ -120,11 +122,11 @@ fn ready_logits<'a>(args: &mut Arguments<'a>) -> &'a [f32] {
     let choices: &[Choice] = args.read(0);
     let (step_rows, cell_tokens): (&[StepRow], &[u32]) = (args.read(1), args.read(2));
     let logits: &mut [f32] = args.write(3);
-    let of_choices = logits.chunks_exact_mut(p.vocab as usize).zip(choices).zip(&step_rows[p.first_row as usize..]);
-    for ((logits, choice), row) in of_choices {
+    let of_choices = choices.par_iter().zip(&step_rows[p.first_row as usize..]);
+    logits.par_chunks_exact_mut(p.vocab as usize).zip(of_choices).for_each(|(logits, (choice, row))| {
         logits.iter_mut().for_each(|logit| *logit = finite(*logit));
         penalize(choice, &cell_tokens[row.first_cell as usize..=row.cell()], logits);
-    }
+    });
     logits
 }
 

@@ -1,5 +1,7 @@
 //! The choice of the next token from logits, written where the next step reads its token.
 
+use rayon::prelude::*;
+
 use super::peaks::{self, Peak, SampleInputs, block, blocks};
 use crate::engine::Traits;
 use crate::kernels::declare::params;
@@ -69,9 +71,10 @@ fn sample_token(args: &mut Arguments<'_>) {
     let p: Params = args.params();
     let (choices, step_rows, logits): (&[Choice], &[StepRow], &[f32]) = (args.read(0), args.read(1), args.read(2));
     let sampled: &mut [Sampled] = args.write(4);
-    let rows = logits.chunks_exact(p.vocab as usize).zip(&step_rows[p.first_row as usize..]);
-    for ((logits, row), choice) in rows.zip(choices) {
-        let best_logit = largest(logits);
-        sampled[row.slot as usize] = Sampled { id: choose(choice, logits), best_logit };
+    let of_choice =
+        |(logits, choice): (&[f32], &Choice)| Sampled { id: choose(choice, logits), best_logit: largest(logits) };
+    let chosen: Vec<Sampled> = logits.par_chunks_exact(p.vocab as usize).zip(choices).map(of_choice).collect();
+    for (row, chosen) in step_rows[p.first_row as usize..].iter().zip(chosen) {
+        sampled[row.slot as usize] = chosen;
     }
 }
