@@ -1,9 +1,9 @@
 //! The gradients of one layer, a stage at a time.
 //!
-//! A layer's operations are stages: products, and what lies between them. Each of the latter runs once more with a graph
-//! of its own, from its inputs as leaves. A product needs no graph over its weights: `Y = X W^T` has `dX = dY W` and
-//! `dW = dY^T X`. The second is computed for some rows at a time, and becomes the gradients of their ranges at once. So
-//! what is alive is the graph of one stage beside the layer's registers.
+//! A layer's operations are stages: products, and what lies between them. Each of the latter runs once more with a
+//! graph of its own, from its inputs as leaves. A product needs no graph over its weights: `Y = X W^T` has `dX = dY W`
+//! and `dW = dY^T X`. The second is computed for some rows at a time, and becomes the gradients of their ranges at
+//! once. So what is alive is the graph of one stage beside the layer's registers.
 
 use burn::tensor::Tensor;
 

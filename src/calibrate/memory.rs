@@ -127,7 +127,8 @@ impl MemoryCount<'_> {
         let windows = self.options.batch.max(held_out_windows(self.options));
         let tokens = (windows * self.options.seq) as u64;
         let streams = STREAM_TENSORS * SINGLE * tokens * u64::from(self.shape.model_dim);
-        let logits = LOGIT_TENSORS * SINGLE * (LOGITS as u64).min(tokens * u64::from(self.shape.vocab));
+        let logits = (micro * self.options.seq) as u64 * u64::from(self.shape.vocab);
+        let logits = LOGIT_TENSORS * SINGLE * logits.min(LOGITS as u64);
         // New values beside the old ones.
         let optimizer = TRAINED_TENSORS * SINGLE * self.trained();
         streams + self.layer(micro).max(logits).max(optimizer)

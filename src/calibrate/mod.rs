@@ -16,6 +16,7 @@ mod network;
 mod optimizer;
 mod pack;
 #[cfg(test)]
+#[path = "random_source_tests.rs"]
 mod random_source;
 mod reduce;
 mod scratch;

@@ -5,10 +5,15 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use crate::error::{Error, Result};
+
+/// Bytes that one thread reads at once: what is in the page cache is a copy in memory, which threads share.
+const PIECE: usize = 8 << 20;
 
 /// A file without a name in the folder of another one.
 pub struct Scratch {
@@ -65,10 +70,29 @@ impl Scratch {
     /// Reads what a place was filled with; panics where its length is another one.
     pub fn read(&self, extent: &Extent, bytes: &mut [u8]) -> Result<()> {
         assert_eq!(bytes.len() as u64, extent.bytes, "bytes of a place");
-        let mut file = &self.file;
-        let read = file.seek(SeekFrom::Start(extent.at)).and_then(|_| file.read_exact(bytes));
+        let (file, pieces) = (&self.file, bytes.par_chunks_mut(PIECE).enumerate());
+        let read = pieces.try_for_each(|(at, piece)| read_at(file, piece, extent.at + (at * PIECE) as u64));
         read.map_err(Error::io("read a scratch file beside", &self.beside))
     }
+}
+
+/// Fills `bytes` with what the file has at a place.
+#[cfg(unix)]
+fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
+}
+
+/// Fills `bytes` with what the file has at a place.
+#[cfg(windows)]
+fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match std::os::windows::fs::FileExt::seek_read(file, &mut bytes[done..], at + done as u64)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => done += read,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -93,6 +117,19 @@ mod tests {
         assert_eq!(scratch.claim(5).at, 8);
         assert_eq!(scratch.claim(3).at, at);
         assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "the file has a name");
+    }
+
+    #[test]
+    fn what_is_longer_than_a_piece_is_read_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = Scratch::beside(&dir.path().join("a.pack")).unwrap();
+        let long: Vec<u8> = (0..PIECE as u32 + 5).map(|at| (at % 251) as u8).collect();
+        let (short, extent) = (scratch.claim(7), scratch.claim(long.len() as u64));
+        scratch.write(&extent, &long).unwrap();
+        scratch.write(&short, b"earlier").unwrap();
+        let mut read = vec![0; long.len()];
+        scratch.read(&extent, &mut read).unwrap();
+        assert!(read == long);
     }
 
     #[test]

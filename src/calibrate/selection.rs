@@ -6,7 +6,7 @@ use super::coded::TRAINED;
 use super::network::Network;
 use super::step::{Batch, TeacherStreams, divergence_at};
 use super::thresholds::{Point, Scale};
-use super::trained::{Change, Params};
+use super::trained::{Params, ParamsChange};
 use crate::error::Result;
 use crate::precision::Depth;
 
@@ -27,9 +27,9 @@ pub fn keep_better_ranges<'a>(
 ) -> Result<Params<'a>> {
     for depth in Depth::ALL.into_iter().take(TRAINED) {
         let kl = |params: &Params<'_>| {
-            Ok(divergence_at(network, &params.with(Change::Always(depth)), batch, teacher, 0.0)?.1)
+            Ok(divergence_at(network, &params.with(ParamsChange::Always(depth)), batch, teacher, 0.0)?.1)
         };
-        let unmoved = params.with(Change::RangesOfWeights(depth.slices() - 1));
+        let unmoved = params.with(ParamsChange::RangesOfWeights(depth.slices() - 1));
         if kl(&unmoved)? < kl(&params)? {
             params = unmoved;
         }
@@ -42,7 +42,7 @@ pub fn keep_better_ranges<'a>(
 pub fn widen_gates<'a>(scale: &mut Scale<'_>, params: &Params<'a>) -> Result<(Params<'a>, Vec<Point>)> {
     let mut best: Option<(f32, Params<'a>, Vec<Point>)> = None;
     for distance in DISTANCES {
-        let widened = params.with(Change::ScoresApart(distance));
+        let widened = params.with(ParamsChange::ScoresApart(distance));
         let points = scale.sketch(&widened)?;
         let loss = loss_of(&points);
         if best.as_ref().is_none_or(|(least, ..)| loss < *least) {

@@ -1,8 +1,9 @@
 //! One step of distillation: the loss of a batch, and its gradients, layer by layer.
 //!
 //! The unquantized model and the student go through the layers together, and nothing is kept of that but the input of
-//! each layer. The backward pass then runs each layer once more. So a step reads every layer twice, and memory holds one
-//! layer and the graph of one stage of it ([`super::backward`]), of `micro` windows, whatever the depth of the model.
+//! each layer. The backward pass then runs each layer once more. So a step reads every layer twice, and memory holds
+//! one layer and the graph of one stage of it ([`super::backward`]), of `micro` windows, whatever the depth of the
+//! model.
 
 use burn::tensor::{Int, Tensor};
 
@@ -96,8 +97,8 @@ impl TeacherStreams {
     }
 }
 
-/// What the student is to reach on a batch: the streams after the last layer. Fails where a stop is asked for, and where
-/// layers cannot be read.
+/// What the student is to reach on a batch: the streams after the last layer. Fails where a stop is asked for, and
+/// where layers cannot be read.
 pub fn teacher(network: &Network, batch: &Batch) -> Result<TeacherStreams> {
     let mut streams = TeacherStreams::embedded(network, batch);
     for at in 0..network.layers() {

@@ -43,8 +43,8 @@ pub struct SiteParams {
 /// The trained tensors of a layer's sites.
 pub type LayerParams = [SiteParams; 4];
 
-/// The weights of a layer's sites as [`CodedSite::slices`] gives them: in the parts of [`CodedSite::parts`], as products
-/// take them.
+/// The weights of a layer's sites as [`CodedSite::slices`] gives them: in the parts of [`CodedSite::parts`], as
+/// products take them.
 pub type LayerSlices = [Vec<Tensor<2>>; 4];
 
 /// Names of a site's trained tensors, in the order of [`SiteParams::tensors`].

@@ -50,7 +50,7 @@ impl Trained {
 
 /// A change of every site's parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Change {
+pub enum ParamsChange {
     /// As [`SiteParams::with_ranges_of_weights`].
     RangesOfWeights(usize),
     /// As [`SiteParams::with_scores_apart`].
@@ -59,13 +59,13 @@ pub enum Change {
     Always(Depth),
 }
 
-impl Change {
+impl ParamsChange {
     /// A site's parameters with the change.
     pub fn of(self, params: &SiteParams) -> SiteParams {
         match self {
-            Change::RangesOfWeights(slice) => params.with_ranges_of_weights(slice),
-            Change::ScoresApart(distance) => params.with_scores_apart(distance),
-            Change::Always(depth) => params.always(depth),
+            ParamsChange::RangesOfWeights(slice) => params.with_ranges_of_weights(slice),
+            ParamsChange::ScoresApart(distance) => params.with_scores_apart(distance),
+            ParamsChange::Always(depth) => params.always(depth),
         }
     }
 }
@@ -74,7 +74,7 @@ impl Change {
 #[derive(Clone)]
 pub struct Params<'a> {
     shelf: &'a Shelf<LayerParams>,
-    changes: Vec<Change>,
+    changes: Vec<ParamsChange>,
 }
 
 impl<'a> Params<'a> {
@@ -84,14 +84,14 @@ impl<'a> Params<'a> {
     }
 
     /// The same with one change more, after all others.
-    pub fn with(&self, change: Change) -> Params<'a> {
+    pub fn with(&self, change: ParamsChange) -> Params<'a> {
         let mut changed = self.clone();
         changed.changes.push(change);
         changed
     }
 
     /// What is changed, first to last.
-    pub fn changes(&self) -> &[Change] {
+    pub fn changes(&self) -> &[ParamsChange] {
         &self.changes
     }
 

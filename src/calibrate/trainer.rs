@@ -13,7 +13,7 @@ use super::optimizer::Optimizer;
 use super::step::{self, Batch, Target, TeacherStreams};
 use super::text::Windows;
 use super::thresholds::Scale;
-use super::trained::{Change, Params, Trained};
+use super::trained::{Params, ParamsChange, Trained};
 use super::{
     BITS_DRAWN, BITS_JUDGED, CHECKPOINT_STEPS, CalibrationOptions, CalibrationProgress, HeldOut, RATES, StepLog,
     checkpoint_path, flow, pack, selection, target,
@@ -169,7 +169,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Makes changes of the parameters last.
-    fn change(&mut self, changes: &[Change]) -> Result<()> {
+    fn change(&mut self, changes: &[ParamsChange]) -> Result<()> {
         if changes.is_empty() {
             return Ok(());
         }
