@@ -63,6 +63,7 @@ impl Lab {
             seq: 16,
             seed: 3,
             memory: 4 << 30,
+            stream: false,
             out: self.path(out),
         }
     }
@@ -198,7 +199,7 @@ fn a_batch_in_parts_has_the_gradients_of_the_whole() {
     let whole = CalibrationOptions { steps: 3, batch: 4, ..lab.options("whole.pack") };
     // Stopped after the last step, as nobody looks at the packs.
     let (_, at_once) = lab.run(&whole, Some(3));
-    // The least memory that the message asks for holds one window at a time.
+    // The least memory that the message asks for holds one window of one layer at a time.
     let starved = CalibrationOptions { memory: 1, out: lab.path("parts.pack"), ..whole };
     let message = lab.run(&starved, None).0.unwrap_err().to_string();
     let least = message.split("at least ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap();
@@ -243,4 +244,82 @@ fn a_run_is_stopped_within_a_step_of_which_nothing_counts() {
     lab.cancel.reset();
     let (report, steps) = lab.run(&options, None);
     assert!(report.unwrap().resumed == 5 && steps[0].done == 6);
+}
+
+/// What is in the lab beside what it was made with.
+fn left(lab: &Lab) -> Vec<String> {
+    let names = fs::read_dir(lab.dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name != "source" && name != "text.txt").collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn layers_from_a_file_give_the_pack_of_layers_that_stay_on_the_device_and_leave_nothing() {
+    let lab = Lab::new();
+    let on_device = lab.options("device.pack");
+    let streamed = CalibrationOptions { stream: true, out: lab.path("streamed.pack"), ..on_device.clone() };
+    for options in [&on_device, &streamed] {
+        let mut source = quantize::open(&lab.path("source")).unwrap();
+        let mut plan = None;
+        calibrate(source.as_mut(), &cpu(), options, &lab.cancel, &mut |progress| {
+            if let CalibrationProgress::Plan(memory) = progress {
+                plan = Some(memory);
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        let plan = plan.unwrap();
+        assert_eq!((plan.scratch.is_some(), plan.micro), (options.stream, options.batch));
+    }
+    assert!(tensors(&lab.path("device.pack")) == tensors(&lab.path("streamed.pack")), "the packs differ");
+    assert_eq!(left(&lab), ["device.pack", "streamed.pack"]);
+}
+
+#[test]
+fn a_streamed_run_that_was_stopped_anywhere_ends_as_one_that_was_not() {
+    let lab = Lab::new();
+    let whole = CalibrationOptions { stream: true, ..lab.options("whole.pack") };
+    lab.run(&whole, None).0.unwrap();
+
+    // Stopped between two steps, and then wherever it is some milliseconds later.
+    let halves = CalibrationOptions { out: lab.path("halves.pack"), ..whole };
+    assert!(matches!(lab.run(&halves, Some(3)).0, Err(Error::Stopped(_))));
+    assert_eq!(left(&lab), ["halves.pack.checkpoint", "whole.pack"]);
+    let mut source = quantize::open(&lab.path("source")).unwrap();
+    let cancel = lab.cancel.clone();
+    let stopped = calibrate(source.as_mut(), &cpu(), &halves, &lab.cancel, &mut |progress| {
+        if matches!(progress, CalibrationProgress::Step(step) if step.done == 5) {
+            let cancel = cancel.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(std::time::Duration::from_millis(3));
+                cancel.cancel();
+            });
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(stopped, Err(Error::Stopped("calibrate"))));
+    assert_eq!(left(&lab), ["halves.pack.checkpoint", "whole.pack"]);
+    lab.cancel.reset();
+    let report = lab.run(&halves, None).0.unwrap();
+    assert!(report.resumed >= 5, "{report:?}");
+    assert!(tensors(&lab.path("whole.pack")) == tensors(&lab.path("halves.pack")), "the packs differ");
+}
+
+#[test]
+fn an_error_in_the_middle_leaves_no_scratch_file() {
+    let lab = Lab::new();
+    let options = CalibrationOptions { stream: true, ..lab.options("broken.pack") };
+    let mut source = quantize::open(&lab.path("source")).unwrap();
+    let fault = calibrate(source.as_mut(), &cpu(), &options, &lab.cancel, &mut |progress| {
+        // A folder where the checkpoint is to be.
+        if matches!(progress, CalibrationProgress::Step(step) if step.done == 2) {
+            fs::create_dir(lab.path("broken.pack.checkpoint")).unwrap();
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    });
+    let message = fault.unwrap_err().to_string();
+    assert!(message.contains("broken.pack.checkpoint"), "{message}");
+    assert_eq!(left(&lab), ["broken.pack.checkpoint"]);
 }

@@ -130,6 +130,20 @@ pub struct RoutedSites {
     pub next: Range<u32>,
 }
 
+impl Op {
+    /// The register that is another one after it.
+    pub fn writes(&self) -> Option<Register> {
+        match self {
+            Op::Embed | Op::Add { .. } => Some(Register::Residual),
+            Op::Norm { to, .. } | Op::Project { to, .. } => Some(*to),
+            Op::Rotate { .. } => Some(Register::Queries),
+            Op::Attend { .. } => Some(Register::Attended),
+            Op::Gate { .. } => Some(Register::Hidden),
+            Op::Head { .. } => None,
+        }
+    }
+}
+
 impl Register {
     /// How many there are.
     pub const COUNT: usize = Register::Branch as usize + 1;

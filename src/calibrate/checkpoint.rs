@@ -1,19 +1,18 @@
 //! A training run on disk, so that one that was stopped goes on where it was.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use burn::optim::AdamWState;
+use burn::optim::{AdamWState, AdaptiveMomentumState};
 use burn::tensor::{Device, Tensor, TensorData};
-use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use super::optimizer::Optimizer;
-use super::step::Params;
+use super::optimizer::OptimizerState;
 use super::student::{NAMES, SiteParams};
+use super::trained::Trained;
 use crate::error::{Error, Result};
-use crate::format::{map_file, write_whole};
+use crate::format::layout::TensorSpec;
+use crate::format::{ContainerAside, file_place, map_file};
 use crate::shape::Site;
 
 /// The key of the metadata.
@@ -49,45 +48,46 @@ fn name(layer: usize, site: Site, tensor: &str) -> String {
     format!("layers.{layer}.{}.{tensor}", site.name())
 }
 
-/// Writes the state after `done` steps, over an earlier one.
-pub fn save(path: &Path, run: &CalibrationRun, done: usize, params: &Params, optimizer: &Optimizer) -> Result<()> {
-    let mut tensors: Vec<(String, [usize; 2], Vec<u8>)> = Vec::new();
-    let mut push = |name: String, tensor: &Tensor<2>| {
-        tensors.push((name, tensor.dims(), tensor.to_data().bytes().to_vec()));
-    };
-    for (layer, (params, states)) in params.iter().zip(&optimizer.states).enumerate() {
+/// Writes the state of `layers` layers after `done` steps, over an earlier one, a layer at a time. Fails where layers
+/// cannot be read and where a disk is full.
+pub fn save(path: &Path, run: &CalibrationRun, done: usize, trained: &Trained, layers: usize) -> Result<()> {
+    let dims = trained.params.get(0)?.map(|site| site.tensors().map(Tensor::dims));
+    let has_moments = trained.moments.has(0);
+    let mut specs = Vec::new();
+    for (layer, site) in (0..layers).flat_map(|layer| Site::ALL.map(|site| (layer, site))) {
+        for (tensor, dims) in NAMES.iter().zip(dims[site as usize]) {
+            let mut spec = |name| specs.push(TensorSpec { name, dtype: Dtype::F32, shape: dims.to_vec() });
+            spec(name(layer, site, tensor));
+            if has_moments {
+                MOMENTS.iter().for_each(|moment| spec(name(layer, site, &format!("{tensor}.{moment}"))));
+            }
+        }
+    }
+    let head = serde_json::to_string(&Head { run: run.clone(), done }).expect("plain data");
+    let mut file = ContainerAside::create(file_place(path)?, "checkpoint", &specs, (KEY, head))?;
+    let mut write = |name: String, tensor: &Tensor<2>| file.write(&name, 0, tensor.to_data().as_bytes());
+    for layer in 0..layers {
+        let (params, moments) = (trained.params.get(layer)?, has_moments.then(|| trained.moments.get(layer)));
+        let moments = moments.transpose()?;
         for site in Site::ALL {
             for (at, tensor) in params[site as usize].tensors().into_iter().enumerate() {
-                push(name(layer, site, NAMES[at]), tensor);
-                if let Some(state) = &states[site as usize][at] {
-                    let moments = [&state.momentum.moment_1, &state.momentum.moment_2];
-                    for (moment, tensor) in MOMENTS.iter().zip(moments) {
-                        push(name(layer, site, &format!("{}.{moment}", NAMES[at])), tensor);
-                    }
+                write(name(layer, site, NAMES[at]), tensor)?;
+                let Some(moments) = &moments else { continue };
+                let momentum = &moments[site as usize][at].momentum;
+                for (moment, tensor) in MOMENTS.iter().zip([&momentum.moment_1, &momentum.moment_2]) {
+                    write(name(layer, site, &format!("{}.{moment}", NAMES[at])), tensor)?;
                 }
             }
         }
     }
-    let views = tensors.iter().map(|(name, dims, bytes)| {
-        let view = TensorView::new(Dtype::F32, dims.to_vec(), bytes);
-        (name, view.expect("four bytes for each element"))
-    });
-    let head = serde_json::to_string(&Head { run: run.clone(), done }).expect("plain data");
-    let metadata = HashMap::from([(KEY.to_string(), head)]);
-    let bytes = safetensors::serialize(views, Some(metadata)).expect("views of tensors of their own");
-    write_whole(path, &bytes).map_err(Error::io("write", path))
+    file.finish(|_| Ok(())).map(drop)
 }
 
-/// Reads a state into `params` and `optimizer`, which have the shapes of this run, and returns the steps it has done.
+/// Reads a state into `trained`, which has the `layers` layers and the shapes of this run, and returns the steps it has
+/// done.
 ///
-/// Fails where the file is damaged, and where it belongs to another run.
-pub fn load(
-    path: &Path,
-    run: &CalibrationRun,
-    params: &mut Params,
-    optimizer: &mut Optimizer,
-    device: &Device,
-) -> Result<usize> {
+/// Fails where the file is damaged, where it belongs to another run, and where a disk is full.
+pub fn load(path: &Path, run: &CalibrationRun, trained: &mut Trained, layers: usize, device: &Device) -> Result<usize> {
     let bytes = map_file(path)?;
     let damaged = |field: &str, expected: &str, got: String| Error::damaged(path, field, expected, got);
     let (_, metadata) =
@@ -108,18 +108,26 @@ pub fn load(
         let values: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
         Ok(Tensor::from_data(TensorData::new(values, dims), device))
     };
-    for (layer, (params, states)) in params.iter_mut().zip(&mut optimizer.states).enumerate() {
+    for layer in 0..layers {
+        let (mut params, mut moments) = (trained.params.get(layer)?, Vec::with_capacity(Site::ALL.len()));
         for site in Site::ALL {
             let mut moved = params[site as usize].tensors().map(Clone::clone);
+            let mut of_site: Vec<OptimizerState> = Vec::with_capacity(NAMES.len());
             for (at, tensor) in moved.iter_mut().enumerate() {
                 let dims = tensor.dims();
                 *tensor = read(&name(layer, site, NAMES[at]), dims)?;
-                let moment = |moment: &str| read(&name(layer, site, &format!("{}.{moment}", NAMES[at])), dims);
-                let momentum =
-                    burn::optim::AdaptiveMomentumState::new(head.done, moment(MOMENTS[0])?, moment(MOMENTS[1])?);
-                states[site as usize][at] = Some(AdamWState::new(momentum));
+                if head.done > 0 {
+                    let moment = |moment: &str| read(&name(layer, site, &format!("{}.{moment}", NAMES[at])), dims);
+                    let [first, second] = MOMENTS.map(moment);
+                    of_site.push(AdamWState::new(AdaptiveMomentumState::new(head.done, first?, second?)));
+                }
             }
             params[site as usize] = SiteParams::from_tensors(moved);
+            moments.extend(<[OptimizerState; NAMES.len()]>::try_from(of_site));
+        }
+        trained.params.put(layer, params)?;
+        if let Ok(moments) = moments.try_into() {
+            trained.moments.put(layer, moments)?;
         }
     }
     Ok(head.done)

@@ -1,19 +1,21 @@
-//! The unquantized model as burn tensors: frozen weights, and the operations of a layer around any products.
+//! The model as burn tensors: frozen weights and codes, and the operations of a layer around any products.
 
 mod load;
 
 use std::collections::BTreeMap;
 
 use burn::tensor::kind::Autodiff;
-use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Bool, DType, Device, Gradients, Int, Tensor, TensorData, activation};
 
 use super::coded::CodedSite;
 use super::reduce::{softmax, spread, sum_rows};
+use super::shelf::Shelf;
 use crate::arch::{ActivationFunction, HeadNorm, LayerVector, NormAt, Op, Program, QueryGrowth, Register, RoutedSites};
 use crate::cancel::CancelToken;
 use crate::shape::{LlamaShape, SiteAt};
+pub use load::WeightPlace;
 
-/// Frozen weights on a device, and what the forward pass needs beside them.
+/// Frozen weights, and what the forward pass needs beside them. What is not of a layer is on the device.
 pub struct Network {
     /// Dimensions and constants.
     pub shape: LlamaShape,
@@ -25,8 +27,12 @@ pub struct Network {
     head: Option<Tensor<2>>,
     /// `[D]`
     final_norm: Tensor<1>,
-    /// First to last.
-    pub layers: Vec<Layer>,
+    /// By layers and [`LayerVector`], those that the layer has.
+    vectors: Vec<[Option<Tensor<1>>; LayerVector::ALL.len()]>,
+    /// By layers, the stacked weight of each site, [rows, input].
+    pub weights: Shelf<[Tensor<2>; 4]>,
+    /// The same in codes.
+    pub codes: Shelf<[CodedSite; 4]>,
     /// By their numbers.
     rotations: Vec<Rotation>,
     /// By windows of attention, what the token at each position does not look at, [T, T].
@@ -35,23 +41,6 @@ pub struct Network {
     pub product_dtype: DType,
     /// What asks to stop.
     pub cancel: CancelToken,
-}
-
-/// The frozen weights of one layer.
-pub struct Layer {
-    /// By [`LayerVector`], those that the layer has.
-    vectors: [Option<Tensor<1>>; LayerVector::ALL.len()],
-    /// The stacked weight of each site, [rows, input].
-    pub sites: [Tensor<2>; 4],
-    /// The same in codes.
-    pub coded: [CodedSite; 4],
-}
-
-impl Layer {
-    /// A vector of the layer; panics where its spec has none such.
-    fn vector(&self, which: LayerVector) -> &Tensor<1> {
-        self.vectors[which as usize].as_ref().expect("the operations follow from the spec, as the vectors do")
-    }
 }
 
 /// What a block leaves to its caller.
@@ -64,14 +53,15 @@ pub trait SiteProducts {
 }
 
 /// What the operations of a block hand to each other.
-#[derive(Default)]
-struct BlockState {
+#[derive(Clone, Default)]
+pub struct BlockState {
     /// By [`Register`], each [N, width].
     registers: [Option<Tensor<2>>; Register::COUNT],
     heads: Option<Heads>,
 }
 
 /// Rotated queries and keys, and values.
+#[derive(Clone)]
 struct Heads {
     /// [B, H, T, A]
     q: Tensor<4>,
@@ -110,12 +100,26 @@ impl Network {
         self.matmul(x, w.transpose())
     }
 
-    /// A matrix product in [`Network::product_dtype`], of f32 and to f32.
-    fn matmul<const D: usize>(&self, a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
-        match self.product_dtype {
-            DType::F32 => a.matmul(b),
-            dtype => a.cast(dtype).matmul(b.cast(dtype)).cast(DType::F32),
-        }
+    /// The same with a w in parts of its rows.
+    pub fn product_in_parts(&self, x: Tensor<2>, parts: &[Tensor<2>]) -> Tensor<2> {
+        let x = self.as_factor(x);
+        joined(parts.iter().map(|w| self.product(x.clone(), w.clone())).collect(), 1)
+    }
+
+    /// A matrix product in [`Network::product_dtype`], to f32.
+    pub fn matmul<const D: usize>(&self, a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+        let [a, b] = [a, b].map(|x| self.as_factor(x));
+        a.matmul(b).cast(DType::F32)
+    }
+
+    /// The same in [`Network::product_dtype`], for one who multiplies it more than once.
+    pub fn as_factor<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if x.dtype() == self.product_dtype { x } else { x.cast(self.product_dtype) }
+    }
+
+    /// How many layers there are.
+    pub fn layers(&self) -> usize {
+        self.vectors.len()
     }
 
     /// Layer `at`: [B, T, D] to [B, T, D]; the `products` are the caller's.
@@ -124,24 +128,41 @@ impl Network {
         let mut state = BlockState::default();
         state.put(Register::Residual, x.reshape([batch * tokens, dim]));
         for op in &self.program.layers[at] {
-            self.operate(op, [batch, tokens], &mut state, products);
+            match op {
+                Op::Project { at, from, to } => {
+                    let input = state.read(*from);
+                    state.put(*to, products.product(*at, input));
+                }
+                op => self.operate(op, [batch, tokens], &mut state, &mut |routed, normed| {
+                    products.normed(routed, normed);
+                }),
+            }
         }
         state.take(Register::Residual).reshape([batch, tokens, dim])
     }
 
-    /// Carries out one operation on windows of [B, T] tokens.
-    fn operate(&self, op: &Op, windows: [usize; 2], state: &mut BlockState, products: &mut dyn SiteProducts) {
+    /// The operations of layer `at` in stages: each is one product, or all that lies between two of them.
+    pub fn stages(&self, at: usize) -> impl Iterator<Item = &[Op]> {
+        let is_product = |op: &Op| matches!(op, Op::Project { .. });
+        self.program.layers[at].chunk_by(move |a, b| !is_product(a) && !is_product(b))
+    }
+
+    /// Carries out one operation that is no product, on windows of [B, T] tokens; `on_norm` follows the norms of the
+    /// residual stream.
+    pub fn operate(
+        &self,
+        op: &Op,
+        windows: [usize; 2],
+        state: &mut BlockState,
+        on_norm: &mut dyn FnMut(&RoutedSites, &Tensor<2>),
+    ) {
         match op {
             Op::Norm { at, from, to, routed } => {
                 let normed = self.norm(*at, state.read(*from));
                 if *from == Register::Residual {
-                    products.normed(routed, &normed);
+                    on_norm(routed, &normed);
                 }
                 state.put(*to, normed);
-            }
-            Op::Project { at, from, to } => {
-                let input = state.read(*from);
-                state.put(*to, products.product(*at, input));
             }
             Op::Rotate { .. } => state.heads = Some(self.rotate(op, state.take(Register::Qkv), windows)),
             Op::Attend { cap, window, .. } => {
@@ -159,14 +180,20 @@ impl Network {
                 let sum = state.take(Register::Residual) + branch;
                 state.put(Register::Residual, sum);
             }
-            Op::Embed | Op::Head { .. } => panic!("{op:?} in a layer"),
+            Op::Project { .. } | Op::Embed | Op::Head { .. } => panic!("{op:?} is not an operation between products"),
         }
+    }
+
+    /// A vector of a layer; panics where its spec has none such.
+    fn vector(&self, layer: u32, which: LayerVector) -> &Tensor<1> {
+        let vector = self.vectors[layer as usize][which as usize].as_ref();
+        vector.expect("the operations follow from the spec, as the vectors do")
     }
 
     /// A norm of the rows of x, [N, D].
     fn norm(&self, at: NormAt, x: Tensor<2>) -> Tensor<2> {
         let weight = match at.vector() {
-            Some((layer, vector)) => self.layers[layer as usize].vector(vector),
+            Some((layer, vector)) => self.vector(layer, vector),
             None if at == NormAt::Routers => return unit_rms(x, self.shape.norm_eps),
             None => &self.final_norm,
         };
@@ -180,17 +207,17 @@ impl Network {
         let Op::Rotate { layer, bias, head_norm, rope_table, query_growth } = *op else {
             panic!("{op:?} does not rotate")
         };
-        let (shape, own) = (&self.shape, &self.layers[layer as usize]);
+        let (shape, own) = (&self.shape, |which| self.vector(layer, which));
         let (heads, kv, dim) = (shape.heads as usize, shape.kv_heads as usize, shape.head_dim as usize);
         let qkv = match bias {
-            true => qkv.clone() + beside(own.vector(LayerVector::QkvBias).clone(), &qkv).unsqueeze::<2>(),
+            true => qkv.clone() + beside(own(LayerVector::QkvBias).clone(), &qkv).unsqueeze::<2>(),
             false => qkv,
         };
         let columns = |first: usize, count: usize| qkv.clone().narrow(1, first * dim, count * dim);
         let part = |part: Tensor<2>, count: usize| part.reshape([batch, tokens, count, dim]).swap_dims(1, 2);
         let normed = |x: Tensor<2>, weight: LayerVector| match head_norm {
             HeadNorm::None => x,
-            HeadNorm::EachHead | HeadNorm::AllHeads => self.normalize_heads(x, own.vector(weight)),
+            HeadNorm::EachHead | HeadNorm::AllHeads => self.normalize_heads(x, own(weight)),
         };
         let (q, k) =
             (normed(columns(0, heads), LayerVector::QueryNorm), normed(columns(heads, kv), LayerVector::KeyNorm));
@@ -225,22 +252,49 @@ impl Network {
 }
 
 impl BlockState {
-    fn put(&mut self, register: Register, value: Tensor<2>) {
+    /// Fills a register.
+    pub fn put(&mut self, register: Register, value: Tensor<2>) {
         self.registers[register as usize] = Some(value);
     }
 
+    /// Adds to what is in a register, if anything is.
+    pub fn add(&mut self, register: Register, value: Option<Tensor<2>>) {
+        let own = &mut self.registers[register as usize];
+        *own = sum(own.take(), value);
+    }
+
+    /// Adds to each register the gradient by the leaf in that of `leaves`, if there is one.
+    pub fn add_gradients(&mut self, leaves: BlockState, gradients: &mut Gradients) {
+        for (register, leaf) in self.registers.iter_mut().zip(leaves.registers) {
+            let gradient = leaf.and_then(|leaf| leaf.grad_remove(gradients));
+            *register = sum(register.take(), gradient);
+        }
+    }
+
     /// Empties a register, so that its memory is free once its reader is done.
-    fn take(&mut self, register: Register) -> Tensor<2> {
-        self.registers[register as usize].take().expect("an operation before this one writes what it reads")
+    pub fn take(&mut self, register: Register) -> Tensor<2> {
+        self.take_if_full(register).expect("an operation before this one writes what it reads")
+    }
+
+    /// Empties a register that may be empty.
+    pub fn take_if_full(&mut self, register: Register) -> Option<Tensor<2>> {
+        self.registers[register as usize].take()
     }
 
     /// Empties a register, but for the residual stream, which is read more than once.
-    fn read(&mut self, register: Register) -> Tensor<2> {
+    pub fn read(&mut self, register: Register) -> Tensor<2> {
         let value = self.take(register);
         if register == Register::Residual {
             self.put(register, value.clone());
         }
         value
+    }
+
+    /// The same with every register as a leaf of a new graph.
+    pub fn leaves(&self) -> BlockState {
+        let leaf = |tensor: &Option<Tensor<2>>| tensor.clone().map(|tensor| tensor.autodiff().require_grad());
+        assert!(self.heads.is_none(), "no product comes between rotation and attention");
+        BlockState { registers: self.registers.each_ref().map(leaf), heads: None }
     }
 }
 
@@ -310,6 +364,19 @@ pub fn unit_rms(x: Tensor<2>, eps: f32) -> Tensor<2> {
     let [_, length] = x.dims();
     let scale = sum_rows(x.clone().square()).div_scalar(length as f32).add_scalar(eps).sqrt();
     x / spread(scale, length)
+}
+
+/// The sum of what there is.
+pub fn sum(a: Option<Tensor<2>>, b: Option<Tensor<2>>) -> Option<Tensor<2>> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
+    }
+}
+
+/// The parts as one tensor, without a copy of a single one.
+pub fn joined(mut parts: Vec<Tensor<2>>, dim: usize) -> Tensor<2> {
+    if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, dim) }
 }
 
 /// A constant made fit to meet `other`: burn mixes no tensors with gradients and without.

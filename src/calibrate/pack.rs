@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::checkpoint::CalibrationRun;
 use super::coded::CodedSite;
 use super::network::Network;
-use super::step::Params;
 use super::student::SiteParams;
+use super::trained::Params;
 use super::{CalibrationOptions, HeldOut};
 use crate::error::Result;
 use crate::format::codes::{GivenRanges, RangeForm, WORD_GROUP};
@@ -45,11 +45,11 @@ fn elements(tensor: &Tensor<2>) -> Vec<f32> {
     tensor.try_to_vec_as().expect("the device answers")
 }
 
-/// Writes the pack and returns its length in bytes.
+/// Writes the pack and returns its length in bytes. Fails where layers cannot be read and where a disk is full.
 pub fn write(
     source: &mut dyn Source,
     network: &Network,
-    params: &Params,
+    params: &Params<'_>,
     thresholds: Thresholds,
     facts: &Facts<'_>,
 ) -> Result<u64> {
@@ -79,12 +79,13 @@ pub fn write(
     };
     let mut bytes_by_name = std::collections::HashMap::new();
     let (mut all_w1, mut all_rest): (Vec<f16>, Vec<f32>) = (Vec::new(), Vec::new());
-    for (layer, sites) in params.iter().enumerate() {
+    for layer in 0..network.layers() {
+        let (sites, codes) = (params.layer(layer)?, network.codes.get(layer)?);
         for site in Site::ALL {
-            let (params, coded) = (&sites[site as usize], &network.layers[layer].coded[site as usize]);
+            let (params, coded) = (&sites[site as usize], &codes[site as usize]);
             let [first, second] = coded.words(params);
             let matrix = layout::site(shape, layer as u32, site);
-            for (slice, words) in GivenRanges::SLICES.into_iter().zip([&first, &second, &coded.finest]) {
+            for (slice, words) in GivenRanges::SLICES.into_iter().zip([&first[..], &second, coded.finest()]) {
                 let tensor = matrix.ranges(RangeForm::Words, slice).expect("words lie with every slice");
                 bytes_by_name.insert(tensor.name, bytemuck::cast_slice(words).to_vec());
             }

@@ -4,9 +4,9 @@
 use super::BITS_JUDGED;
 use super::coded::TRAINED;
 use super::network::Network;
-use super::step::{Batch, Params, TeacherOutputs, divergence_at};
-use super::student::SiteParams;
+use super::step::{Batch, TeacherStreams, divergence_at};
 use super::thresholds::{Point, Scale};
+use super::trained::{Params, ParamsChange};
 use crate::error::Result;
 use crate::precision::Depth;
 
@@ -19,16 +19,17 @@ const KL_MIN: f32 = 1e-7;
 /// The parameters with the ranges of each depth as trained or as the weights alone give them, whichever comes nearer to
 /// the teacher when every weight is read at that depth: gradients that are small beside their noise move a range all
 /// the same, and one that lay on the grid of its weights only loses by that.
-pub fn keep_better_ranges(
+pub fn keep_better_ranges<'a>(
     network: &Network,
-    mut params: Params,
+    mut params: Params<'a>,
     batch: &Batch,
-    teacher: &TeacherOutputs,
-) -> Result<Params> {
+    teacher: &TeacherStreams,
+) -> Result<Params<'a>> {
     for depth in Depth::ALL.into_iter().take(TRAINED) {
-        let depths = vec![[depth; 4]; params.len()];
-        let kl = |params: &Params| Ok(divergence_at(network, &at_depths(params, &depths), batch, teacher, 0.0)?.1);
-        let unmoved = each(&params, |site| site.with_ranges_of_weights(depth.slices() - 1));
+        let kl = |params: &Params<'_>| {
+            Ok(divergence_at(network, &params.with(ParamsChange::Always(depth)), batch, teacher, 0.0)?.1)
+        };
+        let unmoved = params.with(ParamsChange::RangesOfWeights(depth.slices() - 1));
         if kl(&unmoved)? < kl(&params)? {
             params = unmoved;
         }
@@ -38,10 +39,10 @@ pub fn keep_better_ranges(
 
 /// The parameters with the best of [`DISTANCES`] between the scores, and a sketch of what they read: that of the least
 /// divergence over the bits that are judged, in the mean of logarithms.
-pub fn widen_gates(scale: &mut Scale<'_>, params: &Params) -> Result<(Params, Vec<Point>)> {
-    let mut best: Option<(f32, Params, Vec<Point>)> = None;
+pub fn widen_gates<'a>(scale: &mut Scale<'_>, params: &Params<'a>) -> Result<(Params<'a>, Vec<Point>)> {
+    let mut best: Option<(f32, Params<'a>, Vec<Point>)> = None;
     for distance in DISTANCES {
-        let widened = each(params, |site| site.with_scores_apart(distance));
+        let widened = params.with(ParamsChange::ScoresApart(distance));
         let points = scale.sketch(&widened)?;
         let loss = loss_of(&points);
         if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
@@ -65,16 +66,6 @@ fn ln_kl_at(points: &[Point], bits: f32) -> f32 {
     let width = above.bits - below.bits;
     let share = if width > 0.0 { ((bits - below.bits) / width).clamp(0.0, 1.0) } else { 0.5 };
     ln_below + share * (ln_above - ln_below)
-}
-
-/// The parameters with routers that choose these depths for every token, at a threshold of 0.
-fn at_depths(params: &Params, depths: &[[Depth; 4]]) -> Params {
-    let layers = params.iter().zip(depths);
-    layers.map(|(sites, depths)| std::array::from_fn(|at| sites[at].always(depths[at]))).collect()
-}
-
-fn each(params: &Params, change: impl Fn(&SiteParams) -> SiteParams) -> Params {
-    params.iter().map(|sites| sites.each_ref().map(&change)).collect()
 }
 
 #[cfg(test)]

@@ -5,9 +5,12 @@ use std::ops::Range;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use rand::RngExt;
 
+use super::coded::CodedSite;
 use super::network::{Network, SiteProducts, beside, unit_rms};
-use super::reduce::{spread, sum_all};
+use super::reduce::sum_all;
+use super::shelf::{ShelfReader, ShelfWriter, Shelved};
 use crate::arch::RoutedSites;
+use crate::error::Result;
 use crate::precision::{Depth, SLICE_BITS};
 use crate::routing::{EPS, HIDDEN, SCORES};
 use crate::shape::{Site, SiteAt};
@@ -36,6 +39,13 @@ pub struct SiteParams {
     /// [1, SCORES]
     pub b2: Tensor<2>,
 }
+
+/// The trained tensors of a layer's sites.
+pub type LayerParams = [SiteParams; 4];
+
+/// The weights of a layer's sites as [`CodedSite::slices`] gives them: in the parts of [`CodedSite::parts`], as
+/// products take them.
+pub type LayerSlices = [Vec<Tensor<2>>; 4];
 
 /// Names of a site's trained tensors, in the order of [`SiteParams::tensors`].
 pub const NAMES: [&str; 8] = ["shift_1", "stretch_1", "shift_2", "stretch_2", "w1", "b1", "w2", "b2"];
@@ -139,6 +149,24 @@ impl SiteParams {
     }
 }
 
+impl Shelved for SiteParams {
+    fn store(&self, to: &mut ShelfWriter<'_>) -> Result<()> {
+        self.tensors().into_iter().try_for_each(|tensor| tensor.store(to))
+    }
+
+    fn restore(from: &mut ShelfReader<'_>) -> Result<SiteParams> {
+        <[Tensor<2>; NAMES.len()]>::restore(from).map(SiteParams::from_tensors)
+    }
+}
+
+/// A layer's weights, cut.
+pub fn layer_slices(network: &Network, codes: &[CodedSite; 4], params: &LayerParams) -> LayerSlices {
+    std::array::from_fn(|site| {
+        let codes = &codes[site];
+        codes.parts().map(|rows| network.as_factor(codes.slices(&params[site], rows))).collect()
+    })
+}
+
 /// A block that reads each token at the depth its routers choose.
 pub struct RoutedBlock<'a> {
     /// The model.
@@ -146,21 +174,34 @@ pub struct RoutedBlock<'a> {
     /// The layer's place.
     pub at: usize,
     /// Routers.
-    pub params: &'a [SiteParams; 4],
-    /// Weights as [`CodedSite::slices`](super::coded::CodedSite::slices) gives them.
-    pub slices: &'a [Tensor<2>; 4],
+    pub params: &'a LayerParams,
+    /// Weights.
+    pub slices: &'a LayerSlices,
     /// Scores above this open their gates.
     pub threshold: f32,
 }
 
 /// What a layer hands to the next.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct StudentStream {
     /// The residual stream, [B, T, D].
     pub x: Tensor<3>,
     /// The last norm of the residual stream in the layer, [N, D], which the routers of the next layer's first sites
     /// look at; none before the first layer.
     pub seen: Option<Tensor<2>>,
+}
+
+impl Shelved for StudentStream {
+    fn store(&self, to: &mut ShelfWriter<'_>) -> Result<()> {
+        self.x.store(to)?;
+        self.seen.as_ref().map_or(Ok(()), |seen| seen.store(to))
+    }
+
+    fn restore(from: &mut ShelfReader<'_>) -> Result<StudentStream> {
+        let x = Tensor::restore(from)?;
+        let seen = if from.is_at_end() { None } else { Some(Tensor::restore(from)?) };
+        Ok(StudentStream { x, seen })
+    }
 }
 
 /// The products of a routed block, and what was seen and read for them.
@@ -175,11 +216,11 @@ struct RoutedProducts<'a> {
 }
 
 /// What routers look at.
-struct RouterInput {
+pub struct RouterInput {
     /// The sites that these routers are of.
-    sites: Range<u32>,
+    pub sites: Range<u32>,
     /// [N, D]
-    x: Tensor<2>,
+    pub x: Tensor<2>,
 }
 
 impl RoutedBlock<'_> {
@@ -192,29 +233,34 @@ impl RoutedBlock<'_> {
         (StudentStream { x, seen }, products.bits.expect("a block has sites"))
     }
 
-    /// The share that a site has of the layer's parameters.
-    fn share(&self, site: Site) -> f32 {
+    /// The product at a site whose routers look at `looked_at`, [N, D], with its input, [N, in]: [N, rows]; and which
+    /// gates are open for it, [N, SCORES].
+    pub fn product(&self, site: Site, input: Tensor<2>, looked_at: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        let gates = gates(self.params[site as usize].scores(looked_at) - self.threshold);
+        let product = self.network.product_in_parts(widened(&input, &gates), &self.slices[site as usize]);
+        (product, gates)
+    }
+
+    /// What an open gate of a site adds to the bits of a token.
+    pub fn bits_of_gate(&self, site: Site) -> f32 {
         let shape = &self.network.shape;
         let all: f64 = Site::ALL.iter().map(|site| site.weights(shape) as f64).sum();
-        (site.weights(shape) as f64 / all) as f32
+        SLICE_BITS as f32 * (site.weights(shape) as f64 / all) as f32
     }
 }
 
 impl SiteProducts for RoutedProducts<'_> {
     fn product(&mut self, at: SiteAt, input: Tensor<2>) -> Tensor<2> {
-        let (block, site) = (self.block, at.site as usize);
-        let [tokens, width] = input.dims();
+        let [tokens, _] = input.dims();
         let of_layer = self.norms.iter().find(|norm| norm.sites.contains(&at.index())).map(|norm| &norm.x);
         let looked_at = of_layer.or(self.seen.as_ref()).cloned().expect("a norm comes before every site");
-        let gates = gates(block.params[site].scores(looked_at) - block.threshold);
-        let read = (sum_all(gates.clone()) + tokens as f32).mul_scalar(SLICE_BITS).mul_scalar(block.share(at.site));
+        let (product, gates) = self.block.product(at.site, input, looked_at);
+        let read = (sum_all(gates) + tokens as f32).mul_scalar(self.block.bits_of_gate(at.site));
         self.bits = Some(match self.bits.take() {
             Some(bits) => bits + read,
             None => read,
         });
-        let gated = (0..SCORES as usize).map(|at| input.clone() * spread(gates.clone().narrow(1, at, 1), width));
-        let wide = Tensor::cat([input.clone()].into_iter().chain(gated).collect(), 1);
-        block.network.product(wide, block.slices[site].clone())
+        product
     }
 
     fn normed(&mut self, routed: &RoutedSites, normed: &Tensor<2>) {
@@ -222,8 +268,14 @@ impl SiteProducts for RoutedProducts<'_> {
     }
 }
 
+/// The input [N, in], and the same through each gate, side by side: [N, SLICES * in].
+pub fn widened(input: &Tensor<2>, gates: &Tensor<2>) -> Tensor<2> {
+    let gated = (0..SCORES as usize).map(|at| input.clone() * gates.clone().narrow(1, at, 1));
+    Tensor::cat([input.clone()].into_iter().chain(gated).collect(), 1)
+}
+
 /// 1 where x > 0, else 0, with the gradient of a sigmoid.
-fn gates(x: Tensor<2>) -> Tensor<2> {
+pub fn gates(x: Tensor<2>) -> Tensor<2> {
     let soft = activation::sigmoid(x.clone().div_scalar(GATE_WIDTH));
     let open = x.greater_elem(0.0).float();
     soft.clone() + (open - soft).detach()

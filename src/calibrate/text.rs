@@ -15,6 +15,16 @@ use crate::text::{TextFiles, TextModel};
 /// Tokens that are held out for the table of thresholds and to judge by, about, of all texts together.
 const HELD_OUT_TOKENS: usize = 8192;
 
+/// The most windows that are held out of all texts.
+pub fn held_out_windows(options: &CalibrationOptions) -> usize {
+    held_out_of_text(options) * options.texts.len().max(1)
+}
+
+/// The most windows that are held out of a text.
+fn held_out_of_text(options: &CalibrationOptions) -> usize {
+    HELD_OUT_TOKENS.div_ceil(options.seq).div_ceil(options.texts.len().max(1))
+}
+
 /// Windows of `seq` tokens each.
 pub struct Windows {
     seq: usize,
@@ -51,7 +61,7 @@ impl Windows {
         };
         let model = TextModel::from_files(&files, source.shape().vocab)?;
         let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-        let share = HELD_OUT_TOKENS.div_ceil(seq).div_ceil(options.texts.len().max(1));
+        let share = held_out_of_text(options);
         let mut texts = Vec::new();
         for path in &options.texts {
             let bytes = std::fs::read(path).map_err(Error::io("read", path))?;

@@ -1,7 +1,8 @@
 //! The table from average bits to the threshold, measured on text that the training did not see.
 
 use super::network::Network;
-use super::step::{Batch, Params, TeacherOutputs, divergence_at};
+use super::step::{Batch, TeacherStreams, divergence_at};
+use super::trained::Params;
 use crate::error::{Error, Result};
 use crate::routing::{Threshold, Thresholds};
 
@@ -29,7 +30,7 @@ pub struct Point {
 pub struct Scale<'a> {
     pub network: &'a Network,
     pub batch: &'a Batch,
-    pub teacher: &'a TeacherOutputs,
+    pub teacher: &'a TeacherStreams,
     pub on_measurement: &'a mut dyn FnMut(usize) -> Result<()>,
     /// Measurements so far.
     pub done: usize,
@@ -37,7 +38,7 @@ pub struct Scale<'a> {
 
 impl Scale<'_> {
     /// What the parameters read at a threshold, and how far they are from the teacher.
-    pub fn measure(&mut self, params: &Params, threshold: f32) -> Result<Point> {
+    pub fn measure(&mut self, params: &Params<'_>, threshold: f32) -> Result<Point> {
         self.done += 1;
         (self.on_measurement)(self.done)?;
         let (bits, kl) = divergence_at(self.network, params, self.batch, self.teacher, threshold)?;
@@ -50,7 +51,7 @@ impl Scale<'_> {
     }
 
     /// The table of the parameters, whose sketch this is.
-    pub fn table(&mut self, params: &Params, sketch: Vec<Point>) -> Result<Thresholds> {
+    pub fn table(&mut self, params: &Params<'_>, sketch: Vec<Point>) -> Result<Thresholds> {
         let points = refine(sketch, GAP, &mut |threshold| self.measure(params, threshold))?;
         Thresholds::new(rows(&points)).map_err(|fault| Error::Device {
             device: format!("{:?}", self.batch.ids.device()),

@@ -241,7 +241,7 @@ pub struct CalibrateArgs {
     /// Seed of everything random
     #[arg(short = 's', long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Device memory that the run may take; smaller parts of a batch are computed at once until it fits
+    /// Device memory that the run may take: less is computed at once, and layers come from a file, until it fits
     #[arg(long, value_name = "SIZE", default_value = "8GiB")]
     pub memory: bytesize::ByteSize,
     /// Device to train on: `cpu`, `gpu`, a number or a part of a name from `edge-run devices` [default: the best GPU]

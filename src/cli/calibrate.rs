@@ -93,6 +93,7 @@ mod training {
             seq: args.seq,
             seed: args.seed,
             memory: args.memory.as_u64(),
+            stream: false,
             out: args.out.clone(),
         }
     }
@@ -148,9 +149,15 @@ mod training {
     }
 
     fn plan(memory: &Memory) -> String {
+        let layers = match memory.scratch {
+            None => "all layers stay there".into(),
+            Some(file) => {
+                format!("layers come one at a time from a scratch file of {} beside the pack", progress::bytes(file))
+            }
+        };
         format!(
-            "will take about {} of the device's memory for weights and {} for the work, {} windows at once",
-            progress::bytes(memory.resident),
+            "will take about {} of the device's memory, {} of it for the work, {} windows at once; {layers}",
+            progress::bytes(memory.total()),
             progress::bytes(memory.working),
             memory.micro
         )

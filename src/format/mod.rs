@@ -47,6 +47,7 @@ mod space;
 mod summary;
 mod writer;
 
+pub use aside::ContainerAside;
 pub use container::{ContainerWriter, TensorPlace};
 #[cfg(feature = "hub")]
 pub use hash::digest_of_file;

@@ -1,81 +1,65 @@
-//! Reads a source's weights onto a device.
+//! Reads a source's weights, a layer at a time, to where a run keeps them.
 
 use std::ops::ControlFlow;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 
-use super::{Layer, Network, Rotation, hidden_positions};
-use crate::arch::{LayerVector, Program};
+use super::{Network, Rotation, hidden_positions};
+use crate::arch::{LayerVector, ModelSpec, Program};
 use crate::calibrate::coded::CodedSite;
+use crate::calibrate::shelf::{Keeping, Shelf};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::quantize::ranges::{EXPECTED, UnfitWeight};
 use crate::quantize::{Source, SourceTensor};
-use crate::shape::Site;
+use crate::shape::{LlamaShape, Site};
+
+/// Weights that are read at once.
+const BLOCK: u32 = 1 << 22;
+
+/// Where weights go.
+#[derive(Clone, Copy)]
+pub struct WeightPlace<'a> {
+    /// What computes.
+    pub device: &'a Device,
+    /// What products are computed in, and matrices kept.
+    pub product_dtype: DType,
+    /// Where those of layers are kept.
+    pub keeping: &'a Keeping,
+}
 
 impl Network {
-    /// Loads the weights of `source` for windows of `window` tokens; products are computed in `product_dtype`, in which
-    /// matrices are kept. `on_tensor(done, total)` follows it and may break off. Fails where a weight fits no range.
+    /// Loads the weights of `source` for windows of `window` tokens. `on_tensor(done, total)` follows it and may break
+    /// off. Fails where a weight fits no range, and where a disk is full.
     pub fn load(
         source: &mut dyn Source,
-        (device, product_dtype): (&Device, DType),
+        place: WeightPlace<'_>,
         window: usize,
         on_tensor: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Network> {
         let (shape, spec) = (source.shape().clone(), source.spec().clone());
+        let WeightPlace { device, product_dtype, keeping } = place;
         let total = shape.linear_params() + shape.embedding_params();
-        let mut done = 0;
-        let mut stacked = |source: &mut dyn Source, tensors: &[SourceTensor]| -> Result<(Vec<f32>, [usize; 2])> {
-            let (mut all, mut block, mut rows) = (Vec::new(), Vec::new(), 0);
-            let mut input = 0;
-            for tensor in tensors {
-                let dims = tensor.dims(&shape, &spec);
-                source.rows(*tensor, 0..dims.0, &mut block)?;
-                all.extend_from_slice(&block);
-                (rows, input) = (rows + dims.0 as usize, dims.1 as usize);
-            }
-            if rows > 1 {
-                done += all.len() as u64;
-                if on_tensor(done, total).is_break() {
-                    return Err(Error::Stopped("calibrate"));
-                }
-            }
-            Ok((all, [rows, input]))
-        };
-        let matrix = |(all, dims): (Vec<f32>, [usize; 2])| {
-            Tensor::<2>::from_data(TensorData::new(all, dims), device).cast(product_dtype)
-        };
-        let vector =
-            |(all, [_, length]): (Vec<f32>, [usize; 2])| Tensor::<1>::from_data(TensorData::new(all, [length]), device);
-        let embed = matrix(stacked(source, &[SourceTensor::Embed])?);
-        let head = if shape.tied_head { None } else { Some(matrix(stacked(source, &[SourceTensor::Head])?)) };
-        let mut layers = Vec::with_capacity(shape.layers as usize);
+        let mut reader = WeightReader { source, shape: &shape, spec: &spec, place, done: 0, total, on_tensor };
+        let embed = reader.matrix(SourceTensor::Embed)?;
+        let head = if shape.tied_head { None } else { Some(reader.matrix(SourceTensor::Head)?) };
+        let (mut weights, mut codes) = (Shelf::new(keeping, device), Shelf::new(keeping, device));
+        let mut vectors = Vec::with_capacity(shape.layers as usize);
         for layer in 0..shape.layers {
-            let mut sites = Vec::with_capacity(Site::ALL.len());
-            let mut coded = Vec::with_capacity(Site::ALL.len());
+            let (mut of_sites, mut coded) = (Vec::new(), Vec::new());
             for site in Site::ALL {
-                let tensors = SourceTensor::of_site(layer, site);
-                let (all, dims) = stacked(source, &tensors)?;
-                let codes = CodedSite::new(&all, dims[1], product_dtype, device);
-                coded.push(codes.map_err(|UnfitWeight { row, weight }| {
-                    let (file, name) = source.locate(tensors[0]);
-                    Error::damaged(file, name, EXPECTED, format!("{weight} in row {row} of the site's rows"))
-                })?);
-                sites.push(matrix((all, dims)));
-            }
-            let mut vectors = [const { None }; LayerVector::ALL.len()];
-            for which in LayerVector::of(spec.layer(layer)) {
-                let mut parts = Vec::new();
-                for tensor in SourceTensor::of_vector(layer, which) {
-                    parts.push(vector(stacked(source, &[tensor])?));
-                }
-                vectors[which as usize] = Some(Tensor::cat(parts, 0));
+                let (weight, codes) = reader.site(layer, site)?;
+                of_sites.push(weight);
+                coded.push(codes);
             }
             let four = "one for each site";
-            let (sites, coded) = (sites.try_into().expect(four), coded.try_into().ok().expect(four));
-            layers.push(Layer { vectors, sites, coded });
+            weights.put(layer as usize, of_sites.try_into().expect(four))?;
+            codes.put(layer as usize, coded.try_into().ok().expect(four))?;
+            vectors.push(reader.vectors(layer)?);
         }
-        let final_norm = vector(stacked(source, &[SourceTensor::FinalNorm])?);
+        let final_norm = reader.vector(SourceTensor::FinalNorm)?;
         let tables = 0..=spec.rope_tables.len() as u32;
         let rotation = |table| Rotation::new(&spec.frequencies(&shape, table, window as u32), window, device);
         let rotations = tables.map(rotation).collect();
@@ -83,15 +67,114 @@ impl Network {
         let hidden = hidden.map(|reach| (reach, hidden_positions(window, reach, device)));
         Ok(Network {
             program: Program::new(&spec, shape.layers),
-            shape,
             embed,
             head,
             final_norm,
-            layers,
+            vectors,
+            weights,
+            codes,
             rotations,
             hidden: hidden.collect(),
             product_dtype,
             cancel: CancelToken::new(),
+            shape,
         })
     }
+}
+
+/// Reads tensors one after the other.
+struct WeightReader<'a> {
+    source: &'a mut dyn Source,
+    shape: &'a LlamaShape,
+    spec: &'a ModelSpec,
+    place: WeightPlace<'a>,
+    /// Weights read.
+    done: u64,
+    /// Weights of the model.
+    total: u64,
+    on_tensor: &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+}
+
+impl WeightReader<'_> {
+    /// Hands on all rows of a tensor, some at a time; its rows and its input.
+    fn read(&mut self, tensor: SourceTensor, take: &mut dyn FnMut(&[f32])) -> Result<[usize; 2]> {
+        let (rows, input) = tensor.dims(self.shape, self.spec);
+        let at_once = (BLOCK / input).max(1);
+        let mut block = Vec::new();
+        for first in (0..rows).step_by(at_once as usize) {
+            self.source.rows(tensor, first..rows.min(first + at_once), &mut block)?;
+            take(&block);
+        }
+        if !tensor.is_vector() {
+            self.done += u64::from(rows) * u64::from(input);
+            if (self.on_tensor)(self.done, self.total).is_break() {
+                return Err(Error::Stopped("calibrate"));
+            }
+        }
+        Ok([rows as usize, input as usize])
+    }
+
+    /// A matrix of its own, [rows, input], as products take it.
+    fn matrix(&mut self, tensor: SourceTensor) -> Result<Tensor<2>> {
+        let WeightPlace { device, product_dtype, .. } = self.place;
+        let (mut halves, mut singles): (Vec<f16>, Vec<f32>) = (Vec::new(), Vec::new());
+        let dims = self.read(tensor, &mut |block| match product_dtype {
+            DType::F16 => extend_halves(&mut halves, block),
+            _ => singles.extend_from_slice(block),
+        })?;
+        let data = match product_dtype {
+            DType::F16 => TensorData::new(halves, dims),
+            _ => TensorData::new(singles, dims),
+        };
+        Ok(Tensor::from_data(data, (device, product_dtype)))
+    }
+
+    /// The stacked weight of a site, [rows, input], and its codes.
+    fn site(&mut self, layer: u32, site: Site) -> Result<(Tensor<2>, CodedSite)> {
+        let WeightPlace { device, product_dtype, .. } = self.place;
+        let tensors = SourceTensor::of_site(layer, site);
+        let mut all = Vec::with_capacity(site.weights(self.shape) as usize);
+        for tensor in &tensors {
+            self.read(*tensor, &mut |block| all.extend_from_slice(block))?;
+        }
+        let (rows, input) = site.dims(self.shape);
+        let coded = CodedSite::new(&all, input as usize, device).map_err(|UnfitWeight { row, weight }| {
+            let (file, name) = self.source.locate(tensors[0]);
+            Error::damaged(file, name, EXPECTED, format!("{weight} in row {row} of the site's rows"))
+        })?;
+        let dims = [rows as usize, input as usize];
+        let data = match product_dtype {
+            DType::F16 => {
+                let mut halves = Vec::with_capacity(all.len());
+                extend_halves(&mut halves, &all);
+                TensorData::new(halves, dims)
+            }
+            _ => TensorData::new(all, dims),
+        };
+        Ok((Tensor::from_data(data, (device, product_dtype)), coded))
+    }
+
+    /// By [`LayerVector`], those that a layer has.
+    fn vectors(&mut self, layer: u32) -> Result<[Option<Tensor<1>>; LayerVector::ALL.len()]> {
+        let mut vectors = [const { None }; LayerVector::ALL.len()];
+        for which in LayerVector::of(self.spec.layer(layer)) {
+            let parts: Result<Vec<_>> =
+                SourceTensor::of_vector(layer, which).into_iter().map(|tensor| self.vector(tensor)).collect();
+            vectors[which as usize] = Some(Tensor::cat(parts?, 0));
+        }
+        Ok(vectors)
+    }
+
+    fn vector(&mut self, tensor: SourceTensor) -> Result<Tensor<1>> {
+        let mut all = Vec::new();
+        let [_, length] = self.read(tensor, &mut |block| all.extend_from_slice(block))?;
+        Ok(Tensor::from_data(TensorData::new(all, [length]), self.place.device))
+    }
+}
+
+/// Appends the numbers, each as the nearest half.
+fn extend_halves(halves: &mut Vec<f16>, numbers: &[f32]) {
+    let first = halves.len();
+    halves.resize(first + numbers.len(), f16::ZERO);
+    halves[first..].convert_from_f32_slice(numbers);
 }
