@@ -74,7 +74,7 @@ pub fn record(
 
 /// What packs a token's numbers, or their norm by this weight with this constant, into [`Packed::words`] words: as the
 /// shader does, or as the CPU engine's own products take them.
-pub(crate) type Pack = fn(&[f32], Option<&[f32]>, f32, &mut [u32]);
+pub(crate) type PackNumbers = fn(&[f32], Option<&[f32]>, f32, &mut [u32]);
 
 fn project_pack(args: &mut Arguments<'_>) {
     compute(args, |x, norm, eps, words| {
@@ -84,7 +84,7 @@ fn project_pack(args: &mut Arguments<'_>) {
 }
 
 /// What the kernel does, with numbers that `pack` packs.
-pub(crate) fn compute(args: &mut Arguments<'_>, pack: Pack) {
+pub(crate) fn compute(args: &mut Arguments<'_>, pack: PackNumbers) {
     let p: Params = args.params();
     let (tokens, chunks) = (args.workgroups[1] as usize, args.constant("CHUNKS"));
     let input = (chunks * CHUNK) as usize;
