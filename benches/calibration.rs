@@ -1,7 +1,7 @@
 //! Seconds and memory of a calibration step, of random weights in any shape, with layers that come from a file.
 //!
 //! `cargo bench --features calibrate --bench calibration -- SHAPE LAYERS STEPS MEMORY DEVICE [BATCH] [SEQ]`, as in
-//! `llama3-8b 2,4 2 16 gpu`: SHAPE as for `edge-run bench --synthetic`, LAYERS how many of its layers, and one line for
+//! `llama3-8b 2,4 2 16 gpu`: SHAPE as for `edge-run bench --synthetic`, LAYERS how many of its layers, with a line for
 //! each of these numbers; MEMORY in GiB; DEVICE `cpu`, `gpu`, or a number of `edge-run devices`. A step's time is linear
 //! in the number of layers: two runs give the share of a layer, from which the time of all layers follows.
 
@@ -74,7 +74,7 @@ fn main() -> Result<()> {
 fn measure(mut source: RandomWeights, device: &Device, options: &CalibrationOptions) -> Result<f64> {
     let (begin, mut reserved, mut in_use) = (Instant::now(), 0, 0);
     let (mut plan, mut loaded, mut last): (Option<Memory>, f64, f64) = (None, 0.0, 0.0);
-    let mut steps = Vec::new();
+    let (mut steps, mut divergence) = (Vec::new(), f32::NAN);
     let layers = source.shape.layers;
     let outcome = train(&mut source, device, options, &CancelToken::new(), &mut |progress| {
         let now = begin.elapsed().as_secs_f64();
@@ -89,7 +89,7 @@ fn measure(mut source: RandomWeights, device: &Device, options: &CalibrationOpti
                 if step.done > 1 {
                     steps.push(now - last);
                 }
-                last = now;
+                (last, divergence) = (now, step.kl);
                 if step.done == options.steps {
                     return ControlFlow::Break(());
                 }
@@ -106,8 +106,8 @@ fn measure(mut source: RandomWeights, device: &Device, options: &CalibrationOpti
     let fastest = steps.iter().copied().fold(f64::INFINITY, f64::min);
     let mib = |bytes: u64| bytes >> 20;
     println!(
-        "{layers} layers: {fastest:.2} s a step ({} measured), {} windows at once; loaded in {loaded:.0} s; \
-         {} MiB planned, {} MiB reserved on the device, {} MiB in use between steps; {}",
+        "{layers} layers: {fastest:.2} s a step ({} measured), KL {divergence:.4}, {} windows at once; \
+         loaded in {loaded:.0} s; {} MiB planned, {} MiB reserved on the device, {} MiB in use between steps; {}",
         steps.len(),
         plan.micro,
         mib(plan.total()),
