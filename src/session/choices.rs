@@ -222,8 +222,8 @@ impl Session {
     }
 
     /// Ends a step of a constrained answer: makes the mask, while the device computes where it does so beside the host,
-    /// and chooses a token that it allows. Where steps are begun ahead, the step that runs this token is begun up to its
-    /// logits, if it `wants_next`: the device has it before it is known whether others are forced after it.
+    /// and chooses a token that it allows. Where steps are begun ahead, and one is wanted, the step that runs this
+    /// token is begun up to its logits, before it is known whether others are forced after it.
     pub(super) fn finish_constrained(
         &mut self,
         logits: PendingLogits,
