@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --features calibrate --bench calibration -- SHAPE LAYERS STEPS MEMORY DEVICE [BATCH] [SEQ]`, as in
 //! `llama3-8b 2,4 2 16 gpu`: SHAPE as for `edge-run bench --synthetic`, LAYERS how many of its layers, with a line for
-//! each of these numbers; MEMORY in GiB; DEVICE `cpu`, `gpu`, or a number of `edge-run devices`. A step's time is linear
-//! in the number of layers: two runs give the share of a layer, from which the time of all layers follows.
+//! each of these numbers; MEMORY in GiB; DEVICE `cpu`, `gpu`, or a number of `edge-run devices`. A step's time is
+//! linear in the number of layers: two runs give the share of a layer, from which the time of all layers follows.
 
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
