@@ -187,8 +187,10 @@ impl Source for RandomWeights {
     }
 
     fn text(&self) -> Result<TextAssets> {
-        let letters = ByteLevel::alphabet().into_iter().map(String::from);
-        let vocab: Vocab = letters.zip(0..).collect();
+        // Sorted, as the alphabet has another order in every run.
+        let mut letters: Vec<String> = ByteLevel::alphabet().into_iter().map(String::from).collect();
+        letters.sort();
+        let vocab: Vocab = letters.into_iter().zip(0..).collect();
         let model = BPE::builder().vocab_and_merges(vocab, Vec::new()).build().expect("a vocabulary");
         let mut tokenizer = Tokenizer::new(model);
         tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
