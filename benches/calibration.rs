@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --features calibrate --bench calibration -- SHAPE LAYERS STEPS MEMORY DEVICE [BATCH] [SEQ]`, as in
 //! `llama3-8b 2,4 2 16 gpu`: SHAPE as for `edge-run bench --synthetic`, LAYERS how many of its layers, with a line for
-//! each of these numbers; MEMORY in GiB; DEVICE `cpu`, `gpu`, or a number of `edge-run devices`. A step's time is linear
-//! in the number of layers: two runs give the share of a layer, from which the time of all layers follows.
+//! each of these numbers; MEMORY in GiB; DEVICE `cpu`, `gpu`, or a number of `edge-run devices`. A step's time is
+//! linear in the number of layers: two runs give the share of a layer, from which the time of all layers follows.
 
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
@@ -187,8 +187,10 @@ impl Source for RandomWeights {
     }
 
     fn text(&self) -> Result<TextAssets> {
-        let letters = ByteLevel::alphabet().into_iter().map(String::from);
-        let vocab: Vocab = letters.zip(0..).collect();
+        // Sorted, as the alphabet has another order in every run.
+        let mut letters: Vec<String> = ByteLevel::alphabet().into_iter().map(String::from).collect();
+        letters.sort();
+        let vocab: Vocab = letters.into_iter().zip(0..).collect();
         let model = BPE::builder().vocab_and_merges(vocab, Vec::new()).build().expect("a vocabulary");
         let mut tokenizer = Tokenizer::new(model);
         tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
