@@ -45,6 +45,7 @@ mod training {
         }
         // Before hours of work, so that nothing about the place can make it be for nothing.
         file_place(&options.out)?;
+        file_place(&calibrate::checkpoint_path(&options.out))?;
         stop::watch();
         let mut source = quantize::open(&args.source)?;
         crate::cli::output::warn(source.warnings());

@@ -45,8 +45,14 @@ pub fn follow_links(path: &Path) -> Result<PathBuf> {
 /// be written; its folder is made.
 pub fn file_place(path: &Path) -> Result<PathBuf> {
     let real = follow_links(path)?;
-    if real.is_dir() {
-        return Err(refused(path, "the path of a file", "a folder"));
+    let other = match fs::metadata(&real) {
+        Ok(found) if found.is_dir() => Some("a folder"),
+        Ok(found) if !found.is_file() => Some("a device, a pipe or a socket"),
+        Err(fault) if fault.kind() != io::ErrorKind::NotFound => return Err(Error::io("write", &real)(fault)),
+        Ok(_) | Err(_) => None,
+    };
+    if let Some(other) = other {
+        return Err(refused(path, "the path of a file", other));
     }
     let folder = folder_of(&real);
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;

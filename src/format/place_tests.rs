@@ -119,6 +119,10 @@ fn a_file_is_not_written_over_a_folder_or_through_a_file() {
     write(home.path(), &[("file", "x")]);
     assert!(file_place(home.path()).unwrap_err().to_string().contains("got a folder"));
     assert!(file_place(&home.path().join("file/pack")).is_err());
+    assert!(file_place(&home.path().join("a".repeat(300))).unwrap_err().to_string().contains("aaa"));
+    if cfg!(unix) {
+        assert!(file_place(Path::new("/dev/null")).unwrap_err().to_string().contains("got a device"));
+    }
     assert_eq!(file_place(&home.path().join("new/pack")).unwrap(), home.path().join("new/pack"));
     assert_eq!(names(&home.path().join("new")).unwrap(), [""; 0]);
 }
