@@ -5,6 +5,8 @@
 //! device's power state with a [`PowerFollower`].
 //!
 //! ```no_run
+//! use std::io::Write as _;
+//!
 //! use edge_run::{Event, LanguageModel, Message};
 //!
 //! # fn main() -> edge_run::Result<()> {
@@ -13,6 +15,7 @@
 //! for event in session.chat(&[Message::user("Why is the sky blue?")], Some(200))? {
 //!     if let Event::Token(token) = event? {
 //!         print!("{}", token.text);
+//!         let _ = std::io::stdout().flush();
 //!     }
 //! }
 //! # Ok(())
