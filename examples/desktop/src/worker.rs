@@ -10,6 +10,8 @@ use eframe::egui;
 
 /// Tokens of the context that are kept for an answer.
 const ANSWER_ROOM: usize = 512;
+/// Tokens that a speed is measured over at most.
+const SPEED_TOKENS: usize = 32;
 
 /// A request of the window.
 pub enum Request {
@@ -44,7 +46,8 @@ pub struct Exchange {
 pub struct Conversation {
     /// From the oldest.
     pub exchanges: Vec<Exchange>,
-    /// Seconds since the start and tokens a second, of each token but the first of an answer.
+    /// Seconds since the start and tokens a second, of each token but the first of an answer. Tokens that were guessed
+    /// right come together, so the speed is that of the last few.
     pub speed: Vec<[f64; 2]>,
     /// What is read of the weights, in words.
     pub plan: String,
@@ -187,7 +190,7 @@ impl Conversing<'_> {
 
     /// Generates an answer, and adds its text.
     fn generate(&mut self, chat: &[Message], text: &mut String) -> edge_run::Result<()> {
-        let mut before = None::<Instant>;
+        let mut before = VecDeque::with_capacity(SPEED_TOKENS);
         let Conversing { session, incoming, later, shared, context, start } = self;
         let show = |change: &mut dyn FnMut(&mut Conversation)| {
             change(&mut shared.lock().expect("no panic while held"));
@@ -198,7 +201,12 @@ impl Conversing<'_> {
             match event? {
                 Event::Token(token) => {
                     *text += &token.text;
-                    let speed = before.replace(Instant::now()).map(|last| 1.0 / last.elapsed().as_secs_f64());
+                    let speed =
+                        before.front().map(|first: &Instant| before.len() as f64 / first.elapsed().as_secs_f64());
+                    if before.len() == SPEED_TOKENS {
+                        before.pop_front();
+                    }
+                    before.push_back(Instant::now());
                     let at = start.elapsed().as_secs_f64();
                     show(&mut |conversation| note(conversation, &token, speed.map(|speed| [at, speed])));
                 }
