@@ -11,7 +11,7 @@ use super::coded::{CodedSite, TRAINED};
 use super::network::{BlockState, beside, joined, sum};
 use super::reduce::{sum_all, sum_rows};
 use super::student::{
-    FIRST_OF_ROUTER, LayerParams, NAMES, RoutedBlock, RouterInput, SiteParams, StudentStream, gates, widened,
+    FIRST_OF_ROUTER, LayerParams, NAMES, RoutedBlock, RouterInput, SiteParams, StudentStream, gates, looked_at, widened,
 };
 use crate::arch::{Op, Register};
 use crate::routing::SCORES;
@@ -64,8 +64,7 @@ impl LayerBackward<'_> {
         let mut of_seen = None;
         for PassedStage { ops, mut state } in passed.into_iter().rev() {
             if let [Op::Project { at, from, to }] = ops {
-                let own = norms.iter().position(|norm| norm.sites.contains(&at.index()));
-                let looked_at = own.map(|own| &norms[own].x).or(input.seen.as_ref()).expect("a norm comes before");
+                let (own, looked_at) = looked_at(&norms, input.seen.as_ref(), *at);
                 let upstream = gradients.take(*to);
                 let (by_input, by_looked_at) =
                     self.product(at.site, state.read(*from), looked_at.clone(), upstream, sums);
@@ -106,10 +105,9 @@ impl LayerBackward<'_> {
                 break;
             }
             if let [Op::Project { at, from, to }] = ops {
-                let own = norms.iter().find(|norm| norm.sites.contains(&at.index())).map(|norm| &norm.x);
-                let looked_at = own.or(seen).expect("a norm comes before every site").clone();
+                let (_, looked_at) = looked_at(&norms, seen, *at);
                 let input = state.read(*from);
-                state.put(*to, self.block.product(at.site, input, looked_at).0);
+                state.put(*to, self.block.product(at.site, input, looked_at.clone()).0);
             } else {
                 for op in ops {
                     network.operate(op, windows, &mut state, &mut |routed, normed| {

@@ -223,6 +223,17 @@ pub struct RouterInput {
     pub x: Tensor<2>,
 }
 
+/// What the routers of a site look at, [N, D], and which of the layer's norms that is: none of them where it is
+/// [`StudentStream::seen`].
+pub fn looked_at<'a>(
+    norms: &'a [RouterInput],
+    seen: Option<&'a Tensor<2>>,
+    at: SiteAt,
+) -> (Option<usize>, &'a Tensor<2>) {
+    let own = norms.iter().position(|norm| norm.sites.contains(&at.index()));
+    (own, own.map(|own| &norms[own].x).or(seen).expect("a norm comes before every site"))
+}
+
 impl RoutedBlock<'_> {
     /// What goes on to the next layer, and the bits read, summed over the tokens and weighted by the share that each
     /// site has of the layer's parameters, `[1]`.
@@ -252,9 +263,8 @@ impl RoutedBlock<'_> {
 impl SiteProducts for RoutedProducts<'_> {
     fn product(&mut self, at: SiteAt, input: Tensor<2>) -> Tensor<2> {
         let [tokens, _] = input.dims();
-        let of_layer = self.norms.iter().find(|norm| norm.sites.contains(&at.index())).map(|norm| &norm.x);
-        let looked_at = of_layer.or(self.seen.as_ref()).cloned().expect("a norm comes before every site");
-        let (product, gates) = self.block.product(at.site, input, looked_at);
+        let (_, looked_at) = looked_at(&self.norms, self.seen.as_ref(), at);
+        let (product, gates) = self.block.product(at.site, input, looked_at.clone());
         let read = (sum_all(gates) + tokens as f32).mul_scalar(self.block.bits_of_gate(at.site));
         self.bits = Some(match self.bits.take() {
             Some(bits) => bits + read,

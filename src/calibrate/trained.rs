@@ -61,12 +61,17 @@ pub enum ParamsChange {
 
 impl ParamsChange {
     /// A site's parameters with the change.
-    pub fn of(self, params: &SiteParams) -> SiteParams {
+    fn of(self, params: &SiteParams) -> SiteParams {
         match self {
             ParamsChange::RangesOfWeights(slice) => params.with_ranges_of_weights(slice),
             ParamsChange::ScoresApart(distance) => params.with_scores_apart(distance),
             ParamsChange::Always(depth) => params.always(depth),
         }
+    }
+
+    /// A layer's parameters with all of these changes, first to last.
+    pub fn all_of(changes: &[ParamsChange], params: LayerParams) -> LayerParams {
+        params.map(|site| changes.iter().fold(site, |site, change| change.of(&site)))
     }
 }
 
@@ -97,7 +102,6 @@ impl<'a> Params<'a> {
 
     /// The parameters of a layer.
     pub fn layer(&self, at: usize) -> Result<LayerParams> {
-        let params = self.shelf.get(at)?;
-        Ok(params.map(|site| self.changes.iter().fold(site, |site, change| change.of(&site))))
+        Ok(ParamsChange::all_of(&self.changes, self.shelf.get(at)?))
     }
 }

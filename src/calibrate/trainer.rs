@@ -173,9 +173,7 @@ impl<'a> Trainer<'a> {
         if changes.is_empty() {
             return Ok(());
         }
-        self.trained.replace(self.network.layers(), &|_, sites| {
-            Ok(sites.map(|site| changes.iter().fold(site, |site, change| change.of(&site))))
-        })
+        self.trained.replace(self.network.layers(), &|_, sites| Ok(ParamsChange::all_of(changes, sites)))
     }
 
     /// Moves the routers' gates apart where that serves, and measures the table of what will run. Fails where a stop is

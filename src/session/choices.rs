@@ -235,8 +235,11 @@ impl Session {
         let begins = wants_next && self.runs_ahead;
         // One that cannot be begun is begun again once this token was told.
         let ahead = begins.then(|| self.sequence.begin_logits_after(&step).ok()).flatten();
-        if ahead.is_some() {
-            self.advance()?;
+        if ahead.is_some()
+            && let Err(error) = self.advance()
+        {
+            self.sequence.discard(step);
+            return Err(error);
         }
         Ok((self.sequence.finish(step)?, ahead))
     }

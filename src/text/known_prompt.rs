@@ -19,6 +19,9 @@ impl KnownPrompt {
     /// stands as written in what both texts begin with. Nothing where it can't be told which of the tokens that is.
     pub(super) fn beginning_of(&self, text: &str, plain: &PlainText<'_>) -> (usize, usize) {
         let shared = self.text.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
+        if shared == 0 {
+            return (0, 0);
+        }
         let written: HashSet<u32> = plain.ids_as_written().collect();
         let found = plain.find_as_written(&self.text);
         // A model may make the same tokens of other text, and then there are more of them.
