@@ -156,8 +156,7 @@ impl MemoryCount<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::Synthetic;
-    use crate::model::WeightSource;
+    use crate::shape::{Rope, RopeScaling};
 
     /// Those of `calibrate` without a flag.
     fn options(gib: u64) -> CalibrationOptions {
@@ -173,14 +172,32 @@ mod tests {
         }
     }
 
-    fn shape(name: &str) -> LlamaShape {
-        WeightSource::shape(&Synthetic::parse(name, 0).unwrap()).clone()
+    /// L, D, F, H, K, A, V
+    fn shape(dims: [u32; 7], tied_head: bool) -> LlamaShape {
+        let [layers, model_dim, ffn_dim, heads, kv_heads, head_dim, vocab] = dims;
+        let rope = Rope { theta: 10_000.0, scaling: RopeScaling::None };
+        let (max_context, norm_eps) = (2048, 1e-5);
+        LlamaShape {
+            layers,
+            model_dim,
+            ffn_dim,
+            heads,
+            kv_heads,
+            head_dim,
+            vocab,
+            max_context,
+            norm_eps,
+            tied_head,
+            rope,
+        }
     }
 
     #[test]
     fn models_fit_their_budgets_in_f16_and_in_f32() {
-        let smollm2_135m = shape("smollm2-135m");
-        for (shape, gib) in [(&shape("llama3-8b"), 16), (&shape("qwen2.5-1.5b"), 6), (&smollm2_135m, 2)] {
+        let llama3_8b = shape([32, 4096, 14336, 32, 8, 128, 128_256], false);
+        let qwen2_1_5b = shape([28, 1536, 8960, 12, 2, 128, 151_936], true);
+        let smollm2_135m = shape([30, 576, 1536, 9, 3, 64, 49152], true);
+        for (shape, gib) in [(&llama3_8b, 16), (&qwen2_1_5b, 6), (&smollm2_135m, 2)] {
             for product_bytes in [2, 4] {
                 let plan = Memory::plan(shape, &options(gib), product_bytes).unwrap();
                 println!("{} layers of {}, {product_bytes} bytes: {plan:?}", shape.layers, shape.model_dim);
@@ -193,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_fits_nothing_tells_the_least_and_the_least_suffices() {
-        let shape = shape("smollm2-135m");
+        let shape = shape([30, 576, 1536, 9, 3, 64, 49152], true);
         let message = Memory::plan(&shape, &options(0), 2).unwrap_err().to_string();
         let least = message.split("at least ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
         let least: u64 = least.parse().unwrap();
