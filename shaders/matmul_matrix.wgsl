@@ -10,6 +10,7 @@ enable wgpu_cooperative_matrix;
 #import bins
 #import product
 #import order
+#import f16_weights
 
 const SUBGROUP: u32 = 32u;
 // Matrices of tokens that a subgroup has, and times 32 rows of the workgroup: 2 or 4.
@@ -68,16 +69,6 @@ fn load_half(at: u32, depth: u32) -> Half {
     return half;
 }
 
-// The `i`th four weights of a word. A code with 0x4c00 above it is the f16 that is 16 more than a 64th of the code,
-// which counts the base's bins; their width is an f16 as it is.
-fn four_weights(words: vec4<u32>, i: u32, depth: u32, bin: vec2<f32>) -> vec4<f16> {
-    let bytes = code_bytes(pairs_at(words, i), depth);
-    let low = (bytes & 0xffu) | ((bytes & 0xff00u) << 8u) | 0x4c004c00u;
-    let high = ((bytes >> 16u) & 0xffu) | ((bytes & 0xff000000u) >> 8u) | 0x4c004c00u;
-    let codes = vec4<f16>(vec2<f16>(unpack2x16float(low)), vec2<f16>(unpack2x16float(high))) - vec4<f16>(16.0h);
-    return fma(codes, vec4<f16>(f16(64.0 * bin.x)), vec4<f16>(f16(bin.y)));
-}
-
 // Adds the subgroups' matrices to y, or writes them there: of each subgroup, `row` and those after it with the tokens
 // of entry `first` and those after it.
 fn store_square(local: u32, first: u32, row: u32) {
@@ -124,14 +115,12 @@ fn clear_squares(local: u32) {
 }
 
 // Unpacks half a chunk of a row to workgroup memory.
-fn stage_weights(to: u32, half: Half, depth: u32, bin: vec2<f32>) {
+fn stage_weights(to: u32, half: Half, bin: vec2<f32>) {
     for (var word = 0u; word < 2u; word++) {
         let words = vec4<u32>(
             half.base_slice[word], half.first_slice[word], half.second_slice[word], half.third_slice[word],
         );
-        for (var i = 0u; i < 4u; i++) {
-            w_tile[to + 4u * word + i] = four_weights(words, i, depth, bin);
-        }
+        stage_word(to + 4u * word, words, bin);
     }
 }
 
@@ -192,7 +181,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         for (var i = 0u; i < COPIES; i++) {
             x_tile[copy.x_to + i * COPIED * STRIDE] = inputs[i];
         }
-        stage_weights(copy.w_to, half, depth, bin);
+        stage_weights(copy.w_to, half, bin);
         workgroupBarrier();
         if at + 1u < params.chunks {
             for (var i = 0u; i < COPIES; i++) {

@@ -64,7 +64,7 @@ const RUST_LINES_MAX: usize = 400;
 const WGSL_LINES_MAX: usize = 280;
 const FUNCTION_LINES_MAX: usize = 80;
 /// Files whose functions may be longer, with the reason in them.
-const LONG_FUNCTIONS: &[(&str, usize)] = &[("shaders/matmul_matrix.wgsl", 95)];
+const LONG_FUNCTIONS: &[(&str, usize)] = &[("shaders/matmul_matrix.wgsl", 95), ("shaders/matmul_split.wgsl", 100)];
 const WIDTH_MAX: usize = 120;
 
 /// Where the kernels are.

@@ -11,6 +11,7 @@ use super::pace::{SUBMIT, SUBMIT_BESIDE_FRAMES};
 use super::subgroups::ReportedSubgroups;
 use crate::engine::{Activations, DeviceInfo, DeviceKind, Traits, USUAL_PROCESSORS};
 use crate::error::{Error, Result};
+use crate::kernels::product::MATRIX_WORKGROUP_BYTES;
 use crate::kernels::project::{self, packed};
 use crate::kernels::{self, STORAGE_BUFFERS};
 
@@ -117,6 +118,7 @@ fn multiplies_matrices(adapter: &Adapter) -> bool {
     };
     let info = adapter.get_info();
     adapter.features().contains(MATRICES)
+        && adapter.limits().max_compute_workgroup_storage_size >= MATRIX_WORKGROUP_BYTES
         && [info.subgroup_min_size, info.subgroup_max_size] == [MATRIX_SUBGROUP; 2]
         && adapter.cooperative_matrix_properties().iter().any(fits)
 }
@@ -127,9 +129,9 @@ fn experimental(wanted: bool) -> wgpu::ExperimentalFeatures {
         return wgpu::ExperimentalFeatures::disabled();
     }
     #[allow(unsafe_code, reason = "cooperative matrices are experimental in wgpu")]
-    // SAFETY: what is experimental is that validation is not complete. The two shaders that use matrices are this
-    // crate's own: whole subgroups load them from and store them to workgroup memory, at places that lie inside its
-    // arrays whatever the dispatch.
+    // SAFETY: what is experimental is that validation is not complete. The shaders that use matrices are this crate's
+    // own: whole subgroups load them from and store them to workgroup memory, at places that lie inside its arrays
+    // whatever the dispatch, or load them from a binding that has all entries of the order (`gather_inputs::in_tiles`).
     unsafe {
         wgpu::ExperimentalFeatures::enabled()
     }

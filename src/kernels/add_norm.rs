@@ -12,12 +12,9 @@ pub static KERNEL: Kernel = Kernel {
     reference: add_norm,
 };
 
-/// Invocations of a workgroup: a single token has one workgroup, which nothing runs beside.
-const WORKGROUP: u32 = 256;
-
 /// Records y += norm(x) for `tokens` rows of the weight's length.
 pub fn record(recording: &mut Recording, tokens: u32, norm: Norm, x: Span, y: Span) {
-    dispatch(recording, &KERNEL, WORKGROUP, tokens, norm, [x, y]);
+    dispatch(recording, &KERNEL, tokens, norm, [x, y]);
 }
 
 fn add_norm(args: &mut Arguments<'_>) {

@@ -32,7 +32,8 @@ use crate::recording::Kernel;
 pub const STORAGE_BUFFERS: u32 = 12;
 
 /// The kernels that need cooperative matrices.
-pub const BY_MATRICES: [&Kernel; 2] = [&attention::matrix::KERNEL, &product::matmul_matrix::KERNEL];
+pub const BY_MATRICES: [&Kernel; 3] =
+    [&attention::matrix::KERNEL, &product::matmul_matrix::KERNEL, &product::matmul_split::KERNEL];
 
 /// Every kernel that adapters without cooperative matrices can run.
 pub const ALL: [&Kernel; 34] = [

@@ -1,6 +1,6 @@
 //! RMSNorm (Zhang and Sennrich, arXiv 1910.07467).
 
-use crate::kernels::declare::{WORKGROUP, params};
+use crate::kernels::declare::params;
 use crate::recording::{Access, Arguments, Buffer, Dispatch, Kernel, Recording, Span};
 
 params! {
@@ -28,24 +28,20 @@ pub static KERNEL: Kernel = Kernel {
     reference: rms_norm,
 };
 
+/// Invocations of a workgroup: few tokens have few workgroups, which little runs beside.
+const WORKGROUP: u32 = 256;
+
 /// Records y = rms_norm(x) * weight for `tokens` rows of the weight's length.
 pub fn record(recording: &mut Recording, tokens: u32, eps: f32, x: Span, weight: Buffer, y: Span) {
-    dispatch(recording, &KERNEL, WORKGROUP, tokens, Norm { weight, eps }, [x, y]);
+    dispatch(recording, &KERNEL, tokens, Norm { weight, eps }, [x, y]);
 }
 
 /// Records a kernel of `shaders/shared/row_norm.wgsl` for `tokens` rows of x and y.
-pub(super) fn dispatch(
-    recording: &mut Recording,
-    kernel: &'static Kernel,
-    workgroup: u32,
-    tokens: u32,
-    norm: Norm,
-    [x, y]: [Span; 2],
-) {
+pub(super) fn dispatch(recording: &mut Recording, kernel: &'static Kernel, tokens: u32, norm: Norm, [x, y]: [Span; 2]) {
     let params = Params { row_vec4s: (norm.weight.bytes() / 16) as u32, eps: norm.eps };
     recording.dispatch(Dispatch {
         kernel,
-        constants: vec![("WORKGROUP", workgroup)],
+        constants: vec![("WORKGROUP", WORKGROUP)],
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![x, norm.weight.all(), y],
         workgroups: [tokens, 1, 1],

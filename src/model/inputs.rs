@@ -65,8 +65,6 @@ pub struct Inputs {
     /// [slots] of [`Sampled`]: the token that each sequence's last step sampled.
     sampled: Buffer,
     sites: u32,
-    /// Tokens of the largest tile.
-    tile: u32,
     written: Written,
 }
 
@@ -104,10 +102,9 @@ impl Inputs {
             choices: engine.create("choices", u64::from(STEP_CHOICES) * size_of::<Choice>() as u64)?,
             sampled: engine.create("sampled", slots * Sampled::BYTES)?,
             sites,
-            tile: largest_tile(engine.traits()),
             written: Written::default(),
         };
-        assert!(STEP_TOKENS.is_multiple_of(inputs.tile), "steps are whole tiles");
+        assert!(STEP_TOKENS.is_multiple_of(largest_tile(engine.traits())), "steps are whole tiles");
         Ok(inputs)
     }
 
@@ -156,10 +153,10 @@ impl Inputs {
         TokenDepths::new(self.sites as usize / Site::ALL.len(), tokens as usize, depths)
     }
 
-    /// The step's tokens in tiles in a layer, under a uniform plan; whole tiles, of which the step's tokens come first.
-    pub fn order(&self, layer: u32, tokens: u32) -> Span {
+    /// The step's tokens in a layer, under a uniform plan, in whole tiles of so many, of which the step's come first.
+    pub fn order(&self, layer: u32, tokens: u32, tile: u32) -> Span {
         let row = u64::from(layer * STEP_TOKENS) * 4;
-        self.order.span(row, u64::from(tokens.next_multiple_of(self.tile)) * 4)
+        self.order.span(row, u64::from(tokens.next_multiple_of(tile)) * 4)
     }
 
     /// Depths of tokens at the head, `[T]`.
@@ -167,9 +164,9 @@ impl Inputs {
         self.head_depths.span(0, u64::from(tokens) * 4)
     }
 
-    /// Tokens in tiles at the head.
-    pub fn head_order(&self, tokens: u32) -> Span {
-        self.head_order.span(0, u64::from(tokens.next_multiple_of(self.tile)) * 4)
+    /// The same at the head.
+    pub fn head_order(&self, tokens: u32, tile: u32) -> Span {
+        self.head_order.span(0, u64::from(tokens.next_multiple_of(tile)) * 4)
     }
 
     /// A [`Control`] for each site of each sequence, [slots, 4 L].

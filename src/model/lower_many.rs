@@ -147,7 +147,7 @@ impl Lowering<'_> {
         let tiles = |order, partial| ProductDepths::ByTile(Tiles { order, tile, partial, x_f16: b.x_f16 });
         let depths = match b.order {
             _ if !in_tiles(self.traits, tokens) => ProductDepths::ByToken(by_token),
-            None => tiles(self.inputs.order(at.layer, tokens), false),
+            None => tiles(self.inputs.order(at.layer, tokens, tile), false),
             Some(order) => {
                 let order = order.span(0, u64::from(gather_tokens::entries(tile, tokens)) * 4);
                 gather_tokens::record(r, tile, tokens, by_token, order);
@@ -168,7 +168,7 @@ impl Lowering<'_> {
         let depths = if in_tiles(self.traits, count) {
             let x_f16 = product::x_f16(r, self.traits, count, weight.input);
             let tile = tile_tokens(self.traits, weight.rows, count);
-            ProductDepths::ByTile(Tiles { order: self.inputs.head_order(count), tile, partial: false, x_f16 })
+            ProductDepths::ByTile(Tiles { order: self.inputs.head_order(count, tile), tile, partial: false, x_f16 })
         } else {
             ProductDepths::ByToken(self.inputs.head_depths(count))
         };

@@ -123,8 +123,8 @@ struct ProductProblem {
     /// Whether processors are said to have vectors of eight, where the device has no smaller ones.
     vectors: bool,
     matrices: bool,
-    /// Whether matrices have large tiles.
-    large: bool,
+    /// Tokens of a tile, where they are not those that the product has of itself.
+    tile: Option<u32>,
     /// Small enough that some weights are read in parts.
     binding_bytes: u64,
 }
@@ -152,7 +152,7 @@ fn product_problem(tokens: std::ops::Range<usize>) -> impl Strategy<Value = Prod
             software,
             vectors,
             matrices: false,
-            large: false,
+            tile: None,
             binding_bytes,
         },
     )
@@ -189,8 +189,7 @@ impl ProductProblem {
             let depths = match kind {
                 Kind::Matvec => ProductDepths::ByToken(depths.all()),
                 Kind::Matmul => {
-                    // A small product has small tiles of itself.
-                    let tile = if self.large { 128 } else { tile_tokens(traits, self.rows, tokens) };
+                    let tile = self.tile.unwrap_or_else(|| tile_tokens(traits, self.rows, tokens));
                     let order = recording.transient(u64::from(gather_tokens::entries(tile, tokens)) * 4).all();
                     gather_tokens::record(recording, tile, tokens, depths.all(), order);
                     let x_f16 = product::x_f16(recording, traits, tokens, self.input());
@@ -239,14 +238,16 @@ proptest! {
     /// On GPUs; the rows and the tokens end at and about the edges of tiles.
     #[test]
     fn tiled_matmul_is_its_reference(
-        problem in product_problem(1..257),
+        problem in product_problem(1..330),
         rows in (1u32..5, 0u32..3).prop_map(|(tiles, about)| 64 * tiles + about - 1),
+        few in 1usize..70,
     ) {
         let problem = ProductProblem { rows, software: false, ..problem };
         check(&problem.build(Kind::Matmul), problem.tolerance(), 0.0)?;
         if gpu::gpu().is_some_and(|gpu| gpu.traits().cooperative_matrix) {
-            for large in [false, true] {
-                let problem = ProductProblem { matrices: true, large, ..problem.clone() };
+            let few = problem.depths[..few.min(problem.depths.len())].to_vec();
+            for (tile, depths) in [(None, few), (None, problem.depths.clone()), (Some(128), problem.depths.clone())] {
+                let problem = ProductProblem { matrices: true, tile, depths, ..problem.clone() };
                 check(&problem.build(Kind::Matmul), problem.f16_tolerance(), 0.0)?;
             }
         }
@@ -338,7 +339,7 @@ fn a_wrong_depth_a_wrong_code_and_a_forgotten_sum_are_noticed() {
         software: true,
         vectors: true,
         matrices: false,
-        large: false,
+        tile: None,
         binding_bytes: 1 << 27,
     };
     for (kind, software) in [(Kind::Matvec, true), (Kind::Matvec, false), (Kind::Matmul, true), (Kind::Matmul, false)] {
@@ -451,7 +452,7 @@ fn products_and_rows_read_the_ranges_of_their_depth() {
                 software,
                 vectors,
                 matrices,
-                large: false,
+                tile: None,
                 binding_bytes: 1 << 27,
             };
             let tolerance = if matrices { sound.f16_tolerance() } else { sound.tolerance() };

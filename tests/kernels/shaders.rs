@@ -15,7 +15,7 @@ fn all() -> impl Iterator<Item = &'static Kernel> {
 fn checked(kernel: &Kernel) -> (Module, ModuleInfo) {
     let module = kernels::module(kernel).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
     let more = match kernel.name {
-        "matmul_matrix" | "attention_matrix" => kernels::MATRICES,
+        "matmul_matrix" | "matmul_split" | "attention_matrix" => kernels::MATRICES,
         "matvec_vector" | "route_vector" | "probe_subgroups" | "attention_quantized" | "attention_split" => {
             kernels::SUBGROUPS
         }
@@ -113,7 +113,7 @@ fn resolved(kernel: &Kernel) -> (Module, ModuleInfo) {
 /// Vulkan is the only back end with such matrices of this size.
 #[test]
 fn what_is_by_matrices_can_be_written_for_vulkan_and_needs_what_it_says() {
-    for (kernel, products) in kernels::BY_MATRICES.into_iter().zip([16, 8]) {
+    for (kernel, products) in kernels::BY_MATRICES.into_iter().zip([16, 8, 4]) {
         let (module, info) = resolved(kernel);
         let spirv = spv::write_vec(&module, &info, &spv::Options { lang_version: (1, 6), ..Default::default() }, None);
         const MULTIPLY_ADD: u32 = 4459;

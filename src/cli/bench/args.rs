@@ -21,12 +21,12 @@ pub struct BenchArgs {
     /// Weights of a random model that share one range: 32, or a multiple of 64 [default: 32]
     #[arg(long, value_name = "N", requires = "synthetic")]
     pub group_size: Option<u32>,
-    /// Tokens of the prompt; 0 for no such test
-    #[arg(short = 'p', long = "n-prompt", value_name = "N", default_value_t = 512)]
-    pub n_prompt: u32,
-    /// Tokens to generate; 0 for no such test
-    #[arg(short = 'n', long = "n-gen", value_name = "N", default_value_t = 128)]
-    pub n_gen: u32,
+    /// Tokens of the prompt; several, with commas between, are tests of their own; 0 for no such test
+    #[arg(short = 'p', long = "n-prompt", value_name = "N", value_delimiter = ',', default_value = "512")]
+    pub n_prompt: Vec<u32>,
+    /// Tokens to generate; several, with commas between, are tests of their own; 0 for no such test
+    #[arg(short = 'n', long = "n-gen", value_name = "N", value_delimiter = ',', default_value = "128")]
+    pub n_gen: Vec<u32>,
     /// Sequences that generate beside each other in one test more, where they are several
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub sequences: u32,

@@ -27,7 +27,8 @@ pub fn run(args: &BenchArgs) -> Done {
     let tests = tests(args)?;
     let (name, source) = source(args)?;
     let (shape, routed) = (source.shape(), source.thresholds().is_some());
-    let context = args.depth.saturating_add(args.n_prompt.max(args.n_gen));
+    let longest = tests.iter().map(|test| test.tokens).max().unwrap_or(0);
+    let context = args.depth.saturating_add(longest);
     if context > shape.max_context {
         let expected = format!("at most {} tokens, which this model was trained for", shape.max_context);
         return Err(Error::argument("--depth with --n-prompt or --n-gen", expected, context));
@@ -216,11 +217,13 @@ fn profile_rows(of: &BenchRow, profile: &Profile) -> Vec<ProfileRow> {
     profile.kernels.iter().chain([&profile.gaps]).map(row).collect()
 }
 
-/// The tests asked for, prompt first.
+/// The tests asked for, prompts first.
 fn tests(args: &BenchArgs) -> Result<Vec<Test>> {
-    let all = [(TestKind::Prompt, args.n_prompt), (TestKind::Generation, args.n_gen)];
-    let asked = all.into_iter().filter(|(_, tokens)| *tokens > 0);
-    let tests: Vec<Test> = asked.map(|(kind, tokens)| Test { kind, tokens, depth: args.depth }).collect();
+    let of_kind = |kind, lengths: &[u32]| {
+        let asked = lengths.iter().filter(|tokens| **tokens > 0);
+        Vec::from_iter(asked.map(|tokens| Test { kind, tokens: *tokens, depth: args.depth }))
+    };
+    let tests = [of_kind(TestKind::Prompt, &args.n_prompt), of_kind(TestKind::Generation, &args.n_gen)].concat();
     if tests.is_empty() {
         return Err(Error::argument("--n-prompt and --n-gen", "tokens for one of them", "0 for both"));
     }
@@ -290,9 +293,12 @@ mod tests {
     #[test]
     fn the_names_of_llama_bench_are_understood() {
         let args = parse("-m dir -p 64 -n 0 -d 4096 -r 3 --bits 2,4,8,3.4 -o csv").unwrap();
-        assert_eq!((args.n_prompt, args.n_gen, args.depth, args.repetitions), (64, 0, 4096, 3));
+        assert_eq!((&args.n_prompt[..], &args.n_gen[..]), (&[64][..], &[0][..]));
+        assert_eq!((args.depth, args.repetitions), (4096, 3));
         assert_eq!((&args.bits[..], args.output), (&[2.0, 4.0, 8.0, 3.4][..], args::Format::Csv));
         assert_eq!(tests(&args).unwrap().iter().map(Test::to_string).collect::<Vec<_>>(), ["pp64 @ d4096"]);
+        let several = tests(&parse("-p 8,512 -n 16,0,32").unwrap()).unwrap();
+        assert_eq!(several.iter().map(Test::to_string).collect::<Vec<_>>(), ["pp8", "pp512", "tg16", "tg32"]);
         let prompts = |line: &str| {
             let args = parse(line).unwrap();
             Vec::from_iter(tests(&args).unwrap().iter().map(|test| prompt_bits(test, &args)))

@@ -1,9 +1,8 @@
 //! Product of a sliced weight with many tokens at once by cooperative matrices, for GPUs that have them.
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
-use super::gather_inputs;
+use super::gather_inputs::{self, InputLayout};
 use super::gather_tokens::token_and_depth;
 use super::problem::{BINDINGS, DEPTHS, Params, Product, ProductLaunch, Tiles, X, compute, record as record_product};
 use crate::engine::Traits;
@@ -25,23 +24,18 @@ const SMALL_TILE: u32 = 64;
 /// The same where it leaves enough of them.
 const LARGE_TILE: u32 = 128;
 /// Bytes of a workgroup's memory with large tiles.
-const LARGE_TILE_BYTES: u32 = 44 << 10;
+pub const WORKGROUP_BYTES: u32 = 2 * LARGE_TILE * 18 * 8 + 256 / 32 * 256 * 4;
 
 /// Tokens of a tile for a product of so many rows and tokens.
 pub fn tile_tokens(traits: Traits, rows: u32, tokens: u32) -> u32 {
     let workgroups = u64::from(rows.div_ceil(LARGE_TILE)) * u64::from(tokens.div_ceil(LARGE_TILE));
-    let enough = workgroups >= u64::from(traits.row_workgroups());
-    let large = enough && traits.workgroup_bytes >= LARGE_TILE_BYTES;
-    if large { LARGE_TILE } else { SMALL_TILE }
+    if workgroups >= u64::from(traits.row_workgroups()) { LARGE_TILE } else { SMALL_TILE }
 }
 
 /// Records the product as [`matmul_sliced`](super::matmul_sliced) does, after its inputs in the order. Panics without
 /// room for them.
 pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, tiles: Tiles) {
-    let x_f16 = tiles.x_f16.expect("products by matrices have room for inputs in f16");
-    let entries = (tiles.order.bytes / 4) as u32;
-    let x = x_f16.span(0, u64::from(entries) * u64::from(product.weight.input) * 2);
-    gather_inputs::record(recording, product.tokens, product.weight.input, product.x, tiles.order, x);
+    let x = gather_inputs::in_tiles(recording, product, tiles, InputLayout::Rows);
     let launch = ProductLaunch {
         kernel: &KERNEL,
         constants: vec![
@@ -50,21 +44,28 @@ pub fn record(recording: &mut Recording, traits: Traits, product: &Product<'_>, 
         ],
         rows: tiles.tile,
         depths: tiles.order,
-        columns: entries / tiles.tile,
+        columns: (tiles.order.bytes / 4) as u32 / tiles.tile,
         columns_first: true,
     };
     record_product(recording, traits, &Product { x, ..*product }, &launch);
 }
 
 fn matmul_matrix(args: &mut Arguments<'_>) {
+    compute_entries(args, InputLayout::Rows);
+}
+
+/// The product of the tokens in an order, whose inputs are f16: the reference of the kernels by matrices.
+pub(super) fn compute_entries(args: &mut Arguments<'_>, layout: InputLayout) {
     let p: Params = args.params();
     let input = (p.chunks * CHUNK) as usize;
     let mut x = vec![0f32; p.tokens as usize * input];
     let mut work = Vec::new();
-    for (entry, x_f16) in args.read(DEPTHS).iter().zip(args.read::<f16>(X).chunks_exact(input)) {
+    let x_f16: &[f16] = args.read(X);
+    for (at, entry) in args.read(DEPTHS).iter().enumerate() {
         let (token, depth) = token_and_depth(*entry);
         if token < p.tokens {
-            x_f16.convert_to_f32_slice(&mut x[token as usize * input..][..input]);
+            let x = &mut x[token as usize * input..][..input];
+            x.iter_mut().zip(layout.places(at, input)).for_each(|(x, from)| *x = x_f16[from].to_f32());
             work.push((token as usize, depth as usize));
         }
     }

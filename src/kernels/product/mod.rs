@@ -4,6 +4,7 @@ pub mod gather_inputs;
 pub mod gather_tokens;
 pub mod matmul_matrix;
 pub mod matmul_sliced;
+pub mod matmul_split;
 pub mod matmul_tiled;
 pub mod matvec_sliced;
 pub mod matvec_vector;
@@ -15,9 +16,9 @@ pub(crate) use problem::{Params as ProductParams, X, Y, work_of_tokens};
 use crate::engine::Traits;
 use crate::recording::{Buffer, Recording};
 
-/// Tokens up to which a product is one product a token, on processor cores and on GPUs, whose tiles are larger.
+/// Tokens up to which a product is one product a token; where tiles are larger, on GPUs without matrices, as many more.
 const MATVEC_TOKENS: u32 = 4;
-const MATVEC_TOKENS_GPU: u32 = 16;
+const MATVEC_TOKENS_TILED: u32 = 16;
 
 /// Room for `tokens` inputs of up to `input` numbers as f16 in tiles, whatever the depths; none where the products do
 /// not take them so.
@@ -26,16 +27,23 @@ pub fn x_f16(recording: &mut Recording, traits: Traits, tokens: u32, input: u32)
     (!traits.software && traits.cooperative_matrix).then(|| recording.transient(entries * u64::from(input) * 2))
 }
 
+/// Bytes of a workgroup's memory that the kernels by cooperative matrices need.
+pub const MATRIX_WORKGROUP_BYTES: u32 = if matmul_matrix::WORKGROUP_BYTES > matmul_split::WORKGROUP_BYTES {
+    matmul_matrix::WORKGROUP_BYTES
+} else {
+    matmul_split::WORKGROUP_BYTES
+};
+
 /// Whether a product of so many tokens is worth gathering them in tiles.
 pub fn in_tiles(traits: Traits, tokens: u32) -> bool {
-    tokens > if traits.software { MATVEC_TOKENS } else { MATVEC_TOKENS_GPU }
+    tokens > if traits.software || traits.cooperative_matrix { MATVEC_TOKENS } else { MATVEC_TOKENS_TILED }
 }
 
 /// Tokens of a tile of one depth, for a product in tiles of so many rows and tokens.
 pub fn tile_tokens(traits: Traits, rows: u32, tokens: u32) -> u32 {
     match (traits.software, traits.cooperative_matrix) {
         (true, _) => matmul_sliced::TILE_TOKENS,
-        (false, true) => matmul_matrix::tile_tokens(traits, rows, tokens),
+        (false, true) => matmul_split::tile_tokens(tokens, matmul_matrix::tile_tokens(traits, rows, tokens)),
         (false, false) => matmul_tiled::TILE_TOKENS,
     }
 }
@@ -54,10 +62,13 @@ impl Product<'_> {
             }
             ProductDepths::ByToken(depths) => matvec_sliced::record(recording, traits, self, depths),
             ProductDepths::ByTile(tiles) if traits.software => matmul_sliced::record(recording, traits, self, tiles),
-            ProductDepths::ByTile(tiles) if traits.cooperative_matrix => {
-                matmul_matrix::record(recording, traits, self, tiles);
+            ProductDepths::ByTile(tiles) if !traits.cooperative_matrix => {
+                matmul_tiled::record(recording, traits, self, tiles);
             }
-            ProductDepths::ByTile(tiles) => matmul_tiled::record(recording, traits, self, tiles),
+            ProductDepths::ByTile(tiles) if matmul_split::suits(self.tokens, tiles.tile) => {
+                matmul_split::record(recording, traits, self, tiles);
+            }
+            ProductDepths::ByTile(tiles) => matmul_matrix::record(recording, traits, self, tiles),
         }
     }
 }
