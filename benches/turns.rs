@@ -13,6 +13,8 @@ use edge_run::{Device, Event, LanguageModel, Message, OpenOptions, PowerMode, Re
 const TOKENS: usize = 2000;
 /// Turns that are timed, each way.
 const RUNS: usize = 5;
+/// Times that what comes before the first step is timed.
+const PREPARATIONS: usize = 300;
 /// Answers whose tokens are looked at.
 const ANSWERS: u32 = 36;
 /// Tokens of such an answer at most.
@@ -90,6 +92,22 @@ fn second_turn(model: &LanguageModel) -> Result<()> {
     let [turn, alone] = first_tokens.map(least);
     println!("second turn after {before} tokens, {new} new ones: {turn:.2} ms to the first token");
     println!("its new tokens alone: {alone:.2} ms; ratio {:.3}; encoding {:.2} ms", turn / alone, least(encoding));
+    let mut preparing = [Vec::new(), Vec::new()];
+    for _ in 0..PREPARATIONS {
+        let mut turn = session.fork()?;
+        let begin = Instant::now();
+        let answer = turn.chat(&chat, None)?;
+        preparing[0].push(begin.elapsed().as_secs_f64() * 1e6);
+        drop(answer);
+        let begin = Instant::now();
+        let answer = turn.answer(&ids[ids.len() - new..], None)?;
+        preparing[1].push(begin.elapsed().as_secs_f64() * 1e6);
+        drop(answer);
+    }
+    let [turn, alone] = preparing.map(median);
+    println!(
+        "before its first step, medians: {turn:.0} us in the second turn, {alone:.0} us with its new tokens alone"
+    );
     Ok(())
 }
 
@@ -133,4 +151,10 @@ fn said(session: &mut Session, chat: &[Message], most: usize) -> Result<String> 
 /// The least of some times, which is disturbed least.
 fn least(times: Vec<f64>) -> f64 {
     times.into_iter().fold(f64::INFINITY, f64::min)
+}
+
+/// The time in the middle of some.
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
 }

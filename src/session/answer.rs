@@ -363,7 +363,10 @@ impl<'s> Answer<'s> {
 
     fn done(&mut self, stop: StopReason) -> Event {
         self.state = AnswerState::Over;
-        Event::Done(self.summary(stop))
+        let summary = self.summary(stop);
+        let Session { sequence, answers, text, .. } = &mut *self.session;
+        answers.end_known(sequence.tokens(), sequence.sampled(), text);
+        Event::Done(summary)
     }
 }
 

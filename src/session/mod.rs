@@ -17,7 +17,7 @@ use crate::model::{Model, PendingStep, SampledToken, Sequence, TokenDepths};
 use crate::power::PowerFollower;
 use crate::precision::{PrecisionPlan, PromptBits};
 use crate::residency::{Pace, SliceReport};
-use crate::text::{KnownPrompt, Message, SamplerSettings, TextModel};
+use crate::text::{Message, SamplerSettings, TextModel};
 
 use choices::Choices;
 use own_tokens::OwnAnswers;
@@ -136,8 +136,6 @@ pub struct Session {
     choices: Choices,
     /// The answers, by the tokens that the model wrote.
     answers: OwnAnswers,
-    /// The last conversation, as a prompt.
-    known: KnownPrompt,
 }
 
 impl Session {
@@ -156,8 +154,7 @@ impl Session {
         sequence.set_prompt_bits(PromptBits::default());
         let (pace, power, choices, answers) = (Pace::default(), None, Choices::default(), OwnAnswers::default());
         let (text, runs_ahead, looks_up) = (text.into(), model.overlaps(), !model.overlaps());
-        let known = KnownPrompt::default();
-        Ok(Session { sequence, text, pace, runs_ahead, looks_up, power, choices, answers, known })
+        Ok(Session { sequence, text, pace, runs_ahead, looks_up, power, choices, answers })
     }
 
     /// Sets what is read of the weights from the next token on; the context stays as it is. A power state that was
@@ -291,8 +288,8 @@ impl Session {
     pub fn fork(&self) -> Result<Session> {
         let (sequence, text) = (self.sequence.fork()?, Arc::clone(&self.text));
         let Session { pace, runs_ahead, looks_up, .. } = *self;
-        let (choices, answers, known) = (self.choices.fork(), self.answers.clone(), self.known.clone());
-        Ok(Session { sequence, text, pace, runs_ahead, looks_up, power: None, choices, answers, known })
+        let (choices, answers) = (self.choices.fork(), self.answers.clone());
+        Ok(Session { sequence, text, pace, runs_ahead, looks_up, power: None, choices, answers })
     }
 
     /// Answers the last of `messages`, the whole conversation from its beginning. What of it has run before, as far as
@@ -300,7 +297,7 @@ impl Session {
     ///
     /// Fails where the model has no chat template, as [`TextModel::encode_chat`] does, and as [`Session::answer`] does.
     pub fn chat(&mut self, messages: &[Message], max_new: Option<usize>) -> Result<Answer<'_>> {
-        let Some(ids) = self.text.encode_chat_after(messages, &self.choices.tools, &mut self.known)? else {
+        let Some(ids) = self.text.encode_chat_after(messages, &self.choices.tools, self.answers.known())? else {
             return Err(Error::argument("messages", "a model with a chat template", "a model without one"));
         };
         self.answers.end(self.sequence.tokens(), self.sampled_text());

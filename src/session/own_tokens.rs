@@ -1,7 +1,7 @@
 //! The answers of a session by the tokens that the model wrote, so that a conversation keeps these where the tokenizer
 //! would cut the same text otherwise, and nothing of it runs again.
 
-use crate::text::{Detokenizer, TextModel};
+use crate::text::{Detokenizer, KnownPrompt, TextModel};
 
 /// Tokens before an answer that may melt with it when its text is cut again.
 const BOUNDARY_TOKENS: usize = 8;
@@ -12,6 +12,8 @@ pub(super) struct OwnAnswers {
     over: Vec<OwnAnswer>,
     /// The first token of the answer that may still go on.
     begun: Option<usize>,
+    /// The last conversation, as a prompt.
+    known: KnownPrompt,
 }
 
 /// An answer.
@@ -39,6 +41,23 @@ impl OwnAnswers {
         self.over.push(OwnAnswer { start, ids: all[start..].to_vec() });
     }
 
+    /// The answer that was begun is over, as [`OwnAnswers::end`] has it, and `last` was sampled last. The conversation
+    /// then is known with the answer, so that the next turn does not have to make tokens of it.
+    pub fn end_known(&mut self, tokens: &[u32], last: Option<u32>, text: &TextModel) {
+        self.end(tokens, last.filter(|id| !text.is_end(*id)));
+        let end = last.filter(|id| text.is_end(*id)).or(text.defaults().end.first().copied());
+        if let (Some(answer), Some(end)) = (self.over.last(), end)
+            && let Some(before) = tokens.get(..answer.start)
+        {
+            self.known.add_answer(before, &answer.ids, end, text);
+        }
+    }
+
+    /// The last conversation, as a prompt.
+    pub fn known(&mut self) -> &mut KnownPrompt {
+        &mut self.known
+    }
+
     /// Forgets all answers.
     pub fn clear(&mut self) {
         *self = OwnAnswers::default();
@@ -58,7 +77,7 @@ impl OwnAnswers {
             let ids = all.get(*start as usize..*end as usize)?.to_vec();
             Some(OwnAnswer { start: *start as usize, ids })
         };
-        OwnAnswers { over: ranges.iter().filter_map(answer).collect(), begun: None }
+        OwnAnswers { over: ranges.iter().filter_map(answer).collect(), ..OwnAnswers::default() }
     }
 
     /// The tokens `ids` of a conversation, in which each answer whose text is the same has the model's own tokens.

@@ -127,8 +127,8 @@ impl Session {
         }
         let (sequence, text, power) = (self.sequence.resume_on(model)?, self.text.clone(), None);
         let (pace, runs_ahead, looks_up) = (self.pace, model.overlaps(), !model.overlaps());
-        let (choices, answers, known) = (self.choices.fork(), self.answers.clone(), self.known.clone());
-        Ok(Session { sequence, text, pace, runs_ahead, looks_up, power, choices, answers, known })
+        let (choices, answers) = (self.choices.fork(), self.answers.clone());
+        Ok(Session { sequence, text, pace, runs_ahead, looks_up, power, choices, answers })
     }
 
     /// The token that was sampled last, where it has not run and belongs to an answer.

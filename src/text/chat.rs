@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// Messages of fewer bytes may be found in a prompt by chance.
 const TELLING_BYTES: usize = 16;
 
+/// Bytes of a text that are looked for first.
+const BEGINNING_BYTES: usize = 64;
+
 /// Characters that no text has a use for.
 const PRIVATE: [std::ops::RangeInclusive<char>; 2] = ['\u{e000}'..='\u{f8ff}', '\u{f0000}'..='\u{ffffd}'];
 
@@ -79,9 +82,9 @@ impl TextModel {
         let Some(template) = self.template()? else { return Ok(None) };
         let chat = Conversation::new(messages, tools);
         let (form, prompt) = self.render(template, &chat)?;
-        let plain = PlainText::new(&self.tokenizer, |id| self.is_special(id) || self.defaults().bos == Some(id));
+        let plain = self.plain_text();
         if !chat.has_text(&|text| !plain.marks(text).is_empty()) {
-            return self.encode_after(prompt, &plain, known).map(Some);
+            return self.encode_after(prompt, plain, known).map(Some);
         }
         let mark = unused(template, &chat)?;
         let marked = chat.map(&|text| marked(text, &plain.marks(text), mark));
@@ -91,7 +94,7 @@ impl TextModel {
         // A template that looked for a token in a message did not find it. Where it would have taken it out, all
         // control tokens that are left are its own.
         if text != prompt && ids(plain.controls(&prompt, &[])) == ids(plain.controls(&text, &places)) {
-            return self.encode_after(prompt, &plain, known).map(Some);
+            return self.encode_after(prompt, plain, known).map(Some);
         }
         let damaged = |got: String| Error::damaged(&self.file, "tokenizer", "one that takes any text", got);
         let encoded = unwinding(|| plain.encode(&text, &places).map_err(|fault| fault.to_string()));
@@ -100,7 +103,7 @@ impl TextModel {
     }
 
     /// Token ids of a prompt without marks.
-    fn encode_after(&self, prompt: String, plain: &PlainText<'_>, known: &mut KnownPrompt) -> Result<Vec<u32>> {
+    fn encode_after(&self, prompt: String, plain: &PlainText, known: &mut KnownPrompt) -> Result<Vec<u32>> {
         let (bytes, count) = known.beginning_of(&prompt, plain);
         let ids = [&known.ids[..count], &self.encode(&prompt[bytes..], false)?].concat();
         *known = KnownPrompt { text: prompt, ids };
@@ -127,24 +130,23 @@ impl TextModel {
         let (bos, eos) = self.template_texts();
         let render = |form, chat: &Conversation| template.render_as(form, chat, &bos, &eos);
         let dropped = |form, prompt: &str| dropped(prompt, chat, &|other| render(form, other));
-        let plain = render(ContentForm::Text, chat);
-        let lost = match &plain {
-            Ok(prompt) => dropped(ContentForm::Text, prompt),
-            Err(_) => None,
+        let (fault, lost) = match render(ContentForm::Text, chat) {
+            Ok(prompt) => match dropped(ContentForm::Text, &prompt) {
+                None => return Ok((ContentForm::Text, prompt)),
+                lost => (None, lost),
+            },
+            Err(fault) => (Some(fault), None),
         };
-        if let (Ok(prompt), None) = (&plain, &lost) {
-            return Ok((ContentForm::Text, prompt.clone()));
-        }
         // Templates of models that take pictures too may know nothing but lists of parts.
         if let Ok(prompt) = render(ContentForm::Parts, chat)
             && dropped(ContentForm::Parts, &prompt).is_none()
         {
             return Ok((ContentForm::Parts, prompt));
         }
-        plain.and_then(|_| {
+        Err(fault.unwrap_or_else(|| {
             let lost = lost.unwrap_or_default();
-            Err(template.error(None, format!("the template drops {lost} is not in the prompt")))
-        })
+            template.error(None, format!("the template drops {lost} is not in the prompt"))
+        }))
     }
 }
 
@@ -171,7 +173,7 @@ fn dropped_message<'a>(
 ) -> Option<&'a Message> {
     let doubtful = |message: &Message| {
         let text = message.content.trim();
-        !text.is_empty() && (text.len() < TELLING_BYTES || !prompt.contains(text))
+        !text.is_empty() && (text.len() < TELLING_BYTES || !has(prompt, text))
     };
     let mut doubtful: Vec<usize> = (0..messages.len()).filter(|i| doubtful(&messages[*i])).collect();
     if doubtful.is_empty() {
@@ -190,6 +192,13 @@ fn dropped_message<'a>(
         render(&others).is_ok_and(|other| other == prompt)
     };
     doubtful.into_iter().find(|i| unseen(*i)).map(|i| &messages[i])
+}
+
+/// Whether `prompt` has `text` in it. A search for a long text prepares itself for all of it, so where the beginning is
+/// found, the rest is compared there first.
+fn has(prompt: &str, text: &str) -> bool {
+    let beginning = &text[..text.floor_char_boundary(BEGINNING_BYTES)];
+    prompt.find(beginning).is_some_and(|at| prompt[at..].starts_with(text) || prompt.contains(text))
 }
 
 /// A word for the message `i`.

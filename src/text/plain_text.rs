@@ -1,8 +1,8 @@
 //! Encoding in which some special tokens of a text stay text: what users write must not become a turn of its own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use tokenizers::normalizer::Range as Of;
 use tokenizers::utils::SysRegex;
@@ -12,31 +12,38 @@ use tokenizers::{
 };
 
 /// The tokens that a tokenizer looks for in a text, and which of them control the model.
-pub(super) struct PlainText<'a> {
-    tokenizer: &'a Tokenizer,
+#[derive(Debug)]
+pub(super) struct PlainText {
+    tokenizer: Arc<Tokenizer>,
     added: HashMap<u32, AddedToken>,
     /// Looked for in the text as it is.
     as_written: Patterns,
+    /// Their ids, in order.
+    ids_as_written: Vec<u32>,
     /// Looked for in the normalized text.
     normalized: Patterns,
     /// What users must not write: the tokens that control the model, by id.
     control: HashMap<u32, String>,
     control_patterns: Patterns,
+    control_edges: Edges,
 }
 
 /// Texts with their token ids. Gemma has thousands that begin with one character, so they are looked up by length.
-#[derive(Default)]
+#[derive(Debug)]
 struct Patterns {
     ids: HashMap<String, u32>,
     /// How many bytes the texts that begin with a character have, the longest first.
     lengths: HashMap<char, Vec<usize>>,
+    /// Whether a text begins with the byte.
+    is_first: [bool; 256],
 }
 
 impl Patterns {
     fn new(texts: impl IntoIterator<Item = (String, u32)>) -> Patterns {
-        let mut patterns = Patterns::default();
+        let mut patterns = Patterns { ids: HashMap::new(), lengths: HashMap::new(), is_first: [false; 256] };
         for (text, id) in texts {
             let Some(first) = text.chars().next() else { continue };
+            patterns.is_first[usize::from(text.as_bytes()[0])] = true;
             let lengths = patterns.lengths.entry(first).or_default();
             if let Err(at) = lengths.binary_search_by(|length| text.len().cmp(length)) {
                 lengths.insert(at, text.len());
@@ -46,11 +53,51 @@ impl Patterns {
         patterns
     }
 
+    /// The first place in `text`, from `at` on, where one of the texts may begin.
+    fn next(&self, text: &str, at: usize) -> Option<usize> {
+        text.as_bytes()[at..].iter().position(|byte| self.is_first[usize::from(*byte)]).map(|bytes| at + bytes)
+    }
+
     /// How many bytes each of the texts has that `rest` begins with, and its id, the longest first.
     fn at<'a>(&'a self, rest: &'a str) -> impl Iterator<Item = (usize, u32)> + 'a {
         let first = rest.chars().next();
         let lengths = first.and_then(|first| self.lengths.get(&first)).into_iter().flatten();
         lengths.filter_map(|length| Some((*length, *self.ids.get(rest.get(..*length)?)?)))
+    }
+}
+
+/// The beginnings and ends of texts, which other texts could complete.
+#[derive(Debug)]
+struct Edges {
+    beginnings: HashSet<String>,
+    ends: HashSet<String>,
+    /// Bytes of the longest of them.
+    longest: usize,
+}
+
+impl Edges {
+    fn new<'a>(texts: impl Iterator<Item = &'a String>) -> Edges {
+        let mut edges = Edges { beginnings: HashSet::new(), ends: HashSet::new(), longest: 0 };
+        for text in texts {
+            for (at, _) in text.char_indices().skip(1) {
+                edges.beginnings.insert(text[..at].to_string());
+                edges.ends.insert(text[at..].to_string());
+                edges.longest = edges.longest.max(at).max(text.len() - at);
+            }
+        }
+        edges
+    }
+
+    /// Whether `text` begins with the end of one.
+    fn end_begins(&self, text: &str) -> bool {
+        let lengths = 1..=self.longest.min(text.len());
+        lengths.filter_map(|bytes| text.get(..bytes)).any(|end| self.ends.contains(end))
+    }
+
+    /// Whether `text` ends with the beginning of one.
+    fn beginning_ends(&self, text: &str) -> bool {
+        let lengths = 1..=self.longest.min(text.len());
+        lengths.filter_map(|bytes| text.get(text.len() - bytes..)).any(|begun| self.beginnings.contains(begun))
     }
 }
 
@@ -62,17 +109,20 @@ struct FoundToken {
 }
 
 /// A token that stands in a text as it is written.
+#[derive(Debug, PartialEq)]
 pub(super) struct WrittenToken {
     pub id: u32,
     /// Bytes of the text before it.
     pub start: usize,
+    /// Bytes of the text up to its end.
+    pub end: usize,
     /// Whether it takes nothing of what is beside it, and is one whatever that is.
     pub stands_alone: bool,
 }
 
-impl PlainText<'_> {
+impl PlainText {
     /// What is to be known of `tokenizer`. Special tokens and those that `is_control` control the model.
-    pub(super) fn new(tokenizer: &Tokenizer, is_control: impl Fn(u32) -> bool) -> PlainText<'_> {
+    pub(super) fn new(tokenizer: &Arc<Tokenizer>, is_control: impl Fn(u32) -> bool) -> PlainText {
         let added: HashMap<u32, AddedToken> = tokenizer.get_added_tokens_decoder().into_iter().collect();
         let normal = |token: &AddedToken| {
             let mut text = NormalizedString::from(token.content.as_str());
@@ -89,7 +139,11 @@ impl PlainText<'_> {
         let controls = added.iter().filter(|(id, token)| token.special || is_control(**id));
         let control: HashMap<u32, String> = controls.map(|(id, token)| (*id, token.content.clone())).collect();
         let control_patterns = Patterns::new(control.iter().map(|(id, text)| (text.clone(), *id)));
-        PlainText { tokenizer, added, as_written, normalized, control, control_patterns }
+        let control_edges = Edges::new(control.values());
+        let mut ids_as_written: Vec<u32> = as_written.ids.values().copied().collect();
+        ids_as_written.sort_unstable();
+        let tokenizer = Arc::clone(tokenizer);
+        PlainText { tokenizer, added, as_written, ids_as_written, normalized, control, control_patterns, control_edges }
     }
 
     /// Where marks must stand in `text`, in bytes from its start, so that none of it becomes a control token: within
@@ -99,19 +153,19 @@ impl PlainText<'_> {
         let within =
             |own: Range<usize>| if first(own.start) < own.len() { own.start + first(own.start) } else { own.start };
         let mut marks = Vec::new();
-        for (at, _) in text.char_indices() {
+        let mut from = 0;
+        while let Some(at) = self.control_patterns.next(text, from) {
             marks.extend(self.control_patterns.at(&text[at..]).map(|(bytes, _)| within(at..at + bytes)));
+            from = at + 1;
         }
         if self.control.keys().any(|id| self.added.get(id).is_some_and(|token| token.normalized)) {
             marks.extend(self.controls(text, &[]).into_iter().map(|(_, own)| within(own)));
         }
         let (start, end) = (text.len() - text.trim_start().len(), text.trim_end().len());
         let inner = text.trim();
-        let begun = |token: &String| token.char_indices().skip(1).any(|(at, _)| inner.ends_with(&token[..at]));
-        let ended = |token: &String| token.char_indices().skip(1).any(|(at, _)| inner.starts_with(&token[at..]));
         if !inner.is_empty() {
-            marks.extend(self.control.values().any(ended).then_some(start));
-            marks.extend(self.control.values().any(begun).then_some(end));
+            marks.extend(self.control_edges.end_begins(inner).then_some(start));
+            marks.extend(self.control_edges.beginning_ends(inner).then_some(end));
         }
         marks.sort_unstable();
         marks.dedup();
@@ -133,14 +187,13 @@ impl PlainText<'_> {
         found
     }
 
-    /// The ids of the tokens that are looked for in the text as it is.
-    pub(super) fn ids_as_written(&self) -> impl Iterator<Item = u32> + '_ {
-        self.as_written.ids.values().copied()
-    }
-
-    /// Bytes of the longest of them.
-    pub(super) fn longest_as_written(&self) -> usize {
-        self.as_written.lengths.values().filter_map(|lengths| lengths.first()).copied().max().unwrap_or(0)
+    /// Whether the token of this id is looked for in the text as it is.
+    pub(super) fn is_as_written(&self, id: u32) -> bool {
+        // Most ids are outside of the range of these.
+        let ids = &self.ids_as_written;
+        ids.first().is_some_and(|first| *first <= id)
+            && ids.last().is_some_and(|last| id <= *last)
+            && ids.binary_search(&id).is_ok()
     }
 
     /// Those of them in `text`, first to last.
@@ -149,6 +202,7 @@ impl PlainText<'_> {
         let written = |found: FoundToken| WrittenToken {
             id: found.id,
             start: found.own.start,
+            end: found.own.end,
             stands_alone: self.added.get(&found.id).is_some_and(stands_alone),
         };
         self.find(text, &self.as_written, &|_, _| false).into_iter().map(written).collect()
@@ -247,11 +301,12 @@ impl PlainText<'_> {
     /// The tokens of `patterns` in `text`, the leftmost and of these the longest, but for those that `is_text`.
     fn find(&self, text: &str, patterns: &Patterns, is_text: &dyn Fn(u32, &Range<usize>) -> bool) -> Vec<FoundToken> {
         let (mut found, mut taken, mut at) = (Vec::new(), 0, 0);
-        while let Some(c) = text[at..].chars().next() {
-            let Some((bytes, id)) = patterns.at(&text[at..]).next() else {
-                at += c.len_utf8();
+        while let Some(begin) = patterns.next(text, at) {
+            let Some((bytes, id)) = patterns.at(&text[begin..]).next() else {
+                at = begin + 1;
                 continue;
             };
+            at = begin;
             let own = at..at + bytes;
             at = own.end;
             let Some(token) = self.added.get(&id) else { continue };

@@ -15,12 +15,14 @@ mod strings;
 mod text_filters;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use minijinja::value::Value;
-use minijinja::{ErrorKind, context};
+use minijinja::{Environment, ErrorKind, Template, context};
 
 pub use self::named::ChatTemplates;
 use super::message::{Conversation, Message};
+use super::tokenizer_file::unwinding;
 use crate::error::{Error, Result};
 use crate::format::CHAT_TEMPLATE_FILE;
 
@@ -37,6 +39,16 @@ const TEMPLATE_BYTES: usize = 256 << 10;
 /// Stack to render on, the first that can be had: values nested in a template of the most bytes take at most 24 MiB.
 const STACK_BYTES: [usize; 3] = [64 << 20, 32 << 20, 16 << 20];
 
+/// How often a template may nest values, at most, and still be flat: far more often than those of models do.
+const FLAT_NESTINGS: usize = 512;
+/// What may nest a value in another one: brackets, filters, and the sums and multiples of lists.
+const NESTING: &[u8] = b"[({|+*";
+/// Words that a template needs to call a part of itself.
+const CALLING: [&str; 6] = ["macro", "recursive", "block", "include", "import", "extends"];
+
+/// What is said of a template on which its engine panics.
+const ENGINE_FAILED: &str = "the template engine failed";
+
 /// What a template sees as the content of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ContentForm {
@@ -46,17 +58,23 @@ pub(super) enum ContentForm {
     Parts,
 }
 
-/// A Jinja template, in the dialect of Hugging Face's `apply_chat_template`. It is compiled when it is rendered.
+/// A Jinja template, in the dialect of Hugging Face's `apply_chat_template`. It is compiled when it is rendered, and a
+/// flat one is then kept so.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     file: PathBuf,
     source: String,
+    /// Whether it nests so little, and calls no part of itself, that any stack is enough to render it.
+    is_flat: bool,
+    /// The environment that has it compiled.
+    flat: Arc<OnceLock<Environment<'static>>>,
 }
 
 impl ChatTemplate {
     /// The template `source`, the text of `file`.
     pub fn new(file: &Path, source: &str) -> ChatTemplate {
-        ChatTemplate { file: file.to_path_buf(), source: source.to_string() }
+        let (file, source, is_flat) = (file.to_path_buf(), source.to_string(), is_flat(source));
+        ChatTemplate { file, source, is_flat, flat: Arc::default() }
     }
 
     /// The file that errors name.
@@ -71,8 +89,7 @@ impl ChatTemplate {
 
     /// Why no conversation can be rendered with it, in a sentence, if it cannot be compiled.
     pub fn fault(&self) -> Option<String> {
-        let compile = || self.compiled(0, |_| Ok(())).err();
-        self.apart(|| Ok(compile())).unwrap_or_else(Some).map(|error| error.to_string())
+        self.compiled(0, |_| Ok(())).err().map(|error| error.to_string())
     }
 
     /// The prompt of `messages`, ready for the assistant's next turn; `bos` and `eos` are the texts of those tokens.
@@ -88,35 +105,55 @@ impl ChatTemplate {
         let count = messages.len() + tools.len();
         let fuel = FUEL + FUEL_PER_MESSAGE * count as u64 + FUEL_PER_BYTE * chat.bytes() as u64;
         let tools: Vec<Value> = tools.iter().map(|tool| template_value(&tool.value())).collect();
-        self.apart(|| {
-            self.compiled(fuel, |template| {
-                template.render(context! {
-                    messages => messages.iter().map(|message| dictionary(message, form)).collect::<Vec<Value>>(),
-                    add_generation_prompt => true,
-                    bos_token => bos,
-                    eos_token => eos,
-                    // As transformers has them: templates may ask `is none` without asking `is defined` first.
-                    tools => if tools.is_empty() { Value::from(()) } else { Value::from(tools.clone()) },
-                    documents => (),
-                })
+        self.compiled(fuel, |template| {
+            template.render(context! {
+                messages => messages.iter().map(|message| dictionary(message, form)).collect::<Vec<Value>>(),
+                add_generation_prompt => true,
+                bos_token => bos,
+                eos_token => eos,
+                // As transformers has them: templates may ask `is none` without asking `is defined` first.
+                tools => if tools.is_empty() { Value::from(()) } else { Value::from(tools.clone()) },
+                documents => (),
             })
         })
     }
 
     /// What `work` makes of the compiled template.
-    fn compiled<T>(
+    fn compiled<T: Send>(
         &self,
         fuel: u64,
-        work: impl FnOnce(&minijinja::Template<'_, '_>) -> std::result::Result<T, minijinja::Error>,
+        work: impl FnOnce(&Template<'_, '_>) -> std::result::Result<T, minijinja::Error> + Send,
     ) -> Result<T> {
+        let fault = |error: minijinja::Error| self.error(error.line(), sentence(&error));
         if self.source.len() > TEMPLATE_BYTES {
             let message = format!("a template of {} bytes is too long; at most {TEMPLATE_BYTES}", self.source.len());
             return Err(self.error(None, message));
         }
-        let environment = environment::environment(fuel);
-        let source = source::prepare(&self.source);
-        let template = environment.template_from_named_str(CHAT_TEMPLATE_FILE, &source);
-        template.and_then(|template| work(&template)).map_err(|error| self.error(error.line(), sentence(&error)))
+        if !self.is_flat {
+            return self.apart(|| {
+                let (environment, source) = (environment::environment(fuel), source::prepare(&self.source));
+                let template = environment.template_from_named_str(CHAT_TEMPLATE_FILE, &source);
+                template.and_then(|template| work(&template)).map_err(fault)
+            });
+        }
+        let mut environment = self.flat_environment()?.clone();
+        environment.set_fuel(Some(fuel));
+        let work = || environment.get_template(CHAT_TEMPLATE_FILE).and_then(|template| work(&template));
+        unwinding(work).ok_or_else(|| self.error(None, ENGINE_FAILED))?.map_err(fault)
+    }
+
+    /// The environment in which the template, which is flat, is compiled. Its source may still nest what needs a stack
+    /// to be compiled.
+    fn flat_environment(&self) -> Result<&Environment<'static>> {
+        if let Some(environment) = self.flat.get() {
+            return Ok(environment);
+        }
+        let environment = self.apart(|| {
+            let mut environment = environment::environment(0);
+            let added = environment.add_template_owned(CHAT_TEMPLATE_FILE, source::prepare(&self.source));
+            added.map(|()| environment).map_err(|error| self.error(error.line(), sentence(&error)))
+        })?;
+        Ok(self.flat.get_or_init(|| environment))
     }
 
     /// Runs `work` in a thread with room for whatever a template nests.
@@ -132,7 +169,7 @@ impl ChatTemplate {
                 let thread = std::thread::Builder::new().name("chat template".into()).stack_size(bytes);
                 match thread.spawn_scoped(scope, once) {
                     Ok(thread) => {
-                        let failed = |_| Err(self.error(None, "the template engine failed"));
+                        let failed = |_| Err(self.error(None, ENGINE_FAILED));
                         return thread.join().unwrap_or_else(failed);
                     }
                     Err(refusal) => fault = Some(refusal),
@@ -147,6 +184,12 @@ impl ChatTemplate {
     pub(super) fn error(&self, line: Option<usize>, message: impl Into<String>) -> Error {
         Error::Template { file: self.file.clone(), line, message: message.into() }
     }
+}
+
+/// Whether a template nests so little, and calls no part of itself, that any stack is enough to render it.
+fn is_flat(source: &str) -> bool {
+    let nestings = source.bytes().filter(|byte| NESTING.contains(byte)).count();
+    nestings <= FLAT_NESTINGS && !CALLING.iter().any(|word| source.contains(word))
 }
 
 /// A message as templates see it. What it does not have is not there, rather than empty.

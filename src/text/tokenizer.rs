@@ -2,11 +2,13 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use tokenizers::Tokenizer;
 
 #[cfg(feature = "grammar")]
 use super::grammar::GrammarVocabulary;
+use super::plain_text::PlainText;
 use super::tokenizer_file::{self, unwinding};
 use super::{ChatTemplates, GenerationDefaults, ends};
 use crate::error::{Error, Result, as_absent, shortened};
@@ -38,7 +40,9 @@ impl TextFiles<'_> {
 #[derive(Debug)]
 pub struct TextModel {
     pub(super) file: PathBuf,
-    pub(super) tokenizer: Tokenizer,
+    pub(super) tokenizer: Arc<Tokenizer>,
+    /// The tokens that stand as written, once a conversation was encoded.
+    plain: OnceLock<PlainText>,
     vocab: u32,
     special: HashSet<u32>,
     pub(super) templates: ChatTemplates,
@@ -46,7 +50,7 @@ pub struct TextModel {
     warnings: Vec<String>,
     /// The vocabulary as grammars take it, once one was asked for; or why there is none.
     #[cfg(feature = "grammar")]
-    pub(super) grammar_vocabulary: std::sync::OnceLock<std::result::Result<GrammarVocabulary, String>>,
+    pub(super) grammar_vocabulary: OnceLock<std::result::Result<GrammarVocabulary, String>>,
 }
 
 impl TextModel {
@@ -82,14 +86,15 @@ impl TextModel {
         let defaults = defaults.unwrap_or_default();
         let mut text = TextModel {
             file,
-            tokenizer,
+            tokenizer: Arc::new(tokenizer),
+            plain: OnceLock::new(),
             vocab,
             special,
             templates,
             defaults,
             warnings,
             #[cfg(feature = "grammar")]
-            grammar_vocabulary: std::sync::OnceLock::new(),
+            grammar_vocabulary: OnceLock::new(),
         };
         text.warn_of_tokens_outside();
         text.drop_ids_outside(&generation);
@@ -126,6 +131,12 @@ impl TextModel {
                 Err(Error::damaged(&self.file, format!("token `{token}` of this text"), expected, id))
             }
         }
+    }
+
+    /// What is to be known of the tokenizer's tokens to keep what is said from becoming one.
+    pub(super) fn plain_text(&self) -> &PlainText {
+        let is_control = |id| self.is_special(id) || self.defaults.bos == Some(id);
+        self.plain.get_or_init(|| PlainText::new(&self.tokenizer, is_control))
     }
 
     /// Text of `ids` as a whole; special tokens and ids outside the vocabulary have none.

@@ -24,7 +24,7 @@ struct ModelTokens {
     trie: TokTrie,
     /// What cuts text as the model's training did, where it does so wherever the text stands: tokenizers in the way of
     /// SentencePiece treat the beginning of a text in a way of their own.
-    tokenizer: Option<Tokenizer>,
+    tokenizer: Option<Arc<Tokenizer>>,
 }
 
 impl TokenizerEnv for ModelTokens {

@@ -14,7 +14,7 @@ fn added(id: usize, content: &str, special: bool, normalized: bool) -> Value {
 }
 
 /// A tokenizer of single characters with the special tokens, and `<tool>` and `<w>`, which are not special.
-fn tokenizer(normalizer: Value, pre_tokenizer: Value, normalized: bool) -> Tokenizer {
+fn tokenizer(normalizer: Value, pre_tokenizer: Value, normalized: bool) -> Arc<Tokenizer> {
     let characters: Vec<String> =
         ('!'..='~').chain(['▁', 'Ġ', 'Ċ', 'Ã', 'ĸ', 'ö', 'Ö', ' ', '\n']).map(String::from).collect();
     let mut vocabulary: serde_json::Map<String, Value> =
@@ -32,11 +32,11 @@ fn tokenizer(normalizer: Value, pre_tokenizer: Value, normalized: bool) -> Token
         "version": "1.0", "added_tokens": tokens, "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
         "model": {"type": "BPE", "vocab": vocabulary, "merges": [["e", "n"], ["en", "d"], ["▁", "e"], ["s", ">"]]},
     });
-    Tokenizer::from_bytes(tokenizer.to_string()).unwrap()
+    Arc::new(Tokenizer::from_bytes(tokenizer.to_string()).unwrap())
 }
 
 /// Tokenizers in the ways of GPT-2, LLaMA-2 (old and new), Gemma, Qwen, Mistral's Tekken and others.
-pub(crate) fn tokenizers() -> Vec<(&'static str, Tokenizer)> {
+pub(crate) fn tokenizers() -> Vec<(&'static str, Arc<Tokenizer>)> {
     let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
     let sentence_piece = json!({"type": "Sequence", "normalizers": [
         {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]});
@@ -65,7 +65,7 @@ pub(crate) fn tokenizers() -> Vec<(&'static str, Tokenizer)> {
     ]
 }
 
-fn controls(plain: &PlainText<'_>, ids: &[u32]) -> usize {
+fn controls(plain: &PlainText, ids: &[u32]) -> usize {
     ids.iter().filter(|id| plain.control.contains_key(id)).count()
 }
 
@@ -137,7 +137,7 @@ fn a_model_that_makes_control_tokens_of_words_is_kept_from_it() {
     let tokenizer = json!({"version": "1.0", "pre_tokenizer": {"type": "WhitespaceSplit"},
         "added_tokens": [added(0, "[E]", true, false)],
         "model": {"type": "WordLevel", "vocab": {"[E]": 0, "a": 1, "?": 2}, "unk_token": "?"}});
-    let tokenizer = Tokenizer::from_bytes(tokenizer.to_string()).unwrap();
+    let tokenizer = Arc::new(Tokenizer::from_bytes(tokenizer.to_string()).unwrap());
     let known = PlainText::new(&tokenizer, |_| false);
     assert_eq!(known.encode("a [E] a", &known.marks("a [E] a")).unwrap(), [1, 2, 2, 1]);
     assert_eq!(known.encode("a [E] a", &[]).unwrap(), [1, 0, 1]);

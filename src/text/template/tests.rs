@@ -172,6 +172,36 @@ fn values_nested_without_end_do_not_overflow_the_stack() {
     }
 }
 
+/// A flat template is rendered on the caller's stack, of which it must take little: most values in values that one has.
+#[test]
+fn a_flat_template_takes_little_stack_and_stays_compiled() {
+    let mut rendered = 0;
+    for nested in ["[x]", "(x,)", "{'a': x}", "x + [1]", "[1] + x", "x | reverse", "x | list"] {
+        let one = format!("{{% set x = {nested} %}}");
+        let cost = one.bytes().filter(|byte| NESTING.contains(byte)).count();
+        let levels = one.repeat((FLAT_NESTINGS - 10) / cost);
+        let source = format!("{{% set x = [1] %}}{levels}{{{{ x | length }}}}{{{{ messages[0].content }}}}");
+        let template = ChatTemplate::new(Path::new("t"), &source);
+        assert!(template.is_flat && !ChatTemplate::new(Path::new("t"), &source.repeat(2)).is_flat);
+        // Some ways to nest are refused at a few levels, each time.
+        let twice = move || [(); 2].map(|()| template.render(&talk(), "", "").map_err(|error| error.to_string()));
+        let [first, second] = std::thread::Builder::new().stack_size(512 << 10).spawn(twice).unwrap().join().unwrap();
+        assert_eq!(first, second);
+        rendered += usize::from(first.is_ok());
+    }
+    assert!(rendered > 2, "{rendered}");
+    let calling = "{% macro f(x) %}{{ x }}{% endmacro %}{{ f(messages[0].content) }}";
+    let template = ChatTemplate::new(Path::new("t"), calling);
+    assert!(!template.is_flat);
+    assert_eq!(template.render(&talk(), "", "").unwrap(), talk()[0].content);
+    // One that takes too many steps does so each time.
+    let long = ChatTemplate::new(
+        Path::new("t"),
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
+    );
+    assert!(long.is_flat && long.render(&talk(), "", "").is_err() && long.render(&talk(), "", "").is_err());
+}
+
 #[test]
 fn what_a_namespace_keeps_is_what_was_put_into_it() {
     let source = "{% set ns = namespace(l=[], t=()) %}{% for m in messages %}{% set ns.l = ns.l + [m.role] %}\
