@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use edge_run::PowerMode;
-use eframe::egui::{self, Key, RichText, ScrollArea, TextEdit, Ui};
+use eframe::egui::{self, Frame, Key, RichText, ScrollArea, TextEdit, Ui, vec2};
 
 use crate::frames::FrameClock;
 use crate::painting;
@@ -19,12 +19,17 @@ pub struct ChatApp {
     question: String,
     bits: f32,
     mode: PowerMode,
+    /// Whether frames follow each other also while nothing is answered.
+    animates: bool,
     /// Whether the frame before this one asked for this one.
     was_animated: bool,
+    /// The heights of the exchanges as they were laid out last, and how wide that was.
+    heights: Vec<f32>,
+    width: f32,
 }
 
 impl ChatApp {
-    pub fn new(worker: Worker, report: Option<PathBuf>) -> ChatApp {
+    pub fn new(worker: Worker, report: Option<PathBuf>, animates: bool) -> ChatApp {
         ChatApp {
             worker,
             frames: FrameClock::default(),
@@ -32,7 +37,10 @@ impl ChatApp {
             question: String::new(),
             bits: 8.0,
             mode: PowerMode::High,
+            animates,
             was_animated: false,
+            heights: Vec::new(),
+            width: 0.0,
         }
     }
 
@@ -121,15 +129,26 @@ impl Shown {
     }
 }
 
-fn exchanges(ui: &mut Ui, worker: &Worker) {
-    let conversation = worker.conversation();
-    for exchange in &conversation.exchanges {
-        ui.label(RichText::new(&exchange.question).strong());
-        painting::answer(ui, &exchange.answer);
-        if let Some(end) = &exchange.end {
-            ui.label(RichText::new(end).small().weak());
+/// The exchanges, of which those that are over and out of sight are not laid out again.
+fn exchanges(ui: &mut Ui, conversation: &Conversation, heights: &mut Vec<f32>) {
+    for (at, exchange) in conversation.exchanges.iter().enumerate() {
+        let place = egui::Rect::from_min_size(ui.cursor().min, vec2(1.0, heights.get(at).copied().unwrap_or(0.0)));
+        if exchange.end.is_some() && at < heights.len() && !ui.is_rect_visible(place) {
+            ui.allocate_space(place.size());
+            continue;
         }
-        ui.add_space(10.0);
+        let shown = ui.scope(|ui| {
+            ui.label(RichText::new(&exchange.question).strong());
+            painting::answer(ui, &exchange.answer);
+            if let Some(end) = &exchange.end {
+                ui.label(RichText::new(end).small().weak());
+            }
+            ui.add_space(10.0);
+        });
+        if exchange.end.is_some() {
+            heights.resize(heights.len().max(at + 1), 0.0);
+            heights[at] = shown.response.rect.height();
+        }
     }
 }
 
@@ -137,31 +156,44 @@ impl eframe::App for ChatApp {
     fn ui(&mut self, ui: &mut Ui, _frame: &mut eframe::Frame) {
         self.frames.note(self.was_animated);
         let shown = Shown::of(&self.worker.conversation());
-        egui::Panel::right("panel").exact_size(280.0).show(ui, |ui| self.panel(ui, &shown));
-        egui::Panel::bottom("input").show(ui, |ui| self.input(ui, shown.is_answering));
-        egui::CentralPanel::default().show(ui, |ui| {
+        // The window is cleared in the panels' colour. Panels that fill it once more take a software renderer longer
+        // than all that is in them.
+        let bare = |frame: Frame| frame.fill(egui::Color32::TRANSPARENT);
+        let (side, central) = (bare(Frame::side_top_panel(ui.style())), bare(Frame::central_panel(ui.style())));
+        egui::Panel::right("panel").exact_size(280.0).frame(side).show(ui, |ui| self.panel(ui, &shown));
+        egui::Panel::bottom("input").frame(side).show(ui, |ui| self.input(ui, shown.is_answering));
+        egui::CentralPanel::default().frame(central).show(ui, |ui| {
             ScrollArea::vertical().stick_to_bottom(true).auto_shrink(false).show(ui, |ui| {
-                exchanges(ui, &self.worker);
+                if self.width != ui.available_width() {
+                    self.width = ui.available_width();
+                    self.heights.clear();
+                }
+                exchanges(ui, &self.worker.conversation(), &mut self.heights);
                 if let Some(fault) = &shown.fault {
                     ui.colored_label(ui.visuals().error_fg_color, fault);
                 }
             });
         });
         // While an answer runs, a frame follows the other, so that the graph tells what the window takes.
-        self.was_animated = shown.is_answering;
-        if shown.is_answering {
+        self.was_animated = shown.is_answering || self.animates;
+        if self.was_animated {
             ui.ctx().request_repaint();
         }
+    }
+
+    fn clear_color(&self, visuals: &egui::Visuals) -> [f32; 4] {
+        visuals.panel_fill.to_normalized_gamma_f32()
     }
 
     fn on_exit(&mut self) {
         let Some(path) = &self.report else { return };
         let quantile = |share| self.frames.quantile(share).unwrap_or(0.0);
         let report = format!(
-            "{{\"frames\": {}, \"median_ms\": {:.2}, \"p95_ms\": {:.2}}}\n",
+            "{{\"frames\": {}, \"median_ms\": {:.2}, \"p95_ms\": {:.2}, \"max_ms\": {:.2}}}\n",
             self.frames.count(),
             quantile(0.5),
-            quantile(0.95)
+            quantile(0.95),
+            quantile(1.0)
         );
         if let Err(error) = std::fs::write(path, report) {
             eprintln!("{}: {error}", path.display());

@@ -1,4 +1,6 @@
-//! The times between frames.
+//! The times between frames that follow each other at once: from where the window begins to lay one out to where it
+//! begins the next one. Laying out, drawing, handing the picture to the screen, and waiting for it are all in it, and
+//! input that comes meanwhile waits as long.
 
 use std::time::Instant;
 
@@ -11,8 +13,8 @@ pub struct FrameClock {
     last: Option<Instant>,
     /// Milliseconds between two frames, of the last ones.
     pub recent: Vec<f32>,
-    /// The same of all frames while an answer was under way.
-    answering: Vec<f32>,
+    /// The same of all frames that followed each other at once.
+    animated: Vec<f32>,
 }
 
 impl FrameClock {
@@ -23,7 +25,7 @@ impl FrameClock {
         let last = self.last.replace(now);
         if let (Some(last), true) = (last, is_animated) {
             let ms = (now - last).as_secs_f32() * 1e3;
-            self.answering.push(ms);
+            self.animated.push(ms);
             self.recent.push(ms);
             if self.recent.len() > SHOWN {
                 self.recent.remove(0);
@@ -31,16 +33,16 @@ impl FrameClock {
         }
     }
 
-    /// The time below which this share of the frames stayed while an answer was under way, in milliseconds.
+    /// The time below which this share of the frames stayed, in milliseconds.
     pub fn quantile(&self, share: f32) -> Option<f32> {
-        let mut sorted = self.answering.clone();
+        let mut sorted = self.animated.clone();
         sorted.sort_by(f32::total_cmp);
         let at = (share * sorted.len() as f32) as usize;
         sorted.get(at.min(sorted.len().saturating_sub(1))).copied()
     }
 
-    /// Frames while an answer was under way.
+    /// Frames that followed each other at once.
     pub fn count(&self) -> usize {
-        self.answering.len()
+        self.animated.len()
     }
 }

@@ -1,4 +1,4 @@
-//! A chat window over edge-run: `edge-run-desktop MODEL_FOLDER [--cpu] [--shared-device] [--report FILE]`.
+//! A chat window over edge-run: `edge-run-desktop MODEL_FOLDER [--cpu] [--shared-device] [--report FILE] [--animate]`.
 //!
 //! The answer's tokens are coloured by the bits that were read for them. A slider and a list of power modes change the
 //! precision, in the middle of an answer too.
@@ -26,24 +26,28 @@ struct Arguments {
     shares_device: bool,
     /// Where the times of frames go when the window is closed.
     report: Option<PathBuf>,
+    /// Draw frame after frame, also while nothing is answered.
+    animates: bool,
 }
 
 impl Arguments {
     fn read() -> Result<Arguments, String> {
         let mut arguments = std::env::args().skip(1);
         let (mut folder, mut report) = (None, None);
-        let (mut device, mut shares_device) = (Device::Best, false);
+        let (mut device, mut shares_device, mut animates) = (Device::Best, false, false);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--cpu" => device = Device::Cpu,
                 "--shared-device" => shares_device = true,
+                "--animate" => animates = true,
                 "--report" => report = Some(arguments.next().ok_or("--report needs a file")?.into()),
                 option if option.starts_with("--") => return Err(format!("there is no option {option}")),
                 path => folder = Some(PathBuf::from(path)),
             }
         }
-        let folder = folder.ok_or("usage: edge-run-desktop MODEL_FOLDER [--cpu] [--shared-device] [--report FILE]")?;
-        Ok(Arguments { folder, device, shares_device, report })
+        let folder = folder
+            .ok_or("usage: edge-run-desktop MODEL_FOLDER [--cpu] [--shared-device] [--report FILE] [--animate]")?;
+        Ok(Arguments { folder, device, shares_device, report, animates })
     }
 }
 
@@ -63,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let state = creation.wgpu_render_state.as_ref().filter(|_| arguments.shares_device);
             let model = open(&arguments, state)?;
             let worker = worker::Worker::start(model, creation.egui_ctx.clone());
-            Ok(Box::new(app::ChatApp::new(worker, arguments.report)))
+            Ok(Box::new(app::ChatApp::new(worker, arguments.report, arguments.animates)))
         }),
     );
     Ok(opened?)

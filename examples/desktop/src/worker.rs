@@ -247,7 +247,10 @@ fn note(conversation: &mut Conversation, token: &Token, speed: Option<[f64; 2]>)
     conversation.slice_bytes = token.slices.as_ref().map_or(0, |slices| slices.resident_bytes);
     conversation.speed.extend(speed);
     if let Some(exchange) = conversation.exchanges.last_mut() {
-        exchange.answer.push(AnswerToken { text: token.text.clone(), bits: token.bits });
+        match exchange.answer.last_mut().filter(|last| last.bits == token.bits) {
+            Some(last) => last.text += &token.text,
+            None => exchange.answer.push(AnswerToken { text: token.text.clone(), bits: token.bits }),
+        }
     }
 }
 
