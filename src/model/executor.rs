@@ -170,7 +170,8 @@ impl Executor {
     pub fn open(&mut self, plan: &PrecisionPlan) -> Result<u32> {
         let Some(slot) = self.slots.iter().position(Option::is_none) else {
             let most = self.slots.len();
-            return Err(Error::argument("sequences", format!("at most {most} open at one time"), most + 1));
+            let expected = format!("at most {most} open at one time, for which the model was opened");
+            return Err(Error::argument("sessions or sequences", expected, most + 1));
         };
         self.set_plan(slot as u32, plan)?;
         Ok(slot as u32)
