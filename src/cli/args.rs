@@ -208,13 +208,16 @@ pub struct CutArgs {
     /// Trained ranges and routers of this very model, from a calibration pack
     #[arg(long, value_name = "PACK")]
     pub calibration: Option<PathBuf>,
-    /// Text to run the unquantized model over, which tells how much each input counts when ranges are chosen; - for
-    /// standard input [default: a sample that comes with the program]
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["calibration", "no_importance"])]
+    /// Text to run the unquantized model over, which tells how much each input counts when ranges and codes are chosen;
+    /// - for standard input [default: a sample that comes with the program]
+    #[arg(long, value_name = "FILE", conflicts_with = "no_importance")]
     pub importance: Option<PathBuf>,
-    /// Choose ranges by the weights alone, without running the model
+    /// Choose ranges and codes by the weights alone, without running the model
     #[arg(long)]
     pub no_importance: bool,
+    /// Round each weight by itself, without compensating for what others of its row are off by
+    #[arg(long)]
+    pub no_compensation: bool,
 }
 
 /// Arguments of `calibrate`.

@@ -34,7 +34,10 @@ pub struct PullArgs {
     #[arg(long)]
     pub force: bool,
     /// Only fetch the source, for `quantize` and `calibrate`, and print where it is
-    #[arg(long, conflicts_with_all = ["group_size", "calibration", "importance", "no_importance", "force"])]
+    #[arg(
+        long,
+        conflicts_with_all = ["group_size", "calibration", "importance", "no_importance", "no_compensation", "force"]
+    )]
     pub source_only: bool,
 }
 
@@ -90,8 +93,9 @@ fn is_there(args: &PullArgs, selection: &HubSelection, model: &StoredModel) -> R
     };
     // A damaged one is made anew.
     let Ok(folder) = ModelFolder::open(&model.dir) else { return Ok(false) };
-    let as_always = args.cut.calibration.is_none() && args.cut.importance.is_none() && !args.cut.no_importance;
-    let same_cut = as_always && args.cut.group_size.is_none_or(|size| size == folder.group_size());
+    let CutArgs { calibration, importance, no_importance, no_compensation, group_size } = &args.cut;
+    let as_always = calibration.is_none() && importance.is_none() && !no_importance && !no_compensation;
+    let same_cut = as_always && group_size.is_none_or(|size| size == folder.group_size());
     Ok(same_cut && origin.commit == selection.commit && origin.file == selection.gguf)
 }
 

@@ -40,6 +40,7 @@ pub fn make(source: &Path, options: &QuantizeOptions, cut: &CutArgs) -> Result<(
     let estimate = quantize::estimate(source.as_ref(), options)?;
     let tokenizer = quantize::source_text(source.as_ref())?;
     let plan = text.map(|text| ImportancePlan::new(source.as_ref(), &tokenizer, &text)).transpose()?;
+    let plan = if cut.no_compensation { plan } else { plan.map(ImportancePlan::with_moments) };
     let memory = estimate.memory_bytes.max(plan.as_ref().map_or(0, ImportancePlan::memory_bytes));
     let (disk, memory) = (progress::bytes(estimate.disk_bytes), progress::bytes(memory));
     let name = &source.model_source().name;
@@ -69,7 +70,7 @@ pub fn make(source: &Path, options: &QuantizeOptions, cut: &CutArgs) -> Result<(
 fn importance_text(cut: &CutArgs) -> Result<Option<String>> {
     match &cut.importance {
         Some(file) => read_text("--importance", file).map(Some),
-        None if cut.no_importance || cut.calibration.is_some() => Ok(None),
+        None if cut.no_importance || (cut.no_compensation && cut.calibration.is_some()) => Ok(None),
         None => Ok(Some(SAMPLE.to_string())),
     }
 }

@@ -1,8 +1,10 @@
-//! How much each number of a matrix's input counts: the mean of its square over some text.
+//! How much each number of a matrix's input counts: the mean of its square over some text. Where that is asked for, also
+//! what the numbers of an input have in common.
 
 use super::channels::ChannelScales;
+use super::moments::{InputMoments, ModelMoments};
 use super::source::SourceTensor;
-use crate::shape::{LlamaShape, Site};
+use crate::shape::{LlamaShape, Site, SiteAt};
 
 /// What is added to all, as a share of their mean, so that weights whose input was never there count a little.
 const LEAST: f64 = 0.01;
@@ -16,6 +18,13 @@ pub struct Importance {
     head: Vec<f32>,
     /// Whether the embedding is the head.
     tied: bool,
+    moments: Option<ModelMoments>,
+}
+
+/// Which input a tensor is multiplied with.
+enum InputOf {
+    Site(SiteAt),
+    Head,
 }
 
 /// Sums of squares of inputs, in the making of an [`Importance`].
@@ -24,6 +33,7 @@ pub struct SquaredInputs {
     sites: Vec<[Vec<f64>; Site::ALL.len()]>,
     head: Vec<f64>,
     tied: bool,
+    moments: Option<ModelMoments>,
 }
 
 impl SquaredInputs {
@@ -31,17 +41,35 @@ impl SquaredInputs {
     pub fn new(shape: &LlamaShape) -> SquaredInputs {
         let of_layer = || Site::ALL.map(|site| vec![0.0; site.dims(shape).1 as usize]);
         let sites = (0..shape.layers).map(|_| of_layer()).collect();
-        SquaredInputs { sites, head: vec![0.0; shape.model_dim as usize], tied: shape.tied_head }
+        let head = vec![0.0; shape.model_dim as usize];
+        SquaredInputs { sites, head, tied: shape.tied_head, moments: None }
+    }
+
+    /// As [`new`](SquaredInputs::new), but what the numbers of an input have in common is summed up too.
+    pub fn with_moments(shape: &LlamaShape) -> SquaredInputs {
+        SquaredInputs { moments: Some(ModelMoments::new(shape)), ..SquaredInputs::new(shape) }
+    }
+
+    /// Bytes of memory that these sums take of a model of this shape.
+    pub fn bytes(shape: &LlamaShape, with_moments: bool) -> u64 {
+        let squares = 12 * u64::from(shape.layers) * u64::from(4 * shape.model_dim + shape.ffn_dim);
+        squares + if with_moments { ModelMoments::bytes(shape) } else { 0 }
     }
 
     /// Adds inputs of a site of a layer, [T, input].
-    pub fn add_of_site(&mut self, layer: u32, site: Site, inputs: &[f32]) {
-        add(&mut self.sites[layer as usize][site as usize], inputs);
+    pub fn add_of_site(&mut self, at: SiteAt, inputs: &[f32]) {
+        add(&mut self.sites[at.layer as usize][at.site as usize], inputs);
+        if let Some(moments) = &mut self.moments {
+            moments.of_site_mut(at).add(inputs);
+        }
     }
 
     /// Adds inputs of the head, [T, D].
     pub fn add_of_head(&mut self, inputs: &[f32]) {
         add(&mut self.head, inputs);
+        if let Some(moments) = &mut self.moments {
+            moments.of_head_mut().add(inputs);
+        }
     }
 
     /// What the inputs count; `None` where one of them was not finite.
@@ -50,13 +78,21 @@ impl SquaredInputs {
             let [qkv, o, gate_up, down] = of_layer.each_ref().map(|sums| relative(sums));
             Some([qkv?, o?, gate_up?, down?])
         });
-        Some(Importance { sites: sites.collect::<Option<_>>()?, head: relative(&self.head)?, tied: self.tied })
+        Some(Importance {
+            sites: sites.collect::<Option<_>>()?,
+            head: relative(&self.head)?,
+            tied: self.tied,
+            moments: self.moments,
+        })
     }
 }
 
 impl Importance {
     /// That of inputs that are divided by the scales.
-    pub fn divided_by(&self, scales: &ChannelScales) -> Importance {
+    pub fn divided_by(mut self, scales: &ChannelScales) -> Importance {
+        if let Some(moments) = &mut self.moments {
+            moments.divide_by(scales);
+        }
         let divided = |counts: &[f32], by: Option<&[f32]>| match by {
             Some(by) => mean_of_one(counts.iter().zip(by).map(|(count, scale)| count / (scale * scale)).collect()),
             None => counts.to_vec(),
@@ -68,17 +104,34 @@ impl Importance {
             sites: (0..).zip(&self.sites).map(of_layer).collect(),
             head: divided(&self.head, scales.of(SourceTensor::Head)),
             tied: self.tied,
+            moments: self.moments,
         }
     }
 
     /// What the input of this tensor counts, `[input]`; `None` of what is no product's weight, as of an embedding that
     /// is not the head.
     pub fn of(&self, tensor: SourceTensor) -> Option<&[f32]> {
+        Some(match self.input_of(tensor)? {
+            InputOf::Site(at) => &self.sites[at.layer as usize][at.site as usize],
+            InputOf::Head => &self.head,
+        })
+    }
+
+    /// What the numbers of this tensor's input have in common; `None` also where that was not asked for.
+    pub fn moments(&self, tensor: SourceTensor) -> Option<&InputMoments> {
+        let moments = self.moments.as_ref()?;
+        Some(match self.input_of(tensor)? {
+            InputOf::Site(at) => moments.of_site(at),
+            InputOf::Head => moments.of_head(),
+        })
+    }
+
+    fn input_of(&self, tensor: SourceTensor) -> Option<InputOf> {
         use SourceTensor::*;
-        let of_site = |layer: u32, site: Site| Some(&*self.sites[layer as usize][site as usize]);
+        let of_site = |layer: u32, site: Site| Some(InputOf::Site(SiteAt { layer, site }));
         match tensor {
-            Embed => self.tied.then_some(&self.head),
-            Head => Some(&self.head),
+            Embed => self.tied.then_some(InputOf::Head),
+            Head => Some(InputOf::Head),
             Query(layer) | Key(layer) | Value(layer) => of_site(layer, Site::Qkv),
             Output(layer) => of_site(layer, Site::O),
             Gate(layer) | Up(layer) => of_site(layer, Site::GateUp),

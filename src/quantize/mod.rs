@@ -1,6 +1,7 @@
 //! From a checkpoint to a model folder: reads weights a few rows at a time, cuts them into slices, writes them.
 
 mod channels;
+mod compensate;
 mod cut;
 mod estimate;
 pub(crate) mod family;
@@ -8,7 +9,9 @@ mod folder;
 pub(crate) mod gguf;
 pub(crate) mod huggingface;
 mod importance;
+mod moments;
 pub(crate) mod ranges;
+mod refit;
 mod slices;
 mod source;
 mod text;
@@ -18,6 +21,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use self::compensate::ErrorMetric;
 use self::cut::Cut;
 use crate::arch::{LayerVector, ModelSpec};
 use crate::error::{Error, Result};
@@ -115,7 +119,8 @@ pub type MeasureImportance<'a> = dyn FnMut(&mut dyn Source) -> Result<Importance
 
 /// As [`quantize`], but what no pack gives is chosen also by how much the inputs count, which `measure` finds once all
 /// that could be refused without it was not: the ranges of groups of 32, and for any groups the scales of columns, by
-/// which the weights before them are divided. Fails as `measure` does, and panics where it finds the importance for a
+/// which the weights before them are divided. Where it has moments, codes compensate for each other's errors, also with
+/// a pack. Fails as `measure` does, and panics where it finds the importance for a
 /// model of another shape.
 pub fn quantize_by(
     source: &mut dyn Source,
@@ -137,8 +142,8 @@ pub fn quantize_by(
     let importance = measure.map(|measure| measure(source)).transpose()?;
     let form = RangeForm::of_group(cut.group);
     let scales = match &importance {
-        Some(importance) => ChannelScales::choose(source, importance, form, on_progress)?,
-        None => ChannelScales::none(&shape),
+        Some(importance) if cut.pack.is_none() => ChannelScales::choose(source, importance, form, on_progress)?,
+        _ => ChannelScales::none(&shape),
     };
     let importance = importance.map(|importance| importance.divided_by(&scales));
     let mut source = ScaledSource::new(source, &scales);
@@ -205,6 +210,8 @@ impl Cutter<'_> {
         let mut sliced = SlicedRows::default();
         for (matrix, tensors) in stacks(shape) {
             let ranges = self.cut.pack.as_ref().and_then(|pack| pack.ranges(&matrix));
+            let moments = self.importance.and_then(|importance| importance.moments(tensors[0]));
+            let metric = moments.map(ErrorMetric::new);
             let mut row = 0;
             for tensor in tensors {
                 let (rows, _) = tensor.dims(shape, spec);
@@ -213,6 +220,9 @@ impl Cutter<'_> {
                     self.source.rows(tensor, first..last, &mut weights)?;
                     let ranges = ranges.map(|ranges| ranges.rows(matrix.rows, row, last - first));
                     self.cut(tensor, first, &weights, matrix.input, ranges, &mut sliced)?;
+                    if let Some(metric) = &metric {
+                        sliced.compensate(&weights, metric, RangeForm::of_group(self.cut.group), ranges.is_some());
+                    }
                     self.write(&matrix, row, &sliced)?;
                     row += last - first;
                     self.done += weights.len() as u64;

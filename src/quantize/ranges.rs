@@ -21,7 +21,7 @@ pub const GROUP: usize = WORD_GROUP as usize;
 /// The widest range that is tried holds the group's this many times: a grid of sixteen numbers needs 16 / 15.
 const WIDEST: f32 = 16.0 / 15.0 + 0.02;
 /// Steps beside the best one that are tried for a lower depth.
-const STEPS_BESIDE: i32 = 3;
+pub const STEPS_BESIDE: i32 = 3;
 
 /// What each weight of a group counts where nothing is known of its inputs.
 const ALIKE: [f32; GROUP] = [1.0; GROUP];

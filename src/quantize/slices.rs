@@ -3,9 +3,14 @@
 use half::f16;
 use rayon::prelude::*;
 
+use super::compensate::ErrorMetric;
 use super::ranges::{self, GROUP, UnfitWeight};
+use super::refit::refit;
 use crate::format::codes::{self, GivenRanges, Range, RangeForm, WEIGHTS_PER_WORD, pair_of};
 use crate::precision::SLICES;
+
+/// Rows whose weights are compensated at a time by one thread.
+const ROWS_AT_ONCE: usize = 8;
 
 /// Rows in slices, as they lie in the files. The buffers are kept from block to block.
 #[derive(Debug, Default)]
@@ -75,6 +80,37 @@ impl SlicedRows {
         };
         self.encode(weights, input, group);
         Ok(())
+    }
+
+    /// Makes the codes of depth 4 compensate for each other's errors, as the metric of these weights' columns counts
+    /// them, where `weights` were just cut. The upper four bits of each code stay. Where ranges are words, those of the
+    /// lower depths are then fitted to the products; of ranges that were given, that of depth 3 alone.
+    pub fn compensate(&mut self, weights: &[f32], metric: &ErrorMetric, form: RangeForm, are_given: bool) {
+        let (width, group) = (metric.width(), form.group() as usize);
+        let mut all_codes: Vec<u8> = Vec::with_capacity(weights.len());
+        for word in 0..weights.len() / WEIGHTS_PER_WORD {
+            all_codes.extend(codes::unpack(&self.slices.each_ref().map(|slice| slice[word])));
+        }
+        let part = ROWS_AT_ONCE * width;
+        let (pairs, finest) = (&self.pairs, &self.words[SLICES - 1]);
+        let parts = weights.par_chunks(part).zip(all_codes.par_chunks_mut(part)).enumerate();
+        parts.for_each(|(at, (weights, codes))| {
+            let range = |of_part: usize| range_of(pairs, finest, (at * part + of_part * GROUP) / group);
+            metric.blocks().iter().for_each(|block| block.round(weights, codes, width, &range));
+        });
+        for (word, sixteen) in all_codes.as_chunks().0.iter().enumerate() {
+            let packed = codes::pack(sixteen);
+            self.slices.iter_mut().zip(packed).for_each(|(slice, packed)| slice[word] = packed);
+        }
+        if form == RangeForm::Words {
+            for slice in (0..SLICES - 1).filter(|slice| !(are_given && GivenRanges::SLICES.contains(slice))) {
+                let parts = weights.par_chunks(part).zip(all_codes.par_chunks(part));
+                let parts = parts.zip(self.words[slice].par_chunks_mut(part / GROUP));
+                parts.for_each(|((weights, codes), words)| {
+                    metric.blocks().iter().for_each(|block| refit(block, weights, codes, width, slice + 1, words));
+                });
+            }
+        }
     }
 
     /// The squared error of these rows, [rows, input], of which `weights` were cut, as so many slices have them. Each

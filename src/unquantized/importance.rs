@@ -24,6 +24,7 @@ pub struct ImportancePlan {
     ids: Vec<u32>,
     /// Tokens of each window.
     windows: Vec<usize>,
+    with_moments: bool,
 }
 
 impl ImportancePlan {
@@ -45,7 +46,12 @@ impl ImportancePlan {
             ids.extend(before.iter().chain(part));
             windows.push(before.len() + part.len());
         }
-        Ok(ImportancePlan { shape, ids, windows })
+        Ok(ImportancePlan { shape, ids, windows, with_moments: false })
+    }
+
+    /// The same, but it also sums up what the numbers of an input have in common, so that rounding can be compensated.
+    pub fn with_moments(self) -> ImportancePlan {
+        ImportancePlan { with_moments: true, ..self }
     }
 
     /// Tokens of all windows.
@@ -57,7 +63,7 @@ impl ImportancePlan {
     pub fn memory_bytes(&self) -> u64 {
         let mut windows = self.windows.iter();
         let largest = self.groups().iter().map(|count| windows.by_ref().take(*count).sum::<usize>()).max();
-        let sums = 12 * u64::from(self.shape.layers) * u64::from(4 * self.shape.model_dim + self.shape.ffn_dim);
+        let sums = SquaredInputs::bytes(&self.shape, self.with_moments);
         sums + largest.unwrap_or(0) as u64 * pass::token_bytes(&self.shape) + BLOCK_BYTES
     }
 
@@ -69,7 +75,8 @@ impl ImportancePlan {
         source: &mut dyn Source,
         on_progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Importance> {
-        let mut squares = SquaredInputs::new(&self.shape);
+        let new = if self.with_moments { SquaredInputs::with_moments } else { SquaredInputs::new };
+        let mut squares = new(&self.shape);
         let context = self.windows.iter().copied().max().unwrap_or(0) as u32;
         let (products, mut windows, mut ids) = (self.shape.linear_params(), &self.windows[..], &self.ids[..]);
         for count in self.groups() {
@@ -79,7 +86,7 @@ impl ImportancePlan {
             let mut on_products = |done| on_progress(before + done, products * self.ids.len() as u64);
             let pass = PlainPass::new(source, group, context, &mut on_products);
             let done = pass.run_inputs(group_ids, &mut |at, inputs| match at {
-                Some(at) => squares.add_of_site(at.layer, at.site, inputs),
+                Some(at) => squares.add_of_site(at, inputs),
                 None => squares.add_of_head(inputs),
             });
             done.map_err(|e| e.within("quantize"))?;

@@ -15,7 +15,7 @@ use edge_run::internals::quantize::{
     ChannelScales, Importance, QuantizeOptions, QuantizeProgress, ScaledSource, Source, SourceTensor, SquaredInputs,
     open, quantize, quantize_by, source_text,
 };
-use edge_run::internals::shape::Site;
+use edge_run::internals::shape::{Site, SiteAt};
 use edge_run::internals::unquantized::{self, ImportancePlan};
 use safetensors::Dtype;
 
@@ -35,6 +35,17 @@ fn measured(source: &Path) -> Importance {
     let mut source = open(source).unwrap();
     let tokenizer = source_text(source.as_ref()).unwrap();
     let plan = ImportancePlan::new(source.as_ref(), &tokenizer, TEXT).unwrap();
+    plan.measure(source.as_mut(), &mut |_, _| ControlFlow::Continue(())).unwrap()
+}
+
+/// As [`measured`], with what the numbers of an input have in common.
+fn measured_with_moments(source: &Path) -> Importance {
+    let mut source = open(source).unwrap();
+    let tokenizer = source_text(source.as_ref()).unwrap();
+    let plan = ImportancePlan::new(source.as_ref(), &tokenizer, TEXT).unwrap();
+    let memory = plan.memory_bytes();
+    let plan = plan.with_moments();
+    assert!(plan.memory_bytes() > memory);
     plan.measure(source.as_mut(), &mut |_, _| ControlFlow::Continue(())).unwrap()
 }
 
@@ -105,7 +116,7 @@ fn ranges_by_importance_bring_products_nearer_and_those_by_shuffled_importance_d
     let mut shuffled: Vec<f32> = counts.iter().map(|count| count.sqrt()).collect();
     shuffled.rotate_right(1);
     let mut squares = SquaredInputs::new(&shape);
-    squares.add_of_site(0, Site::Qkv, &shuffled);
+    squares.add_of_site(SiteAt { layer: 0, site: Site::Qkv }, &shuffled);
     let shuffled = squares.importance().unwrap();
 
     let plain = cut(&source, &out("plain"), None);
@@ -118,6 +129,22 @@ fn ranges_by_importance_bring_products_nearer_and_those_by_shuffled_importance_d
     }
 }
 
+#[test]
+fn compensation_keeps_upper_bits_changes_lower_ones_and_gives_the_same_folder_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, out) = (dir.path().join("source"), |name: &str| dir.path().join(name));
+    uneven_model(&source);
+    let nearest = cut(&source, &out("nearest"), Some(&measured(&source)));
+    let [one, other] = ["one", "other"].map(|name| cut(&source, &out(name), Some(&measured_with_moments(&source))));
+    assert_eq!(one.manifest().files, other.manifest().files);
+    let matrix = layout::site(nearest.shape(), 0, Site::Down);
+    for slice in 0..4 {
+        let [plain, compensated] =
+            [&nearest, &one].map(|folder| folder.tensor(slice, &matrix.slice(slice).name).unwrap());
+        assert_eq!(*plain == *compensated, slice < 2, "slice {slice}");
+    }
+}
+
 /// Importance that inputs of different sizes have, without a pass.
 fn made_up(source: &dyn Source) -> Importance {
     let shape = source.shape();
@@ -125,7 +152,7 @@ fn made_up(source: &dyn Source) -> Importance {
     let uneven = |input: u32| (0..input).map(|at| if at % 7 == 0 { 9.0 } else { 0.5 }).collect::<Vec<f32>>();
     for layer in 0..shape.layers {
         for site in Site::ALL {
-            squares.add_of_site(layer, site, &uneven(site.dims(shape).1));
+            squares.add_of_site(SiteAt { layer, site }, &uneven(site.dims(shape).1));
         }
     }
     squares.add_of_head(&uneven(shape.model_dim));
