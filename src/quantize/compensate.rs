@@ -1,10 +1,10 @@
 //! Codes that make up for each other's errors: what a weight is off by is taken from the weights rounded after it.
 //!
-//! A product is off by `e x`, where `e` are the errors of a row's weights. Over many inputs its mean square is `e^T H e`,
-//! with H the mean of `x x^T`. With `H = L L^T` that is the sum of squares of `L^T e`, and its number i has the errors of
-//! weight i and of later ones alone. So weights are rounded from the last one to the first, each to the number that makes
-//! its term least with the errors that there are. That is GPTQ's rounding (Frantar et al., arXiv 2210.17323), in the form
-//! that needs no inverse.
+//! A product is off by `e x`, where `e` are the errors of a row's weights. Over many inputs its mean square is
+//! `e^T H e`, with H the mean of `x x^T`. With `H = L L^T` that is the sum of squares of `L^T e`, and its number i has the
+//! errors of weight i and of later ones alone. So weights are rounded from the last one to the first, each to the
+//! number that makes its term least with the errors that there are. That is GPTQ's rounding (Frantar et al., arXiv
+//! 2210.17323), in the form that needs no inverse.
 //!
 //! A code keeps its upper four bits. So depths 1 and 2 read the same codes as with nearest rounding, a pack's ranges of
 //! these depths stay the right ones, and weights on a grid of sixteen numbers stay on it.
@@ -77,8 +77,8 @@ impl MetricBlock {
         MetricBlock { first: moments.first, n, metric: metric.iter().map(|x| *x as f32).collect(), pulls }
     }
 
-    /// Replaces the codes of these columns in rows of weights, [rows, width], where `finest` has the range of depth 4 of
-    /// each 32 weights.
+    /// Replaces the codes of these columns in rows of weights, [rows, width], where `finest` has the range of depth 4
+    /// of each 32 weights.
     pub fn round(&self, weights: &[f32], codes: &mut [u8], width: usize, finest: &dyn Fn(usize) -> Range) {
         let (rows, n) = (weights.len() / width, self.n);
         let (mut errors, mut moved) = (vec![0f32; rows * n], Vec::new());

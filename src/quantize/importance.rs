@@ -1,5 +1,5 @@
-//! How much each number of a matrix's input counts: the mean of its square over some text. Where that is asked for, also
-//! what the numbers of an input have in common.
+//! How much each number of a matrix's input counts: the mean of its square over some text. Where that is asked for,
+//! also what the numbers of an input have in common.
 
 use super::channels::ChannelScales;
 use super::moments::{InputMoments, ModelMoments};

@@ -1,7 +1,7 @@
 //! Ranges of least error in what a product computes, for codes that are there already.
 //!
-//! Two numbers of a group's range can make up for errors of other groups of the row. So the groups of a row are taken one
-//! after the other, and each gets the range that is best with those that the others have.
+//! Two numbers of a group's range can make up for errors of other groups of the row. So the groups of a row are taken
+//! one after the other, and each gets the range that is best with those that the others have.
 
 use multiversion::multiversion;
 
