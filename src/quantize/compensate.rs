@@ -1,8 +1,8 @@
 //! Codes that make up for each other's errors: what a weight is off by is taken from the weights rounded after it.
 //!
 //! A product is off by `e x`, where `e` are the errors of a row's weights. Over many inputs its mean square is
-//! `e^T H e`, with H the mean of `x x^T`. With `H = L L^T` that is the sum of squares of `L^T e`, and its number i has the
-//! errors of weight i and of later ones alone. So weights are rounded from the last one to the first, each to the
+//! `e^T H e`, with H the mean of `x x^T`. With `H = L L^T` that is the sum of squares of `L^T e`, and its number i has
+//! the errors of weight i and of later ones alone. So weights are rounded from the last one to the first, each to the
 //! number that makes its term least with the errors that there are. That is GPTQ's rounding (Frantar et al., arXiv
 //! 2210.17323), in the form that needs no inverse.
 //!
