@@ -41,7 +41,9 @@ pub fn make(source: &Path, options: &QuantizeOptions, cut: &CutArgs) -> Result<(
     let tokenizer = quantize::source_text(source.as_ref())?;
     let plan = text.map(|text| ImportancePlan::new(source.as_ref(), &tokenizer, &text)).transpose()?;
     let plan = if cut.no_compensation { plan } else { plan.map(ImportancePlan::with_moments) };
-    let memory = estimate.memory_bytes.max(plan.as_ref().map_or(0, ImportancePlan::memory_bytes));
+    let measuring = plan.as_ref().map_or(0, ImportancePlan::memory_bytes);
+    let cutting = estimate.memory_bytes + plan.as_ref().map_or(0, ImportancePlan::cutting_bytes);
+    let memory = cutting.max(measuring);
     let (disk, memory) = (progress::bytes(estimate.disk_bytes), progress::bytes(memory));
     let name = &source.model_source().name;
     note(format_args!("{name}: will take {disk} of disk and about {memory} of memory"));
@@ -66,7 +68,8 @@ pub fn make(source: &Path, options: &QuantizeOptions, cut: &CutArgs) -> Result<(
     Ok(())
 }
 
-/// The text that the importance of inputs is measured on; `None` where nothing depends on it.
+/// The text that the importance of inputs is measured on; `None` where none is asked for and no more than the ranges of
+/// the embedding and the head would depend on it.
 fn importance_text(cut: &CutArgs) -> Result<Option<String>> {
     match &cut.importance {
         Some(file) => read_text("--importance", file).map(Some),

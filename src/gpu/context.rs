@@ -118,9 +118,14 @@ fn multiplies_matrices(adapter: &Adapter) -> bool {
     };
     let info = adapter.get_info();
     adapter.features().contains(MATRICES)
-        && adapter.limits().max_compute_workgroup_storage_size >= MATRIX_WORKGROUP_BYTES
+        && has_room(&adapter.limits())
         && [info.subgroup_min_size, info.subgroup_max_size] == [MATRIX_SUBGROUP; 2]
         && adapter.cooperative_matrix_properties().iter().any(fits)
+}
+
+/// Whether a workgroup may have the memory that kernels by matrices need.
+fn has_room(limits: &wgpu::Limits) -> bool {
+    limits.max_compute_workgroup_storage_size >= MATRIX_WORKGROUP_BYTES
 }
 
 /// The token for wgpu's experimental features.
@@ -216,8 +221,10 @@ impl Context {
         options: GpuOptions,
     ) -> Context {
         let (features, limits) = (device.features(), device.limits());
-        let cooperative_matrix =
-            options.cooperative_matrix && features.contains(MATRICES) && multiplies_matrices(adapter);
+        let cooperative_matrix = options.cooperative_matrix
+            && features.contains(MATRICES)
+            && multiplies_matrices(adapter)
+            && has_room(&limits);
         let software = info.kind == DeviceKind::SoftwareRenderer && !options.as_hardware;
         let subgroups = features.contains(Features::SUBGROUP).then(|| ReportedSubgroups::of(&adapter.get_info()));
         let traits = Traits {

@@ -12,7 +12,7 @@
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use super::moments::{InputMoments, MomentBlock};
+use super::moments::{InputMoments, LARGEST_BLOCK, MomentBlock};
 use super::ranges::GROUP;
 use crate::format::codes::Range;
 use crate::precision::SLICES;
@@ -51,6 +51,13 @@ impl ErrorMetric {
     pub fn new(moments: &InputMoments) -> ErrorMetric {
         let blocks = moments.blocks().par_iter().map(|block| MetricBlock::new(block, moments.inputs()));
         ErrorMetric { width: moments.width(), blocks: blocks.collect() }
+    }
+
+    /// Bytes of memory at most that one of so many columns takes, while it is made by so many threads.
+    pub fn bytes(width: u32, threads: u64) -> u64 {
+        let block = u64::from(width).min(LARGEST_BLOCK as u64);
+        // Two matrices of f32 for each block, and two of f64 for one that is being made.
+        u64::from(width) * block * 8 + threads * block * block * 16
     }
 
     /// Columns.

@@ -2,6 +2,7 @@
 //! also what the numbers of an input have in common.
 
 use super::channels::ChannelScales;
+use super::compensate::ErrorMetric;
 use super::moments::{InputMoments, ModelMoments};
 use super::source::SourceTensor;
 use crate::shape::{LlamaShape, Site, SiteAt};
@@ -50,6 +51,13 @@ impl SquaredInputs {
         SquaredInputs { moments: Some(ModelMoments::new(shape)), ..SquaredInputs::new(shape) }
     }
 
+    /// Bytes of memory that what they become takes while weights are cut.
+    pub fn cutting_bytes(shape: &LlamaShape, with_moments: bool) -> u64 {
+        let widest = shape.model_dim.max(shape.ffn_dim).max(shape.q_dim());
+        let metric = if with_moments { ErrorMetric::bytes(widest, rayon::current_num_threads() as u64) } else { 0 };
+        SquaredInputs::bytes(shape, with_moments) + metric
+    }
+
     /// Bytes of memory that these sums take of a model of this shape.
     pub fn bytes(shape: &LlamaShape, with_moments: bool) -> u64 {
         let squares = 12 * u64::from(shape.layers) * u64::from(4 * shape.model_dim + shape.ffn_dim);
@@ -72,8 +80,11 @@ impl SquaredInputs {
         }
     }
 
-    /// What the inputs count; `None` where one of them was not finite.
+    /// What the inputs count; `None` where one of them was not finite, or so large that a sum is not.
     pub fn importance(self) -> Option<Importance> {
+        if self.moments.as_ref().is_some_and(|moments| !moments.are_finite()) {
+            return None;
+        }
         let sites = self.sites.iter().map(|of_layer| {
             let [qkv, o, gate_up, down] = of_layer.each_ref().map(|sums| relative(sums));
             Some([qkv?, o?, gate_up?, down?])

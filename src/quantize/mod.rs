@@ -119,9 +119,10 @@ pub type MeasureImportance<'a> = dyn FnMut(&mut dyn Source) -> Result<Importance
 
 /// As [`quantize`], but what no pack gives is chosen also by how much the inputs count, which `measure` finds once all
 /// that could be refused without it was not: the ranges of groups of 32, and for any groups the scales of columns, by
-/// which the weights before them are divided. Where it has moments, codes compensate for each other's errors, also with
-/// a pack. Fails as `measure` does, and panics where it finds the importance for a
+/// which the weights before them are divided. Fails as `measure` does, and panics where it finds the importance for a
 /// model of another shape.
+///
+/// Where the importance has moments, codes compensate for each other's errors, with a pack too.
 pub fn quantize_by(
     source: &mut dyn Source,
     options: &QuantizeOptions,

@@ -12,7 +12,7 @@ use crate::format::codes::WORD_GROUP;
 use crate::shape::{LlamaShape, Site, SiteAt};
 
 /// Numbers of a block at most.
-const LARGEST_BLOCK: usize = 768;
+pub const LARGEST_BLOCK: usize = 768;
 /// Rows of a tile of sums, which are stored beside each other.
 const TILE_ROWS: usize = 4;
 /// Columns of a tile.
@@ -43,6 +43,11 @@ impl ModelMoments {
         let of_width = |width: u32| blocks(width as usize).map(|(_, n)| 4 * panels(n) as u64).sum::<u64>();
         let layer: u64 = Site::ALL.into_iter().map(|site| of_width(site.dims(shape).1)).sum();
         u64::from(shape.layers) * layer + of_width(shape.model_dim)
+    }
+
+    /// Whether all sums are numbers.
+    pub fn are_finite(&self) -> bool {
+        self.sites.iter().flatten().chain([&self.head]).all(InputMoments::are_finite)
     }
 
     /// Those of a site's input.
@@ -119,6 +124,11 @@ impl InputMoments {
     /// The blocks, from the first number on.
     pub fn blocks(&self) -> &[MomentBlock] {
         &self.blocks
+    }
+
+    /// Whether all sums are numbers.
+    pub fn are_finite(&self) -> bool {
+        self.blocks.iter().all(|block| block.panels.iter().all(|sum| sum.is_finite()))
     }
 
     /// Adds inputs, [T, width].

@@ -364,8 +364,8 @@ impl<'s> Answer<'s> {
     fn done(&mut self, stop: StopReason) -> Event {
         self.state = AnswerState::Over;
         let summary = self.summary(stop);
-        let Session { sequence, answers, text, .. } = &mut *self.session;
-        answers.end_known(sequence.tokens(), sequence.sampled(), text);
+        self.forget_untold();
+        self.session.end_answer();
         Event::Done(summary)
     }
 }

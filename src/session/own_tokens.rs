@@ -1,6 +1,7 @@
 //! The answers of a session by the tokens that the model wrote, so that a conversation keeps these where the tokenizer
 //! would cut the same text otherwise, and nothing of it runs again.
 
+use super::Session;
 use crate::text::{Detokenizer, KnownPrompt, TextModel};
 
 /// Tokens before an answer that may melt with it when its text is cut again.
@@ -25,6 +26,13 @@ struct OwnAnswer {
     ids: Vec<u32>,
 }
 
+impl Session {
+    /// The answer is over, and all of it that ran was told.
+    pub(super) fn end_answer(&mut self) {
+        self.answers.end_known(self.sequence.tokens(), self.sequence.sampled(), &self.text);
+    }
+}
+
 impl OwnAnswers {
     /// An answer begins after so many tokens.
     pub fn begin(&mut self, start: usize) {
@@ -32,19 +40,22 @@ impl OwnAnswers {
     }
 
     /// The answer that was begun, if any was, is over: `tokens` have run, and `sampled` is to run, unless it ended the
-    /// turn. Answers whose tokens are no more the session's are forgotten.
-    pub fn end(&mut self, tokens: &[u32], sampled: Option<u32>) {
+    /// turn. Answers whose tokens are no more the session's are forgotten. Whether it has a token.
+    pub fn end(&mut self, tokens: &[u32], sampled: Option<u32>) -> bool {
         let all: Vec<u32> = tokens.iter().copied().chain(sampled).collect();
         self.over.retain(|answer| answer.is_in(&all));
-        let Some(start) = self.begun.take().filter(|start| *start < all.len()) else { return };
+        let Some(start) = self.begun.take().filter(|start| *start < all.len()) else { return false };
         self.over.retain(|answer| answer.start < start);
         self.over.push(OwnAnswer { start, ids: all[start..].to_vec() });
+        true
     }
 
     /// The answer that was begun is over, as [`OwnAnswers::end`] has it, and `last` was sampled last. The conversation
     /// then is known with the answer, so that the next turn does not have to make tokens of it.
-    pub fn end_known(&mut self, tokens: &[u32], last: Option<u32>, text: &TextModel) {
-        self.end(tokens, last.filter(|id| !text.is_end(*id)));
+    fn end_known(&mut self, tokens: &[u32], last: Option<u32>, text: &TextModel) {
+        if !self.end(tokens, last.filter(|id| !text.is_end(*id))) {
+            return;
+        }
         let end = last.filter(|id| text.is_end(*id)).or(text.defaults().end.first().copied());
         if let (Some(answer), Some(end)) = (self.over.last(), end)
             && let Some(before) = tokens.get(..answer.start)

@@ -1,6 +1,6 @@
 //! Encoding in which some special tokens of a text stay text: what users write must not become a turn of its own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
@@ -66,39 +66,49 @@ impl Patterns {
     }
 }
 
-/// The beginnings and ends of texts, which other texts could complete.
+/// Texts, by their beginnings and by their ends, which other texts could complete.
 #[derive(Debug)]
 struct Edges {
-    beginnings: HashSet<String>,
-    ends: HashSet<String>,
+    /// The texts in order.
+    forward: Vec<Vec<u8>>,
+    /// Their bytes in reverse, in order.
+    backward: Vec<Vec<u8>>,
     /// Bytes of the longest of them.
     longest: usize,
 }
 
 impl Edges {
     fn new<'a>(texts: impl Iterator<Item = &'a String>) -> Edges {
-        let mut edges = Edges { beginnings: HashSet::new(), ends: HashSet::new(), longest: 0 };
-        for text in texts {
-            for (at, _) in text.char_indices().skip(1) {
-                edges.beginnings.insert(text[..at].to_string());
-                edges.ends.insert(text[at..].to_string());
-                edges.longest = edges.longest.max(at).max(text.len() - at);
-            }
-        }
-        edges
+        let mut forward: Vec<Vec<u8>> = texts.map(|text| text.as_bytes().to_vec()).collect();
+        let mut backward: Vec<Vec<u8>> = forward.iter().map(|text| text.iter().rev().copied().collect()).collect();
+        forward.sort_unstable();
+        forward.dedup();
+        backward.sort_unstable();
+        backward.dedup();
+        let longest = forward.iter().map(Vec::len).max().unwrap_or(0);
+        Edges { forward, backward, longest }
     }
 
-    /// Whether `text` begins with the end of one.
+    /// Whether `text` begins with the end of one that is longer than that.
     fn end_begins(&self, text: &str) -> bool {
-        let lengths = 1..=self.longest.min(text.len());
-        lengths.filter_map(|bytes| text.get(..bytes)).any(|end| self.ends.contains(end))
+        let lengths = (1..self.longest.min(text.len() + 1)).filter(|bytes| text.is_char_boundary(*bytes));
+        let mut ends = lengths.map(|bytes| text.as_bytes()[..bytes].iter().rev());
+        ends.any(|end| has_longer(&self.backward, end))
     }
 
-    /// Whether `text` ends with the beginning of one.
+    /// Whether `text` ends with the beginning of one that is longer than that.
     fn beginning_ends(&self, text: &str) -> bool {
-        let lengths = 1..=self.longest.min(text.len());
-        lengths.filter_map(|bytes| text.get(text.len() - bytes..)).any(|begun| self.beginnings.contains(begun))
+        let lengths = (1..self.longest.min(text.len() + 1)).map(|bytes| text.len() - bytes);
+        let mut starts = lengths.filter(|start| text.is_char_boundary(*start));
+        starts.any(|start| has_longer(&self.forward, text.as_bytes()[start..].iter()))
     }
+}
+
+/// Whether one of the texts, which are in order, begins with `beginning` and is longer.
+fn has_longer<'a>(texts: &[Vec<u8>], beginning: impl Iterator<Item = &'a u8> + Clone) -> bool {
+    // The first one after the beginning itself; texts that begin so come next.
+    let first = texts.partition_point(|text| text.iter().le(beginning.clone()));
+    texts.get(first).is_some_and(|text| text.iter().zip(beginning).all(|(a, b)| a == b))
 }
 
 /// A token found in a text: the bytes that it takes, with the space beside it where it takes that, and its own bytes.

@@ -22,7 +22,6 @@ use minijinja::{Environment, ErrorKind, Template, context};
 
 pub use self::named::ChatTemplates;
 use super::message::{Conversation, Message};
-use super::tokenizer_file::unwinding;
 use crate::error::{Error, Result};
 use crate::format::CHAT_TEMPLATE_FILE;
 
@@ -39,15 +38,12 @@ const TEMPLATE_BYTES: usize = 256 << 10;
 /// Stack to render on, the first that can be had: values nested in a template of the most bytes take at most 24 MiB.
 const STACK_BYTES: [usize; 3] = [64 << 20, 32 << 20, 16 << 20];
 
-/// How often a template may nest values, at most, and still be flat: far more often than those of models do.
+/// How often a template may nest values, at most, and still be flat: more often than those of models do.
 const FLAT_NESTINGS: usize = 512;
 /// What may nest a value in another one: brackets, filters, and the sums and multiples of lists.
 const NESTING: &[u8] = b"[({|+*";
 /// Words that a template needs to call a part of itself.
 const CALLING: [&str; 6] = ["macro", "recursive", "block", "include", "import", "extends"];
-
-/// What is said of a template on which its engine panics.
-const ENGINE_FAILED: &str = "the template engine failed";
 
 /// What a template sees as the content of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +60,7 @@ pub(super) enum ContentForm {
 pub struct ChatTemplate {
     file: PathBuf,
     source: String,
-    /// Whether it nests so little, and calls no part of itself, that any stack is enough to render it.
+    /// Whether it nests so little, and calls no part of itself, that any stack is enough to drop it.
     is_flat: bool,
     /// The environment that has it compiled.
     flat: Arc<OnceLock<Environment<'static>>>,
@@ -138,12 +134,10 @@ impl ChatTemplate {
         }
         let mut environment = self.flat_environment()?.clone();
         environment.set_fuel(Some(fuel));
-        let work = || environment.get_template(CHAT_TEMPLATE_FILE).and_then(|template| work(&template));
-        unwinding(work).ok_or_else(|| self.error(None, ENGINE_FAILED))?.map_err(fault)
+        self.apart(|| environment.get_template(CHAT_TEMPLATE_FILE).and_then(|template| work(&template)).map_err(fault))
     }
 
-    /// The environment in which the template, which is flat, is compiled. Its source may still nest what needs a stack
-    /// to be compiled.
+    /// The environment in which the template, which is flat, is compiled.
     fn flat_environment(&self) -> Result<&Environment<'static>> {
         if let Some(environment) = self.flat.get() {
             return Ok(environment);
@@ -169,7 +163,7 @@ impl ChatTemplate {
                 let thread = std::thread::Builder::new().name("chat template".into()).stack_size(bytes);
                 match thread.spawn_scoped(scope, once) {
                     Ok(thread) => {
-                        let failed = |_| Err(self.error(None, ENGINE_FAILED));
+                        let failed = |_| Err(self.error(None, "the template engine failed"));
                         return thread.join().unwrap_or_else(failed);
                     }
                     Err(refusal) => fault = Some(refusal),
@@ -186,7 +180,7 @@ impl ChatTemplate {
     }
 }
 
-/// Whether a template nests so little, and calls no part of itself, that any stack is enough to render it.
+/// Whether a template nests so little, and calls no part of itself, that it may stay compiled.
 fn is_flat(source: &str) -> bool {
     let nestings = source.bytes().filter(|byte| NESTING.contains(byte)).count();
     nestings <= FLAT_NESTINGS && !CALLING.iter().any(|word| source.contains(word))

@@ -54,6 +54,11 @@ impl ImportancePlan {
         ImportancePlan { with_moments: true, ..self }
     }
 
+    /// Bytes of memory that what is found takes while weights are cut.
+    pub fn cutting_bytes(&self) -> u64 {
+        SquaredInputs::cutting_bytes(&self.shape, self.with_moments)
+    }
+
     /// Tokens of all windows.
     pub fn tokens(&self) -> usize {
         self.ids.len()

@@ -94,7 +94,9 @@ mod tests {
     #[test]
     fn an_order_has_room_for_any_depths() {
         // The most tiles come of three depths with one token each and one depth with the rest.
-        for (tile, tokens) in [8, 64, TILE_MAX].into_iter().flat_map(|tile| (4..=TOKENS).map(move |t| (tile, t))) {
+        for (tile, tokens) in
+            [8, 16, 32, 64, TILE_MAX].into_iter().flat_map(|tile| (4..=TOKENS).map(move |t| (tile, t)))
+        {
             let tiles = |tokens: u32| tokens.div_ceil(tile);
             assert!(entries(tile, tokens) >= (3 * tiles(1) + tiles(tokens - 3)) * tile, "{tile} {tokens}");
         }

@@ -16,8 +16,9 @@ pub(crate) use problem::{Params as ProductParams, X, Y, work_of_tokens};
 use crate::engine::Traits;
 use crate::recording::{Buffer, Recording};
 
-/// Tokens up to which a product is one product a token; where tiles are larger, on GPUs without matrices, as many more.
+/// Tokens up to which a product is one product a token.
 const MATVEC_TOKENS: u32 = 4;
+/// The same on GPUs without cooperative matrices, whose tiles are larger.
 const MATVEC_TOKENS_TILED: u32 = 16;
 
 /// Room for `tokens` inputs of up to `input` numbers as f16 in tiles, whatever the depths; none where the products do
