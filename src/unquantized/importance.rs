@@ -13,6 +13,8 @@ use crate::text::TextModel;
 const WINDOW: usize = 512;
 /// Tokens of a text that are looked at. More of them hardly change a mean square.
 const MOST_TOKENS: usize = 1 << 14;
+/// Bytes that are read of a text at most: tokens have fewer than 32 on average.
+const MOST_BYTES: usize = 32 * MOST_TOKENS;
 /// Tokens that a last, shorter window needs to count: at its beginning a text is unlike the rest of it.
 const LEAST_TOKENS: usize = 64;
 
@@ -28,10 +30,12 @@ pub struct ImportancePlan {
 }
 
 impl ImportancePlan {
-    /// One over the first 16384 tokens of a text, in windows of 512 or of what the model was trained for if that is
-    /// less, each behind the tokens that the tokenizer puts before every text. Fails where the text has no token.
+    /// One over the first 16384 tokens of a text, of half a megabyte at most, in windows of 512 or of what the model was
+    /// trained for if that is less, each behind the tokens that the tokenizer puts before every text. Fails where the
+    /// text has no token.
     pub fn new(source: &dyn Source, tokenizer: &TextModel, text: &str) -> Result<ImportancePlan> {
         let shape = source.shape().clone();
+        let text = &text[..text.floor_char_boundary(MOST_BYTES)];
         let whole = tokenizer.encode(text, true)?;
         let mut text = tokenizer.encode(text, false)?;
         let before = (0..whole.len()).find(|before| whole[*before..].starts_with(&text)).unwrap_or(0);
