@@ -31,8 +31,8 @@ pub struct ImportancePlan {
 
 impl ImportancePlan {
     /// One over the first 16384 tokens of a text, of half a megabyte at most, in windows of 512 or of what the model
-    /// was trained for if that is less, each behind the tokens that the tokenizer puts before every text. Fails where the
-    /// text has no token.
+    /// was trained for if that is less, each behind the tokens that the tokenizer puts before every text. Fails where
+    /// the text has no token.
     pub fn new(source: &dyn Source, tokenizer: &TextModel, text: &str) -> Result<ImportancePlan> {
         let shape = source.shape().clone();
         let text = &text[..text.floor_char_boundary(MOST_BYTES)];
