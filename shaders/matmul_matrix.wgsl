@@ -10,9 +10,9 @@ enable wgpu_cooperative_matrix;
 #import bins
 #import product
 #import order
+#import squares
 #import f16_weights
 
-const SUBGROUP: u32 = 32u;
 // Matrices of tokens that a subgroup has, and times 32 rows of the workgroup: 2 or 4.
 override MATRICES: u32 = 4u;
 override WORKGROUP: u32 = 64u * MATRICES;
@@ -25,9 +25,6 @@ override TILE: u32 = 32u * MATRICES;
 const QUADS: u32 = 16u;
 const STRIDE: u32 = 18u;
 override TILE_QUADS: u32 = TILE * STRIDE;
-// Numbers of a matrix, and of one for each subgroup.
-const SQUARE: u32 = 256u;
-override SQUARES: u32 = WORKGROUP / SUBGROUP * SQUARE;
 // Fours of x that an invocation copies of a chunk, and tokens from one to the next.
 const COPIES: u32 = 8u;
 override COPIED: u32 = WORKGROUP / QUADS;
@@ -44,8 +41,6 @@ override COPIED: u32 = WORKGROUP / QUADS;
 
 var<workgroup> w_tile: array<vec4<f16>, TILE_QUADS>;
 var<workgroup> x_tile: array<vec4<f16>, TILE_QUADS>;
-// A matrix of results for each subgroup, [16 tokens, 16 rows].
-var<workgroup> squares: array<f32, SQUARES>;
 
 // Half a chunk of a row: two words of each slice. Those that are not read are zero.
 struct Half {
@@ -75,11 +70,9 @@ fn store_square(local: u32, first: u32, row: u32) {
     workgroupBarrier();
     let square = local / SUBGROUP * SQUARE;
     for (var at = local % SUBGROUP; at < SQUARE / 4u; at += SUBGROUP) {
-        let sum = square + at * 4u;
-        let sums = vec4<f32>(squares[sum], squares[sum + 1u], squares[sum + 2u], squares[sum + 3u]);
         let token = token_of(order[first + at / 4u]);
         if token < params.tokens {
-            store(token, row + at % 4u * 4u, sums);
+            store(token, row + at % 4u * 4u, four_sums(square + at * 4u));
         }
     }
     workgroupBarrier();
@@ -105,13 +98,6 @@ fn copy_of(local: u32, first_entry: u32, first_row: u32) -> Copy {
         2u * row + local % 2u,
         local / 2u * STRIDE + local % 2u * (QUADS / 2u),
     );
-}
-
-fn clear_squares(local: u32) {
-    for (var at = local; at < SQUARES; at += WORKGROUP) {
-        squares[at] = 0.0;
-    }
-    workgroupBarrier();
 }
 
 // Unpacks half a chunk of a row to workgroup memory.

@@ -11,9 +11,9 @@ enable wgpu_cooperative_matrix;
 #import sliced
 #import product
 #import order
+#import squares
 #import f16_weights
 
-const SUBGROUP: u32 = 32u;
 override WORKGROUP: u32 = 256u;
 // Matrices of tokens in a tile: 1, 2 or 4.
 override MATRICES: u32 = 1u;
@@ -29,9 +29,6 @@ const STRIDE: u32 = 18u;
 // Entries of a subgroup's 32 rows; two more let chunks begin in different banks, too.
 const OWN_QUADS: u32 = SUBGROUP * STRIDE + 2u;
 override TILE_QUADS: u32 = SUBGROUPS * OWN_QUADS;
-// Numbers of a matrix, and of one for each subgroup.
-const SQUARE: u32 = 256u;
-override SQUARES: u32 = SUBGROUPS * SQUARE;
 
 // [entries / 16, input / 16, 16, 16], in the order's order; zeros, where that has padding.
 @group(0) @binding(8) var<storage, read> x: array<vec4<f16>>;
@@ -40,19 +37,10 @@ override SQUARES: u32 = SUBGROUPS * SQUARE;
 
 // A row of a chunk for each invocation.
 var<workgroup> w_tile: array<vec4<f16>, TILE_QUADS>;
-// A matrix of sums for each subgroup, [16 tokens, 16 rows].
-var<workgroup> squares: array<f32, SQUARES>;
 
 alias Sums = coop_mat16x16<f32, C>;
 alias Weights = coop_mat16x16<f16, A>;
 alias Inputs = coop_mat16x16<f16, B>;
-
-fn clear_squares(local: u32) {
-    for (var at = local; at < SQUARES; at += WORKGROUP) {
-        squares[at] = 0.0;
-    }
-    workgroupBarrier();
-}
 
 // Unpacks a chunk of an invocation's row to workgroup memory.
 fn stage_weights(to: u32, chunk: Chunk, bins: vec4<f32>) {
@@ -84,8 +72,7 @@ fn store_sums(sums: Sums, local: u32, first: u32, row: u32) {
         let four = at % (SQUARE / 4u);
         var sum = vec4<f32>();
         for (var split = 0u; split < SPLITS; split++) {
-            let first_sum = (rows * SPLITS + split) * SQUARE + four * 4u;
-            sum += vec4<f32>(squares[first_sum], squares[first_sum + 1u], squares[first_sum + 2u], squares[first_sum + 3u]);
+            sum += four_sums((rows * SPLITS + split) * SQUARE + four * 4u);
         }
         let token = token_of(order[first + four / 4u]);
         if token < params.tokens {

@@ -16,7 +16,7 @@ pub const MATRICES: Capabilities =
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 31] = [
+const SHARED: [(&str, &str); 32] = [
     ("workgroup_sum", include_str!("../../shaders/shared/workgroup_sum.wgsl")),
     ("row_norm", include_str!("../../shaders/shared/row_norm.wgsl")),
     ("gelu", include_str!("../../shaders/shared/gelu.wgsl")),
@@ -28,6 +28,7 @@ const SHARED: [(&str, &str); 31] = [
     ("rotation", include_str!("../../shaders/shared/rotation.wgsl")),
     ("splits", include_str!("../../shaders/shared/splits.wgsl")),
     ("bins", include_str!("../../shaders/shared/bins.wgsl")),
+    ("squares", include_str!("../../shaders/shared/squares.wgsl")),
     ("f16_weights", include_str!("../../shaders/shared/f16_weights.wgsl")),
     ("sliced", include_str!("../../shaders/shared/sliced.wgsl")),
     ("product", include_str!("../../shaders/shared/product.wgsl")),

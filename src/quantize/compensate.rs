@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use super::moments::{InputMoments, LARGEST_BLOCK, MomentBlock};
 use super::ranges::GROUP;
+use super::tile::{LANES, tile_products};
 use crate::format::codes::Range;
 use crate::precision::SLICES;
 
@@ -21,8 +22,6 @@ use crate::precision::SLICES;
 const DAMPING: f64 = 0.01;
 /// With so many inputs for each number of a block, what two of its numbers have in common counts half.
 const FEW: u64 = 4;
-/// Numbers that are summed beside each other.
-const LANES: usize = 8;
 /// Rows of a matrix that are multiplied at a time.
 const TILE_ROWS: usize = 4;
 /// Codes that share their upper four bits.
@@ -166,7 +165,7 @@ pub fn products(rows: &[f32], matrix: &[f32], (n, first, column): (usize, usize,
     for (row, out) in rows.chunks_exact(n).zip(out.as_chunks_mut::<GROUP>().0) {
         for tile in (0..GROUP).step_by(TILE_ROWS) {
             let of_matrix = |r: usize| &matrix[(first + tile + r) * n + column..(first + tile + r + 1) * n];
-            let sums = tile_products(&row[column..], std::array::from_fn(of_matrix));
+            let sums = tile_products::<TILE_ROWS>(&row[column..], std::array::from_fn(of_matrix));
             #[allow(
                 clippy::manual_memcpy,
                 reason = "a copy of all sums has them live in memory, and that takes three times as long"
@@ -176,23 +175,6 @@ pub fn products(rows: &[f32], matrix: &[f32], (n, first, column): (usize, usize,
             }
         }
     }
-}
-
-#[inline(always)]
-fn tile_products(x: &[f32], rows: [&[f32]; TILE_ROWS]) -> [f32; TILE_ROWS] {
-    let count = x.len() / LANES;
-    let x = &x.as_chunks::<LANES>().0[..count];
-    let rows = rows.map(|row| &row.as_chunks::<LANES>().0[..count]);
-    let mut sums = [[0f32; LANES]; TILE_ROWS];
-    for at in 0..count {
-        let (x, row): ([f32; LANES], [[f32; LANES]; TILE_ROWS]) = (x[at], std::array::from_fn(|r| rows[r][at]));
-        for r in 0..TILE_ROWS {
-            for lane in 0..LANES {
-                sums[r][lane] += x[lane] * row[r][lane];
-            }
-        }
-    }
-    sums.map(|sums| sums.iter().sum())
 }
 
 /// Rounds 32 weights, of which later ones have moved what they should be by `moved`, from the last to the first.

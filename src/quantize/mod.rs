@@ -15,6 +15,7 @@ mod refit;
 mod slices;
 mod source;
 mod text;
+mod tile;
 mod weights_hash;
 
 use std::ops::ControlFlow;
@@ -44,6 +45,7 @@ use slices::SlicedRows;
 pub use source::{Source, SourceTensor, TextAssets, open};
 pub(crate) use text::as_file;
 pub use text::{checked_text, source_text};
+pub(crate) use tile::tile_products;
 pub use weights_hash::weights_sha256;
 
 /// Where the model folder goes and how its weights are cut.

@@ -62,7 +62,7 @@ pub struct ChatTemplate {
     source: String,
     /// Whether it nests so little, and calls no part of itself, that any stack is enough to drop it.
     is_flat: bool,
-    /// The environment that has it compiled.
+    /// The environment that has a flat one compiled.
     flat: Arc<OnceLock<Environment<'static>>>,
 }
 
@@ -125,29 +125,21 @@ impl ChatTemplate {
             let message = format!("a template of {} bytes is too long; at most {TEMPLATE_BYTES}", self.source.len());
             return Err(self.error(None, message));
         }
-        if !self.is_flat {
-            return self.apart(|| {
-                let (environment, source) = (environment::environment(fuel), source::prepare(&self.source));
-                let template = environment.template_from_named_str(CHAT_TEMPLATE_FILE, &source);
-                template.and_then(|template| work(&template)).map_err(fault)
-            });
-        }
-        let mut environment = self.flat_environment()?.clone();
-        environment.set_fuel(Some(fuel));
-        self.apart(|| environment.get_template(CHAT_TEMPLATE_FILE).and_then(|template| work(&template)).map_err(fault))
+        self.apart(|| {
+            let mut environment = self.environment().map_err(fault)?;
+            environment.set_fuel(Some(fuel));
+            environment.get_template(CHAT_TEMPLATE_FILE).and_then(|template| work(&template)).map_err(fault)
+        })
     }
 
-    /// The environment in which the template, which is flat, is compiled.
-    fn flat_environment(&self) -> Result<&Environment<'static>> {
+    /// An environment that has the template compiled.
+    fn environment(&self) -> std::result::Result<Environment<'static>, minijinja::Error> {
         if let Some(environment) = self.flat.get() {
-            return Ok(environment);
+            return Ok(environment.clone());
         }
-        let environment = self.apart(|| {
-            let mut environment = environment::environment(0);
-            let added = environment.add_template_owned(CHAT_TEMPLATE_FILE, source::prepare(&self.source));
-            added.map(|()| environment).map_err(|error| self.error(error.line(), sentence(&error)))
-        })?;
-        Ok(self.flat.get_or_init(|| environment))
+        let mut environment = environment::environment(0);
+        environment.add_template_owned(CHAT_TEMPLATE_FILE, source::prepare(&self.source))?;
+        Ok(if self.is_flat { self.flat.get_or_init(|| environment).clone() } else { environment })
     }
 
     /// Runs `work` in a thread with room for whatever a template nests.

@@ -3,8 +3,8 @@
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-/// Numbers that are summed beside each other: a vector of most processors. Every input dimension is a multiple of it.
-const LANES: usize = 8;
+use crate::quantize::tile_products;
+
 /// Rows whose sums with a token are in registers at a time.
 const TILE_ROWS: usize = 4;
 /// Tokens of a thread's part at most: their activations stay in its cache while all rows pass by.
@@ -49,20 +49,7 @@ fn multiply_part(x: &[f32], weights: &[f32], input: usize, (out, width, before):
 /// The sums of products of a token and each of R rows.
 #[inline(always)]
 fn tile_sums<const R: usize>(token: &[f32], rows: &[f32]) -> [f32; R] {
-    let chunks = token.len() / LANES;
-    let x = &token.as_chunks::<LANES>().0[..chunks];
-    let row = |r: usize| &rows[r * token.len()..][..token.len()].as_chunks::<LANES>().0[..chunks];
-    let rows: [&[[f32; LANES]]; R] = std::array::from_fn(row);
-    let mut sums = [[0f32; LANES]; R];
-    for at in 0..chunks {
-        let (x, row): ([f32; LANES], [[f32; LANES]; R]) = (x[at], std::array::from_fn(|r| rows[r][at]));
-        for r in 0..R {
-            for lane in 0..LANES {
-                sums[r][lane] += x[lane] * row[r][lane];
-            }
-        }
-    }
-    sums.map(|sums| sums.iter().sum())
+    tile_products(token, std::array::from_fn(|r| &rows[r * token.len()..][..token.len()]))
 }
 
 #[cfg(test)]

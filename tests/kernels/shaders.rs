@@ -1,6 +1,7 @@
 //! Every shader against its Rust side, and through every back end, with no GPU.
 
 use edge_run::internals::kernels;
+use edge_run::internals::kernels::product::MATRIX_WORKGROUP_BYTES;
 use edge_run::internals::recording::{Access, Kernel};
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -124,6 +125,17 @@ fn what_is_by_matrices_can_be_written_for_vulkan_and_needs_what_it_says() {
         let module = kernels::module(kernel).unwrap();
         assert!(Validator::new(ValidationFlags::all(), kernels::BASELINE).validate(&module).is_err());
     }
+}
+
+#[test]
+fn products_by_matrices_need_the_memory_that_devices_are_asked_for() {
+    let products = kernels::BY_MATRICES.into_iter().filter(|kernel| kernel.name.starts_with("matmul"));
+    let needed = products.map(|kernel| {
+        let (module, _) = resolved(kernel);
+        let shared = module.global_variables.iter().filter(|(_, v)| v.space == AddressSpace::WorkGroup);
+        shared.map(|(_, v)| module.types[v.ty].inner.size(module.to_ctx())).sum::<u32>()
+    });
+    assert_eq!(needed.max(), Some(MATRIX_WORKGROUP_BYTES));
 }
 
 #[test]

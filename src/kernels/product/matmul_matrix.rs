@@ -23,8 +23,9 @@ pub static KERNEL: Kernel = Kernel {
 const SMALL_TILE: u32 = 64;
 /// The same where it leaves enough of them.
 const LARGE_TILE: u32 = 128;
-/// Bytes of a workgroup's memory with large tiles.
-pub const WORKGROUP_BYTES: u32 = 2 * LARGE_TILE * 18 * 8 + 256 / 32 * 256 * 4;
+/// Bytes of a workgroup's memory with large tiles: rows and tokens of a chunk with gaps, and a matrix of sums for each
+/// of eight subgroups.
+pub const WORKGROUP_BYTES: u32 = 2 * LARGE_TILE * 18 * 8 + 8 * 256 * 4;
 
 /// Tokens of a tile for a product of so many rows and tokens.
 pub fn tile_tokens(traits: Traits, rows: u32, tokens: u32) -> u32 {

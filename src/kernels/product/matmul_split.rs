@@ -21,8 +21,8 @@ pub static KERNEL: Kernel = Kernel {
 const LARGEST_TILE: u32 = 64;
 /// Tokens of a product at most for which this is the faster way, where its rows leave a device idle.
 const TOKENS_MAX: u32 = 256;
-/// Bytes of a workgroup's memory.
-pub const WORKGROUP_BYTES: u32 = WORKGROUP / 32 * (32 * 18 + 2) * 8 + WORKGROUP / 32 * 256 * 4;
+/// Bytes of a workgroup's memory: for each subgroup 32 rows of a chunk with gaps, and a matrix of sums.
+pub const WORKGROUP_BYTES: u32 = WORKGROUP / 32 * ((32 * 18 + 2) * 8 + 256 * 4);
 /// Tokens of a matrix, and invocations of a workgroup.
 const MATRIX: u32 = 16;
 const WORKGROUP: u32 = 256;
