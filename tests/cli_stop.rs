@@ -15,6 +15,10 @@ const CONTEXT: u32 = 1 << 16;
 /// What a stop may take on the slowest machine that tests run on; the work that is stopped takes many minutes.
 const SOON: Duration = Duration::from_secs(60);
 
+/// The words of a run that reads a prompt for many minutes.
+const LONG_PROMPT: [&str; 12] =
+    ["--device", "cpu", "--power-mode", "high", "-c", "0", "-v", "--raw", "-f", "long.txt", "-m", "model"];
+
 /// A folder with a model whose context holds a prompt for many minutes, and such a prompt.
 fn home() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
@@ -26,7 +30,10 @@ fn home() -> tempfile::TempDir {
 }
 
 fn start(home: &Path, words: &[&str]) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_edge-run"));
+    start_by(Command::new(env!("CARGO_BIN_EXE_edge-run")), home, words)
+}
+
+fn start_by(mut command: Command, home: &Path, words: &[&str]) -> Child {
     command.current_dir(home).env("XDG_CONFIG_HOME", home).env("XDG_CACHE_HOME", home).args(words);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
@@ -51,22 +58,23 @@ fn ends_soon(child: &mut Child) -> std::process::ExitStatus {
     }
 }
 
+/// Waits for the last of what is told before the prompt, and until the prompt is being read.
+fn wait_for_the_prompt(errors: &mut impl BufRead) {
+    let mut line = String::new();
+    while !line.starts_with("seed:") {
+        line.clear();
+        assert!(errors.read_line(&mut line).unwrap() > 0, "it goes on");
+    }
+    std::thread::sleep(Duration::from_millis(300));
+}
+
 #[test]
 fn every_signal_that_asks_for_it_ends_a_long_prompt() {
     let home = home();
     for signal in ["-INT", "-TERM", "-HUP"] {
-        let mut child = start(
-            home.path(),
-            &["--device", "cpu", "--power-mode", "high", "-c", "0", "-v", "--raw", "-f", "long.txt", "-m", "model"],
-        );
+        let mut child = start(home.path(), &LONG_PROMPT);
         let mut errors = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        // The last of what is told before the prompt.
-        while !line.starts_with("seed:") {
-            line.clear();
-            assert!(errors.read_line(&mut line).unwrap() > 0, "it goes on");
-        }
-        std::thread::sleep(Duration::from_millis(300));
+        wait_for_the_prompt(&mut errors);
         send(&child, signal);
         assert_eq!(ends_soon(&mut child).code(), Some(130), "{signal}");
         let mut rest = String::new();
@@ -75,6 +83,24 @@ fn every_signal_that_asks_for_it_ends_a_long_prompt() {
         let ends = ["the prompt", "loading"].map(|what| format!("stopping\nerror: stopped before {what} was done\n"));
         assert!(ends.contains(&rest), "{signal}: {rest}");
     }
+}
+
+#[test]
+fn signals_that_were_ignored_at_the_start_stay_ignored() {
+    let home = home();
+    let mut shell = Command::new("/bin/sh");
+    // As `nohup` does, and a shell that puts a command in the background.
+    shell.args(["-c", r#"trap "" HUP INT; exec "$0" "$@""#, env!("CARGO_BIN_EXE_edge-run")]);
+    let mut child = start_by(shell, home.path(), &LONG_PROMPT);
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    wait_for_the_prompt(&mut errors);
+    for ignored in ["-HUP", "-INT", "-HUP"] {
+        send(&child, ignored);
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(child.try_wait().unwrap().is_none(), "{ignored} ended it");
+    }
+    send(&child, "-TERM");
+    assert_eq!(ends_soon(&mut child).code(), Some(130));
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod rm;
 mod sampling;
 mod settings;
 mod show_bits;
+mod signals;
 mod stop;
 mod terminal;
 mod verify;

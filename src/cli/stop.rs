@@ -7,6 +7,7 @@ use std::sync::{LazyLock, Once};
 
 use super::exit::Exit;
 use super::output::note;
+use super::signals::{self, StopSignal};
 use edge_run::internals::cancel::CancelToken;
 
 static TOKEN: LazyLock<CancelToken> = LazyLock::new(CancelToken::new);
@@ -22,22 +23,42 @@ static LEAVING: AtomicBool = AtomicBool::new(false);
 pub fn watch() {
     static WATCHING: Once = Once::new();
     WATCHING.call_once(|| {
-        // The handler runs on a thread of its own, so that it may do what a signal's handler must not.
-        let watching = ctrlc::set_handler(|| match TYPED.load(Ordering::SeqCst) {
-            // At the prompt the line editor takes Ctrl-C.
-            true if WAITING.load(Ordering::SeqCst) => (),
-            true => TOKEN.cancel(),
-            false if TOKEN.is_cancelled() || WAITING.load(Ordering::SeqCst) => exit(),
-            false => {
-                TOKEN.cancel();
-                note("stopping");
-            }
-        });
-        // Without a handler, Ctrl-C ends the program as it ends any other.
-        if let Err(error) = watching {
+        let heard = |signal| match (TYPED.load(Ordering::SeqCst), signal) {
+            (true, StopSignal::Interrupt) => stop_answer(),
+            (true, StopSignal::Terminate) => leave(),
+            (false, _) => stop_work(),
+        };
+        // Without a handler, a signal ends the program as it ends any other.
+        if let Err(error) = signals::listen(heard) {
             note(format_args!("note: Ctrl-C will not be tidy: {error}"));
         }
     });
+}
+
+/// Stops all work, and at the second time, or where nothing is to be stopped, ends the program.
+fn stop_work() {
+    if TOKEN.is_cancelled() || WAITING.load(Ordering::SeqCst) {
+        exit();
+    }
+    TOKEN.cancel();
+    note("stopping");
+}
+
+/// Stops the answer of a conversation. At the prompt the line editor takes Ctrl-C.
+fn stop_answer() {
+    if !WAITING.load(Ordering::SeqCst) {
+        TOKEN.cancel();
+    }
+}
+
+/// Ends a conversation: at the prompt at once, in an answer after it, and at the second time at once.
+fn leave() {
+    let twice = LEAVING.swap(true, Ordering::SeqCst);
+    TOKEN.cancel();
+    if twice || WAITING.load(Ordering::SeqCst) {
+        restore_terminal();
+        exit();
+    }
 }
 
 /// What a signal sets, for engines.
@@ -55,37 +76,27 @@ pub fn flow() -> ControlFlow<()> {
     if asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
-/// From now on somebody types a conversation: Ctrl-C ends an answer, and TERM and HUP the program.
+/// From now on somebody types a conversation: Ctrl-C ends an answer, and TERM and HUP the program, which leaves the
+/// terminal as it is now.
 pub fn watch_typed() {
-    TYPED.store(true, Ordering::SeqCst);
     #[cfg(unix)]
-    if let Err(error) = leave_by_signal() {
-        note(format_args!("note: TERM and HUP will not be heeded: {error}"));
+    if let Ok(terminal) = rustix::termios::tcgetattr(std::io::stdin()) {
+        // Set once: a program holds one conversation.
+        let _ = TERMINAL.set(terminal);
     }
+    TYPED.store(true, Ordering::SeqCst);
 }
 
-/// Ends the program at TERM or HUP: at the prompt at once, in an answer after it. The terminal is left as it is now.
+/// The terminal as it was when the conversation began, where there is one.
 #[cfg(unix)]
-fn leave_by_signal() -> std::io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGTERM};
+static TERMINAL: std::sync::OnceLock<rustix::termios::Termios> = std::sync::OnceLock::new();
 
-    let terminal = rustix::termios::tcgetattr(std::io::stdin()).ok();
-    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGTERM])?;
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        for _ in signals.forever() {
-            let twice = LEAVING.swap(true, Ordering::SeqCst);
-            TOKEN.cancel();
-            if twice || WAITING.load(Ordering::SeqCst) {
-                if let Some(terminal) = &terminal {
-                    let now = rustix::termios::OptionalActions::Now;
-                    // Where there is no terminal any more, none is left in a wrong state.
-                    let _ = rustix::termios::tcsetattr(std::io::stdin(), now, terminal);
-                }
-                exit();
-            }
-        }
-    })?;
-    Ok(())
+fn restore_terminal() {
+    #[cfg(unix)]
+    if let Some(terminal) = TERMINAL.get() {
+        // Where there is no terminal any more, none is left in a wrong state.
+        let _ = rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, terminal);
+    }
 }
 
 /// Whether the program is to end.
