@@ -7,6 +7,7 @@ mod estimate;
 pub(crate) mod family;
 mod folder;
 pub(crate) mod gguf;
+mod given;
 pub(crate) mod huggingface;
 mod importance;
 mod moments;
@@ -26,7 +27,7 @@ use self::compensate::ErrorMetric;
 use self::cut::Cut;
 use crate::arch::{LayerVector, ModelSpec};
 use crate::error::{Error, Result};
-use crate::format::codes::{GivenRanges, RangeForm};
+use crate::format::codes::{GivenRanges, Range, RangeForm};
 use crate::format::layout::{self, SlicedSpec, TensorSpec};
 use crate::format::{
     CHAT_TEMPLATE_FILE, CHAT_TEMPLATES_FILE, FolderWriter, GENERATION_FILE, Manifest, TOKENIZER_FILE, check_space,
@@ -223,6 +224,7 @@ impl Cutter<'_> {
                     self.source.rows(tensor, first..last, &mut weights)?;
                     let ranges = ranges.map(|ranges| ranges.rows(matrix.rows, row, last - first));
                     self.cut(tensor, first, &weights, matrix.input, ranges, &mut sliced)?;
+                    self.check_given(&matrix, row, &weights, ranges)?;
                     if let Some(metric) = &metric {
                         sliced.compensate(&weights, metric, RangeForm::of_group(self.cut.group), ranges.is_some());
                     }
@@ -289,6 +291,24 @@ impl Cutter<'_> {
             };
             self.unfit(tensor, expected, got)
         })
+    }
+
+    /// Fails where the ranges that a pack gives for rows of a matrix, from `row` on, cannot be of these weights.
+    fn check_given(
+        &self,
+        matrix: &SlicedSpec,
+        row: u32,
+        weights: &[f32],
+        ranges: Option<GivenRanges<'_>>,
+    ) -> Result<()> {
+        let (Some(pack), Some(ranges)) = (&self.cut.pack, ranges) else { return Ok(()) };
+        let Some(stray) = given::first_stray(weights, matrix.input as usize, ranges) else { return Ok(()) };
+        let name = matrix.ranges(RangeForm::of_group(self.cut.group), stray.slice).map(|tensor| tensor.name);
+        let told = |range: Range| format!("steps of {} from {}", range.step, range.lo);
+        let (row, group) = (row as usize + stray.row, stray.group);
+        let expected = format!("a range near that of the weights, {}", told(stray.own));
+        let got = format!("{} in row {row}, group {group}", told(stray.given));
+        Err(Error::damaged(pack.path(), name.unwrap_or_default(), expected, got))
     }
 
     fn write(&mut self, spec: &SlicedSpec, row: u32, sliced: &SlicedRows) -> Result<()> {

@@ -412,6 +412,30 @@ fn words_of_a_pack_are_read_at_their_depths_and_the_last_ones_make_the_codes() {
 }
 
 #[test]
+fn a_pack_whose_ranges_were_spoilt_is_refused_with_the_tensor() {
+    let (dir, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (source, out) = (dir.path().join("source"), dir.path().join("model"));
+    tiny_hf_folder(&source, 13, true);
+    let refused = |path: &Path| {
+        let fault = quantize_with(&source, &out, path).unwrap_err();
+        assert!(matches!(fault, Error::Damaged { .. }) && !out.exists(), "{fault}");
+        fault.to_string()
+    };
+    // Weights of at most a quarter, in ranges of 80.
+    let path = pack_for(&source, work.path(), 64, |pack| pack.set("layers.0.o.scales", 2 * 5 + 1, 20.0));
+    let said = refused(&path);
+    assert!(said.contains("pack.safetensors") && said.contains("layers.0.o.scales: expected a range near"), "{said}");
+    for (slice, group) in [(0, 7), (1, 130), (3, 0)] {
+        let work = tempfile::tempdir().unwrap();
+        let tensor = format!("layers.1.down.ranges{slice}");
+        let path = pack_for(&source, work.path(), 32, |pack| pack.set_word(&tensor, group, 40 << 9 | 500));
+        let said = refused(&path);
+        let place = format!("in row {}, group {}", group / 4, group % 4);
+        assert!(said.contains(&tensor) && said.contains("pack.safetensors") && said.contains(&place), "{said}");
+    }
+}
+
+#[test]
 fn a_pack_for_another_model_is_refused_and_nothing_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let (source, work) = (dir.path().join("source"), tempfile::tempdir().unwrap());
