@@ -57,13 +57,14 @@ impl Exit {
         match error {
             Error::InvalidArgument { .. } => Exit::Usage,
             Error::ModelMissing { .. } => Exit::ModelMissing,
-            Error::Damaged { .. } => Exit::Damaged,
+            // Of a template that cannot be compiled, and of one that does not take the conversation.
+            Error::Damaged { .. } | Error::Template { .. } => Exit::Damaged,
             Error::Unsupported { .. } => Exit::Unsupported,
             Error::PromptTooLong { .. } => Exit::PromptTooLong,
             Error::NoSuchDevice { .. } => Exit::NoSuchDevice,
             Error::Device { .. } | Error::NoNumbers { .. } | Error::NoRoomForContext { .. } => Exit::Device,
             Error::Stopped(_) => Exit::Stopped,
-            // Files, templates, and what later versions of the library may fail with.
+            // Files, and what later versions of the library may fail with.
             _ => Exit::Failed,
         }
     }
@@ -144,6 +145,7 @@ mod tests {
             Error::Stopped("quantize"),
         ];
         let codes: Vec<u8> = classes.iter().map(|error| Exit::after(error).code()).collect();
-        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8, 8, 130]);
+        assert_eq!(codes, [1, 2, 3, 4, 4, 5, 6, 7, 8, 8, 130]);
     }
 }
+            Error::Template { file: "f".into(), line: None, message: word() },
