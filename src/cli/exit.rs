@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::fmt::Write as _;
 
 use super::flags;
+use edge_run::internals::cpu;
 use edge_run::internals::error::Error;
 
 /// How the program ends.
@@ -79,12 +80,17 @@ pub fn help() -> String {
 }
 
 /// What may help after `error`, for whoever typed the command.
-pub fn advice(error: &Error) -> Option<&'static str> {
-    matches!(error, Error::NoNumbers { .. }).then_some(
-        "try: `edge-run verify MODEL`, to see whether the model's files are sound; --device cpu, --activations f32 or \
-         --no-cooperative-matrix, to compute otherwise; another --cache-type. If none helps, the model's own weights \
-         leave the range of numbers",
-    )
+pub fn advice(error: &Error) -> Option<String> {
+    let Error::NoNumbers { device, .. } = error else { return None };
+    // What the device does already is no advice.
+    let otherwise = match *device == cpu::device().name {
+        true => "--activations f32",
+        false => "--device cpu, --activations f32 or --no-cooperative-matrix",
+    };
+    Some(format!(
+        "try: `edge-run verify MODEL`, to see whether the model's files are sound; {otherwise}, to compute otherwise; \
+         another --cache-type. If none helps, the model's own weights leave the range of numbers"
+    ))
 }
 
 /// The error in one line, with those of its causes that it does not tell itself.
@@ -125,6 +131,16 @@ mod tests {
     }
 
     #[test]
+    fn advice_names_no_device_that_computes_already() {
+        let on = |device: &str| advice(&Error::NoNumbers { device: device.into(), tokens: 1 }).unwrap();
+        assert!(on("GeForce").contains("sound; --device cpu, --activations f32 or --no-cooperative-matrix, to"));
+        let processor = on(&cpu::device().name);
+        assert!(processor.contains("sound; --activations f32, to compute otherwise"), "{processor}");
+        assert!(!processor.contains("--device") && !processor.contains("matrix"), "{processor}");
+        assert_eq!(advice(&Error::Stopped("work")), None);
+    }
+
+    #[test]
     fn each_class_of_error_has_its_own_code() {
         let io = Error::io("read", "f")(std::io::Error::other("disk on fire"));
         assert_eq!(sentence(&io), "cannot read `f`: disk on fire");
@@ -137,6 +153,7 @@ mod tests {
             Error::argument("--temp", "0 or more", -1),
             Error::ModelMissing { path: "m".into(), advice: word() },
             Error::damaged("f", "length", 2, 1),
+            Error::Template { file: "f".into(), line: None, message: word() },
             Error::Unsupported { what: word(), got: word(), supported: word() },
             Error::PromptTooLong { tokens: 2, context: 1, trained: 1 },
             Error::NoSuchDevice { asked: word(), available: word() },
@@ -148,4 +165,3 @@ mod tests {
         assert_eq!(codes, [1, 2, 3, 4, 4, 5, 6, 7, 8, 8, 130]);
     }
 }
-            Error::Template { file: "f".into(), line: None, message: word() },
