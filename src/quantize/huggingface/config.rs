@@ -66,12 +66,19 @@ fn shape(
     defaults: &ConfigDefaults,
     warnings: &mut Vec<String>,
 ) -> Result<LlamaShape> {
+    let mut warn_of_default = |field: &str, default: String| {
+        // The text parts of models with others state only what differs.
+        if config.name("").is_empty() {
+            warnings.push(format!("config.json has no {field}: {default}, the default of transformers, is taken"));
+        }
+    };
+    let norm_eps = config.number("rms_norm_eps")?.unwrap_or_else(|| {
+        warn_of_default("rms_norm_eps", format!("{:e}", defaults.norm_eps));
+        defaults.norm_eps
+    });
     let mut or_default = |field: &str, default: u32| {
         Ok::<_, Error>(config.whole_per_layer(field)?.unwrap_or_else(|| {
-            // The text parts of models with others state only what differs.
-            if config.name("").is_empty() {
-                warnings.push(format!("config.json has no {field}: {default}, the default of transformers, is taken"));
-            }
+            warn_of_default(field, default.to_string());
             default
         }))
     };
@@ -98,7 +105,7 @@ fn shape(
             .unwrap_or(0),
         vocab: or_default("vocab_size", defaults.vocab)?,
         max_context: or_default("max_position_embeddings", defaults.max_context)?,
-        norm_eps: config.number("rms_norm_eps")?.unwrap_or(defaults.norm_eps),
+        norm_eps,
         tied_head: tied.into_iter().flatten().reduce(|one, other| one || other).unwrap_or(defaults.tied_head),
         rope: Rope { theta: defaults.rope_theta, scaling: RopeScaling::None },
     };

@@ -125,7 +125,9 @@ fn a_field_that_is_not_there_has_the_default_of_transformers_and_is_named() {
     assert_eq!((shape.model_dim, shape.ffn_dim, shape.layers, shape.heads), (4096, 11_008, 32, 32));
     assert_eq!((shape.kv_heads, shape.head_dim, shape.vocab, shape.max_context), (32, 128, 32_000, 2048));
     assert_eq!((shape.norm_eps, shape.tied_head), (1e-6, false));
-    assert!(warnings.iter().any(|warning| warning.contains("max_position_embeddings: 2048")), "{warnings:?}");
+    for told in ["max_position_embeddings: 2048", "rms_norm_eps: 1e-6, the default of transformers"] {
+        assert!(warnings.iter().any(|warning| warning.contains(told)), "{told}: {warnings:?}");
+    }
 
     let mistral = |kv: &str| written(&format!(r#"{{"model_type": "mistral", "sliding_window": null{kv}}}"#)).unwrap().0;
     assert_eq!((mistral("").kv_heads, mistral("").ffn_dim, mistral("").max_context), (8, 14_336, 131_072));
