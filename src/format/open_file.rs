@@ -1,6 +1,6 @@
 //! A file that stays open, so that it is read as it was opened, whatever becomes of its name.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -25,15 +25,11 @@ impl OpenFile {
     /// Opens the file at `path`.
     pub fn open(path: &Path) -> Result<OpenFile> {
         let failed = |fault| Error::io("read", path)(fault);
+        // Before it is opened, because a pipe is open only when somebody writes to it.
+        check_regular(path, &fs::metadata(path).map_err(failed)?)?;
         let file = File::open(path).map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
-        // A pipe or a device has no bytes to map or to read at positions.
-        if found.is_dir() {
-            return Err(failed(ErrorKind::IsADirectory.into()));
-        }
-        if !found.is_file() {
-            return Err(Error::damaged(path, "content", "a regular file", "another kind of file"));
-        }
+        check_regular(path, &found)?;
         let modified = Mutex::new(found.modified().ok());
         Ok(OpenFile { path: path.to_path_buf(), file, bytes: found.len(), sha256: None, modified })
     }
@@ -100,6 +96,17 @@ impl OpenFile {
     }
 }
 
+/// Fails for what has no bytes to map or to read at positions: a folder, a pipe, a device.
+fn check_regular(path: &Path, found: &Metadata) -> Result<()> {
+    if found.is_dir() {
+        return Err(Error::io("read", path)(ErrorKind::IsADirectory.into()));
+    }
+    match found.is_file() {
+        true => Ok(()),
+        false => Err(Error::damaged(path, "content", "a regular file", "another kind of file")),
+    }
+}
+
 /// The bytes of a file from its start on, without its cursor, which all readers of the file would share.
 struct FromStart<'a> {
     file: &'a OpenFile,
@@ -132,17 +139,28 @@ mod tests {
     use super::*;
     use crate::format::hash::sha256;
 
+    /// A pipe that nobody wrote to kept its reader waiting.
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let fault = OpenFile::open(&pipe).unwrap_err().to_string();
+        assert!(fault.contains("pipe` is damaged: content: expected a regular file"), "{fault}");
+    }
+
     /// A file of these bytes in a folder of its own.
     fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("slice-1.safetensors");
-        std::fs::write(&path, bytes).unwrap();
+        fs::write(&path, bytes).unwrap();
         (dir, path)
     }
 
     /// Writes other bytes into the file that is there, surely later than before.
     fn overwrite(path: &Path, bytes: &[u8]) {
-        let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
         file.write_all(bytes).unwrap();
         file.set_modified(SystemTime::now() + Duration::from_secs(60)).unwrap();
     }
@@ -152,8 +170,8 @@ mod tests {
         let (dir, path) = file(b"first bytes");
         let open = OpenFile::open(&path).unwrap();
         let other = dir.path().join("other");
-        std::fs::write(&other, b"other bytes").unwrap();
-        std::fs::rename(&other, &path).unwrap();
+        fs::write(&other, b"other bytes").unwrap();
+        fs::rename(&other, &path).unwrap();
         let mut read = [0; 5];
         open.read_exact_at(&mut read, 0).unwrap();
         assert_eq!(&read, b"first");
