@@ -8,7 +8,7 @@ use super::Done;
 use super::exit::Exit;
 use super::output::{note, warn};
 use super::progress::{self, BarUnit};
-use super::settings::{STANDARD_INPUT, read_text};
+use super::settings::{STANDARD_INPUT, read_text, text_name};
 use super::stop;
 use edge_run::internals::error::Result;
 use edge_run::internals::eval::default_window;
@@ -71,7 +71,8 @@ pub fn run(args: &LogitsArgs) -> Done {
 fn windows_of(args: &LogitsArgs, tokenizer: &TextModel, file: &Path, window: u32) -> Result<ReferenceWindows> {
     let text = read_text("--text", file)?;
     let name = if file == Path::new(STANDARD_INPUT) { "standard input".into() } else { name_of(file) };
-    ReferenceWindows::new(&name, &tokenizer.encode(&text, false)?, window, args.windows)
+    let ids = tokenizer.encode_named(&text_name("--text", file), &text, false)?;
+    ReferenceWindows::new(&name, &ids, window, args.windows)
 }
 
 /// The file's name without its extension.

@@ -46,6 +46,7 @@ pub fn run(args: &PullArgs) -> Done {
     let (repo, file) = args.model.split_once(':').map_or((&*args.model, None), |(repo, file)| (repo, Some(file)));
     let repo: RepoName = repo.parse()?;
     let hub = Hub::new(hub_options()?)?;
+    let text = quantize::importance_text(&args.cut)?;
     stop::watch();
     let mut bars = PullBars::default();
     let _locked = hub.lock(&repo, &mut |event| bars.show(event))?;
@@ -64,7 +65,7 @@ pub fn run(args: &PullArgs) -> Done {
     if args.source_only {
         return print_path(&report.source).map(|()| Exit::Done);
     }
-    quantize::make(&report.source, &quantize_options(args, &model), &args.cut)?;
+    quantize::make(&report.source, &quantize_options(args, &model), &args.cut, text)?;
     origin(&selection, &model.dir)?.write(&model.dir)?;
     note(format_args!(
         "`edge-run -m {}` runs it; the source is no longer needed: delete `{kept}` to free its disk",

@@ -9,7 +9,7 @@ use super::args::{CutArgs, QuantizeArgs};
 use super::exit::Exit;
 use super::output::{note, warn};
 use super::progress::{self, BarUnit};
-use super::settings::read_text;
+use super::settings::{read_text, text_name};
 use super::{stop, terminal};
 use edge_run::internals::error::Result;
 use edge_run::internals::quantize::{
@@ -28,18 +28,19 @@ pub fn run(args: &QuantizeArgs) -> Done {
         calibration: args.cut.calibration.clone(),
         replace: args.force,
     };
-    make(&args.source, &options, &args.cut).map(|()| Exit::Done)
+    make(&args.source, &options, &args.cut, importance_text(&args.cut)?).map(|()| Exit::Done)
 }
 
-/// Makes the model folder of the source, whose weights are cut as the arguments say.
-pub fn make(source: &Path, options: &QuantizeOptions, cut: &CutArgs) -> Result<()> {
-    let text = importance_text(cut)?;
+/// Makes the model folder of the source, whose weights are cut as the arguments say and by what `text` tells of their
+/// importance.
+pub fn make(source: &Path, options: &QuantizeOptions, cut: &CutArgs, text: Option<ImportanceText>) -> Result<()> {
     let mut source = quantize::open(source)?;
     warn(source.warnings());
     warn(&quantize::checked_text(source.as_ref())?.warnings);
     let estimate = quantize::estimate(source.as_ref(), options)?;
     let tokenizer = quantize::source_text(source.as_ref())?;
-    let plan = text.map(|text| ImportancePlan::new(source.as_ref(), &tokenizer, &text)).transpose()?;
+    let plan = text.map(|ImportanceText { name, text }| ImportancePlan::new(source.as_ref(), &tokenizer, &name, &text));
+    let plan = plan.transpose()?;
     let plan = if cut.no_compensation { plan } else { plan.map(ImportancePlan::with_moments) };
     let measuring = plan.as_ref().map_or(0, ImportancePlan::memory_bytes);
     let cutting = estimate.memory_bytes + plan.as_ref().map_or(0, ImportancePlan::cutting_bytes);
@@ -68,14 +69,22 @@ pub fn make(source: &Path, options: &QuantizeOptions, cut: &CutArgs) -> Result<(
     Ok(())
 }
 
+/// A text that the importance of inputs is measured on, and what errors call it.
+pub struct ImportanceText {
+    name: String,
+    text: String,
+}
+
 /// The text that the importance of inputs is measured on; `None` where none is asked for and no more than the ranges of
-/// the embedding and the head would depend on it.
-fn importance_text(cut: &CutArgs) -> Result<Option<String>> {
-    match &cut.importance {
-        Some(file) => read_text("--importance", file).map(Some),
-        None if cut.no_importance || (cut.no_compensation && cut.calibration.is_some()) => Ok(None),
-        None => Ok(Some(SAMPLE.to_string())),
-    }
+/// the embedding and the head would depend on it. A text may come from a pipe, for which this waits, so it is read
+/// while a signal still ends the program.
+pub fn importance_text(cut: &CutArgs) -> Result<Option<ImportanceText>> {
+    let (name, text) = match &cut.importance {
+        Some(file) => (text_name("--importance", file), read_text("--importance", file)?),
+        None if cut.no_importance || (cut.no_compensation && cut.calibration.is_some()) => return Ok(None),
+        None => ("the sample text".to_string(), SAMPLE.to_string()),
+    };
+    Ok(Some(ImportanceText { name, text }))
 }
 
 fn measure(plan: &ImportancePlan, source: &mut dyn Source) -> Result<Importance> {

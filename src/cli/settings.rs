@@ -52,20 +52,24 @@ pub fn prompt(args: &GenerateArgs) -> Result<String> {
     if prompt.is_empty() { Err(Error::argument("the prompt", "some text", "none")) } else { Ok(prompt) }
 }
 
-/// The text of `file`, which the flag `name` gave; `-` is standard input. It may be UTF-8, or UTF-16 with its mark.
+/// What errors call the text in `file`, which the flag `name` gave.
+pub fn text_name(name: &str, file: &Path) -> String {
+    if file == Path::new(STANDARD_INPUT) { "standard input".into() } else { format!("{name} `{}`", file.display()) }
+}
+
+/// The text of `file`, which the flag `name` gave; `-` is standard input, and a pipe is read to its end. It may be
+/// UTF-8, or UTF-16 with its mark.
 pub fn read_text(name: &str, file: &Path) -> Result<String> {
     let mut bytes = Vec::new();
-    let from = if file == Path::new(STANDARD_INPUT) {
+    if file == Path::new(STANDARD_INPUT) {
         std::io::stdin().read_to_end(&mut bytes).map_err(Error::io("read", "standard input"))?;
-        "standard input".to_string()
     } else if file.is_dir() {
         // Windows would say that access is denied.
         return Err(Error::io("read", file)(ErrorKind::IsADirectory.into()));
     } else {
         bytes = std::fs::read(file).map_err(Error::io("read", file))?;
-        format!("{name} `{}`", file.display())
-    };
-    encoding::decode(bytes).map_err(|fault| Error::argument(from, encoding::EXPECTED, fault))
+    }
+    encoding::decode(bytes).map_err(|fault| Error::argument(text_name(name, file), encoding::EXPECTED, fault))
 }
 
 /// The plan that --bits asks for, of a model that `has_routers` or not.

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::message::Conversation;
 use super::plain_text::PlainText;
 use super::template::ContentForm;
+use super::tokenizer::THIS_TEXT;
 use super::tokenizer_file::unwinding;
 use super::{ChatTemplate, ChatTemplates, KnownPrompt, Message, TextModel, Tool, ToolCallFormat};
 use crate::error::{Error, Result};
@@ -99,7 +100,7 @@ impl TextModel {
         let damaged = |got: String| Error::damaged(&self.file, "tokenizer", "one that takes any text", got);
         let encoded = unwinding(|| plain.encode(&text, &places).map_err(|fault| fault.to_string()));
         let ids = encoded.ok_or_else(|| damaged("one that its library fails on".into()))?.map_err(damaged)?;
-        self.within_vocabulary(ids).map(Some)
+        self.within_vocabulary(THIS_TEXT, ids).map(Some)
     }
 
     /// Token ids of a prompt without marks.

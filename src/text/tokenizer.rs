@@ -36,6 +36,9 @@ impl TextFiles<'_> {
     }
 }
 
+/// What errors call a text that has no name.
+pub(super) const THIS_TEXT: &str = "this text";
+
 /// Tokenizer, chat template and special tokens of a model.
 #[derive(Debug)]
 pub struct TextModel {
@@ -113,22 +116,27 @@ impl TextModel {
     /// Token ids of `text`; with `add_special`, those that the tokenizer puts around every text come with it. Fails
     /// where the tokenizer has no tokens for the text, or a token that the model has no embedding of.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
+        self.encode_named(THIS_TEXT, text, add_special)
+    }
+
+    /// The same of a text that errors call `name`.
+    pub fn encode_named(&self, name: &str, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let expected = "one that takes any text";
         let encoded = unwinding(|| self.tokenizer.encode_fast(text, add_special));
         let encoding = encoded
             .ok_or_else(|| Error::damaged(&self.file, "tokenizer", expected, "one that its library fails on"))?
             .map_err(|e| Error::damaged(&self.file, "tokenizer", expected, e))?;
-        self.within_vocabulary(encoding.get_ids().to_vec())
+        self.within_vocabulary(name, encoding.get_ids().to_vec())
     }
 
-    /// The ids of a text, all of which the model must have an embedding of.
-    pub(super) fn within_vocabulary(&self, ids: Vec<u32>) -> Result<Vec<u32>> {
+    /// The ids of the text `name`, all of which the model must have an embedding of.
+    pub(super) fn within_vocabulary(&self, name: &str, ids: Vec<u32>) -> Result<Vec<u32>> {
         match ids.iter().find(|id| **id >= self.vocab) {
             None => Ok(ids),
             Some(id) => {
                 let token = shortened(&self.tokenizer.id_to_token(*id).unwrap_or_default());
                 let expected = format!("an id below {}, the size of the model's vocabulary", self.vocab);
-                Err(Error::damaged(&self.file, format!("token `{token}` of this text"), expected, id))
+                Err(Error::damaged(&self.file, format!("token `{token}` of {name}"), expected, id))
             }
         }
     }

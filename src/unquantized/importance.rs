@@ -15,7 +15,7 @@ const WINDOW: usize = 512;
 const MOST_TOKENS: usize = 1 << 14;
 /// Bytes that are read of a text at most: tokens have fewer than 32 on average.
 const MOST_BYTES: usize = 32 * MOST_TOKENS;
-/// Tokens that a last, shorter window needs to count: at its beginning a text is unlike the rest of it.
+/// Tokens that a text needs, and a last, shorter window to count: at its beginning a text is unlike the rest of it.
 const LEAST_TOKENS: usize = 64;
 
 /// A measurement of importance that can be made.
@@ -32,21 +32,22 @@ pub struct ImportancePlan {
 impl ImportancePlan {
     /// One over the first 16384 tokens of a text, of half a megabyte at most, in windows of 512 or of what the model
     /// was trained for if that is less, each behind the tokens that the tokenizer puts before every text. Fails where
-    /// the text has no token.
-    pub fn new(source: &dyn Source, tokenizer: &TextModel, text: &str) -> Result<ImportancePlan> {
+    /// the text, which errors call `name`, has fewer than 64 tokens, or one that the model has no embedding of.
+    pub fn new(source: &dyn Source, tokenizer: &TextModel, name: &str, text: &str) -> Result<ImportancePlan> {
         let shape = source.shape().clone();
         let text = &text[..text.floor_char_boundary(MOST_BYTES)];
-        let whole = tokenizer.encode(text, true)?;
-        let mut text = tokenizer.encode(text, false)?;
+        let whole = tokenizer.encode_named(name, text, true)?;
+        let mut text = tokenizer.encode_named(name, text, false)?;
         let before = (0..whole.len()).find(|before| whole[*before..].starts_with(&text)).unwrap_or(0);
         let before = &whole[..before];
-        if text.is_empty() {
-            return Err(Error::argument("text of importance", "a token or more", "none"));
+        // Of a word or two, what is large by chance would pass for what is large.
+        if text.len() < LEAST_TOKENS {
+            return Err(Error::argument(name, format!("{LEAST_TOKENS} tokens or more"), text.len()));
         }
         text.truncate(MOST_TOKENS);
         let window = WINDOW.min(shape.max_context as usize).saturating_sub(before.len()).max(1);
         let (mut ids, mut windows) = (Vec::new(), Vec::new());
-        for part in text.chunks(window).filter(|part| part.len() >= LEAST_TOKENS.min(text.len()).min(window)) {
+        for part in text.chunks(window).filter(|part| part.len() >= LEAST_TOKENS.min(window)) {
             ids.extend(before.iter().chain(part));
             windows.push(before.len() + part.len());
         }

@@ -34,7 +34,7 @@ fn uneven_model(dir: &Path) -> TinyModel {
 fn measured(source: &Path) -> Importance {
     let mut source = open(source).unwrap();
     let tokenizer = source_text(source.as_ref()).unwrap();
-    let plan = ImportancePlan::new(source.as_ref(), &tokenizer, TEXT).unwrap();
+    let plan = ImportancePlan::new(source.as_ref(), &tokenizer, "text", TEXT).unwrap();
     plan.measure(source.as_mut(), &mut |_, _| ControlFlow::Continue(())).unwrap()
 }
 
@@ -42,7 +42,7 @@ fn measured(source: &Path) -> Importance {
 fn measured_with_moments(source: &Path) -> Importance {
     let mut source = open(source).unwrap();
     let tokenizer = source_text(source.as_ref()).unwrap();
-    let plan = ImportancePlan::new(source.as_ref(), &tokenizer, TEXT).unwrap();
+    let plan = ImportancePlan::new(source.as_ref(), &tokenizer, "text", TEXT).unwrap();
     let memory = plan.memory_bytes();
     let plan = plan.with_moments();
     assert!(plan.memory_bytes() > memory);
@@ -247,14 +247,17 @@ fn importance_gives_the_same_folder_each_time_and_is_measured_only_for_a_model_t
 }
 
 #[test]
-fn a_pass_that_is_broken_off_or_has_no_text_is_an_error() {
+fn a_pass_that_is_broken_off_or_has_too_short_a_text_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     uneven_model(dir.path());
     let mut source = open(dir.path()).unwrap();
     let tokenizer = source_text(source.as_ref()).unwrap();
-    let none = ImportancePlan::new(source.as_ref(), &tokenizer, "").unwrap_err().to_string();
-    assert_eq!(none, "text of importance: expected a token or more, got none");
-    let plan = ImportancePlan::new(source.as_ref(), &tokenizer, TEXT).unwrap();
+    for short in ["", "t", &TEXT[..40]] {
+        let tokens = tokenizer.encode(short, false).unwrap().len();
+        let short = ImportancePlan::new(source.as_ref(), &tokenizer, "the notes", short).unwrap_err().to_string();
+        assert_eq!(short, format!("the notes: expected 64 tokens or more, got {tokens}"));
+    }
+    let plan = ImportancePlan::new(source.as_ref(), &tokenizer, "text", TEXT).unwrap();
     let stopped = plan.measure(source.as_mut(), &mut |_, _| ControlFlow::Break(())).unwrap_err();
     assert!(stopped.to_string().contains("stopped"), "{stopped}");
     // Norms that grow over all bounds, in a model that is otherwise as it was.

@@ -202,6 +202,21 @@ fn a_padding_past_the_vocabulary_does_no_harm_until_a_prompt_has_it() {
     let said = String::from_utf8(refused.get_output().stderr.clone()).unwrap();
     let expected = format!("token `[PAD]` of this text: expected an id below {vocab}");
     assert!(said.contains(&expected) && said.contains(&format!("got {vocab}")), "{said}");
+    // A text that has a name is named.
+    fs::write(work.path("notes.txt"), "what was said then [PAD] ".repeat(40)).unwrap();
+    let quantize = ["quantize", "source", "-o", "other", "--importance", "notes.txt"];
+    let eval = ["eval", "--device", "cpu", "-m", "model", "--text", "notes.txt", "--window", "16"];
+    for (words, flag) in [(&quantize[..], "--importance"), (&eval, "--text")] {
+        let refused = work.program(words).assert().code(4);
+        let said = String::from_utf8(refused.get_output().stderr.clone()).unwrap();
+        let expected = format!("token `[PAD]` of {flag} `notes.txt`: expected an id below {vocab}");
+        assert!(said.contains(&expected), "{said}");
+    }
+    assert!(!work.path("other").exists());
+    fs::write(work.path("notes.txt"), "too little").unwrap();
+    let refused = work.program(&quantize).assert().code(2);
+    let said = String::from_utf8(refused.get_output().stderr.clone()).unwrap();
+    assert!(said.contains("--importance `notes.txt`: expected 64 tokens or more, got "), "{said}");
 }
 
 #[test]

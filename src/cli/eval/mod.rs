@@ -64,8 +64,8 @@ pub fn run(args: &EvalArgs) -> Done {
     }
 }
 
-fn run_text(args: &EvalArgs, text: &Path) -> Done {
-    let text = settings::read_text("--text", text)?;
+fn run_text(args: &EvalArgs, file: &Path) -> Done {
+    let text = settings::read_text("--text", file)?;
     if text.is_empty() {
         return Err(Error::argument("--text", "some text", "none"));
     }
@@ -79,7 +79,7 @@ fn run_text(args: &EvalArgs, text: &Path) -> Done {
     check_answer(args.answer_from, tokens)?;
     let tokenizer = TextModel::open(&folder)?;
     warn(tokenizer.warnings());
-    let ids = tokenizer.encode(&text, false)?;
+    let ids = tokenizer.encode_named(&settings::text_name("--text", file), &text, false)?;
     let window = tokens as usize;
     let windows = windows(ids.len(), window, args.windows)?;
     if args.agreement {
