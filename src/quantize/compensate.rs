@@ -208,6 +208,9 @@ mod tests {
     const WIDTH: usize = 896;
     const ROWS: usize = 11;
     const INPUTS: usize = 2048;
+    /// How much larger the error at 6 bits may be where its range is that of 8 bits: of 41 draws the mean was 0.97, and
+    /// the largest 1.02.
+    const HALF_OF_THE_LOWER_BITS: f64 = 1.1;
 
     /// Numbers from -1 to 1.
     fn noise(seed: u32, count: usize) -> Vec<f32> {
@@ -278,9 +281,15 @@ mod tests {
                 let errors = |slices| [&nearest, &compensated].map(|rows| error(&metric, &weights, rows, form, slices));
                 let [plain, by_metric] = errors(4);
                 prop_assert!(by_metric < 0.8 * plain, "{by_metric} for {plain} in {form:?}");
-                for slices in 1..if form == RangeForm::Words { 4 } else { 1 } {
+                // Where one range serves all depths, the first two read what they would have read. Of the lower four
+                // bits, which make up for errors together, the third reads two.
+                let (depths, most) = match form {
+                    RangeForm::Words => (1..4, 1.0),
+                    RangeForm::Pairs { .. } => (3..4, HALF_OF_THE_LOWER_BITS),
+                };
+                for slices in depths {
                     let [plain, by_metric] = errors(slices);
-                    prop_assert!(by_metric < plain, "depth {slices}: {by_metric} for {plain}");
+                    prop_assert!(by_metric < most * plain, "depth {slices}: {by_metric} for {plain} in {form:?}");
                 }
             }
         }
