@@ -7,14 +7,14 @@ use crate::common;
 use crate::gpu;
 use edge_run::internals::cpu;
 use edge_run::internals::engine::Engine;
-use edge_run::internals::format::ModelFolder;
+use edge_run::internals::format::{ModelFolder, SavedSession};
 use edge_run::internals::gpu::GpuOptions;
 use edge_run::internals::model::{CacheOptions, Model};
 use edge_run::internals::session::Next;
 use edge_run::internals::text::{SamplerSettings, TextModel};
 use edge_run::{
-    Event, Grammar, LanguageModel, LogitBias, Message, PrecisionPlan, Result, Session, StopReason, Summary, Token,
-    TokenConstraint, TokenMask,
+    Event, Grammar, LanguageModel, LogitBias, Message, PrecisionPlan, Result, SavedContext, Session, StopReason,
+    Summary, Token, TokenConstraint, TokenMask,
 };
 use serde_json::{Value, json};
 
@@ -258,6 +258,34 @@ fn an_answer_that_is_stopped_within_what_is_forced_leaves_only_what_was_told() {
         one.set_stop_strings(&["e th"]).unwrap();
         let (_, text, summary) = answer(&mut one, 60).unwrap();
         assert_eq!((summary.stop, &text[1..]), (StopReason::StopString, "in th"));
+    });
+}
+
+#[test]
+fn an_answer_that_a_stop_string_ends_within_what_is_forced_keeps_only_what_was_told() {
+    let grammar = Grammar::regex("[a-c]in the thing[a-c]{3}in the inn").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("saved");
+    on_every_engine(|session| {
+        let mut one = session(6);
+        one.set_grammar(Some(&grammar)).unwrap();
+        one.set_stop_strings(&["e th"]).unwrap();
+        let (told, _, summary) = answer(&mut one, 60).unwrap();
+        assert_eq!(summary.stop, StopReason::StopString);
+        let [chosen, forced @ ..] = &told[..] else { panic!("no token") };
+        assert!(chosen.bits > 0.0 && forced.len() > 1 && forced.iter().all(|token| token.bits == 0.0));
+        // What was forced after the stop string has run and is gone, with the random number of the choice after it.
+        let expected: Vec<u32> = PROMPT.iter().copied().chain(ids(&told)).collect();
+        let sequence = one.sequence();
+        assert_eq!((sequence.tokens(), sequence.sampled(), sequence.draws()), (&expected[..], None, Some(2)));
+        // The answer that the session remembers is what was told of it.
+        one.save(&file, &[], SavedContext::Tokens).unwrap();
+        let answers = SavedSession::open(&file).unwrap().facts().answers.clone();
+        assert_eq!(answers, [[PROMPT.len() as u32, expected.len() as u32]]);
+        // The next answer comes after that.
+        one.set_stop_strings(&[""; 0]).unwrap();
+        let (_, text, summary) = answer(&mut one, 60).unwrap();
+        assert!(text.ends_with("in the inn") && summary.stop == StopReason::Complete, "{text}");
     });
 }
 
