@@ -222,6 +222,12 @@ fn what_cannot_be_calibrated_is_told_before_anything_is_written() {
         (CalibrationOptions { steps: 0, ..good.clone() }, "steps"),
         (CalibrationOptions { texts: vec![lab.path("none.txt")], ..good.clone() }, "none.txt"),
     ];
+    // What is no file is not waited for.
+    #[cfg(unix)]
+    let cases = cases.into_iter().chain([(
+        CalibrationOptions { texts: vec!["/dev/zero".into()], ..good.clone() },
+        "text `/dev/zero`: expected a regular file",
+    )]);
     for (options, named) in cases {
         let message = lab.run(&options, None).0.unwrap_err().to_string();
         assert!(message.contains(named), "{named}: {message}");
@@ -322,4 +328,66 @@ fn an_error_in_the_middle_leaves_no_scratch_file() {
     let message = fault.unwrap_err().to_string();
     assert!(message.contains("broken.pack.checkpoint"), "{message}");
     assert_eq!(left(&lab), ["broken.pack.checkpoint"]);
+}
+
+#[test]
+fn a_place_belongs_to_one_run_and_what_a_killed_one_left_there_is_removed() {
+    let lab = Lab::new();
+    let options = lab.options("x.pack");
+    let left_over = lab.path(".x.pack.partial/model/.checkpoint.partial-abc");
+    fs::create_dir_all(&left_over).unwrap();
+    fs::write(left_over.join("x.pack.checkpoint"), "half of one").unwrap();
+    let mut source = quantize::open(&lab.path("source")).unwrap();
+    let mut refused = None;
+    calibrate(source.as_mut(), &cpu(), &options, &lab.cancel, &mut |progress| {
+        if matches!(progress, CalibrationProgress::Step(step) if step.done == 2) {
+            assert!(!left_over.exists());
+            refused = lab.run(&options, None).0.err();
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let refused = refused.unwrap().to_string();
+    assert!(refused.contains("x.pack") && refused.contains("another run is writing to"), "{refused}");
+    assert_eq!(left(&lab), ["x.pack"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_has_its_checkpoint_and_its_pack_where_it_leads_to() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("packs")).unwrap();
+    std::os::unix::fs::symlink(lab.path("packs/x.pack"), lab.path("link.pack")).unwrap();
+    let options = lab.options("link.pack");
+    assert!(matches!(lab.run(&options, Some(3)).0, Err(Error::Stopped(_))));
+    assert!(lab.path("packs/x.pack.checkpoint").exists());
+    assert_eq!(left(&lab), ["link.pack", "packs"]);
+    assert_eq!(lab.run(&options, None).0.unwrap().resumed, 3);
+    assert!(lab.path("link.pack").is_symlink() && Pack::open(&lab.path("packs/x.pack")).is_ok());
+    assert_eq!(fs::read_dir(lab.path("packs")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_with_what_to_do() {
+    let lab = Lab::new();
+    let options = lab.options("x.pack");
+    assert!(matches!(lab.run(&options, Some(2)).0, Err(Error::Stopped(_))));
+    let file = lab.path("x.pack.checkpoint");
+    let sound = fs::read(&file).unwrap();
+    let mut not_finite = sound.clone();
+    let last = not_finite.len() - 4;
+    not_finite[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    let cut = &sound[..sound.len() - 100];
+    let cases = [(cut, "tensors"), (&[], "header"), (b"not one", "header"), (&not_finite, "finite numbers")];
+    for (bytes, named) in cases {
+        fs::write(&file, bytes).unwrap();
+        let fault = lab.run(&options, None).0.unwrap_err();
+        assert!(matches!(fault, Error::Damaged { .. }), "{fault}");
+        let message = fault.to_string();
+        assert!(message.contains("x.pack.checkpoint") && message.contains(named), "{named}: {message}");
+        assert!(message.contains("remove the file to begin anew"), "{message}");
+        assert!(fs::read(&file).unwrap() == bytes, "it is changed");
+    }
+    fs::write(&file, &sound).unwrap();
+    assert_eq!(lab.run(&options, None).0.unwrap().resumed, 2);
 }

@@ -8,11 +8,12 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::optimizer::OptimizerState;
+use super::out_place::OutPlace;
 use super::student::{NAMES, SiteParams};
 use super::trained::Trained;
 use crate::error::{Error, Result};
 use crate::format::layout::TensorSpec;
-use crate::format::{ContainerAside, file_place, map_file};
+use crate::format::{ContainerAside, follow_links, map_file};
 use crate::shape::Site;
 
 /// The key of the metadata.
@@ -50,7 +51,7 @@ fn name(layer: usize, site: Site, tensor: &str) -> String {
 
 /// Writes the state of `layers` layers after `done` steps, over an earlier one, a layer at a time. Fails where layers
 /// cannot be read and where a disk is full.
-pub fn save(path: &Path, run: &CalibrationRun, done: usize, trained: &Trained, layers: usize) -> Result<()> {
+pub fn save(out: &OutPlace, run: &CalibrationRun, done: usize, trained: &Trained, layers: usize) -> Result<()> {
     let dims = trained.params.get(0)?.map(|site| site.tensors().map(Tensor::dims));
     let has_moments = trained.moments.has(0);
     let mut specs = Vec::new();
@@ -64,7 +65,8 @@ pub fn save(path: &Path, run: &CalibrationRun, done: usize, trained: &Trained, l
         }
     }
     let head = serde_json::to_string(&Head { run: run.clone(), done }).expect("plain data");
-    let mut file = ContainerAside::create(file_place(path)?, "checkpoint", &specs, (KEY, head))?;
+    let mut file =
+        ContainerAside::create_in(&out.aside(), follow_links(&out.checkpoint)?, "checkpoint", &specs, (KEY, head))?;
     let mut write = |name: String, tensor: &Tensor<2>| file.write(&name, 0, tensor.to_data().as_bytes());
     for layer in 0..layers {
         let (params, moments) = (trained.params.get(layer)?, has_moments.then(|| trained.moments.get(layer)));
@@ -89,15 +91,19 @@ pub fn save(path: &Path, run: &CalibrationRun, done: usize, trained: &Trained, l
 /// Fails where the file is damaged, where it belongs to another run, and where a disk is full.
 pub fn load(path: &Path, run: &CalibrationRun, trained: &mut Trained, layers: usize, device: &Device) -> Result<usize> {
     let bytes = map_file(path)?;
-    let damaged = |field: &str, expected: &str, got: String| Error::damaged(path, field, expected, got);
+    let damaged = |field: &str, expected: &str, got: String| {
+        Error::damaged(path, field, format!("{expected} (remove the file to begin anew)"), got)
+    };
     let (_, metadata) =
         SafeTensors::read_metadata(&bytes).map_err(|e| damaged("header", "safetensors", e.to_string()))?;
     let head = metadata.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
     let head = head.ok_or_else(|| damaged(KEY, "a checkpoint of `calibrate`", "none".into()))?;
     let head: Head = serde_json::from_str(head).map_err(|e| damaged(KEY, "its fields", e.to_string()))?;
     if head.run != *run {
-        let expected = "a checkpoint of this run (remove the file to begin anew)";
-        return Err(damaged("run", expected, format!("{:?} where this is {run:?}", head.run)));
+        return Err(damaged("run", "a checkpoint of this run", format!("{:?} where this is {run:?}", head.run)));
+    }
+    if head.done > run.steps {
+        return Err(damaged("done", &format!("{} steps at most", run.steps), head.done.to_string()));
     }
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| damaged("tensors", "safetensors", e.to_string()))?;
     let read = |name: &str, dims: [usize; 2]| -> Result<Tensor<2>> {
@@ -106,6 +112,9 @@ pub fn load(path: &Path, run: &CalibrationRun, trained: &mut Trained, layers: us
             return Err(damaged(name, &format!("F32 {dims:?}"), format!("{:?} {:?}", view.dtype(), view.shape())));
         }
         let values: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(damaged(name, "finite numbers", value.to_string()));
+        }
         Ok(Tensor::from_data(TensorData::new(values, dims), device))
     };
     for layer in 0..layers {

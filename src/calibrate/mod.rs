@@ -14,6 +14,7 @@ mod device;
 mod memory;
 mod network;
 mod optimizer;
+mod out_place;
 mod pack;
 #[cfg(test)]
 #[path = "random_source_tests.rs"]
@@ -46,6 +47,8 @@ pub use device::{cpu, gpu};
 pub use memory::Memory;
 use network::{Network, WeightPlace};
 use optimizer::Rates;
+use out_place::OutPlace;
+pub use out_place::checkpoint_path;
 use scratch::Scratch;
 use shelf::Keeping;
 use step::{Batch, Target};
@@ -93,14 +96,8 @@ pub struct CalibrationOptions {
     /// Whether they come from there even where all of them fit, as tests and benchmarks ask for.
     pub stream: bool,
     /// The pack to write. A checkpoint lies beside it, with `.checkpoint` at its name's end, until the run is done.
+    /// Where this is a link, both are where it leads to.
     pub out: PathBuf,
-}
-
-/// Where a run that writes its pack to `out` keeps its checkpoint.
-pub fn checkpoint_path(out: &Path) -> PathBuf {
-    let mut path = out.as_os_str().to_os_string();
-    path.push(".checkpoint");
-    path.into()
 }
 
 /// How far a calibration has come.
@@ -167,7 +164,8 @@ pub struct HeldOut {
 /// `on_progress` may break off, between two steps, and so may `cancel`, between two layers, of which the step then does
 /// not count: a checkpoint is kept and the error is [`Error::Stopped`]; a later call with the same options goes on from
 /// it. Fails where the text has too few windows, where a window is longer than the model was
-/// trained for, where one window does not fit the memory, and where a file cannot be read or written.
+/// trained for, where one window does not fit the memory, where another run writes the same pack, and where a file
+/// cannot be read or written.
 pub fn calibrate(
     source: &mut dyn Source,
     device: &Device,
@@ -184,10 +182,8 @@ pub fn calibrate(
     let product_dtype = product_dtype(device);
     let memory = Memory::plan(&shape, options, product_dtype.size() as u64)?;
     flow(on_progress(CalibrationProgress::Plan(memory)))?;
-    if let Some(folder) = options.out.parent() {
-        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    }
-    let keeping = keeping(&memory, &options.out)?;
+    let out = OutPlace::claim(&options.out)?;
+    let keeping = keeping(&memory, &out.pack)?;
     let source_sha256 = quantize::weights_sha256(source, &mut |progress| {
         on_progress(CalibrationProgress::Weights(progress.done, progress.total))
     })?;
@@ -197,7 +193,7 @@ pub fn calibrate(
     })?;
     network.cancel = cancel.clone();
 
-    let mut trainer = Trainer::new(&network, place, &windows, memory.micro, options, source_sha256)?;
+    let mut trainer = Trainer::new(&network, (place, &out), &windows, memory.micro, options, source_sha256)?;
     let held_out = Batch { ids: windows.held_out(device), micro: memory.micro };
     let loss_before = trainer.loss(&held_out)?;
     let resumed = trainer.resume()?;
@@ -208,7 +204,8 @@ pub fn calibrate(
     let thresholds = trainer.measure_table(&held_out, &teacher, on_progress)?;
     let held_out = trainer.judge(&thresholds, options)?;
     let seconds = begin.elapsed().as_secs_f64();
-    let facts = pack::Facts { options, run: trainer.run(), loss_before, loss_after, held_out: &held_out, seconds };
+    let facts =
+        pack::Facts { options, out: &out, run: trainer.run(), loss_before, loss_after, held_out: &held_out, seconds };
     let bytes = pack::write(source, &network, &trainer.params(), thresholds, &facts)?;
     trainer.forget_checkpoint();
     Ok(CalibrationReport {

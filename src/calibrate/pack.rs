@@ -7,11 +7,13 @@ use serde_json::{Value, json};
 use super::checkpoint::CalibrationRun;
 use super::coded::CodedSite;
 use super::network::Network;
+use super::out_place::OutPlace;
 use super::student::SiteParams;
 use super::trained::Params;
 use super::{CalibrationOptions, HeldOut};
 use crate::error::Result;
 use crate::format::codes::{GivenRanges, RangeForm, WORD_GROUP};
+use crate::format::layout::TensorSpec;
 use crate::format::{PACK_VERSION, Pack, PackInfo, layout};
 use crate::quantize::Source;
 use crate::routing::{REST, Thresholds};
@@ -20,6 +22,7 @@ use crate::shape::Site;
 /// What the pack tells of the run that made it.
 pub struct Facts<'a> {
     pub options: &'a CalibrationOptions,
+    pub out: &'a OutPlace,
     pub run: &'a CalibrationRun,
     pub loss_before: f32,
     pub loss_after: f32,
@@ -54,7 +57,7 @@ pub fn write(
     facts: &Facts<'_>,
 ) -> Result<u64> {
     let shape = source.shape();
-    let Facts { options, run, .. } = facts;
+    let Facts { options, out, run, .. } = facts;
     let texts: Vec<_> = options.texts.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy())).collect();
     let recipe = json!({
         "texts": texts,
@@ -97,6 +100,6 @@ pub fn write(
     let [w1, rest] = layout::routers(shape);
     bytes_by_name.insert(w1.name, bytemuck::cast_slice(&all_w1).to_vec());
     bytes_by_name.insert(rest.name, bytemuck::cast_slice(&all_rest).to_vec());
-    Pack::write(&options.out, &info, &mut |spec| bytes_by_name.remove(&spec.name).expect("every tensor was trained"))?;
-    Ok(std::fs::metadata(&options.out).map_err(crate::error::Error::io("read", &options.out))?.len())
+    let mut tensor_bytes = |spec: &TensorSpec| bytes_by_name.remove(&spec.name).expect("every tensor was trained");
+    Pack::write_in(&out.aside(), &out.pack, &info, &mut tensor_bytes)
 }

@@ -1,5 +1,7 @@
 //! Calibration text as windows of tokens.
 
+use std::path::Path;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -14,6 +16,16 @@ use crate::text::{TextFiles, TextModel};
 
 /// Tokens that are held out for the table of thresholds and to judge by, about, of all texts together.
 const HELD_OUT_TOKENS: usize = 8192;
+
+/// The bytes of a file. A pipe is refused: a run that was stopped reads its texts again.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let found = std::fs::metadata(path).map_err(Error::io("read", path))?;
+    if !found.is_file() && !found.is_dir() {
+        let name = format!("text `{}`", path.display());
+        return Err(Error::argument(name, "a regular file, which can be read again", "another kind of file"));
+    }
+    std::fs::read(path).map_err(Error::io("read", path))
+}
 
 /// The most windows that are held out of all texts.
 pub fn held_out_windows(options: &CalibrationOptions) -> usize {
@@ -51,7 +63,7 @@ impl Windows {
             }
         }
         let assets = source.text()?;
-        let folder = std::path::Path::new("the source");
+        let folder = Path::new("the source");
         let files = TextFiles {
             folder,
             tokenizer: &assets.tokenizer,
@@ -64,11 +76,11 @@ impl Windows {
         let share = held_out_of_text(options);
         let mut texts = Vec::new();
         for path in &options.texts {
-            let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+            let bytes = read(path)?;
             let name = format!("text `{}`", path.display());
             let text = encoding::decode(bytes).map_err(|fault| Error::argument(&name, encoding::EXPECTED, fault))?;
             let mut held_out: Vec<Vec<u32>> =
-                model.encode(&text, false)?.chunks_exact(seq).map(<[u32]>::to_vec).collect();
+                model.encode_named(&name, &text, false)?.chunks_exact(seq).map(<[u32]>::to_vec).collect();
             if held_out.len() < 2 {
                 let got = format!("{} of them", held_out.len());
                 return Err(Error::argument(name, format!("at least 2 windows of {seq} tokens"), got));

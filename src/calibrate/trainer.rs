@@ -10,13 +10,14 @@ use rand::{RngExt, SeedableRng};
 use super::checkpoint::{self, CalibrationRun};
 use super::network::{Network, WeightPlace};
 use super::optimizer::Optimizer;
+use super::out_place::OutPlace;
 use super::step::{self, Batch, Target, TeacherStreams};
 use super::text::Windows;
 use super::thresholds::Scale;
 use super::trained::{Params, ParamsChange, Trained};
 use super::{
-    BITS_DRAWN, BITS_JUDGED, CHECKPOINT_STEPS, CalibrationOptions, CalibrationProgress, HeldOut, RATES, StepLog,
-    checkpoint_path, flow, pack, selection, target,
+    BITS_DRAWN, BITS_JUDGED, CHECKPOINT_STEPS, CalibrationOptions, CalibrationProgress, HeldOut, RATES, StepLog, flow,
+    pack, selection, target,
 };
 use crate::error::{Error, Result};
 use crate::precision::BITS;
@@ -28,7 +29,7 @@ pub struct Trainer<'a> {
     device: &'a Device,
     windows: &'a Windows,
     micro: usize,
-    checkpoint: PathBuf,
+    out: &'a OutPlace,
     run: CalibrationRun,
     trained: Trained,
     optimizer: Optimizer,
@@ -38,7 +39,7 @@ impl<'a> Trainer<'a> {
     /// A run that has done nothing yet, on windows of which `micro` are computed at once.
     pub fn new(
         network: &'a Network,
-        place: WeightPlace<'a>,
+        (place, out): (WeightPlace<'a>, &'a OutPlace),
         windows: &'a Windows,
         micro: usize,
         options: &CalibrationOptions,
@@ -50,7 +51,7 @@ impl<'a> Trainer<'a> {
             device: place.device,
             windows,
             micro,
-            checkpoint: checkpoint_path(&options.out),
+            out,
             run: CalibrationRun {
                 source_sha256,
                 text_sha256: windows.sha256(),
@@ -76,10 +77,10 @@ impl<'a> Trainer<'a> {
 
     /// Takes up an earlier session of this run, if there was one; the steps that it did.
     pub fn resume(&mut self) -> Result<usize> {
-        if !self.checkpoint.exists() {
+        if !self.out.checkpoint.exists() {
             return Ok(0);
         }
-        checkpoint::load(&self.checkpoint, &self.run, &mut self.trained, self.network.layers(), self.device)
+        checkpoint::load(&self.out.checkpoint, &self.run, &mut self.trained, self.network.layers(), self.device)
     }
 
     /// Does the steps after the first `done`.
@@ -122,7 +123,7 @@ impl<'a> Trainer<'a> {
 
     /// Keeps what `done` steps have come to.
     fn save(&self, done: usize) -> Result<()> {
-        checkpoint::save(&self.checkpoint, &self.run, done, &self.trained, self.network.layers())
+        checkpoint::save(self.out, &self.run, done, &self.trained, self.network.layers())
     }
 
     /// The mean loss at [`BITS_JUDGED`]. Fails where a stop is asked for.
@@ -196,7 +197,7 @@ impl<'a> Trainer<'a> {
 
     /// The run is in its pack: the checkpoint has done its duty.
     pub fn forget_checkpoint(&self) {
-        let _ = std::fs::remove_file(&self.checkpoint);
+        let _ = std::fs::remove_file(&self.out.checkpoint);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 pub struct ContainerAside {
     place: PathBuf,
     writer: ContainerWriter,
-    /// Made in the place's folder, so that the file can be renamed to its place.
+    /// Made in the place's file system, so that the file can be renamed to its place.
     folder: tempfile::TempDir,
 }
 
@@ -21,7 +21,18 @@ impl ContainerAside {
     /// Begins the file of the tensors of `specs` that will be at `place`, where links have been followed, with the text
     /// of one fact under its key. `kind` is what it is called.
     pub fn create(place: PathBuf, kind: &str, specs: &[TensorSpec], fact: (&str, String)) -> Result<ContainerAside> {
-        let parent = folder_of(&place);
+        let parent = folder_of(&place).to_path_buf();
+        ContainerAside::create_in(&parent, place, kind, specs, fact)
+    }
+
+    /// The same with the file in the making in `parent`, a folder of the place's file system.
+    pub fn create_in(
+        parent: &Path,
+        place: PathBuf,
+        kind: &str,
+        specs: &[TensorSpec],
+        fact: (&str, String),
+    ) -> Result<ContainerAside> {
         let folder = tempfile::Builder::new().prefix(&format!(".{kind}.partial-")).tempdir_in(parent);
         let folder = folder.map_err(Error::io("create", parent))?;
         // Of the same name, so that a fault names the file.
@@ -51,6 +62,7 @@ impl ContainerAside {
     }
 }
 
-fn folder_of(place: &Path) -> &Path {
+/// The folder that a file is in.
+pub(super) fn folder_of(place: &Path) -> &Path {
     place.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
 }

@@ -1,5 +1,6 @@
-//! The locked folder in which a model is made, and the moves out of it and back.
+//! The locked folder in which a model or a pack is made, and the moves out of it and back.
 
+use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,14 @@ impl Holder {
         Ok(Holder { path, lock: Some(lock), keep: false })
     }
 
+    /// Takes the folder beside `place`, where links have been followed, in which what will be there is made. What a
+    /// killed run left in it is removed. Fails as [`take`](Holder::take) does.
+    pub fn beside(place: &Path, shown: &Path) -> Result<Holder> {
+        let holder = Holder::take(path_beside(place), shown)?;
+        holder.make_model()?;
+        Ok(holder)
+    }
+
     /// The folder in which the model is made.
     pub fn model(&self) -> PathBuf {
         self.path.join(MODEL_FOLDER)
@@ -101,6 +110,14 @@ impl Drop for Holder {
             let _ = fs::remove_dir_all(&self.path);
         }
     }
+}
+
+/// Where the folder for `place` lies.
+fn path_beside(place: &Path) -> PathBuf {
+    let mut hidden = OsString::from(".");
+    hidden.push(place.file_name().unwrap_or_default());
+    hidden.push(".partial");
+    place.with_file_name(hidden)
 }
 
 /// Whether a run left what is at `path`: a folder with nothing in it but what a run makes there.

@@ -53,6 +53,8 @@ pub use container::{ContainerWriter, TensorPlace};
 pub use hash::digest_of_file;
 pub use hash::sha256;
 pub use header::{HEADER_BYTES_MAX, parse_header};
+#[cfg(feature = "calibrate")]
+pub use holder::Holder;
 pub use manifest::{Calibration, FileEntry, Manifest, ModelSource, Quantization};
 pub use mapped::{MappedTensor, map_file};
 pub use open_file::OpenFile;

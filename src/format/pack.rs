@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::THRESHOLDS_RULE;
-use super::aside::ContainerAside;
+use super::aside::{ContainerAside, folder_of};
 use super::codes::{GivenRanges, Range, RangeForm, V_BITS};
 use super::container::{Container, Tensors};
 use super::facts::FactsKey;
@@ -112,14 +112,25 @@ impl Pack {
     /// or not at all. `tensor_bytes` is asked for the data of each of [`layout::pack_tensors`], in their order. Fails
     /// where the result is no pack that [`Pack::open`] takes; panics where a tensor has not the bytes of its shape.
     pub fn write(path: &Path, info: &PackInfo, tensor_bytes: &mut dyn FnMut(&TensorSpec) -> Vec<u8>) -> Result<()> {
+        let place = file_place(path)?;
+        Pack::write_in(folder_of(&place), &place, info, tensor_bytes).map(drop)
+    }
+
+    /// The same, made in `folder`, of the same file system; the pack's bytes. No link is followed.
+    pub fn write_in(
+        folder: &Path,
+        path: &Path,
+        info: &PackInfo,
+        tensor_bytes: &mut dyn FnMut(&TensorSpec) -> Vec<u8>,
+    ) -> Result<u64> {
         let facts = serde_json::to_string(info).expect("facts have only text, numbers and maps");
         parse_info(path, &facts)?;
         let specs = layout::pack_tensors(&info.shape, info.group_size);
-        let mut file = ContainerAside::create(file_place(path)?, "pack", &specs, (FACTS.key, facts))?;
+        let mut file = ContainerAside::create_in(folder, path.to_path_buf(), "pack", &specs, (FACTS.key, facts))?;
         for spec in &specs {
             file.write(&spec.name, 0, &tensor_bytes(spec))?;
         }
-        file.finish(|file| Pack::open(file).map(drop)).map(drop)
+        file.finish(|file| Pack::open(file).map(drop))
     }
 }
 

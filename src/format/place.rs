@@ -5,7 +5,6 @@
 //! cleared by the next. A folder that is there keeps its other files, its owner and the links to it, and may be a mount
 //! point.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -200,13 +199,9 @@ impl Place {
     }
 
     fn claim_nothing(shown: &Path, dir: PathBuf, manifest: &'static str) -> Result<Place> {
-        let name = dir.file_name().ok_or_else(|| refused(shown, "a folder's name", "none"))?;
-        let mut hidden = OsString::from(".");
-        hidden.push(name);
-        hidden.push(".partial");
+        dir.file_name().ok_or_else(|| refused(shown, "a folder's name", "none"))?;
         let parents = NewFolders::make(folder_of(&dir))?;
-        let holder = Holder::take(folder_of(&dir).join(hidden), shown)?;
-        holder.make_model()?;
+        let holder = Holder::beside(&dir, shown)?;
         let (shown, old) = (shown.to_path_buf(), Vec::new());
         Ok(Place { manifest, shown, dir, there: false, old, holder, _parents: parents })
     }
