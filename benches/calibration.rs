@@ -76,7 +76,7 @@ fn measure(mut source: RandomWeights, device: &Device, options: &CalibrationOpti
     let (mut plan, mut loaded, mut last): (Option<Memory>, f64, f64) = (None, 0.0, 0.0);
     let (mut steps, mut divergence) = (Vec::new(), f32::NAN);
     let layers = source.shape.layers;
-    let outcome = train(&mut source, device, options, &CancelToken::new(), &mut |progress| {
+    let outcome = train(&mut source, device, options, None, &CancelToken::new(), &mut |progress| {
         let now = begin.elapsed().as_secs_f64();
         if let Some(usage) = device.memory_pool_usage() {
             (reserved, in_use) = (reserved.max(usage.bytes_reserved), in_use.max(usage.bytes_in_use));

@@ -8,15 +8,19 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use common::families::FamilyModel;
-use common::tiny_hf_folder;
+use common::{TinyModel, tiny_hf_folder, tiny_shape};
 use edge_run::internals::calibrate::{
     CalibrationOptions, CalibrationProgress, CalibrationReport, StepLog, calibrate, cpu,
 };
-use edge_run::internals::format::{ModelFolder, Pack};
+use edge_run::internals::format::codes::{RangeForm, WEIGHTS_PER_WORD, unpack};
+use edge_run::internals::format::{ModelFolder, Pack, SCALED_VERSION, layout};
 use edge_run::internals::model::Model;
-use edge_run::internals::quantize;
+use edge_run::internals::precision::SLICES;
+use edge_run::internals::quantize::{self, CutBasis, Importance, QuantizeOptions, Source, SourceTensor};
 use edge_run::internals::shape::Site;
+use edge_run::internals::unquantized::ImportancePlan;
 use edge_run::{CancelToken, Error, PrecisionPlan};
+use safetensors::Dtype;
 use serde_json::Value;
 
 /// A place to calibrate in: a tiny model's checkpoint and a text.
@@ -76,7 +80,7 @@ impl Lab {
     ) -> (Result<CalibrationReport, Error>, Vec<StepLog>) {
         let mut steps = Vec::new();
         let mut source = quantize::open(&self.path("source")).unwrap();
-        let report = calibrate(source.as_mut(), &cpu(), options, &self.cancel, &mut |progress| {
+        let report = calibrate(source.as_mut(), &cpu(), options, None, &self.cancel, &mut |progress| {
             if let CalibrationProgress::Step(step) = progress {
                 steps.push(step);
                 if stop_after == Some(step.done) {
@@ -109,7 +113,7 @@ fn training_lowers_the_loss_and_its_pack_routes_a_model() {
     let pack = Pack::open(&lab.path("a.pack")).unwrap();
     assert_eq!(pack.info().recipe["steps"], 40);
     let mut source = quantize::open(&lab.path("source")).unwrap();
-    let options = quantize::QuantizeOptions {
+    let options = QuantizeOptions {
         out: lab.path("model"),
         group_size: None,
         replace: false,
@@ -118,6 +122,89 @@ fn training_lowers_the_loss_and_its_pack_routes_a_model() {
     quantize::quantize(source.as_mut(), &options, &mut |_| ControlFlow::Continue(())).unwrap();
     let folder = ModelFolder::open(&lab.path("model")).unwrap();
     assert_eq!(folder.thresholds(), Some(&pack.info().thresholds));
+}
+
+/// How much the inputs of a source count, with what they have in common, on a short text.
+fn measured(source: &mut dyn Source) -> edge_run::Result<Importance> {
+    let tokenizer = quantize::source_text(source)?;
+    let text = "The inn in the valley was there before the road, and the path led to the tin mine. ".repeat(8);
+    let plan = ImportancePlan::new(source, &tokenizer, "a text", &text)?.with_moments();
+    plan.measure(source, &mut |_, _| ControlFlow::Continue(()))
+}
+
+/// The codes of a matrix in a folder.
+fn codes(folder: &ModelFolder, name: &str) -> Vec<u8> {
+    let slices: Vec<_> = (0..SLICES).map(|at| folder.tensor(at, &format!("{name}.slice{at}")).unwrap()).collect();
+    let words: Vec<&[u32]> = slices.iter().map(|slice| bytemuck::cast_slice(slice.bytes())).collect();
+    (0..words[0].len())
+        .flat_map(|at| unpack(&std::array::from_fn::<u32, SLICES, _>(|slice| words[slice][at])))
+        .collect()
+}
+
+#[test]
+fn a_pack_by_importance_gives_the_weights_that_were_trained_on() {
+    let lab = Lab::new();
+    let path = lab.path("source");
+    let mut model = TinyModel::new(tiny_shape(false), 31);
+    for (_, norm) in model.tensors.values_mut().filter(|(dims, _)| dims.len() == 1) {
+        norm.iter_mut().enumerate().for_each(|(at, weight)| *weight = if at % 5 == 0 { 4.0 } else { 0.25 });
+    }
+    model.write_hf(&path, Dtype::F32, 1);
+    let open = || quantize::open(&path).unwrap();
+    let options = lab.options("a.pack");
+    let go_on = &mut |_: CalibrationProgress| ControlFlow::Continue(());
+    let report = calibrate(&mut *open(), &cpu(), &options, Some(&mut measured), &lab.cancel, go_on).unwrap();
+    // With scales in the codes alone, or in the weights alone, this would be some hundredths.
+    let (bits, kl) = *report.held_out[0].divergences.last().unwrap();
+    assert!(bits == 8.0 && kl < 1e-3, "{report:?}");
+
+    let pack = Pack::open(&options.out).unwrap();
+    assert_eq!(pack.info().pack_version, SCALED_VERSION);
+    let cut = |name: &str, measure: Option<&mut quantize::MeasureImportance<'_>>| {
+        let calibration = Some(options.out.clone());
+        let options = QuantizeOptions { out: lab.path(name), group_size: None, replace: false, calibration };
+        quantize::quantize_by(&mut *open(), &options, measure, &mut |_| ControlFlow::Continue(())).unwrap();
+        ModelFolder::open(&lab.path(name)).unwrap()
+    };
+    let (folder, nearest) = (cut("by", Some(&mut measured)), cut("nearest", None));
+    let importance = measured(&mut *open()).unwrap();
+    let forward = &mut |_: &quantize::QuantizeProgress<'_>| ControlFlow::Continue(());
+    let basis = CutBasis::choose(&mut *open(), Some(importance), RangeForm::Words, forward).unwrap();
+    let (mut scaled_sites, mut moved) = (0, 0);
+    for (layer, site) in layout::sites(folder.shape()) {
+        let matrix = layout::site(folder.shape(), layer, site);
+        let tensors = SourceTensor::of_site(layer, site);
+        let (mut weights, mut rows) = (Vec::new(), Vec::new());
+        for tensor in &tensors {
+            let (count, _) = tensor.dims(folder.shape(), &folder.manifest().spec);
+            basis.scaled(&mut *open()).rows(*tensor, 0..count, &mut rows).unwrap();
+            weights.extend_from_slice(&rows);
+        }
+        let trained_on = basis.codes(tensors[0], &weights, matrix.input as usize).unwrap();
+        assert!(codes(&folder, &matrix.name) == trained_on.codes, "{}", matrix.name);
+        for slice in [2, 3] {
+            let words = folder.tensor(slice, &format!("{}.ranges{slice}", matrix.name)).unwrap();
+            assert_eq!(bytemuck::cast_slice::<u8, u16>(words.bytes()), trained_on.words[slice], "{}", matrix.name);
+        }
+        // Without compensation, codes differ in their lower four bits alone.
+        let by_themselves = codes(&nearest, &matrix.name);
+        assert!(trained_on.codes.iter().zip(&by_themselves).all(|(a, b)| a >> 4 == b >> 4), "{}", matrix.name);
+        moved += trained_on.codes.iter().zip(&by_themselves).filter(|(a, b)| a != b).count();
+        scaled_sites += usize::from(basis.scales().of(tensors[0]).is_some());
+        assert_eq!(weights.len(), trained_on.words[0].len() * 2 * WEIGHTS_PER_WORD);
+    }
+    assert!(scaled_sites > 2 && moved > 100, "{scaled_sites} sites have scales, {moved} codes compensate");
+}
+
+#[test]
+fn a_run_does_not_go_on_from_one_with_other_importance() {
+    let lab = Lab::new();
+    let options = lab.options("a.pack");
+    assert!(matches!(lab.run(&options, Some(2)).0, Err(Error::Stopped(_))));
+    let mut source = quantize::open(&lab.path("source")).unwrap();
+    let go_on = &mut |_: CalibrationProgress| ControlFlow::Continue(());
+    let fault = calibrate(source.as_mut(), &cpu(), &options, Some(&mut measured), &lab.cancel, go_on).unwrap_err();
+    assert!(fault.to_string().contains("a checkpoint of this run"), "{fault}");
 }
 
 /// Calibrates a family's tiny model in a few steps, cuts it by the pack, and reads it at three averages of bits.
@@ -130,7 +217,7 @@ fn assert_calibrates(family: &str, changes: &Value) {
 
     let mut source = quantize::open(&lab.path("source")).unwrap();
     let calibration = Some(lab.path("a.pack"));
-    let options = quantize::QuantizeOptions { out: lab.path("model"), group_size: None, replace: false, calibration };
+    let options = QuantizeOptions { out: lab.path("model"), group_size: None, replace: false, calibration };
     quantize::quantize(source.as_mut(), &options, &mut |_| ControlFlow::Continue(())).unwrap();
     let folder = ModelFolder::open(&lab.path("model")).unwrap();
     let model = Model::load(&folder, edge_run::internals::cpu::open(), 64, &mut |_, _| ()).unwrap();
@@ -240,7 +327,7 @@ fn a_run_is_stopped_within_a_step_of_which_nothing_counts() {
     let lab = Lab::new();
     let options = lab.options("stopped.pack");
     let mut source = quantize::open(&lab.path("source")).unwrap();
-    let stopped = calibrate(source.as_mut(), &cpu(), &options, &lab.cancel, &mut |progress| {
+    let stopped = calibrate(source.as_mut(), &cpu(), &options, None, &lab.cancel, &mut |progress| {
         if matches!(progress, CalibrationProgress::Step(step) if step.done == 5) {
             lab.cancel.cancel();
         }
@@ -268,7 +355,7 @@ fn layers_from_a_file_give_the_pack_of_layers_that_stay_on_the_device_and_leave_
     for options in [&on_device, &streamed] {
         let mut source = quantize::open(&lab.path("source")).unwrap();
         let mut plan = None;
-        calibrate(source.as_mut(), &cpu(), options, &lab.cancel, &mut |progress| {
+        calibrate(source.as_mut(), &cpu(), options, None, &lab.cancel, &mut |progress| {
             if let CalibrationProgress::Plan(memory) = progress {
                 plan = Some(memory);
             }
@@ -294,7 +381,7 @@ fn a_streamed_run_that_was_stopped_anywhere_ends_as_one_that_was_not() {
     assert_eq!(left(&lab), ["halves.pack.checkpoint", "whole.pack"]);
     let mut source = quantize::open(&lab.path("source")).unwrap();
     let cancel = lab.cancel.clone();
-    let stopped = calibrate(source.as_mut(), &cpu(), &halves, &lab.cancel, &mut |progress| {
+    let stopped = calibrate(source.as_mut(), &cpu(), &halves, None, &lab.cancel, &mut |progress| {
         if matches!(progress, CalibrationProgress::Step(step) if step.done == 5) {
             let cancel = cancel.clone();
             std::thread::spawn(move || {
@@ -317,7 +404,7 @@ fn an_error_in_the_middle_leaves_no_scratch_file() {
     let lab = Lab::new();
     let options = CalibrationOptions { stream: true, ..lab.options("broken.pack") };
     let mut source = quantize::open(&lab.path("source")).unwrap();
-    let fault = calibrate(source.as_mut(), &cpu(), &options, &lab.cancel, &mut |progress| {
+    let fault = calibrate(source.as_mut(), &cpu(), &options, None, &lab.cancel, &mut |progress| {
         // A folder where the checkpoint is to be.
         if matches!(progress, CalibrationProgress::Step(step) if step.done == 2) {
             fs::create_dir(lab.path("broken.pack.checkpoint")).unwrap();
@@ -339,7 +426,7 @@ fn a_place_belongs_to_one_run_and_what_a_killed_one_left_there_is_removed() {
     fs::write(left_over.join("x.pack.checkpoint"), "half of one").unwrap();
     let mut source = quantize::open(&lab.path("source")).unwrap();
     let mut refused = None;
-    calibrate(source.as_mut(), &cpu(), &options, &lab.cancel, &mut |progress| {
+    calibrate(source.as_mut(), &cpu(), &options, None, &lab.cancel, &mut |progress| {
         if matches!(progress, CalibrationProgress::Step(step) if step.done == 2) {
             assert!(!left_over.exists());
             refused = lab.run(&options, None).0.err();

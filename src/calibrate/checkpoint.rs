@@ -26,6 +26,9 @@ const MOMENTS: [&str; 2] = ["moment_1", "moment_2"];
 pub struct CalibrationRun {
     /// SHA-256 of the source's weights.
     pub source_sha256: String,
+    /// SHA-256 of what the inputs of its matrices count, where that was measured.
+    #[serde(default)]
+    pub importance_sha256: Option<String>,
     /// SHA-256 of the training text's tokens.
     pub text_sha256: String,
     /// Steps of the whole run.

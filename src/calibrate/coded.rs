@@ -11,10 +11,11 @@ use super::student::SiteParams;
 use crate::error::Result;
 use crate::format::codes::Range;
 use crate::precision::SLICES;
-use crate::quantize::ranges::{self, GROUP, UnfitWeight};
+use crate::quantize::RowCodes;
+use crate::quantize::ranges::GROUP;
 
-/// Depths whose ranges are trained: the first so many. Those below them are read as the weights alone have it, so that
-/// no training can take from eight bits.
+/// Depths whose ranges are trained: the first so many. Those below them are read as they were chosen, so that no
+/// training can take from eight bits.
 pub const TRAINED: usize = 2;
 /// Elements of a site's slices that are made or differentiated at once, which takes some ten tensors of so many.
 pub const SLICES_AT_ONCE: usize = 1 << 24;
@@ -23,7 +24,7 @@ const ROWS_TOGETHER: usize = 32;
 /// Codes in an integer.
 const CODES_IN_INTEGER: usize = 4;
 
-/// The codes of a site, and the ranges that its weights alone give.
+/// The codes of a site, and the ranges that training starts from.
 #[derive(Clone)]
 pub struct CodedSite {
     /// Of eight bits, [rows, input / 4]: byte `b` of a row's integer `i` is the code of its weight `b * input / 4 + i`.
@@ -46,16 +47,11 @@ struct RangeTensors {
 }
 
 impl CodedSite {
-    /// The codes of `weights`, [rows, input].
-    pub fn new(weights: &[f32], input: usize, device: &Device) -> std::result::Result<CodedSite, UnfitWeight> {
-        let (groups, _) = weights.as_chunks::<GROUP>();
-        let words = ranges::choose_all(weights, input, None)?;
-        let codes = groups.par_iter().zip(&words).flat_map_iter(|(group, words)| ranges::encode(group, words[3]));
-        let codes: Vec<u8> = codes.collect();
-        let integers: Vec<i32> = codes.par_chunks(input).flat_map_iter(integers_of).collect();
-        let dims = [weights.len() / input, input / CODES_IN_INTEGER];
-        let codes = Tensor::from_data(TensorData::new(integers, dims), (device, DType::I32));
-        Ok(CodedSite::of(codes, std::array::from_fn(|slice| words.iter().map(|words| words[slice]).collect())))
+    /// That of rows of so many weights.
+    pub fn new(rows: RowCodes, input: usize, device: &Device) -> CodedSite {
+        let integers: Vec<i32> = rows.codes.par_chunks(input).flat_map_iter(integers_of).collect();
+        let dims = [rows.codes.len() / input, input / CODES_IN_INTEGER];
+        CodedSite::of(Tensor::from_data(TensorData::new(integers, dims), (device, DType::I32)), rows.words)
     }
 
     fn of(codes: Tensor<2, Int>, words: [Vec<u16>; SLICES]) -> CodedSite {
@@ -227,7 +223,7 @@ mod tests {
 
     fn site() -> (CodedSite, SiteParams) {
         let weights: Vec<f32> = (0..4 * 128).map(|i| ((i * 7919) % 1009) as f32 / 5050.0 - 0.1).collect();
-        let site = CodedSite::new(&weights, 128, &cpu()).ok().unwrap();
+        let site = CodedSite::new(RowCodes::cut(&weights, 128, None, None).unwrap(), 128, &cpu());
         let params = SiteParams::new(site.dims(), 64, &cpu(), &mut ChaCha8Rng::seed_from_u64(1));
         (site, params)
     }

@@ -40,9 +40,9 @@ pub use burn::tensor::Device;
 
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
-use crate::format::codes::WORD_GROUP;
+use crate::format::codes::{RangeForm, WORD_GROUP};
 use crate::format::{check_space, layout};
-use crate::quantize::{self, Source};
+use crate::quantize::{self, CutBasis, Importance, MeasureImportance, Source};
 pub use device::{cpu, gpu};
 pub use memory::Memory;
 use network::{Network, WeightPlace};
@@ -161,6 +161,10 @@ pub struct HeldOut {
 
 /// Calibrates the model of `source` on `device` and writes its pack.
 ///
+/// Scales of columns and the ranges that training starts from are those of [`quantize::quantize_by`] with this
+/// `measure`: by the weights alone where there is none. The pack has the scales, so that its ranges fit what they are
+/// applied to.
+///
 /// `on_progress` may break off, between two steps, and so may `cancel`, between two layers, of which the step then does
 /// not count: a checkpoint is kept and the error is [`Error::Stopped`]; a later call with the same options goes on from
 /// it. Fails where the text has too few windows, where a window is longer than the model was
@@ -170,6 +174,7 @@ pub fn calibrate(
     source: &mut dyn Source,
     device: &Device,
     options: &CalibrationOptions,
+    measure: Option<&mut MeasureImportance<'_>>,
     cancel: &CancelToken,
     on_progress: &mut dyn FnMut(CalibrationProgress) -> ControlFlow<()>,
 ) -> Result<CalibrationReport> {
@@ -187,13 +192,21 @@ pub fn calibrate(
     let source_sha256 = quantize::weights_sha256(source, &mut |progress| {
         on_progress(CalibrationProgress::Weights(progress.done, progress.total))
     })?;
+    let importance = measure.map(|measure| measure(source).map_err(|fault| fault.within("calibrate"))).transpose()?;
+    let importance_sha256 = importance.as_ref().map(Importance::sha256);
+    let basis = CutBasis::choose(source, importance, RangeForm::Words, &mut |progress| {
+        on_progress(CalibrationProgress::Weights(progress.done, progress.total))
+    });
+    let basis = basis.map_err(|fault| fault.within("calibrate"))?;
+    let source = &mut basis.scaled(source);
     let place = WeightPlace { device, product_dtype, keeping: &keeping };
-    let mut network = Network::load(source, place, options.seq, &mut |done, total| {
+    let mut network = Network::load(source, &basis, place, options.seq, &mut |done, total| {
         on_progress(CalibrationProgress::Weights(done, total))
     })?;
     network.cancel = cancel.clone();
 
-    let mut trainer = Trainer::new(&network, (place, &out), &windows, memory.micro, options, source_sha256)?;
+    let run_of = (source_sha256, importance_sha256);
+    let mut trainer = Trainer::new(&network, (place, &out), &windows, memory.micro, options, run_of)?;
     let held_out = Batch { ids: windows.held_out(device), micro: memory.micro };
     let loss_before = trainer.loss(&held_out)?;
     let resumed = trainer.resume()?;
@@ -206,7 +219,7 @@ pub fn calibrate(
     let seconds = begin.elapsed().as_secs_f64();
     let facts =
         pack::Facts { options, out: &out, run: trainer.run(), loss_before, loss_after, held_out: &held_out, seconds };
-    let bytes = pack::write(source, &network, &trainer.params(), thresholds, &facts)?;
+    let bytes = pack::write((&*source, &basis), &network, &trainer.params(), thresholds, &facts)?;
     trainer.forget_checkpoint();
     Ok(CalibrationReport {
         pack: options.out.clone(),

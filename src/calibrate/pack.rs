@@ -1,5 +1,7 @@
 //! The trained tensors as a pack.
 
+use std::collections::HashMap;
+
 use burn::tensor::{Tensor, TensorData};
 use half::f16;
 use serde_json::{Value, json};
@@ -14,10 +16,10 @@ use super::{CalibrationOptions, HeldOut};
 use crate::error::Result;
 use crate::format::codes::{GivenRanges, RangeForm, WORD_GROUP};
 use crate::format::layout::TensorSpec;
-use crate::format::{PACK_VERSION, Pack, PackInfo, layout};
-use crate::quantize::Source;
+use crate::format::{Pack, PackInfo, SCALED_VERSION, WORDS_VERSION, layout};
+use crate::quantize::{ChannelScales, CutBasis, Source, SourceTensor};
 use crate::routing::{REST, Thresholds};
-use crate::shape::Site;
+use crate::shape::{LlamaShape, Site};
 
 /// What the pack tells of the run that made it.
 pub struct Facts<'a> {
@@ -48,9 +50,10 @@ fn elements(tensor: &Tensor<2>) -> Vec<f32> {
     tensor.try_to_vec_as().expect("the device answers")
 }
 
-/// Writes the pack and returns its length in bytes. Fails where layers cannot be read and where a disk is full.
+/// Writes the pack of a source that was cut by a basis, and returns its length in bytes. Fails where layers cannot be
+/// read and where a disk is full.
 pub fn write(
-    source: &mut dyn Source,
+    (source, basis): (&dyn Source, &CutBasis),
     network: &Network,
     params: &Params<'_>,
     thresholds: Thresholds,
@@ -65,6 +68,7 @@ pub fn write(
         "batch": run.batch,
         "seq": run.seq,
         "seed": run.seed,
+        "importance_sha256": run.importance_sha256,
         "loss_before": facts.loss_before,
         "loss_after": facts.loss_after,
         "held_out": facts.held_out,
@@ -72,7 +76,7 @@ pub fn write(
     });
     let Value::Object(recipe) = recipe else { unreachable!("an object was written") };
     let info = PackInfo {
-        pack_version: PACK_VERSION,
+        pack_version: if basis.importance().is_some() { SCALED_VERSION } else { WORDS_VERSION },
         source_sha256: run.source_sha256.clone(),
         source_name: source.model_source().name.clone(),
         group_size: WORD_GROUP,
@@ -80,7 +84,7 @@ pub fn write(
         thresholds,
         recipe,
     };
-    let mut bytes_by_name = std::collections::HashMap::new();
+    let mut bytes_by_name: HashMap<String, Vec<u8>> = columns(shape, basis.scales()).collect();
     let (mut all_w1, mut all_rest): (Vec<f16>, Vec<f32>) = (Vec::new(), Vec::new());
     for layer in 0..network.layers() {
         let (sites, codes) = (params.layer(layer)?, network.codes.get(layer)?);
@@ -102,4 +106,16 @@ pub fn write(
     bytes_by_name.insert(rest.name, bytemuck::cast_slice(&all_rest).to_vec());
     let mut tensor_bytes = |spec: &TensorSpec| bytes_by_name.remove(&spec.name).expect("every tensor was trained");
     Pack::write_in(&out.aside(), &out.pack, &info, &mut tensor_bytes)
+}
+
+/// The scales of all columns that may have some, by the names of their tensors: 1 where they stay as they are.
+fn columns<'a>(shape: &'a LlamaShape, scales: &'a ChannelScales) -> impl Iterator<Item = (String, Vec<u8>)> + 'a {
+    let sites = layout::sites(shape)
+        .map(|(layer, site)| (layout::site(shape, layer, site), SourceTensor::of_site(layer, site)[0]));
+    let all = sites.chain(layout::head(shape).map(|head| (head, SourceTensor::Head)));
+    all.map(|(matrix, tensor)| {
+        let ones = vec![1.0; matrix.input as usize];
+        let scales: &[f32] = scales.of(tensor).unwrap_or(&ones);
+        (matrix.columns().name, bytemuck::cast_slice(scales).to_vec())
+    })
 }

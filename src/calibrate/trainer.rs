@@ -43,7 +43,7 @@ impl<'a> Trainer<'a> {
         windows: &'a Windows,
         micro: usize,
         options: &CalibrationOptions,
-        source_sha256: String,
+        (source_sha256, importance_sha256): (String, Option<String>),
     ) -> Result<Trainer<'a>> {
         let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
         Ok(Trainer {
@@ -54,6 +54,7 @@ impl<'a> Trainer<'a> {
             out,
             run: CalibrationRun {
                 source_sha256,
+                importance_sha256,
                 text_sha256: windows.sha256(),
                 steps: options.steps,
                 batch: options.batch,

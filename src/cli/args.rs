@@ -244,6 +244,13 @@ pub struct CalibrateArgs {
     /// Seed of everything random
     #[arg(short = 's', long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+    /// Text to run the unquantized model over, which tells how much each input counts when the ranges that training
+    /// starts from are chosen; - for standard input [default: the sample of `quantize`]
+    #[arg(long, value_name = "FILE", conflicts_with = "no_importance")]
+    pub importance: Option<PathBuf>,
+    /// Start from ranges that are chosen by the weights alone
+    #[arg(long)]
+    pub no_importance: bool,
     /// Device memory that the run may take: less is computed at once, and layers come from a file, until it fits
     #[arg(long, value_name = "SIZE", default_value = "8GiB")]
     pub memory: bytesize::ByteSize,

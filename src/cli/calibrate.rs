@@ -27,12 +27,14 @@ mod training {
     use crate::cli::exit::Exit;
     use crate::cli::output::note;
     use crate::cli::progress::{self, BarUnit};
+    use crate::cli::quantize::{measure, text_of};
     use crate::cli::{devices, stop};
     use edge_run::internals::calibrate::{self, CalibrationOptions, CalibrationProgress, HeldOut, Memory, StepLog};
     use edge_run::internals::engine::DeviceKind;
     use edge_run::internals::error::{Error, Result};
     use edge_run::internals::format::file_place;
-    use edge_run::internals::quantize;
+    use edge_run::internals::quantize::{self, MeasureImportance, Source};
+    use edge_run::internals::unquantized::ImportancePlan;
 
     /// Lines that a run leaves on a terminal's scroll, or in a log.
     const LOG_LINES: usize = 10;
@@ -46,16 +48,25 @@ mod training {
         // Before hours of work, so that nothing about the place can make it be for nothing.
         file_place(&options.out)?;
         file_place(&calibrate::checkpoint_path(&options.out))?;
+        let text = text_of(args.importance.as_deref(), args.no_importance)?;
         stop::watch();
         let mut source = quantize::open(&args.source)?;
         crate::cli::output::warn(source.warnings());
+        let tokenizer = quantize::source_text(source.as_ref())?;
+        let plan = text.map(|text| text.plan(source.as_ref(), &tokenizer)).transpose()?;
+        // As `quantize` measures it, so that it cuts what was trained on.
+        let plan = plan.map(ImportancePlan::with_moments);
+        let mut measured = plan.map(|plan| move |source: &mut dyn Source| measure(&plan, source));
+        let measured = measured.as_mut().map(|measured| measured as &mut MeasureImportance<'_>);
         let (device, name) = device(args)?;
         note(format_args!("{}: calibration on {name}", source.model_source().name));
         let mut bars = CalibrationBars { steps: options.steps, shown: None };
-        let report = calibrate::calibrate(source.as_mut(), &device, &options, &stop::token(), &mut |progress| {
+        let mut on_progress = |progress| {
             bars.show(progress);
             stop::flow()
-        });
+        };
+        let report =
+            calibrate::calibrate(source.as_mut(), &device, &options, measured, &stop::token(), &mut on_progress);
         bars.clear();
         let report = report.inspect_err(|error| {
             let kept = calibrate::checkpoint_path(&options.out);

@@ -15,6 +15,7 @@ use edge_run::internals::error::Result;
 use edge_run::internals::quantize::{
     self, Importance, MeasureImportance, QuantizeOptions, QuantizeProgress, Source, Stage,
 };
+use edge_run::internals::text::TextModel;
 use edge_run::internals::unquantized::ImportancePlan;
 
 /// Prose, code and talk of several kinds.
@@ -39,8 +40,7 @@ pub fn make(source: &Path, options: &QuantizeOptions, cut: &CutArgs, text: Optio
     warn(&quantize::checked_text(source.as_ref())?.warnings);
     let estimate = quantize::estimate(source.as_ref(), options)?;
     let tokenizer = quantize::source_text(source.as_ref())?;
-    let plan = text.map(|ImportanceText { name, text }| ImportancePlan::new(source.as_ref(), &tokenizer, &name, &text));
-    let plan = plan.transpose()?;
+    let plan = text.map(|text| text.plan(source.as_ref(), &tokenizer)).transpose()?;
     let plan = if cut.no_compensation { plan } else { plan.map(ImportancePlan::with_moments) };
     let measuring = plan.as_ref().map_or(0, ImportancePlan::memory_bytes);
     let cutting = estimate.memory_bytes + plan.as_ref().map_or(0, ImportancePlan::cutting_bytes);
@@ -75,19 +75,33 @@ pub struct ImportanceText {
     text: String,
 }
 
-/// The text that the importance of inputs is measured on; `None` where none is asked for and no more than the ranges of
-/// the embedding and the head would depend on it. A text may come from a pipe, for which this waits, so it is read
-/// while a signal still ends the program.
+impl ImportanceText {
+    /// A measurement on it.
+    pub fn plan(&self, source: &dyn Source, tokenizer: &TextModel) -> Result<ImportancePlan> {
+        ImportancePlan::new(source, tokenizer, &self.name, &self.text)
+    }
+}
+
+/// The text that the importance of inputs is measured on when weights are cut; `None` where none is asked for and no
+/// more than the ranges of the embedding and the head would depend on it.
 pub fn importance_text(cut: &CutArgs) -> Result<Option<ImportanceText>> {
-    let (name, text) = match &cut.importance {
+    let is_idle = cut.no_compensation && cut.calibration.is_some();
+    text_of(cut.importance.as_deref(), cut.no_importance || is_idle)
+}
+
+/// The text of the file, or else the sample, unless none is wanted. A text may come from a pipe, for which this waits,
+/// so it is read while a signal still ends the program.
+pub fn text_of(file: Option<&Path>, is_unwanted: bool) -> Result<Option<ImportanceText>> {
+    let (name, text) = match file {
         Some(file) => (text_name("--importance", file), read_text("--importance", file)?),
-        None if cut.no_importance || (cut.no_compensation && cut.calibration.is_some()) => return Ok(None),
+        None if is_unwanted => return Ok(None),
         None => ("the sample text".to_string(), SAMPLE.to_string()),
     };
     Ok(Some(ImportanceText { name, text }))
 }
 
-fn measure(plan: &ImportancePlan, source: &mut dyn Source) -> Result<Importance> {
+/// Runs the unquantized model, with a bar.
+pub fn measure(plan: &ImportancePlan, source: &mut dyn Source) -> Result<Importance> {
     let bar = progress::bar("measure", 0, BarUnit::Percent);
     let importance = plan.measure(source, &mut |done, total| {
         bar.set_length(total);

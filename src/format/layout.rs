@@ -70,6 +70,11 @@ impl SlicedSpec {
         }
     }
 
+    /// The scales of its columns in a calibration pack, `[input]`.
+    pub fn columns(&self) -> TensorSpec {
+        TensorSpec { name: format!("{}.columns", self.name), dtype: Dtype::F32, shape: vec![self.input as usize] }
+    }
+
     /// The tensors that lie in the file of a slice.
     pub fn tensors(&self, form: RangeForm, slice: usize) -> impl Iterator<Item = TensorSpec> {
         [self.slice(slice)].into_iter().chain(self.ranges(form, slice))
@@ -135,15 +140,22 @@ pub fn routers(shape: &LlamaShape) -> [TensorSpec; 2] {
     ]
 }
 
+/// The matrices whose columns a calibration pack can have scales for: those behind something that takes the inverse.
+pub fn scalable(shape: &LlamaShape) -> impl Iterator<Item = SlicedSpec> {
+    let sites = sites(shape).filter(|(_, s)| *s != Site::O).map(|(layer, s)| site(shape, layer, s));
+    sites.chain(head(shape))
+}
+
 /// The tensors of a calibration pack, in file order: the ranges of every site that are [given](GivenRanges), then the
-/// routers.
-pub fn pack_tensors(shape: &LlamaShape, group: u32) -> Vec<TensorSpec> {
+/// routers, then the scales of columns where it has any.
+pub fn pack_tensors(shape: &LlamaShape, group: u32, scaled: bool) -> Vec<TensorSpec> {
     let form = RangeForm::of_group(group);
     let ranges = sites(shape).flat_map(|(layer, s)| {
         let matrix = site(shape, layer, s);
         GivenRanges::SLICES.into_iter().filter_map(move |slice| matrix.ranges(form, slice))
     });
-    ranges.chain(routers(shape)).collect()
+    let columns = scaled.then(|| scalable(shape).map(|matrix| matrix.columns())).into_iter().flatten();
+    ranges.chain(routers(shape)).chain(columns).collect()
 }
 
 /// Every site of every layer, first to last.

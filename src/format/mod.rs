@@ -23,7 +23,8 @@
 //!
 //! A calibration [`Pack`] is one safetensors file: of every site `ranges0`, `ranges1` and `ranges3` (or the scales, of
 //! larger groups) and the routers, under the names above, and its [`PackInfo`] as JSON under the key
-//! `edge_run_calibration` of `__metadata__`.
+//! `edge_run_calibration` of `__metadata__`. From version 4 on it also has `NAME.columns`, F32 `[input]`, of `head` and
+//! of every site but `o`: what each column of the weight is multiplied by before it is cut, and its input divided by.
 
 mod advice;
 mod aside;
@@ -58,7 +59,7 @@ pub use holder::Holder;
 pub use manifest::{Calibration, FileEntry, Manifest, ModelSource, Quantization};
 pub use mapped::{MappedTensor, map_file};
 pub use open_file::OpenFile;
-pub use pack::{PACK_VERSION, PAIRS_VERSION, Pack, PackInfo};
+pub use pack::{PAIRS_VERSION, Pack, PackInfo, SCALED_VERSION, WORDS_VERSION};
 pub use place::{Place, file_place, follow_links, remove_model, sync_dir, write_whole};
 pub use reader::{ModelFolder, VerifyReport};
 pub use reference::{

@@ -21,10 +21,15 @@ use crate::error::{Error, Result};
 use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
 
-/// Newest version of the pack's format, of a pack whose ranges are words. A reader takes it and [`PAIRS_VERSION`].
-pub const PACK_VERSION: u32 = 3;
-/// Version of a pack whose ranges are pairs.
+/// Version of a pack whose ranges are pairs. A reader takes all three versions.
 pub const PAIRS_VERSION: u32 = 2;
+/// Version of a pack whose ranges are words.
+pub const WORDS_VERSION: u32 = 3;
+/// Newest version of the pack's format, of a pack with the scales of columns.
+pub const SCALED_VERSION: u32 = 4;
+/// What a column can be multiplied by: far more and far less than is ever chosen, and nothing that makes a finite
+/// weight infinite.
+const COLUMN_SCALES: std::ops::RangeInclusive<f32> = 1.0 / 1024.0..=1024.0;
 /// Where the facts are.
 const FACTS: FactsKey = FactsKey { key: "edge_run_calibration", kind: "calibration pack" };
 
@@ -32,7 +37,7 @@ const FACTS: FactsKey = FactsKey { key: "edge_run_calibration", kind: "calibrati
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PackInfo {
-    /// [`PACK_VERSION`], or [`PAIRS_VERSION`].
+    /// [`PAIRS_VERSION`], [`WORDS_VERSION`] or [`SCALED_VERSION`].
     pub pack_version: u32,
     /// SHA-256 of the weights that the pack belongs to, in hexadecimal: all tensors as f32 in a fixed order.
     pub source_sha256: String,
@@ -48,6 +53,13 @@ pub struct PackInfo {
     pub recipe: Map<String, Value>,
 }
 
+impl PackInfo {
+    /// The tensors that such a pack has.
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        layout::pack_tensors(&self.shape, self.group_size, self.pack_version >= SCALED_VERSION)
+    }
+}
+
 /// A calibration pack, mapped and checked.
 #[derive(Debug)]
 pub struct Pack {
@@ -57,14 +69,16 @@ pub struct Pack {
 
 impl Pack {
     /// Opens the pack at `path`. Fails where it is none or of another version, where a tensor is missing, superfluous
-    /// or of another dtype or shape, where a number is not finite or a step is not positive, and where the table of
-    /// thresholds is no such table.
+    /// or of another dtype or shape, where a number is not finite, a step is not positive or a scale of a column is not
+    /// within a thousandth and a thousand, and where the table of thresholds is no such table.
     pub fn open(path: &Path) -> Result<Pack> {
         let container = Container::open(OpenFile::open(path)?, |_| Ok(()))?;
         let info = parse_info(path, FACTS.of(&container, path)?)?;
-        let tensors = container.tensors(&layout::pack_tensors(&info.shape, info.group_size))?;
-        tensors.check_finite(&layout::pack_tensors(&info.shape, info.group_size))?;
-        check_steps(&tensors, &info)?;
+        let specs = info.tensors();
+        let tensors = container.tensors(&specs)?;
+        tensors.check_finite(&specs)?;
+        check_steps(&tensors, &specs)?;
+        check_columns(&tensors, &info)?;
         Ok(Pack { info, tensors })
     }
 
@@ -84,7 +98,7 @@ impl Pack {
     }
 
     /// The data of a tensor, little-endian and row-major, aligned for its numbers; panics where it is none of
-    /// [`layout::pack_tensors`].
+    /// [`PackInfo::tensors`].
     pub fn tensor(&self, spec: &TensorSpec) -> &[u8] {
         self.tensors.bytes(&spec.name).unwrap_or_else(|| panic!("{} is no tensor of a pack", spec.name))
     }
@@ -108,8 +122,13 @@ impl Pack {
         }
     }
 
+    /// The scales of a matrix's columns, `[input]`; `None` where the pack has none of it.
+    pub fn columns(&self, spec: &SlicedSpec) -> Option<&[f32]> {
+        self.tensors.bytes(&spec.columns().name).map(cast_slice)
+    }
+
     /// Writes a pack to `path`, or where that leads to as a link. It appears there whole, in place of what was there,
-    /// or not at all. `tensor_bytes` is asked for the data of each of [`layout::pack_tensors`], in their order. Fails
+    /// or not at all. `tensor_bytes` is asked for the data of each of [`PackInfo::tensors`], in their order. Fails
     /// where the result is no pack that [`Pack::open`] takes; panics where a tensor has not the bytes of its shape.
     pub fn write(path: &Path, info: &PackInfo, tensor_bytes: &mut dyn FnMut(&TensorSpec) -> Vec<u8>) -> Result<()> {
         let place = file_place(path)?;
@@ -125,7 +144,7 @@ impl Pack {
     ) -> Result<u64> {
         let facts = serde_json::to_string(info).expect("facts have only text, numbers and maps");
         parse_info(path, &facts)?;
-        let specs = layout::pack_tensors(&info.shape, info.group_size);
+        let specs = info.tensors();
         let mut file = ContainerAside::create_in(folder, path.to_path_buf(), "pack", &specs, (FACTS.key, facts))?;
         for spec in &specs {
             file.write(&spec.name, 0, &tensor_bytes(spec))?;
@@ -143,13 +162,13 @@ fn parse_info(path: &Path, text: &str) -> Result<PackInfo> {
     }
 
     let VersionedPack { pack_version } = FACTS.parse(path, text)?;
-    if ![PAIRS_VERSION, PACK_VERSION].contains(&pack_version) {
+    if !(PAIRS_VERSION..=SCALED_VERSION).contains(&pack_version) {
         let what = format!("version of the calibration pack `{}`,", path.display());
-        let (got, supported) = (pack_version.to_string(), format!("{PAIRS_VERSION} and {PACK_VERSION}"));
+        let (got, supported) = (pack_version.to_string(), format!("{PAIRS_VERSION} to {SCALED_VERSION}"));
         return Err(Error::Unsupported { what, got, supported });
     }
     let info: PackInfo = FACTS.parse(path, text)?;
-    let needed = if RangeForm::of_group(info.group_size) == RangeForm::Words { PACK_VERSION } else { PAIRS_VERSION };
+    let needed = if RangeForm::of_group(info.group_size) == RangeForm::Words { WORDS_VERSION } else { PAIRS_VERSION };
     if pack_version < needed {
         let expected = format!("{needed} or more, for groups of {}", info.group_size);
         return Err(Error::damaged(path, FACTS.named("pack_version"), expected, pack_version));
@@ -171,8 +190,8 @@ fn parse_info(path: &Path, text: &str) -> Result<PackInfo> {
 }
 
 /// A range whose step is not positive, or one that devices may take for zero, has no bins.
-fn check_steps(tensors: &Tensors, info: &PackInfo) -> Result<()> {
-    for spec in layout::pack_tensors(&info.shape, info.group_size) {
+fn check_steps(tensors: &Tensors, specs: &[TensorSpec]) -> Result<()> {
+    for spec in specs {
         let bytes = tensors.bytes(&spec.name).unwrap_or_default();
         let fault = match spec.dtype {
             Dtype::U16 => fault_of_words(cast_slice(bytes)),
@@ -181,7 +200,20 @@ fn check_steps(tensors: &Tensors, info: &PackInfo) -> Result<()> {
         };
         if let Some((group, step)) = fault {
             let got = format!("{step} in group {group}");
-            return Err(Error::damaged(tensors.path(), spec.name, "steps above zero", got));
+            return Err(Error::damaged(tensors.path(), &spec.name, "steps above zero", got));
+        }
+    }
+    Ok(())
+}
+
+/// A scale that is zero, or makes weights infinite, leaves no model.
+fn check_columns(tensors: &Tensors, info: &PackInfo) -> Result<()> {
+    for matrix in layout::scalable(&info.shape) {
+        let name = matrix.columns().name;
+        let scales: &[f32] = tensors.bytes(&name).map_or(&[], cast_slice);
+        if let Some(at) = scales.iter().position(|scale| !COLUMN_SCALES.contains(scale)) {
+            let expected = format!("scales from {} to {}", COLUMN_SCALES.start(), COLUMN_SCALES.end());
+            return Err(Error::damaged(tensors.path(), name, expected, format!("{} at column {at}", scales[at])));
         }
     }
     Ok(())

@@ -24,7 +24,7 @@ use super::{QuantizeProgress, Stage};
 use crate::arch::{LayerVector, ModelSpec};
 use crate::error::{Error, Result};
 use crate::format::codes::RangeForm;
-use crate::format::{ModelSource, layout};
+use crate::format::{ModelSource, Pack, layout};
 use crate::shape::{LlamaShape, Site};
 
 /// A scale is the root mean square of its input to one of these powers. The first one leaves columns as they are.
@@ -91,15 +91,8 @@ impl ChannelScales {
         };
         let mut scales = ChannelScales::none(shape);
         for layer in 0..shape.layers {
-            let norms = spec.layer(layer).norms;
             for site in Site::ALL {
-                let is_scaled = match site {
-                    Site::Qkv => norms.before_attention,
-                    Site::O => false,
-                    Site::GateUp => norms.before_feed_forward,
-                    Site::Down => true,
-                };
-                if is_scaled {
+                if takes_scales(spec, layer, site) {
                     let tensors = SourceTensor::of_site(layer, site);
                     let chosen = choice.of(&tensors)?;
                     // The rows that are divided too.
@@ -120,6 +113,26 @@ impl ChannelScales {
         }
         tell(layout::FINAL_NORM)?;
         Ok(scales)
+    }
+
+    /// Those of a pack, for a model of its shape; none where it has none. Fails where it scales columns before which
+    /// nothing takes the inverse.
+    pub fn of_pack(pack: &Pack, spec: &ModelSpec) -> Result<ChannelScales> {
+        let shape = &pack.info().shape;
+        // Columns that stay as they are have scales of 1 there.
+        let scales = |columns: Option<&[f32]>| columns.filter(|s| s.iter().any(|x| *x != 1.0)).map(<[f32]>::to_vec);
+        let mut all = ChannelScales::none(shape);
+        for (layer, site) in layout::sites(shape) {
+            let matrix = layout::site(shape, layer, site);
+            let found = scales(pack.columns(&matrix));
+            if found.is_some() && !takes_scales(spec, layer, site) {
+                let name = matrix.columns().name;
+                return Err(Error::damaged(pack.path(), name, "1 for all, as no norm is before it", "other scales"));
+            }
+            all.sites[layer as usize][site as usize] = found;
+        }
+        all.head = layout::head(shape).and_then(|head| scales(pack.columns(&head)));
+        Ok(all)
     }
 
     /// The scales of this tensor's columns, `[input]`; `None` where they stay as they are.
@@ -209,6 +222,17 @@ impl ScaleChoice<'_> {
             Ok(()) => self.sliced.squared_error(&scaled, input, self.form, &counts, SLICES_COMPARED),
             Err(_) => f64::INFINITY,
         }
+    }
+}
+
+/// Whether there is something before a site's product that takes the inverse of scales.
+fn takes_scales(spec: &ModelSpec, layer: u32, site: Site) -> bool {
+    let norms = spec.layer(layer).norms;
+    match site {
+        Site::Qkv => norms.before_attention,
+        Site::O => false,
+        Site::GateUp => norms.before_feed_forward,
+        Site::Down => true,
     }
 }
 

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use serde_json::Value;
 
+use super::channels::ChannelScales;
 use super::source::Source;
 use super::weights_hash::weights_sha256;
 use super::{QuantizeOptions, QuantizeProgress};
@@ -21,6 +22,8 @@ pub struct Cut {
     pub group: u32,
     /// Where ranges and routers come from, if not from the weights alone.
     pub pack: Option<Pack>,
+    /// The scales of columns with which the pack's ranges go.
+    pub pack_scales: ChannelScales,
 }
 
 impl Cut {
@@ -32,7 +35,7 @@ impl Cut {
             let group = options.group_size.unwrap_or(layout::DEFAULT_GROUP);
             return match layout::group_fault(shape, group) {
                 Some((expected, got)) => Err(Error::argument("group size", expected, got)),
-                None => Ok(Cut { group, pack: None }),
+                None => Ok(Cut { group, pack: None, pack_scales: ChannelScales::none(shape) }),
             };
         };
         let pack = Pack::open(path)?;
@@ -50,7 +53,10 @@ impl Cut {
                 let expected = format!("{}, as in the calibration pack `{}`", info.group_size, path.display());
                 Err(Error::argument("group size", expected, group))
             }
-            _ => Ok(Cut { group: info.group_size, pack: Some(pack) }),
+            _ => {
+                let pack_scales = ChannelScales::of_pack(&pack, source.spec())?;
+                Ok(Cut { group: info.group_size, pack: Some(pack), pack_scales })
+            }
         }
     }
 

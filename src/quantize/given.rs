@@ -85,7 +85,9 @@ mod tests {
 
     use super::*;
     use crate::format::codes::RangeForm;
-    use crate::quantize::slices::SlicedRows;
+    use crate::quantize::compensate::ErrorMetric;
+    use crate::quantize::moments::InputMoments;
+    use crate::quantize::slices::{RowCodes, SlicedRows};
 
     const INPUT: usize = 128;
 
@@ -115,6 +117,28 @@ mod tests {
         };
         let moved: Vec<u16> = first.iter().map(moved).collect();
         assert_eq!(first_stray(&weights, INPUT, GivenRanges::Words([&moved, second, finest])), None);
+    }
+
+    /// What training starts from: ranges by inputs of which some are a thousand times as large as others.
+    #[test]
+    fn ranges_by_importance_are_none_of_a_pack_that_was_spoilt() {
+        let rows = 4000;
+        let mut state = 1u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1u32 << 24) as f32 * 2.0 - 1.0
+        };
+        let weights: Vec<f32> = (0..rows * INPUT).map(|_| random() * random() * random()).collect();
+        let sizes: Vec<f32> = (0..INPUT).map(|_| (3.5 * random()).exp()).collect();
+        let inputs: Vec<f32> = (0..512 * INPUT).map(|at| sizes[at % INPUT] * random()).collect();
+        let mut moments = InputMoments::new(INPUT);
+        moments.add(&inputs);
+        let counts: Vec<f32> = sizes.iter().map(|size| size * size + 0.01).collect();
+        for metric in [None, Some(ErrorMetric::new(&moments))] {
+            let RowCodes { words, .. } = RowCodes::cut(&weights, INPUT, Some(&counts), metric.as_ref()).unwrap();
+            let [first, second, _, finest] = &words;
+            assert_eq!(first_stray(&weights, INPUT, GivenRanges::Words([first, second, finest])), None);
+        }
     }
 
     #[test]

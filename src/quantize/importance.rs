@@ -5,6 +5,7 @@ use super::channels::ChannelScales;
 use super::compensate::ErrorMetric;
 use super::moments::{InputMoments, ModelMoments};
 use super::source::SourceTensor;
+use crate::format::sha256;
 use crate::shape::{LlamaShape, Site, SiteAt};
 
 /// What is added to all, as a share of their mean, so that weights whose input was never there count a little.
@@ -135,6 +136,12 @@ impl Importance {
             InputOf::Site(at) => moments.of_site(at),
             InputOf::Head => moments.of_head(),
         })
+    }
+
+    /// SHA-256 of what all inputs count, in hexadecimal: whether two runs measured the same.
+    pub fn sha256(&self) -> String {
+        let counts = self.sites.iter().flatten().chain([&self.head]);
+        sha256(&counts.flat_map(|counts| bytemuck::cast_slice::<f32, u8>(counts)).copied().collect::<Vec<u8>>())
     }
 
     fn input_of(&self, tensor: SourceTensor) -> Option<InputOf> {

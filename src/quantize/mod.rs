@@ -1,5 +1,6 @@
 //! From a checkpoint to a model folder: reads weights a few rows at a time, cuts them into slices, writes them.
 
+mod basis;
 mod channels;
 mod compensate;
 mod cut;
@@ -36,12 +37,14 @@ use crate::format::{
 use crate::precision::SLICES;
 use crate::shape::{LlamaShape, Site};
 
+pub use basis::CutBasis;
 pub use channels::{ChannelScales, ScaledSource};
 pub(crate) use estimate::block_rows;
 use estimate::estimate_of;
 pub use estimate::{Estimate, estimate};
 pub use huggingface::check_config;
 pub use importance::{Importance, SquaredInputs};
+pub use slices::RowCodes;
 use slices::SlicedRows;
 pub use source::{Source, SourceTensor, TextAssets, open};
 pub(crate) use text::as_file;
@@ -122,8 +125,8 @@ pub type MeasureImportance<'a> = dyn FnMut(&mut dyn Source) -> Result<Importance
 
 /// As [`quantize`], but what no pack gives is chosen also by how much the inputs count, which `measure` finds once all
 /// that could be refused without it was not: the ranges of groups of 32, and for any groups the scales of columns, by
-/// which the weights before them are divided. Fails as `measure` does, and panics where it finds the importance for a
-/// model of another shape.
+/// which the weights before them are divided. A pack gives these scales too, where it has any. Fails as `measure` does,
+/// and panics where it finds the importance for a model of another shape.
 ///
 /// Where the importance has moments, codes compensate for each other's errors, with a pack too.
 pub fn quantize_by(
@@ -145,14 +148,13 @@ pub fn quantize_by(
     cut.check_weights(source, on_progress)?;
     let importance = measure.map(|measure| measure(source)).transpose()?;
     let form = RangeForm::of_group(cut.group);
-    let scales = match &importance {
-        Some(importance) if cut.pack.is_none() => ChannelScales::choose(source, importance, form, on_progress)?,
-        _ => ChannelScales::none(&shape),
+    let basis = match cut.pack {
+        Some(_) => CutBasis::with_scales(cut.pack_scales.clone(), importance),
+        None => CutBasis::choose(source, importance, form, on_progress)?,
     };
-    let importance = importance.map(|importance| importance.divided_by(&scales));
-    let mut source = ScaledSource::new(source, &scales);
+    let mut source = basis.scaled(source);
     let params = shape.linear_params() + shape.embedding_params();
-    let importance = importance.as_ref();
+    let importance = basis.importance();
     let mut cutter = Cutter { source: &mut source, writer, cut: &cut, importance, params, done: 0, on_progress };
     cutter.matrices(&shape, &spec)?;
     cutter.vectors(&shape, &spec)?;

@@ -72,9 +72,7 @@ impl SlicedRows {
                 weights.len() / (pairs.len() / 2)
             }
             GivenRanges::Words([first, second, finest]) => {
-                let groups = weights.par_chunks_exact(GROUP).zip(finest);
-                let third = groups.map(|(weights, finest)| ranges::fitted_to(as_group(weights), *finest, 3));
-                self.words = [first.to_vec(), second.to_vec(), third.collect(), finest.to_vec()];
+                self.words = [first.to_vec(), second.to_vec(), third_of(weights, finest), finest.to_vec()];
                 GROUP
             }
         };
@@ -87,10 +85,7 @@ impl SlicedRows {
     /// lower depths are then fitted to the products; of ranges that were given, that of depth 3 alone.
     pub fn compensate(&mut self, weights: &[f32], metric: &ErrorMetric, form: RangeForm, are_given: bool) {
         let (width, group) = (metric.width(), form.group() as usize);
-        let mut all_codes: Vec<u8> = Vec::with_capacity(weights.len());
-        for word in 0..weights.len() / WEIGHTS_PER_WORD {
-            all_codes.extend(codes::unpack(&self.slices.each_ref().map(|slice| slice[word])));
-        }
+        let mut all_codes = self.codes();
         let part = ROWS_AT_ONCE * width;
         let (pairs, finest) = (&self.pairs, &self.words[SLICES - 1]);
         let parts = weights.par_chunks(part).zip(all_codes.par_chunks_mut(part)).enumerate();
@@ -135,6 +130,12 @@ impl SlicedRows {
         weights.par_chunks_exact(input).enumerate().map(of_row).collect::<Vec<_>>().iter().sum()
     }
 
+    /// The codes of all weights.
+    fn codes(&self) -> Vec<u8> {
+        let words = 0..self.slices[0].len();
+        words.flat_map(|word| codes::unpack(&self.slices.each_ref().map(|slice| slice[word]))).collect()
+    }
+
     /// The range of a group at a depth of so many slices.
     fn range(&self, group: usize, slices: usize) -> Range {
         range_of(&self.pairs, &self.words[slices - 1], group)
@@ -160,6 +161,41 @@ impl SlicedRows {
             encode_row(weights, group, &range, [s0, s1, s2, s3]);
         });
     }
+}
+
+/// Rows in codes, and the ranges of their groups in words.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowCodes {
+    /// Of eight bits, one for each weight.
+    pub codes: Vec<u8>,
+    /// Those of each depth: [SLICES][rows * input / 32].
+    pub words: [Vec<u16>; SLICES],
+}
+
+impl RowCodes {
+    /// What [`SlicedRows`] makes of `weights`, [rows, input], by what each number of the input counts, `[input]`, and
+    /// by how the errors of weights add up, where these are known. Codes and the range of depth 3 are those that follow
+    /// from the other ranges where these are given.
+    pub fn cut(
+        weights: &[f32],
+        input: usize,
+        counts: Option<&[f32]>,
+        metric: Option<&ErrorMetric>,
+    ) -> Result<RowCodes, UnfitWeight> {
+        let mut sliced = SlicedRows::default();
+        sliced.cut(weights, input, RangeForm::Words, counts)?;
+        sliced.words[2] = third_of(weights, &sliced.words[3]);
+        if let Some(metric) = metric {
+            sliced.compensate(weights, metric, RangeForm::Words, false);
+        }
+        Ok(RowCodes { codes: sliced.codes(), words: sliced.words })
+    }
+}
+
+/// The words of depth 3 that go with given ones of depth 4.
+fn third_of(weights: &[f32], finest: &[u16]) -> Vec<u16> {
+    let groups = weights.par_chunks_exact(GROUP).zip(finest);
+    groups.map(|(weights, finest)| ranges::fitted_to(as_group(weights), *finest, 3)).collect()
 }
 
 /// The range of a group: a pair where there are pairs, else a word.

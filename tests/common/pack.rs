@@ -9,7 +9,7 @@ use std::path::Path;
 
 use edge_run::internals::format::codes::WORD_GROUP;
 use edge_run::internals::format::layout::TensorSpec;
-use edge_run::internals::format::{ModelFolder, PACK_VERSION, PAIRS_VERSION, Pack, PackInfo, layout};
+use edge_run::internals::format::{ModelFolder, PAIRS_VERSION, Pack, PackInfo, SCALED_VERSION, WORDS_VERSION};
 use edge_run::internals::quantize::{QuantizeOptions, QuantizeReport, open, quantize, weights_sha256};
 use edge_run::internals::routing::{Threshold, Thresholds};
 use half::f16;
@@ -19,6 +19,7 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 /// A pack in memory, to be changed before it is written.
+#[derive(Clone)]
 pub struct TestPack {
     /// Its facts.
     pub info: PackInfo,
@@ -35,7 +36,7 @@ impl TestPack {
         let folder = ModelFolder::open(model).unwrap();
         let mut source = open(source).unwrap();
         let info = PackInfo {
-            pack_version: if folder.group_size() == WORD_GROUP { PACK_VERSION } else { PAIRS_VERSION },
+            pack_version: if folder.group_size() == WORD_GROUP { WORDS_VERSION } else { PAIRS_VERSION },
             source_sha256: weights_sha256(source.as_mut(), &mut |_| ControlFlow::Continue(())).unwrap(),
             source_name: source.model_source().name.clone(),
             group_size: folder.group_size(),
@@ -47,10 +48,20 @@ impl TestPack {
             Some(slice) => folder.tensor(slice, &spec.name).unwrap().bytes().to_vec(),
             None => numbers(spec, &mut random),
         };
-        let specs = layout::pack_tensors(&info.shape, info.group_size);
+        let specs = info.tensors();
         let names = specs.iter().map(|spec| spec.name.clone());
         let tensors = names.zip(specs.iter().map(bytes)).collect();
         TestPack { info, tensors }
+    }
+
+    /// The same with scales of columns, all of which are 1.
+    pub fn scaled(&self) -> TestPack {
+        let mut scaled = self.clone();
+        scaled.info.pack_version = SCALED_VERSION;
+        for spec in scaled.info.tensors().into_iter().filter(|spec| spec.name.ends_with(".columns")) {
+            scaled.tensors.insert(spec.name, 1f32.to_le_bytes().repeat(spec.shape[0]));
+        }
+        scaled
     }
 
     /// Writes the pack as the library does.

@@ -248,7 +248,7 @@ fn pack(case: &mut Case, input: &[u8]) -> Result<()> {
     case.put("pack.safetensors", Some(&[]), 0);
     case.put_safetensors("pack.safetensors", input);
     let pack = Pack::open(&case.dir.join("pack.safetensors"))?;
-    for spec in layout::pack_tensors(&pack.info().shape, pack.info().group_size) {
+    for spec in pack.info().tensors() {
         assert_eq!(pack.tensor(&spec).len() as u64, spec.bytes());
     }
     Ok(())

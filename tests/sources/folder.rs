@@ -333,7 +333,7 @@ fn a_pack_is_read_as_it_was_written() {
         written.write(&path).unwrap();
         let pack = Pack::open(&path).unwrap();
         assert_eq!((pack.info(), pack.path()), (&written.info, path.as_path()));
-        let specs = edge_run::internals::format::layout::pack_tensors(&written.info.shape, written.info.group_size);
+        let specs = written.info.tensors();
         assert_eq!(specs.len(), written.tensors.len());
         specs.iter().for_each(|spec| assert_eq!(pack.tensor(spec), written.tensors[&spec.name]));
     }
@@ -374,8 +374,8 @@ fn a_damaged_pack_is_refused_by_tensor_or_field() {
             drop(header.as_object_mut().unwrap().remove("__metadata__"))
         }),
         ("metadata edge_run_calibration", |header| header["__metadata__"]["edge_run_calibration"] = json!("{")),
-        ("`4` is not supported; supported: 2 and 3", |h| {
-            facts(h, |facts| *facts = json!({"pack_version": 4, "of": "another time"}))
+        ("`5` is not supported; supported: 2 to 4", |h| {
+            facts(h, |facts| *facts = json!({"pack_version": 5, "of": "another time"}))
         }),
         ("missing field `recipe`", |h| facts(h, |facts| drop(facts.as_object_mut().unwrap().remove("recipe")))),
         ("unknown field `colour`", |h| facts(h, |facts| facts["colour"] = json!("red"))),

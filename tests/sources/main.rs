@@ -15,6 +15,7 @@ mod hub;
 mod jinja;
 mod odd_sources;
 mod quantize;
+mod scaled_packs;
 mod sources;
 mod split_sources;
 mod text_side;

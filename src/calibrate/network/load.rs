@@ -13,7 +13,7 @@ use crate::calibrate::shelf::{Keeping, Shelf};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::quantize::ranges::{EXPECTED, UnfitWeight};
-use crate::quantize::{Source, SourceTensor};
+use crate::quantize::{CutBasis, Source, SourceTensor};
 use crate::shape::{LlamaShape, Site};
 
 /// Weights that are read at once.
@@ -31,10 +31,12 @@ pub struct WeightPlace<'a> {
 }
 
 impl Network {
-    /// Loads the weights of `source` for windows of `window` tokens. `on_tensor(done, total)` follows it and may break
-    /// off. Fails where a weight fits no range, and where a disk is full.
+    /// Loads the weights of `source`, which `basis` has scaled and cuts, for windows of `window` tokens.
+    /// `on_tensor(done, total)` follows it and may break off. Fails where a weight fits no range, and where a disk is
+    /// full.
     pub fn load(
         source: &mut dyn Source,
+        basis: &CutBasis,
         place: WeightPlace<'_>,
         window: usize,
         on_tensor: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
@@ -42,7 +44,7 @@ impl Network {
         let (shape, spec) = (source.shape().clone(), source.spec().clone());
         let WeightPlace { device, product_dtype, keeping } = place;
         let total = shape.linear_params() + shape.embedding_params();
-        let mut reader = WeightReader { source, shape: &shape, spec: &spec, place, done: 0, total, on_tensor };
+        let mut reader = WeightReader { source, basis, shape: &shape, spec: &spec, place, done: 0, total, on_tensor };
         let embed = reader.matrix(SourceTensor::Embed)?;
         let head = if shape.tied_head { None } else { Some(reader.matrix(SourceTensor::Head)?) };
         let (mut weights, mut codes) = (Shelf::new(keeping, device), Shelf::new(keeping, device));
@@ -85,6 +87,7 @@ impl Network {
 /// Reads tensors one after the other.
 struct WeightReader<'a> {
     source: &'a mut dyn Source,
+    basis: &'a CutBasis,
     shape: &'a LlamaShape,
     spec: &'a ModelSpec,
     place: WeightPlace<'a>,
@@ -138,10 +141,11 @@ impl WeightReader<'_> {
             self.read(*tensor, &mut |block| all.extend_from_slice(block))?;
         }
         let (rows, input) = site.dims(self.shape);
-        let coded = CodedSite::new(&all, input as usize, device).map_err(|UnfitWeight { row, weight }| {
+        let coded = self.basis.codes(tensors[0], &all, input as usize).map_err(|UnfitWeight { row, weight }| {
             let (file, name) = self.source.locate(tensors[0]);
             Error::damaged(file, name, EXPECTED, format!("{weight} in row {row} of the site's rows"))
         })?;
+        let coded = CodedSite::new(coded, input as usize, device);
         let dims = [rows as usize, input as usize];
         let data = match product_dtype {
             DType::F16 => {
