@@ -1,5 +1,6 @@
 //! The model as burn tensors: frozen weights and codes, and the operations of a layer around any products.
 
+mod head;
 mod load;
 
 use std::collections::BTreeMap;
@@ -91,7 +92,9 @@ impl Network {
             panic!("calibration has no operations like {:?}", self.program.head)
         };
         let head = self.head.as_ref().unwrap_or(&self.embed);
-        capped(self.product(self.norm(at, x), head.clone()), cap)
+        let x = self.as_factor(self.norm(at, x));
+        let head = beside(head.clone(), &x);
+        capped(head::head_product(x, head), cap)
     }
 
     /// x [N, in] times w [rows, in] transposed, [N, rows].
