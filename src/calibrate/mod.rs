@@ -194,16 +194,18 @@ pub fn calibrate(
     })?;
     let importance = measure.map(|measure| measure(source).map_err(|fault| fault.within("calibrate"))).transpose()?;
     let importance_sha256 = importance.as_ref().map(Importance::sha256);
-    let basis = CutBasis::choose(source, importance, RangeForm::Words, &mut |progress| {
-        on_progress(CalibrationProgress::Weights(progress.done, progress.total))
+    let params = shape.linear_params() + shape.embedding_params();
+    let basis = CutBasis::choose(source, importance, RangeForm::Words, &mut |_| {
+        on_progress(CalibrationProgress::Weights(0, params))
     });
     let basis = basis.map_err(|fault| fault.within("calibrate"))?;
-    let source = &mut basis.scaled(source);
     let place = WeightPlace { device, product_dtype, keeping: &keeping };
-    let mut network = Network::load(source, &basis, place, options.seq, &mut |done, total| {
+    let mut network = Network::load(&mut basis.scaled(source), &basis, place, options.seq, &mut |done, total| {
         on_progress(CalibrationProgress::Weights(done, total))
     })?;
     network.cancel = cancel.clone();
+    // What the inputs count takes up to a GiB, and nothing needs it from here on.
+    let scales = basis.into_chosen_scales();
 
     let run_of = (source_sha256, importance_sha256);
     let mut trainer = Trainer::new(&network, (place, &out), &windows, memory.micro, options, run_of)?;
@@ -219,7 +221,7 @@ pub fn calibrate(
     let seconds = begin.elapsed().as_secs_f64();
     let facts =
         pack::Facts { options, out: &out, run: trainer.run(), loss_before, loss_after, held_out: &held_out, seconds };
-    let bytes = pack::write((&*source, &basis), &network, &trainer.params(), thresholds, &facts)?;
+    let bytes = pack::write((&*source, scales.as_ref()), &network, &trainer.params(), thresholds, &facts)?;
     trainer.forget_checkpoint();
     Ok(CalibrationReport {
         pack: options.out.clone(),

@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::format::codes::{GivenRanges, RangeForm, WORD_GROUP};
 use crate::format::layout::TensorSpec;
 use crate::format::{Pack, PackInfo, SCALED_VERSION, WORDS_VERSION, layout};
-use crate::quantize::{ChannelScales, CutBasis, Source, SourceTensor};
+use crate::quantize::{ChannelScales, Source, SourceTensor};
 use crate::routing::{REST, Thresholds};
 use crate::shape::{LlamaShape, Site};
 
@@ -50,10 +50,10 @@ fn elements(tensor: &Tensor<2>) -> Vec<f32> {
     tensor.try_to_vec_as().expect("the device answers")
 }
 
-/// Writes the pack of a source that was cut by a basis, and returns its length in bytes. Fails where layers cannot be
-/// read and where a disk is full.
+/// Writes the pack of a source with these scales, where some were chosen, and returns its length in bytes. Fails where
+/// layers cannot be read and where a disk is full.
 pub fn write(
-    (source, basis): (&dyn Source, &CutBasis),
+    (source, scales): (&dyn Source, Option<&ChannelScales>),
     network: &Network,
     params: &Params<'_>,
     thresholds: Thresholds,
@@ -76,7 +76,7 @@ pub fn write(
     });
     let Value::Object(recipe) = recipe else { unreachable!("an object was written") };
     let info = PackInfo {
-        pack_version: if basis.importance().is_some() { SCALED_VERSION } else { WORDS_VERSION },
+        pack_version: if scales.is_some() { SCALED_VERSION } else { WORDS_VERSION },
         source_sha256: run.source_sha256.clone(),
         source_name: source.model_source().name.clone(),
         group_size: WORD_GROUP,
@@ -84,7 +84,8 @@ pub fn write(
         thresholds,
         recipe,
     };
-    let mut bytes_by_name: HashMap<String, Vec<u8>> = columns(shape, basis.scales()).collect();
+    let mut bytes_by_name: HashMap<String, Vec<u8>> =
+        scales.into_iter().flat_map(|scales| columns(shape, scales)).collect();
     let (mut all_w1, mut all_rest): (Vec<f16>, Vec<f32>) = (Vec::new(), Vec::new());
     for layer in 0..network.layers() {
         let (sites, codes) = (params.layer(layer)?, network.codes.get(layer)?);

@@ -16,7 +16,7 @@ const DISTANCES: [f32; 2] = [0.0, 2.0];
 /// The least KL divergence whose logarithm is taken.
 const KL_MIN: f32 = 1e-7;
 
-/// The parameters with the ranges of each depth as trained or as the weights alone give them, whichever comes nearer to
+/// The parameters with the ranges of each depth as trained or as training started from them, whichever comes nearer to
 /// the teacher when every weight is read at that depth: gradients that are small beside their noise move a range all
 /// the same, and one that lay on the grid of its weights only loses by that.
 pub fn keep_better_ranges<'a>(
@@ -29,7 +29,7 @@ pub fn keep_better_ranges<'a>(
         let kl = |params: &Params<'_>| {
             Ok(divergence_at(network, &params.with(ParamsChange::Always(depth)), batch, teacher, 0.0)?.1)
         };
-        let unmoved = params.with(ParamsChange::RangesOfWeights(depth.slices() - 1));
+        let unmoved = params.with(ParamsChange::StartingRanges(depth.slices() - 1));
         if kl(&unmoved)? < kl(&params)? {
             params = unmoved;
         }

@@ -22,7 +22,7 @@ const STRETCH_MIN: f32 = -0.9;
 
 /// The trained tensors of one site.
 ///
-/// Of the first two depths, each group's range moves from where the weights alone have it by `shift` bins, and its bins
+/// Of the first two depths, each group's range moves from where it starts by `shift` bins, and its bins
 /// are wider by `stretch` of their width; [rows, groups] each.
 #[derive(Debug, Clone)]
 pub struct SiteParams {
@@ -53,7 +53,7 @@ pub const NAMES: [&str; 8] = ["shift_1", "stretch_1", "shift_2", "stretch_2", "w
 pub const FIRST_OF_ROUTER: usize = 4;
 
 impl SiteParams {
-    /// Ranges of [rows, groups] as the weights alone have them, and a router over `dim` numbers whose gates stand about
+    /// Ranges of [rows, groups] as they were chosen, and a router over `dim` numbers whose gates stand about
     /// half open.
     pub fn new(groups: [usize; 2], dim: usize, device: &Device, rng: &mut impl rand::Rng) -> SiteParams {
         let mut normal = |rows: u32, columns: usize, deviation: f32| {
@@ -95,8 +95,8 @@ impl SiteParams {
         }
     }
 
-    /// The same with the ranges of a trained depth as the weights alone have them.
-    pub fn with_ranges_of_weights(&self, slice: usize) -> SiteParams {
+    /// The same with the ranges of a trained depth as training started from them.
+    pub fn with_starting_ranges(&self, slice: usize) -> SiteParams {
         let (mut same, unmoved) = (self.clone(), Tensor::zeros(self.shift_1.dims(), &self.shift_1.device()));
         match slice {
             0 => (same.shift_1, same.stretch_1) = (unmoved.clone(), unmoved),

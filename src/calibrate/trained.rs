@@ -24,7 +24,7 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// What no step has changed yet: ranges as the weights alone have them, and routers drawn from `rng`.
+    /// What no step has changed yet: ranges as they were chosen, and routers drawn from `rng`.
     pub fn new(shape: &LlamaShape, keeping: &Keeping, device: &Device, rng: &mut ChaCha8Rng) -> Result<Trained> {
         let mut params = Shelf::new(keeping, device);
         for layer in 0..shape.layers as usize {
@@ -51,8 +51,8 @@ impl Trained {
 /// A change of every site's parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ParamsChange {
-    /// As [`SiteParams::with_ranges_of_weights`].
-    RangesOfWeights(usize),
+    /// As [`SiteParams::with_starting_ranges`].
+    StartingRanges(usize),
     /// As [`SiteParams::with_scores_apart`].
     ScoresApart(f32),
     /// As [`SiteParams::always`].
@@ -63,7 +63,7 @@ impl ParamsChange {
     /// A site's parameters with the change.
     fn of(self, params: &SiteParams) -> SiteParams {
         match self {
-            ParamsChange::RangesOfWeights(slice) => params.with_ranges_of_weights(slice),
+            ParamsChange::StartingRanges(slice) => params.with_starting_ranges(slice),
             ParamsChange::ScoresApart(distance) => params.with_scores_apart(distance),
             ParamsChange::Always(depth) => params.always(depth),
         }

@@ -76,7 +76,7 @@ mod training {
         })?;
         note(format_args!(
             "`{}`: {}, {} steps in {:.0} s, loss {:.3} before and {:.3} after; \
-             `edge-run quantize {} --calibration {} -o DIR` applies it",
+             `edge-run quantize {} --calibration {}{} -o DIR` applies it",
             report.pack.display(),
             progress::bytes(report.bytes),
             report.steps - report.resumed,
@@ -85,9 +85,19 @@ mod training {
             report.loss_after,
             args.source.display(),
             report.pack.display(),
+            same_start(args),
         ));
         report.held_out.iter().for_each(|text| note(held_out(text)));
         Ok(Exit::Done)
+    }
+
+    /// The flag by which `quantize` chooses the lower bits of codes as they were chosen for training.
+    fn same_start(args: &CalibrateArgs) -> String {
+        match &args.importance {
+            Some(file) => format!(" --importance {}", file.display()),
+            None if args.no_importance => " --no-importance".to_string(),
+            None => String::new(),
+        }
     }
 
     /// What was held out of a text, in words.

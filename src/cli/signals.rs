@@ -50,10 +50,16 @@ fn ignored() -> Vec<i32> {
 /// ignored.
 #[cfg(all(unix, any(test, not(target_os = "linux"))))]
 fn ignored_by_shell() -> Vec<i32> {
+    ignored_where("exec /bin/sh -c \"$0\"")
+}
+
+/// The same of a shell that `begin` makes of the one that runs it.
+#[cfg(all(unix, any(test, not(target_os = "linux"))))]
+fn ignored_where(begin: &str) -> Vec<i32> {
     const CATCH: &str = "n=0; trap 'n=$((n|1))' INT; trap 'n=$((n|2))' TERM; trap 'n=$((n|4))' HUP; \
         kill -INT $$; kill -TERM $$; kill -HUP $$; exit $n";
     let null = std::process::Stdio::null;
-    let shell = std::process::Command::new("/bin/sh").args(["-c", CATCH]).stdin(null()).stderr(null()).status();
+    let shell = std::process::Command::new("/bin/sh").args(["-c", begin, CATCH]).stdin(null()).stderr(null()).status();
     match shell.ok().and_then(|status| status.code()) {
         Some(caught @ 0..8) => (0..).zip(STOPPING).filter(|(bit, _)| caught >> bit & 1 == 0).map(|(_, s)| s).collect(),
         _ => Vec::new(),
@@ -73,5 +79,8 @@ mod tests {
     fn a_shell_tells_what_the_system_tells() {
         // Tests may themselves run where a signal is ignored; what is caught is told right either way.
         assert_eq!(ignored_by_shell(), ignored());
+        let and_hup = ignored_where("trap '' HUP; exec /bin/sh -c \"$0\"");
+        assert!(and_hup.contains(&signal_hook::consts::SIGHUP), "{and_hup:?}");
+        assert!(!and_hup.contains(&signal_hook::consts::SIGTERM), "{and_hup:?}");
     }
 }

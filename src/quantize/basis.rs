@@ -59,6 +59,11 @@ impl CutBasis {
         &self.scales
     }
 
+    /// The scales alone, where they were chosen by how much the inputs count.
+    pub fn into_chosen_scales(self) -> Option<ChannelScales> {
+        self.importance.is_some().then_some(self.scales)
+    }
+
     /// How much the inputs of the scaled weights count, where that is known.
     pub fn importance(&self) -> Option<&Importance> {
         self.importance.as_ref()

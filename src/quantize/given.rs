@@ -1,7 +1,8 @@
 //! Ranges that a calibration pack gives, beside those that the weights alone would have.
 //!
-//! Training moves a range by a few bins and makes them wider or narrower by a small factor. So what lies far from the
-//! range of the weights alone is none that a training has left: the pack was spoilt after it was written.
+//! The range of depth 4 is chosen from those around the weights, and no training moves it. So one that lies far from
+//! them was spoilt after the pack was written. The ranges of lower depths fit products in which weights make up for
+//! each other, and training moves them. So these are only held to numbers of the size that the weights have.
 
 use rayon::prelude::*;
 
@@ -11,6 +12,8 @@ use crate::precision::SLICES;
 
 /// How many times as wide, or as narrow, a bin may be, and by how many bins of the weights' own range it may be moved.
 const FARTHEST: f32 = 32.0;
+/// How many times as large as the largest weight what a lower depth's range holds may be.
+const LARGEST: f32 = 4.0;
 
 /// A range that is not of the weights it is given for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,16 +30,17 @@ pub struct StrayRange {
     pub own: Range,
 }
 
-/// The first group of `weights`, [rows, input], all of them finite, whose given range is far from its own.
+/// The first group of `weights`, [rows, input], all of them finite, whose given range is none of these weights.
 pub fn first_stray(weights: &[f32], input: usize, given: GivenRanges<'_>) -> Option<StrayRange> {
     let groups = match given {
         GivenRanges::Pairs(pairs) => pairs.len() / 2,
         GivenRanges::Words(words) => words[0].len(),
     };
     let (size, in_row) = (weights.len() / groups, groups * input / weights.len());
+    let largest = weights.par_iter().map(|weight| weight.abs()).reduce(|| 0.0, f32::max);
     let stray = |at: usize, weights: &[f32]| match given {
         GivenRanges::Pairs(pairs) => of_pair(weights, Range::of_pair([pairs[2 * at], pairs[2 * at + 1]])),
-        GivenRanges::Words(words) => of_words(weights, words.map(|words| words[at])),
+        GivenRanges::Words(words) => of_words(weights, largest, words.map(|words| words[at])),
     };
     let strays = weights.par_chunks_exact(size).enumerate().map(|(at, weights)| {
         let (slice, given, own) = stray(at, weights)?;
@@ -51,10 +55,9 @@ fn of_pair(weights: &[f32], given: Range) -> Option<(usize, Range, Range)> {
     is_far(given, own, own.step).then_some((0, given, own))
 }
 
-/// The same of words, in the order of [`GivenRanges::SLICES`].
-fn of_words(weights: &[f32], words: [u16; 3]) -> Option<(usize, Range, Range)> {
+/// The same of words, in the order of [`GivenRanges::SLICES`], among weights of which the largest is so large.
+fn of_words(weights: &[f32], largest: f32, words: [u16; 3]) -> Option<(usize, Range, Range)> {
     let [_, _, finest] = words;
-    // The others are read by the codes that the finest one makes.
     let (given, own) = (Range::of_word(finest), around(weights));
     if is_far(given, own, own.step) {
         return Some((SLICES - 1, given, own));
@@ -62,9 +65,11 @@ fn of_words(weights: &[f32], words: [u16; 3]) -> Option<(usize, Range, Range)> {
     let weights: &[f32; GROUP] = weights.try_into().expect("chunks of a group");
     let mut lower = GivenRanges::SLICES.into_iter().zip(words).filter(|(slice, _)| slice + 1 < SLICES);
     lower.find_map(|(slice, word)| {
-        let own = Range::of_word(ranges::fitted_to(weights, finest, slice + 1));
         let given = Range::of_word(word);
-        is_far(given, own, own.bin(slice + 1).0).then_some((slice, given, own))
+        let own = || Range::of_word(ranges::fitted_to(weights, finest, slice + 1));
+        let reach = given.lo.abs().max((given.lo + 4.0 * given.step).abs());
+        // The narrowest range is no fault of weights that are all zero.
+        (reach > LARGEST * largest && reach > LARGEST * own().step).then(|| (slice, given, own()))
     })
 }
 
@@ -113,7 +118,7 @@ mod tests {
         // As far as training goes.
         let moved = |word: &u16| {
             let range = Range::of_word(*word);
-            Range { lo: range.lo - 2.0 * range.step, step: 3.0 * range.step }.to_word()
+            Range { lo: range.lo - 2.0 * range.step, step: 2.0 * range.step }.to_word()
         };
         let moved: Vec<u16> = first.iter().map(moved).collect();
         assert_eq!(first_stray(&weights, INPUT, GivenRanges::Words([&moved, second, finest])), None);
@@ -151,9 +156,10 @@ mod tests {
         let at = 2 * 4 + 2;
         let own = given.each_ref().map(|words| Range::of_word(words[at]).step);
         for (tensor, slice) in GivenRanges::SLICES.into_iter().enumerate() {
-            for step in [own[tensor] * 40.0, own[tensor] / 40.0, 31.0] {
+            let steps = [31.0, own[tensor] * 40.0, own[tensor] / 40.0];
+            for step in &steps[..if slice + 1 == SLICES { 3 } else { 1 }] {
                 let mut spoilt = given.clone();
-                spoilt[tensor][at] = Range { lo: -step, step }.to_word();
+                spoilt[tensor][at] = Range { lo: -step, step: *step }.to_word();
                 let [first, second, finest] = &spoilt;
                 let stray = first_stray(&weights, INPUT, GivenRanges::Words([first, second, finest])).unwrap();
                 assert_eq!((stray.slice, stray.row, stray.group), (slice, 2, 2), "{step}: {stray:?}");

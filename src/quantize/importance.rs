@@ -138,7 +138,7 @@ impl Importance {
         })
     }
 
-    /// SHA-256 of what all inputs count, in hexadecimal: whether two runs measured the same.
+    /// SHA-256 of what all inputs count, in hexadecimal, which is another one where sums were rounded otherwise.
     pub fn sha256(&self) -> String {
         let counts = self.sites.iter().flatten().chain([&self.head]);
         sha256(&counts.flat_map(|counts| bytemuck::cast_slice::<f32, u8>(counts)).copied().collect::<Vec<u8>>())
