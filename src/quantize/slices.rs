@@ -173,7 +173,7 @@ pub struct RowCodes {
 }
 
 impl RowCodes {
-    /// What [`SlicedRows`] makes of `weights`, [rows, input], by what each number of the input counts, `[input]`, and
+    /// What `SlicedRows` makes of `weights`, [rows, input], by what each number of the input counts, `[input]`, and
     /// by how the errors of weights add up, where these are known. Codes and the range of depth 3 are those that follow
     /// from the other ranges where these are given.
     pub fn cut(
