@@ -26,7 +26,7 @@ impl OutPlace {
 
     /// The folder in which files are made before they get their places.
     pub fn aside(&self) -> PathBuf {
-        self.holder.model()
+        self.holder.inside()
     }
 }
 

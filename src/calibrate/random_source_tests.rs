@@ -17,7 +17,7 @@ use crate::arch::{
 };
 use crate::error::Result;
 use crate::format::ModelSource;
-use crate::quantize::{CutBasis, Source, SourceTensor, TextAssets};
+use crate::quantize::{ChannelScales, CutBasis, Source, SourceTensor, TextAssets};
 use crate::shape::{LlamaShape, Rope, RopeScaling};
 
 /// Tokens of a window.
@@ -152,7 +152,7 @@ pub fn specs() -> Vec<ModelSpec> {
 /// The model of a source, kept there.
 pub fn load(source: &mut RandomSource, keeping: &Keeping) -> Network {
     let place = WeightPlace { device: &cpu(), product_dtype: DType::F32, keeping };
-    let basis = CutBasis::of_weights(source.shape());
+    let basis = CutBasis::with_scales(ChannelScales::none(source.shape()), None);
     Network::load(source, &basis, place, WINDOW, &mut |_, _| ControlFlow::Continue(())).unwrap()
 }
 

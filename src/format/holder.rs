@@ -59,12 +59,12 @@ impl Holder {
     /// killed run left in it is removed. Fails as [`take`](Holder::take) does.
     pub fn beside(place: &Path, shown: &Path) -> Result<Holder> {
         let holder = Holder::take(path_beside(place), shown)?;
-        holder.make_model()?;
+        holder.make_inside()?;
         Ok(holder)
     }
 
-    /// The folder in which the model is made.
-    pub fn model(&self) -> PathBuf {
+    /// The folder in which what the place is for is made.
+    pub fn inside(&self) -> PathBuf {
         self.path.join(MODEL_FOLDER)
     }
 
@@ -73,15 +73,15 @@ impl Holder {
         self.path.join(OLD_FOLDER)
     }
 
-    /// Makes the model's folder, empty, whatever a killed run left.
-    pub fn make_model(&self) -> Result<()> {
-        for dir in [self.model(), self.old()] {
+    /// Makes that folder, empty, whatever a killed run left.
+    pub fn make_inside(&self) -> Result<()> {
+        for dir in [self.inside(), self.old()] {
             match fs::remove_dir_all(&dir) {
                 Err(fault) if fault.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", dir)(fault)),
                 _ => {}
             }
         }
-        fs::create_dir(self.model()).map_err(Error::io("create", self.model()))
+        fs::create_dir(self.inside()).map_err(Error::io("create", self.inside()))
     }
 
     /// Puts files back that a run was replacing in the folder `dir`, whose manifest is `manifest`, when it was killed.

@@ -127,7 +127,7 @@ impl Place {
 
     /// The folder to write to.
     pub fn model(&self) -> PathBuf {
-        self.holder.model()
+        self.holder.inside()
     }
 
     /// Fails where a file `name` is there already that is not the replaced model's.
@@ -192,7 +192,7 @@ impl Place {
             return Err(refused(shown, expected(replace), got));
         }
         let holder = holder.map_or_else(|| Holder::take(inner, shown), Ok)?;
-        holder.make_model()?;
+        holder.make_inside()?;
         let old = if is_model { model_files(&dir, manifest) } else { Vec::new() };
         let _parents = NewFolders(Vec::new());
         Ok(Place { manifest, shown: shown.to_path_buf(), dir, there: true, old, holder, _parents })

@@ -12,7 +12,6 @@ use super::slices::RowCodes;
 use super::source::{Source, SourceTensor};
 use crate::error::Result;
 use crate::format::codes::RangeForm;
-use crate::shape::LlamaShape;
 
 /// What a model's weights are cut by.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,11 +22,6 @@ pub struct CutBasis {
 }
 
 impl CutBasis {
-    /// The weights alone.
-    pub fn of_weights(shape: &LlamaShape) -> CutBasis {
-        CutBasis { scales: ChannelScales::none(shape), importance: None }
-    }
-
     /// By how much the inputs count, where that is known, with scales that are chosen by it. `on_progress` may break
     /// off, which is [`Error::Stopped`](crate::Error::Stopped).
     pub fn choose(

@@ -4,7 +4,6 @@ use std::ops::ControlFlow;
 
 use serde_json::Value;
 
-use super::channels::ChannelScales;
 use super::source::Source;
 use super::weights_hash::weights_sha256;
 use super::{QuantizeOptions, QuantizeProgress};
@@ -22,8 +21,6 @@ pub struct Cut {
     pub group: u32,
     /// Where ranges and routers come from, if not from the weights alone.
     pub pack: Option<Pack>,
-    /// The scales of columns with which the pack's ranges go.
-    pub pack_scales: ChannelScales,
 }
 
 impl Cut {
@@ -35,7 +32,7 @@ impl Cut {
             let group = options.group_size.unwrap_or(layout::DEFAULT_GROUP);
             return match layout::group_fault(shape, group) {
                 Some((expected, got)) => Err(Error::argument("group size", expected, got)),
-                None => Ok(Cut { group, pack: None, pack_scales: ChannelScales::none(shape) }),
+                None => Ok(Cut { group, pack: None }),
             };
         };
         let pack = Pack::open(path)?;
@@ -53,10 +50,7 @@ impl Cut {
                 let expected = format!("{}, as in the calibration pack `{}`", info.group_size, path.display());
                 Err(Error::argument("group size", expected, group))
             }
-            _ => {
-                let pack_scales = ChannelScales::of_pack(&pack, source.spec())?;
-                Ok(Cut { group: info.group_size, pack: Some(pack), pack_scales })
-            }
+            _ => Ok(Cut { group: info.group_size, pack: Some(pack) }),
         }
     }
 

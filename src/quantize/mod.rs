@@ -138,6 +138,7 @@ pub fn quantize_by(
     let begin = Instant::now();
     let (shape, spec, model_source) = (source.shape().clone(), source.spec().clone(), source.model_source().clone());
     let cut = Cut::choose(source, options)?;
+    let pack_scales = cut.pack.as_ref().map(|pack| ChannelScales::of_pack(pack, &spec)).transpose()?;
     // What a run would refuse is refused before hours of work.
     let text = checked_text(source)?;
     check_space(&follow_links(&options.out)?, estimate_of(&shape, &spec, &cut).disk_bytes, "the model takes")?;
@@ -148,8 +149,8 @@ pub fn quantize_by(
     cut.check_weights(source, on_progress)?;
     let importance = measure.map(|measure| measure(source)).transpose()?;
     let form = RangeForm::of_group(cut.group);
-    let basis = match cut.pack {
-        Some(_) => CutBasis::with_scales(cut.pack_scales.clone(), importance),
+    let basis = match pack_scales {
+        Some(scales) => CutBasis::with_scales(scales, importance),
         None => CutBasis::choose(source, importance, form, on_progress)?,
     };
     let mut source = basis.scaled(source);
