@@ -79,8 +79,8 @@ impl Windows {
             let bytes = read(path)?;
             let name = format!("text `{}`", path.display());
             let text = encoding::decode(bytes).map_err(|fault| Error::argument(&name, encoding::EXPECTED, fault))?;
-            let mut held_out: Vec<Vec<u32>> =
-                model.encode_named(&name, &text, false)?.chunks_exact(seq).map(<[u32]>::to_vec).collect();
+            let ids = model.encode_text(&name, &text)?.in_windows(seq);
+            let mut held_out: Vec<Vec<u32>> = ids.chunks_exact(seq).map(<[u32]>::to_vec).collect();
             if held_out.len() < 2 {
                 let got = format!("{} of them", held_out.len());
                 return Err(Error::argument(name, format!("at least 2 windows of {seq} tokens"), got));

@@ -13,6 +13,7 @@ mod plain_text;
 mod sampler;
 mod stops;
 mod template;
+mod text_tokens;
 mod token_bytes;
 mod tokenizer;
 mod tokenizer_file;
@@ -29,6 +30,7 @@ pub use message::{Message, Role};
 pub use sampler::{DrawPosition, Sampler, same_numbers};
 pub use stops::StopMatcher;
 pub use template::{ChatTemplate, ChatTemplates};
+pub use text_tokens::TextTokens;
 #[cfg(test)]
 pub(crate) use tokenizer::test_models;
 pub use tokenizer::{TextFiles, TextModel};

@@ -9,6 +9,7 @@ use tokenizers::Tokenizer;
 #[cfg(feature = "grammar")]
 use super::grammar::GrammarVocabulary;
 use super::plain_text::PlainText;
+use super::text_tokens::TextTokens;
 use super::tokenizer_file::{self, unwinding};
 use super::{ChatTemplates, GenerationDefaults, ends};
 use crate::error::{Error, Result, as_absent, shortened};
@@ -127,6 +128,12 @@ impl TextModel {
             .ok_or_else(|| Error::damaged(&self.file, "tokenizer", expected, "one that its library fails on"))?
             .map_err(|e| Error::damaged(&self.file, "tokenizer", expected, e))?;
         self.within_vocabulary(name, encoding.get_ids().to_vec())
+    }
+
+    /// The tokens of a text that errors call `name`, and those that come before every text, to be cut into windows.
+    pub fn encode_text(&self, name: &str, text: &str) -> Result<TextTokens> {
+        let with_added = self.encode_named(name, text, true)?;
+        Ok(TextTokens::new(&with_added, self.encode_named(name, text, false)?))
     }
 
     /// The ids of the text `name`, all of which the model must have an embedding of.

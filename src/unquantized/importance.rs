@@ -36,15 +36,13 @@ impl ImportancePlan {
     pub fn new(source: &dyn Source, tokenizer: &TextModel, name: &str, text: &str) -> Result<ImportancePlan> {
         let shape = source.shape().clone();
         let text = &text[..text.floor_char_boundary(MOST_BYTES)];
-        let whole = tokenizer.encode_named(name, text, true)?;
-        let mut text = tokenizer.encode_named(name, text, false)?;
-        let before = (0..whole.len()).find(|before| whole[*before..].starts_with(&text)).unwrap_or(0);
-        let before = &whole[..before];
+        let text = tokenizer.encode_text(name, text)?;
+        let (before, text) = (text.before(), text.ids());
         // Of a word or two, what is large by chance would pass for what is large.
         if text.len() < LEAST_TOKENS {
             return Err(Error::argument(name, format!("{LEAST_TOKENS} tokens or more"), text.len()));
         }
-        text.truncate(MOST_TOKENS);
+        let text = &text[..text.len().min(MOST_TOKENS)];
         let window = WINDOW.min(shape.max_context as usize).saturating_sub(before.len()).max(1);
         let (mut ids, mut windows) = (Vec::new(), Vec::new());
         for part in text.chunks(window).filter(|part| part.len() >= LEAST_TOKENS.min(window)) {

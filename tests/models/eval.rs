@@ -18,9 +18,21 @@ use edge_run::{Error, PrecisionPlan};
 use serde_json::{Value, json};
 
 /// The id that stands before a context without tokens: the tiny model's BOS.
-const BOS: u32 = 1;
+pub const BOS: u32 = 1;
 /// Two ways to sum up the same f32 logits, over a few tokens.
 const SUMS_DIFFER: f64 = 1e-4;
+
+/// Makes the tiny model's tokenizer put its BOS before every text.
+pub fn put_bos_before_texts(tokenizer: &mut Value) {
+    let bos = json!({"SpecialToken": {"id": "<|im_start|>", "type_id": 0}});
+    let sequence = |id| json!({"Sequence": {"id": id, "type_id": 0}});
+    tokenizer["post_processor"] = json!({
+        "type": "TemplateProcessing",
+        "single": [bos, sequence("A")],
+        "pair": [bos, sequence("A"), sequence("B")],
+        "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [BOS], "tokens": ["<|im_start|>"]}},
+    });
+}
 
 struct Tiny {
     sequence: Sequence,
@@ -233,16 +245,7 @@ fn a_context_without_tokens_gets_the_bos_and_a_tokenizer_s_own_bos_stands_alone(
     let ids = [&[BOS][..], &tiny.encode(" in")].concat();
     assert!((mean_nll(&report) - tiny.brute_force(&ids, ids.len() - 1).0).abs() < SUMS_DIFFER);
 
-    let mut own = Tiny::with_tokenizer(|tokenizer| {
-        let bos = json!({"SpecialToken": {"id": "<|im_start|>", "type_id": 0}});
-        let sequence = |id| json!({"Sequence": {"id": id, "type_id": 0}});
-        tokenizer["post_processor"] = json!({
-            "type": "TemplateProcessing",
-            "single": [bos, sequence("A")],
-            "pair": [bos, sequence("A"), sequence("B")],
-            "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [BOS], "tokens": ["<|im_start|>"]}},
-        });
-    });
+    let mut own = Tiny::with_tokenizer(put_bos_before_texts);
     assert_eq!(mean_nll(&own.score(&line).unwrap()), mean_nll(&report));
     let line = [json!({"context": "the", "continuation": " inn"})];
     let ids = [&[BOS][..], &tiny.encode("the inn")].concat();

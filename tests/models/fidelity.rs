@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::common;
+use crate::eval::{BOS, put_bos_before_texts};
 use crate::gpu;
 use crate::logits::logits_at;
 use assert_cmd::Command;
@@ -244,6 +245,32 @@ fn the_program_makes_a_reference_and_measures_against_it() {
             lines[0][field].is_number() && (field == "bits_with_ranges" || lines[0]["texts"][0][field].is_number())
         );
     }
+}
+
+#[test]
+fn windows_begin_with_the_bos_that_the_tokenizer_puts_before_texts() {
+    let home = home(3);
+    let (source, model) = (home.path().join("source"), home.path().join("behind-bos"));
+    let tokenizer = source.join("tokenizer.json");
+    let mut json: Value = serde_json::from_str(&std::fs::read_to_string(&tokenizer).unwrap()).unwrap();
+    put_bos_before_texts(&mut json);
+    std::fs::write(&tokenizer, json.to_string()).unwrap();
+    common::quantize_tiny(&source, &model).unwrap();
+    let make = ["logits", "source", "--text", "inn.txt", "-o", "r", "--window", "12", "--windows", "2"];
+    program(home.path(), &make).assert().success();
+    let reference = Reference::open(&home.path().join("r")).unwrap();
+    let text = TextModel::open(&ModelFolder::open(&model).unwrap()).unwrap();
+    let ids = text.encode(TEXTS[0].1, false).unwrap();
+    assert_eq!(reference.tokens(), [&[BOS], &ids[..11], &[BOS], &ids[11..22]].concat());
+    // The same windows, so the same perplexity, but for what rounding on the way here and there makes of it.
+    let measure = ["eval", "-m", "behind-bos", "--device", "cpu", "--json"];
+    let perplexity = |words: &[&str]| {
+        let row: Value = serde_json::from_str(&output(&mut program(home.path(), &[&measure, words].concat()))).unwrap();
+        row["perplexity"].as_f64().unwrap()
+    };
+    let of_text = perplexity(&["--text", "inn.txt", "--window", "12", "--windows", "2"]);
+    let of_reference = perplexity(&["--kl", "r"]);
+    assert!((of_text / of_reference - 1.0).abs() < 1e-4, "{of_text} and {of_reference}");
 }
 
 #[test]

@@ -79,8 +79,8 @@ fn run_text(args: &EvalArgs, file: &Path) -> Done {
     check_answer(args.answer_from, tokens)?;
     let tokenizer = TextModel::open(&folder)?;
     warn(tokenizer.warnings());
-    let ids = tokenizer.encode_named(&settings::text_name("--text", file), &text, false)?;
     let window = tokens as usize;
+    let ids = tokenizer.encode_text(&settings::text_name("--text", file), &text)?.in_windows(window);
     let windows = windows(ids.len(), window, args.windows)?;
     if args.agreement {
         let cut: Vec<&[u32]> = ids.chunks_exact(window).take(windows).collect();
