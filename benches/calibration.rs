@@ -83,7 +83,7 @@ fn measure(mut source: RandomWeights, device: &Device, options: &CalibrationOpti
         }
         match progress {
             CalibrationProgress::Plan(memory) => plan = Some(memory),
-            CalibrationProgress::Weights(..) => loaded = now,
+            CalibrationProgress::Weights(..) | CalibrationProgress::Scales(..) => loaded = now,
             CalibrationProgress::Step(step) => {
                 // The first one has the measurement before it in its time.
                 if step.done > 1 {

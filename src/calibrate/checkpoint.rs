@@ -7,9 +7,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
+use super::CalibrationOptions;
 use super::optimizer::OptimizerState;
 use super::out_place::OutPlace;
 use super::student::{NAMES, SiteParams};
+use super::text::Windows;
 use super::trained::Trained;
 use crate::error::{Error, Result};
 use crate::format::layout::TensorSpec;
@@ -41,11 +43,61 @@ pub struct CalibrationRun {
     pub seed: u64,
 }
 
+impl CalibrationRun {
+    /// The run of these options on these windows, before it is known what the inputs count.
+    pub fn new(source_sha256: String, windows: &Windows, options: &CalibrationOptions) -> CalibrationRun {
+        let &CalibrationOptions { steps, batch, seq, seed, .. } = options;
+        CalibrationRun {
+            source_sha256,
+            importance_sha256: None,
+            text_sha256: windows.sha256(),
+            steps,
+            batch,
+            seq,
+            seed,
+        }
+    }
+
+    /// Fails where `path` is the checkpoint of another run, as far as that shows whatever the inputs count: so nobody
+    /// waits for their measurement to learn it.
+    pub fn refuse_other(&self, path: &Path) -> Result<()> {
+        if !path.exists() {
+            return Ok(());
+        }
+        let other = Head::read(path, &map_file(path)?)?.run;
+        let here = CalibrationRun { importance_sha256: other.importance_sha256.clone(), ..self.clone() };
+        other.check(path, &here)
+    }
+
+    /// Fails where this, of the checkpoint `path`, is not the run at hand.
+    fn check(&self, path: &Path, here: &CalibrationRun) -> Result<()> {
+        if self == here {
+            return Ok(());
+        }
+        Err(damaged(path, "run", "a checkpoint of this run", format!("{self:?} where this is {here:?}")))
+    }
+}
+
 /// The metadata.
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
     run: CalibrationRun,
     done: usize,
+}
+
+impl Head {
+    /// That of the file `path`, which has these bytes.
+    fn read(path: &Path, bytes: &[u8]) -> Result<Head> {
+        let (_, metadata) =
+            SafeTensors::read_metadata(bytes).map_err(|e| damaged(path, "header", "safetensors", e.to_string()))?;
+        let head = metadata.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
+        let head = head.ok_or_else(|| damaged(path, KEY, "a checkpoint of `calibrate`", "none".into()))?;
+        serde_json::from_str(head).map_err(|e| damaged(path, KEY, "its fields", e.to_string()))
+    }
+}
+
+fn damaged(path: &Path, field: &str, expected: &str, got: String) -> Error {
+    Error::damaged(path, field, format!("{expected} (remove the file to begin anew)"), got)
 }
 
 fn name(layer: usize, site: Site, tensor: &str) -> String {
@@ -94,17 +146,9 @@ pub fn save(out: &OutPlace, run: &CalibrationRun, done: usize, trained: &Trained
 /// Fails where the file is damaged, where it belongs to another run, and where a disk is full.
 pub fn load(path: &Path, run: &CalibrationRun, trained: &mut Trained, layers: usize, device: &Device) -> Result<usize> {
     let bytes = map_file(path)?;
-    let damaged = |field: &str, expected: &str, got: String| {
-        Error::damaged(path, field, format!("{expected} (remove the file to begin anew)"), got)
-    };
-    let (_, metadata) =
-        SafeTensors::read_metadata(&bytes).map_err(|e| damaged("header", "safetensors", e.to_string()))?;
-    let head = metadata.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
-    let head = head.ok_or_else(|| damaged(KEY, "a checkpoint of `calibrate`", "none".into()))?;
-    let head: Head = serde_json::from_str(head).map_err(|e| damaged(KEY, "its fields", e.to_string()))?;
-    if head.run != *run {
-        return Err(damaged("run", "a checkpoint of this run", format!("{:?} where this is {run:?}", head.run)));
-    }
+    let damaged = |field: &str, expected: &str, got: String| damaged(path, field, expected, got);
+    let head = Head::read(path, &bytes)?;
+    head.run.check(path, run)?;
     if head.done > run.steps {
         return Err(damaged("done", &format!("{} steps at most", run.steps), head.done.to_string()));
     }

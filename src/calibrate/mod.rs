@@ -43,6 +43,7 @@ use crate::error::{Error, Result};
 use crate::format::codes::{RangeForm, WORD_GROUP};
 use crate::format::{check_space, layout};
 use crate::quantize::{self, CutBasis, Importance, MeasureImportance, Source};
+use checkpoint::CalibrationRun;
 pub use device::{cpu, gpu};
 pub use memory::Memory;
 use network::{Network, WeightPlace};
@@ -105,6 +106,8 @@ pub struct CalibrationOptions {
 pub enum CalibrationProgress {
     /// Weights are hashed or loaded: (done, total).
     Weights(u64, u64),
+    /// Scales of columns are chosen: (done, total), in sites.
+    Scales(u64, u64),
     /// What the run takes, before its first step.
     Plan(Memory),
     /// A step is done.
@@ -192,11 +195,12 @@ pub fn calibrate(
     let source_sha256 = quantize::weights_sha256(source, &mut |progress| {
         on_progress(CalibrationProgress::Weights(progress.done, progress.total))
     })?;
+    let run = CalibrationRun::new(source_sha256, &windows, options);
+    run.refuse_other(&out.checkpoint)?;
     let importance = measure.map(|measure| measure(source).map_err(|fault| fault.within("calibrate"))).transpose()?;
-    let importance_sha256 = importance.as_ref().map(Importance::sha256);
-    let params = shape.linear_params() + shape.embedding_params();
-    let basis = CutBasis::choose(source, importance, RangeForm::Words, &mut |_| {
-        on_progress(CalibrationProgress::Weights(0, params))
+    let run = CalibrationRun { importance_sha256: importance.as_ref().map(Importance::sha256), ..run };
+    let basis = CutBasis::choose(source, importance, RangeForm::Words, &mut |progress| {
+        on_progress(CalibrationProgress::Scales(progress.done, progress.total))
     });
     let basis = basis.map_err(|fault| fault.within("calibrate"))?;
     let place = WeightPlace { device, product_dtype, keeping: &keeping };
@@ -207,8 +211,7 @@ pub fn calibrate(
     // What the inputs count takes up to a GiB, and nothing needs it from here on.
     let scales = basis.into_chosen_scales();
 
-    let run_of = (source_sha256, importance_sha256);
-    let mut trainer = Trainer::new(&network, (place, &out), &windows, memory.micro, options, run_of)?;
+    let mut trainer = Trainer::new(&network, (place, &out), &windows, memory.micro, run)?;
     let held_out = Batch { ids: windows.held_out(device), micro: memory.micro };
     let loss_before = trainer.loss(&held_out)?;
     let resumed = trainer.resume()?;

@@ -42,27 +42,18 @@ impl<'a> Trainer<'a> {
         (place, out): (WeightPlace<'a>, &'a OutPlace),
         windows: &'a Windows,
         micro: usize,
-        options: &CalibrationOptions,
-        (source_sha256, importance_sha256): (String, Option<String>),
+        run: CalibrationRun,
     ) -> Result<Trainer<'a>> {
-        let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(run.seed);
         Ok(Trainer {
             network,
             device: place.device,
             windows,
             micro,
             out,
-            run: CalibrationRun {
-                source_sha256,
-                importance_sha256,
-                text_sha256: windows.sha256(),
-                steps: options.steps,
-                batch: options.batch,
-                seq: options.seq,
-                seed: options.seed,
-            },
+            optimizer: Optimizer::new(run.steps, RATES),
+            run,
             trained: Trained::new(&network.shape, place.keeping, place.device, &mut rng)?,
-            optimizer: Optimizer::new(options.steps, RATES),
         })
     }
 

@@ -139,6 +139,9 @@ mod training {
                 CalibrationProgress::Weights(done, total) => {
                     self.bar("load", total, BarUnit::Weights).set_position(done)
                 }
+                CalibrationProgress::Scales(done, total) => {
+                    self.bar("scale", total, BarUnit::Percent).set_position(done)
+                }
                 CalibrationProgress::Step(step) => {
                     let steps = self.steps;
                     let bar = self.bar("calibrate", steps as u64, BarUnit::Steps);
