@@ -178,7 +178,7 @@ def config(**changes):
 
 def header(tensors, dtype, offset=0, metadata=None):
     """A safetensors header of (name, dims); the fuzz target adds the data."""
-    size = {"F16": 2, "BF16": 2, "F32": 4, "U32": 4}
+    size = {"F16": 2, "BF16": 2, "F32": 4, "U16": 2, "U32": 4}
     fields = {"__metadata__": metadata} if metadata else {}
     for name, dims, *own in tensors:
         kind = own[0] if own else dtype
@@ -343,17 +343,33 @@ def folder_seeds():
 
 
 def pack_seeds():
-    info = {"pack_version": 2, "source_sha256": "0" * 64, "source_name": "Seed", "group_size": 64, "shape": shape(),
-            "thresholds": THRESHOLDS, "recipe": {"seed": 1}}
-    tensors = [(f"{name}.scales", [rows, 1, 2], "F16") for name, rows in sliced()[1:]]
-    tensors += [("routers.w1", [4, 32, DIM], "F16"), ("routers.rest", [4, 132], "F32")]
-    head = header(tensors, "F16", metadata={"edge_run_calibration": dumps(info)})
+    routers = [("routers.w1", [4, 32, DIM], "F16"), ("routers.rest", [4, 132], "F32")]
+    rest = bytes(4 * 32 * DIM * 2 + 4 * 132 * 4)
+
+    def pack(version, group_size, tensors):
+        info = {"pack_version": version, "source_sha256": "0" * 64, "source_name": "Seed", "group_size": group_size,
+                "shape": shape(), "thresholds": THRESHOLDS, "recipe": {"seed": 1}}
+        return header(tensors, "F16", metadata={"edge_run_calibration": dumps(info)})
+
+    def whole(head, data):
+        return struct.pack("<Q", len(head)) + head.encode() + data
+
+    head = pack(2, 64, [(f"{name}.scales", [rows, 1, 2], "F16") for name, rows in sliced()[1:]] + routers)
     # Steps of zero are refused, so that this one has its data.
     steps = b"\x00\x3c\x00\x3c" * sum(rows for _, rows in sliced()[1:])
-    rest = bytes(4 * 32 * DIM * 2 + 4 * 132 * 4)
-    seed("pack", "sound-whole", struct.pack("<Q", len(head)) + head.encode() + steps + rest)
+    seed("pack", "sound-whole", whole(head, steps + rest))
     seed("pack", "refused-steps-of-zero", head)
     seed("pack", "refused-version", head.replace('\\"pack_version\\":2', '\\"pack_version\\":1'))
+
+    # Two groups of 32 in a row, whose ranges are words.
+    words = [(f"{name}.ranges{slice}", [rows, DIM // 32], "U16") for name, rows in sliced()[1:] for slice in (0, 1, 3)]
+    ranges = b"\x80\x80" * sum(rows * DIM // 32 for _, rows in sliced()[1:] for _ in range(3))
+    seed("pack", "sound-words", whole(pack(3, 32, words + routers), ranges + rest))
+    # All but the matrix behind attention have scales of columns, which are to be about one.
+    columns = [(f"{name}.columns", [DIM], "F32") for name, _ in sliced()[1:] if not name.endswith(".o")]
+    scaled = pack(4, 32, words + routers + columns)
+    seed("pack", "sound-columns", whole(scaled, ranges + rest + struct.pack("<f", 1.5) * (DIM * len(columns))))
+    seed("pack", "refused-columns-of-zero", whole(scaled, ranges + rest + bytes(4 * DIM * len(columns))))
 
 
 def session_seeds():
