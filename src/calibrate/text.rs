@@ -50,7 +50,7 @@ struct TextWindows {
 }
 
 impl Windows {
-    /// Cuts the texts into windows, and holds some of each out. Fails where a file cannot be read or is no text, where
+    /// Cuts the texts into windows, which begin with the tokens before every text, and holds some of each out. Fails where a file cannot be read or is no text, where
     /// a text has no two windows, and where the windows do not suffice for one step.
     pub fn read(source: &dyn Source, options: &CalibrationOptions) -> Result<Windows> {
         let (seq, trained) = (options.seq, source.shape().max_context as usize);
@@ -79,8 +79,8 @@ impl Windows {
             let bytes = read(path)?;
             let name = format!("text `{}`", path.display());
             let text = encoding::decode(bytes).map_err(|fault| Error::argument(&name, encoding::EXPECTED, fault))?;
-            let ids = model.encode_text(&name, &text)?.in_windows(seq);
-            let mut held_out: Vec<Vec<u32>> = ids.chunks_exact(seq).map(<[u32]>::to_vec).collect();
+            let text = model.encode_for_windows(&name, &text)?;
+            let mut held_out: Vec<Vec<u32>> = text.windows(seq)?.filter(|window| window.len() == seq).collect();
             if held_out.len() < 2 {
                 let got = format!("{} of them", held_out.len());
                 return Err(Error::argument(name, format!("at least 2 windows of {seq} tokens"), got));
@@ -131,5 +131,34 @@ impl Windows {
     fn tensor<'a>(&self, windows: impl Iterator<Item = &'a Vec<u32>>, count: usize, device: &Device) -> Tensor<2, Int> {
         let ids: Vec<i32> = windows.flatten().map(|id| *id as i32).collect();
         Tensor::from_data(TensorData::new(ids, [count, self.seq]), device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::ModelSpec;
+    use crate::calibrate::random_source::RandomSource;
+
+    #[test]
+    fn every_window_begins_with_the_bos_that_the_tokenizer_puts_before_texts() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("text.txt");
+        std::fs::write(&file, "abba".repeat(50)).unwrap();
+        let options = CalibrationOptions {
+            texts: vec![file],
+            steps: 1,
+            batch: 1,
+            seq: 16,
+            seed: 0,
+            memory: 0,
+            stream: false,
+            out: dir.path().join("x.pack"),
+        };
+        let windows = Windows::read(&RandomSource::new(ModelSpec::default()), &options).unwrap();
+        let all: Vec<&Vec<u32>> = windows.texts[0].train.iter().chain(&windows.texts[0].held_out).collect();
+        // 200 letters, of which each window has fifteen.
+        assert_eq!(all.len(), 13);
+        assert!(all.iter().all(|window| window.len() == 16 && window[0] == 2 && !window[1..].contains(&2)), "{all:?}");
     }
 }

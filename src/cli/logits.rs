@@ -71,7 +71,8 @@ pub fn run(args: &LogitsArgs) -> Done {
 fn windows_of(args: &LogitsArgs, tokenizer: &TextModel, file: &Path, window: u32) -> Result<ReferenceWindows> {
     let text = read_text("--text", file)?;
     let name = if file == Path::new(STANDARD_INPUT) { "standard input".into() } else { name_of(file) };
-    let ids = tokenizer.encode_text(&text_name("--text", file), &text)?.in_windows(window as usize);
+    let text = tokenizer.encode_for_windows(&text_name("--text", file), &text)?;
+    let ids: Vec<u32> = text.windows(window as usize)?.flatten().collect();
     ReferenceWindows::new(&name, &ids, window, args.windows)
 }
 

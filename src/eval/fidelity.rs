@@ -76,6 +76,17 @@ pub fn check_reference(reference: &Reference, shape: &LlamaShape, tokenizer: &Te
         let expected = "the tokens that this model's tokenizer has for these ids";
         return Err(Error::argument(field("tokens_sha256"), expected, "other tokens"));
     }
+    let text = tokenizer.encode_for_windows("a text", "a")?;
+    let mut tokens = reference.tokens();
+    for length in info.windows() {
+        let (window, rest) = tokens.split_at(length);
+        if !window.starts_with(text.before()) {
+            let expected = "windows that begin with the tokens which this tokenizer puts before every text";
+            let got = "one without them (made by an older version: make it again by `edge-run logits`)";
+            return Err(Error::argument(field("tokens"), expected, got));
+        }
+        tokens = rest;
+    }
     Ok(())
 }
 

@@ -1,6 +1,8 @@
-//! The tokens of a long text, as a model is measured and trained on them: in windows, each of which begins as texts do.
+//! The tokens of a long text, as a model is measured and trained on them.
 
-/// The tokens of a text, and those that the tokenizer puts before every text, as a BOS.
+use crate::error::{Error, Result};
+
+/// The tokens of a text, to be cut into windows that begin as texts do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextTokens {
     before: Vec<u32>,
@@ -8,29 +10,40 @@ pub struct TextTokens {
 }
 
 impl TextTokens {
-    /// Of a text that is encoded with what its tokenizer adds to it, and without.
-    pub(super) fn new(with_added: &[u32], without: Vec<u32>) -> TextTokens {
-        let before = (0..with_added.len()).find(|before| with_added[*before..].starts_with(&without));
-        TextTokens { before: with_added[..before.unwrap_or(0)].to_vec(), ids: without }
+    /// Of all tokens of a text, and which of them its tokenizer adds to every text: those have a 1 in `added`.
+    pub(super) fn new(all: &[u32], added: &[u32]) -> TextTokens {
+        let own = |(id, added): (&u32, &u32)| (*added == 0).then_some(*id);
+        let before = added.iter().take_while(|added| **added == 1).count();
+        TextTokens { before: all[..before].to_vec(), ids: all.iter().zip(added).filter_map(own).collect() }
     }
 
-    /// Those before every text.
+    /// What the tokenizer puts before every text, such as a BOS.
     pub fn before(&self) -> &[u32] {
         &self.before
     }
 
-    /// The text's own.
+    /// The text's own tokens.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 
-    /// Windows of so many tokens one after the other, of which the last may be shorter. Each is a part of the text
-    /// behind the tokens that come before every text: some models compute nothing sensible without them. Where a window
-    /// has no room for these and one more, they are left out.
-    pub fn in_windows(&self, window: usize) -> Vec<u32> {
-        let before = if self.before.len() < window { &self.before[..] } else { &[] };
-        let parts = self.ids.chunks((window - before.len()).max(1));
-        parts.flat_map(|part| before.iter().chain(part)).copied().collect()
+    /// The same of the text's first tokens, `most` at most.
+    pub fn first(mut self, most: usize) -> TextTokens {
+        self.ids.truncate(most);
+        self
+    }
+
+    /// Windows of `window` tokens, of which the last may be shorter. Each is a part of the text behind the tokens that
+    /// come before every text, because some models compute nothing sensible without them. Fails where a window has no
+    /// room for these and one more.
+    pub fn windows(&self, window: usize) -> Result<impl Iterator<Item = Vec<u32>>> {
+        let room = window.saturating_sub(self.before.len());
+        if room == 0 {
+            let before = self.before.len();
+            let expected = format!("more tokens than the {before} that this tokenizer puts before every text");
+            return Err(Error::argument("window", expected, window));
+        }
+        Ok(self.ids.chunks(room).map(|part| [&self.before, part].concat()))
     }
 }
 
@@ -38,14 +51,27 @@ impl TextTokens {
 mod tests {
     use super::*;
 
+    fn windows(text: &TextTokens, window: usize) -> Vec<Vec<u32>> {
+        text.windows(window).unwrap().collect()
+    }
+
     #[test]
     fn each_window_begins_as_a_text_does() {
-        let text = TextTokens::new(&[1, 5, 6, 7, 8, 9, 2], vec![5, 6, 7, 8, 9]);
+        let text = TextTokens::new(&[1, 5, 6, 7, 8, 9, 2], &[1, 0, 0, 0, 0, 0, 1]);
         assert_eq!((text.before(), text.ids()), (&[1][..], &[5, 6, 7, 8, 9][..]));
-        assert_eq!(text.in_windows(3), [1, 5, 6, 1, 7, 8, 1, 9]);
-        assert_eq!(text.in_windows(64), [1, 5, 6, 7, 8, 9]);
-        assert_eq!(text.in_windows(1), [5, 6, 7, 8, 9]);
-        let plain = TextTokens::new(&[5, 6, 7], vec![5, 6, 7]);
-        assert_eq!((plain.before(), plain.in_windows(2)), (&[][..], vec![5, 6, 7]));
+        assert_eq!(windows(&text, 3), [vec![1, 5, 6], vec![1, 7, 8], vec![1, 9]]);
+        assert_eq!(windows(&text, 64), [vec![1, 5, 6, 7, 8, 9]]);
+        let plain = TextTokens::new(&[5, 6, 7], &[0; 3]);
+        assert_eq!((plain.before(), windows(&plain, 2)), (&[][..], vec![vec![5, 6], vec![7]]));
+    }
+
+    #[test]
+    fn a_window_without_room_for_a_token_is_refused() {
+        let text = TextTokens::new(&[1, 4, 5], &[1, 1, 0]);
+        assert_eq!(windows(&text, 3), [vec![1, 4, 5]]);
+        for window in [0, 2] {
+            let message = text.windows(window).err().unwrap().to_string();
+            assert!(message.contains("than the 2 that"), "{message}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use tokenizers::Tokenizer;
+use tokenizers::{Encoding, Tokenizer};
 
 #[cfg(feature = "grammar")]
 use super::grammar::GrammarVocabulary;
@@ -122,18 +122,24 @@ impl TextModel {
 
     /// The same of a text that errors call `name`.
     pub fn encode_named(&self, name: &str, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let expected = "one that takes any text";
-        let encoded = unwinding(|| self.tokenizer.encode_fast(text, add_special));
-        let encoding = encoded
-            .ok_or_else(|| Error::damaged(&self.file, "tokenizer", expected, "one that its library fails on"))?
-            .map_err(|e| Error::damaged(&self.file, "tokenizer", expected, e))?;
+        let encoding = self.encoding(text, add_special)?;
         self.within_vocabulary(name, encoding.get_ids().to_vec())
     }
 
-    /// The tokens of a text that errors call `name`, and those that come before every text, to be cut into windows.
-    pub fn encode_text(&self, name: &str, text: &str) -> Result<TextTokens> {
-        let with_added = self.encode_named(name, text, true)?;
-        Ok(TextTokens::new(&with_added, self.encode_named(name, text, false)?))
+    /// The tokens of a text that errors call `name`, to be cut into windows. Fails as [`encode`](TextModel::encode) does.
+    pub fn encode_for_windows(&self, name: &str, text: &str) -> Result<TextTokens> {
+        let encoding = self.encoding(text, true)?;
+        let ids = self.within_vocabulary(name, encoding.get_ids().to_vec())?;
+        Ok(TextTokens::new(&ids, encoding.get_special_tokens_mask()))
+    }
+
+    /// What the tokenizer's library makes of a text.
+    fn encoding(&self, text: &str, add_special: bool) -> Result<Encoding> {
+        let expected = "one that takes any text";
+        let encoded = unwinding(|| self.tokenizer.encode_fast(text, add_special));
+        encoded
+            .ok_or_else(|| Error::damaged(&self.file, "tokenizer", expected, "one that its library fails on"))?
+            .map_err(|e| Error::damaged(&self.file, "tokenizer", expected, e))
     }
 
     /// The ids of the text `name`, all of which the model must have an embedding of.

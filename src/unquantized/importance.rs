@@ -36,19 +36,17 @@ impl ImportancePlan {
     pub fn new(source: &dyn Source, tokenizer: &TextModel, name: &str, text: &str) -> Result<ImportancePlan> {
         let shape = source.shape().clone();
         let text = &text[..text.floor_char_boundary(MOST_BYTES)];
-        let text = tokenizer.encode_text(name, text)?;
-        let (before, text) = (text.before(), text.ids());
+        let text = tokenizer.encode_for_windows(name, text)?;
         // Of a word or two, what is large by chance would pass for what is large.
-        if text.len() < LEAST_TOKENS {
-            return Err(Error::argument(name, format!("{LEAST_TOKENS} tokens or more"), text.len()));
+        if text.ids().len() < LEAST_TOKENS {
+            return Err(Error::argument(name, format!("{LEAST_TOKENS} tokens or more"), text.ids().len()));
         }
-        let text = &text[..text.len().min(MOST_TOKENS)];
-        let window = WINDOW.min(shape.max_context as usize).saturating_sub(before.len()).max(1);
-        let (mut ids, mut windows) = (Vec::new(), Vec::new());
-        for part in text.chunks(window).filter(|part| part.len() >= LEAST_TOKENS.min(window)) {
-            ids.extend(before.iter().chain(part));
-            windows.push(before.len() + part.len());
-        }
+        let (window, before) = (WINDOW.min(shape.max_context as usize), text.before().len());
+        let text = text.first(MOST_TOKENS);
+        let long = |part: &Vec<u32>| part.len() - before >= LEAST_TOKENS.min(window - before);
+        let parts: Vec<Vec<u32>> = text.windows(window)?.filter(long).collect();
+        let windows = parts.iter().map(Vec::len).collect();
+        let ids = parts.concat();
         Ok(ImportancePlan { shape, ids, windows, with_moments: false })
     }
 

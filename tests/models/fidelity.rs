@@ -251,26 +251,34 @@ fn the_program_makes_a_reference_and_measures_against_it() {
 fn windows_begin_with_the_bos_that_the_tokenizer_puts_before_texts() {
     let home = home(3);
     let (source, model) = (home.path().join("source"), home.path().join("behind-bos"));
+    let logits = |to| ["logits", "source", "--text", "inn.txt", "-o", to, "--window", "12", "--windows", "2"];
+    program(home.path(), &logits("without")).assert().success();
     let tokenizer = source.join("tokenizer.json");
     let mut json: Value = serde_json::from_str(&std::fs::read_to_string(&tokenizer).unwrap()).unwrap();
     put_bos_before_texts(&mut json);
     std::fs::write(&tokenizer, json.to_string()).unwrap();
     common::quantize_tiny(&source, &model).unwrap();
-    let make = ["logits", "source", "--text", "inn.txt", "-o", "r", "--window", "12", "--windows", "2"];
-    program(home.path(), &make).assert().success();
+    program(home.path(), &logits("r")).assert().success();
     let reference = Reference::open(&home.path().join("r")).unwrap();
     let text = TextModel::open(&ModelFolder::open(&model).unwrap()).unwrap();
     let ids = text.encode(TEXTS[0].1, false).unwrap();
     assert_eq!(reference.tokens(), [&[BOS], &ids[..11], &[BOS], &ids[11..22]].concat());
-    // The same windows, so the same perplexity, but for what rounding on the way here and there makes of it.
-    let measure = ["eval", "-m", "behind-bos", "--device", "cpu", "--json"];
-    let perplexity = |words: &[&str]| {
+    let perplexity = |model: &str, words: &[&str]| {
+        let measure = ["eval", "-m", model, "--device", "cpu", "--json"];
         let row: Value = serde_json::from_str(&output(&mut program(home.path(), &[&measure, words].concat()))).unwrap();
         row["perplexity"].as_f64().unwrap()
     };
-    let of_text = perplexity(&["--text", "inn.txt", "--window", "12", "--windows", "2"]);
-    let of_reference = perplexity(&["--kl", "r"]);
-    assert!((of_text / of_reference - 1.0).abs() < 1e-4, "{of_text} and {of_reference}");
+    let of_text = ["--text", "inn.txt", "--window", "12", "--windows", "2"];
+    let (behind_bos, bare) = (perplexity("behind-bos", &of_text), perplexity("model", &of_text));
+    let of_reference = perplexity("behind-bos", &["--kl", "r"]);
+    assert!((behind_bos / of_reference - 1.0).abs() < f64::from(SUMS_DIFFER), "{behind_bos} and {of_reference}");
+    assert!((behind_bos / bare - 1.0).abs() > 10.0 * f64::from(SUMS_DIFFER), "{behind_bos} and {bare}");
+
+    // A reference of other windows is one of another model.
+    let old =
+        program(home.path(), &["eval", "-m", "behind-bos", "--device", "cpu", "--kl", "without"]).assert().failure();
+    let message = String::from_utf8(old.get_output().stderr.clone()).unwrap();
+    assert!(message.contains("reference `without`: tokens") && message.contains("puts before every text"), "{message}");
 }
 
 #[test]

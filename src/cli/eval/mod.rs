@@ -80,7 +80,8 @@ fn run_text(args: &EvalArgs, file: &Path) -> Done {
     let tokenizer = TextModel::open(&folder)?;
     warn(tokenizer.warnings());
     let window = tokens as usize;
-    let ids = tokenizer.encode_text(&settings::text_name("--text", file), &text)?.in_windows(window);
+    let text = tokenizer.encode_for_windows(&settings::text_name("--text", file), &text)?;
+    let ids: Vec<u32> = text.windows(window)?.flatten().collect();
     let windows = windows(ids.len(), window, args.windows)?;
     if args.agreement {
         let cut: Vec<&[u32]> = ids.chunks_exact(window).take(windows).collect();
