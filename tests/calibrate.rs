@@ -209,7 +209,7 @@ fn a_run_does_not_go_on_from_one_with_other_importance() {
     let longer = CalibrationOptions { steps: options.steps + 1, ..options };
     let measured_too = &mut |_: &mut dyn Source| panic!("the importance is measured first");
     let fault = calibrate(source.as_mut(), &cpu(), &longer, Some(measured_too), &lab.cancel, go_on).unwrap_err();
-    assert!(fault.to_string().contains("a checkpoint of this run"), "{fault}");
+    assert!(fault.to_string().contains("got steps 12 where this run has 13"), "{fault}");
 }
 
 /// Calibrates a family's tiny model in a few steps, cuts it by the pack, and reads it at three averages of bits.

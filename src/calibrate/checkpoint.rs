@@ -74,7 +74,17 @@ impl CalibrationRun {
         if self == here {
             return Ok(());
         }
-        Err(damaged(path, "run", "a checkpoint of this run", format!("{self:?} where this is {here:?}")))
+        let fields = |run: &CalibrationRun| match serde_json::to_value(run) {
+            Ok(serde_json::Value::Object(fields)) => fields,
+            _ => unreachable!("a struct of plain data"),
+        };
+        let (theirs, own) = (fields(self), fields(here));
+        let other = |(name, theirs): (&String, &serde_json::Value)| {
+            let own = &own[name];
+            (theirs != own).then(|| format!("{name} {theirs} where this run has {own}"))
+        };
+        let others: Vec<String> = theirs.iter().filter_map(other).collect();
+        Err(damaged(path, "run", "a checkpoint of this run", others.join(", ")))
     }
 }
 

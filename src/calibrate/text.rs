@@ -50,8 +50,9 @@ struct TextWindows {
 }
 
 impl Windows {
-    /// Cuts the texts into windows, which begin with the tokens before every text, and holds some of each out. Fails where a file cannot be read or is no text, where
-    /// a text has no two windows, and where the windows do not suffice for one step.
+    /// Cuts the texts into windows, which begin with the tokens before every text, and holds some of each out. Fails
+    /// where a file cannot be read or is no text, where a text has no two windows, and where the windows do not suffice
+    /// for one step.
     pub fn read(source: &dyn Source, options: &CalibrationOptions) -> Result<Windows> {
         let (seq, trained) = (options.seq, source.shape().max_context as usize);
         if !(2..=trained).contains(&seq) {

@@ -1,6 +1,8 @@
 //! Signals that ask for a stop. HUP that is ignored when the program starts, as under `nohup`, stays ignored.
 
 use std::io;
+#[cfg(unix)]
+use std::sync::Arc;
 
 /// Who asks for a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,11 +14,14 @@ pub enum StopSignal {
     Terminate,
 }
 
-/// Calls `heard` from now on, on a thread of its own, so that it may do what a signal's handler must not.
+/// Calls `heard` from now on, on a thread of its own, so that it may do what a signal's handler must not. A file that
+/// grows past a limit of the system is an error from then on, and no end without a word.
 #[cfg(unix)]
 pub fn listen(mut heard: impl FnMut(StopSignal) + Send + 'static) -> io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
+    // A handler that does nothing: the write fails then.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     let hangup = (!hangup_is_ignored()).then_some(SIGHUP);
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
     let hear = move || {

@@ -204,6 +204,8 @@ impl Reference {
 pub struct ReferenceWriter {
     info: ReferenceInfo,
     file: ContainerAside,
+    path: PathBuf,
+    replace: bool,
 }
 
 impl ReferenceWriter {
@@ -214,7 +216,7 @@ impl ReferenceWriter {
         let facts = serde_json::to_string(&info).expect("facts have only text and numbers");
         parse_info(path, &facts)?;
         let file = ContainerAside::create(place, "reference", &info.specs(), (FACTS.key, facts))?;
-        Ok(ReferenceWriter { info, file })
+        Ok(ReferenceWriter { info, file, path: path.to_path_buf(), replace })
     }
 
     /// Writes the tokens of all windows, `[T]`.
@@ -233,9 +235,11 @@ impl ReferenceWriter {
         self.file.write(CODES, first * top * 2, cast_slice(&rows.codes))
     }
 
-    /// Puts the file at its place; its bytes. Panics where rows were not written.
+    /// Puts the file at its place; its bytes. Fails where something has come to lie there meanwhile that is not to be
+    /// replaced. Panics where rows were not written.
     pub fn finish(self) -> Result<u64> {
-        self.file.finish(|_| Ok(()))
+        let ReferenceWriter { file, path, replace, .. } = self;
+        file.finish(|_| free_place(&path, replace).map(drop))
     }
 }
 

@@ -10,11 +10,16 @@ pub struct TextTokens {
 }
 
 impl TextTokens {
-    /// Of all tokens of a text, and which of them its tokenizer adds to every text: those have a 1 in `added`.
+    /// Of all tokens of a text, and which of them its tokenizer adds to every text: those have a 1 in `added`. What the
+    /// text spells out itself of those before it counts once.
     pub(super) fn new(all: &[u32], added: &[u32]) -> TextTokens {
         let own = |(id, added): (&u32, &u32)| (*added == 0).then_some(*id);
-        let before = added.iter().take_while(|added| **added == 1).count();
-        TextTokens { before: all[..before].to_vec(), ids: all.iter().zip(added).filter_map(own).collect() }
+        let before = &all[..added.iter().take_while(|added| **added == 1).count()];
+        let mut ids: Vec<u32> = all.iter().zip(added).filter_map(own).collect();
+        if ids.starts_with(before) {
+            ids.drain(..before.len());
+        }
+        TextTokens { before: before.to_vec(), ids }
     }
 
     /// What the tokenizer puts before every text, such as a BOS.
@@ -61,6 +66,7 @@ mod tests {
         assert_eq!((text.before(), text.ids()), (&[1][..], &[5, 6, 7, 8, 9][..]));
         assert_eq!(windows(&text, 3), [vec![1, 5, 6], vec![1, 7, 8], vec![1, 9]]);
         assert_eq!(windows(&text, 64), [vec![1, 5, 6, 7, 8, 9]]);
+        assert_eq!(windows(&TextTokens::new(&[1, 1, 5, 6], &[1, 0, 0, 0]), 8), [vec![1, 5, 6]]);
         let plain = TextTokens::new(&[5, 6, 7], &[0; 3]);
         assert_eq!((plain.before(), windows(&plain, 2)), (&[][..], vec![vec![5, 6], vec![7]]));
     }

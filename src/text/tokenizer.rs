@@ -126,11 +126,14 @@ impl TextModel {
         self.within_vocabulary(name, encoding.get_ids().to_vec())
     }
 
-    /// The tokens of a text that errors call `name`, to be cut into windows. Fails as [`encode`](TextModel::encode) does.
+    /// The tokens of a text that errors call `name`, to be cut into windows. Fails where the tokenizer has none for it,
+    /// and where one of these or of those before every text has no embedding.
     pub fn encode_for_windows(&self, name: &str, text: &str) -> Result<TextTokens> {
         let encoding = self.encoding(text, true)?;
-        let ids = self.within_vocabulary(name, encoding.get_ids().to_vec())?;
-        Ok(TextTokens::new(&ids, encoding.get_special_tokens_mask()))
+        let text = TextTokens::new(encoding.get_ids(), encoding.get_special_tokens_mask());
+        self.check_vocabulary("what comes before every text", text.before())?;
+        self.check_vocabulary(name, text.ids())?;
+        Ok(text)
     }
 
     /// What the tokenizer's library makes of a text.
@@ -144,14 +147,15 @@ impl TextModel {
 
     /// The ids of the text `name`, all of which the model must have an embedding of.
     pub(super) fn within_vocabulary(&self, name: &str, ids: Vec<u32>) -> Result<Vec<u32>> {
-        match ids.iter().find(|id| **id >= self.vocab) {
-            None => Ok(ids),
-            Some(id) => {
-                let token = shortened(&self.tokenizer.id_to_token(*id).unwrap_or_default());
-                let expected = format!("an id below {}, the size of the model's vocabulary", self.vocab);
-                Err(Error::damaged(&self.file, format!("token `{token}` of {name}"), expected, id))
-            }
-        }
+        self.check_vocabulary(name, &ids).map(|()| ids)
+    }
+
+    /// Fails where the text `name` has an id that the model has no embedding of.
+    fn check_vocabulary(&self, name: &str, ids: &[u32]) -> Result<()> {
+        let Some(id) = ids.iter().find(|id| **id >= self.vocab) else { return Ok(()) };
+        let token = shortened(&self.tokenizer.id_to_token(*id).unwrap_or_default());
+        let expected = format!("an id below {}, the size of the model's vocabulary", self.vocab);
+        Err(Error::damaged(&self.file, format!("token `{token}` of {name}"), expected, id))
     }
 
     /// What is to be known of the tokenizer's tokens to keep what is said from becoming one.

@@ -171,6 +171,31 @@ fn a_stopped_run_leaves_nothing() {
 }
 
 #[test]
+fn what_came_to_lie_at_the_place_meanwhile_is_not_replaced() {
+    let home = home(3);
+    let place = home.path().join("r");
+    let fault = make(home.path(), None, &mut |_, _| {
+        std::fs::write(&place, "notes").unwrap();
+        ControlFlow::Continue(())
+    });
+    assert!(fault.unwrap_err().to_string().contains("was not to be replaced"));
+    assert_eq!(std::fs::read_to_string(&place).unwrap(), "notes");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_limit_of_a_file_s_size_is_an_error_that_leaves_nothing() {
+    let home = home(3);
+    let before = std::fs::read_dir(home.path()).unwrap().count();
+    let words = format!("ulimit -f 1; exec {} logits source --text inn.txt -o r", env!("CARGO_BIN_EXE_edge-run"));
+    let mut command = Command::new("sh");
+    command.current_dir(home.path()).env("XDG_CONFIG_HOME", home.path()).args(["-c", &words]);
+    let message = String::from_utf8(command.assert().code(1).get_output().stderr.clone()).unwrap();
+    assert!(message.contains("error: cannot"), "{message}");
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), before);
+}
+
+#[test]
 fn the_reference_of_another_model_is_refused_by_file_and_field() {
     let home = home(3);
     let reference = whole(home.path(), None);
