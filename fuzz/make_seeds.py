@@ -191,6 +191,11 @@ def header(tensors, dtype, offset=0, metadata=None):
     return out + " " * (-len(out.encode()) % 8)
 
 
+def whole(head, data):
+    """A safetensors file."""
+    return struct.pack("<Q", len(head)) + head.encode() + data
+
+
 def hf_tensors(vocab):
     layer = "model.layers.0."
     return [
@@ -351,9 +356,6 @@ def pack_seeds():
                 "shape": shape(), "thresholds": THRESHOLDS, "recipe": {"seed": 1}}
         return header(tensors, "F16", metadata={"edge_run_calibration": dumps(info)})
 
-    def whole(head, data):
-        return struct.pack("<Q", len(head)) + head.encode() + data
-
     head = pack(2, 64, [(f"{name}.scales", [rows, 1, 2], "F16") for name, rows in sliced()[1:]] + routers)
     # Steps of zero are refused, so that this one has its data.
     steps = b"\x00\x3c\x00\x3c" * sum(rows for _, rows in sliced()[1:])
@@ -385,9 +387,8 @@ def session_seeds():
                   "tokens": {"dtype": "U32", "shape": [3], "data_offsets": [0, 12]},
                   "sha256": {"dtype": "U8", "shape": [32], "data_offsets": [12, 44]}})
     head += " " * (-len(head) % 8)
-    whole = struct.pack("<Q", len(head)) + head.encode() + tokens
-    seed("session", "sound-whole", whole + hashlib.sha256(plain.encode() + tokens).digest())
-    seed("session", "refused-hash", whole + bytes(32))
+    seed("session", "sound-whole", whole(head, tokens + hashlib.sha256(plain.encode() + tokens).digest()))
+    seed("session", "refused-hash", whole(head, tokens + bytes(32)))
     seed("session", "refused-version", dumps({**facts, "session_version": 2}))
     seed("session", "refused-answers", dumps({**facts, "answers": [[1, 5]]}))
 

@@ -14,8 +14,8 @@ pub enum StopSignal {
     Terminate,
 }
 
-/// Calls `heard` from now on, on a thread of its own, so that it may do what a signal's handler must not. A file that
-/// grows past a limit of the system is an error from then on, and no end without a word.
+/// Calls `heard` from now on, on a thread of its own, so that it may do what a signal's handler must not. From then on,
+/// writing past the system's limit of a file's size fails, and does not end the program.
 #[cfg(unix)]
 pub fn listen(mut heard: impl FnMut(StopSignal) + Send + 'static) -> io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};

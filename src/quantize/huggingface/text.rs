@@ -112,9 +112,9 @@ fn generation_config(
 /// Tells where the tokenizer's configuration says otherwise than the tokenizer what is put around a text. The tokenizer
 /// counts: it is what the model folder keeps.
 fn warn_of_surroundings(dir: &Path, config: &Map<String, Value>, text: &TextModel, warnings: &mut Vec<String>) {
-    let (Ok(bare), Ok(whole)) = (text.encode("a", false), text.encode("a", true)) else { return };
-    let Some(before) = whole.windows(bare.len().max(1)).position(|ids| ids == bare) else { return };
-    let after = whole.len() - before - bare.len();
+    let (Ok(own), Ok(whole)) = (text.encode_for_windows("a text", "a"), text.encode("a", true)) else { return };
+    let before = own.before().len();
+    let after = whole.len() - before - own.ids().len();
     for (key, place, added) in [("add_bos_token", "before", before), ("add_eos_token", "after", after)] {
         if config.get(key).and_then(Value::as_bool).is_some_and(|stated| stated != (added > 0)) {
             let (file, puts) = (dir.join(TOKENIZER_CONFIG_FILE), if added > 0 { "puts a" } else { "puts no" });
