@@ -11,8 +11,9 @@ use crate::error::Result;
 use crate::precision::Depth;
 
 /// What may be added to the distance between the scores of a router's gates, of which the best is taken. Far apart, a
-/// whole number of slices is read nearly everywhere before any site reads one more.
-const DISTANCES: [f32; 2] = [0.0, 2.0];
+/// whole number of slices is read nearly everywhere before any site reads one more. The last of these is for routers
+/// whose scores differ so much that some tokens would read two bits where six are asked for.
+const DISTANCES: [f32; 3] = [0.0, 2.0, 8.0];
 /// The least KL divergence whose logarithm is taken.
 const KL_MIN: f32 = 1e-7;
 
