@@ -147,8 +147,19 @@ pub struct CalibrationReport {
     pub loss_after: f32,
     /// What was held out of each text, in the order of [`CalibrationOptions::texts`].
     pub held_out: Vec<HeldOut>,
+    /// What was chosen after the last step.
+    pub chosen: Chosen,
     /// Time taken, in seconds.
     pub seconds: f64,
+}
+
+/// What was chosen after the last step, by the divergence on text that was held out.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Chosen {
+    /// The bits of the depths whose ranges are those that training started from.
+    pub untrained_ranges: Vec<u32>,
+    /// What was added to the distance between the scores of each router's gates.
+    pub scores_apart: f32,
 }
 
 /// How near the calibrated model comes to the unquantized one on windows of a text that the training did not see.
@@ -222,8 +233,17 @@ pub fn calibrate(
     let thresholds = trainer.measure_table(&held_out, &teacher, on_progress)?;
     let held_out = trainer.judge(&thresholds, options)?;
     let seconds = begin.elapsed().as_secs_f64();
-    let facts =
-        pack::Facts { options, out: &out, run: trainer.run(), loss_before, loss_after, held_out: &held_out, seconds };
+    let chosen = trainer.chosen();
+    let facts = pack::Facts {
+        options,
+        out: &out,
+        run: trainer.run(),
+        loss_before,
+        loss_after,
+        held_out: &held_out,
+        chosen: &chosen,
+        seconds,
+    };
     let bytes = pack::write((&*source, scales.as_ref()), &network, &trainer.params(), thresholds, &facts)?;
     trainer.forget_checkpoint();
     Ok(CalibrationReport {
@@ -234,6 +254,7 @@ pub fn calibrate(
         loss_before,
         loss_after,
         held_out,
+        chosen,
         seconds,
     })
 }

@@ -12,7 +12,7 @@ use super::network::Network;
 use super::out_place::OutPlace;
 use super::student::SiteParams;
 use super::trained::Params;
-use super::{CalibrationOptions, HeldOut};
+use super::{CalibrationOptions, Chosen, HeldOut};
 use crate::error::Result;
 use crate::format::codes::{GivenRanges, RangeForm, WORD_GROUP};
 use crate::format::layout::TensorSpec;
@@ -29,6 +29,7 @@ pub struct Facts<'a> {
     pub loss_before: f32,
     pub loss_after: f32,
     pub held_out: &'a [HeldOut],
+    pub chosen: &'a Chosen,
     pub seconds: f64,
 }
 
@@ -72,6 +73,8 @@ pub fn write(
         "loss_before": facts.loss_before,
         "loss_after": facts.loss_after,
         "held_out": facts.held_out,
+        "untrained_ranges": facts.chosen.untrained_ranges,
+        "scores_apart": facts.chosen.scores_apart,
         "seconds": facts.seconds.round(),
     });
     let Value::Object(recipe) = recipe else { unreachable!("an object was written") };

@@ -16,8 +16,8 @@ use super::text::Windows;
 use super::thresholds::Scale;
 use super::trained::{Params, ParamsChange, Trained};
 use super::{
-    BITS_DRAWN, BITS_JUDGED, CHECKPOINT_STEPS, CalibrationOptions, CalibrationProgress, HeldOut, RATES, StepLog, flow,
-    pack, selection, target,
+    BITS_DRAWN, BITS_JUDGED, CHECKPOINT_STEPS, CalibrationOptions, CalibrationProgress, Chosen, HeldOut, RATES,
+    StepLog, flow, pack, selection, target,
 };
 use crate::error::{Error, Result};
 use crate::precision::BITS;
@@ -33,6 +33,8 @@ pub struct Trainer<'a> {
     run: CalibrationRun,
     trained: Trained,
     optimizer: Optimizer,
+    /// What was changed after the last step, first to last.
+    changes: Vec<ParamsChange>,
 }
 
 impl<'a> Trainer<'a> {
@@ -54,6 +56,7 @@ impl<'a> Trainer<'a> {
             optimizer: Optimizer::new(run.steps, RATES),
             run,
             trained: Trained::new(&network.shape, place.keeping, place.device, &mut rng)?,
+            changes: Vec::new(),
         })
     }
 
@@ -166,7 +169,22 @@ impl<'a> Trainer<'a> {
         if changes.is_empty() {
             return Ok(());
         }
-        self.trained.replace(self.network.layers(), &|_, sites| Ok(ParamsChange::all_of(changes, sites)))
+        self.trained.replace(self.network.layers(), &|_, sites| Ok(ParamsChange::all_of(changes, sites)))?;
+        self.changes.extend(changes);
+        Ok(())
+    }
+
+    /// What was chosen after the last step.
+    pub fn chosen(&self) -> Chosen {
+        let mut chosen = Chosen { untrained_ranges: Vec::new(), scores_apart: 0.0 };
+        for change in &self.changes {
+            match change {
+                ParamsChange::StartingRanges(slice) => chosen.untrained_ranges.push(2 * (*slice as u32 + 1)),
+                ParamsChange::ScoresApart(distance) => chosen.scores_apart += distance,
+                ParamsChange::Always(_) => {}
+            }
+        }
+        chosen
     }
 
     /// Moves the routers' gates apart where that serves, and measures the table of what will run. Fails where a stop is

@@ -29,7 +29,9 @@ mod training {
     use crate::cli::progress::{self, BarUnit};
     use crate::cli::quantize::{measure, text_of};
     use crate::cli::{devices, stop};
-    use edge_run::internals::calibrate::{self, CalibrationOptions, CalibrationProgress, HeldOut, Memory, StepLog};
+    use edge_run::internals::calibrate::{
+        self, CalibrationOptions, CalibrationProgress, Chosen, HeldOut, Memory, StepLog,
+    };
     use edge_run::internals::engine::DeviceKind;
     use edge_run::internals::error::{Error, Result};
     use edge_run::internals::format::file_place;
@@ -87,6 +89,7 @@ mod training {
             report.pack.display(),
             same_start(args),
         ));
+        note(chosen(&report.chosen));
         report.held_out.iter().for_each(|text| note(held_out(text)));
         Ok(Exit::Done)
     }
@@ -98,6 +101,16 @@ mod training {
             None if args.no_importance => " --no-importance".to_string(),
             None => String::new(),
         }
+    }
+
+    /// What was chosen after the last step, in words.
+    fn chosen(chosen: &Chosen) -> String {
+        let ranges: Vec<String> = chosen.untrained_ranges.iter().map(|bits| format!("{bits} bits")).collect();
+        let ranges = match ranges.is_empty() {
+            true => "trained ranges at 2 and 4 bits".to_string(),
+            false => format!("the ranges of {} as training found them", ranges.join(" and ")),
+        };
+        format!("nearest with {ranges}, and with the gates' scores {} farther apart", chosen.scores_apart)
     }
 
     /// What was held out of a text, in words.
