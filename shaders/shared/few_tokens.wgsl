@@ -12,6 +12,11 @@ override TOKENS: u32 = 1u;
 // vec4s of a token's input: four planes of high int8s, four of low ones, what is known of each chunk, and the factor.
 override INPUT_VEC4S: u32 = 9u * CHUNKS + 1u;
 
+// Sums of each token and invocation; one, where there is another way.
+override KEPT_SUMS: u32 = 1u + (TOKENS * WORKGROUP - 1u) * (1u - ALONE);
+
+// A token's products with two rows, as far as an invocation has summed them up.
+var<workgroup> kept_sums: array<vec2<f32>, KEPT_SUMS>;
 // Of each token (mask of its codes, what they are to be shifted by, and the bits of `scale_at`).
 var<workgroup> rules: array<vec4<u32>, TOKENS>;
 
@@ -149,12 +154,6 @@ fn parts_of(rule: vec4<u32>, few: FewInput, two: Two, alike: bool) -> vec2<f32> 
     );
 }
 
-// The same of two tokens.
-fn parts_of_two(token: u32, chunk: u32, two: Two, alike: bool) -> vec4<f32> {
-    let first = parts_of(rules[token], load_few(token, chunk), two, alike);
-    return vec4<f32>(first, parts_of(rules[token + 1u], load_few(token + 1u, chunk), two, alike));
-}
-
 // Adds up what the lanes of a team have, in the order of `sum_lanes`, but so that a lane ends with the sums of two
 // tokens: the first half of the lanes with those of the first half of the tokens, and so on.
 fn scatter_sums(sums: array<vec4<f32>, 4>, lane: u32) -> vec4<f32> {
@@ -191,19 +190,40 @@ fn load_two(rows: vec2<u32>, chunk: u32, deepest: u32, present: u32, alike: bool
     return ranges_in(two, groups, present);
 }
 
-// Multiplies a team's rows with all tokens. Called with `alike` as a constant, so that each gets a loop of its own.
-fn multiply_few(team: Team, deepest: u32, present: u32, alike: bool) {
-    var sums: array<vec4<f32>, 4>;
+// Multiplies a team's rows with all tokens, whose sums are kept in workgroup memory: a loop over tokens that the compiler
+// does not unroll takes a fraction of the instructions. Called with `alike` as a constant, so that each gets a loop of
+// its own.
+fn sum_up_few(team: Team, local: u32, deepest: u32, present: u32, alike: bool) {
+    for (var token = 0u; token < params.tokens; token++) {
+        kept_sums[token * WORKGROUP + local] = vec2<f32>();
+    }
+    var rule = rules[0];
     for (var chunk = team.lane; chunk < CHUNKS; chunk += LANES) {
         let two = load_two(team.rows.xy, chunk, deepest, present, alike);
-        sums[0] += parts_of_two(0u, chunk, two, alike);
-        if TOKENS > 2u {
-            sums[1] += parts_of_two(2u, chunk, two, alike);
+        for (var token = 0u; token < params.tokens; token++) {
+            if !alike {
+                rule = rules[token];
+            }
+            kept_sums[token * WORKGROUP + local] += parts_of(rule, load_few(token, chunk), two, alike);
         }
-        if TOKENS > 4u {
-            sums[2] += parts_of_two(4u, chunk, two, alike);
-            sums[3] += parts_of_two(6u, chunk, two, alike);
-        }
+    }
+}
+
+// The sums of two tokens that an invocation has kept.
+fn kept_of_two(token: u32, local: u32) -> vec4<f32> {
+    return vec4<f32>(kept_sums[token * WORKGROUP + local], kept_sums[(token + 1u) * WORKGROUP + local]);
+}
+
+// Adds up what the lanes of a team have kept, and finishes each token's products.
+fn finish_few(team: Team, local: u32) {
+    var sums: array<vec4<f32>, 4>;
+    sums[0] = kept_of_two(0u, local);
+    if TOKENS > 2u {
+        sums[1] = kept_of_two(2u, local);
+    }
+    if TOKENS > 4u {
+        sums[2] = kept_of_two(4u, local);
+        sums[3] = kept_of_two(6u, local);
     }
     let own = scatter_sums(sums, team.lane);
     // Lanes with the same two tokens, of which each finishes one, or the only one both.
@@ -228,8 +248,9 @@ fn project_few(here: Invocation) {
     }
     let team = team_in(here.workgroup.x, local, 0u);
     if countOneBits(present) == 1u {
-        multiply_few(team, deepest, present, true);
+        sum_up_few(team, local, deepest, present, true);
     } else {
-        multiply_few(team, deepest, present, false);
+        sum_up_few(team, local, deepest, present, false);
     }
+    finish_few(team, local);
 }

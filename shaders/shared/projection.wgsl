@@ -20,6 +20,8 @@ struct Params {
     heads: u32,
     kv_heads: u32,
     cells: u32,
+    // TOKENS again, as a number that a compiler does not know.
+    tokens: u32,
 }
 
 override WORKGROUP: u32 = 256u;

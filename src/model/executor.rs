@@ -12,7 +12,7 @@ use crate::cancel::CancelToken;
 use crate::engine::{Engine, KernelTime, Traits};
 use crate::error::{Error, Result};
 use crate::kernels::attention::ContextClass;
-use crate::kernels::project::FEW_TOKENS_MAX;
+use crate::kernels::project::{self, FEW_TOKENS_MAX};
 use crate::kernels::sample::token_nll;
 use crate::kernels::step_rows::StepRow;
 use crate::precision::{BITS, Depth, Precision, PrecisionPlan};
@@ -271,7 +271,7 @@ impl Executor {
         if traits.runs_functions() {
             return (kind == StepKind::NextTokens).then_some(tokens);
         }
-        (traits.subgroup > 1).then(|| tokens.next_power_of_two())
+        project::few_fit(traits, &self.shape).then(|| tokens.next_power_of_two())
     }
 
     /// The class of the context of tokens from `position` on.

@@ -21,6 +21,6 @@ pub mod residual;
 pub mod router_hidden;
 mod spread;
 
-pub use projection::{FEW_TOKENS_MAX, Input, PackedInputs, Projection, STORAGE_BUFFERS};
+pub use projection::{Input, PackedInputs, Projection, STORAGE_BUFFERS};
 pub(crate) use projection::{Params as ProjectionParams, ProjectionInput, packed_inputs, tokens_of, weighted};
-pub use spread::{Spread, bound_bytes, fits, needed_bytes};
+pub use spread::{FEW_TOKENS_MAX, Spread, bound_bytes, few_fit, fits, needed_bytes};

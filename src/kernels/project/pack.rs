@@ -7,8 +7,9 @@
 use half::f16;
 
 use super::packed::{self, Packed};
-use super::projection::{FEW_TOKENS_MAX, Input, PackedInputs, Projection, weighted};
+use super::projection::{Input, PackedInputs, Projection, weighted};
 use super::router_hidden::{HiddenDispatch, HiddenInputs, SiteRouters, hidden_units};
+use super::spread::FEW_TOKENS_MAX;
 use crate::kernels::attention::partials;
 use crate::kernels::declare::{bindings, params};
 use crate::kernels::sliced::CHUNK;

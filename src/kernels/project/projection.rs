@@ -7,7 +7,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::packed::{self, Packed};
-use super::spread::Spread;
+use super::spread::{FEW_TOKENS_MAX, Spread};
 use crate::kernels::attention::partials::{self, Partials};
 use crate::kernels::declare::params;
 use crate::kernels::rms_norm::Norm;
@@ -31,12 +31,12 @@ params! {
     kv_heads: u32,
     /// C
     cells: u32,
+    /// The shader's constant of this name again.
+    tokens: u32,
 }
 
 /// Bindings that all four kernels begin with: those of a [`SlicedWeight`], x, norm.
 pub(super) const SHARED_BINDINGS: usize = WEIGHT_BINDINGS + 2;
-/// Tokens of a product at most. Shaders are made for 1, 2, 4 or 8 of them, the processor's functions for any number.
-pub const FEW_TOKENS_MAX: u32 = 8;
 /// Storage buffers that a projection binds at most, which is what [`qkv`](super::qkv) binds.
 pub const STORAGE_BUFFERS: u32 = 19;
 
@@ -132,6 +132,10 @@ pub(super) fn record(
         heads,
         kv_heads,
         cells,
+        tokens: match input {
+            Input::Packed(packed) => packed.tokens,
+            _ => 1,
+        },
     };
     let row_workgroups = spread.workgroups(params.rows);
     let mut bindings = weight.bindings(&rows);

@@ -12,6 +12,8 @@ const CHUNK_BYTES: u32 = 8 * 16 + 12;
 /// Invocations of a workgroup for several tokens, where there is no reason for fewer: any GPU has them, and two of them
 /// fit in a processor with what registers they take.
 const FEW_WORKGROUP: u32 = 256;
+/// Tokens of a product at most. Shaders are made for 1, 2, 4 or 8 of them, the processor's functions for any number.
+pub const FEW_TOKENS_MAX: u32 = 8;
 /// Hidden units of routers that a workgroup computes, at most; the shader's constant.
 pub(super) const HIDDEN_UNITS_MAX: u32 = 16;
 
@@ -88,6 +90,13 @@ impl Spread {
         input / CHUNK * CHUNK_BYTES + subgroups * 4 + hidden + outcome
     }
 
+    /// Bytes of memory that a workgroup needs for the most tokens: their sums, depths and products, and what is there
+    /// for a single token too.
+    fn few_bytes(self) -> u32 {
+        let subgroups = self.workgroup / self.subgroup;
+        FEW_TOKENS_MAX * (self.workgroup * 8 + 16 + self.workgroup_rows() * 4) + subgroups * 32 + 32
+    }
+
     /// Workgroups of a product of so many rows.
     pub(super) fn workgroups(self, rows: u32) -> u32 {
         rows.div_ceil(self.workgroup_rows())
@@ -104,6 +113,14 @@ pub fn fits(traits: Traits, shape: &LlamaShape) -> bool {
     traits.packed_dot
         && needed_bytes(traits, shape) <= traits.workgroup_bytes
         && bound_bytes(shape) <= traits.binding_bytes
+}
+
+/// Whether the products of several tokens can be computed at once, where those of one can.
+pub fn few_fit(traits: Traits, shape: &LlamaShape) -> bool {
+    let fits = |dims, site| Spread::of(traits, dims, site).of_few().few_bytes() <= traits.workgroup_bytes;
+    traits.subgroup > 1
+        && Site::ALL.into_iter().all(|site| fits(site.dims(shape), Some(site)))
+        && fits((shape.vocab, shape.model_dim), None)
 }
 
 /// Bytes of the longest range that the kernels bind of a layer: all of a slice, as its rows belong together. Ranges of
@@ -209,6 +226,9 @@ mod tests {
         let traits = |workgroup_bytes| Traits { workgroup_bytes, ..Traits::LARGE_GPU };
         assert!(fits(traits(32 << 10), &shape));
         assert!(!fits(traits(16 << 10), &shape));
+        // Eight tokens' sums take 16 KiB alone.
+        assert!(few_fit(traits(32 << 10), &shape));
+        assert!(!few_fit(traits(16 << 10), &shape) && !few_fit(Traits { subgroup: 1, ..traits(32 << 10) }, &shape));
         let larger = LlamaShape { ffn_dim: 14336, kv_heads: 8, vocab: 128_256, ..shape };
         assert!(fits(traits(32 << 10), &larger));
         let down = |bytes| Spread::of(traits(bytes), Site::Down.dims(&larger), Some(Site::Down));
