@@ -11,7 +11,8 @@ use super::coded::{CodedSite, TRAINED};
 use super::network::{BlockState, beside, joined, sum};
 use super::reduce::{sum_all, sum_rows};
 use super::student::{
-    FIRST_OF_ROUTER, LayerParams, NAMES, RoutedBlock, RouterInput, SiteParams, StudentStream, gates, looked_at, widened,
+    FIRST_OF_ROUTER, LayerParams, LayerSlices, NAMES, RoutedBlock, RouterInput, SiteParams, StudentStream, gates,
+    looked_at, widened,
 };
 use crate::arch::{Op, Register};
 use crate::routing::SCORES;
@@ -21,6 +22,8 @@ use crate::shape::Site;
 pub struct LayerBackward<'a> {
     /// The layer.
     pub block: RoutedBlock<'a>,
+    /// Its weights.
+    pub slices: &'a LayerSlices,
     /// Its codes.
     pub codes: &'a [CodedSite; 4],
     /// The gradient of the loss by each bit that the layer's tokens read.
@@ -107,7 +110,9 @@ impl LayerBackward<'_> {
             if let [Op::Project { at, from, to }] = ops {
                 let (_, looked_at) = looked_at(&norms, seen, *at);
                 let input = state.read(*from);
-                state.put(*to, self.block.product(at.site, input, looked_at.clone()).0);
+                let gates = self.block.gates(at.site, looked_at.clone());
+                let slices = &self.slices[at.site as usize];
+                state.put(*to, network.product_in_parts(widened(&input, &gates), slices));
             } else {
                 for op in ops {
                     network.operate(op, windows, &mut state, &mut |routed, normed| {
@@ -183,7 +188,7 @@ impl LayerBackward<'_> {
         let [wide, upstream] = [wide, upstream].map(|x| network.as_factor(x));
         let mut by_wide: Option<Tensor<2>> = None;
         let mut by_ranges: [Vec<Tensor<2>>; 2 * TRAINED] = Default::default();
-        for (rows, slices) in codes.parts().zip(&self.block.slices[site as usize]) {
+        for (rows, slices) in codes.parts().zip(&self.slices[site as usize]) {
             let upstream = upstream.clone().narrow(1, rows.start, rows.len());
             add(&mut by_wide, Some(network.matmul(upstream.clone(), slices.clone())));
             let by_slices = network.matmul(upstream.transpose(), wide.clone());

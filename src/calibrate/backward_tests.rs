@@ -8,7 +8,7 @@ use crate::calibrate::cpu;
 use crate::calibrate::network::{Network, SiteProducts};
 use crate::calibrate::random_source::{RandomSource, WINDOW, ids, load, specs, untrained};
 use crate::calibrate::shelf::Keeping;
-use crate::calibrate::student::layer_slices;
+use crate::calibrate::student::{layer_depths, layer_slices};
 use crate::shape::SiteAt;
 
 /// Distances from the largest gradient of a tensor that the order of sums makes.
@@ -108,8 +108,8 @@ fn by_stages(
     parts: &[(StudentStream, StudentStream)],
 ) -> Gradients {
     let slices = &layer_slices(network, codes, params);
-    let block = RoutedBlock { network, at, params, slices, threshold: THRESHOLD };
-    let (layer, mut sums) = (LayerBackward { block, codes, per_bit: PER_BIT }, LayerSums::default());
+    let block = RoutedBlock { network, at, params, threshold: THRESHOLD };
+    let (layer, mut sums) = (LayerBackward { block, slices, codes, per_bit: PER_BIT }, LayerSums::default());
     let down = parts.iter().map(|(input, upstream)| layer.part(input.clone(), upstream.clone(), &mut sums)).collect();
     (sums.over(1.0), down)
 }
@@ -119,6 +119,17 @@ fn numbers<const D: usize>(dims: [usize; D], step: usize) -> Tensor<D> {
     let count: usize = dims.iter().product();
     let numbers: Vec<f32> = (0..count).map(|at| ((at * step + 13) % 211) as f32 / 105.5 - 1.0).collect();
     Tensor::from_data(TensorData::new(numbers, dims), &cpu())
+}
+
+/// A site whose ranges are moved, so that each of their gradients is its own, and whose gates differ by tokens.
+fn moved(site: SiteParams) -> SiteParams {
+    SiteParams {
+        shift_1: numbers(site.shift_1.dims(), 37).mul_scalar(0.2),
+        stretch_2: numbers(site.stretch_2.dims(), 41).mul_scalar(0.1),
+        w2: site.w2.clone().mul_scalar(20.0),
+        b2: Tensor::from_data([[1.0, 1.0, 1.0]], &cpu()),
+        ..site
+    }
 }
 
 /// Compares two gradients; the largest number in them.
@@ -138,14 +149,7 @@ fn gradients_by_stages_are_those_of_one_graph_for_all_that_families_have() {
         // Where all tokens have a gate open, or none, some gradients are zero: in no tensor of all sites.
         let mut largest = [0.0f32; NAMES.len()];
         for at in 0..network.layers() {
-            // With ranges that are moved, so that each of their gradients is its own, and gates that differ by tokens.
-            let params = trained.params.get(at).unwrap().map(|site| SiteParams {
-                shift_1: numbers(site.shift_1.dims(), 37).mul_scalar(0.2),
-                stretch_2: numbers(site.stretch_2.dims(), 41).mul_scalar(0.1),
-                w2: site.w2.clone().mul_scalar(20.0),
-                b2: Tensor::from_data([[1.0, 1.0, 1.0]], &cpu()),
-                ..site
-            });
+            let params = trained.params.get(at).unwrap().map(moved);
             let x = network.embed(ids(WINDOWS)).split_with_sizes(PARTS.to_vec(), 0);
             let is_last = at + 1 == network.layers();
             let parts = x.into_iter().enumerate().map(|(part, x)| {
@@ -182,4 +186,40 @@ fn gradients_by_stages_are_those_of_one_graph_for_all_that_families_have() {
         }
         assert!(largest.iter().all(|size| *size > 0.0), "{largest:?}: {:?}", source.spec);
     }
+}
+
+#[test]
+fn tokens_that_are_multiplied_at_their_own_depths_alone_come_out_as_by_all_slices() {
+    let mut bits_read = Vec::new();
+    for spec in specs() {
+        let mut source = RandomSource::new(spec);
+        let network = load(&mut source, &Keeping::OnDevice);
+        let trained = untrained(&network, &Keeping::OnDevice);
+        for at in 0..network.layers() {
+            let params = trained.params.get(at).unwrap().map(moved);
+            let seen = (at > 0).then(|| numbers([WINDOWS * WINDOW, 64], 17));
+            let input = StudentStream { x: network.embed(ids(WINDOWS)), seen };
+            let codes = network.codes.get(at).unwrap().map(|site| {
+                let rows = site.dims()[0].min(40);
+                site.with_rows_at_once(rows)
+            });
+            let slices = std::array::from_fn(|site| codes[site].slices(&params[site], 0..codes[site].dims()[0]));
+            let mut products = GraphProducts {
+                network: &network,
+                slices: &slices,
+                params: &params,
+                seen: input.seen.clone(),
+                norms: Vec::new(),
+                bits: None,
+            };
+            let expected = network.block(at, input.x.clone(), &mut products);
+            let block = RoutedBlock { network: &network, at, params: &params, threshold: THRESHOLD };
+            let (found, bits) = block.forward(input, &layer_depths(&network, &codes, &params));
+            assert_near(&format!("layer {at}: {:?}", source.spec), &found.x, &expected);
+            let [found, expected] = [bits, products.bits.unwrap()].map(|bits| bits.into_scalar::<f32>());
+            assert!((found / expected - 1.0).abs() < 1e-5, "{found} bits, {expected}");
+            bits_read.push(found / (WINDOWS * WINDOW) as f32);
+        }
+    }
+    assert!(bits_read.iter().all(|bits| *bits > 2.1 && *bits < 7.9), "depths differ by tokens: {bits_read:?}");
 }

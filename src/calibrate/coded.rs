@@ -90,18 +90,23 @@ impl CodedSite {
         (0..rows).step_by(step).map(move |first| first..rows.min(first + step))
     }
 
-    /// Rows of the weight, [rows, input], as its base and the corrections of its residual slices, side by side:
-    /// [W1, W2 - W1, W3 - W2, W4 - W3], [rows, SLICES * input].
-    pub fn slices(&self, params: &SiteParams, rows: Rows<usize>) -> Tensor<2> {
+    /// Rows of the weight as they are read at each depth: W1 to W4, [rows, input] each.
+    pub fn depths(&self, params: &SiteParams, rows: Rows<usize>) -> [Tensor<2>; SLICES] {
         let [_, groups] = self.dims();
         let codes = self.codes(rows.clone());
-        let reads: [Tensor<3>; SLICES] = std::array::from_fn(|slice| {
+        std::array::from_fn(|slice| {
             let (lo, bin) = self.range(params, slice, rows.clone());
-            places(&codes, slice) * bin.unsqueeze_dim::<3>(2) + lo.unsqueeze_dim::<3>(2)
-        });
-        let corrections = (1..SLICES).map(|at| reads[at].clone() - reads[at - 1].clone());
-        let parts = [reads[0].clone()].into_iter().chain(corrections);
-        Tensor::cat(parts.map(|part| part.reshape([rows.len(), groups * GROUP])).collect(), 1)
+            let read = places(&codes, slice) * bin.unsqueeze_dim::<3>(2) + lo.unsqueeze_dim::<3>(2);
+            read.reshape([rows.len(), groups * GROUP])
+        })
+    }
+
+    /// Rows of the weight as its base and the corrections of its residual slices, side by side:
+    /// [W1, W2 - W1, W3 - W2, W4 - W3], [rows, SLICES * input].
+    pub fn slices(&self, params: &SiteParams, rows: Rows<usize>) -> Tensor<2> {
+        let depths = self.depths(params, rows);
+        let corrections = (1..SLICES).map(|at| depths[at].clone() - depths[at - 1].clone());
+        Tensor::cat([depths[0].clone()].into_iter().chain(corrections).collect(), 1)
     }
 
     /// The gradients of these rows' trained ranges, in the order of [`SiteParams::tensors`], by that of

@@ -10,7 +10,7 @@ use burn::tensor::{Int, Tensor};
 use super::backward::{LayerBackward, LayerSums};
 use super::network::{Network, SiteProducts, beside};
 use super::reduce::{log_softmax, sum_all};
-use super::student::{FIRST_OF_ROUTER, LayerParams, RoutedBlock, StudentStream, layer_slices};
+use super::student::{FIRST_OF_ROUTER, LayerParams, RoutedBlock, StudentStream, layer_depths, layer_slices};
 use super::trained::{Params, Trained};
 use crate::error::{Error, Result};
 use crate::shape::SiteAt;
@@ -125,10 +125,10 @@ impl StudentStreams {
     /// Goes through a layer.
     fn pass(&mut self, network: &Network, at: usize, params: &LayerParams, threshold: f32) -> Result<()> {
         let codes = network.codes.get(at)?;
-        let slices = &layer_slices(network, &codes, params);
-        let block = RoutedBlock { network, at, params, slices, threshold };
+        let weights = layer_depths(network, &codes, params);
+        let block = RoutedBlock { network, at, params, threshold };
         for stream in &mut self.parts {
-            let (output, bits) = block.forward(stream.clone());
+            let (output, bits) = block.forward(stream.clone(), &weights);
             *stream = output;
             self.bits.push(bits);
         }
@@ -171,8 +171,8 @@ pub fn step(network: &Network, trained: &mut Trained, batch: &Batch, target: Tar
         go_on(network)?;
         let (params, codes) = (&params.get(at)?, &network.codes.get(at)?);
         let slices = &layer_slices(network, codes, params);
-        let block = RoutedBlock { network, at, params, slices, threshold: target.threshold };
-        let (backward, mut sums) = (LayerBackward { block, codes, per_bit }, LayerSums::default());
+        let block = RoutedBlock { network, at, params, threshold: target.threshold };
+        let (backward, mut sums) = (LayerBackward { block, slices, codes, per_bit }, LayerSums::default());
         for (part, upstream) in upstream.iter_mut().enumerate() {
             let input = inputs.take(at * parts + part)?;
             *upstream = backward.part(input, upstream.clone(), &mut sums);
