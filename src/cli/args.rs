@@ -252,7 +252,7 @@ pub struct CalibrateArgs {
     #[arg(long)]
     pub no_importance: bool,
     /// Device memory that the run may take: less is computed at once, and layers come from a file, until it fits
-    #[arg(long, value_name = "SIZE", default_value = "8GiB")]
+    #[arg(long, value_name = "SIZE", default_value = "8GiB", value_parser = numbers::size)]
     pub memory: bytesize::ByteSize,
     /// Device to train on: `cpu`, `gpu`, a number or a part of a name from `edge-run devices` [default: the best GPU]
     #[arg(long, value_name = "DEVICE")]

@@ -12,6 +12,7 @@ use super::settings::{STANDARD_INPUT, read_text, text_name};
 use super::stop;
 use edge_run::internals::error::Result;
 use edge_run::internals::eval::default_window;
+use edge_run::internals::format::reference_place;
 use edge_run::internals::quantize;
 use edge_run::internals::text::TextModel;
 use edge_run::internals::unquantized::{ReferenceOptions, ReferencePlan, ReferenceReport, ReferenceWindows};
@@ -45,6 +46,8 @@ pub struct LogitsArgs {
 
 /// Computes and writes, with an estimate before and a bar meanwhile.
 pub fn run(args: &LogitsArgs) -> Done {
+    // Before all else, so that nothing about the place can make the work be for nothing.
+    reference_place(&args.out, args.force)?;
     let mut source = quantize::open(&args.source)?;
     warn(source.warnings());
     let tokenizer = quantize::source_text(source.as_ref())?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use edge_run::internals::precision::Depth;
 
 /// A number of things, 0 for all of them; llama.cpp takes a negative one for 0.
@@ -27,6 +28,16 @@ pub fn time(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "expected a time of more than 0: seconds, or 30s, 5m, 1h".to_string())
 }
 
+/// The least bytes that a size without a unit may have: fewer were meant to have one.
+const BARE_BYTES_MIN: u64 = 1 << 20;
+
+/// A size: a number with a unit, or many bytes.
+pub fn size(text: &str) -> Result<ByteSize, String> {
+    let meant = |size: &ByteSize| size.as_u64() >= BARE_BYTES_MIN || text.parse::<f64>().is_err();
+    let size = text.trim().parse::<ByteSize>().ok().filter(meant);
+    size.ok_or_else(|| "expected a number with a unit, as in 512MiB or 8GiB".to_string())
+}
+
 /// Bits that a whole number of slices reads.
 pub fn depth(text: &str) -> Result<Depth, String> {
     let number: f32 = text.parse().map_err(|error| format!("{error}"))?;
@@ -47,6 +58,18 @@ mod tests {
         }
         for text in ["", "0", "0s", "-1", "-1m", "s", "5 minutes", "nan", "inf", "1e-12", "1e300h"] {
             assert!(time(text).is_err_and(|fault| fault.contains("more than 0")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_size_has_a_unit_unless_it_is_of_many_bytes() {
+        for (text, bytes) in
+            [("512MiB", 512 << 20), ("8GiB", 8 << 30), ("1.5 GB", 1_500_000_000), ("40b", 40), ("1048576", 1 << 20)]
+        {
+            assert_eq!(size(text), Ok(ByteSize::b(bytes)), "{text}");
+        }
+        for text in ["", "40", "0", "-5MiB", "1048575", "40 ducks", "GiB"] {
+            assert!(size(text).is_err_and(|fault| fault.contains("a unit")), "{text}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 
+use super::numbers;
 use super::power::Follower;
 use super::progress;
 use edge_run::internals::error::Result;
@@ -24,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct ResidentArgs {
     /// Device memory that the model may take in all, such as 512MiB: weights, context and work space; slices are then
     /// only as deep as they fit
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(long, value_name = "SIZE", value_parser = numbers::size, allow_hyphen_values = true)]
     pub memory_budget: Option<ByteSize>,
     /// Begin to answer when the base is there; the slices that the bits call for come while it speaks, so that the same
     /// seed may give another text [default: after a second of waiting, where the device's power state is followed]

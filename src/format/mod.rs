@@ -64,7 +64,7 @@ pub use place::{Place, file_place, follow_links, remove_model, sync_dir, write_w
 pub use reader::{ModelFolder, VerifyReport};
 pub use reference::{
     CodedLogits, REFERENCE_VERSION, Reference, ReferenceInfo, ReferenceRow, ReferenceText, ReferenceWriter, UNITS,
-    tokens_sha256,
+    reference_place, tokens_sha256,
 };
 pub use saved_session::{SESSION_VERSION, SavedCells, SavedDraws, SavedSession, SavedSessionWriter, SessionFacts};
 #[cfg(any(feature = "quantize", feature = "hub"))]

@@ -212,7 +212,7 @@ impl ReferenceWriter {
     /// Begins a reference that will be at `path`, or where that leads to as a link. Fails where a file is there that is
     /// no reference, or is one and is not to be replaced, and where none can be written.
     pub fn create(path: &Path, info: ReferenceInfo, replace: bool) -> Result<ReferenceWriter> {
-        let place = free_place(path, replace)?;
+        let place = reference_place(path, replace)?;
         let facts = serde_json::to_string(&info).expect("facts have only text and numbers");
         parse_info(path, &facts)?;
         let file = ContainerAside::create(place, "reference", &info.specs(), (FACTS.key, facts))?;
@@ -239,7 +239,7 @@ impl ReferenceWriter {
     /// replaced. Panics where rows were not written.
     pub fn finish(self) -> Result<u64> {
         let ReferenceWriter { file, path, replace, .. } = self;
-        file.finish(|_| free_place(&path, replace).map(drop))
+        file.finish(|_| reference_place(&path, replace).map(drop))
     }
 }
 
@@ -293,8 +293,9 @@ fn code(largest: f32, logit: f32) -> u16 {
     if logit < largest { code.max(1) } else { code }
 }
 
-/// The place of a file at `path`, links followed.
-fn free_place(path: &Path, replace: bool) -> Result<PathBuf> {
+/// Where a reference that is written at `path` will be, links followed. Fails where a file is there that is no reference,
+/// or is one and is not to be replaced, and where none can be written.
+pub fn reference_place(path: &Path, replace: bool) -> Result<PathBuf> {
     let place = file_place(path)?;
     let refused = |expected: &str, got: &str| {
         let name = format!("output `{}`", path.display());

@@ -253,6 +253,8 @@ fn the_program_makes_a_reference_and_measures_against_it() {
     let told = errors(&mut program(home.path(), &make), 0);
     assert!(told.contains("`r`: 24 tokens in 2 windows, perplexity inn ") && told.contains(", code "), "{told}");
     assert!(errors(&mut program(home.path(), &make), 2).contains("got a file: --force replaces it"));
+    let hasty = ["logits", "source", "--text", "nowhere.txt", "-o", "r"];
+    assert!(errors(&mut program(home.path(), &hasty), 2).contains("got a file: --force"), "before any text is read");
     program(home.path(), &[&make[..], &["--force", "--top", "50"]].concat()).assert().success();
     let measure = ["eval", "-m", "model", "--device", "cpu", "--kl", "r", "--bits", "2,8", "--plot", "p.svg"];
     let table = output(&mut program(home.path(), &measure));

@@ -22,7 +22,7 @@ use edge_run::internals::eval::{
     AgreementReport, Depths, Detail, EvalRun, EvalWindow, KlReport, PerplexityReport, Task, TaskFile, TaskReport,
     agreement, check_reference, deepest_choices, default_window, fidelity, perplexity, runs, zero_shot,
 };
-use edge_run::internals::format::{ModelFolder, Reference};
+use edge_run::internals::format::{ModelFolder, Reference, write_whole};
 use edge_run::internals::model::{BitsRead, Sequence};
 use edge_run::internals::text::TextModel;
 use plot::{Chart, Curve, plot};
@@ -149,7 +149,10 @@ fn draw(args: &EvalArgs, folder: &ModelFolder, measured: &str, charts: &[Chart])
     let Some(file) = &args.plot else { return Ok(()) };
     let title = format!("{}, {measured}", terminal::in_a_line(&folder.manifest().source.name));
     let svg = plot(&title, charts).map_err(|e| Error::argument("--plot", "figures to draw", e))?;
-    std::fs::write(file, svg).map_err(Error::io("write", file))
+    // Whole or not at all; but a device or a pipe is written to, and not replaced.
+    let write =
+        if file.exists() && !file.is_file() { std::fs::write(file, svg) } else { write_whole(file, svg.as_bytes()) };
+    write.map_err(Error::io("write", file))
 }
 
 fn run_task(args: &EvalArgs, path: &Path) -> Done {
