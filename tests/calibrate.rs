@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use common::families::FamilyModel;
 use common::{TinyModel, tiny_hf_folder, tiny_shape};
 use edge_run::internals::calibrate::{
-    CalibrationOptions, CalibrationProgress, CalibrationReport, StepLog, calibrate, cpu,
+    CalibrationOptions, CalibrationProgress, CalibrationReport, Chosen, StepLog, calibrate, cpu,
 };
 use edge_run::internals::format::codes::{RangeForm, WEIGHTS_PER_WORD, unpack};
 use edge_run::internals::format::{ModelFolder, Pack, SCALED_VERSION, layout};
@@ -111,7 +111,12 @@ fn training_lowers_the_loss_and_its_pack_routes_a_model() {
     assert!(!lab.path("a.pack.checkpoint").exists());
 
     let pack = Pack::open(&lab.path("a.pack")).unwrap();
-    assert_eq!(pack.info().recipe["steps"], 40);
+    let recipe = &pack.info().recipe;
+    assert_eq!(recipe["steps"], 40);
+    let Chosen { untrained_ranges, scores_apart } = &report.chosen;
+    assert!([0.0, 2.0, 8.0].contains(scores_apart) && untrained_ranges.iter().all(|bits| [2, 4].contains(bits)));
+    assert_eq!(recipe["scores_apart"], *scores_apart);
+    assert_eq!(recipe["untrained_ranges"], serde_json::json!(untrained_ranges));
     let mut source = quantize::open(&lab.path("source")).unwrap();
     let options = QuantizeOptions {
         out: lab.path("model"),

@@ -224,7 +224,9 @@ fn the_default_model_is_missing() {
 /// They began like an option, and were taken for one that is not there.
 #[test]
 fn a_negative_number_is_refused_by_the_flag_that_it_follows() {
-    for (flag, value) in [("--bits", "-3"), ("--min-bits", "-4"), ("--memory-budget", "-5MiB"), ("--memory-budget", "40")] {
+    for (flag, value) in
+        [("--bits", "-3"), ("--min-bits", "-4"), ("--memory-budget", "-5MiB"), ("--memory-budget", "40")]
+    {
         let output = run(&[flag, value, "Hi"]).code(2).get_output().stderr.clone();
         let words = String::from_utf8(output).unwrap();
         assert!(words.contains(&format!("invalid value '{value}' for '{flag} ")), "{words}");

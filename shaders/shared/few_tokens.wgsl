@@ -12,7 +12,7 @@ override TOKENS: u32 = 1u;
 // vec4s of a token's input: four planes of high int8s, four of low ones, what is known of each chunk, and the factor.
 override INPUT_VEC4S: u32 = 9u * CHUNKS + 1u;
 
-// Sums of each token and invocation; one, where there is another way.
+// A sum for each token and invocation; of length one for a single token.
 override KEPT_SUMS: u32 = 1u + (TOKENS * WORKGROUP - 1u) * (1u - ALONE);
 
 // A token's products with two rows, as far as an invocation has summed them up.
@@ -190,8 +190,8 @@ fn load_two(rows: vec2<u32>, chunk: u32, deepest: u32, present: u32, alike: bool
     return ranges_in(two, groups, present);
 }
 
-// Multiplies a team's rows with all tokens, whose sums are kept in workgroup memory: a loop over tokens that the compiler
-// does not unroll takes a fraction of the instructions. Called with `alike` as a constant, so that each gets a loop of
+// Multiplies a team's rows with all tokens. Their sums are in workgroup memory, so that the compiler need not unroll the
+// loop over tokens, which takes far more instructions. Called with `alike` as a constant, so that each gets a loop of
 // its own.
 fn sum_up_few(team: Team, local: u32, deepest: u32, present: u32, alike: bool) {
     for (var token = 0u; token < params.tokens; token++) {

@@ -20,7 +20,7 @@ struct Params {
     heads: u32,
     kv_heads: u32,
     cells: u32,
-    // TOKENS again, as a number that a compiler does not know.
+    // TOKENS again, as a number that no compiler knows.
     tokens: u32,
 }
 

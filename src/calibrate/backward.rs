@@ -9,10 +9,10 @@ use burn::tensor::Tensor;
 
 use super::coded::{CodedSite, TRAINED};
 use super::network::{BlockState, beside, joined, sum};
+use super::products::{LayerSlices, widened};
 use super::reduce::{sum_all, sum_rows};
 use super::student::{
-    FIRST_OF_ROUTER, LayerParams, LayerSlices, NAMES, RoutedBlock, RouterInput, SiteParams, StudentStream, gates,
-    looked_at, widened,
+    FIRST_OF_ROUTER, LayerParams, NAMES, RoutedBlock, RouterInput, SiteParams, StudentStream, gates, looked_at,
 };
 use crate::arch::{Op, Register};
 use crate::routing::SCORES;

@@ -6,9 +6,10 @@ use super::*;
 use crate::arch::RoutedSites;
 use crate::calibrate::cpu;
 use crate::calibrate::network::{Network, SiteProducts};
+use crate::calibrate::products::{layer_slices, layer_weights};
 use crate::calibrate::random_source::{RandomSource, WINDOW, ids, load, specs, untrained};
+use crate::calibrate::scores::RouterScores;
 use crate::calibrate::shelf::Keeping;
-use crate::calibrate::student::{layer_depths, layer_slices};
 use crate::shape::SiteAt;
 
 /// Distances from the largest gradient of a tensor that the order of sums makes.
@@ -214,12 +215,22 @@ fn tokens_that_are_multiplied_at_their_own_depths_alone_come_out_as_by_all_slice
             };
             let expected = network.block(at, input.x.clone(), &mut products);
             let block = RoutedBlock { network: &network, at, params: &params, threshold: THRESHOLD };
-            let (found, bits) = block.forward(input, &layer_depths(&network, &codes, &params));
+            let mut scores = RouterScores::default();
+            let mut weights = layer_weights(&network, &codes, &params);
+            let found = block.forward(input.clone(), &weights, &mut scores);
             assert_near(&format!("layer {at}: {:?}", source.spec), &found.x, &expected);
-            let [found, expected] = [bits, products.bits.unwrap()].map(|bits| bits.into_scalar::<f32>());
+            weights.iter_mut().for_each(|depths| depths.swap(0, 1));
+            let other = block.forward(input, &weights, &mut RouterScores::default()).x;
+            let distance = (other - expected).abs().max().into_scalar::<f32>();
+            assert!(distance > 1e-3, "tokens of depths 1 and 2 have other weights, {distance} away");
+            let (found, expected) = (scores.bits(THRESHOLD), products.bits.unwrap().into_scalar::<f32>());
+            let expected = expected / (WINDOWS * WINDOW) as f32;
             assert!((found / expected - 1.0).abs() < 1e-5, "{found} bits, {expected}");
-            bits_read.push(found / (WINDOWS * WINDOW) as f32);
+            bits_read.push(found);
         }
     }
-    assert!(bits_read.iter().all(|bits| *bits > 2.1 && *bits < 7.9), "depths differ by tokens: {bits_read:?}");
+    assert!(
+        bits_read.iter().all(|bits| *bits > 2.1 && *bits < 7.9),
+        "gates are neither all open nor all shut: {bits_read:?}"
+    );
 }

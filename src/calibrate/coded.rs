@@ -91,7 +91,7 @@ impl CodedSite {
     }
 
     /// Rows of the weight as they are read at each depth: W1 to W4, [rows, input] each.
-    pub fn depths(&self, params: &SiteParams, rows: Rows<usize>) -> [Tensor<2>; SLICES] {
+    pub fn weights(&self, params: &SiteParams, rows: Rows<usize>) -> [Tensor<2>; SLICES] {
         let [_, groups] = self.dims();
         let codes = self.codes(rows.clone());
         std::array::from_fn(|slice| {
@@ -104,9 +104,9 @@ impl CodedSite {
     /// Rows of the weight as its base and the corrections of its residual slices, side by side:
     /// [W1, W2 - W1, W3 - W2, W4 - W3], [rows, SLICES * input].
     pub fn slices(&self, params: &SiteParams, rows: Rows<usize>) -> Tensor<2> {
-        let depths = self.depths(params, rows);
-        let corrections = (1..SLICES).map(|at| depths[at].clone() - depths[at - 1].clone());
-        Tensor::cat([depths[0].clone()].into_iter().chain(corrections).collect(), 1)
+        let weights = self.weights(params, rows);
+        let corrections = (1..SLICES).map(|at| weights[at].clone() - weights[at - 1].clone());
+        Tensor::cat([weights[0].clone()].into_iter().chain(corrections).collect(), 1)
     }
 
     /// The gradients of these rows' trained ranges, in the order of [`SiteParams::tensors`], by that of

@@ -16,10 +16,12 @@ mod network;
 mod optimizer;
 mod out_place;
 mod pack;
+mod products;
 #[cfg(test)]
 #[path = "random_source_tests.rs"]
 mod random_source;
 mod reduce;
+mod scores;
 mod scratch;
 mod selection;
 mod shelf;

@@ -108,6 +108,31 @@ fn gates_are_moved_apart_where_one_depth_for_all_is_better() {
 }
 
 #[test]
+fn rows_of_the_table_that_were_not_measured_are_near_to_what_is_read_there() {
+    let network = load(&mut RandomSource::new(ModelSpec::default()), &Keeping::OnDevice);
+    let batch = Batch { ids: ids(4), micro: 4 };
+    let teacher = teacher(&network, &batch).unwrap();
+    let mut trained = untrained(&network, &Keeping::OnDevice);
+    // Routers that tell tokens apart.
+    change(&mut trained, |site| SiteParams { w2: site.w2.clone().mul_scalar(20.0), ..site });
+    let params = Params::of(&trained.params);
+    let mut on_measurement = |_| Ok(());
+    let (network, batch, teacher) = (&network, &batch, &teacher);
+    let mut scale = Scale { network, batch, teacher, on_measurement: &mut on_measurement, done: 0 };
+    let sketch = scale.sketch(&params).unwrap();
+    let measured = scale.done;
+    let table = scale.table(&sketch).unwrap();
+    assert!(scale.done == measured && table.rows().len() > measured + 20, "{measured}: {}", table.rows().len());
+    let mut distances = Vec::new();
+    for row in &table.rows()[1..table.rows().len() - 1] {
+        distances.push((scale.measure(&params, row.threshold).unwrap().bits - row.bits).abs());
+    }
+    let largest = distances.iter().copied().fold(0.0, f32::max);
+    println!("{distances:?}");
+    assert!(largest < 0.06, "{largest} bits away");
+}
+
+#[test]
 fn training_lowers_the_loss_of_all_that_families_have() {
     let specs = specs();
     for spec in [&specs[9], &specs[12]] {

@@ -62,7 +62,7 @@ pub fn loss_of(points: &[Point]) -> f32 {
 /// The logarithm of the divergence at some average of bits, on a straight line between the points about it.
 fn ln_kl_at(points: &[Point], bits: f32) -> f32 {
     let at = points.partition_point(|point| point.bits < bits).clamp(1, points.len() - 1);
-    let (below, above) = (points[at - 1], points[at]);
+    let (below, above) = (&points[at - 1], &points[at]);
     let [ln_below, ln_above] = [below.kl, above.kl].map(|kl| kl.max(KL_MIN).ln());
     let width = above.bits - below.bits;
     let share = if width > 0.0 { ((bits - below.bits) / width).clamp(0.0, 1.0) } else { 0.5 };
@@ -72,10 +72,14 @@ fn ln_kl_at(points: &[Point], bits: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calibrate::scores::RouterScores;
 
     #[test]
     fn divergences_lie_between_those_of_the_points_about_them() {
-        let point = |bits: f32, kl: f32| Point { threshold: -bits, bits, kl };
+        let mut scores = RouterScores::default();
+        scores.add(2.0, vec![0.0; 3]);
+        let curve = scores.curve();
+        let point = |bits: f32, kl: f32| Point { threshold: -bits, bits, kl, curve: curve.clone() };
         let points = [point(2.0, 1.0), point(4.0, 0.01), point(4.0, 0.02), point(8.0, 0.0)];
         for (bits, kl) in [(1.0, 1.0), (2.0, 1.0), (3.0, 0.1), (4.0, 0.01), (8.0, KL_MIN), (9.0, KL_MIN)] {
             let found = ln_kl_at(&points, bits).exp();

@@ -9,8 +9,10 @@ use burn::tensor::{Int, Tensor};
 
 use super::backward::{LayerBackward, LayerSums};
 use super::network::{Network, SiteProducts, beside};
+use super::products::{layer_slices, layer_weights};
 use super::reduce::{log_softmax, sum_all};
-use super::student::{FIRST_OF_ROUTER, LayerParams, RoutedBlock, StudentStream, layer_depths, layer_slices};
+use super::scores::RouterScores;
+use super::student::{FIRST_OF_ROUTER, LayerParams, RoutedBlock, StudentStream};
 use super::trained::{Params, Trained};
 use crate::error::{Error, Result};
 use crate::shape::SiteAt;
@@ -26,7 +28,7 @@ pub const LOGITS: usize = 1 << 24;
 pub struct Target {
     /// Average bits wanted.
     pub bits: f32,
-    /// Scores above this open their gates.
+    /// RouterScores above this open their gates.
     pub threshold: f32,
     /// Weight of the KL divergence, beside the squared distance from `bits`.
     pub weight: f32,
@@ -111,35 +113,31 @@ pub fn teacher(network: &Network, batch: &Batch) -> Result<TeacherStreams> {
 /// The student's way through the layers, without gradients.
 struct StudentStreams {
     parts: Vec<StudentStream>,
-    /// Bits read so far, by layers and parts, `[1]` each.
-    bits: Vec<Tensor<1>>,
+    /// What the routers found so far.
+    scores: RouterScores,
 }
 
 impl StudentStreams {
     /// At the first layer.
     fn embedded(network: &Network, batch: &Batch) -> StudentStreams {
         let parts = batch.parts().into_iter().map(|ids| StudentStream { x: network.embed(ids), seen: None });
-        StudentStreams { parts: parts.collect(), bits: Vec::new() }
+        StudentStreams { parts: parts.collect(), scores: RouterScores::default() }
     }
 
     /// Goes through a layer.
     fn pass(&mut self, network: &Network, at: usize, params: &LayerParams, threshold: f32) -> Result<()> {
         let codes = network.codes.get(at)?;
-        let weights = layer_depths(network, &codes, params);
+        let weights = layer_weights(network, &codes, params);
         let block = RoutedBlock { network, at, params, threshold };
         for stream in &mut self.parts {
-            let (output, bits) = block.forward(stream.clone(), &weights);
-            *stream = output;
-            self.bits.push(bits);
+            *stream = block.forward(stream.clone(), &weights, &mut self.scores);
         }
         Ok(())
     }
 
-    /// The outputs of the last layer, [B, T, D], and the average bits read.
-    fn end(self, network: &Network, batch: &Batch) -> (Vec<Tensor<3>>, f32) {
-        let bits: f32 = Tensor::cat(self.bits, 0).sum().into_scalar();
-        let outputs = self.parts.into_iter().map(|stream| stream.x).collect();
-        (outputs, bits / (batch.tokens() * network.layers()) as f32)
+    /// The outputs of the last layer, [B, T, D], and what the routers found.
+    fn end(self) -> (Vec<Tensor<3>>, RouterScores) {
+        (self.parts.into_iter().map(|stream| stream.x).collect(), self.scores)
     }
 }
 
@@ -158,7 +156,8 @@ pub fn step(network: &Network, trained: &mut Trained, batch: &Batch, target: Tar
         }
         student.pass(network, at, &params.get(at)?, target.threshold)?;
     }
-    let (outputs, bits) = student.end(network, batch);
+    let (outputs, scores) = student.end();
+    let bits = scores.bits(target.threshold);
     let (kl, upstream) = distance(network, outputs, teacher.0, batch.tokens(), target.weight);
     let mut upstream: Vec<StudentStream> = upstream.into_iter().map(|x| StudentStream { x, seen: None }).collect();
 
@@ -206,34 +205,39 @@ pub fn divergences(
     targets: &[Target],
 ) -> Result<Vec<(f32, f32)>> {
     let teacher = teacher(network, batch)?;
-    targets.iter().map(|target| divergence_at(network, params, batch, &teacher, target.threshold)).collect()
+    let at = |target: &Target| {
+        let (scores, kl) = divergence_at(network, params, batch, &teacher, target.threshold)?;
+        Ok((scores.bits(target.threshold), kl))
+    };
+    targets.iter().map(at).collect()
 }
 
-/// The average bits read of a batch at a threshold, and the mean KL divergence from what the teacher said of it. Fails
-/// where a stop is asked for, and where layers cannot be read.
+/// The routers' scores on a batch that is read at a threshold, and the mean KL divergence from what the teacher said
+/// of it. Fails where a stop is asked for, and where layers cannot be read.
 pub fn divergence_at(
     network: &Network,
     params: &Params<'_>,
     batch: &Batch,
     teacher: &TeacherStreams,
     threshold: f32,
-) -> Result<(f32, f32)> {
+) -> Result<(RouterScores, f32)> {
     let mut student = StudentStreams::embedded(network, batch);
     for at in 0..network.layers() {
         go_on(network)?;
         student.pass(network, at, &params.layer(at)?, threshold)?;
     }
-    let (outputs, bits) = student.end(network, batch);
+    let (outputs, scores) = student.end();
     let parts = outputs.into_iter().zip(&teacher.0).flat_map(|(student, teacher)| {
         let pairs = parts(network, student).into_iter().zip(parts(network, teacher.clone()));
         pairs.map(|(student, teacher)| divergence(network, student, teacher, batch.tokens()))
     });
     let kl: f32 = Tensor::cat(parts.collect(), 0).sum().into_scalar();
-    if !kl.is_finite() {
+    if !kl.is_finite() || !scores.are_finite() {
         let device = format!("{:?}", batch.ids.device());
-        return Err(Error::Device { device, message: format!("a KL divergence of {kl}") });
+        let scores = if scores.are_finite() { "" } else { ", and scores that are no numbers" };
+        return Err(Error::Device { device, message: format!("a KL divergence of {kl}{scores}") });
     }
-    Ok((bits, kl))
+    Ok((scores, kl))
 }
 
 /// The mean KL divergence between the two models' next tokens, and its gradients by the student's outputs, weighted.

@@ -5,13 +5,13 @@ use std::ops::Range;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use rand::RngExt;
 
-use super::coded::CodedSite;
-use super::network::{Network, SiteProducts, beside, joined, unit_rms};
-use super::reduce::sum_all;
+use super::network::{Network, SiteProducts, beside, unit_rms};
+use super::products::{DepthWeights, product_by_depth};
+use super::scores::{RouterScores, open_gates};
 use super::shelf::{ShelfReader, ShelfWriter, Shelved};
 use crate::arch::RoutedSites;
 use crate::error::Result;
-use crate::precision::{Depth, SLICE_BITS, SLICES};
+use crate::precision::{Depth, SLICE_BITS};
 use crate::routing::{EPS, HIDDEN, SCORES};
 use crate::shape::{Site, SiteAt};
 
@@ -42,13 +42,6 @@ pub struct SiteParams {
 
 /// The trained tensors of a layer's sites.
 pub type LayerParams = [SiteParams; 4];
-
-/// The weights of a layer's sites as [`CodedSite::slices`] gives them: in the parts of [`CodedSite::parts`], as
-/// products take them.
-pub type LayerSlices = [Vec<Tensor<2>>; 4];
-
-/// The same as [`CodedSite::depths`] gives them: for each site and depth its parts.
-pub type LayerDepths = [[Vec<Tensor<2>>; SLICES]; 4];
 
 /// Names of a site's trained tensors, in the order of [`SiteParams::tensors`].
 pub const NAMES: [&str; 8] = ["shift_1", "stretch_1", "shift_2", "stretch_2", "w1", "b1", "w2", "b2"];
@@ -162,36 +155,15 @@ impl Shelved for SiteParams {
     }
 }
 
-/// A layer's weights, cut.
-pub fn layer_slices(network: &Network, codes: &[CodedSite; 4], params: &LayerParams) -> LayerSlices {
-    std::array::from_fn(|site| {
-        let codes = &codes[site];
-        codes.parts().map(|rows| network.as_factor(codes.slices(&params[site], rows))).collect()
-    })
-}
-
-/// A layer's weights at each depth.
-pub fn layer_depths(network: &Network, codes: &[CodedSite; 4], params: &LayerParams) -> LayerDepths {
-    std::array::from_fn(|site| {
-        let mut depths: [Vec<Tensor<2>>; SLICES] = Default::default();
-        for rows in codes[site].parts() {
-            for (parts, part) in depths.iter_mut().zip(codes[site].depths(&params[site], rows)) {
-                parts.push(network.as_factor(part));
-            }
-        }
-        depths
-    })
-}
-
-/// The routers of a block, whose tokens are each read at the depth that these choose.
+/// A block whose routers choose for each token how deep the weights are read.
 pub struct RoutedBlock<'a> {
     /// The model.
     pub network: &'a Network,
     /// The layer's place.
     pub at: usize,
-    /// Routers.
+    /// Routers and ranges.
     pub params: &'a LayerParams,
-    /// Scores above this open their gates.
+    /// RouterScores above this open their gates.
     pub threshold: f32,
 }
 
@@ -221,13 +193,12 @@ impl Shelved for StudentStream {
 /// The products of a routed block, and what was seen and read for them.
 struct RoutedProducts<'a> {
     block: &'a RoutedBlock<'a>,
-    weights: &'a LayerDepths,
+    weights: &'a DepthWeights,
     /// [`StudentStream::seen`] of the layer before.
     seen: Option<Tensor<2>>,
     /// The norms of this layer, first to last.
     norms: Vec<RouterInput>,
-    /// Bits read so far, `[1]`.
-    bits: Option<Tensor<1>>,
+    scores: &'a mut RouterScores,
 }
 
 /// What routers look at.
@@ -250,14 +221,13 @@ pub fn looked_at<'a>(
 }
 
 impl RoutedBlock<'_> {
-    /// What goes on to the next layer, and the bits read, summed over the tokens and weighted by the share that each
-    /// site has of the layer's parameters, `[1]`. Each token is multiplied at its own depth alone, so there are no
-    /// gradients.
-    pub fn forward(&self, stream: StudentStream, weights: &LayerDepths) -> (StudentStream, Tensor<1>) {
-        let mut products = RoutedProducts { block: self, weights, seen: stream.seen, norms: Vec::new(), bits: None };
+    /// What goes on to the next layer; the routers' scores are added to `scores`. Each token is multiplied at its own
+    /// depth alone, so there are no gradients.
+    pub fn forward(&self, stream: StudentStream, weights: &DepthWeights, scores: &mut RouterScores) -> StudentStream {
+        let mut products = RoutedProducts { block: self, weights, seen: stream.seen, norms: Vec::new(), scores };
         let x = self.network.block(self.at, stream.x, &mut products);
         let seen = products.norms.pop().map(|norm| norm.x);
-        (StudentStream { x, seen }, products.bits.expect("a block has sites"))
+        StudentStream { x, seen }
     }
 
     /// Which gates of a site are open whose routers look at `looked_at`, [N, D]: [N, SCORES].
@@ -275,53 +245,17 @@ impl RoutedBlock<'_> {
 
 impl SiteProducts for RoutedProducts<'_> {
     fn product(&mut self, at: SiteAt, input: Tensor<2>) -> Tensor<2> {
-        let [tokens, _] = input.dims();
         let (_, looked_at) = looked_at(&self.norms, self.seen.as_ref(), at);
-        let gates = self.block.gates(at.site, looked_at.clone());
-        let product = product_by_depth(self.block.network, input, &gates, &self.weights[at.site as usize]);
-        let read = (sum_all(gates) + tokens as f32).mul_scalar(self.block.bits_of_gate(at.site));
-        self.bits = Some(match self.bits.take() {
-            Some(bits) => bits + read,
-            None => read,
-        });
-        product
+        let scores = self.block.params[at.site as usize].scores(looked_at.clone());
+        let scores: Vec<f32> = scores.try_to_vec_as().expect("the device answers");
+        let open = open_gates(&scores, self.block.threshold);
+        self.scores.add(self.block.bits_of_gate(at.site), scores);
+        product_by_depth(self.block.network, input, &open, &self.weights[at.site as usize])
     }
 
     fn normed(&mut self, routed: &RoutedSites, normed: &Tensor<2>) {
         self.norms.push(RouterInput { sites: routed.all(), x: normed.clone() });
     }
-}
-
-/// The product of each token of an input, [N, in], with the weight at the depth that its gates, [N, SCORES], open:
-/// [N, rows]. Tokens of one depth are multiplied together.
-fn product_by_depth(
-    network: &Network,
-    input: Tensor<2>,
-    gates: &Tensor<2>,
-    depths: &[Vec<Tensor<2>>; SLICES],
-) -> Tensor<2> {
-    let open: Vec<f32> = gates.clone().sum_dim(1).try_to_vec_as().expect("the device answers");
-    let device = input.device();
-    let select = |x: Tensor<2>, rows: &[i32]| x.select(0, Tensor::from_data(rows, &device));
-    // The tokens by their depths, and where each of them is in this order.
-    let mut order: Vec<i32> = (0..open.len() as i32).collect();
-    order.sort_by(|a, b| open[*a as usize].total_cmp(&open[*b as usize]));
-    let mut places = vec![0; order.len()];
-    for (place, token) in (0..).zip(&order) {
-        places[*token as usize] = place;
-    }
-    let mut products = Vec::new();
-    for tokens in order.chunk_by(|a, b| open[*a as usize].round() == open[*b as usize].round()) {
-        let depth = open[tokens[0] as usize].round() as usize;
-        products.push(network.product_in_parts(select(input.clone(), tokens), &depths[depth]));
-    }
-    if products.len() == 1 { products.remove(0) } else { select(joined(products, 0), &places) }
-}
-
-/// The input [N, in], and the same through each gate, side by side: [N, SLICES * in].
-pub fn widened(input: &Tensor<2>, gates: &Tensor<2>) -> Tensor<2> {
-    let gated = (0..SCORES as usize).map(|at| input.clone() * gates.clone().narrow(1, at, 1));
-    Tensor::cat([input.clone()].into_iter().chain(gated).collect(), 1)
 }
 
 /// 1 where x > 0, else 0, with the gradient of a sigmoid.

@@ -1,6 +1,7 @@
 //! The table from average bits to the threshold, measured on text that the training did not see.
 
 use super::network::Network;
+use super::scores::ScoreCurve;
 use super::step::{Batch, TeacherStreams, divergence_at};
 use super::trained::Params;
 use crate::error::{Error, Result};
@@ -16,14 +17,16 @@ const END: f32 = 0.01;
 const MEASUREMENTS: usize = 96;
 
 /// What was measured at a threshold.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Point {
-    /// Scores above this opened their gates.
+    /// RouterScores above this opened their gates.
     pub threshold: f32,
     /// Average bits read.
     pub bits: f32,
     /// Mean KL divergence from the unquantized model, in nats a token.
     pub kl: f32,
+    /// What the scores of this measurement would open at other thresholds.
+    pub curve: ScoreCurve,
 }
 
 /// Measures a student on a batch at thresholds; `on_measurement(so far)` may fail to break off.
@@ -41,8 +44,8 @@ impl Scale<'_> {
     pub fn measure(&mut self, params: &Params<'_>, threshold: f32) -> Result<Point> {
         self.done += 1;
         (self.on_measurement)(self.done)?;
-        let (bits, kl) = divergence_at(self.network, params, self.batch, self.teacher, threshold)?;
-        Ok(Point { threshold, bits, kl })
+        let (scores, kl) = divergence_at(self.network, params, self.batch, self.teacher, threshold)?;
+        Ok(Point { threshold, bits: scores.bits(threshold), kl, curve: scores.curve() })
     }
 
     /// A few points of the parameters from 2 to 8 bits.
@@ -50,14 +53,25 @@ impl Scale<'_> {
         refine(Vec::new(), GAP_OF_SKETCH, &mut |threshold| self.measure(params, threshold))
     }
 
-    /// The table of the parameters, whose sketch this is.
-    pub fn table(&mut self, params: &Params<'_>, sketch: Vec<Point>) -> Result<Thresholds> {
-        let points = refine(sketch, GAP, &mut |threshold| self.measure(params, threshold))?;
-        Thresholds::new(rows(&points)).map_err(|fault| Error::Device {
+    /// The table between the points of a sketch.
+    pub fn table(&self, sketch: &[Point]) -> Result<Thresholds> {
+        Thresholds::new(rows(&between(sketch)?)).map_err(|fault| Error::Device {
             device: format!("{:?}", self.batch.ids.device()),
             message: format!("the routers' scores give no table: {fault}"),
         })
     }
+}
+
+/// Thresholds between those of a sketch, so that no two lie more than [`GAP`] apart, with the bits that the curves of
+/// their two neighbours have there: the nearer one counts more, as its tokens met inputs that are more alike.
+fn between(sketch: &[Point]) -> Result<Vec<Point>> {
+    refine(sketch.to_vec(), GAP, &mut |threshold| {
+        let at = sketch.partition_point(|point| point.threshold > threshold).clamp(1, sketch.len() - 1);
+        let (above, below) = (&sketch[at - 1], &sketch[at]);
+        let share = (above.threshold - threshold) / (above.threshold - below.threshold);
+        let [fewer, more] = [above, below].map(|point| point.curve.bits(threshold));
+        Ok(Point { threshold, bits: fewer + share * (more - fewer), ..below.clone() })
+    })
 }
 
 /// Adds points that `at` measures, until they reach from 2 to 8 bits and lie at most `gap` apart; thresholds fall.
@@ -105,28 +119,40 @@ fn rows(points: &[Point]) -> Vec<Threshold> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calibrate::scores::RouterScores;
 
-    fn table(bits: impl Fn(f32) -> f32) -> Vec<Threshold> {
-        let mut at = |threshold: f32| Ok(Point { bits: bits(threshold), threshold, kl: 0.0 });
+    /// A table where average bits at a threshold are those of a curve, and the scores are `scores` where it is
+    /// measured; how many measurements it took, and its rows.
+    fn table(bits: impl Fn(f32) -> f32, scores: impl Fn(f32) -> Vec<f32>) -> (usize, Vec<Threshold>) {
+        let mut at = |threshold: f32| {
+            let mut all = RouterScores::default();
+            all.add(2.0, scores(threshold));
+            Ok(Point { bits: bits(threshold), threshold, kl: 0.0, curve: all.curve() })
+        };
         let sketch = refine(Vec::new(), GAP_OF_SKETCH, &mut at).unwrap();
-        rows(&refine(sketch, GAP, &mut at).unwrap())
+        (sketch.len(), rows(&between(&sketch).unwrap()))
     }
 
     #[test]
     fn the_table_of_a_smooth_curve_lies_on_it() {
         let curve = |threshold: f32| 2.0 + 6.0 / (1.0 + (threshold * 0.9).exp());
-        let rows = table(curve);
+        // The scores of that curve where it was measured; elsewhere they would be others, by up to half a bit.
+        let scores = |measured: f32| {
+            let quantiles = (0..3000).map(|at| (at as f32 + 0.5) / 3000.0);
+            quantiles.map(move |at| (1.0 / at - 1.0).ln() / 0.9).map(move |s| s + 0.1 * (s - measured)).collect()
+        };
+        let (measured, rows) = table(curve, scores);
         let table = Thresholds::new(rows.clone()).unwrap();
         for tenth in 21..80 {
             let bits = tenth as f32 / 10.0;
-            assert!((curve(table.threshold(bits)) - bits).abs() < 0.02, "{bits}: {}", curve(table.threshold(bits)));
+            assert!((curve(table.threshold(bits)) - bits).abs() < 0.03, "{bits}: {}", curve(table.threshold(bits)));
         }
-        assert!(rows.len() < MEASUREMENTS);
+        assert!(rows.len() > 6 * 6 && measured < 16, "{} rows of {measured} measurements", rows.len());
     }
 
     #[test]
     fn scores_that_are_all_equal_still_give_a_table() {
-        let table = Thresholds::new(table(|threshold| if threshold < 0.3 { 8.0 } else { 2.0 })).unwrap();
-        assert!(table.rows().len() == 2);
+        let (_, rows) = table(|threshold| if threshold < 0.3 { 8.0 } else { 2.0 }, |_| vec![0.3; 30]);
+        assert!(rows.len() == 2);
     }
 }

@@ -20,7 +20,7 @@ use super::{
     StepLog, flow, pack, selection, target,
 };
 use crate::error::{Error, Result};
-use crate::precision::BITS;
+use crate::precision::{BITS, SLICE_BITS};
 use crate::routing::Thresholds;
 
 /// A training run.
@@ -100,8 +100,9 @@ impl<'a> Trainer<'a> {
                 Err(fault) => return Err(fault),
             };
             self.optimizer.step(at, &mut self.trained, self.network.layers(), outcome.squares)?;
-            if !outcome.kl.is_finite() {
-                return Err(self.failed(format!("step {} has a loss of {}", at + 1, outcome.kl)));
+            if !outcome.kl.is_finite() || !outcome.bits.is_finite() {
+                let step::Outcome { kl, bits, .. } = outcome;
+                return Err(self.failed(format!("step {} has a loss of {kl} at {bits} bits", at + 1)));
             }
             let step = StepLog { done: at + 1, kl: outcome.kl, bits: outcome.bits, drawn };
             let stopped = on_progress(CalibrationProgress::Step(step)).is_break();
@@ -179,8 +180,8 @@ impl<'a> Trainer<'a> {
         let mut chosen = Chosen { untrained_ranges: Vec::new(), scores_apart: 0.0 };
         for change in &self.changes {
             match change {
-                ParamsChange::StartingRanges(slice) => chosen.untrained_ranges.push(2 * (*slice as u32 + 1)),
-                ParamsChange::ScoresApart(distance) => chosen.scores_apart += distance,
+                ParamsChange::StartingRanges(slice) => chosen.untrained_ranges.push(SLICE_BITS * (*slice as u32 + 1)),
+                ParamsChange::ScoresApart(distance) => chosen.scores_apart = *distance,
                 ParamsChange::Always(_) => {}
             }
         }
@@ -199,7 +200,7 @@ impl<'a> Trainer<'a> {
         let network = self.network;
         let mut scale = Scale { network, batch, teacher, on_measurement: &mut on_measurement, done: 0 };
         let (widened, sketch) = selection::widen_gates(&mut scale, &self.params())?;
-        let table = scale.table(&widened, sketch)?;
+        let table = scale.table(&sketch)?;
         let changes = widened.changes().to_vec();
         self.change(&changes)?;
         Ok(table)

@@ -107,10 +107,14 @@ mod training {
     fn chosen(chosen: &Chosen) -> String {
         let ranges: Vec<String> = chosen.untrained_ranges.iter().map(|bits| format!("{bits} bits")).collect();
         let ranges = match ranges.is_empty() {
-            true => "trained ranges at 2 and 4 bits".to_string(),
-            false => format!("the ranges of {} as training found them", ranges.join(" and ")),
+            true => "with the ranges that were trained".to_string(),
+            false => format!("with the ranges of {} as they were before training", ranges.join(" and ")),
         };
-        format!("nearest with {ranges}, and with the gates' scores {} farther apart", chosen.scores_apart)
+        let scores = match chosen.scores_apart {
+            0.0 => "the gates' scores as they were trained".to_string(),
+            distance => format!("the gates' scores {distance} farther apart"),
+        };
+        format!("nearest to the unquantized model {ranges}, and {scores}")
     }
 
     /// What was held out of a text, in words.

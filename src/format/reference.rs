@@ -293,8 +293,8 @@ fn code(largest: f32, logit: f32) -> u16 {
     if logit < largest { code.max(1) } else { code }
 }
 
-/// Where a reference that is written at `path` will be, links followed. Fails where a file is there that is no reference,
-/// or is one and is not to be replaced, and where none can be written.
+/// Where a reference that is written at `path` will be, links followed. Fails where a file is there that is no
+/// reference, or is one and is not to be replaced, and where none can be written.
 pub fn reference_place(path: &Path, replace: bool) -> Result<PathBuf> {
     let place = file_place(path)?;
     let refused = |expected: &str, got: &str| {

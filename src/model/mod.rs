@@ -37,7 +37,7 @@ use crate::precision::{CacheType, Depth, PrecisionPlan, SLICES};
 use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
 
-use executor::Executor;
+use executor::{Executor, StepKind};
 use ring::Ring;
 
 pub use activations::Trial;
@@ -235,9 +235,14 @@ impl Model {
     }
 
     /// Whether a token comes out the same with others that run together with it, but for the order of sums: not with a
-    /// cache in few bits, and not while slices are loaded.
+    /// cache in few bits, and not while slices are loaded. Neither on a GPU that multiplies a single token's int8s,
+    /// and has not the memory to do so for several.
     pub(crate) fn can_check_guesses(&self) -> bool {
-        self.executor().reads_steps_as_kept() && self.is_settled()
+        let executor = self.executor();
+        let are_alike = !executor.int8_activations
+            || executor.traits().runs_functions()
+            || executor.few_tokens(StepKind::NextTokens, 2).is_some();
+        are_alike && executor.reads_steps_as_kept() && self.is_settled()
     }
 
     /// The error of a step whose logits are no numbers, after so many tokens of the context.

@@ -74,7 +74,8 @@ pub(super) enum Phase {
 /// it does not wait for the host between them.
 ///
 /// Where products of single tokens are of int8s, sequences with one token each share a run, eight at most, which reads
-/// the weights once, on GPUs and on the processor (`together.rs`). Company changes no bit of what a sequence computes.
+/// the weights once, on the processor and on GPUs whose workgroups have more than 16 KiB of memory (`together.rs`).
+/// Company changes no bit of what a sequence computes.
 #[derive(Default)]
 pub struct Step<'a> {
     parts: Vec<(&'a mut Sequence, Vec<u32>)>,

@@ -26,6 +26,9 @@ const GPU: Traits = Traits {
     loop_rounds: u32::MAX,
 };
 
+/// A GPU whose workgroups have the least memory that Vulkan asks for.
+const SMALL: Traits = Traits { workgroup_bytes: 16 << 10, ..GPU };
+
 /// An engine that writes down the kernels of what it should prepare, and answers zeros.
 struct NameList {
     info: DeviceInfo,
@@ -197,6 +200,9 @@ fn few_tokens_have_the_kernels_of_one() {
         assert!(!kernels(plain, &uniform(), tokens).contains(&pack));
     }
     assert!(!kernels(GPU, &uniform(), 9).contains(&pack));
+    // Where a workgroup has no room for the sums of several, they go the way of many.
+    let small = kernels(SMALL, &uniform(), 3);
+    assert!(!small.contains(&pack) && kernels(SMALL, &uniform(), 1).contains(&residual), "{small:?}");
 }
 
 /// A step of one token of each of some sequences is one run, with as many choices, whatever their plans.
@@ -229,13 +235,15 @@ fn sequences_share_a_run() {
     assert_eq!(but_attention(&on_processor), but_attention(&shared));
     sequences[0].next_logits(&[1, 1, 1]).unwrap();
     assert!(!kernels.lock().unwrap().contains(&"project_pack"));
-    // Where a single token has f32 activations, each runs alone.
-    let plain = model_of(&ModelSpec::default(), Traits { activations: Activations::F32, ..GPU }, &kernels, 5);
-    let mut sequences: Vec<Sequence> = (0..2).map(|_| plain.sequence(&uniform()).unwrap()).collect();
-    let mut step = Step::new();
-    sequences.iter_mut().for_each(|sequence| step.add(sequence, &[1]));
-    assert!(step.run().into_iter().all(|sampled| sampled.is_ok()));
-    assert!(!kernels.lock().unwrap().contains(&"project_pack"));
+    // Where a single token has f32 activations, or there is no room for the sums of several, each runs alone.
+    for alone in [Traits { activations: Activations::F32, ..GPU }, SMALL] {
+        let model = model_of(&ModelSpec::default(), alone, &kernels, 5);
+        let mut sequences: Vec<Sequence> = (0..2).map(|_| model.sequence(&uniform()).unwrap()).collect();
+        let mut step = Step::new();
+        sequences.iter_mut().for_each(|sequence| step.add(sequence, &[1]));
+        assert!(step.run().into_iter().all(|sampled| sampled.is_ok()));
+        assert!(!kernels.lock().unwrap().contains(&"project_pack"));
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ params! {
     kv_heads: u32,
     /// C
     cells: u32,
-    /// The shader's constant of this name again.
+    /// T: the constant TOKENS again, as a number that no compiler knows.
     tokens: u32,
 }
 

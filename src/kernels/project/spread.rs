@@ -4,6 +4,9 @@ use crate::engine::Traits;
 use crate::kernels::sliced::CHUNK;
 use crate::shape::{LlamaShape, Site};
 
+/// Tokens of a product at most. Shaders are made for 1, 2, 4 or 8 of them, the processor's functions for any number.
+pub const FEW_TOKENS_MAX: u32 = 8;
+
 /// Invocations of the smallest workgroup, where its memory leaves no choice, and the rows of one at least.
 const SMALLEST: u32 = 128;
 const LEAST_ROWS: u32 = 16;
@@ -12,8 +15,6 @@ const CHUNK_BYTES: u32 = 8 * 16 + 12;
 /// Invocations of a workgroup for several tokens, where there is no reason for fewer: any GPU has them, and two of them
 /// fit in a processor with what registers they take.
 const FEW_WORKGROUP: u32 = 256;
-/// Tokens of a product at most. Shaders are made for 1, 2, 4 or 8 of them, the processor's functions for any number.
-pub const FEW_TOKENS_MAX: u32 = 8;
 /// Hidden units of routers that a workgroup computes, at most; the shader's constant.
 pub(super) const HIDDEN_UNITS_MAX: u32 = 16;
 
@@ -81,20 +82,24 @@ impl Spread {
 
     /// Bytes of memory that a workgroup needs for rows of `input` numbers at the site.
     fn workgroup_bytes(self, input: u32, site: Option<Site>) -> u32 {
+        input / CHUNK * CHUNK_BYTES + self.other_bytes(1, site)
+    }
+
+    /// The same where the inputs of several tokens are packed before: their sums and depths, and a place where the
+    /// packed input of a single one would be.
+    fn few_bytes(self, site: Option<Site>) -> u32 {
+        FEW_TOKENS_MAX * (self.workgroup * 8 + 16) + 28 + self.other_bytes(FEW_TOKENS_MAX, site)
+    }
+
+    /// Bytes that it needs beside the inputs of so many tokens and their sums.
+    fn other_bytes(self, tokens: u32, site: Option<Site>) -> u32 {
         let subgroups = self.workgroup / self.subgroup;
         let has_routers = matches!(site, Some(Site::Qkv | Site::GateUp));
         let hidden = if has_routers { hidden_bytes(subgroups) } else { 0 };
         // The products where they are rotated.
-        let outcome = if site == Some(Site::Qkv) { self.workgroup_rows() * 4 } else { 0 };
+        let outcome = if site == Some(Site::Qkv) { tokens * self.workgroup_rows() * 4 } else { 0 };
         // The subgroups' sums of squares are four bytes each.
-        input / CHUNK * CHUNK_BYTES + subgroups * 4 + hidden + outcome
-    }
-
-    /// Bytes of memory that a workgroup needs for the most tokens: their sums, depths and products, and what is there
-    /// for a single token too.
-    fn few_bytes(self) -> u32 {
-        let subgroups = self.workgroup / self.subgroup;
-        FEW_TOKENS_MAX * (self.workgroup * 8 + 16 + self.workgroup_rows() * 4) + subgroups * 32 + 32
+        subgroups * 4 + hidden + outcome
     }
 
     /// Workgroups of a product of so many rows.
@@ -117,10 +122,8 @@ pub fn fits(traits: Traits, shape: &LlamaShape) -> bool {
 
 /// Whether the products of several tokens can be computed at once, where those of one can.
 pub fn few_fit(traits: Traits, shape: &LlamaShape) -> bool {
-    let fits = |dims, site| Spread::of(traits, dims, site).of_few().few_bytes() <= traits.workgroup_bytes;
-    traits.subgroup > 1
-        && Site::ALL.into_iter().all(|site| fits(site.dims(shape), Some(site)))
-        && fits((shape.vocab, shape.model_dim), None)
+    let fits = |dims, site| Spread::of(traits, dims, site).of_few().few_bytes(site) <= traits.workgroup_bytes;
+    Site::ALL.into_iter().all(|site| fits(site.dims(shape), Some(site))) && fits((shape.vocab, shape.model_dim), None)
 }
 
 /// Bytes of the longest range that the kernels bind of a layer: all of a slice, as its rows belong together. Ranges of
@@ -228,7 +231,7 @@ mod tests {
         assert!(!fits(traits(16 << 10), &shape));
         // Eight tokens' sums take 16 KiB alone.
         assert!(few_fit(traits(32 << 10), &shape));
-        assert!(!few_fit(traits(16 << 10), &shape) && !few_fit(Traits { subgroup: 1, ..traits(32 << 10) }, &shape));
+        assert!(!few_fit(traits(16 << 10), &shape));
         let larger = LlamaShape { ffn_dim: 14336, kv_heads: 8, vocab: 128_256, ..shape };
         assert!(fits(traits(32 << 10), &larger));
         let down = |bytes| Spread::of(traits(bytes), Site::Down.dims(&larger), Some(Site::Down));
