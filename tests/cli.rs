@@ -234,6 +234,15 @@ fn a_negative_number_is_refused_by_the_flag_that_it_follows() {
 }
 
 #[test]
+fn a_prompt_without_quotes_and_a_misspelt_command_get_advice() {
+    for args in [&["Why", "is", "the", "sky", "blue"][..], &["verfy", "SmolLM2-135M-Instruct"]] {
+        let output = run(args).code(2).get_output().stderr.clone();
+        let words = String::from_utf8(output).unwrap();
+        assert!(words.ends_with("A prompt of several words is put in quotes. `edge-run --help` has all commands.\n"));
+    }
+}
+
+#[test]
 fn a_model_that_is_named_is_missing() {
     let words = ["there is no model at `nowhere`", "edge-run quantize"];
     for args in [&["-m", "nowhere", "Hi"][..], &["inspect", "nowhere"], &["verify", "nowhere"]] {

@@ -37,6 +37,9 @@ struct SummaryLine<'a> {
     device: &'a DeviceInfo,
 }
 
+/// By how many bits an answer may miss what was asked for because its routers did.
+const ROUTERS_MISS: f32 = 0.5;
+
 /// Answers the prompt.
 pub fn run(args: &GenerateArgs) -> Done {
     // All that can be found wrong without touching the weights is found before they are read.
@@ -112,6 +115,13 @@ pub fn run(args: &GenerateArgs) -> Done {
         note(format_args!("bytes:  {}", by_part(&token_bytes)));
     }
     note(sentence(&summary, model.device()));
+    let asked = follower.decision().bits;
+    if budget.is_some() && plan_changes == 0 && summary.bits < asked - ROUTERS_MISS {
+        note(format_args!(
+            "the memory budget left room for {:.2} of the {asked} bits; a smaller context (`-c`) leaves room for more",
+            summary.bits
+        ));
+    }
     Ok(if stop::asked() { Exit::Stopped } else { Exit::Done })
 }
 

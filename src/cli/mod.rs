@@ -38,6 +38,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
 use args::{Cli, CliCommand};
 use exit::Exit;
@@ -54,6 +55,9 @@ pub fn main() -> ExitCode {
         Err(answer) => {
             // Help and version are such answers too. Where nobody listens there is no one to tell.
             let _ = tell(&answer);
+            if is_of_loose_words(&answer) {
+                output::note("A prompt of several words is put in quotes. `edge-run --help` has all commands.");
+            }
             let exit = if answer.use_stderr() { Exit::Usage } else { Exit::Done };
             return ExitCode::from(exit.code());
         }
@@ -75,6 +79,11 @@ fn tell(answer: &clap::Error) -> std::io::Result<()> {
         return std::io::stderr().write_all(terminal::in_lines(&answer.render().to_string()).as_bytes());
     }
     answer.print()
+}
+
+/// Whether words were not understood that may be a prompt without quotes, or a misspelt command before its arguments.
+fn is_of_loose_words(answer: &clap::Error) -> bool {
+    answer.kind() == ErrorKind::ArgumentConflict && answer.to_string().contains("the subcommand '")
 }
 
 fn run(cli: &Cli) -> Done {

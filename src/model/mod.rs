@@ -37,7 +37,7 @@ use crate::precision::{CacheType, Depth, PrecisionPlan, SLICES};
 use crate::routing::Thresholds;
 use crate::shape::LlamaShape;
 
-use executor::{Executor, StepKind};
+use executor::Executor;
 use ring::Ring;
 
 pub use activations::Trial;
@@ -238,11 +238,7 @@ impl Model {
     /// cache in few bits, and not while slices are loaded. Neither on a GPU that multiplies a single token's int8s,
     /// and has not the memory to do so for several.
     pub(crate) fn can_check_guesses(&self) -> bool {
-        let executor = self.executor();
-        let are_alike = !executor.int8_activations
-            || executor.traits().runs_functions()
-            || executor.few_tokens(StepKind::NextTokens, 2).is_some();
-        are_alike && executor.reads_steps_as_kept() && self.is_settled()
+        self.executor().checks_guesses() && self.is_settled()
     }
 
     /// The error of a step whose logits are no numbers, after so many tokens of the context.

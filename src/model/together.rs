@@ -180,6 +180,14 @@ impl Executor {
         self.few_tokens(StepKind::NextTokens, 2).is_some() && each_has_its_own
     }
 
+    /// Whether tokens that run together come out as they do alone, but for the order of sums.
+    pub(super) fn checks_guesses(&self) -> bool {
+        let are_alike = !self.int8_activations
+            || self.traits().runs_functions()
+            || self.few_tokens(StepKind::NextTokens, 2).is_some();
+        are_alike && self.reads_steps_as_kept()
+    }
+
     /// Whether tokens that run together look at each other's keys and values as they would at those of earlier tokens.
     /// A cache in few bits keeps them less exactly.
     pub(super) fn reads_steps_as_kept(&self) -> bool {

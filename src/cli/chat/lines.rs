@@ -1,6 +1,6 @@
 //! Where a conversation's lines come from: a terminal, on which they are edited, or a file or pipe.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::{BufRead, ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use rustyline::DefaultEditor;
@@ -91,6 +91,10 @@ impl Lines {
                 Ok(line) => Ok(Ok(line)),
                 Err(ReadlineError::Interrupted) => Ok(Err(NextInput::Interrupted)),
                 Err(ReadlineError::Eof) => Ok(Err(NextInput::End)),
+                Err(ReadlineError::Io(fault)) if fault.kind() == ErrorKind::InvalidData => {
+                    note("what was typed is no text in UTF-8, and is left out");
+                    Ok(Ok(String::new()))
+                }
                 Err(fault) => Err(failed(fault)),
             },
             Lines::Read { begun } => {

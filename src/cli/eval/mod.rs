@@ -7,6 +7,7 @@ mod table;
 
 pub use args::EvalArgs;
 
+use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -89,7 +90,7 @@ fn run_text(args: &EvalArgs, file: &Path) -> Done {
     }
     let cut = EvalWindow { tokens: window, answer_from: args.answer_from.map(|tokens| tokens as usize) };
     if let Some(file) = &args.plot {
-        check_folder_of(file)?;
+        check_plot(file)?;
     }
     let reports = sweep(args, &folder, tokens, (windows, BarUnit::Windows), &mut |sequence, show| {
         sequence.set_prompt_bits(args.prompt_bits);
@@ -129,7 +130,7 @@ fn run_kl(args: &EvalArgs, path: &Path) -> Done {
     warn(tokenizer.warnings());
     check_reference(&reference, folder.shape(), &tokenizer)?;
     if let Some(file) = &args.plot {
-        check_folder_of(file)?;
+        check_plot(file)?;
     }
     let windows: Vec<usize> = reference.info().windows().collect();
     let context = windows.iter().copied().max().unwrap_or_default() as u32;
@@ -248,14 +249,23 @@ fn chart<R: ReportRow>(name: &str, reports: &[(EvalRun, R)], figure: impl Fn(&R)
     Chart { figure: name.to_string(), curves: curves.to_vec() }
 }
 
-/// Refuses a file that could not be written, before hours of measuring.
-fn check_folder_of(file: &Path) -> Result<()> {
+/// Refuses a file that could not be written, or that is no plot, before hours of measuring.
+fn check_plot(file: &Path) -> Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let is_folder = std::fs::metadata(folder).map_err(Error::io("find", folder))?.is_dir();
-    if is_folder && !file.is_dir() {
-        return Ok(());
+    if !is_folder || file.is_dir() {
+        return Err(Error::argument("--plot", "a file in a folder that is there", file.display()));
     }
-    Err(Error::argument("--plot", "a file in a folder that is there", file.display()))
+    let mut begin = Vec::new();
+    if file.is_file() {
+        let read = std::fs::File::open(file).and_then(|file| file.take(4).read_to_end(&mut begin));
+        read.map_err(Error::io("read", file))?;
+    }
+    if !begin.is_empty() && begin != *b"<svg" {
+        let expected = "a path where nothing is, or a plot, which is replaced";
+        return Err(Error::argument("--plot", expected, format!("`{}`, which is no plot", file.display())));
+    }
+    Ok(())
 }
 
 /// Refuses a prompt that leaves no answer of two tokens in a window of so many.
@@ -374,11 +384,17 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_needs_a_folder_to_lie_in() {
+    fn a_plot_needs_a_folder_to_lie_in_and_replaces_nothing_but_plots() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(check_folder_of(&dir.path().join("plot.svg")).is_ok());
-        assert!(check_folder_of(Path::new("plot.svg")).is_ok());
-        assert!(check_folder_of(dir.path()).is_err());
-        assert!(check_folder_of(&dir.path().join("nowhere/plot.svg")).is_err());
+        assert!(check_plot(&dir.path().join("plot.svg")).is_ok());
+        assert!(check_plot(Path::new("plot.svg")).is_ok());
+        assert!(check_plot(dir.path()).is_err());
+        assert!(check_plot(&dir.path().join("nowhere/plot.svg")).is_err());
+        for (name, text, is_fine) in [("old.svg", "<svg>", true), ("empty", "", true), ("text.txt", "Once upon", false)]
+        {
+            let file = dir.path().join(name);
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(check_plot(&file).is_ok(), is_fine, "{name}");
+        }
     }
 }
