@@ -28,7 +28,7 @@ pub const LOGITS: usize = 1 << 24;
 pub struct Target {
     /// Average bits wanted.
     pub bits: f32,
-    /// RouterScores above this open their gates.
+    /// Scores above this open their gates.
     pub threshold: f32,
     /// Weight of the KL divergence, beside the squared distance from `bits`.
     pub weight: f32,

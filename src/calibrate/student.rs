@@ -163,7 +163,7 @@ pub struct RoutedBlock<'a> {
     pub at: usize,
     /// Routers and ranges.
     pub params: &'a LayerParams,
-    /// RouterScores above this open their gates.
+    /// Scores above this open their gates.
     pub threshold: f32,
 }
 

@@ -19,7 +19,7 @@ const MEASUREMENTS: usize = 96;
 /// What was measured at a threshold.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
-    /// RouterScores above this opened their gates.
+    /// Scores above this opened their gates.
     pub threshold: f32,
     /// Average bits read.
     pub bits: f32,
