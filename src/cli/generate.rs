@@ -115,14 +115,19 @@ pub fn run(args: &GenerateArgs) -> Done {
         note(format_args!("bytes:  {}", by_part(&token_bytes)));
     }
     note(sentence(&summary, model.device()));
-    let asked = follower.decision().bits;
-    if budget.is_some() && plan_changes == 0 && summary.bits < asked - ROUTERS_MISS {
-        note(format_args!(
-            "the memory budget left room for {:.2} of the {asked} bits; a smaller context (`-c`) leaves room for more",
-            summary.bits
-        ));
+    if budget.is_some() && plan_changes == 0 {
+        tell_what_fits(summary.bits, follower.decision().bits);
     }
     Ok(if stop::asked() { Exit::Stopped } else { Exit::Done })
+}
+
+/// Tells whether a memory budget left room for less than was asked for.
+fn tell_what_fits(bits: f32, asked: f32) {
+    if bits < asked - ROUTERS_MISS {
+        note(format_args!(
+            "the memory budget left room for {bits:.2} of the {asked} bits; a smaller context (`-c`) leaves more"
+        ));
+    }
 }
 
 /// Tells which slices could not be had.
