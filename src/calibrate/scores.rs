@@ -27,7 +27,7 @@ impl RouterScores {
     }
 
     /// Whether all of them are numbers.
-    pub fn are_finite(&self) -> bool {
+    fn are_finite(&self) -> bool {
         self.sites.iter().all(|(_, scores)| scores.iter().all(|score| score.is_finite()))
     }
 
@@ -47,11 +47,8 @@ impl RouterScores {
 
     /// Average bits at every threshold.
     pub fn curve(&self) -> ScoreCurve {
-        let of_site = |(bits, scores): &(f32, Vec<f32>)| {
-            let bits = *bits;
-            scores.clone().into_iter().map(move |score| (score, bits))
-        };
-        let mut all: Vec<(f32, f32)> = self.sites.iter().flat_map(of_site).collect();
+        let pairs = self.sites.iter().flat_map(|(bits, scores)| scores.iter().map(|score| (*score, *bits)));
+        let mut all: Vec<(f32, f32)> = pairs.collect();
         all.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
         let whole: f64 = all.iter().map(|(_, bits)| f64::from(*bits)).sum();
         let (step, last) = (all.len().div_ceil(KNOTS), all.len() - 1);

@@ -232,10 +232,10 @@ pub fn divergence_at(
         pairs.map(|(student, teacher)| divergence(network, student, teacher, batch.tokens()))
     });
     let kl: f32 = Tensor::cat(parts.collect(), 0).sum().into_scalar();
-    if !kl.is_finite() || !scores.are_finite() {
+    let bits = scores.bits(threshold);
+    if !kl.is_finite() || !bits.is_finite() {
         let device = format!("{:?}", batch.ids.device());
-        let scores = if scores.are_finite() { "" } else { ", and scores that are no numbers" };
-        return Err(Error::Device { device, message: format!("a KL divergence of {kl}{scores}") });
+        return Err(Error::Device { device, message: format!("a KL divergence of {kl} at {bits} bits") });
     }
     Ok((scores, kl))
 }

@@ -13,8 +13,8 @@ const GAP: f32 = 0.15;
 const GAP_OF_SKETCH: f32 = 0.75;
 /// What counts as every or no gate open, in bits from the end.
 const END: f32 = 0.01;
-/// Measurements at most.
-const MEASUREMENTS: usize = 96;
+/// Points of a sketch, and rows of a table, at most.
+const POINTS_MAX: usize = 96;
 
 /// What was measured at a threshold.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +27,13 @@ pub struct Point {
     pub kl: f32,
     /// What the scores of this measurement would open at other thresholds.
     pub curve: ScoreCurve,
+}
+
+impl Point {
+    /// The row of a table that it is.
+    fn row(&self) -> Threshold {
+        Threshold { bits: self.bits, threshold: self.threshold }
+    }
 }
 
 /// Measures a student on a batch at thresholds; `on_measurement(so far)` may fail to break off.
@@ -50,7 +57,7 @@ impl Scale<'_> {
 
     /// A few points of the parameters from 2 to 8 bits.
     pub fn sketch(&mut self, params: &Params) -> Result<Vec<Point>> {
-        refine(Vec::new(), GAP_OF_SKETCH, &mut |threshold| self.measure(params, threshold))
+        refine(Vec::new(), Point::row, GAP_OF_SKETCH, &mut |threshold| self.measure(params, threshold))
     }
 
     /// The table between the points of a sketch.
@@ -64,55 +71,60 @@ impl Scale<'_> {
 
 /// Thresholds between those of a sketch, so that no two lie more than [`GAP`] apart, with the bits that the curves of
 /// their two neighbours have there: the nearer one counts more, as its tokens met inputs that are more alike.
-fn between(sketch: &[Point]) -> Result<Vec<Point>> {
-    refine(sketch.to_vec(), GAP, &mut |threshold| {
+fn between(sketch: &[Point]) -> Result<Vec<Threshold>> {
+    refine(sketch.iter().map(Point::row).collect(), Threshold::clone, GAP, &mut |threshold| {
         let at = sketch.partition_point(|point| point.threshold > threshold).clamp(1, sketch.len() - 1);
         let (above, below) = (&sketch[at - 1], &sketch[at]);
-        let share = (above.threshold - threshold) / (above.threshold - below.threshold);
+        let share = ((above.threshold - threshold) / (above.threshold - below.threshold)).clamp(0.0, 1.0);
         let [fewer, more] = [above, below].map(|point| point.curve.bits(threshold));
-        Ok(Point { threshold, bits: fewer + share * (more - fewer), ..below.clone() })
+        Ok(Threshold { threshold, bits: fewer + share * (more - fewer) })
     })
 }
 
-/// Adds points that `at` measures, until they reach from 2 to 8 bits and lie at most `gap` apart; thresholds fall.
-fn refine(mut points: Vec<Point>, gap: f32, at: &mut dyn FnMut(f32) -> Result<Point>) -> Result<Vec<Point>> {
+/// Adds what `at` finds at thresholds, until it all reaches from 2 to 8 bits and lies at most `gap` apart; thresholds
+/// fall.
+fn refine<P>(
+    mut points: Vec<P>,
+    row: fn(&P) -> Threshold,
+    gap: f32,
+    at: &mut dyn FnMut(f32) -> Result<P>,
+) -> Result<Vec<P>> {
     if points.is_empty() {
         points.push(at(0.0)?);
     }
     for stride in std::iter::successors(Some(2.0f32), |stride| Some(stride * 1.5)).take(16) {
-        if points[0].bits > 2.0 + END {
-            points.insert(0, at(points[0].threshold + stride)?);
+        let [first, last] = [&points[0], &points[points.len() - 1]].map(row);
+        if first.bits > 2.0 + END {
+            points.insert(0, at(first.threshold + stride)?);
         }
-        if points[points.len() - 1].bits < 8.0 - END {
-            points.push(at(points[points.len() - 1].threshold - stride)?);
+        if last.bits < 8.0 - END {
+            points.push(at(last.threshold - stride)?);
         }
     }
-    let widest = |points: &[Point]| {
-        let gaps = points.windows(2).map(|w| w[1].bits - w[0].bits).enumerate();
-        gaps.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, widest)| *widest > gap)
-    };
-    while points.len() < MEASUREMENTS {
-        let Some((below, _)) = widest(&points) else { break };
-        let middle = 0.5 * (points[below].threshold + points[below + 1].threshold);
-        if middle == points[below].threshold || middle == points[below + 1].threshold {
+    while points.len() < POINTS_MAX {
+        let pairs = points.windows(2).map(|pair| [&pair[0], &pair[1]].map(row)).enumerate();
+        let wide = pairs.filter(|(_, [above, below])| below.bits - above.bits > gap);
+        let widest = wide.max_by(|(_, a), (_, b)| (a[1].bits - a[0].bits).total_cmp(&(b[1].bits - b[0].bits)));
+        let Some((at_pair, [above, below])) = widest else { break };
+        let middle = 0.5 * (above.threshold + below.threshold);
+        if middle == above.threshold || middle == below.threshold {
             break;
         }
-        points.insert(below + 1, at(middle)?);
+        points.insert(at_pair + 1, at(middle)?);
     }
     Ok(points)
 }
 
 /// The rows of the table. The ends stand for 2 and 8 bits; between them every row reads more than the one before.
-fn rows(points: &[Point]) -> Vec<Threshold> {
-    let row = |point: &Point, bits: f32| Threshold { bits, threshold: point.threshold };
+fn rows(points: &[Threshold]) -> Vec<Threshold> {
     let last = points.len() - 1;
-    let mut rising = vec![row(&points[0], 2.0)];
+    let mut rising = vec![Threshold { bits: 2.0, ..points[0] }];
     for point in points[1..last].iter().filter(|point| point.bits < 8.0) {
         if point.bits > rising[rising.len() - 1].bits {
-            rising.push(row(point, point.bits));
+            rising.push(*point);
         }
     }
-    rising.push(row(&points[last], 8.0));
+    rising.push(Threshold { bits: 8.0, ..points[last] });
     rising
 }
 
@@ -129,7 +141,7 @@ mod tests {
             all.add(2.0, scores(threshold));
             Ok(Point { bits: bits(threshold), threshold, kl: 0.0, curve: all.curve() })
         };
-        let sketch = refine(Vec::new(), GAP_OF_SKETCH, &mut at).unwrap();
+        let sketch = refine(Vec::new(), Point::row, GAP_OF_SKETCH, &mut at).unwrap();
         (sketch.len(), rows(&between(&sketch).unwrap()))
     }
 

@@ -38,7 +38,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ErrorKind};
 
 use args::{Cli, CliCommand};
 use exit::Exit;
@@ -83,7 +83,8 @@ fn tell(answer: &clap::Error) -> std::io::Result<()> {
 
 /// Whether words were not understood that may be a prompt without quotes, or a misspelt command before its arguments.
 fn is_of_loose_words(answer: &clap::Error) -> bool {
-    answer.kind() == ErrorKind::ArgumentConflict && answer.to_string().contains("the subcommand '")
+    let before = answer.get(ContextKind::PriorArg).map(ToString::to_string);
+    answer.kind() == ErrorKind::ArgumentConflict && before.is_some_and(|words| words.contains("[PROMPT]"))
 }
 
 fn run(cli: &Cli) -> Done {

@@ -52,6 +52,8 @@ pub(super) struct Executor {
     pub outer: Option<Depth>,
     /// Whether the products of a single token are of int8s.
     pub int8_activations: bool,
+    /// Whether a GPU has the memory for those of several tokens at once.
+    few_fit: bool,
     /// The measurement by which that was chosen.
     pub trial: Option<Trial>,
 }
@@ -140,6 +142,7 @@ impl Executor {
         let weights = weights::load(source, engine.as_mut(), slices, on_bytes).map_err(|e| e.within("loading"))?;
         let cache = Cache::new(&shape, &spec, engine.as_mut(), options, step_tokens)?;
         let inputs = Inputs::new(&shape, engine.as_mut(), options.sequences)?;
+        let few_fit = project::few_fit(engine.traits(), &shape);
         Ok(Executor {
             engine,
             program: Program::new(&spec, shape.layers),
@@ -158,6 +161,7 @@ impl Executor {
             step_tokens,
             outer: None,
             int8_activations,
+            few_fit,
             trial: None,
         })
     }
@@ -271,7 +275,7 @@ impl Executor {
         if traits.runs_functions() {
             return (kind == StepKind::NextTokens).then_some(tokens);
         }
-        project::few_fit(traits, &self.shape).then(|| tokens.next_power_of_two())
+        self.few_fit.then(|| tokens.next_power_of_two())
     }
 
     /// The class of the context of tokens from `position` on.

@@ -182,9 +182,7 @@ impl Executor {
 
     /// Whether tokens that run together come out as they do alone, but for the order of sums.
     pub(super) fn checks_guesses(&self) -> bool {
-        let are_alike = !self.int8_activations
-            || self.traits().runs_functions()
-            || self.few_tokens(StepKind::NextTokens, 2).is_some();
+        let are_alike = !self.int8_activations || self.few_tokens(StepKind::NextTokens, 2).is_some();
         are_alike && self.reads_steps_as_kept()
     }
 

@@ -152,7 +152,7 @@ fn read(
             if let Err(fault) = roomy.and_then(|()| place.file.read_exact_at(&mut bytes, place.offset + offset)) {
                 // The chunk is the ring's, whatever came of it.
                 let _ = deliver.send(Delivery::Chunk { number: u64::MAX, tensor, offset, bytes });
-                if fault.kind() == ErrorKind::OutOfMemory {
+                if fault.kind() != ErrorKind::UnexpectedEof {
                     return Err(Error::io("read", place.file.path())(fault));
                 }
                 let expected = format!("{} bytes from byte {} on", place.bytes, place.offset);

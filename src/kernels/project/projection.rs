@@ -116,11 +116,11 @@ pub(super) fn record(
     extras: Extras,
 ) {
     let Projection { weight, input, spread, .. } = *projection;
-    let (x, norm, partials) = match input {
-        Input::Plain(x) => (x, None, None),
-        Input::Normed(x, norm) | Input::Routed(x, norm) => (x, Some(norm), None),
-        Input::Partials(partials) => (partials.span, None, Some(partials)),
-        Input::Packed(packed) => (packed.span, None, None),
+    let (x, tokens, norm, partials) = match input {
+        Input::Plain(x) => (x, 1, None, None),
+        Input::Normed(x, norm) | Input::Routed(x, norm) => (x, 1, Some(norm), None),
+        Input::Partials(partials) => (partials.span, 1, None, Some(partials)),
+        Input::Packed(PackedInputs { span, tokens }) => (span, tokens, None, None),
     };
     let QkvDims { heads, kv_heads, head_dim, cells } = extras.qkv.unwrap_or_default();
     let params = Params {
@@ -132,10 +132,7 @@ pub(super) fn record(
         heads,
         kv_heads,
         cells,
-        tokens: match input {
-            Input::Packed(packed) => packed.tokens,
-            _ => 1,
-        },
+        tokens,
     };
     let row_workgroups = spread.workgroups(params.rows);
     let mut bindings = weight.bindings(&rows);
@@ -156,7 +153,7 @@ pub(super) fn record(
         ("ROW_WORKGROUPS", row_workgroups),
     ];
     constants.extend(partials.map_or(partials::NO_PARTIALS, |partials| partials.constants(weight.input)));
-    if let Input::Packed(PackedInputs { tokens, .. }) = input {
+    if matches!(input, Input::Packed(_)) {
         assert!((2..=FEW_TOKENS_MAX).contains(&tokens) && spread.does_few(), "{tokens} tokens by {spread:?}");
         constants.push(("TOKENS", tokens));
     }

@@ -123,7 +123,9 @@ pub fn fits(traits: Traits, shape: &LlamaShape) -> bool {
 /// Whether the products of several tokens can be computed at once, where those of one can.
 pub fn few_fit(traits: Traits, shape: &LlamaShape) -> bool {
     let fits = |dims, site| Spread::of(traits, dims, site).of_few().few_bytes(site) <= traits.workgroup_bytes;
-    Site::ALL.into_iter().all(|site| fits(site.dims(shape), Some(site))) && fits((shape.vocab, shape.model_dim), None)
+    traits.packed_dot
+        && Site::ALL.into_iter().all(|site| fits(site.dims(shape), Some(site)))
+        && fits((shape.vocab, shape.model_dim), None)
 }
 
 /// Bytes of the longest range that the kernels bind of a layer: all of a slice, as its rows belong together. Ranges of
