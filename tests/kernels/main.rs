@@ -20,6 +20,7 @@ mod engines;
 mod family_kernels;
 mod few_tokens;
 mod kernels;
+mod near_choices;
 mod packed_kernels;
 mod pipeline_cache;
 mod probes;

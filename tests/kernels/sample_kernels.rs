@@ -1,6 +1,7 @@
 //! The kernels that choose a token, on both engines and against the sampler, with controls that must fail.
 
 use crate::gpu;
+use crate::near_choices::explained;
 use crate::processors::PROCESSORS;
 use bytemuck::Zeroable;
 use edge_run::internals::cpu;
@@ -152,33 +153,6 @@ fn settings() -> impl Strategy<Value = SamplerSettings> {
     )
 }
 
-/// Places that a draw is moved to on either side of it: the stretch between may have those of several tokens.
-const MOVES: i32 = 8;
-
-/// How far the kernel's cuts and draws may lie from the reference's, as a part of the whole: exp is a few units off in
-/// the last place of an f32, and equal weights are rounded alike to multiples of 2^-31 of their sum, all by at most
-/// half.
-fn near(tokens: usize) -> f32 {
-    2e-5 + tokens as f32 / (1u64 << 32) as f32
-}
-
-/// Whether the reference, with cuts and the draw moved by a rounding error either way, chooses `id` too.
-fn explained(choice: &Choice, logits: &[f32], id: u32) -> bool {
-    let draw = (u64::from(choice.draw_high) << 21 | u64::from(choice.draw_low)) as f64;
-    let moved = |part: f64| (draw + part * (1u64 << 53) as f64).clamp(0.0, ((1u64 << 53) - 1) as f64) as u64;
-    let near = near(logits.len());
-    let parts = (-MOVES..=MOVES).map(|part| near * part as f32 / MOVES as f32);
-    [-near, 0.0, near].into_iter().any(|p| {
-        parts.clone().any(|d| {
-            let draw = moved(f64::from(d));
-            let top_p = if choice.top_p >= 1.0 { 1.0 } else { choice.top_p + p };
-            let near =
-                Choice { top_p, draw_high: (draw >> 21) as u32, draw_low: (draw & ((1 << 21) - 1)) as u32, ..*choice };
-            edge_run::internals::sampling::choose(&near, logits) == id
-        })
-    })
-}
-
 /// Compares the GPU's choices with the reference's over `rounds` random numbers; how many differed within rounding.
 fn check(seed: u64, vocab: u32, shape: Shape, settings: &SamplerSettings, rounds: usize) -> Result<usize, String> {
     let Some(mut gpu) = gpu::gpu() else { return Ok(0) };
@@ -224,6 +198,34 @@ proptest! {
         settings in settings(),
     ) {
         check(seed, vocab, SHAPES[shape], &settings, 4).map_err(TestCaseError::fail)?;
+    }
+}
+
+#[test]
+fn a_rounding_error_moves_a_choice_no_farther_than_it_moves_cut_and_draw() {
+    // Top-p cuts among thousands of tokens that it gives nearly nothing each, and that the draw gives much.
+    let settings = SamplerSettings {
+        temperature: 4.792054,
+        top_k: 0,
+        top_p: 0.9999,
+        min_p: 0.0,
+        repeat_penalty: 1.4113239,
+        ..SamplerSettings::default()
+    };
+    check(1077853155163201463, 3496, Shape::Peaked, &settings, 4).unwrap();
+
+    let logits = [3.0f32, 2.5, 2.0, -9.0];
+    for top_p in [1.0, 0.9999] {
+        let plain = SamplerSettings { temperature: 1.0, repeat_penalty: 1.0, top_p, ..settings.clone() };
+        let explained_at = |uniform: f64| {
+            let choice = Choice::new(&plain, (uniform * 2f64.powi(53)) as u64);
+            [0, 1, 2, 3].map(|id| explained(&choice, &logits, id))
+        };
+        // Probabilities are 0.5065, 0.3072 and 0.1863.
+        assert_eq!(explained_at(0.3), [true, false, false, false]);
+        assert_eq!(explained_at(0.7), [false, true, false, false]);
+        let end = 1.0 / (1.0 + (-0.5f64).exp() + (-1f64).exp());
+        assert_eq!(explained_at(end), [true, true, false, false]);
     }
 }
 
