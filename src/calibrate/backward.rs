@@ -9,8 +9,9 @@ use burn::tensor::Tensor;
 
 use super::coded::{CodedSite, TRAINED};
 use super::network::{BlockState, beside, joined, sum};
-use super::products::{LayerSlices, widened};
+use super::products::{LayerSlices, product_by_depth, weight_of_slices, widened};
 use super::reduce::{sum_all, sum_rows};
+use super::scores::open_gates;
 use super::student::{
     FIRST_OF_ROUTER, LayerParams, NAMES, RoutedBlock, RouterInput, SiteParams, StudentStream, gates, looked_at,
 };
@@ -110,9 +111,9 @@ impl LayerBackward<'_> {
             if let [Op::Project { at, from, to }] = ops {
                 let (_, looked_at) = looked_at(&norms, seen, *at);
                 let input = state.read(*from);
-                let gates = self.block.gates(at.site, looked_at.clone());
-                let slices = &self.slices[at.site as usize];
-                state.put(*to, network.product_in_parts(widened(&input, &gates), slices));
+                let open = open_gates(&self.block.scores(at.site, looked_at.clone()), self.block.threshold);
+                let weight = |open| weight_of_slices(&self.slices[at.site as usize], open);
+                state.put(*to, product_by_depth(network, input, &open, weight));
             } else {
                 for op in ops {
                     network.operate(op, windows, &mut state, &mut |routed, normed| {

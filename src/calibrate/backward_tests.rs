@@ -13,7 +13,7 @@ use crate::calibrate::shelf::Keeping;
 use crate::shape::SiteAt;
 
 /// Distances from the largest gradient of a tensor that the order of sums makes.
-const SUMS: f32 = 2e-5;
+const SUMS: f32 = 5e-5;
 const THRESHOLD: f32 = 0.2;
 const PER_BIT: f32 = 0.01;
 /// Windows, in two parts.

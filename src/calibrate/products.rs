@@ -1,5 +1,5 @@
 //! The products of a layer whose weights are read to the depths that its routers choose: with one weight for each
-//! token, or with all slices side by side where gradients are asked for.
+//! token, or, for gradients, with all slices side by side.
 
 use burn::tensor::Tensor;
 
@@ -37,13 +37,24 @@ pub fn layer_weights(network: &Network, codes: &[CodedSite; 4], params: &LayerPa
     })
 }
 
+/// The weight of a site where so many gates are open, by its slices: in the same parts.
+pub fn weight_of_slices(slices: &[Tensor<2>], open: usize) -> Vec<Tensor<2>> {
+    let of_part = |part: &Tensor<2>| {
+        let width = part.dims()[1] / SLICES;
+        let slice = |at: usize| part.clone().narrow(1, at * width, width);
+        (1..=open).fold(slice(0), |sum, at| sum + slice(at))
+    };
+    slices.iter().map(of_part).collect()
+}
+
 /// The product of each token of an input, [N, in], with the weight at its own depth: [N, rows]. `open` says how many
-/// gates are open for a token. Tokens of one depth are multiplied together.
+/// gates are open for a token, and `weight` what it is multiplied with then. Tokens of one depth are multiplied
+/// together.
 pub fn product_by_depth(
     network: &Network,
     input: Tensor<2>,
     open: &[usize],
-    weights: &[Vec<Tensor<2>>; SLICES],
+    weight: impl Fn(usize) -> Vec<Tensor<2>>,
 ) -> Tensor<2> {
     // The tokens by their depths, and where each of them is in this order.
     let mut order: Vec<i32> = (0..open.len() as i32).collect();
@@ -55,13 +66,13 @@ pub fn product_by_depth(
     let device = input.device();
     let select = |x: Tensor<2>, rows: &[i32]| x.select(0, Tensor::from_data(rows, &device));
     let groups: Vec<&[i32]> = order.chunk_by(|a, b| open[*a as usize] == open[*b as usize]).collect();
-    let weight = |tokens: &[i32]| &weights[open[tokens[0] as usize]];
+    let weight = |tokens: &[i32]| weight(open[tokens[0] as usize]);
     if let [all] = groups[..] {
-        return network.product_in_parts(input, weight(all));
+        return network.product_in_parts(input, &weight(all));
     }
     let products = groups.iter().map(|tokens| {
         let own = select(input.clone(), tokens);
-        network.product_in_parts(own, weight(tokens))
+        network.product_in_parts(own, &weight(tokens))
     });
     select(joined(products.collect(), 0), &places)
 }

@@ -230,9 +230,9 @@ impl RoutedBlock<'_> {
         StudentStream { x, seen }
     }
 
-    /// Which gates of a site are open whose routers look at `looked_at`, [N, D]: [N, SCORES].
-    pub fn gates(&self, site: Site, looked_at: Tensor<2>) -> Tensor<2> {
-        gates(self.params[site as usize].scores(looked_at) - self.threshold)
+    /// The scores of a site's routers that look at `looked_at`, [N, D]: of each token, [`SCORES`] numbers.
+    pub fn scores(&self, site: Site, looked_at: Tensor<2>) -> Vec<f32> {
+        self.params[site as usize].scores(looked_at).try_to_vec_as().expect("the device answers")
     }
 
     /// What an open gate of a site adds to the bits of a token.
@@ -246,11 +246,10 @@ impl RoutedBlock<'_> {
 impl SiteProducts for RoutedProducts<'_> {
     fn product(&mut self, at: SiteAt, input: Tensor<2>) -> Tensor<2> {
         let (_, looked_at) = looked_at(&self.norms, self.seen.as_ref(), at);
-        let scores = self.block.params[at.site as usize].scores(looked_at.clone());
-        let scores: Vec<f32> = scores.try_to_vec_as().expect("the device answers");
+        let scores = self.block.scores(at.site, looked_at.clone());
         let open = open_gates(&scores, self.block.threshold);
         self.scores.add(self.block.bits_of_gate(at.site), scores);
-        product_by_depth(self.block.network, input, &open, &self.weights[at.site as usize])
+        product_by_depth(self.block.network, input, &open, |open| self.weights[at.site as usize][open].clone())
     }
 
     fn normed(&mut self, routed: &RoutedSites, normed: &Tensor<2>) {
