@@ -1,14 +1,17 @@
 // Chooses the next token and writes it where the next step reads it; a workgroup for each choice. src/sampling.rs has
 // the rules.
 //
-// As a rule the tokens that stay in the draw are few, and are sorted (candidates); where they turn out to be many, they
-// are searched, never sorted (descent). Where only min-p cuts, they are taken in the order of their ids. No invocation
-// walks along all tokens: Mesa's llvmpipe ends all loops of an invocation after 65535 rounds of them together.
+// As a rule the tokens that stay in the draw are few, and leaders tell them (leaders). Where they do not, logits are read
+// and sorted (candidates). Where the tokens turn out to be many, they are searched, never sorted (descent). Where only
+// min-p cuts, they are taken in the order of their ids. No invocation walks along all tokens: Mesa's llvmpipe ends all
+// loops of an invocation after 65535 rounds of them together.
 //
 // The workgroup is alone, so that what it waits for takes the time, and not what it computes: loads come several at a
 // time, and sums are made by all invocations.
 #import step_rows
 #import sampling
+#import ranks
+#import leaders
 #import candidates
 #import workgroup_sum
 #import running_sum
@@ -19,6 +22,8 @@ struct Params {
     // The token in `step_rows` that the first choice follows; the others follow the tokens after it.
     first_row: u32,
     blocks: u32,
+    // 1, which no compiler knows, so that none unrolls a loop whose bound it is part of.
+    one: u32,
 }
 
 // The token that was chosen, and the bits of the likeliest one's logit.
@@ -32,8 +37,8 @@ const WORKGROUP: u32 = 256u;
 override BLOCK: u32 = 128u;
 // Tokens that most nuclei do not exceed.
 const NUCLEUS: u32 = 64u;
-// No token.
-const NONE: u32 = 0xffffffffu;
+// Invocations that add up the weights of a block.
+const STRIPS: u32 = 8u;
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> choices: array<Choice>;
@@ -42,51 +47,25 @@ var<immediate> params: Params;
 @group(0) @binding(2) var<storage, read> logits: array<u32>;
 // [S, blocks]
 @group(0) @binding(3) var<storage, read> peaks: array<Peak>;
+// [S, blocks, LEADERS]
+@group(0) @binding(4) var<storage, read> leaders: array<vec2<u32>>;
 // An entry for each sequence.
-@group(0) @binding(4) var<storage, read_write> sampled: array<Sampled>;
+@group(0) @binding(5) var<storage, read_write> sampled: array<Sampled>;
 
 // Which choice the workgroup makes, and its settings.
 var<private> row: u32;
 var<private> choice: Choice;
-// The likeliest token, (key, id).
-var<workgroup> best: vec2<u32>;
 
 fn key_at(v: u32) -> u32 {
     return key_of_bits(logits[row * params.vocab + v]);
 }
 
-// The likeliest token, (key, id); the keys of all peaks go to `keys`.
-fn find_best(local: u32) -> vec2<u32> {
-    var own = vec2<u32>(0u, NONE);
-    for (var i = 0u; i < EACH; i++) {
-        let peak = own_peak(local, i);
-        keys[local + i * WORKGROUP] = peak.key;
-        if before(peak.key, peak.id, own.x, own.y) {
-            own = vec2<u32>(peak.key, peak.id);
-        }
-    }
-    domain[local] = own.x;
-    members[local] = own.y;
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if local < half && before(domain[local + half], members[local + half], domain[local], members[local]) {
-            domain[local] = domain[local + half];
-            members[local] = members[local + half];
-        }
-    }
-    if local == 0u {
-        best = vec2<u32>(domain[0], members[0]);
-    }
-    return workgroupUniformLoad(&best);
-}
-
 // Sum of the probabilities of all tokens, as parts of the likeliest one's.
 fn total_mass(local: u32) -> f32 {
     var own = 0.0;
-    for (var i = 0u; i < EACH; i++) {
-        let peak = own_peak(local, i);
-        let mass = peak.mass * weight(peak.key, best.x, 1.0);
-        own += select(0.0, mass, local + i * WORKGROUP < params.blocks);
+    if local < params.blocks {
+        let peak = peaks[row * params.blocks + local];
+        own = peak.mass * weight(peak.key, best.x, 1.0);
     }
     return sum_up(local, own);
 }
@@ -103,14 +82,14 @@ fn uniform_number() -> f32 {
     return f32(choice.draw_high >> 8u) * 0x1p-24;
 }
 
-// How many of the first `k` candidates top-p and min-p leave; NONE if that hangs on tokens after them. Those have a
-// `total` together with the candidates; without a total there are none.
-fn candidates_left(local: u32, k: u32, total: f32) -> u32 {
+// How many of the first `k` candidates top-p and min-p leave, where `some` there are; NONE if that hangs on tokens after
+// them. Those have a `total` together with the candidates; without a total there are none.
+fn candidates_left(local: u32, k: u32, some: u32, total: f32) -> u32 {
     var own = vec4<f32>();
     for (var i = 0u; i < EACH; i++) {
         let at = local * EACH + i;
-        if at < k {
-            own[i] = weight(keys[at], best.x, 1.0);
+        if at < some {
+            own[i] = weight(tokens[at].x, best.x, 1.0);
         }
     }
     let line = running_sum(own, local);
@@ -119,8 +98,8 @@ fn candidates_left(local: u32, k: u32, total: f32) -> u32 {
     begin_pick(local);
     for (var i = 0u; i < EACH; i++) {
         let at = local * EACH + i;
-        if at < k {
-            if keys[at] < least {
+        if at < some {
+            if tokens[at].x < least {
                 atomicMin(&passing_at, at);
             } else if choice.top_p < 1.0 && line.sums[i] >= choice.top_p * mass {
                 atomicMin(&passing_at, at + 1u);
@@ -128,7 +107,7 @@ fn candidates_left(local: u32, k: u32, total: f32) -> u32 {
         }
     }
     let left = end_pick(local).x;
-    return select(left, min(left, k), total == 0.0);
+    return select(left, min(left, some), total == 0.0 || some < k);
 }
 
 // A token drawn of the first `left` candidates.
@@ -137,37 +116,56 @@ fn draw_candidate(local: u32, left: u32) -> u32 {
     for (var i = 0u; i < EACH; i++) {
         let at = local * EACH + i;
         if at < left {
-            own[i] = weight(keys[at], best.x, choice.temperature);
+            own[i] = weight(tokens[at].x, best.x, choice.temperature);
         }
     }
     let line = running_sum(own, local);
     let at = pick(local, own, uniform_number() * line.total);
-    return members[select(at.x, max(at.y, 1u) - 1u, at.x == NONE)];
+    return tokens[select(at.x, max(at.y, 1u) - 1u, at.x == NONE)].y;
 }
 
-// A token drawn in the order of likelihood, of those that are left of all or of the k likeliest; NONE if they are many.
-fn draw_of_few(local: u32, all_stay: bool) -> u32 {
-    let k = select(choice.top_k, min(NUCLEUS, params.vocab), all_stay);
-    if k > CAPACITY {
-        return NONE;
-    }
-    var total = 0.0;
-    if all_stay && k < params.vocab {
-        total = total_mass(local);
-    }
-    let count = gather(local, set_domain(local, k));
+// A token drawn in the order of likelihood, of the k likeliest that are left; MANY if those are many. Leaders that are
+// not less than `least` are k or some more.
+fn draw_of_few(local: u32, k: u32, least: u32, total: f32) -> u32 {
+    let count = gather(local, set_domain(local, least), least);
     if count > CAPACITY {
-        return NONE;
+        return MANY;
+    }
+    if count <= WORKGROUP {
+        // No block has tokens that are not among these.
+        own_last = vec2<u32>(0u, NONE);
+        return draw_of_candidates(local, count, k, total);
     }
     sort(local, count);
-    let left = candidates_left(local, k, total);
+    let left = candidates_left(local, k, min(k, count), total);
     if left == NONE {
-        return NONE;
+        return MANY;
     }
     return draw_candidate(local, left);
 }
 
-// The same, however many they are.
+// A token drawn in the order of likelihood, of those that are left of all or of the k likeliest.
+fn draw_by_likelihood(local: u32, k: u32, all_stay: bool) -> u32 {
+    var chosen = MANY;
+    var total = 0.0;
+    if all_stay && k < params.vocab {
+        total = total_mass(local);
+    }
+    if k <= WORKGROUP {
+        chosen = draw_of_leaders(local, k, total);
+        if chosen == UNKNOWN {
+            chosen = draw_of_few(local, k, least_leader(local, k), total);
+        }
+    } else if k <= CAPACITY {
+        chosen = draw_of_few(local, k, least_of(local, k), total);
+    }
+    if chosen == MANY {
+        chosen = draw_of_many(local, all_stay);
+    }
+    return chosen;
+}
+
+// The same, however many are left.
 fn draw_of_many(local: u32, all_stay: bool) -> u32 {
     var last = vec2<u32>(0u, NONE);
     if !all_stay {
@@ -189,24 +187,44 @@ fn weight_at(v: u32, end: u32, least: u32) -> f32 {
     return select(0.0, weight(key, best.x, choice.temperature), v < end && key >= least);
 }
 
-// Sum of the weights of a block. A block without a token that min-p leaves is not read, and neither is one if min-p
-// leaves all tokens.
-fn block_weight(block: u32, least: u32) -> f32 {
-    if block >= params.blocks {
-        return 0.0;
-    }
-    let peak = peaks[row * params.blocks + block];
-    if least == 0u {
-        return peak.tempered_mass * weight(peak.key, best.x, choice.temperature);
-    }
+// The sum of the weights of each invocation's block. A block is read only where its leaders do not tell all tokens that
+// min-p leaves: STRIPS invocations share it.
+fn block_weight(local: u32, least: u32) -> f32 {
     var sum = 0.0;
-    if peak.key >= least {
-        let end = min((block + 1u) * BLOCK, params.vocab);
-        for (var v = block * BLOCK; v < end; v += AT_ONCE) {
+    let is_there = local < params.blocks;
+    let peak = peaks[row * params.blocks + min(local, params.blocks - 1u)];
+    if least == 0u {
+        return select(0.0, peak.tempered_mass * weight(peak.key, best.x, choice.temperature), is_there);
+    }
+    let last = leader_at(local * LEADERS + LEADERS - 1u);
+    let is_read = is_there && last.y != NONE && last.x >= least;
+    if is_there && !is_read {
+        for (var i = 0u; i < LEADERS; i++) {
+            let leader = leader_at(local * LEADERS + i);
+            sum += select(0.0, weight(leader.x, best.x, choice.temperature), leader.y != NONE && leader.x >= least);
+        }
+    }
+    var place = 0u;
+    if is_read {
+        place = atomicAdd(&counter, 1u);
+        domain[place] = local;
+    }
+    workgroupBarrier();
+    let strips = atomicLoad(&counter) * STRIPS;
+    for (var strip = local; strip < strips; strip += WORKGROUP) {
+        let first = domain[strip / STRIPS] * BLOCK + strip % STRIPS * (BLOCK / STRIPS);
+        let end = min(first + BLOCK / STRIPS, params.vocab);
+        var own = 0.0;
+        for (var v = first; v < end; v += AT_ONCE) {
             for (var i = 0u; i < AT_ONCE; i++) {
-                sum += weight_at(v + i, end, least);
+                own += weight_at(v + i, end, least);
             }
         }
+        tokens[strip].x = bitcast<u32>(own);
+    }
+    workgroupBarrier();
+    for (var i = 0u; is_read && i < STRIPS; i++) {
+        sum += bitcast<f32>(tokens[place * STRIPS + i].x);
     }
     return sum;
 }
@@ -214,13 +232,11 @@ fn block_weight(block: u32, least: u32) -> f32 {
 // A token drawn of all but those that min-p leaves out, in the order of ids: first its block, and then itself.
 fn draw_by_id(local: u32) -> u32 {
     let least = least_key();
-    var own: vec4<f32>;
-    for (var i = 0u; i < EACH; i++) {
-        own[i] = block_weight(local * EACH + i, least);
-    }
+    // A block is the first of its invocation's entries.
+    var own = vec4<f32>(block_weight(local, least), 0.0, 0.0, 0.0);
     let line = running_sum(own, local);
     let at = pick(local, own, uniform_number() * line.total);
-    let first = select(at.x, max(at.y, 1u) - 1u, at.x == NONE) * BLOCK;
+    let first = select(at.x, max(at.y, 1u) - 1u, at.x == NONE) / EACH * BLOCK;
     let end = min(first + BLOCK, params.vocab);
     var chosen = best.y;
     for (var piece = first; piece < end; piece += CAPACITY) {
@@ -243,20 +259,21 @@ fn draw_by_id(local: u32) -> u32 {
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     row = workgroup.x;
     choice = choices[row];
-    let top = find_best(local);
+    let slot = step_rows[params.first_row + row].slot;
     let all_stay = choice.top_k == 0u || choice.top_k >= params.vocab;
+    let k = select(choice.top_k, min(NUCLEUS, params.vocab), all_stay);
+    load_leaders(local, k);
+    // Token 0 where no logit is above minus infinity.
+    let top = select(best, vec2<u32>(LOWEST_KEY, 0u), best.y == NONE);
     var chosen = top.y;
-    if choice.temperature > 0.0 && top.x > LOWEST_KEY {
+    if choice.temperature > 0.0 && best.y != NONE {
         if all_stay && choice.top_p >= 1.0 {
             chosen = draw_by_id(local);
         } else {
-            chosen = draw_of_few(local, all_stay);
-            if chosen == NONE {
-                chosen = draw_of_many(local, all_stay);
-            }
+            chosen = draw_by_likelihood(local, k, all_stay);
         }
     }
     if local == 0u {
-        sampled[step_rows[params.first_row + row].slot] = Sampled(chosen, bits_of_key(top.x));
+        sampled[slot] = Sampled(chosen, bits_of_key(top.x));
     }
 }

@@ -1,38 +1,31 @@
-// The few likeliest tokens, sorted; for one workgroup.
+// The likeliest tokens, sorted, where the leaders alone do not tell them; for one workgroup.
 //
-// The k blocks with the greatest peaks hold the k likeliest tokens, because before any token of another block come
-// those k peaks. So only blocks are read whose peaks are not less than the k-th greatest one, and of them only tokens
-// that are not less. A lower bound of that peak will do as well: the blocks and tokens are some more then.
+// The k likeliest leaders are k tokens, so that none of the k likeliest tokens is less than the least of these leaders.
+// A block whose last leader is less has all such tokens among its leaders; only the logits of other blocks are read. A
+// lower bound of the least leader will do as well: the blocks and tokens are some more then.
 
-// Tokens, and blocks, at most: EACH for each invocation.
+// Tokens at most: EACH for each invocation.
 const CAPACITY: u32 = 1024u;
-// Blocks beyond those asked for that cost less than another round of the search.
-const MORE_BLOCKS: u32 = 16u;
+// Blocks at most.
+const BLOCKS: u32 = CAPACITY / LEADERS;
+// Leaders beyond those asked for that cost less than another round of the search.
+const MORE_LEADERS: u32 = 16u;
 // Logits that an invocation loads at one time.
 const AT_ONCE: u32 = 8u;
 
-// The candidates. Before they are gathered, the keys of the blocks' peaks.
-var<workgroup> keys: array<u32, CAPACITY>;
-var<workgroup> members: array<u32, CAPACITY>;
-// The blocks that are read, and what none of their peaks is below.
-var<workgroup> domain: array<u32, CAPACITY>;
-var<workgroup> domain_least: u32;
+// The candidates, (key, id).
+var<workgroup> tokens: array<vec2<u32>, CAPACITY>;
+// The blocks whose logits are read.
+var<workgroup> domain: array<u32, BLOCKS>;
 var<workgroup> counter: atomic<u32>;
+var<workgroup> block_counter: atomic<u32>;
 var<workgroup> found: u32;
-// A digit of the peak that is searched, the peaks above all with that digit, and these together.
+// A digit of the leader that is searched, the leaders above all with that digit, and these together.
 var<workgroup> narrowed: vec3<u32>;
 
-// The peak of block `local` + i * WORKGROUP; past the end it is the last one's.
-fn own_peak(local: u32, i: u32) -> Peak {
-    return peaks[row * params.blocks + min(local + i * WORKGROUP, params.blocks - 1u)];
-}
-
-// What no more than `most` peaks and a few more are not less than, and at least that many: the beginning of the peak of
-// rank `most`, eight bits at a time. `keys` has the peaks.
+// What no more than `most` leaders and a few more are not less than, and at least that many: the beginning of the key of
+// the leader of rank `most`, eight bits at a time; 0 where there are fewer leaders.
 fn least_of(local: u32, most: u32) -> u32 {
-    if most >= params.blocks {
-        return 0u;
-    }
     var prefix = 0u;
     var mask = 0u;
     var above = 0u;
@@ -41,10 +34,10 @@ fn least_of(local: u32, most: u32) -> u32 {
         atomicStore(&bin_tokens[local], 0u);
         workgroupBarrier();
         for (var i = 0u; i < EACH; i++) {
-            let b = local + i * WORKGROUP;
-            if b < params.blocks && (keys[b] & mask) == prefix {
+            let key = own_leaders[i].x;
+            if own_leaders[i].y != NONE && (key & mask) == prefix {
                 // The greatest digit first.
-                atomicAdd(&bin_tokens[255u - ((keys[b] >> shift) & 255u)], 1u);
+                atomicAdd(&bin_tokens[255u - ((key >> shift) & 255u)], 1u);
             }
         }
         workgroupBarrier();
@@ -55,7 +48,11 @@ fn least_of(local: u32, most: u32) -> u32 {
                 own[i] = f32(atomicLoad(&bin_tokens[local * EACH + i]));
             }
         }
-        let sums = vec4<u32>(running_sum(own, local).sums) + vec4<u32>(above);
+        let line = running_sum(own, local);
+        if above + u32(line.total) < most {
+            return 0u;
+        }
+        let sums = vec4<u32>(line.sums) + vec4<u32>(above);
         for (var i = 0u; i < EACH; i++) {
             let before_bin = sums[i] - u32(own[i]);
             if before_bin < most && sums[i] >= most {
@@ -66,45 +63,43 @@ fn least_of(local: u32, most: u32) -> u32 {
         prefix |= known.x << shift;
         mask |= 255u << shift;
         above = known.y;
-        if known.z <= most + MORE_BLOCKS {
+        if known.z <= most + MORE_LEADERS {
             break;
         }
     }
     return prefix;
 }
 
-// Makes the `most` blocks with the greatest peaks the domain, and maybe a few more; how many they are.
-fn set_domain(local: u32, most: u32) -> u32 {
-    let least = least_of(local, most);
+// Makes the blocks the domain of which leaders do not tell all tokens that are not less than `least`; how many they are.
+// Takes the leaders of the others.
+fn set_domain(local: u32, least: u32) -> u32 {
+    workgroupBarrier();
+    clear(local);
     if local == 0u {
-        atomicStore(&counter, 0u);
-        domain_least = least;
+        atomicStore(&block_counter, 0u);
     }
     workgroupBarrier();
-    for (var i = 0u; i < EACH; i++) {
-        let b = local + i * WORKGROUP;
-        if b < params.blocks && keys[b] >= least {
-            domain[atomicAdd(&counter, 1u)] = b;
+    if own_last.y != NONE && own_last.x >= least {
+        if local % (LEADERS / EACH) == 0u {
+            domain[atomicAdd(&block_counter, 1u)] = local / (LEADERS / EACH);
+        }
+    } else {
+        for (var i = 0u; i < EACH; i++) {
+            if own_leaders[i].y != NONE && own_leaders[i].x >= least {
+                tokens[atomicAdd(&counter, 1u)] = own_leaders[i];
+            }
         }
     }
-    return uniform_count(local);
-}
-
-// The counter, once all have counted.
-fn uniform_count(local: u32) -> u32 {
     workgroupBarrier();
     if local == 0u {
-        found = atomicLoad(&counter);
+        found = atomicLoad(&block_counter);
     }
     return workgroupUniformLoad(&found);
 }
 
-// Takes the tokens of the domain, as many as fit; how many there are, or more than fit.
-fn gather(local: u32, blocks: u32) -> u32 {
-    if local == 0u {
-        atomicStore(&counter, 0u);
-    }
-    workgroupBarrier();
+// Takes the tokens of the blocks of the domain that are not less than `least`, as many as fit; how many there are with
+// those that were taken before, or more than fit.
+fn gather(local: u32, blocks: u32, least: u32) -> u32 {
     let end = blocks * BLOCK;
     for (var first = local; first < end && atomicLoad(&counter) <= CAPACITY; first += AT_ONCE * WORKGROUP) {
         var ids: array<u32, AT_ONCE>;
@@ -115,16 +110,19 @@ fn gather(local: u32, blocks: u32) -> u32 {
             own[i] = key_at(min(ids[i], params.vocab - 1u));
         }
         for (var i = 0u; i < AT_ONCE; i++) {
-            if first + i * WORKGROUP < end && ids[i] < params.vocab && own[i] >= domain_least {
+            if first + i * WORKGROUP < end && ids[i] < params.vocab && own[i] >= least && own[i] > LOWEST_KEY {
                 let place = atomicAdd(&counter, 1u);
                 if place < CAPACITY {
-                    keys[place] = own[i];
-                    members[place] = ids[i];
+                    tokens[place] = vec2<u32>(own[i], ids[i]);
                 }
             }
         }
     }
-    return uniform_count(local);
+    workgroupBarrier();
+    if local == 0u {
+        found = atomicLoad(&counter);
+    }
+    return workgroupUniformLoad(&found);
 }
 
 // Sorts the first `count` candidates, likelier ones first: a bitonic network (Batcher, 1968), whose length is filled up
@@ -135,23 +133,18 @@ fn sort(local: u32, count: u32) {
         length *= 2u;
     }
     for (var at = count + local; at < length; at += WORKGROUP) {
-        keys[at] = 0u;
-        members[at] = NONE;
+        tokens[at] = vec2<u32>(0u, NONE);
     }
     workgroupBarrier();
     for (var run = 2u; run <= length; run *= 2u) {
         for (var stride = run / 2u; stride > 0u; stride /= 2u) {
             for (var pair = local; pair < length / 2u; pair += WORKGROUP) {
-                let a = 2u * pair - (pair & (stride - 1u));
-                let b = a + stride;
-                let swaps = before(keys[b], members[b], keys[a], members[a]);
-                let equal = keys[a] == keys[b] && members[a] == members[b];
-                if !equal && swaps == ((a & run) == 0u) {
-                    let other = vec2<u32>(keys[a], members[a]);
-                    keys[a] = keys[b];
-                    members[a] = members[b];
-                    keys[b] = other.x;
-                    members[b] = other.y;
+                let at = 2u * pair - (pair & (stride - 1u));
+                let a = tokens[at];
+                let b = tokens[at + stride];
+                if any(a != b) && before(b.x, b.y, a.x, a.y) == ((at & run) == 0u) {
+                    tokens[at] = b;
+                    tokens[at + stride] = a;
                 }
             }
             workgroupBarrier();

@@ -23,7 +23,7 @@ fn running_sum(own: vec4<f32>, local: u32) -> Running {
     let two = own.x + own.y;
     let three = two + own.z;
     var sum = three + own.w;
-    for (var back = 1u; back < WORKGROUP; back *= 2u) {
+    for (var back = 1u; back < WORKGROUP * params.one; back *= 2u) {
         summands[local] = sum;
         workgroupBarrier();
         if local >= back {
@@ -65,13 +65,17 @@ fn end_pick(local: u32) -> vec2<u32> {
 fn pick(local: u32, own: vec4<f32>, goal: f32) -> vec2<u32> {
     let line = running_sum(own, local);
     begin_pick(local);
-    for (var i = 0u; i < EACH; i++) {
-        if own[i] > 0.0 {
+    var numbers = own;
+    var sums = line.sums;
+    for (var i = 0u; i < EACH * params.one; i++) {
+        if numbers.x > 0.0 {
             atomicMax(&last_end, local * EACH + i + 1u);
-            if line.sums[i] > goal {
+            if sums.x > goal {
                 atomicMin(&passing_at, local * EACH + i);
             }
         }
+        numbers = numbers.yzwx;
+        sums = sums.yzwx;
     }
     let at = end_pick(local);
     if at.x == NONE {

@@ -22,6 +22,12 @@ struct Peak {
     tempered_mass: f32,
 }
 
+// Leaders of a block: its likeliest tokens, each as (key, id), likelier ones first. Only tokens above minus infinity are
+// leaders; where the block has fewer of them, the rest are (0, NONE).
+const LEADERS: u32 = 8u;
+// No token.
+const NONE: u32 = 0xffffffffu;
+
 // Logits are compared as keys: unsigned numbers in the order of the logits, of which minus infinity is the least.
 const LOWEST_KEY: u32 = 0x007fffffu;
 const HIGHEST_KEY: u32 = 0xff7fffffu;

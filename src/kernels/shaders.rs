@@ -16,7 +16,7 @@ pub const MATRICES: Capabilities =
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 32] = [
+const SHARED: [(&str, &str); 34] = [
     ("workgroup_sum", include_str!("../../shaders/shared/workgroup_sum.wgsl")),
     ("row_norm", include_str!("../../shaders/shared/row_norm.wgsl")),
     ("gelu", include_str!("../../shaders/shared/gelu.wgsl")),
@@ -47,6 +47,8 @@ const SHARED: [(&str, &str); 32] = [
     ("team_sums", include_str!("../../shaders/shared/team_sums.wgsl")),
     ("sampling", include_str!("../../shaders/shared/sampling.wgsl")),
     ("running_sum", include_str!("../../shaders/shared/running_sum.wgsl")),
+    ("ranks", include_str!("../../shaders/shared/ranks.wgsl")),
+    ("leaders", include_str!("../../shaders/shared/leaders.wgsl")),
     ("candidates", include_str!("../../shaders/shared/candidates.wgsl")),
     ("descent", include_str!("../../shaders/shared/descent.wgsl")),
 ];

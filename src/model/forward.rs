@@ -143,7 +143,7 @@ impl Lowering<'_> {
     fn choose(&self, r: &mut Recording, tokens: u32, count: u32, logits: Span) {
         let (choices, step_rows) = (self.inputs.choices(count), self.inputs.rows(tokens));
         let inputs = SampleInputs { choices, step_rows, cell_tokens: self.cache.tokens.all(), logits };
-        token::record(r, self.traits, inputs, self.inputs.sampled());
+        token::record(r, inputs, self.inputs.sampled());
         r.read_back(self.inputs.sampled());
         r.read_back(self.inputs.all_depths(tokens));
     }

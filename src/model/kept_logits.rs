@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::kernels::copy;
 use crate::kernels::sample::constrain_logits::{self, ConstrainInputs};
-use crate::kernels::sample::peaks::{BLOCKS, Peak, SampleInputs};
+use crate::kernels::sample::peaks::{BLOCK_BYTES, BLOCKS, SampleInputs};
 use crate::kernels::sample::token;
 use crate::kernels::step_rows::StepRow;
 use crate::recording::{Buffer, Prepared, Recording, Span, Ticket};
@@ -23,8 +23,8 @@ use crate::sampling::{Choice, LogitBias};
 /// Words from one slot's row to the next one's are a multiple of this: bindings begin at multiples of 256 bytes.
 const ROW_WORDS: u32 = 64;
 
-/// Bytes at most of the work space of a choice: the peaks of the blocks of its logits, with what a pool adds.
-const CHOICE_BYTES: u64 = BLOCKS as u64 * size_of::<Peak>() as u64 * 5 / 4;
+/// Bytes at most of the work space of a choice: what is written of the blocks of its logits, with what a pool adds.
+const CHOICE_BYTES: u64 = BLOCKS as u64 * BLOCK_BYTES * 5 / 4;
 
 /// The logits of the last step and the rows of all slots, and what changes them before a choice.
 pub(super) struct KeptLogits {
@@ -207,7 +207,7 @@ impl Executor {
         constrain_logits::record(&mut r, ConstrainInputs { allowed, bias, logits });
         let (choices, step_rows) = (self.inputs.choices(1), self.inputs.rows(1));
         let inputs = SampleInputs { choices, step_rows, cell_tokens: self.cache.tokens.all(), logits };
-        token::record(&mut r, self.traits(), inputs, self.inputs.sampled());
+        token::record(&mut r, inputs, self.inputs.sampled());
         r.read_back(self.inputs.sampled());
         r
     }

@@ -2,12 +2,11 @@
 
 use crate::gpu;
 use crate::near_choices::explained;
-use crate::processors::PROCESSORS;
 use bytemuck::Zeroable;
 use edge_run::internals::cpu;
-use edge_run::internals::engine::{Activations, Engine, Traits};
+use edge_run::internals::engine::{Activations, Engine};
 use edge_run::internals::kernels::sample::constrain_logits::{self, ConstrainInputs};
-use edge_run::internals::kernels::sample::peaks::{self, Peak, SampleInputs, blocks};
+use edge_run::internals::kernels::sample::peaks::{self, LEADERS, Leader, Peak, SampleInputs, block, blocks};
 use edge_run::internals::kernels::sample::token::{self, Sampled};
 use edge_run::internals::kernels::step_rows::StepRow;
 use edge_run::internals::recording::{Buffer, Prepared, Recording};
@@ -44,15 +43,16 @@ struct Found {
     /// Finite and penalized.
     logits: Vec<f32>,
     peaks: Vec<Peak>,
+    leaders: Vec<Leader>,
 }
 
 impl Chooser<'_> {
-    fn new(engine: &mut dyn Engine, software: bool, vocab: u32) -> Chooser<'_> {
-        let traits = Traits { software, ..PROCESSORS };
+    fn new(engine: &mut dyn Engine, vocab: u32) -> Chooser<'_> {
         let mut create = |words: u32| engine.create("test", u64::from(words) * 4).expect("room for a test buffer");
         let (logits, cell_tokens, choice) = (create(vocab), create(FIRST_CELL + CONTEXT), create(8));
         let words = StepRow::BYTES as u32 / 4;
         let (step_rows, sampled, peaks) = (create(TOKENS * words), create(4), create(blocks(vocab) * 4));
+        let leaders = create(blocks(vocab) * LEADERS as u32 * 2);
         let mut recording = Recording::new();
         let inputs = SampleInputs {
             choices: choice.all(),
@@ -60,11 +60,12 @@ impl Chooser<'_> {
             cell_tokens: cell_tokens.all(),
             logits: logits.all(),
         };
-        token::record(&mut recording, traits, inputs, sampled.all());
+        token::record(&mut recording, inputs, sampled.all());
         // Once more for the peaks: what is finite and penalized is so only once, so this one has no penalty.
         let plain = create(8);
-        peaks::record(&mut recording, traits, SampleInputs { choices: plain.all(), ..inputs }, peaks.all());
-        [sampled.all(), logits.all(), peaks.all()].into_iter().for_each(|span| recording.read_back(span));
+        let inputs = SampleInputs { choices: plain.all(), ..inputs };
+        peaks::record(&mut recording, inputs, peaks.all(), leaders.all());
+        [sampled, logits, peaks, leaders].into_iter().map(Buffer::all).for_each(|span| recording.read_back(span));
         let no_penalty = Choice::new(&SamplerSettings::default(), 0);
         engine.write(plain.all(), bytemuck::bytes_of(&no_penalty));
         let prepared = engine.prepare(recording).expect("the recording can be prepared");
@@ -90,6 +91,7 @@ impl Chooser<'_> {
             is_sound: sampled.is_sound(),
             logits: bytemuck::pod_collect_to_vec(&read[1]),
             peaks: bytemuck::pod_collect_to_vec(&read[2]),
+            leaders: bytemuck::pod_collect_to_vec(&read[3]),
         }
     }
 }
@@ -97,7 +99,7 @@ impl Chooser<'_> {
 /// Logits like those of a model: most far below the few that matter.
 fn logits(rng: &mut StdRng, vocab: u32, shape: Shape) -> Vec<f32> {
     let mut one = || match shape {
-        Shape::Peaked => {
+        Shape::Peaked | Shape::Crowded | Shape::CrowdedTies => {
             let draw: f32 = rng.random_range(0.0..1.0);
             15.0 * draw.powi(8) - 3.0
         }
@@ -115,8 +117,17 @@ fn logits(rng: &mut StdRng, vocab: u32, shape: Shape) -> Vec<f32> {
         },
         Shape::Infinite => *[f32::INFINITY, f32::MAX, 1.0, f32::NAN].get(rng.random_range(0..40)).unwrap_or(&-2.0),
         Shape::None => [f32::NAN, f32::NEG_INFINITY][rng.random_range(0..2)],
+        Shape::Masked => *[2.0, 1.5, 1.5].get(rng.random_range(0..200)).unwrap_or(&f32::NEG_INFINITY),
     };
-    (0..vocab).map(|_| one()).collect()
+    let mut logits: Vec<f32> = (0..vocab).map(|_| one()).collect();
+    if let Shape::Crowded | Shape::CrowdedTies = shape {
+        let crowd = rng.random_range(1..300.min(vocab as usize + 1));
+        let first = rng.random_range(0..=vocab as usize - crowd);
+        for logit in &mut logits[first..first + crowd] {
+            *logit = if shape == Shape::CrowdedTies { 13.0 } else { rng.random_range(11.0..13.0) };
+        }
+    }
+    logits
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -128,10 +139,26 @@ enum Shape {
     Odd,
     Infinite,
     None,
+    /// Few tokens may be chosen.
+    Masked,
+    /// Up to hundreds of the likeliest tokens are neighbours.
+    Crowded,
+    /// The same, and these are equally likely.
+    CrowdedTies,
 }
 
-const SHAPES: [Shape; 7] =
-    [Shape::Peaked, Shape::Flat, Shape::Ties, Shape::Equal, Shape::Odd, Shape::Infinite, Shape::None];
+const SHAPES: [Shape; 10] = [
+    Shape::Peaked,
+    Shape::Flat,
+    Shape::Ties,
+    Shape::Equal,
+    Shape::Odd,
+    Shape::Infinite,
+    Shape::None,
+    Shape::Masked,
+    Shape::Crowded,
+    Shape::CrowdedTies,
+];
 
 fn settings() -> impl Strategy<Value = SamplerSettings> {
     let temperature = prop_oneof![Just(0.0f32), Just(0.8), Just(1.0), Just(1e-30), Just(1e-40), 0.01f32..5.0];
@@ -157,8 +184,7 @@ fn settings() -> impl Strategy<Value = SamplerSettings> {
 fn check(seed: u64, vocab: u32, shape: Shape, settings: &SamplerSettings, rounds: usize) -> Result<usize, String> {
     let Some(mut gpu) = gpu::gpu() else { return Ok(0) };
     let mut cpu = cpu::open_reference(Activations::F32);
-    let software = seed.is_multiple_of(2);
-    let (mut gpu, mut cpu) = (Chooser::new(gpu.as_mut(), software, vocab), Chooser::new(cpu.as_mut(), software, vocab));
+    let (mut gpu, mut cpu) = (Chooser::new(gpu.as_mut(), vocab), Chooser::new(cpu.as_mut(), vocab));
     let rng = &mut StdRng::seed_from_u64(seed);
     let mut near = 0;
     for _ in 0..rounds {
@@ -177,6 +203,10 @@ fn check(seed: u64, vocab: u32, shape: Shape, settings: &SamplerSettings, rounds
             if !same || (a.mass - b.mass).abs() > 1e-5 * b.mass {
                 return Err(format!("peak {at}: {a:?} instead of {b:?}"));
             }
+        }
+        if settings.repeat_penalty == 1.0 && got.leaders != reference.leaders {
+            let at = got.leaders.iter().zip(&reference.leaders).position(|(a, b)| a != b).expect("one differs");
+            return Err(format!("leader {at}: {:?} instead of {:?}", got.leaders[at], reference.leaders[at]));
         }
         if got.id != reference.id {
             near += 1;
@@ -250,6 +280,63 @@ fn large_vocabularies_are_drawn_from_by_every_way() {
     }
 }
 
+/// Rounds that a test makes of each case, so that cases of 262144 tokens end in time.
+fn rounds(vocab: u32) -> usize {
+    if vocab < 10_000 { 8 } else { 2 }
+}
+
+#[test]
+fn the_likeliest_tokens_are_found_wherever_they_are() {
+    let default = SamplerSettings { temperature: 2.0, top_p: 1.0, min_p: 0.0, ..SamplerSettings::default() };
+    let shapes =
+        [Shape::Peaked, Shape::Ties, Shape::Odd, Shape::Infinite, Shape::Masked, Shape::Crowded, Shape::CrowdedTies];
+    for vocab in [1, 200, 4_000, 49_152, 262_144] {
+        for (shape, top_k) in shapes.iter().flat_map(|shape| [1, 40, 64, 200, 1000].map(|k| (*shape, k))) {
+            let of_k = SamplerSettings { top_k, ..default.clone() };
+            let of_p = SamplerSettings { top_p: 0.95, min_p: 0.05, ..of_k.clone() };
+            for (seed, settings) in [(31, of_k), (32, of_p)] {
+                check(seed, vocab, shape, &settings, rounds(vocab))
+                    .unwrap_or_else(|e| panic!("{vocab} {shape:?} {settings:?}: {e}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_block_may_have_more_of_the_likeliest_tokens_than_leaders() {
+    let Some(mut gpu) = gpu::gpu() else { return };
+    let (vocab, k) = (49_152, 24);
+    let mut chooser = Chooser::new(gpu.as_mut(), vocab);
+    // Within a block, over the border of two, in the last one, and as far apart as they can be.
+    let (width, last) = (block(vocab), vocab - k);
+    let places: [fn(u32, u32, u32) -> u32; 4] = [
+        |at, width, _| 3 * width + 70 + at,
+        |at, width, _| 5 * width - 9 + at,
+        |at, _, last| last + at,
+        |at, width, _| at * 2 * width + 5,
+    ];
+    let settings =
+        SamplerSettings { temperature: 1.0, top_k: k as usize, top_p: 1.0, min_p: 0.0, ..Default::default() };
+    for (case, place) in places.iter().enumerate() {
+        for tie in [false, true] {
+            // Less likely ones with greater ids, and after them one that is not to be drawn.
+            let logit = |at: u32| if tie { 4.0 } else { 4.0 - at as f32 / 64.0 };
+            let mut logits = vec![0.0; vocab as usize];
+            (0..k).for_each(|at| logits[place(at, width, last) as usize] = logit(at));
+            let weights: Vec<f64> = (0..k).map(|at| f64::from(logit(at)).exp()).collect();
+            let whole: f64 = weights.iter().sum();
+            let mut before = 0.0;
+            for (at, weight) in (0..k).zip(weights) {
+                let draw = (before + weight / 2.0) / whole;
+                let choice = Choice::new(&settings, (draw * 2f64.powi(53)) as u64);
+                let id = chooser.choose(&choice, &logits, &[3]).id;
+                assert_eq!(id, place(at, width, last), "token {at} of case {case}, ties: {tie}");
+                before += weight;
+            }
+        }
+    }
+}
+
 #[test]
 fn hundreds_of_draws_are_the_samplers() {
     let Some(mut gpu) = gpu::gpu() else { return };
@@ -259,7 +346,7 @@ fn hundreds_of_draws_are_the_samplers() {
     let wide = SamplerSettings { top_k: 0, top_p: 1.0, min_p: 0.0, ..settings.clone() };
     for settings in [settings.clone(), wide] {
         for engine in [gpu.as_mut(), cpu::open().as_mut()] {
-            let mut chooser = Chooser::new(engine, false, vocab);
+            let mut chooser = Chooser::new(engine, vocab);
             let mut sampler = Sampler::new(settings.clone()).unwrap();
             let mut other = Sampler::new(SamplerSettings { seed: Some(12), ..settings.clone() }).unwrap();
             let mut host = Sampler::new(settings.clone()).unwrap();
@@ -281,7 +368,7 @@ fn hundreds_of_draws_are_the_samplers() {
 #[test]
 fn another_setting_history_or_number_is_noticed() {
     let Some(mut gpu) = gpu::gpu() else { return };
-    let mut chooser = Chooser::new(gpu.as_mut(), true, 4);
+    let mut chooser = Chooser::new(gpu.as_mut(), 4);
     let logits = [3.0f32, 2.5, 2.0, -9.0];
     let plain = SamplerSettings { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..Default::default() };
     let mut at = |settings: &SamplerSettings, uniform: f64, history: &[u32]| {
@@ -327,7 +414,7 @@ fn choose_at_once(engine: &mut dyn Engine, choices: &[Choice], logits: &[f32], f
         logits: filled(bytemuck::cast_slice(logits)),
     };
     let sampled = filled(&[0; 8 * TOKENS as usize]);
-    token::record(&mut recording, Traits { software: false, ..PROCESSORS }, inputs, sampled);
+    token::record(&mut recording, inputs, sampled);
     recording.read_back(sampled);
     let mut prepared = engine.prepare(recording).expect("the recording can be prepared");
     let read = engine.run(&mut prepared).expect("the recording runs");
@@ -346,9 +433,10 @@ fn several_choices_in_one_run_are_those_of_each_alone() {
     ];
     for engine in [gpu.as_mut(), cpu::open().as_mut()] {
         let mut differ = 0;
-        for _ in 0..20 {
+        for round in 0..20 {
+            let shape = [Shape::Peaked, Shape::Crowded][round % 2];
             let choices = ways.each_ref().map(|way| Choice::new(way, rng.random::<u64>() >> 11));
-            let all: Vec<f32> = (0..TOKENS).flat_map(|_| logits(rng, vocab, Shape::Peaked)).collect();
+            let all: Vec<f32> = (0..TOKENS).flat_map(|_| logits(rng, vocab, shape)).collect();
             let together = choose_at_once(engine, &choices, &all, 0);
             for (at, (own, found)) in all.chunks_exact(vocab as usize).zip(&together).enumerate() {
                 let alone = choose_at_once(engine, &choices[at..=at], own, at);
