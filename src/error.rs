@@ -220,6 +220,10 @@ pub fn as_absent(file: impl AsRef<Path>, what: &str, expected: impl fmt::Display
 
 /// A value in a length that a line of a message bears.
 pub fn shortened(text: &str) -> String {
-    const MOST: usize = 80;
-    if text.chars().count() <= MOST { text.to_string() } else { text.chars().take(MOST).chain(['…']).collect() }
+    shortened_to(text, 80)
+}
+
+/// The first `most` characters of a text, and a sign where there are more.
+pub fn shortened_to(text: &str, most: usize) -> String {
+    if text.chars().count() <= most { text.to_string() } else { text.chars().take(most).chain(['…']).collect() }
 }

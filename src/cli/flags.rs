@@ -3,7 +3,8 @@
 use edge_run::internals::error::Error;
 
 /// Settings as the library names them in [`Error::InvalidArgument`], each with its flag.
-const FLAGS: [(&str, &str); 28] = [
+const FLAGS: [(&str, &str); 29] = [
+    ("JSON object", "--json-object"),
     ("JSON schema", "--json-schema"),
     ("activations", "--activations"),
     ("batch", "--batch"),

@@ -1,6 +1,6 @@
 //! How the tokens of an answer are chosen: the sampler's flags, and what an answer may say.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -110,11 +110,12 @@ impl ChoiceArgs {
     }
 }
 
-/// An error about a text, with the file that it is in.
-fn within(error: Error, file: &std::path::Path) -> Error {
+/// An error about a text, or about a field of it, with the file that it is in.
+fn within(error: Error, file: &Path) -> Error {
     match error {
         Error::InvalidArgument { name, expected, got } => {
-            Error::argument(format!("{name} `{}`", file.display()), expected, got)
+            let (name, field) = name.split_at(name.find(": ").unwrap_or(name.len()));
+            Error::argument(format!("{name} `{}`{field}", file.display()), expected, got)
         }
         other => other,
     }
@@ -129,7 +130,11 @@ impl AskedChoices<'_> {
         if let Some(looks_up) = self.args.prompt_lookup {
             session.set_prompt_lookup(looks_up);
         }
-        session.set_grammar(self.grammar.as_ref())
+        let file = self.args.json_schema.as_ref().or(self.args.grammar.as_ref());
+        session.set_grammar(self.grammar.as_ref()).map_err(|error| match file {
+            Some(file) => within(error, file),
+            None => error,
+        })
     }
 }
 
@@ -190,6 +195,10 @@ mod tests {
         let args = ChoiceArgs { json_schema: Some(file.path().into()), ..ChoiceArgs::default() };
         let error = crate::cli::flags::message(&args.read().err().unwrap());
         assert!(error.starts_with("--json-schema `"), "{error}");
+        std::fs::write(file.path(), r#"{"items": {"type": "strin"}}"#).unwrap();
+        let error = crate::cli::flags::message(&args.read().err().unwrap());
+        let place = format!("--json-schema `{}`: field `/items/type`: expected ", file.path().display());
+        assert!(error.starts_with(&place), "{error}");
         let args = ChoiceArgs { logit_bias: vec![(1, f32::NAN)], ..ChoiceArgs::default() };
         let error = crate::cli::flags::message(&args.read().err().unwrap());
         assert!(error.starts_with("--logit-bias `1`"), "{error}");

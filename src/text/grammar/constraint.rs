@@ -2,12 +2,16 @@
 
 use llguidance::Matcher;
 
+use super::FOLLOWABLE;
+use super::fault::in_one_line;
 use crate::constraint::{TokenConstraint, TokenMask};
 use crate::error::{Error, Result};
 
 /// Makes answers follow a [`Grammar`](super::Grammar): an answer is always the beginning of a text that the grammar
 /// describes, and ends where such a text is complete.
 pub struct GrammarConstraint {
+    /// What errors call the grammar.
+    name: &'static str,
     /// The grammar at its beginning.
     start: Matcher,
     /// The grammar after what was accepted.
@@ -24,13 +28,13 @@ impl std::fmt::Debug for GrammarConstraint {
 }
 
 impl GrammarConstraint {
-    pub(super) fn new(start: Matcher, vocab: u32, ends: &[u32]) -> GrammarConstraint {
-        GrammarConstraint { now: start.clone(), start, vocab, ends: ends.to_vec() }
+    pub(super) fn new(name: &'static str, start: Matcher, vocab: u32, ends: &[u32]) -> GrammarConstraint {
+        GrammarConstraint { name, now: start.clone(), start, vocab, ends: ends.to_vec() }
     }
-}
 
-fn fault(words: String) -> Error {
-    Error::argument("grammar", "one that can be followed", words)
+    fn fault(&self, words: String) -> Error {
+        Error::argument(self.name, FOLLOWABLE, words)
+    }
 }
 
 impl TokenConstraint for GrammarConstraint {
@@ -40,7 +44,8 @@ impl TokenConstraint for GrammarConstraint {
     }
 
     fn fill(&mut self, mask: &mut TokenMask) -> Result<()> {
-        let allowed = self.now.compute_mask_or_eos().map_err(|error| fault(format!("{error:#}")))?;
+        let allowed = self.now.compute_mask_or_eos();
+        let allowed = allowed.map_err(|error| self.fault(in_one_line(error.chain().map(ToString::to_string))))?;
         mask.allow_words(allowed.as_slice());
         // The token after the model's own stands for the end of the answer.
         if allowed.is_allowed(self.vocab) {
@@ -50,7 +55,8 @@ impl TokenConstraint for GrammarConstraint {
     }
 
     fn accept(&mut self, id: u32) -> Result<()> {
-        self.now.consume_token(id).map_err(|error| fault(format!("{error:#}")))
+        let accepted = self.now.consume_token(id);
+        accepted.map_err(|error| self.fault(in_one_line(error.chain().map(ToString::to_string))))
     }
 
     fn take_forced(&mut self, most: usize) -> Vec<u32> {

@@ -1,6 +1,7 @@
 //! Grammars that answers follow: JSON schemas, regular expressions, and context-free grammars in Lark's syntax.
 
 mod constraint;
+mod fault;
 mod vocabulary;
 
 use llguidance::api::TopLevelGrammar;
@@ -14,6 +15,10 @@ use crate::error::{Error, Result};
 
 /// The key of a schema under which options of the compiler stand.
 const OPTIONS_KEY: &str = "x-guidance";
+/// What errors call a JSON schema.
+const JSON_SCHEMA: &str = "JSON schema";
+/// What is expected of a grammar, for errors.
+const FOLLOWABLE: &str = "one that can be followed";
 
 /// What the text of an answer must be.
 ///
@@ -29,7 +34,11 @@ const OPTIONS_KEY: &str = "x-guidance";
 /// # Ok::<(), edge_run::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Grammar(TopLevelGrammar);
+pub struct Grammar {
+    /// What errors call it.
+    name: &'static str,
+    grammar: TopLevelGrammar,
+}
 
 impl Grammar {
     /// JSON that the schema, itself a JSON text, describes. Its keys come in the schema's order.
@@ -38,16 +47,26 @@ impl Grammar {
     /// schema that sets options of its own under `x-guidance` has its own white space. Text and numbers that the schema
     /// does not bound may be as long as the context.
     ///
-    /// Fails where the schema is no JSON, and with the field at fault where it asks for what is not supported.
+    /// Fails where the schema is no JSON, and with the JSON pointer of the field at fault where it asks for what is not
+    /// supported or cannot be.
     pub fn json_schema(schema: &str) -> Result<Grammar> {
         let schema: Value = serde_json::from_str(schema)
-            .map_err(|fault| Error::argument("JSON schema", "a text in JSON", fault.to_string()))?;
-        Grammar::of_schema(schema)
+            .map_err(|fault| Error::argument(JSON_SCHEMA, "a text in JSON", fault.to_string()))?;
+        let fault = match Grammar::compiled(JSON_SCHEMA, of_schema(&schema)) {
+            Ok(grammar) => return Ok(grammar),
+            Err(fault) => fault,
+        };
+        let compile = |tried: &Value| Grammar::compiled(JSON_SCHEMA, of_schema(tried)).err();
+        let name = match fault::place(&schema, &fault, compile) {
+            place if place.is_empty() => JSON_SCHEMA.to_string(),
+            place => format!("{JSON_SCHEMA}: field `{place}`"),
+        };
+        Err(Error::argument(name, FOLLOWABLE, fault))
     }
 
     /// A JSON object of any fields.
     pub fn json() -> Result<Grammar> {
-        Grammar::of_schema(json!({"type": "object"}))
+        Grammar::checked("JSON object", of_schema(&json!({"type": "object"})))
     }
 
     /// Text that the regular expression matches as a whole, in the syntax of the crate `regex` without anchors,
@@ -62,38 +81,41 @@ impl Grammar {
         Grammar::checked("grammar", TopLevelGrammar::from_lark(grammar.to_string()))
     }
 
-    fn of_schema(mut schema: Value) -> Result<Grammar> {
-        if schema == Value::Bool(true) {
-            schema = Value::Object(Map::new());
-        }
-        if let Value::Object(fields) = &mut schema
-            && !fields.contains_key(OPTIONS_KEY)
-        {
-            let spaces = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
-            fields.insert(OPTIONS_KEY.into(), spaces);
-        }
-        Grammar::checked("JSON schema", TopLevelGrammar::from_json_schema(schema))
+    /// The grammar, or an error that says what is wrong with it.
+    fn checked(name: &'static str, grammar: TopLevelGrammar) -> Result<Grammar> {
+        Grammar::compiled(name, grammar).map_err(|fault| Error::argument(name, FOLLOWABLE, fault))
     }
 
-    /// The grammar, compiled once over single bytes: what is wrong with it is so with any vocabulary.
-    fn checked(name: &str, grammar: TopLevelGrammar) -> Result<Grammar> {
-        let compiled = GrammarVocabulary::of_bytes().and_then(|bytes| bytes.matcher(&grammar));
-        match compiled {
-            Ok(_) => Ok(Grammar(grammar)),
-            Err(fault) => Err(Error::argument(name, "one that can be followed", fault)),
-        }
+    /// The grammar, compiled once over single bytes: what is wrong with it, in words, is so with any vocabulary.
+    fn compiled(name: &'static str, grammar: TopLevelGrammar) -> std::result::Result<Grammar, String> {
+        GrammarVocabulary::of_bytes().and_then(|bytes| bytes.matcher(&grammar)).map(|_| Grammar { name, grammar })
     }
+}
+
+/// The grammar of what a schema describes, with its own white space or ours.
+fn of_schema(schema: &Value) -> TopLevelGrammar {
+    let mut schema = match schema {
+        Value::Bool(true) => Value::Object(Map::new()),
+        other => other.clone(),
+    };
+    if let Value::Object(fields) = &mut schema
+        && !fields.contains_key(OPTIONS_KEY)
+    {
+        let spaces = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
+        fields.insert(OPTIONS_KEY.into(), spaces);
+    }
+    TopLevelGrammar::from_json_schema(schema)
 }
 
 impl TextModel {
     /// What makes answers in this model's tokens follow the grammar. The first call takes a moment, in which the
     /// vocabulary is made ready for grammars. Fails where the grammar takes too much to be followed.
     pub fn constraint(&self, grammar: &Grammar) -> Result<GrammarConstraint> {
-        let refused = |fault: String| Error::argument("grammar", "one that can be followed", fault);
+        let refused = |fault: String| Error::argument(grammar.name, FOLLOWABLE, fault);
         let vocabulary = self.grammar_vocabulary.get_or_init(|| GrammarVocabulary::new(self));
         let vocabulary = vocabulary.as_ref().map_err(|fault| refused(fault.clone()))?;
-        let start = vocabulary.matcher(&grammar.0).map_err(refused)?;
-        Ok(GrammarConstraint::new(start, self.vocab(), &self.defaults().end))
+        let start = vocabulary.matcher(&grammar.grammar).map_err(refused)?;
+        Ok(GrammarConstraint::new(grammar.name, start, self.vocab(), &self.defaults().end))
     }
 }
 

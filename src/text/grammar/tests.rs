@@ -77,3 +77,93 @@ fn what_cannot_be_followed_is_refused_with_its_field() {
     }
     Grammar::json().unwrap();
 }
+
+fn refused(schema: &str) -> String {
+    Grammar::json_schema(schema).err().unwrap_or_else(|| panic!("{schema} is no fault")).to_string()
+}
+
+/// Errors said what was wrong and not where.
+#[test]
+fn an_error_about_a_schema_has_the_field_at_fault() {
+    let places = [
+        (
+            r#"{"properties": {"a": {}, "b": {"properties": {"c": {"type": "strin"}}}}}"#,
+            "/properties/b/properties/c/type",
+        ),
+        (r#"{"items": {"type": "string", "pattern": "(a"}}"#, "/items/pattern"),
+        (
+            r##"{"properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"y": {}, "x": {"format": "f"}}}"##,
+            "/$defs/x/format",
+        ),
+        (r##"{"properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"y": {}}}"##, "/properties/a/$ref"),
+        (
+            r#"{"anyOf": [{"type": "null"}, {"type": "string"}, {"type": "number", "multipleOf": "x"}]}"#,
+            "/anyOf/2/multipleOf",
+        ),
+        (r#"{"anyOf": [{"type": "string", "pattern": "("}, {"type": "null"}]}"#, "/anyOf/0/pattern"),
+        (r#"{"prefixItems": [{}, {"not": {}}], "items": false}"#, "/prefixItems/1/not"),
+        (r#"{"properties": {"a/b~": {"minLength": -1}}}"#, "/properties/a~1b~0/minLength"),
+        (r#"{"items": {"oneOf": [{"type": "object"}, {"type": "object"}]}}"#, "/items/oneOf"),
+        (r#"{"properties": {"a": {"type": "x"}, "b": {"type": "x"}, "c": {"not": {}}}}"#, "/properties/b/type"),
+        (r#"{"anyOf": [{"anyOf": [{"type": "x"}, {"type": "x"}]}, {"type": "x"}]}"#, "/anyOf/1/type"),
+        (
+            r#"{"anyOf": [{"type": "x"}, {"anyOf": [{"type": "x"}, {"items": {"type": "x"}}]}]}"#,
+            "/anyOf/1/anyOf/1/items/type",
+        ),
+        // Two fields that do not go together, and a fault that is there twice.
+        (r#"{"type": "array", "items": {"type": "array", "minItems": 3, "maxItems": 1}, "minItems": 1}"#, "/items"),
+        (r#"{"allOf": [{"type": "strin"}, {"type": "strin"}]}"#, "/allOf/1/type"),
+        (r#"{"x-guidance": {"nope": 1}}"#, "/x-guidance"),
+    ];
+    for (schema, place) in places {
+        let error = refused(schema);
+        assert!(error.starts_with(&format!("JSON schema: field `{place}`: expected one that")), "{schema}: {error}");
+    }
+    // A fault of all properties together is in none of them, and a large schema is not compiled again and again.
+    let wide = |properties: usize| {
+        let nulls: Vec<String> = (0..properties).map(|n| format!(r#""p{n}": {{"type": "null"}}"#)).collect();
+        format!(r#"{{"properties": {{{}}}, "type": "object"}}"#, nulls.join(", "))
+    };
+    let error = refused(&wide(30_000));
+    assert!(error.starts_with("JSON schema: field `/properties`: ") && error.ends_with("schema too large"), "{error}");
+    let error = refused(&wide(9_000).replace(r#""p8000": {"type": "null"}"#, r#""p8000": {"type": "strin"}"#));
+    assert!(error.starts_with("JSON schema: field `/properties/p8000/type`: "), "{error}");
+    for whole in ["false", "[]"] {
+        assert!(refused(whole).starts_with("JSON schema: expected one that can be followed, got "), "{whole}");
+    }
+}
+
+/// Errors had the lines of a picture, which the program shows as one with `\n` in it, and all of what was given.
+#[test]
+fn an_error_about_a_grammar_is_one_line() {
+    let error = refused(r#"{"pattern": "(a"}"#);
+    assert!(error.ends_with("got regex parse error: (a; unclosed group"), "{error}");
+    let twice = refused(r##"{"$ref": "#/$defs/t", "$defs": {"t": {"type": "integer", "minimum": 5, "maximum": 1}}}"##);
+    assert!(twice.ends_with("got Unsatisfiable schema: minimum (5) is greater than maximum (1)"), "{twice}");
+    let error = Grammar::lark("start: a\na: /(a/").unwrap_err().to_string();
+    assert!(error.contains("got line 2, column 4: invalid regex") && error.ends_with("; unclosed group"), "{error}");
+    let own = refused(&format!(r#"{{"multipleOf": "{}"}}"#, "é".repeat(100)));
+    assert!(
+        own.starts_with("JSON schema: field `/multipleOf`: ") && own.contains("grammar library: end byte"),
+        "{own}"
+    );
+    assert!(!own.contains("backtrace") && !own.contains("panic_with_hook"), "{own}");
+    let long = Grammar::lark(&format!("start: /({}/", "b".repeat(10_000))).unwrap_err().to_string();
+    assert!(long.len() < 1000 && long.ends_with("; unclosed group"), "{long}");
+}
+
+/// All were called `grammar`, which is another flag.
+#[test]
+fn an_error_in_an_answer_names_the_kind_of_grammar() {
+    let text = byte_level(&[b"{", b"x"]);
+    let grammars = [
+        (Grammar::json_schema("{}"), "JSON schema: "),
+        (Grammar::json(), "JSON object: "),
+        (Grammar::regex("y"), "regular expression: "),
+        (Grammar::lark(r#"start: "y""#), "grammar: "),
+    ];
+    for (grammar, name) in grammars {
+        let error = text.constraint(&grammar.unwrap()).unwrap().accept(1).unwrap_err().to_string();
+        assert!(error.starts_with(name), "{error}");
+    }
+}

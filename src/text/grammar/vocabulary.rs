@@ -10,6 +10,7 @@ use llguidance::toktrie::{
 use llguidance::{Matcher, ParserFactory};
 use tokenizers::Tokenizer;
 
+use super::fault::in_one_line;
 use crate::text::TextModel;
 use crate::text::tokenizer_file::unwinding;
 
@@ -96,7 +97,10 @@ impl GrammarVocabulary {
 
     /// A matcher of the grammar, at its beginning; or what is wrong with the grammar, in words.
     pub fn matcher(&self, grammar: &TopLevelGrammar) -> Result<Matcher, String> {
-        let parser = self.0.create_parser(grammar.clone()).map_err(|fault| format!("{fault:#}"))?;
+        let parser = self
+            .0
+            .create_parser(grammar.clone())
+            .map_err(|fault| in_one_line(fault.chain().map(ToString::to_string)))?;
         Ok(Matcher::new(Ok(parser)))
     }
 }
