@@ -516,6 +516,15 @@ fn inspect_shows_the_same_in_words_and_in_json() {
     let words = stdout(&mut tiny.command(&["inspect", "model"]));
     assert_eq!((&json["architecture"], &json["shape"]["model_dim"]), (&"llama".into(), &64.into()));
     assert!(words.contains("architecture      llama") && words.contains("model 64"), "{words}");
+
+    // The manifest's own word is `llama` for every family, and `--json` told that one.
+    let path = tiny.model.join("edge-run.json");
+    let manifest = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, manifest.replacen("\"source\": {", "\"source\": {\"family\": \"qwen3\",", 1)).unwrap();
+    let json: Value = serde_json::from_str(&stdout(&mut tiny.command(&["inspect", "model", "--json"]))).unwrap();
+    let words = stdout(&mut tiny.command(&["inspect", "model"]));
+    assert_eq!((&json["architecture"], &json["source"]["family"]), (&"qwen3".into(), &"qwen3".into()));
+    assert!(words.contains("architecture      qwen3"), "{words}");
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn describe(summary: &FolderSummary) -> String {
         ("model", if source.name.trim().is_empty() { "not named".into() } else { source.name.clone() }),
         ("source", format!("{}, {}", source.format, source.dtypes.join(", "))),
         ("licence", licence.to_string()),
-        ("architecture", source.family.clone().unwrap_or_else(|| summary.architecture.clone())),
+        ("architecture", summary.architecture.clone()),
         ("layers", shape.layers.to_string()),
         ("dimensions", format!("model {}, feed-forward {}", shape.model_dim, shape.ffn_dim)),
         ("heads", format!("{} of {}, {} for keys and values", shape.heads, shape.head_dim, shape.kv_heads)),

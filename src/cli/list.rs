@@ -110,7 +110,7 @@ impl StoredContent {
             group_size: summary.group_size,
             stored_bits: summary.stored_bits,
             calibrated: summary.calibration.is_some(),
-            family: summary.source.family.unwrap_or(summary.architecture),
+            family: summary.architecture,
             source: summary.source.name,
             format: summary.source.format,
             licence: summary.source.licence,

@@ -13,7 +13,7 @@ use crate::shape::LlamaShape;
 /// Sizes and origin of a model folder.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FolderSummary {
-    /// "llama"
+    /// The model's family, "qwen3" and so on; "llama" too where the folder does not tell it.
     pub architecture: String,
     /// Dimensions and constants.
     pub shape: LlamaShape,
@@ -135,7 +135,7 @@ impl FolderSummary {
             }
         });
         FolderSummary {
-            architecture: manifest.architecture.clone(),
+            architecture: manifest.source.family.as_ref().unwrap_or(&manifest.architecture).clone(),
             shape: shape.clone(),
             source: manifest.source.clone(),
             group_size: cut.group_size,
