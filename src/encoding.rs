@@ -4,6 +4,7 @@
 //! files: its PowerShell redirects output as UTF-16, and many editors put a mark before UTF-8.
 
 use std::fmt;
+use std::io::{self, Read};
 
 const UTF8_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
 const UTF16_LITTLE_MARK: &[u8] = &[0xff, 0xfe];
@@ -28,6 +29,14 @@ impl fmt::Display for NotText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at byte {}", self.what, self.offset)
     }
+}
+
+/// What `from` gives until its end; `None` where that is more than `bytes_max`, and then no more is read. So a file
+/// without end, such as /dev/zero, takes no more memory than that.
+pub fn read_at_most(from: impl Read, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    from.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= bytes_max).then_some(bytes))
 }
 
 /// The text of `bytes`, without the mark that it may begin with.
@@ -108,6 +117,13 @@ mod tests {
         assert_eq!(fault(b"\xff\xfe\0\0H\0\0\0"), (0, "the byte order mark of UTF-32"));
         let message = decode(vec![b'a', 0x80]).unwrap_err().to_string();
         assert_eq!(message, "a byte that is not UTF-8 at byte 1");
+    }
+
+    #[test]
+    fn what_has_no_end_is_read_no_further_than_its_bound() {
+        assert_eq!(read_at_most(&b"abc"[..], 3).unwrap(), Some(b"abc".to_vec()));
+        assert_eq!(read_at_most(&b"abcd"[..], 3).unwrap(), None);
+        assert_eq!(read_at_most(io::repeat(0), 1 << 20).unwrap(), None);
     }
 
     proptest! {

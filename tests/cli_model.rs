@@ -631,3 +631,45 @@ fn a_model_is_exported_and_what_came_of_it_is_told() {
     let narrow = tiny.command(&narrow).assert().failure();
     assert!(String::from_utf8_lossy(&narrow.get_output().stderr).contains("--type: expected one that holds 8 bits"));
 }
+
+/// All of these were read until the memory was full.
+#[cfg(unix)]
+#[test]
+fn a_file_without_end_is_refused_with_its_name() {
+    let tiny = Tiny::new();
+    let zero = "/dev/zero";
+    for (args, code, words) in [
+        (
+            &["--config", zero, "hello"][..],
+            4,
+            "`/dev/zero` is damaged: length: expected at most 1048576 bytes, got more",
+        ),
+        (
+            &["--power-sim", zero, "hello"],
+            4,
+            "`/dev/zero` is damaged: length: expected at most 67108864 bytes, got more",
+        ),
+        (&["-f", zero], 2, "--file `/dev/zero`: expected at most 16 MiB of text, got more"),
+        (&["--grammar", zero, "hello"], 2, "--grammar `/dev/zero`: expected at most 16 MiB of text, got more"),
+        (&["--json-schema", zero, "hello"], 2, "--json-schema `/dev/zero`: expected at most 16 MiB of text, got more"),
+    ] {
+        let refused = tiny.run().args(args).assert().code(code);
+        let errors = String::from_utf8(refused.get_output().stderr.clone()).unwrap();
+        assert!(errors.contains(words), "{args:?}: {errors}");
+    }
+    let input = std::fs::File::open(zero).unwrap();
+    let chat = std::process::Command::new(env!("CARGO_BIN_EXE_edge-run"))
+        .args(["chat", "--device", "cpu", "-m"])
+        .arg(&tiny.model)
+        .env("XDG_CONFIG_HOME", tiny.home.path())
+        .stdin(input)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8(chat.stderr).unwrap();
+    assert!(errors.contains("standard input: expected lines of at most 16 MiB, got a longer one"), "{errors}");
+    let long = tiny.home.path().join("long.jinja");
+    std::fs::File::create(&long).unwrap().set_len(2 << 20).unwrap();
+    let refused = tiny.run().arg("--chat-template").arg(&long).arg("hello").assert().code(4);
+    let errors = String::from_utf8(refused.get_output().stderr.clone()).unwrap();
+    assert!(errors.contains("long.jinja` is damaged: length: expected at most 1048576 bytes, got more"), "{errors}");
+}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::numbers;
-use super::settings::read_text;
+use super::settings::read_request;
 use edge_run::internals::error::{Error, Result};
 use edge_run::internals::session::Session;
 use edge_run::internals::text::{GenerationDefaults, Grammar, LogitBias, SamplerSettings};
@@ -98,10 +98,10 @@ impl ChoiceArgs {
     pub fn read(&self) -> Result<AskedChoices<'_>> {
         let grammar = match self {
             ChoiceArgs { json_schema: Some(file), .. } => {
-                Some(Grammar::json_schema(&read_text("--json-schema", file)?).map_err(|error| within(error, file))?)
+                Some(Grammar::json_schema(&read_request("--json-schema", file)?).map_err(|error| within(error, file))?)
             }
             ChoiceArgs { grammar: Some(file), .. } => {
-                Some(Grammar::lark(&read_text("--grammar", file)?).map_err(|error| within(error, file))?)
+                Some(Grammar::lark(&read_request("--grammar", file)?).map_err(|error| within(error, file))?)
             }
             ChoiceArgs { json_object: true, .. } => Some(Grammar::json()?),
             _ => None,

@@ -1,6 +1,7 @@
 //! What the words of the command line mean together, with the defaults filled in.
 
-use std::io::{ErrorKind, IsTerminal, Read};
+use std::fs::File;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::Path;
 
 use clap::CommandFactory;
@@ -16,6 +17,11 @@ use edge_run::internals::precision::PrecisionPlan;
 /// Context of a conversation where nothing else is asked for, in tokens: the cache of a large model for all that it was
 /// trained for would not fit on small devices.
 const DEFAULT_CONTEXT: u32 = 4096;
+
+/// MiB of a text to measure by at most: it is held in memory with its tokens.
+const TEXT_MIB_MAX: u64 = 1024;
+/// MiB of a prompt, of a line of a conversation or of a grammar at most, which is more tokens than any context has.
+pub const REQUEST_MIB_MAX: u64 = 16;
 
 /// What stands for standard input in the place of a prompt or of a file.
 pub const STANDARD_INPUT: &str = "-";
@@ -35,11 +41,11 @@ pub fn prompt(args: &GenerateArgs) -> Result<String> {
         GenerateArgs { prompt: Some(prompt), .. } | GenerateArgs { prompt_flag: Some(prompt), .. }
             if prompt == STANDARD_INPUT =>
         {
-            without_line_break(read_text("the prompt", Path::new(prompt))?)
+            without_line_break(read_request("the prompt", Path::new(prompt))?)
         }
         GenerateArgs { prompt: Some(prompt), .. } => not_a_command(prompt)?,
         GenerateArgs { prompt_flag: Some(prompt), .. } => prompt.clone(),
-        GenerateArgs { prompt_file: Some(file), .. } => without_line_break(read_text("--file", file)?),
+        GenerateArgs { prompt_file: Some(file), .. } => without_line_break(read_request("--file", file)?),
         _ if std::io::stdin().is_terminal() => {
             return Err(Error::argument(
                 "the prompt",
@@ -47,7 +53,7 @@ pub fn prompt(args: &GenerateArgs) -> Result<String> {
                 "none",
             ));
         }
-        _ => without_line_break(read_text("the prompt", Path::new(STANDARD_INPUT))?),
+        _ => without_line_break(read_request("the prompt", Path::new(STANDARD_INPUT))?),
     };
     if prompt.is_empty() { Err(Error::argument("the prompt", "some text", "none")) } else { Ok(prompt) }
 }
@@ -57,18 +63,29 @@ pub fn text_name(name: &str, file: &Path) -> String {
     if file == Path::new(STANDARD_INPUT) { "standard input".into() } else { format!("{name} `{}`", file.display()) }
 }
 
-/// The text of `file`, which the flag `name` gave; `-` is standard input, and a pipe is read to its end. It may be
-/// UTF-8, or UTF-16 with its mark.
+/// The text of `file`, which the flag `name` gave and which may be long, as one to measure by; `-` is standard input,
+/// and a pipe is read to its end. It may be UTF-8, or UTF-16 with its mark.
 pub fn read_text(name: &str, file: &Path) -> Result<String> {
-    let mut bytes = Vec::new();
-    if file == Path::new(STANDARD_INPUT) {
-        std::io::stdin().read_to_end(&mut bytes).map_err(Error::io("read", "standard input"))?;
+    read_text_of(name, file, TEXT_MIB_MAX)
+}
+
+/// As [`read_text`], of a text that is part of a request: a prompt or a grammar.
+pub fn read_request(name: &str, file: &Path) -> Result<String> {
+    read_text_of(name, file, REQUEST_MIB_MAX)
+}
+
+fn read_text_of(name: &str, file: &Path, mib_max: u64) -> Result<String> {
+    let read = if file == Path::new(STANDARD_INPUT) {
+        encoding::read_at_most(std::io::stdin(), mib_max << 20).map_err(Error::io("read", "standard input"))?
     } else if file.is_dir() {
         // Windows would say that access is denied.
         return Err(Error::io("read", file)(ErrorKind::IsADirectory.into()));
     } else {
-        bytes = std::fs::read(file).map_err(Error::io("read", file))?;
-    }
+        let opened = File::open(file).map_err(Error::io("read", file))?;
+        encoding::read_at_most(opened, mib_max << 20).map_err(Error::io("read", file))?
+    };
+    let too_long = || Error::argument(text_name(name, file), format!("at most {mib_max} MiB of text"), "more");
+    let bytes = read.ok_or_else(too_long)?;
     encoding::decode(bytes).map_err(|fault| Error::argument(text_name(name, file), encoding::EXPECTED, fault))
 }
 

@@ -10,6 +10,8 @@ use super::{Policy, PowerMode, Rung};
 use crate::error::{Error, Result};
 use crate::precision::{BITS, PromptBits};
 
+/// Bytes of a configuration file at most.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Longest dwell, in seconds.
 const DWELL_S_MAX: f32 = 3600.0;
 
@@ -25,9 +27,10 @@ pub struct PowerConfig {
 }
 
 impl PowerConfig {
-    /// What `file` says. Only the table `power` is read; an error names the table and the field.
+    /// What `file` says. Only the table `power` is read; an error names the table and the field. A file of more than a
+    /// MiB is refused.
     pub fn read(file: &Path) -> Result<PowerConfig> {
-        PowerConfig::parse(file, &read_text(file)?)
+        PowerConfig::parse(file, &read_text(file, CONFIG_BYTES_MAX)?)
     }
 
     fn parse(file: &Path, text: &str) -> Result<PowerConfig> {

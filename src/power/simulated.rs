@@ -9,6 +9,9 @@ use super::fields::{PowerFields, read_text};
 use super::{PowerState, Supply, Thermal};
 use crate::error::{Error, Result};
 
+/// Bytes of a trace's file at most.
+const TRACE_BYTES_MAX: u64 = 64 << 20;
+
 /// When a step of a trace begins.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum At {
@@ -39,9 +42,10 @@ impl Trace {
     /// taken over from the line before.
     ///
     /// Fails where a field is none of these or has a wrong value, where lines of tokens and of times are mixed, and
-    /// where a line begins before the one above; the error names the line and the field.
+    /// where a line begins before the one above; the error names the line and the field. A file of more than 64 MiB is
+    /// refused.
     pub fn read(file: &Path) -> Result<Trace> {
-        Trace::parse(file, &read_text(file)?)
+        Trace::parse(file, &read_text(file, TRACE_BYTES_MAX)?)
     }
 
     fn parse(file: &Path, text: &str) -> Result<Trace> {

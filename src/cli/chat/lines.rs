@@ -1,6 +1,6 @@
 //! Where a conversation's lines come from: a terminal, on which they are edited, or a file or pipe.
 
-use std::io::{BufRead, ErrorKind, IsTerminal};
+use std::io::{BufRead, ErrorKind, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use rustyline::DefaultEditor;
@@ -9,6 +9,7 @@ use rustyline::error::ReadlineError;
 
 use super::input::{LineJoiner, TypedText};
 use crate::cli::output::note;
+use crate::cli::settings::REQUEST_MIB_MAX;
 use crate::cli::stop;
 use edge_run::internals::error::{Error, Result};
 
@@ -99,9 +100,13 @@ impl Lines {
             },
             Lines::Read { begun } => {
                 let mut bytes = Vec::new();
-                let read = std::io::stdin().lock().read_until(b'\n', &mut bytes);
+                let read = std::io::stdin().lock().take(REQUEST_MIB_MAX << 20).read_until(b'\n', &mut bytes);
                 if read.map_err(Error::io("read", "standard input"))? == 0 {
                     return Ok(Err(NextInput::End));
+                }
+                if bytes.len() as u64 == REQUEST_MIB_MAX << 20 && !bytes.ends_with(b"\n") {
+                    let expected = format!("lines of at most {REQUEST_MIB_MAX} MiB");
+                    return Err(Error::argument("standard input", expected, "a longer one"));
                 }
                 let text = String::from_utf8(bytes);
                 let text = text.map_err(|fault| Error::argument("standard input", "text in UTF-8", fault))?;
