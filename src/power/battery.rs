@@ -77,6 +77,7 @@ pub struct Battery {
     energy: Option<f32>,
     /// The same in uAh, which compares with batteries of the same voltage.
     charge: Option<f32>,
+    volts: Option<f32>,
     status: Option<String>,
 }
 
@@ -92,8 +93,8 @@ impl Battery {
         let capacity = number("capacity").or_else(|| part("energy_now", energy)).or_else(|| part("charge_now", charge));
         let percent = capacity.filter(|percent| percent.is_finite()).map(|percent| percent.clamp(0.0, 100.0));
         let microvolts = ["voltage_min_design", "voltage_now", "voltage_max_design"].into_iter().find_map(positive);
-        let energy = energy.or_else(|| Some(charge? * microvolts? / 1e6));
-        Battery { percent, energy, charge, status: text(&dir.join("status")) }
+        let volts = microvolts.map(|microvolts| microvolts / 1e6);
+        Battery { percent, energy, charge, volts, status: text(&dir.join("status")) }
     }
 
     fn is(&self, status: &str) -> bool {
@@ -157,12 +158,31 @@ pub fn supply_of(batteries: &[Battery], chargers: &[bool]) -> Supply {
     if batteries.is_empty() || !drained { Supply::Ac } else { Supply::Battery { percent: charge(batteries) } }
 }
 
-/// The charge of all batteries together, weighted by what they hold where all tell it in one unit.
+/// The charge of all batteries together, weighted by what they hold.
 fn charge(batteries: &[Battery]) -> Option<f32> {
     let known: Vec<&Battery> = batteries.iter().filter(|battery| battery.percent.is_some()).collect();
-    let all = |full: fn(&Battery) -> Option<f32>| known.iter().map(|battery| full(battery)).collect::<Option<Vec<_>>>();
-    let weights = all(|battery| battery.energy).or_else(|| all(|battery| battery.charge));
-    let weights = weights.unwrap_or_else(|| vec![1.0; known.len()]);
+    let weights = weights(&known);
     let charged: f32 = known.iter().zip(&weights).filter_map(|(battery, weight)| Some(battery.percent? * weight)).sum();
     (!known.is_empty()).then(|| charged / weights.iter().sum::<f32>())
+}
+
+/// What each battery holds when it is full, in the unit that most of them tell it in. A charge becomes energy by the
+/// battery's own voltage, or else by that of another battery of the device. One whose unit is still another counts like
+/// the average of the others, and all alike where none tells anything. One that tells nothing and is at 0% beside
+/// others that do is a slot without a battery, or a dead one, and holds nothing.
+fn weights(batteries: &[&Battery]) -> Vec<f32> {
+    let volts = batteries.iter().find_map(|battery| battery.volts);
+    let energy = |battery: &&Battery| battery.energy.or_else(|| Some(battery.charge? * battery.volts.or(volts)?));
+    let energies: Vec<Option<f32>> = batteries.iter().map(energy).collect();
+    let charges: Vec<Option<f32>> = batteries.iter().map(|battery| battery.charge).collect();
+    let count = |told: &[Option<f32>]| told.iter().flatten().count();
+    let told = if count(&charges) > count(&energies) { charges } else { energies };
+    let average = match count(&told) {
+        0 => return vec![1.0; batteries.len()],
+        count => told.iter().flatten().sum::<f32>() / count as f32,
+    };
+    let is_nothing = |battery: &Battery| battery.percent == Some(0.0) && battery.energy.or(battery.charge).is_none();
+    let weight =
+        |(battery, told): (&&Battery, &Option<f32>)| told.unwrap_or(if is_nothing(battery) { 0.0 } else { average });
+    batteries.iter().zip(&told).map(weight).collect()
 }

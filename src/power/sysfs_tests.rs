@@ -199,9 +199,38 @@ fn batteries_in_different_units_are_added_in_one() {
     assert_eq!(two(&[energy], &[charge]), battery(50.0));
     assert_eq!(two(&[("charge_full", "3000000")], &[charge]), battery(70.0));
     assert_eq!(two(&[("charge_full", "3000000")], &both), battery(70.0));
+    // Batteries of one device have about one voltage, so that of another one will do.
+    assert_eq!(two(&[energy, ("voltage_min_design", "10000000")], &[charge]), battery(70.0));
     // A full charge of 0 is none.
     assert_eq!(two(&[("energy_full", "0"), ("energy_full_design", "30000000")], &both), battery(70.0));
     assert_eq!(two(&[("energy_full", "0")], &both), battery(50.0));
+}
+
+/// The charge was halved, and a third battery that tells nothing made all of them count alike.
+#[test]
+fn a_battery_of_which_nothing_is_known_leaves_the_weights_of_the_others() {
+    let of = |name: &str, percent: &str, more: &[(&str, &str)]| {
+        let files = [("type", "Battery"), ("status", "Discharging"), ("capacity", percent)];
+        let named = |(file, content): &(&str, &str)| (format!("{name}/{file}"), content.to_string());
+        files.iter().chain(more).map(named).collect::<Vec<_>>()
+    };
+    let supply = |batteries: &[Vec<(String, String)>]| {
+        let files = batteries.concat();
+        supply_of(&files.iter().map(|(file, content)| (file.as_str(), content.as_str())).collect::<Vec<_>>()).0
+    };
+    let large = of("BAT0", "80", &[("energy_full", "30000000")]);
+    for nothing in [&[][..], &[("energy_full", "0"), ("energy_now", "0")], &[("energy_full_design", "0")]] {
+        assert_eq!(supply(&[large.clone(), of("BAT1", "0", nothing)]), battery(80.0), "{nothing:?}");
+    }
+    // Control: one that is empty and tells what it could hold counts.
+    for told in [("energy_full", "10000000"), ("energy_full_design", "10000000")] {
+        assert_eq!(supply(&[large.clone(), of("BAT1", "0", &[told])]), battery(60.0), "{told:?}");
+    }
+    // 80% of 30 and 20% of 10, and one of 35% that counts like 20.
+    let small = of("BAT1", "20", &[("energy_full", "10000000")]);
+    assert_eq!(supply(&[large.clone(), small, of("BAT2", "35", &[])]), battery((2400.0 + 200.0 + 700.0) / 60.0));
+    // Where none tells anything, an empty one counts like another.
+    assert_eq!(supply(&[of("BAT0", "80", &[]), of("BAT1", "0", &[])]), battery(40.0));
 }
 
 #[test]
