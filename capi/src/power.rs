@@ -281,6 +281,9 @@ fn power_state(state: &CPowerState) -> Outcome<PowerState> {
         EDGE_RUN_SUPPLY_BATTERY => Supply::Battery { percent: if percent < 0.0 { None } else { Some(percent) } },
         other => return Err(no_such("supply", "EDGE_RUN_SUPPLY_...", other)),
     };
+    if state.reserved != 0 {
+        return Err(no_such("reserved", "0", state.reserved));
+    }
     let thermal = Thermal::NAMES.get(state.thermal as usize);
     let (_, thermal) = *thermal.ok_or_else(|| no_such("thermal", "EDGE_RUN_THERMAL_...", state.thermal))?;
     let (saver, memory_pressure) = (state.saver != 0, state.memory_pressure);

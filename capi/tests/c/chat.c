@@ -308,6 +308,8 @@ static void misuse(edge_run_model *model, const char *folder, const char *no_mod
   edge_run_close(model);
   newer.unknown = 1;
   CHECK(edge_run_open(&newer.known, &model) == EDGE_RUN_STATUS_WRONG_SIZE && model == NULL);
+  newer.unknown = 0, newer.known.reserved = 1;
+  CHECK(edge_run_open(&newer.known, &model) == EDGE_RUN_STATUS_INVALID_ARGUMENT && says("reserved"));
 
   model = open_model(folder, 1);
   CHECK(edge_run_session_new(NULL, NULL, &second) == EDGE_RUN_STATUS_NULL_POINTER && second == NULL);
@@ -343,6 +345,8 @@ static void misuse(edge_run_model *model, const char *folder, const char *no_mod
   edge_run_message nul = {"user", "a\0b", 3};
   request.messages = &nul, request.message_size = sizeof nul, request.max_tokens = 2;
   CHECK(edge_run_chat(session, &request) == OK);
+  request.reserved = 1;
+  CHECK(edge_run_chat(session, &request) == EDGE_RUN_STATUS_INVALID_ARGUMENT && says("reserved"));
 
   CHECK(edge_run_session_set_bits(session, 1) == EDGE_RUN_STATUS_INVALID_ARGUMENT);
   CHECK(edge_run_session_set_power_mode(session, 99) == EDGE_RUN_STATUS_INVALID_ARGUMENT);
@@ -353,6 +357,8 @@ static void misuse(edge_run_model *model, const char *folder, const char *no_mod
   CHECK(edge_run_session_push_power(session, &state) == EDGE_RUN_STATUS_INVALID_ARGUMENT && says("101"));
   state.battery_percent = 50, state.thermal = 4;
   CHECK(edge_run_session_push_power(session, &state) == EDGE_RUN_STATUS_INVALID_ARGUMENT && says("thermal"));
+  state.thermal = EDGE_RUN_THERMAL_NOMINAL, state.reserved = 1;
+  CHECK(edge_run_session_push_power(session, &state) == EDGE_RUN_STATUS_INVALID_ARGUMENT && says("reserved"));
   CHECK(edge_run_session_push_power(session, NULL) == EDGE_RUN_STATUS_NULL_POINTER);
   edge_run_sampler sampler = {.size = sizeof sampler, .temperature = -1};
   CHECK(edge_run_session_set_sampler(session, &sampler) == EDGE_RUN_STATUS_INVALID_ARGUMENT && says("temperature"));
