@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,7 +27,27 @@ fn application(dir: &Path) {
     fs::create_dir(dir.join("src")).unwrap();
     fs::write(dir.join("Cargo.toml"), by_path + profile).unwrap();
     fs::copy(root.join(example).join("src/main.rs"), dir.join("src/main.rs")).unwrap();
-    fs::copy(root.join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
+    fs::copy(root.join(example).join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
+}
+
+/// The crates that a Cargo.lock lists, each with its version.
+fn locked(file: &Path) -> BTreeSet<(String, String)> {
+    let text = fs::read_to_string(file).unwrap();
+    let value = |line: Option<&str>, key: &str| Some(line?.strip_prefix(key)?.trim_matches('"').to_string());
+    let crates = text.split("[[package]]\n").skip(1).map(|entry| {
+        let mut lines = entry.lines();
+        value(lines.next(), "name = ").zip(value(lines.next(), "version = ")).expect("a name and a version")
+    });
+    crates.filter(|(name, _)| name != "two-chats").collect()
+}
+
+/// A build of the example left a Cargo.lock that git did not know.
+#[test]
+fn the_example_has_the_versions_of_the_library() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (example, library) = (locked(&root.join("examples/two_chats/Cargo.lock")), locked(&root.join("Cargo.lock")));
+    let other: Vec<_> = example.difference(&library).collect();
+    assert!(example.len() > 100 && other.is_empty(), "copy Cargo.lock into examples/two_chats and build it: {other:?}");
 }
 
 /// What is handed out says whose it is.
@@ -67,12 +88,12 @@ fn an_application_builds_from_an_empty_folder_and_holds_two_conversations() {
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    let crates = cargo(&["tree", "--offline", "--edges", "normal", "--prefix", "none"]);
+    let crates = cargo(&["tree", "--offline", "--locked", "--edges", "normal", "--prefix", "none"]);
     for absent in ["clap", "indicatif", "ctrlc", "signal-hook", "rustyline", "plotters", "candle-core"] {
         assert!(!crates.lines().any(|line| line.starts_with(&format!("{absent} "))), "{absent} is compiled");
     }
     // Without optimization, as it is there to build and to run, and not to be fast.
-    cargo(&["build", "--offline", "--release", "--config", "profile.release.package.edge-run.opt-level=0"]);
+    cargo(&["build", "--offline", "--locked", "--release", "--config", "profile.release.package.edge-run.opt-level=0"]);
 
     tiny_hf_folder(&dir.path().join("source"), 5, true);
     let model = dir.path().join("model");
