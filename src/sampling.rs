@@ -6,8 +6,15 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use crate::error::{Error, Result};
+
+/// Repetition penalties that can be followed. What is used lies between 0.8 and 2, and beyond this range logits would
+/// leave that of 32-bit floats, which looks like a model that computes no numbers.
+pub const REPEAT_PENALTY: RangeInclusive<f32> = 0.01..=100.0;
+/// What is expected of one, for messages.
+pub const REPEAT_PENALTY_EXPECTED: &str = "a number from 0.01 to 100";
 
 /// How the next token is chosen. The defaults are llama.cpp's.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +27,8 @@ pub struct SamplerSettings {
     pub top_p: f32,
     /// Tokens stay that have at least this part of the likeliest one's probability; 0 for all.
     pub min_p: f32,
-    /// Divisor of the positive logits, and factor of the negative ones, of tokens seen lately; 1 for none.
+    /// Divisor of the positive logits, and factor of the negative ones, of tokens seen lately: 0.01 to 100, and 1 for
+    /// none.
     pub repeat_penalty: f32,
     /// Tokens that count as seen lately.
     pub repeat_last_n: usize,
@@ -55,8 +63,8 @@ impl SamplerSettings {
         if !(0.0..=1.0).contains(&self.min_p) {
             return fault("min-p", "a number from 0 to 1", self.min_p);
         }
-        if !(self.repeat_penalty.is_finite() && self.repeat_penalty > 0.0) {
-            return fault("repeat penalty", "a number above 0", self.repeat_penalty);
+        if !REPEAT_PENALTY.contains(&self.repeat_penalty) {
+            return fault("repeat penalty", REPEAT_PENALTY_EXPECTED, self.repeat_penalty);
         }
         Ok(())
     }

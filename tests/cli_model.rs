@@ -321,8 +321,12 @@ fn a_prompt_that_does_not_fit_is_told_before_anything_is_written() {
 #[test]
 fn values_that_the_model_sets_bounds_to_are_checked() {
     let tiny = Tiny::new();
-    for (args, word) in [(["-c", "257"], "at most 256"), (["--temp", "nan"], "--temp"), (["--top-p", "1.5"], "--top-p")]
-    {
+    for (args, word) in [
+        (["-c", "257"], "at most 256"),
+        (["--temp", "nan"], "--temp"),
+        (["--top-p", "1.5"], "--top-p"),
+        (["--repeat-penalty", "1e-40"], "--repeat-penalty: expected a number from 0.01 to 100"),
+    ] {
         let output = tiny.run().args(args).arg("hello").assert().code(2).stdout("");
         let errors = String::from_utf8(output.get_output().stderr.clone()).unwrap();
         assert!(errors.starts_with("error: ") && errors.contains(word), "{errors}");

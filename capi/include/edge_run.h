@@ -347,7 +347,8 @@ typedef struct edge_run_sampler {
   float top_p;
   // Tokens stay that have at least this part of the likeliest one's probability; 0 for all.
   float min_p;
-  // Divisor of the positive logits, and factor of the negative ones, of tokens seen lately; 1 for none.
+  // Divisor of the positive logits, and factor of the negative ones, of tokens seen lately: 0.01 to 100, and 1 for
+  // none.
   float repeat_penalty;
   // Tokens that count as seen lately.
   uint32_t repeat_last_n;

@@ -30,7 +30,8 @@ pub struct CSampler {
     pub top_p: f32,
     /// Tokens stay that have at least this part of the likeliest one's probability; 0 for all.
     pub min_p: f32,
-    /// Divisor of the positive logits, and factor of the negative ones, of tokens seen lately; 1 for none.
+    /// Divisor of the positive logits, and factor of the negative ones, of tokens seen lately: 0.01 to 100, and 1 for
+    /// none.
     pub repeat_penalty: f32,
     /// Tokens that count as seen lately.
     pub repeat_last_n: u32,

@@ -27,7 +27,7 @@ pub struct SamplingArgs {
     /// 0.05]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub min_p: Option<f32>,
-    /// Make the last 64 tokens less likely; 1 for not at all [default: the model's, or 1]
+    /// Make the last 64 tokens less likely, 0.01 to 100; 1 for not at all [default: the model's, or 1]
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
     /// Seed of the draws; less than 0 for a random one

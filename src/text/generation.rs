@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::error::as_absent;
 use crate::json;
-use crate::sampling::SamplerSettings;
+use crate::sampling::{REPEAT_PENALTY, REPEAT_PENALTY_EXPECTED, SamplerSettings};
 
 /// What a model's makers say about generating with it; everything is optional.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -68,7 +68,8 @@ impl GenerationDefaults {
             top_k: fields.top_k(),
             top_p: fields.number("top_p", "a number from 0 to 1", |p| (0.0..=1.0).contains(&p)),
             min_p: fields.number("min_p", "a number from 0 to 1", |p| (0.0..=1.0).contains(&p)),
-            repeat_penalty: fields.number("repetition_penalty", "a number above 0", |r| r > 0.0),
+            repeat_penalty: fields
+                .number("repetition_penalty", REPEAT_PENALTY_EXPECTED, |penalty| REPEAT_PENALTY.contains(&penalty)),
         }
     }
 
@@ -245,6 +246,7 @@ mod tests {
             ("temperature", "1e300"),
             ("temperature", "[1]"),
             ("repetition_penalty", "0"),
+            ("repetition_penalty", "1e-40"),
             ("repetition_penalty", "true"),
             ("top_k", "2.5"),
             ("top_k", "\"all\""),

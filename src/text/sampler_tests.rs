@@ -148,6 +148,10 @@ fn settings_that_no_draw_could_follow_are_refused_by_name() {
         (SamplerSettings { top_p: 1.1, ..default() }, "top-p"),
         (SamplerSettings { min_p: -0.5, ..default() }, "min-p"),
         (SamplerSettings { repeat_penalty: 0.0, ..default() }, "repeat penalty"),
+        // Logits became infinite, and the model was blamed for it.
+        (SamplerSettings { repeat_penalty: 1e-40, ..default() }, "repeat penalty"),
+        (SamplerSettings { repeat_penalty: 1e30, ..default() }, "repeat penalty"),
+        (SamplerSettings { repeat_penalty: f32::NAN, ..default() }, "repeat penalty"),
     ] {
         assert!(matches!(Sampler::new(settings), Err(Error::InvalidArgument { name, .. }) if name == named));
     }

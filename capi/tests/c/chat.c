@@ -362,6 +362,8 @@ static void misuse(edge_run_model *model, const char *folder, const char *no_mod
   CHECK(edge_run_session_push_power(session, NULL) == EDGE_RUN_STATUS_NULL_POINTER);
   edge_run_sampler sampler = {.size = sizeof sampler, .temperature = -1};
   CHECK(edge_run_session_set_sampler(session, &sampler) == EDGE_RUN_STATUS_INVALID_ARGUMENT && says("temperature"));
+  sampler.temperature = 1, sampler.repeat_penalty = 1e-40f;
+  CHECK(edge_run_session_set_sampler(session, &sampler) == EDGE_RUN_STATUS_INVALID_ARGUMENT && says("0.01 to 100"));
   CHECK(edge_run_session_set_sampler(session, NULL) == EDGE_RUN_STATUS_NULL_POINTER);
   sampler.size = 3;
   CHECK(edge_run_get_sampler(model, &sampler) == EDGE_RUN_STATUS_WRONG_SIZE);
