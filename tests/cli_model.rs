@@ -634,6 +634,17 @@ fn a_model_is_exported_and_what_came_of_it_is_told() {
     let narrow = ["export", "model", "x.gguf", "--bits", "8", "--to", "gguf", "--type", "q4_1"];
     let narrow = tiny.command(&narrow).assert().failure();
     assert!(String::from_utf8_lossy(&narrow.get_output().stderr).contains("--type: expected one that holds 8 bits"));
+
+    // Any name was written without a word.
+    let named = |name: &str| {
+        let words = ["export", "model", "y.gguf", "--bits", "8", "--to", "gguf", "--force", "--pre-tokenizer", name];
+        let output = tiny.command(&words).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, errors) = named("klingon");
+    assert!(code == Some(0) && errors.contains("warning: `klingon` is written as it stands"), "{errors}");
+    let (code, errors) = named("");
+    assert!(code == Some(2) && errors.contains("--pre-tokenizer: expected a name"), "{errors}");
 }
 
 /// All of these were read until the memory was full.

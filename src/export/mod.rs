@@ -44,7 +44,8 @@ pub struct ExportOptions {
     pub format: ExportFormat,
     /// The type of the matrices; `None` for the choice of [`ExportOptions::stored`].
     pub stored: Option<StoredType>,
-    /// llama.cpp's name of the way in which text is split, where the tokenizer's own is not known by a name.
+    /// llama.cpp's name of the way in which text is split, where the tokenizer's own is not known by a name. It is
+    /// written as it stands, as llama.cpp knows more names than edge-run does.
     pub pre_tokenizer: Option<String>,
     /// Whether an export that is at `out` already gives way to the new one.
     pub replace: bool,

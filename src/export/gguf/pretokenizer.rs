@@ -19,6 +19,21 @@ pub fn name(tokenizer: &Map<String, Value>) -> Option<(&'static str, bool)> {
     alike.iter().find(|(_, same)| *same).or(alike.first()).copied()
 }
 
+/// What is to be said of a name that was given by hand: nothing where it is known to split text as the tokenizer does.
+/// Names that are not known here may be given, as llama.cpp knows more of them, for tokenizers that have none of ours.
+pub fn doubt(name: &str, tokenizer: &Map<String, Value>) -> Option<String> {
+    match splitting(name) {
+        Ok(known) if steps(Some(&known.pre_tokenizer)) == steps(tokenizer.get("pre_tokenizer")) => None,
+        Ok(_) => Some(format!(
+            "llama.cpp's `{name}` splits text in another way than this tokenizer: words may become other tokens there"
+        )),
+        Err(_) => Some(format!(
+            "`{name}` is written as it stands, as it is no name that edge-run knows: llama.cpp reads no file with a \
+             name that it does not know"
+        )),
+    }
+}
+
 /// The steps of a splitting, each in words that do not depend on how a file writes it.
 fn steps(step: Option<&Value>) -> Vec<String> {
     let Some(step) = step.filter(|step| !step.is_null()) else { return Vec::new() };
@@ -70,5 +85,13 @@ mod tests {
         assert_eq!(named(qwen.pre_tokenizer, true), Some(("qwen2", false)));
         assert_eq!(named(json!({"type": "Whitespace"}), false), None);
         assert_eq!(named(Value::Null, false), None);
+    }
+    #[test]
+    fn a_name_by_hand_is_doubted_unless_it_splits_alike() {
+        let qwen = json!({"pre_tokenizer": splitting("qwen2").unwrap().pre_tokenizer});
+        let doubted = |name: &str| doubt(name, qwen.as_object().unwrap());
+        assert_eq!(doubted("deepseek-r1-qwen"), None);
+        assert!(doubted("gpt-2").unwrap().contains("`gpt-2` splits text in another way"));
+        assert!(doubted("viking").unwrap().contains("`viking` is written as it stands"));
     }
 }

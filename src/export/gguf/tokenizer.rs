@@ -15,6 +15,8 @@ use crate::quantize::gguf::token_type;
 
 /// What a row of the embedding is that no token has.
 const UNUSED: u32 = 5;
+/// What is said of a pre-tokenizer's name beside a tokenizer that has no use for it.
+const UNUSED_NAME: &str = "no pre-tokenizer's name is needed: this tokenizer does not split text before its merges";
 /// The score of a piece that no merge makes.
 const NO_SCORE: f32 = -1e9;
 
@@ -37,6 +39,7 @@ pub fn write(
         Error::damaged(&file, "vocabulary", format!("ids below {vocab}"), format!("{id} of `{token}`"))
     })?;
     if text.model("byte_fallback").and_then(Value::as_bool) == Some(true) {
+        warnings.extend(pre_tokenizer.map(|_| UNUSED_NAME.to_string()));
         metadata.text("tokenizer.ggml.model", "llama");
         metadata.text("tokenizer.ggml.pre", "default");
         metadata.f32s("tokenizer.ggml.scores", &scores(&tokens.texts, &merges));
@@ -125,6 +128,10 @@ fn adds_space(text: &TextSide) -> bool {
 /// The name of the splitting.
 fn splitting(text: &TextSide, asked: Option<&str>, warnings: &mut Vec<String>) -> Result<String> {
     if let Some(asked) = asked {
+        if asked.trim() != asked || asked.is_empty() {
+            return Err(Error::argument("pre-tokenizer", "a name, without spaces around it", format!("`{asked}`")));
+        }
+        warnings.extend(pretokenizer::doubt(asked, &text.tokenizer));
         return Ok(asked.to_string());
     }
     let Some((name, same)) = pretokenizer::name(&text.tokenizer) else {
