@@ -315,3 +315,60 @@ fn a_reader_that_has_gone_away_is_no_failure() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
+
+/// The default model stayed as older code had made it, as long as the pack was the same.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_default_model_is_made_again_by_other_code_and_kept_by_the_same() {
+    use std::os::unix::fs::PermissionsExt;
+
+    // A program that does nothing but what the script looks at, and a source of the right length.
+    const LENGTH: u64 = 98_362_432;
+    const OF_ZEROS: &str = "47d877b6abe18d06cbadfb3c7852b24665ba2eb044d3d3ef5a562224429ca4c5";
+    const OF_THE_SOURCE: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
+    let home = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = |name: &str, text: String| {
+        let path = home.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let pack = root.join("assets/SmolLM2-135M-Instruct.pack.safetensors");
+    let edge_run = program(
+        "edge-run-stub",
+        format!(
+            "#!/bin/sh\n[ $1 = quantize ] || exit 0\necho made >>{0}/made\nmkdir -p $4\n\
+             echo \"\\\"pack_sha256\\\": \\\"$(sha256sum <{1} | cut -d' ' -f1)\\\"\" >$4/edge-run.json\n",
+            home.path().display(),
+            pack.display()
+        ),
+    );
+    program("sha256sum", format!("#!/bin/sh\nPATH=/usr/bin:/bin sha256sum | sed s/{OF_ZEROS}/{OF_THE_SOURCE}/\n"));
+    let cache = home.path().join("edge-run");
+    std::fs::create_dir(&cache).unwrap();
+    let source = std::fs::File::create(cache.join("SmolLM2-135M-Instruct.Q4_1.gguf")).unwrap();
+    source.set_len(LENGTH).unwrap();
+    let fetch = || {
+        let path = format!("{}:{}", home.path().display(), std::env::var("PATH").unwrap());
+        let fetched = std::process::Command::new(root.join("scripts/fetch-default-model"))
+            .arg(home.path().join("model"))
+            .envs([("PATH", path.as_str()), ("XDG_CACHE_HOME", home.path().to_str().unwrap())])
+            .env("EDGE_RUN_BIN", &edge_run)
+            .output()
+            .unwrap();
+        let words = String::from_utf8(fetched.stderr).unwrap();
+        assert!(fetched.status.success(), "{words}");
+        assert_eq!(String::from_utf8(fetched.stdout).unwrap().trim_end(), home.path().join("model").to_str().unwrap());
+        (std::fs::read_to_string(home.path().join("made")).unwrap().lines().count(), words)
+    };
+    assert_eq!(fetch().0, 1);
+    let (made, words) = fetch();
+    assert!(made == 1 && words.contains("already there, and sound"), "{words}");
+    let note = cache.join("default-model.made");
+    let noted = std::fs::read_to_string(&note).unwrap();
+    std::fs::write(&note, noted.trim_end().to_string() + "0\n").unwrap();
+    let (made, words) = fetch();
+    assert!(made == 2 && words.contains("made by other code than this tree's"), "{words}");
+    assert_eq!(fetch().0, 2);
+}
