@@ -7,7 +7,7 @@
 // loops of an invocation after 65535 rounds of them together.
 //
 // The workgroup is alone, so that what it waits for takes the time, and not what it computes: loads come several at a
-// time, and sums are made by all invocations.
+// time, barriers are few, and loops on the common way are not unrolled, as each instruction is fetched for one run.
 #import step_rows
 #import sampling
 #import ranks
@@ -125,7 +125,7 @@ fn draw_candidate(local: u32, left: u32) -> u32 {
 }
 
 // A token drawn in the order of likelihood, of the k likeliest that are left; MANY if those are many. Leaders that are
-// not less than `least` are k or some more.
+// not less than `least` are k or some more, or all of them where that is 0.
 fn draw_of_few(local: u32, k: u32, least: u32, total: f32) -> u32 {
     let count = gather(local, set_domain(local, least), least);
     if count > CAPACITY {

@@ -40,7 +40,7 @@ fn clear(local: u32) {
     }
 }
 
-// Loads the leaders, and finds the likeliest token and the bound of the k likeliest, where k is at most WORKGROUP.
+// Loads the leaders, and finds the likeliest token and, where k is at most WORKGROUP, the bound of the k likeliest.
 fn load_leaders(local: u32, k: u32) {
     for (var i = 0u; i < EACH; i++) {
         own_leaders[i] = leader_at(local * EACH + i);
@@ -138,7 +138,8 @@ fn draw_of_candidates(local: u32, count: u32, k: u32, total: f32) -> u32 {
     if cut == NONE && total != 0.0 && few == k {
         return MANY;
     }
-    let left = min(cut, few);
+    // Hardware without numbers below the normal ones may leave even the likeliest out.
+    let left = max(min(cut, few), 1u);
     let whole = summands[left - 1u];
     let goal = uniform_number() * whole;
     if local < left && passes(local, goal, whole) && (local == 0u || !passes(local - 1u, goal, whole)) {

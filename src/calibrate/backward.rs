@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 
 use super::coded::{CodedSite, TRAINED};
 use super::network::{BlockState, beside, joined, sum};
-use super::products::{LayerSlices, product_by_depth, weight_of_slices, widened};
+use super::products::{LayerSlices, product_of_slices, widened};
 use super::reduce::{sum_all, sum_rows};
 use super::scores::open_gates;
 use super::student::{
@@ -112,8 +112,7 @@ impl LayerBackward<'_> {
                 let (_, looked_at) = looked_at(&norms, seen, *at);
                 let input = state.read(*from);
                 let open = open_gates(&self.block.scores(at.site, looked_at.clone()), self.block.threshold);
-                let weight = |open| weight_of_slices(&self.slices[at.site as usize], open);
-                state.put(*to, product_by_depth(network, input, &open, weight));
+                state.put(*to, product_of_slices(network, input, &open, &self.slices[at.site as usize]));
             } else {
                 for op in ops {
                     network.operate(op, windows, &mut state, &mut |routed, normed| {

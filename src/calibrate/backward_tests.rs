@@ -12,7 +12,8 @@ use crate::calibrate::scores::RouterScores;
 use crate::calibrate::shelf::Keeping;
 use crate::shape::SiteAt;
 
-/// Distances from the largest gradient of a tensor that the order of sums makes.
+/// Distances from the largest gradient of a tensor that the order of sums makes: some hundred roundings of an f32, as
+/// terms cancel out that are larger than their sum.
 const SUMS: f32 = 5e-5;
 const THRESHOLD: f32 = 0.2;
 const PER_BIT: f32 = 0.01;

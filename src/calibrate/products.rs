@@ -37,14 +37,18 @@ pub fn layer_weights(network: &Network, codes: &[CodedSite; 4], params: &LayerPa
     })
 }
 
-/// The weight of a site where so many gates are open, by its slices: in the same parts.
-pub fn weight_of_slices(slices: &[Tensor<2>], open: usize) -> Vec<Tensor<2>> {
-    let of_part = |part: &Tensor<2>| {
-        let width = part.dims()[1] / SLICES;
-        let slice = |at: usize| part.clone().narrow(1, at * width, width);
-        (1..=open).fold(slice(0), |sum, at| sum + slice(at))
-    };
-    slices.iter().map(of_part).collect()
+/// The product of each token of an input, [N, in], with the weight that the slices of a site make up at the token's own
+/// depth: [N, rows]. No more than a part of the weight exists at one time.
+pub fn product_of_slices(network: &Network, input: Tensor<2>, open: &[usize], slices: &[Tensor<2>]) -> Tensor<2> {
+    let product = |part: &Tensor<2>| product_by_depth(network, input.clone(), open, |open| vec![summed(part, open)]);
+    joined(slices.iter().map(product).collect(), 1)
+}
+
+/// What slices side by side add up to where so many gates are open.
+fn summed(slices: &Tensor<2>, open: usize) -> Tensor<2> {
+    let width = slices.dims()[1] / SLICES;
+    let slice = |at: usize| slices.clone().narrow(1, at * width, width);
+    (1..=open).fold(slice(0), |sum, at| sum + slice(at))
 }
 
 /// The product of each token of an input, [N, in], with the weight at its own depth: [N, rows]. `open` says how many

@@ -26,6 +26,7 @@ pub fn explained(choice: &Choice, logits: &[f32], id: u32) -> bool {
         let [of_a, of_b] = [a, b].map(|id| logits[id as usize]);
         if by_likelihood { of_b.total_cmp(&of_a).then(a.cmp(&b)).is_lt() } else { a < b }
     };
-    let best = largest(logits);
-    !before(id, first) && !before(last, id) && logits[id as usize] >= best + choice.min_p_ln
+    let (best, own) = (largest(logits), logits[id as usize]);
+    let may_be_drawn = id == first || ((own - best) / choice.temperature).exp() > 0.0;
+    !before(id, first) && !before(last, id) && own >= best + choice.min_p_ln && may_be_drawn
 }
