@@ -77,6 +77,7 @@ pub struct Battery {
     energy: Option<f32>,
     /// The same in uAh, which compares with batteries of the same voltage.
     charge: Option<f32>,
+    /// The voltage, of its design where it tells that.
     volts: Option<f32>,
     status: Option<String>,
 }

@@ -86,6 +86,7 @@ mod tests {
         assert_eq!(named(json!({"type": "Whitespace"}), false), None);
         assert_eq!(named(Value::Null, false), None);
     }
+
     #[test]
     fn a_name_by_hand_is_doubted_unless_it_splits_alike() {
         let qwen = json!({"pre_tokenizer": splitting("qwen2").unwrap().pre_tokenizer});
