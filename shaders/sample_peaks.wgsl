@@ -250,6 +250,6 @@ fn main(
         for (var i = 0u; i < SUMS; i++) {
             sum += sums[i];
         }
-        peaks[block] = Peak(best.x, best.y, sum.x, sum.y);
+        peaks[block] = Peak(best.x, sum.x, sum.y);
     }
 }

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::io::Read;
 use std::marker::PhantomData;
 use std::path::Path;
@@ -33,6 +34,14 @@ pub fn read_text(path: &Path) -> error::Result<String> {
 /// As [`read_text`], of a configuration file, which has at most 32 MiB.
 pub fn read_config(path: &Path) -> error::Result<String> {
     read_at_most(path, CONFIG_BYTES_MAX)
+}
+
+/// The bytes of a file that a person named, which may be a pipe. Fails where it cannot be read, and where it has more
+/// than `bytes_max`.
+pub fn read_bytes(path: &Path, bytes_max: u64) -> error::Result<Vec<u8>> {
+    let read = File::open(path).and_then(|file| encoding::read_at_most(file, bytes_max));
+    let too_long = || Error::damaged(path, "length", format!("at most {bytes_max} bytes"), "more");
+    read.map_err(Error::io("read", path))?.ok_or_else(too_long)
 }
 
 /// The value in the configuration file at `path`.

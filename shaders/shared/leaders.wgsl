@@ -105,11 +105,11 @@ fn passes(at: u32, goal: f32, whole: f32) -> bool {
 }
 
 // A token drawn of the k likeliest of the candidates. MANY where top-p leaves more, of which all have the mass `total`, if
-// that is not 0; UNKNOWN where the last leader of a block, `own_last`, is before the k-th candidate.
-fn draw_of_candidates(local: u32, count: u32, k: u32, total: f32) -> u32 {
+// that is not 0; UNKNOWN where the last leader of a block, `last_of_block`, is before the k-th candidate.
+fn draw_of_candidates(local: u32, count: u32, k: u32, total: f32, last_of_block: vec2<u32>) -> u32 {
     rank_candidates(local, count);
     let last = tokens[WORKGROUP + min(k, WORKGROUP) - 1u];
-    if before(own_last.x, own_last.y, last.x, last.y) {
+    if before(last_of_block.x, last_of_block.y, last.x, last.y) {
         atomicStore(&inexact, 1u);
     }
     let few = min(k, count);
@@ -154,7 +154,7 @@ fn draw_of_leaders(local: u32, k: u32, total: f32) -> u32 {
     if count > WORKGROUP {
         return UNKNOWN;
     }
-    return draw_of_candidates(local, count, k, total);
+    return draw_of_candidates(local, count, k, total, own_last);
 }
 
 // The least key of the k likeliest leaders, or less, after draw_of_leaders.

@@ -13,11 +13,10 @@ struct Choice {
     draw_low: u32,
 }
 
-// The likeliest token of a block, and the sum of exp(logit - its logit) over the block: of the logits as they are, and
-// of those divided by the temperature.
+// The key of a block's likeliest token, and the sum of exp(logit - its logit) over the block: of the logits as they are,
+// and of those divided by the temperature.
 struct Peak {
     key: u32,
-    id: u32,
     mass: f32,
     tempered_mass: f32,
 }

@@ -16,7 +16,7 @@ pub const MATRICES: Capabilities =
 pub const SUBGROUPS: Capabilities = Capabilities::SUBGROUP;
 
 /// Pieces that shaders import by a line `#import NAME`.
-const SHARED: [(&str, &str); 34] = [
+const SHARED: [(&str, &str); 35] = [
     ("workgroup_sum", include_str!("../../shaders/shared/workgroup_sum.wgsl")),
     ("row_norm", include_str!("../../shaders/shared/row_norm.wgsl")),
     ("gelu", include_str!("../../shaders/shared/gelu.wgsl")),
@@ -51,6 +51,7 @@ const SHARED: [(&str, &str); 34] = [
     ("leaders", include_str!("../../shaders/shared/leaders.wgsl")),
     ("candidates", include_str!("../../shaders/shared/candidates.wgsl")),
     ("descent", include_str!("../../shaders/shared/descent.wgsl")),
+    ("draw_by_id", include_str!("../../shaders/shared/draw_by_id.wgsl")),
 ];
 
 /// The kernel's shader, imports resolved; fails with the compiler's message, which shows the line.

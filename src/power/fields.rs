@@ -7,12 +7,11 @@ use serde_json::{Map, Value};
 
 use crate::encoding;
 use crate::error::{Error, Result};
+use crate::json;
 
 /// The text of a file that a person wrote, which has at most so many bytes.
 pub fn read_text(file: &Path, bytes_max: u64) -> Result<String> {
-    let read = std::fs::File::open(file).and_then(|opened| encoding::read_at_most(opened, bytes_max));
-    let bytes = read.map_err(Error::io("read", file))?;
-    let bytes = bytes.ok_or_else(|| Error::damaged(file, "length", format!("at most {bytes_max} bytes"), "more"))?;
+    let bytes = json::read_bytes(file, bytes_max)?;
     encoding::decode(bytes).map_err(|fault| Error::damaged(file, "the file", encoding::EXPECTED, fault))
 }
 

@@ -51,7 +51,7 @@ impl Chooser<'_> {
         let mut create = |words: u32| engine.create("test", u64::from(words) * 4).expect("room for a test buffer");
         let (logits, cell_tokens, choice) = (create(vocab), create(FIRST_CELL + CONTEXT), create(8));
         let words = StepRow::BYTES as u32 / 4;
-        let (step_rows, sampled, peaks) = (create(TOKENS * words), create(4), create(blocks(vocab) * 4));
+        let (step_rows, sampled, peaks) = (create(TOKENS * words), create(4), create(blocks(vocab) * 3));
         let leaders = create(blocks(vocab) * LEADERS as u32 * 2);
         let mut recording = Recording::new();
         let inputs = SampleInputs {
@@ -199,7 +199,7 @@ fn check(seed: u64, vocab: u32, shape: Shape, settings: &SamplerSettings, rounds
             return Err(format!("logit {at}: {} instead of {}", got.logits[at], reference.logits[at]));
         }
         for (at, (a, b)) in got.peaks.iter().zip(&reference.peaks).enumerate() {
-            let same = settings.repeat_penalty != 1.0 || (a.key, a.id) == (b.key, b.id);
+            let same = settings.repeat_penalty != 1.0 || a.key == b.key;
             if !same || (a.mass - b.mass).abs() > 1e-5 * b.mass {
                 return Err(format!("peak {at}: {a:?} instead of {b:?}"));
             }

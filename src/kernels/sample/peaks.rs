@@ -26,14 +26,12 @@ pub static KERNEL: Kernel = Kernel {
     reference: sample_peaks,
 };
 
-/// The likeliest token of a block; of equally likely ones the lowest id.
+/// The likeliest token of a block, and the weights of all.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Peak {
     /// Its logit as a number that is ordered like logits.
     pub key: u32,
-    /// Its id.
-    pub id: u32,
     /// The sum of exp(logit - its logit) over the block; 0 where no logit is above minus infinity.
     pub mass: f32,
     /// The same of the logits divided by the temperature, where there is one above 0.
@@ -144,7 +142,7 @@ fn sample_peaks(args: &mut Arguments<'_>) {
     for ((logits, choice), (peaks, leaders)) in rows.zip(blocks) {
         let blocks = peaks.iter_mut().zip(leaders.chunks_exact_mut(LEADERS));
         for ((logits, first), (peak, leaders)) in logits.chunks(width).zip((0..).step_by(width)).zip(blocks) {
-            *peak = peak_of(logits, first, choice.temperature);
+            *peak = peak_of(logits, choice.temperature);
             write_leaders(logits, first, leaders);
         }
     }
@@ -169,18 +167,15 @@ fn ready_logits<'a>(args: &mut Arguments<'a>) -> &'a [f32] {
     logits
 }
 
-/// The peak of a block of logits, the first of which is that of the token `first`.
-fn peak_of(logits: &[f32], first: u32, temperature: f32) -> Peak {
-    let likelier = |best: (usize, f32), (at, logit): (usize, f32)| {
-        if logit.total_cmp(&best.1).is_gt() { (at, logit) } else { best }
-    };
-    let (at, best) = logits.iter().copied().enumerate().fold((0, logits[0]), likelier);
+/// The peak of a block of logits.
+fn peak_of(logits: &[f32], temperature: f32) -> Peak {
+    let best = logits.iter().copied().max_by(f32::total_cmp).expect("a block has a logit at least");
     let mass = |temperature: f32| {
         let part = |logit: &f32| if best > f32::NEG_INFINITY { ((logit - best) / temperature).exp() } else { 0.0 };
         logits.iter().map(|logit| f64::from(part(logit))).sum::<f64>() as f32
     };
     let tempered_mass = mass(if temperature == 0.0 { 1.0 } else { temperature });
-    Peak { key: key(best), id: first + at as u32, mass: mass(1.0), tempered_mass }
+    Peak { key: key(best), mass: mass(1.0), tempered_mass }
 }
 
 /// The leaders of a block of logits, the first of which is that of the token `first`.

@@ -1,14 +1,13 @@
 //! The templates of one model: the default and those that have a name of their own.
 
-use std::fs::File;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::ChatTemplate;
-use crate::encoding;
 use crate::error::{Error, Result};
 use crate::format::{CHAT_TEMPLATE_FILE, CHAT_TEMPLATES_FILE};
+use crate::json;
 
 /// The name of the template that is taken where none is asked for.
 const DEFAULT_NAME: &str = "default";
@@ -87,9 +86,7 @@ impl ChatTemplates {
     pub fn choose(&mut self, file_or_name: &str) -> Result<()> {
         let file = Path::new(file_or_name);
         if file.is_file() {
-            let read = File::open(file).and_then(|opened| encoding::read_at_most(opened, TEMPLATE_BYTES_MAX));
-            let too_long = || Error::damaged(file, "length", format!("at most {TEMPLATE_BYTES_MAX} bytes"), "more");
-            let text = String::from_utf8(read.map_err(Error::io("read", file))?.ok_or_else(too_long)?);
+            let text = String::from_utf8(json::read_bytes(file, TEMPLATE_BYTES_MAX)?);
             let text = text.map_err(|fault| Error::damaged(file, "text", "UTF-8", fault.utf8_error()))?;
             if is_blank(&text) {
                 return Err(Error::damaged(file, "the file", "a chat template", "a blank file"));
