@@ -1,7 +1,7 @@
 //! Tokens a second and joules a token, of prompts and of generation.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::rngs::ChaCha12Rng;
 use rand::{RngExt, SeedableRng};
@@ -9,13 +9,16 @@ use rand::{RngExt, SeedableRng};
 use super::energy::EnergyMeter;
 use super::profile::Profile;
 use super::stats::Stats;
+use crate::engine::DeviceKind;
 use crate::error::Result;
 use crate::model::{BitsRead, Model, Sequence, Step, TokenDepths};
 use crate::precision::PrecisionPlan;
 use crate::sampling::SamplerSettings;
 
-/// Tokens generated before the first measurement, for caches and clocks.
+/// Tokens generated before the first measurement, for caches.
 const WARM_UP_TOKENS: u32 = 16;
+/// How long a GPU is kept busy before each measurement, as its clock takes most of that to rise.
+const WARM_UP: Duration = Duration::from_secs(1);
 /// What a measurement is called where it is stopped.
 pub(super) const BENCH: &str = "bench";
 
@@ -116,7 +119,7 @@ pub fn measure(sequence: &mut Sequence, test: &Test, repetitions: u32, meter: &m
     let ids = random_ids(model, random, test.warm_up_tokens());
     sequence.truncate(test.depth as usize);
     step(sequence, &ids)?;
-    test.run(sequence, &ids)?;
+    warm_up(model, &mut || test.run(sequence, &ids))?;
     repeated(model, repetitions, meter, &mut || {
         let ids = random_ids(model, random, test.tokens);
         let start = Instant::now();
@@ -153,12 +156,23 @@ pub fn measure_together(
         }
         Ok(depths)
     };
-    run(test.warm_up_tokens())?;
+    warm_up(&model, &mut || run(test.warm_up_tokens()))?;
     repeated(&model, repetitions, meter, &mut || {
         let start = Instant::now();
         let steps = run(test.tokens)?;
         Ok((steps.len() as f64 / start.elapsed().as_secs_f64(), steps))
     })
+}
+
+/// Runs a test once, and on a GPU for as long as its clock needs to rise.
+fn warm_up(model: &Model, run: &mut dyn FnMut() -> Result<Vec<TokenDepths>>) -> Result<()> {
+    let has_clock = !matches!(model.device().kind, DeviceKind::SoftwareRenderer | DeviceKind::Processor);
+    let start = Instant::now();
+    run()?;
+    while has_clock && start.elapsed() < WARM_UP {
+        run()?;
+    }
+    Ok(())
 }
 
 /// Runs a test again and again, with the energy that `meter` tells meanwhile. A run returns its tokens a second, and
