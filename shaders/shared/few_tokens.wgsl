@@ -3,9 +3,10 @@
 // the same order, and lanes are added in the same order. A kernel says by `row_of` which rows are its workgroup's, two
 // for each team, and by `finish_two` what becomes of a token's products with them. `depth` has the tokens' depths.
 //
-// The slices of a chunk are read as far as the deepest token reads, and made codes of eight bits, once for all tokens.
-// Where tokens read to different depths, a token masks what is deeper than its own. As all is whole numbers within a
-// chunk, what the mask leaves is exactly a multiple of what the token's own, shorter codes come to.
+// The slices of a chunk are read, and made codes, once for all tokens. Where these read to different depths, the slices
+// are read as far as the deepest token reads, as codes of eight bits, and a token masks what is deeper than its own. As
+// all is whole numbers within a chunk, what the mask leaves is exactly a multiple of what the token's own, shorter codes
+// come to.
 
 // Tokens: 1, where there is another way, or 2, 4 or 8.
 override TOKENS: u32 = 1u;
@@ -20,8 +21,7 @@ var<workgroup> kept_sums: array<vec2<f32>, KEPT_SUMS>;
 // Of each token (mask of its codes, what they are to be shifted by, and the bits of `scale_at`).
 var<workgroup> rules: array<vec4<u32>, TOKENS>;
 
-// The codes of two rows in a chunk, and their ranges at depths 1 to 4, as far as any token reads them; where all read
-// alike, at their depth alone, in x.
+// The codes of two rows in a chunk, and their ranges at depths 1 to 4, as far as any token reads them.
 struct Two {
     first: array<vec4<u32>, 4>,
     second: array<vec4<u32>, 4>,
@@ -119,39 +119,43 @@ fn load_few(token: u32, chunk: u32) -> FewInput {
     return FewInput(input, ints);
 }
 
-// Codes as far as the token reads them, times its numbers: what its own codes come to. Where all tokens read alike, the
-// codes are no deeper.
-fn own_dots(codes: array<vec4<u32>, 4>, rule: vec4<u32>, few: FewInput, alike: bool) -> vec2<i32> {
-    let mask = vec4<u32>(select(rule.x, 0xffffffffu, alike));
-    let dots = dot_planes(codes[0] & mask, codes[1] & mask, codes[2] & mask, codes[3] & mask, few.input);
+// Codes as far as the token reads them, times its numbers: what its own codes come to.
+fn own_dots(codes: array<vec4<u32>, 4>, rule: vec4<u32>, few: FewInput) -> vec2<i32> {
+    let mask = vec4<u32>(rule.x);
+    let own = array<vec4<u32>, 4>(codes[0] & mask, codes[1] & mask, codes[2] & mask, codes[3] & mask);
     let shift = rule.y & 0xffu;
     let offset = select(0, 128, shift > 0u);
-    return (dots + offset * few.ints) >> vec2<u32>(shift);
+    return (dot_planes(own, few.input) + offset * few.ints) >> vec2<u32>(shift);
 }
 
 // The parts of a token's products with two rows that lie in a chunk.
-fn parts_of(rule: vec4<u32>, few: FewInput, two: Two, alike: bool) -> vec2<f32> {
+fn parts_of(rule: vec4<u32>, few: FewInput, two: Two) -> vec2<f32> {
     let slices = rule.y >> 8u;
     let scale = bitcast<vec2<f32>>(rule.zw);
-    let first = own_dots(two.first, rule, few, alike);
-    let second = own_dots(two.second, rule, few, alike);
-    var range_x = two.ranges_x.x;
-    var range_y = two.ranges_y.x;
-    if !alike {
-        range_x = at_depth(two.ranges_x, slices);
-        range_y = at_depth(two.ranges_y, slices);
-    }
+    let first = affine_of(at_depth(two.ranges_x, slices), scale.x, scale.y);
+    let second = affine_of(at_depth(two.ranges_y, slices), scale.x, scale.y);
     let input = few.input;
-    if WORD_RANGES == 1u {
-        return vec2<f32>(
-            part_by_words(range_x, scale.x, scale.y, input.unit, first, input.sums),
-            part_by_words(range_y, scale.x, scale.y, input.unit, second, input.sums),
-        );
-    }
     return vec2<f32>(
-        part_by_pair(range_x, scale.x, scale.y, input.unit, first.x, input.sums.x),
-        part_by_pair(range_y, scale.x, scale.y, input.unit, second.x, input.sums.x),
+        part_of(first, scale.x, input.unit, own_dots(two.first, rule, few), input.sums),
+        part_of(second, scale.x, input.unit, own_dots(two.second, rule, few), input.sums),
     );
+}
+
+// A row's chunk where all tokens read to one depth: its codes, of that depth's bits, and what they stand for.
+struct Alike {
+    codes: array<vec4<u32>, 4>,
+    affine: Affine,
+}
+
+fn load_alike(row: u32, chunk: u32, slices: u32) -> Alike {
+    let at = row * CHUNKS + chunk;
+    let group = row * (CHUNKS / GROUP_CHUNKS) + chunk / GROUP_CHUNKS;
+    let scale = scale_at(slices);
+    return Alike(codes_at(at, base_slice[at], slices), affine_of(load_range(group, slices), scale.x, scale.y));
+}
+
+fn part_alike(row: Alike, input: Input, one: f32) -> f32 {
+    return part_of(row.affine, one, input.unit, dot_planes(row.codes, input), input.sums);
 }
 
 // Adds up what the lanes of a team have, in the order of `sum_lanes`, but so that a lane ends with the sums of two
@@ -175,37 +179,56 @@ fn scatter_sums(sums: array<vec4<f32>, 4>, lane: u32) -> vec4<f32> {
     return own;
 }
 
-// The chunk of two rows; with one range each where all tokens read alike.
-fn load_two(rows: vec2<u32>, chunk: u32, deepest: u32, present: u32, alike: bool) -> Two {
+// Multiplies a team's rows with all tokens, which read to one depth. Called with each depth as a constant, so that each
+// gets a loop of its own, in which a token does nothing that all tokens share.
+fn sum_up_alike(team: Team, local: u32, slices: u32) {
+    let one = scale_at(slices).x;
+    for (var chunk = team.lane; chunk < CHUNKS; chunk += LANES) {
+        let first = load_alike(team.rows.x, chunk, slices);
+        let second = load_alike(team.rows.y, chunk, slices);
+        for (var token = 0u; token < params.tokens; token++) {
+            let input = load_few(token, chunk).input;
+            kept_sums[token * WORKGROUP + local] +=
+                vec2<f32>(part_alike(first, input, one), part_alike(second, input, one));
+        }
+    }
+}
+
+// The chunk of two rows as far as any token reads it.
+fn load_two(rows: vec2<u32>, chunk: u32, deepest: u32, present: u32) -> Two {
     let at = rows * CHUNKS + chunk;
     let groups = rows * (CHUNKS / GROUP_CHUNKS) + chunk / GROUP_CHUNKS;
     var two: Two;
     two.first = codes_in(at.x, deepest);
     two.second = codes_in(at.y, deepest);
-    if alike {
-        two.ranges_x.x = load_range(groups.x, deepest);
-        two.ranges_y.x = load_range(groups.y, deepest);
-        return two;
-    }
     return ranges_in(two, groups, present);
 }
 
-// Multiplies a team's rows with all tokens. Their sums are in workgroup memory, so that the compiler need not unroll the
-// loop over tokens, which takes far more instructions. Called with `alike` as a constant, so that each gets a loop of
-// its own.
-fn sum_up_few(team: Team, local: u32, deepest: u32, present: u32, alike: bool) {
+// Multiplies a team's rows with all tokens, which read to different depths.
+fn sum_up_apart(team: Team, local: u32, deepest: u32, present: u32) {
+    for (var chunk = team.lane; chunk < CHUNKS; chunk += LANES) {
+        let two = load_two(team.rows.xy, chunk, deepest, present);
+        for (var token = 0u; token < params.tokens; token++) {
+            kept_sums[token * WORKGROUP + local] += parts_of(rules[token], load_few(token, chunk), two);
+        }
+    }
+}
+
+// The same for any depths. Sums are in workgroup memory, so that the compiler need not unroll the loops over tokens,
+// which takes far more instructions.
+fn sum_up_few(team: Team, local: u32, deepest: u32, present: u32) {
     for (var token = 0u; token < params.tokens; token++) {
         kept_sums[token * WORKGROUP + local] = vec2<f32>();
     }
-    var rule = rules[0];
-    for (var chunk = team.lane; chunk < CHUNKS; chunk += LANES) {
-        let two = load_two(team.rows.xy, chunk, deepest, present, alike);
-        for (var token = 0u; token < params.tokens; token++) {
-            if !alike {
-                rule = rules[token];
-            }
-            kept_sums[token * WORKGROUP + local] += parts_of(rule, load_few(token, chunk), two, alike);
-        }
+    if countOneBits(present) > 1u {
+        sum_up_apart(team, local, deepest, present);
+        return;
+    }
+    switch deepest {
+        case 1u: { sum_up_alike(team, local, 1u); }
+        case 2u: { sum_up_alike(team, local, 2u); }
+        case 3u: { sum_up_alike(team, local, 3u); }
+        default: { sum_up_alike(team, local, 4u); }
     }
 }
 
@@ -247,10 +270,6 @@ fn project_few(here: Invocation) {
         present |= 1u << slices;
     }
     let team = team_in(here.workgroup.x, local, 0u);
-    if countOneBits(present) == 1u {
-        sum_up_few(team, local, deepest, present, true);
-    } else {
-        sum_up_few(team, local, deepest, present, false);
-    }
+    sum_up_few(team, local, deepest, present);
     finish_few(team, local);
 }

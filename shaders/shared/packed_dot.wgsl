@@ -21,17 +21,18 @@ fn dot_words(a: vec4<u32>, b: vec4<u32>) -> vec2<i32> {
     return vec2<i32>(x + dot4I8Packed(a.z, b.z) + dot4I8Packed(a.w, b.w), 0);
 }
 
-fn dot_planes(codes0: vec4<u32>, codes1: vec4<u32>, codes2: vec4<u32>, codes3: vec4<u32>, input: Input) -> vec2<i32> {
-    let high = dot_words(codes0, input.high[0]) + dot_words(codes1, input.high[1])
-        + dot_words(codes2, input.high[2]) + dot_words(codes3, input.high[3]);
-    let low = dot_words(codes0, input.low[0]) + dot_words(codes1, input.low[1])
-        + dot_words(codes2, input.low[2]) + dot_words(codes3, input.low[3]);
+// Codes in planes times the numbers.
+fn dot_planes(codes: array<vec4<u32>, 4>, input: Input) -> vec2<i32> {
+    let high = dot_words(codes[0], input.high[0]) + dot_words(codes[1], input.high[1])
+        + dot_words(codes[2], input.high[2]) + dot_words(codes[3], input.high[3]);
+    let low = dot_words(codes[0], input.low[0]) + dot_words(codes[1], input.low[1])
+        + dot_words(codes[2], input.low[2]) + dot_words(codes[3], input.low[3]);
     return HIGH * high + low;
 }
 
-// The two-bit codes of a slice times the numbers.
-fn dot_slice(slice: vec4<u32>, input: Input) -> vec2<i32> {
-    return dot_planes(pairs_at(slice, 0u), pairs_at(slice, 1u), pairs_at(slice, 2u), pairs_at(slice, 3u), input);
+// The two-bit codes of a slice, in planes.
+fn pairs_of(slice: vec4<u32>) -> array<vec4<u32>, 4> {
+    return array<vec4<u32>, 4>(pairs_at(slice, 0u), pairs_at(slice, 1u), pairs_at(slice, 2u), pairs_at(slice, 3u));
 }
 
 // The bits of two slices side by side, four for each weight: those of planes 0 and 2 in the low and the high half of
@@ -45,13 +46,13 @@ fn weave_odd(high: vec4<u32>, low: vec4<u32>) -> vec4<u32> {
     return (high & vec4<u32>(0xccccccccu)) | ((low >> vec4<u32>(2u)) & vec4<u32>(0x33333333u));
 }
 
-// The four-bit codes of two slices times the numbers.
-fn dot_two_slices(high: vec4<u32>, low: vec4<u32>, input: Input) -> vec2<i32> {
+// The four-bit codes of two slices, in planes.
+fn nibbles_of(high: vec4<u32>, low: vec4<u32>) -> array<vec4<u32>, 4> {
     let four = vec4<u32>(4u);
     let nibbles = vec4<u32>(0x0f0f0f0fu);
     let even = weave_even(high, low);
     let odd = weave_odd(high, low);
-    return dot_planes(even & nibbles, odd & nibbles, (even >> four) & nibbles, (odd >> four) & nibbles, input);
+    return array<vec4<u32>, 4>(even & nibbles, odd & nibbles, (even >> four) & nibbles, (odd >> four) & nibbles);
 }
 
 // The eight-bit codes of four slices, less 128, in planes. Slices that are not read are zero.
@@ -73,35 +74,38 @@ fn codes_of(base: vec4<u32>, first: vec4<u32>, second: vec4<u32>, third: vec4<u3
     );
 }
 
-// These codes times the numbers.
-fn dot_four_slices(
-    base: vec4<u32>, first: vec4<u32>, second: vec4<u32>, third: vec4<u32>, input: Input,
-) -> vec2<i32> {
-    let codes = codes_of(base, first, second, third);
-    return dot_planes(codes[0], codes[1], codes[2], codes[3], input);
+// What a code of a chunk's half stands for at a depth, scale * code + offset, but for the whole chunk's factor `one`
+// where ranges are words. Where they are pairs, both halves are alike, and x has what counts.
+struct Affine {
+    scale: vec2<f32>,
+    offset: vec2<f32>,
 }
 
-// The part of a row's product that lies in a chunk, by its range as a pair, the product of its codes, and the sum of
-// the numbers: what one of a code counts for in parts of the step, and how many such parts the middle of the bin of an
-// all-zero code is above the lowest weight. Products and sums are joined explicitly, so that one token and several
-// round alike.
-fn part_by_pair(range: u32, one: f32, zero: f32, unit: f32, dots: i32, sum: f32) -> f32 {
+// By its range: `one` is what one of a code counts for in parts of the step, and `zero` how many such parts the middle
+// of the bin of an all-zero code is above the lowest weight. Half of a word stands for v * (one * code + zero - z / 2),
+// with z made a float by its bits, as 1 + z / 128; `offset` is without v.
+fn affine_of(range: u32, one: f32, zero: f32) -> Affine {
+    if WORD_RANGES == 1u {
+        let v = unpack2x16float((range & 0x01ff01ffu) << 5u);
+        let z = (vec2<u32>(range << 7u, range >> 9u) & vec2<u32>(0x7f0000u)) | vec2<u32>(0x3f800000u);
+        return Affine(v, vec2<f32>(zero + 64.0) - 64.0 * bitcast<vec2<f32>>(z));
+    }
     let lo_step = unpack2x16float(range);
     let own = lo_step.y * one;
-    return fma(own * unit, f32(dots), fma(own, zero, lo_step.x) * sum);
+    return Affine(vec2<f32>(own, 0.0), vec2<f32>(fma(own, zero, lo_step.x), 0.0));
 }
 
-// The same by its range in words, where codes and numbers are multiplied and summed up by halves. Each half is
-// v * (one * codes * numbers + (zero - z / 2) * numbers), with z made a float by its bits, as 1 + z / 128.
-fn part_by_words(range: u32, one: f32, zero: f32, unit: f32, dots: vec2<i32>, sums: vec2<f32>) -> f32 {
-    let v = unpack2x16float((range & 0x01ff01ffu) << 5u);
-    let z = bitcast<vec2<f32>>((vec2<u32>(range << 7u, range >> 9u) & vec2<u32>(0x7f0000u)) | vec2<u32>(0x3f800000u));
-    let zeros = vec2<f32>(zero + 64.0) - 64.0 * z;
-    let halves = fma(vec2<f32>(one * unit), vec2<f32>(dots), zeros * sums);
-    return fma(v.x, halves.x, v.y * halves.y);
+// The part of a row's product that lies in a chunk, by the product of its codes with the numbers and the sums of these.
+// Products and sums are joined explicitly, so that one token and several round alike.
+fn part_of(affine: Affine, one: f32, unit: f32, dots: vec2<i32>, sums: vec2<f32>) -> f32 {
+    if WORD_RANGES == 1u {
+        let halves = fma(vec2<f32>(one * unit), vec2<f32>(dots), affine.offset * sums);
+        return fma(affine.scale.x, halves.x, affine.scale.y * halves.y);
+    }
+    return fma(affine.scale.x * unit, f32(dots.x), affine.offset.x * sums.x);
 }
 
-// What `part_by_pair`, or `part_by_words`, takes at a depth as `one` and `zero`. Codes of eight bits are less 128.
+// What `affine_of` takes at a depth as `one` and `zero`. Codes of eight bits are less 128.
 fn scale_at(slices: u32) -> vec2<f32> {
     let one = 1.0 / f32(1u << (2u * slices - 2u));
     if WORD_RANGES == 1u {

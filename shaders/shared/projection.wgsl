@@ -139,31 +139,28 @@ fn begin(rows: vec4<u32>, chunk: u32, slices: u32) -> Begun {
     return begun;
 }
 
-// Chunk `at` of the weight, read so many slices deep, times the numbers. Codes are of two bits at depth 1, of four at
-// depth 2, and of eight, less 128, at depths 3 and 4.
-fn dot_chunk(at: u32, base: vec4<u32>, slices: u32, input: Input) -> vec2<i32> {
+// The codes of chunk `at` of the weight, read so many slices deep, in planes: of two bits at depth 1, of four at depth 2,
+// and of eight, less 128, at depths 3 and 4.
+fn codes_at(at: u32, base: vec4<u32>, slices: u32) -> array<vec4<u32>, 4> {
     if slices == 1u {
-        return dot_slice(base, input);
+        return pairs_of(base);
     }
     let first = first_slice[at];
     if slices == 2u {
-        return dot_two_slices(base, first, input);
+        return nibbles_of(base, first);
     }
     var third: vec4<u32>;
     if slices == 4u {
         third = third_slice[at];
     }
-    return dot_four_slices(base, first, second_slice[at], third, input);
+    return codes_of(base, first, second_slice[at], third);
 }
 
 // The part of a row's product that lies in chunk `at` of the weight.
 fn product(at: u32, base: vec4<u32>, range: u32, slices: u32, input: Input) -> f32 {
-    let dots = dot_chunk(at, base, slices, input);
+    let dots = dot_planes(codes_at(at, base, slices), input);
     let scale = scale_at(slices);
-    if WORD_RANGES == 1u {
-        return part_by_words(range, scale.x, scale.y, input.unit, dots, input.sums);
-    }
-    return part_by_pair(range, scale.x, scale.y, input.unit, dots.x, input.sums.x);
+    return part_of(affine_of(range, scale.x, scale.y), scale.x, input.unit, dots, input.sums);
 }
 
 fn products(rows: vec4<u32>, chunk: u32, begun: Begun, slices: u32) -> vec4<f32> {
