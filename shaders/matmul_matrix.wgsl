@@ -42,7 +42,7 @@ override COPIED: u32 = WORKGROUP / QUADS;
 var<workgroup> w_tile: array<vec4<f16>, TILE_QUADS>;
 var<workgroup> x_tile: array<vec4<f16>, TILE_QUADS>;
 
-// Half a chunk of a row: two words of each slice. Those that are not read are zero.
+// Half a chunk of a row: two words of each slice.
 struct Half {
     base_slice: vec2<u32>,
     first_slice: vec2<u32>,
@@ -50,18 +50,14 @@ struct Half {
     third_slice: vec2<u32>,
 }
 
-fn load_half(at: u32, depth: u32) -> Half {
-    var half = Half(base_slice[at], vec2<u32>(), vec2<u32>(), vec2<u32>());
-    if depth > 1u {
-        half.first_slice = first_slice[at];
-    }
-    if depth > 2u {
-        half.second_slice = second_slice[at];
-    }
-    if depth > 3u {
-        half.third_slice = third_slice[at];
-    }
-    return half;
+// Half `at` of a chunk of the weight, counted over all rows.
+fn begin_half(at: u32, reading: Reading) -> Half {
+    return Half(
+        base_slice[at],
+        first_slice[place_of(at, reading.depth > 1u)],
+        second_slice[place_of(at, reading.depth > 2u)],
+        third_slice[place_of(at, reading.depth > 3u)],
+    );
 }
 
 // Adds the subgroups' matrices to y, or writes them there: of each subgroup, `row` and those after it with the tokens
@@ -101,12 +97,18 @@ fn copy_of(local: u32, first_entry: u32, first_row: u32) -> Copy {
 }
 
 // Unpacks half a chunk of a row to workgroup memory.
-fn stage_weights(to: u32, half: Half, bin: vec2<f32>) {
+fn stage_weights(to: u32, half: Half, bin: vec2<f32>, reading: Reading) {
+    if has_nibbles(reading) {
+        for (var word = 0u; word < 2u; word++) {
+            stage_nibbles(to + 4u * word, half.base_slice[word], half.first_slice[word], bin, reading);
+        }
+        return;
+    }
     for (var word = 0u; word < 2u; word++) {
         let words = vec4<u32>(
             half.base_slice[word], half.first_slice[word], half.second_slice[word], half.third_slice[word],
         );
-        stage_word(to + 4u * word, words, bin);
+        stage_word(to + 4u * word, words, bin, reading);
     }
 }
 
@@ -128,7 +130,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if (head & 0xffffu) >= params.tokens {
         return;
     }
-    let depth = depth_of_entry(head);
+    let reading = reading_of(depth_of_entry(head));
     // The second half of a large tile is passed over where it has no tokens.
     let full = (PARTIAL == 0u) | ((order[first_entry + TILE / 2u] & 0xffffu) < params.tokens);
     let four = full & (MATRICES > 2u);
@@ -159,15 +161,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             inputs[i] = x[copy.x + i * apart];
         }
     }
-    var half = load_half(copy.half_row, depth);
-    var range = load_range(group_of(copy.row, params.group_chunks), depth);
+    var half = begin_half(copy.half_row, reading);
+    var range = begin_range(copy.row, reading);
     for (var at = 0u; at < params.chunks; at++) {
-        let bin = bin_of(range, local % 2u, depth);
+        let bin = bin_of(range, local % 2u, reading.depth);
         workgroupBarrier();
         for (var i = 0u; i < COPIES; i++) {
             x_tile[copy.x_to + i * COPIED * STRIDE] = inputs[i];
         }
-        stage_weights(copy.w_to, half, bin);
+        stage_weights(copy.w_to, half, bin, reading);
         workgroupBarrier();
         if at + 1u < params.chunks {
             for (var i = 0u; i < COPIES; i++) {
@@ -175,8 +177,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
                     inputs[i] = x[copy.x + (at + 1u) * QUADS + i * apart];
                 }
             }
-            half = load_half(copy.half_row + 2u * (at + 1u), depth);
-            range = load_range(group_of(copy.row + at + 1u, params.group_chunks), depth);
+            half = begin_half(copy.half_row + 2u * (at + 1u), reading);
+            range = begin_range(copy.row + at + 1u, reading);
         }
         for (var k = 0u; k < QUADS; k += 4u) {
             let w_low = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[own_row * STRIDE + k], STRIDE);

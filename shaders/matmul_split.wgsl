@@ -42,13 +42,30 @@ alias Sums = coop_mat16x16<f32, C>;
 alias Weights = coop_mat16x16<f16, A>;
 alias Inputs = coop_mat16x16<f16, B>;
 
+// Chunk `at` of the weight, counted over all rows.
+fn begin_chunk(at: u32, reading: Reading) -> Chunk {
+    return Chunk(
+        base_slice[at],
+        first_slice[place_of(at, reading.depth > 1u)],
+        second_slice[place_of(at, reading.depth > 2u)],
+        third_slice[place_of(at, reading.depth > 3u)],
+    );
+}
+
 // Unpacks a chunk of an invocation's row to workgroup memory.
-fn stage_weights(to: u32, chunk: Chunk, bins: vec4<f32>) {
+fn stage_weights(to: u32, chunk: Chunk, bins: vec4<f32>, reading: Reading) {
+    if has_nibbles(reading) {
+        for (var word = 0u; word < 4u; word++) {
+            let bin = bin_of_word(bins, word);
+            stage_nibbles(to + 4u * word, chunk.base_slice[word], chunk.first_slice[word], bin, reading);
+        }
+        return;
+    }
     for (var word = 0u; word < 4u; word++) {
         let words = vec4<u32>(
             chunk.base_slice[word], chunk.first_slice[word], chunk.second_slice[word], chunk.third_slice[word],
         );
-        stage_word(to + 4u * word, words, bin_of_word(bins, word));
+        stage_word(to + 4u * word, words, bin_of_word(bins, word), reading);
     }
 }
 
@@ -91,7 +108,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if (head & 0xffffu) >= params.tokens {
         return;
     }
-    let depth = depth_of_entry(head);
+    let reading = reading_of(depth_of_entry(head));
     let first_row = workgroup.y * ROWS;
     let subgroup = local / SUBGROUP;
     // What it unpacks in each round: neighbours have chunks side by side in memory.
@@ -116,12 +133,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     var high_3 = coopLoad<Sums>(&squares[square], 16u);
 
     var next = min(split, params.chunks - 1u);
-    var chunk = load_chunk(own_row + next, depth);
-    var range = load_range(group_of(own_row + next, params.group_chunks), depth);
+    var chunk = begin_chunk(own_row + next, reading);
+    var range = begin_range(own_row + next, reading);
     for (var round = 0u; round < rounds; round++) {
         // The chunks of the last round that are not there count as zeros.
         let there = select(0.0, 1.0, round * SPLITS + split < params.chunks);
-        let bins = bins_of(range, depth) * there;
+        let bins = bins_of(range, reading.depth) * there;
         // x comes while the weights are unpacked.
         let own_chunk = min(round * SPLITS + subgroup % SPLITS, params.chunks - 1u);
         let x_from = first_entry * params.chunks * QUADS + 16u * own_chunk * QUADS;
@@ -130,11 +147,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let x_02 = coopLoad<Inputs>(&x[x_from + 128u], 4u);
         let x_03 = coopLoad<Inputs>(&x[x_from + 192u], 4u);
         workgroupBarrier();
-        stage_weights(w_to, chunk, bins);
+        stage_weights(w_to, chunk, bins, reading);
         workgroupBarrier();
         next = min(next + SPLITS, params.chunks - 1u);
-        chunk = load_chunk(own_row + next, depth);
-        range = load_range(group_of(own_row + next, params.group_chunks), depth);
+        chunk = begin_chunk(own_row + next, reading);
+        range = begin_range(own_row + next, reading);
         let low_w0 = coopLoadT<Weights>(&w_tile[w_from], STRIDE);
         let high_w0 = coopLoadT<Weights>(&w_tile[w_from + 16u * STRIDE], STRIDE);
         let low_w1 = coopLoadT<Weights>(&w_tile[w_from + 4u], STRIDE);

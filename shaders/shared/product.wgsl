@@ -28,6 +28,10 @@ fn four_rows(row: u32) -> vec4<u32> {
 fn store(token: u32, row: u32, sums: vec4<f32>) {
     for (var r = 0u; r < min(4u, max(params.rows, row) - row); r++) {
         let to = token * params.y_rows + params.first_row + row + r;
-        y[to] = sums[r] + select(0.0, y[to], params.accumulate == 1u);
+        if params.accumulate == 1u {
+            y[to] += sums[r];
+        } else {
+            y[to] = sums[r];
+        }
     }
 }
