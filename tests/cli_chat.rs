@@ -320,3 +320,18 @@ fn a_person_stops_answers_and_lines_and_recalls_what_was_typed() {
         assert!(screen.contains("ended with 130") && !screen.contains("-icanon"), "{screen}");
     }
 }
+
+#[test]
+fn lines_that_come_at_once_are_each_answered() {
+    let home = home();
+    let Some(person) = Person::sits_down(home.path(), "sends") else { return };
+    person.sees_words("/help lists the commands");
+    person.sees_line(">");
+    // Without the marks of a paste, as a program sends them. Carriage returns part the lines.
+    person.tmux(&["set-buffer", "/bits 3\n/bots\n/bits 5\nnot sent"]);
+    person.tmux(&["paste-buffer"]);
+    let screen = person.sees_line("> not sent");
+    for words in ["plan: 3 bits", "no command /bots", "plan: 5 bits"] {
+        assert!(screen.contains(words), "{words}:\n{screen}");
+    }
+}
