@@ -223,6 +223,13 @@ pub trait Engine: Send {
     /// Whether the device computes beside the host, on processors of its own, so that it pays to submit early.
     fn overlaps(&self) -> bool;
 
+    /// Whether [`Engine::allocated_bytes`] is all that is ever taken: uploads make no copies, and the transients of all
+    /// recordings share memory that is no longer than they are. Else what is handed to the device is there twice for a
+    /// while, and transients may stay for a while when others take their place.
+    fn allocates_exactly(&self) -> bool {
+        false
+    }
+
     /// Begins the commands, which take effect in order and after all that was submitted or written before; the same
     /// recording may be under way more than once.
     fn submit(&mut self, prepared: &mut Prepared) -> Result<Ticket>;

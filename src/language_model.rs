@@ -111,7 +111,8 @@ impl LanguageModel {
         let folder = ModelFolder::open(folder)?;
         let text = TextModel::open(&folder)?;
         let context = options.context.unwrap_or(CONTEXT.min(folder.shape().max_context));
-        let cache = CacheOptions { context, sequences: options.sessions, cache_type: options.cache_type };
+        let (sequences, cache_type) = (options.sessions, options.cache_type);
+        let cache = CacheOptions { sequences, cache_type, ..CacheOptions::from(context) };
         let mut engine = open(&options)?;
         engine.set_cancel(options.cancel);
         let model = Model::load_base(&folder, engine, cache, options.memory_budget, on_bytes)?;

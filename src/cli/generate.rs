@@ -125,7 +125,8 @@ pub fn run(args: &GenerateArgs) -> Done {
 fn tell_what_fits(bits: f32, asked: f32) {
     if bits < asked - ROUTERS_MISS {
         note(format_args!(
-            "the memory budget left room for {bits:.2} of the {asked} bits; a smaller context (`-c`) leaves more"
+            "the memory budget left room for {bits:.2} of the {asked} bits; a smaller context (`-c`) and shorter steps \
+             (`--ubatch-size`) leave more"
         ));
     }
 }

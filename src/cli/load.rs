@@ -36,7 +36,7 @@ pub fn load_onto(
 }
 
 fn cache(args: &ModelArgs, context: u32) -> CacheOptions {
-    CacheOptions { cache_type: args.cache_type, ..CacheOptions::from(context) }
+    CacheOptions { cache_type: args.cache_type, step_tokens: args.ubatch_size, ..CacheOptions::from(context) }
 }
 
 fn with_bar(args: &ModelArgs, load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> Result<Model>) -> Result<Model> {
@@ -49,9 +49,6 @@ fn with_bar(args: &ModelArgs, load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> Res
     let model = model?;
     // Without a home folder the trial is not remembered.
     model.choose_activations(activations_file().ok().as_deref())?;
-    if let Some(tokens) = args.ubatch_size {
-        model.set_step_tokens(tokens)?;
-    }
     if args.head_bits.is_some() {
         model.set_outer_depth(args.head_bits);
     }

@@ -7,19 +7,19 @@ mod attention;
 mod codes;
 mod exponential;
 mod halves;
+mod memory;
 mod own;
 mod pairs;
 mod pointwise;
 mod products;
 mod projections;
 mod rows;
+mod work_space;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-
-use bytemuck::allocation::try_zeroed_vec;
 
 use crate::cancel::{CancelToken, Watch};
 use crate::engine::{Activations, DeviceInfo, DeviceKind, Engine, KernelTime, Traits, USUAL_PROCESSORS};
@@ -28,7 +28,9 @@ use crate::format::MappedTensor;
 use crate::recording::{
     Access, Arguments, Bound, Buffer, Command, Dispatch, Kernel, Prepared, Recording, Span, Ticket,
 };
+use memory::{CpuMemory, Owned, no_room};
 use own::Run;
+use work_space::WorkSpace;
 
 /// The processor as a device.
 pub fn device() -> DeviceInfo {
@@ -63,12 +65,14 @@ pub fn open_reference(activations: Activations) -> Box<dyn Engine> {
 }
 
 fn engine(activations: Activations, kernels: fn(&'static Kernel) -> Run) -> Box<dyn Engine> {
+    let owned_bytes: Arc<AtomicU64> = Arc::default();
     Box::new(CpuEngine {
         info: device(),
         activations,
         kernels,
         buffers: HashMap::new(),
-        owned_bytes: Arc::default(),
+        work_space: WorkSpace::new(Arc::clone(&owned_bytes)),
+        owned_bytes,
         mapped_bytes: 0,
         cancel: CancelToken::new(),
     })
@@ -80,39 +84,11 @@ struct CpuEngine {
     /// What runs a kernel.
     kernels: fn(&'static Kernel) -> Run,
     buffers: HashMap<Buffer, CpuMemory>,
+    work_space: WorkSpace,
     /// Bytes of all [`CpuMemory::Owned`], transients included.
     owned_bytes: Arc<AtomicU64>,
     mapped_bytes: u64,
     cancel: CancelToken,
-}
-
-/// What stands behind a buffer.
-enum CpuMemory {
-    Owned(Owned),
-    /// A file's pages, read where they lie.
-    Mapped(MappedTensor),
-}
-
-/// Memory of this process, in words so that it is aligned for every element type; counted while it lives.
-struct Owned {
-    words: Vec<u32>,
-    counter: Arc<AtomicU64>,
-}
-
-impl Owned {
-    /// Zeros, which take no memory before they are written. Fails where there is no room for them.
-    fn zeros(what: &str, bytes: u64, counter: &Arc<AtomicU64>) -> Result<Owned> {
-        let words = usize::try_from(bytes.div_ceil(4)).ok().and_then(|words| try_zeroed_vec(words).ok());
-        let words: Vec<u32> = words.ok_or_else(|| no_room(what, bytes))?;
-        counter.fetch_add(words.len() as u64 * 4, Ordering::Relaxed);
-        Ok(Owned { words, counter: counter.clone() })
-    }
-}
-
-/// The error where memory is short.
-fn no_room(what: &str, bytes: u64) -> Error {
-    let message = format!("has no memory for {what}, which needs {bytes} bytes");
-    Error::Device { device: device().name, message }
 }
 
 /// Fails where there is no room for what kernels take for themselves while they run: a few copies of what they write at
@@ -125,32 +101,12 @@ fn check_scratch(recording: &Recording) -> Result<()> {
     Owned::zeros("the work of a step", bytes, &Arc::default()).map(|_| ())
 }
 
-impl Drop for Owned {
-    fn drop(&mut self) {
-        self.counter.fetch_sub(self.words.len() as u64 * 4, Ordering::Relaxed);
-    }
-}
-
-impl CpuMemory {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            CpuMemory::Owned(owned) => bytemuck::cast_slice(&owned.words),
-            CpuMemory::Mapped(tensor) => tensor.bytes(),
-        }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        match self {
-            CpuMemory::Owned(owned) => bytemuck::cast_slice_mut(&mut owned.words),
-            CpuMemory::Mapped(_) => panic!("a loaded tensor is never written"),
-        }
-    }
-}
-
-/// The recording, and the transients while it does not run.
 struct CpuPrepared {
     recording: Recording,
-    transients: Vec<(Buffer, CpuMemory)>,
+    /// The transients, the longest first.
+    transients: Vec<Buffer>,
+    /// Their lengths, for which the work space has room as long as this is there.
+    _lengths: Arc<[u64]>,
 }
 
 impl Engine for CpuEngine {
@@ -221,17 +177,19 @@ impl Engine for CpuEngine {
     }
 
     fn prepare(&mut self, recording: Recording) -> Result<Prepared> {
-        let what = "the activations of a step";
-        let zeros = |buffer: &Buffer| {
-            Owned::zeros(what, buffer.bytes(), &self.owned_bytes).map(|owned| (*buffer, CpuMemory::Owned(owned)))
-        };
-        let transients = recording.transients().iter().map(zeros).collect::<Result<_>>()?;
+        let mut transients = recording.transients().to_vec();
+        transients.sort_by_key(|buffer| std::cmp::Reverse(buffer.bytes()));
+        let lengths = self.work_space.reserve(transients.iter().map(|buffer| buffer.bytes()).collect())?;
         check_scratch(&recording)?;
-        Ok(Prepared(Box::new(CpuPrepared { recording, transients })))
+        Ok(Prepared(Box::new(CpuPrepared { recording, transients, _lengths: lengths })))
     }
 
     fn overlaps(&self) -> bool {
         false
+    }
+
+    fn allocates_exactly(&self) -> bool {
+        true
     }
 
     fn submit(&mut self, prepared: &mut Prepared) -> Result<Ticket> {
@@ -277,7 +235,8 @@ impl CpuEngine {
         take: &mut (dyn FnMut(&mut CpuEngine, &Command, &Watch) + Send),
     ) -> Result<()> {
         let prepared: &mut CpuPrepared = prepared.0.downcast_mut().expect("prepared by this engine");
-        self.buffers.extend(prepared.transients.drain(..));
+        let lent = prepared.transients.iter().copied().zip(self.work_space.lend(prepared.transients.len())?);
+        self.buffers.extend(lent.map(|(buffer, owned)| (buffer, CpuMemory::Owned(owned))));
         let watch = Watch::new(&self.cancel);
         // On a thread of the pool, which has a share of the work itself and need not be woken after each dispatch.
         rayon::scope(|_| {
@@ -289,8 +248,8 @@ impl CpuEngine {
                 take(self, command, &watch);
             }
         });
-        let taken = prepared.recording.transients().iter().filter_map(|b| self.buffers.remove_entry(b));
-        prepared.transients.extend(taken);
+        let lent = prepared.transients.iter().filter_map(|buffer| self.buffers.remove(buffer)?.into_owned());
+        self.work_space.give_back(lent.collect());
         if watch.was_seen() { Err(Error::Stopped("the step")) } else { Ok(()) }
     }
 

@@ -24,6 +24,9 @@ pub struct CacheOptions {
     pub sequences: u32,
     /// How keys and values are stored.
     pub cache_type: CacheType,
+    /// Tokens that a step has at most at first: a memory budget and layers with a window keep room for them. Where none
+    /// are given, [`default_step_tokens`](super::default_step_tokens).
+    pub step_tokens: Option<u32>,
 }
 
 impl CacheOptions {
@@ -42,10 +45,10 @@ impl CacheOptions {
     }
 
     /// Fails where the context is 0 or more than the model was trained for, where there is no sequence, where the
-    /// device cannot hold the cells of all sequences or attend to so long a context, and where the heads cannot be cut
-    /// into the groups of a quantized cache, or not on such a device.
+    /// device cannot hold the cells of all sequences or attend to so long a context, where the heads cannot be cut into
+    /// the groups of a quantized cache, or not on such a device, and where steps cannot have so many tokens.
     pub fn check(self, shape: &LlamaShape, spec: &ModelSpec, traits: Traits) -> Result<()> {
-        let CacheOptions { context, sequences, cache_type } = self;
+        let CacheOptions { context, sequences, cache_type, .. } = self;
         if context == 0 || context > shape.max_context {
             return Err(Error::argument("context", format!("1 to {} tokens", shape.max_context), context));
         }
@@ -71,7 +74,7 @@ impl CacheOptions {
 impl From<u32> for CacheOptions {
     /// One sequence of so many tokens, in f16.
     fn from(context: u32) -> CacheOptions {
-        CacheOptions { context, sequences: 1, cache_type: CacheType::default() }
+        CacheOptions { context, sequences: 1, cache_type: CacheType::default(), step_tokens: None }
     }
 }
 

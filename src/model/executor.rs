@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::cache::{Cache, CacheOptions};
 use super::idle::IdleState;
-use super::inputs::{DepthLimits, Inputs, STEP_TOKENS, default_step_tokens};
+use super::inputs::{DepthLimits, Inputs, STEP_TOKENS};
 use super::kept_logits::KeptLogits;
 use super::{TokenDepths, Trial, WeightSource, activations, forward, limits, weights};
 use crate::arch::{ModelSpec, Program};
@@ -62,6 +62,8 @@ pub(super) struct Executor {
 pub(super) struct StepBudget {
     /// All of it.
     pub bytes: u64,
+    /// The tokens of a step that it was reckoned for.
+    pub step_tokens: u32,
     /// What the steps of a generation take that choose a token: as much as those that keep logits, in either way.
     pub choosing_steps_bytes: u64,
     /// Whether steps that keep logits count, those that do not read them back and those that do.
@@ -138,9 +140,10 @@ impl Executor {
         options.check(&shape, &spec, traits)?;
         let int8_activations = activations::untried(traits, &shape)?;
         limits::check_tensors((&shape, &spec), source.group_size(), engine.info(), traits)?;
-        let step_tokens = limits::step_tokens(default_step_tokens(traits), &shape, traits);
+        let step_tokens = limits::first_step_tokens(options, &shape, traits)?;
         let weights = weights::load(source, engine.as_mut(), slices, on_bytes).map_err(|e| e.within("loading"))?;
-        let cache = Cache::new(&shape, &spec, engine.as_mut(), options, step_tokens)?;
+        let ring_tokens = limits::ring_tokens(step_tokens, &shape, traits);
+        let cache = Cache::new(&shape, &spec, engine.as_mut(), options, ring_tokens)?;
         let inputs = Inputs::new(&shape, engine.as_mut(), options.sequences)?;
         let few_fit = project::few_fit(engine.traits(), &shape);
         Ok(Executor {

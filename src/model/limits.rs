@@ -69,7 +69,7 @@ pub(super) fn check_context(options: CacheOptions, shape: &LlamaShape, spec: &Mo
     let context = options.context;
     let most_bytes = traits.binding_bytes.min(traits.buffer_bytes);
     let most = |buffer: &Growing| buffer.most_tokens(most_bytes);
-    let buffers = growing(shape, spec, options, step_tokens(default_step_tokens(traits), shape, traits));
+    let buffers = growing(shape, spec, options, ring_tokens(first_step_tokens(options, shape, traits)?, shape, traits));
     let tightest = buffers.iter().min_by_key(|buffer| most(buffer)).expect("some buffers grow");
     let rounds = most_positions(shape, spec, traits);
     let tokens = most(tightest).min(u64::from(rounds)).min(u64::from(shape.max_context));
@@ -119,6 +119,37 @@ pub(super) fn step_tokens(asked: u32, shape: &LlamaShape, traits: Traits) -> u32
     fewer.into_iter().find(fits).unwrap_or(asked.min(sliced::CHUNK))
 }
 
+/// What bounds the tokens of a step, and why, for an error.
+type MostTokens = (u32, &'static str);
+
+/// `most`, or as many as the device can bind the activations of, where these are fewer.
+fn most_bound(most: MostTokens, shape: &LlamaShape, traits: Traits) -> MostTokens {
+    let fit = step_tokens(most.0, shape, traits);
+    if fit < most.0 { (fit, " for this model on this device") } else { most }
+}
+
+/// The tokens of a step that were asked for. Fails where they are 0 or more than `most`.
+fn check_step_tokens(asked: u32, (most, why): MostTokens) -> Result<u32> {
+    if (1..=most).contains(&asked) {
+        return Ok(asked);
+    }
+    Err(Error::argument("step tokens", format!("1 to {most}{why}"), asked))
+}
+
+/// Tokens of a step of a model that is loaded with these options. Fails where more are asked for than there can be.
+pub(super) fn first_step_tokens(options: CacheOptions, shape: &LlamaShape, traits: Traits) -> Result<u32> {
+    match options.step_tokens {
+        Some(asked) => check_step_tokens(asked, most_bound((STEP_TOKENS, ""), shape, traits)),
+        None => Ok(step_tokens(default_step_tokens(traits), shape, traits)),
+    }
+}
+
+/// Tokens of a step that layers with a window keep room for, in a model whose steps have `first` of them at first:
+/// those of steps that are as long as they are of themselves, at least.
+pub(super) fn ring_tokens(first: u32, shape: &LlamaShape, traits: Traits) -> u32 {
+    first.max(step_tokens(default_step_tokens(traits), shape, traits))
+}
+
 /// Fails where a binding does not hold the logits of texts that are scored.
 pub(super) fn check_scores(shape: &LlamaShape, device: &DeviceInfo, traits: Traits) -> Result<()> {
     let (bytes, most) = (scored_bytes(shape, traits), traits.binding_bytes);
@@ -130,28 +161,20 @@ pub(super) fn check_scores(shape: &LlamaShape, device: &DeviceInfo, traits: Trai
 }
 
 impl Model {
-    /// How many tokens are computed at once where there are more; [`default_step_tokens`] at first. Fewer make shorter
-    /// steps and slower prompts; with 1, a prompt is computed as generated tokens are. More take more work space, and
-    /// make long prompts faster where routers choose.
+    /// How many tokens are computed at once where there are more; at first [`CacheOptions::step_tokens`]. Fewer make
+    /// shorter steps and slower prompts; with 1, a prompt is computed as generated tokens are. More take more work
+    /// space, and make long prompts faster where routers choose.
     ///
-    /// Fails where it is 0 or more than [`STEP_TOKENS`], or with a memory budget, which was reckoned with the default,
-    /// more than that, or more than the device can bind the activations of, or more than the cache of layers with a
-    /// window has room for, which is the default at least.
+    /// Fails where it is 0 or more than [`STEP_TOKENS`], or with a memory budget more than at first, for which it was
+    /// reckoned, or more than the device can bind the activations of, or more than the cache of layers with a window
+    /// has room for, which are those at first and [`default_step_tokens`] at least.
     pub fn set_step_tokens(&self, tokens: u32) -> Result<()> {
         let mut executor = self.executor();
-        let traits = self.traits();
-        let (most, why) = match &executor.residency {
-            Some(residency) if residency.is_bounded() => (default_step_tokens(traits), " with a memory budget"),
-            _ => (STEP_TOKENS, ""),
-        };
-        let fit = step_tokens(most, self.shape(), traits);
-        let (most, why) = if fit < most { (fit, " for this model on this device") } else { (most, why) };
-        let room = self.ring().map_or(most, Ring::step_tokens);
-        let (most, why) = if room < most { (room, " for the windows of this model") } else { (most, why) };
-        if !(1..=most).contains(&tokens) {
-            return Err(Error::argument("step tokens", format!("1 to {most}{why}"), tokens));
-        }
-        executor.step_tokens = tokens;
+        let bounded = executor.budget.as_ref().map(|budget| (budget.step_tokens, " with a memory budget"));
+        let most = most_bound(bounded.unwrap_or((STEP_TOKENS, "")), self.shape(), self.traits());
+        let room = self.ring().map(|ring| (ring.step_tokens(), " for the windows of this model"));
+        let most = room.filter(|room| room.0 < most.0).unwrap_or(most);
+        executor.step_tokens = check_step_tokens(tokens, most)?;
         Ok(())
     }
 

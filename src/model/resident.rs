@@ -6,7 +6,7 @@ use super::Model;
 use super::cache::CacheOptions;
 use super::executor::{Executor, Slot, StepBudget, StepClass, StepKind};
 use super::idle::IdleState;
-use super::inputs::DepthLimits;
+use super::inputs::{DepthLimits, STEP_CHOICES};
 use super::weights::ModelPart;
 use crate::cancel::CancelToken;
 use crate::engine::Engine;
@@ -140,37 +140,47 @@ impl Executor {
         let fill = self.prepare_all(StepKind::Fill)?;
         let between = self.engine.allocated_bytes();
         let next = self.prepare_all(StepKind::NextToken)?;
-        let held = self.engine.allocated_bytes();
+        let mut held = self.engine.allocated_bytes();
+        let choosing_steps_bytes = 2 * (held - between);
+        let slices: u64 = parts.iter().flat_map(|part| &part.slices).flatten().map(|tensor| tensor.bytes).sum();
+        let least = if self.engine.allocates_exactly() {
+            // Guesses, and tokens of several sequences, have logits for each of few tokens.
+            let few = self.prepare(StepKind::NextTokens, STEP_CHOICES, ContextClass::Short)?;
+            held = self.engine.allocated_bytes();
+            drop(few);
+            held + RING_BYTES.min(slices)
+        } else {
+            // As much again: a step of another length takes buffers that are up to a quarter too long for it, and has
+            // them before the device has let go of those that were in their place; and steps under way read back.
+            held + (held - before) + (RING_BYTES + BOUNDARY_BYTES).min(slices)
+        };
         drop((fill, next));
-        let slices = parts.iter().flat_map(|part| &part.slices).flatten().map(|tensor| tensor.bytes);
-        let on_their_way = (RING_BYTES + BOUNDARY_BYTES).min(slices.sum());
-        // As much again: a step of another length takes buffers that are up to a quarter too long for it, and has them
-        // before the device has let go of those that were in their place; and steps under way read back.
-        let least = held + (held - before) + on_their_way;
         let left = budget.checked_sub(least).ok_or_else(|| {
             let context = self.cache.options.cells();
             let expected = format!("at least {} for the base, a context of {context} and a step", mib(least));
             Error::argument("memory budget", expected, mib(budget))
         })?;
-        let choosing_steps_bytes = 2 * (held - between);
-        self.budget = Some(StepBudget { bytes: budget, choosing_steps_bytes, kept_reserved: [false; 2] });
+        let step_tokens = self.step_tokens;
+        self.budget = Some(StepBudget { bytes: budget, step_tokens, choosing_steps_bytes, kept_reserved: [false; 2] });
         Ok(left)
     }
 
     /// The steps of one kind in a generation: of all tokens that a step has at most, and of one.
     fn prepare_all(&mut self, kind: StepKind) -> Result<Vec<Prepared>> {
-        let step = self.step_tokens;
-        let plans: &[bool] = if self.thresholds.is_some() { &[false, true] } else { &[false] };
-        let mut steps = Vec::new();
-        for (tokens, context_class) in [(step, ContextClass::Short), (1, ContextClass::Short), (1, ContextClass::Long)]
-        {
-            for &routed in plans {
-                let few = self.few_tokens(kind, tokens) == Some(tokens);
-                let class = StepClass { kind, tokens, few, routed, context_class };
-                steps.push(self.engine.prepare(self.record(class))?);
-            }
-        }
+        // None has more than the context.
+        let most = self.step_tokens.min(self.cache.options.context);
+        let mut steps = self.prepare(kind, most, ContextClass::Short)?;
+        steps.extend(self.prepare(kind, 1, ContextClass::Short)?);
+        steps.extend(self.prepare(kind, 1, ContextClass::Long)?);
         Ok(steps)
+    }
+
+    /// The steps of a kind with so many tokens: whose depths the host says, and whose depths routers say.
+    fn prepare(&mut self, kind: StepKind, tokens: u32, context_class: ContextClass) -> Result<Vec<Prepared>> {
+        let plans: &[bool] = if self.thresholds.is_some() { &[false, true] } else { &[false] };
+        let few = self.few_tokens(kind, tokens) == Some(tokens);
+        let classes = plans.iter().map(|routed| StepClass { kind, tokens, few, routed: *routed, context_class });
+        classes.map(|class| self.engine.prepare(self.record(class))).collect()
     }
 
     fn advance(&mut self, pace: Pace) -> Result<()> {

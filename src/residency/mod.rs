@@ -116,11 +116,6 @@ impl Residency {
         })
     }
 
-    /// Whether a budget bounds what slices take.
-    pub fn is_bounded(&self) -> bool {
-        self.store.is_bounded()
-    }
-
     /// Takes so many bytes from the budget, where there is one, for something else; what is on its way is given up.
     /// What is wanted is to be said anew after it. `Err(lacking)` where the budget has so many fewer; nothing changes
     /// then.

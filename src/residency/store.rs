@@ -74,11 +74,6 @@ impl Store {
         Store { parts, budget_bytes, freed: Vec::new(), failures: 0, waits_until: 0 }
     }
 
-    /// Whether a budget bounds what units take.
-    pub fn is_bounded(&self) -> bool {
-        self.budget_bytes.is_some()
-    }
-
     /// Takes so many bytes from the budget, where there is one, from the next [`Store::want`] on. Fails with what is
     /// lacking where it has fewer.
     pub fn reserve(&mut self, bytes: u64) -> Result<(), u64> {

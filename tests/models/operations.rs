@@ -10,7 +10,7 @@ use edge_run::internals::cpu;
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::model::{CacheOptions, Model};
 use edge_run::internals::text::{SamplerSettings, TextModel};
-use edge_run::{CacheType, Depth, Event, Message, PrecisionPlan, Role, SavedContext, Session, StopReason};
+use edge_run::{Depth, Event, Message, PrecisionPlan, Role, SavedContext, Session, StopReason};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -50,7 +50,7 @@ impl Lab<'_> {
     /// A model for so many sessions, and one more that wants all slices: so that they are there for every plan, and the
     /// same ones are read beside others and alone.
     fn model(&self, sessions: usize) -> (Model, Session) {
-        let cache = CacheOptions { context: CONTEXT, sequences: sessions as u32 + 1, cache_type: CacheType::F16 };
+        let cache = CacheOptions { sequences: sessions as u32 + 1, ..CacheOptions::from(CONTEXT) };
         let model = Model::load_base(self.folder, cpu::open(), cache, None, &mut |_, _| ()).unwrap();
         let keeper = self.session(&model, 0);
         (model, keeper)

@@ -128,7 +128,7 @@ fn engines() -> Vec<Box<dyn Engine>> {
 }
 
 fn cached(context: u32, cache_type: CacheType) -> CacheOptions {
-    CacheOptions { context, sequences: 3, cache_type }
+    CacheOptions { sequences: 3, cache_type, ..CacheOptions::from(context) }
 }
 
 /// A session that draws by a seed, or takes the likeliest token without one.

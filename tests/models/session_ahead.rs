@@ -11,7 +11,7 @@ use edge_run::internals::gpu::GpuOptions;
 use edge_run::internals::model::{BitsRead, CacheOptions, Model, NextLogits, Sequence};
 use edge_run::internals::session::{Next, StopReason};
 use edge_run::internals::text::{Sampler, SamplerSettings, TextModel};
-use edge_run::{CacheType, Error, PrecisionPlan, PromptBits, Result, Session};
+use edge_run::{Error, PrecisionPlan, PromptBits, Result, Session};
 
 const CONTEXT: u32 = 64;
 
@@ -168,7 +168,7 @@ fn compare(routers: bool, bits: f32, settings: &SamplerSettings, seeds: u32, tur
 }
 
 fn two_sequences() -> CacheOptions {
-    CacheOptions { context: CONTEXT, sequences: 2, cache_type: CacheType::F16 }
+    CacheOptions { sequences: 2, ..CacheOptions::from(CONTEXT) }
 }
 
 fn turn(prompt: &[u32], most: Option<usize>, wishes: &[(usize, Wish)]) -> Turn {
