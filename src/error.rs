@@ -70,6 +70,16 @@ pub enum Error {
         /// The value given.
         got: String,
     },
+    /// A grammar or a JSON schema cannot be followed, or not any further.
+    #[error("{name}{}: expected one that can be followed, got {fault}", in_field(field))]
+    Grammar {
+        /// What the answer is to follow: "JSON schema", "grammar", ...
+        name: String,
+        /// The JSON pointer of a schema's field at fault; empty where it is the whole or not known.
+        field: String,
+        /// What is wrong.
+        fault: String,
+    },
     /// The conversation no longer fits in the context.
     #[error(
         "the prompt has {tokens} tokens and the context holds {context}: \
@@ -199,10 +209,20 @@ impl Error {
         Error::InvalidArgument { name: name.into(), expected: expected.to_string(), got: got.to_string() }
     }
 
+    /// An [`Error::Grammar`].
+    pub fn grammar(name: impl Into<String>, field: impl Into<String>, fault: impl Into<String>) -> Error {
+        Error::Grammar { name: name.into(), field: field.into(), fault: fault.into() }
+    }
+
     /// An [`Error::Unsupported`].
     pub fn unsupported(what: impl Into<String>, got: impl ToString, supported: impl ToString) -> Error {
         Error::Unsupported { what: what.into(), got: got.to_string(), supported: supported.to_string() }
     }
+}
+
+/// The field at fault, for an error; nothing where there is none.
+fn in_field(field: &str) -> String {
+    if field.is_empty() { String::new() } else { format!(": field `{field}`") }
 }
 
 /// The item of `all` that is written `name`; fails with an [`Error::InvalidArgument`] about `what`, which lists them.

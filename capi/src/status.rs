@@ -146,7 +146,7 @@ impl From<Error> for Failure {
             Error::Damaged { .. } => Status::Damaged,
             Error::Template { .. } => Status::Template,
             Error::Unsupported { .. } => Status::Unsupported,
-            Error::InvalidArgument { .. } => Status::InvalidArgument,
+            Error::InvalidArgument { .. } | Error::Grammar { .. } => Status::InvalidArgument,
             Error::PromptTooLong { .. } => Status::PromptTooLong,
             Error::NoSuchDevice { .. } => Status::NoSuchDevice,
             Error::NoRoomForContext { .. } => Status::NoRoom,

@@ -56,7 +56,7 @@ impl Exit {
     /// How the program ends after `error`.
     pub fn after(error: &Error) -> Exit {
         match error {
-            Error::InvalidArgument { .. } => Exit::Usage,
+            Error::InvalidArgument { .. } | Error::Grammar { .. } => Exit::Usage,
             Error::ModelMissing { .. } => Exit::ModelMissing,
             // Of a template that cannot be compiled, and of one that does not take the conversation.
             Error::Damaged { .. } | Error::Template { .. } => Exit::Damaged,

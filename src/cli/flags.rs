@@ -2,7 +2,7 @@
 
 use edge_run::internals::error::Error;
 
-/// Settings as the library names them in [`Error::InvalidArgument`], each with its flag.
+/// Settings as the library names them in [`Error::InvalidArgument`] and [`Error::Grammar`], each with its flag.
 const FLAGS: [(&str, &str); 29] = [
     ("JSON object", "--json-object"),
     ("JSON schema", "--json-schema"),
@@ -46,7 +46,7 @@ const ADVICE: [(&str, &str); 4] = [
 /// What the error says, with flags in place of settings.
 pub fn message(error: &Error) -> String {
     let mut message = error.to_string();
-    if let Error::InvalidArgument { name, .. } = error
+    if let Error::InvalidArgument { name, .. } | Error::Grammar { name, .. } = error
         && let Some((setting, flag)) = FLAGS.iter().find(|(setting, _)| begins(name, setting))
     {
         message.replace_range(..setting.len(), flag);

@@ -91,7 +91,7 @@ pub fn run(args: &GenerateArgs) -> Done {
         output.change(tokens, &change)?;
         Ok(Next::Replan(change.decision.plan(has_routers)?))
     });
-    let summary = answer.or_else(|error| output.end_line().and(Err(error)))?;
+    let summary = answer.or_else(|error| output.end_line().and(Err(choices.told(error))))?;
     output.rest(&summary.text_left)?;
     let (model, plan) = (session.model(), follower.decision().reason.as_str());
     let token_bytes = token_bytes(&session, summary.answer_bits.unwrap_or(summary.bits));

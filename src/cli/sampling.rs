@@ -110,13 +110,12 @@ impl ChoiceArgs {
     }
 }
 
-/// An error about a text, or about a field of it, with the file that it is in.
+/// An error about a text with the file that it is in.
 fn within(error: Error, file: &Path) -> Error {
+    let in_file = |name: String| format!("{name} `{}`", file.display());
     match error {
-        Error::InvalidArgument { name, expected, got } => {
-            let (name, field) = name.split_at(name.find(": ").unwrap_or(name.len()));
-            Error::argument(format!("{name} `{}`{field}", file.display()), expected, got)
-        }
+        Error::InvalidArgument { name, expected, got } => Error::InvalidArgument { name: in_file(name), expected, got },
+        Error::Grammar { name, field, fault } => Error::Grammar { name: in_file(name), field, fault },
         other => other,
     }
 }
@@ -130,11 +129,15 @@ impl AskedChoices<'_> {
         if let Some(looks_up) = self.args.prompt_lookup {
             session.set_prompt_lookup(looks_up);
         }
-        let file = self.args.json_schema.as_ref().or(self.args.grammar.as_ref());
-        session.set_grammar(self.grammar.as_ref()).map_err(|error| match file {
-            Some(file) => within(error, file),
-            None => error,
-        })
+        session.set_grammar(self.grammar.as_ref()).map_err(|error| self.told(error))
+    }
+
+    /// An error of an answer, with the file of the grammar where it is about that.
+    pub fn told(&self, error: Error) -> Error {
+        match (&error, self.args.json_schema.as_ref().or(self.args.grammar.as_ref())) {
+            (Error::Grammar { .. }, Some(file)) => within(error, file),
+            _ => error,
+        }
     }
 }
 
@@ -199,6 +202,18 @@ mod tests {
         let error = crate::cli::flags::message(&args.read().err().unwrap());
         let place = format!("--json-schema `{}`: field `/items/type`: expected ", file.path().display());
         assert!(error.starts_with(&place), "{error}");
+        std::fs::write(file.path(), "start: start").unwrap();
+        let args = ChoiceArgs { grammar: Some(file.path().into()), ..ChoiceArgs::default() };
+        let error = crate::cli::flags::message(&args.read().err().unwrap());
+        let whole = format!("--grammar `{}`: expected one that can be followed, got nothing", file.path().display());
+        assert!(error.starts_with(&whole), "{error}");
+        // So is a fault that an answer meets.
+        std::fs::write(file.path(), r#"start: "x""#).unwrap();
+        let choices = args.read().unwrap();
+        let later = Error::Grammar { name: "grammar".into(), field: String::new(), fault: "no more".into() };
+        let error = crate::cli::flags::message(&choices.told(later));
+        let whole = format!("--grammar `{}`: expected one that can be followed, got no more", file.path().display());
+        assert_eq!(error, whole);
         let args = ChoiceArgs { logit_bias: vec![(1, f32::NAN)], ..ChoiceArgs::default() };
         let error = crate::cli::flags::message(&args.read().err().unwrap());
         assert!(error.starts_with("--logit-bias `1`"), "{error}");

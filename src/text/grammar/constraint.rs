@@ -2,8 +2,7 @@
 
 use llguidance::Matcher;
 
-use super::FOLLOWABLE;
-use super::fault::in_one_line;
+use super::vocabulary::in_words;
 use crate::constraint::{TokenConstraint, TokenMask};
 use crate::error::{Error, Result};
 
@@ -32,8 +31,8 @@ impl GrammarConstraint {
         GrammarConstraint { name, now: start.clone(), start, vocab, ends: ends.to_vec() }
     }
 
-    fn fault(&self, words: String) -> Error {
-        Error::argument(self.name, FOLLOWABLE, words)
+    fn fault(&self, fault: String) -> Error {
+        Error::grammar(self.name, "", fault)
     }
 }
 
@@ -44,8 +43,7 @@ impl TokenConstraint for GrammarConstraint {
     }
 
     fn fill(&mut self, mask: &mut TokenMask) -> Result<()> {
-        let allowed = self.now.compute_mask_or_eos();
-        let allowed = allowed.map_err(|error| self.fault(in_one_line(error.chain().map(ToString::to_string))))?;
+        let allowed = in_words(self.now.compute_mask_or_eos()).map_err(|fault| self.fault(fault))?;
         mask.allow_words(allowed.as_slice());
         // The token after the model's own stands for the end of the answer.
         if allowed.is_allowed(self.vocab) {
@@ -55,8 +53,7 @@ impl TokenConstraint for GrammarConstraint {
     }
 
     fn accept(&mut self, id: u32) -> Result<()> {
-        let accepted = self.now.consume_token(id);
-        accepted.map_err(|error| self.fault(in_one_line(error.chain().map(ToString::to_string))))
+        in_words(self.now.consume_token(id)).map_err(|fault| self.fault(fault))
     }
 
     fn take_forced(&mut self, most: usize) -> Vec<u32> {

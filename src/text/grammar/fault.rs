@@ -31,6 +31,34 @@ const NOT_VERBOSE: &str = "<non-verbose/>";
 /// What its panics are called here.
 const OWN_FAULT: &str = "a fault of the grammar library: ";
 
+/// What the library says where nothing may follow, and what is said here.
+const NO_MORE: &str = "NoExtensionBias";
+const NOTHING_FOLLOWS: &str = "nothing that may come next, as where a rule or a reference leads only to itself";
+/// What it says, with a number behind, where there is too much at one place.
+const ALTERNATIVES_AT_ONCE: &str = "Parser Error: Current row has ";
+const STEPS_AT_ONCE: &str = "parser error: Too many items (limit ";
+/// What it says about tokens that a vocabulary does not have.
+const OF_TOKENS: [&str; 2] = ["unknown special token", "Token range end too large"];
+
+/// Whether the words are about tokens that the vocabulary does not have.
+pub fn is_of_tokens(words: &str) -> bool {
+    OF_TOKENS.iter().any(|about| words.contains(about))
+}
+
+/// What the library says by names of its own parts, in words of a grammar.
+fn plain(line: &str) -> Option<String> {
+    let number = |rest: &str| rest.split(|c: char| !c.is_ascii_digit()).next().map(String::from).unwrap_or_default();
+    if line == NO_MORE {
+        return Some(NOTHING_FOLLOWS.to_string());
+    }
+    if let Some(rest) = line.strip_prefix(ALTERNATIVES_AT_ONCE) {
+        let most = rest.split_once("max is ").map_or(String::new(), |(_, most)| number(most));
+        return Some(format!("{} alternatives at one place, where {most} are the most", number(rest)));
+    }
+    let limit = number(line.strip_prefix(STEPS_AT_ONCE)?);
+    Some(format!("more than {limit} steps through its rules at one place, as where one has no end"))
+}
+
 /// The words of an error of the grammar library in one line. `chain` is the error and what caused it, the outermost
 /// first. A picture of the place in the text and words that were there before are left out.
 pub fn in_one_line(chain: impl Iterator<Item = String>) -> String {
@@ -46,7 +74,7 @@ pub fn in_one_line(chain: impl Iterator<Item = String>) -> String {
             let line = line.strip_prefix(PANIC).map_or(line.to_string(), |rest| format!("{OWN_FAULT}{rest}"));
             let is_picture = line.chars().all(|c| "^~-".contains(c)) || is_numbered(&line) || line == NOT_VERBOSE;
             if !is_picture && !line.starts_with(WHILE) {
-                kept.push(shortened_to(&line, LINE_CHARS));
+                kept.push(plain(&line).unwrap_or_else(|| shortened_to(&line, LINE_CHARS)));
             }
         }
         before += part;

@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 const OPTIONS_KEY: &str = "x-guidance";
 /// What errors call a JSON schema.
 const JSON_SCHEMA: &str = "JSON schema";
-/// What is expected of a grammar, for errors.
-const FOLLOWABLE: &str = "one that can be followed";
+/// The sign without which a grammar in Lark's syntax names no token.
+const TOKEN_SIGN: char = '<';
 
 /// What the text of an answer must be.
 ///
@@ -48,47 +48,54 @@ impl Grammar {
     /// does not bound may be as long as the context.
     ///
     /// Fails where the schema is no JSON, and with the JSON pointer of the field at fault where it asks for what is not
-    /// supported or cannot be.
+    /// supported or cannot be, which takes too many alternatives or a field without an end too.
     pub fn json_schema(schema: &str) -> Result<Grammar> {
         let schema: Value = serde_json::from_str(schema)
             .map_err(|fault| Error::argument(JSON_SCHEMA, "a text in JSON", fault.to_string()))?;
-        let fault = match Grammar::compiled(JSON_SCHEMA, of_schema(&schema)) {
-            Ok(grammar) => return Ok(grammar),
-            Err(fault) => fault,
-        };
-        let compile = |tried: &Value| Grammar::compiled(JSON_SCHEMA, of_schema(tried)).err();
-        let name = match fault::place(&schema, &fault, compile) {
-            place if place.is_empty() => JSON_SCHEMA.to_string(),
-            place => format!("{JSON_SCHEMA}: field `{place}`"),
-        };
-        Err(Error::argument(name, FOLLOWABLE, fault))
+        let tried = |schema: &Value| Grammar { name: JSON_SCHEMA, grammar: of_schema(schema) }.tried();
+        tried(&schema).map_err(|fault| {
+            let place = fault::place(&schema, &fault, |other| tried(other).err());
+            Error::grammar(JSON_SCHEMA, place, fault)
+        })
     }
 
     /// A JSON object of any fields.
     pub fn json() -> Result<Grammar> {
-        Grammar::checked("JSON object", of_schema(&json!({"type": "object"})))
+        Grammar { name: "JSON object", grammar: of_schema(&json!({"type": "object"})) }.checked()
     }
 
     /// Text that the regular expression matches as a whole, in the syntax of the crate `regex` without anchors,
     /// look-around and lazy repetition. Fails where it is no such expression.
     pub fn regex(expression: &str) -> Result<Grammar> {
-        Grammar::checked("regular expression", TopLevelGrammar::from_regex(expression))
+        Grammar { name: "regular expression", grammar: TopLevelGrammar::from_regex(expression) }.checked()
     }
 
     /// Text that the grammar describes, in Lark's syntax as the crate `llguidance` reads it; it begins at the rule
-    /// `start`. Fails with the line at fault where it is no such grammar.
+    /// `start`. Fails with the line at fault where it is no such grammar. What depends on the tokens that it names is
+    /// seen when a model is to follow it.
     pub fn lark(grammar: &str) -> Result<Grammar> {
-        Grammar::checked("grammar", TopLevelGrammar::from_lark(grammar.to_string()))
+        let names_tokens = grammar.contains(TOKEN_SIGN);
+        let grammar = Grammar { name: "grammar", grammar: TopLevelGrammar::from_lark(grammar.to_string()) };
+        if names_tokens { grammar.read() } else { grammar.checked() }
     }
 
     /// The grammar, or an error that says what is wrong with it.
-    fn checked(name: &'static str, grammar: TopLevelGrammar) -> Result<Grammar> {
-        Grammar::compiled(name, grammar).map_err(|fault| Error::argument(name, FOLLOWABLE, fault))
+    fn checked(self) -> Result<Grammar> {
+        let name = self.name;
+        self.tried().map_err(|fault| Error::grammar(name, "", fault))
     }
 
-    /// The grammar, compiled once over single bytes: what is wrong with it, in words, is so with any vocabulary.
-    fn compiled(name: &'static str, grammar: TopLevelGrammar) -> std::result::Result<Grammar, String> {
-        GrammarVocabulary::of_bytes().and_then(|bytes| bytes.matcher(&grammar)).map(|_| Grammar { name, grammar })
+    /// The grammar, tried over single bytes: what is wrong with it, in words, is so with any vocabulary.
+    fn tried(self) -> std::result::Result<Grammar, String> {
+        GrammarVocabulary::of_bytes().and_then(|bytes| bytes.try_beginning(&self.grammar)).map(|()| self)
+    }
+
+    /// The grammar, which names tokens: compiled over single bytes, which have none of them.
+    fn read(self) -> Result<Grammar> {
+        match GrammarVocabulary::of_bytes().and_then(|bytes| bytes.matcher(&self.grammar)) {
+            Err(fault) if !fault::is_of_tokens(&fault) => Err(Error::grammar(self.name, "", fault)),
+            _ => Ok(self),
+        }
     }
 }
 
@@ -111,7 +118,7 @@ impl TextModel {
     /// What makes answers in this model's tokens follow the grammar. The first call takes a moment, in which the
     /// vocabulary is made ready for grammars. Fails where the grammar takes too much to be followed.
     pub fn constraint(&self, grammar: &Grammar) -> Result<GrammarConstraint> {
-        let refused = |fault: String| Error::argument(grammar.name, FOLLOWABLE, fault);
+        let refused = |fault: String| Error::grammar(grammar.name, "", fault);
         let vocabulary = self.grammar_vocabulary.get_or_init(|| GrammarVocabulary::new(self));
         let vocabulary = vocabulary.as_ref().map_err(|fault| refused(fault.clone()))?;
         let start = vocabulary.matcher(&grammar.grammar).map_err(refused)?;

@@ -167,3 +167,72 @@ fn an_error_in_an_answer_names_the_kind_of_grammar() {
         assert!(error.starts_with(name), "{error}");
     }
 }
+
+/// These were refused when the model was loaded, in the library's own words.
+#[test]
+fn what_leads_nowhere_or_to_too_much_is_refused_when_it_is_read() {
+    let nothing = "got nothing that may come next, as where a rule or a reference leads only to itself";
+    let no_end = "got more than 50000 steps through its rules at one place, as where one has no end";
+    for (schema, place, fault) in [
+        (r##"{"$ref": "#"}"##, "/$ref", nothing),
+        (r##"{"allOf": [{"$ref": "#"}]}"##, "/allOf/0/$ref", nothing),
+        (
+            r##"{"type": "object", "properties": {"a": {"$ref": "#/$defs/x"}}, "required": ["a"],
+            "$defs": {"x": {"$ref": "#/$defs/x"}}}"##,
+            "/$defs/x/$ref",
+            nothing,
+        ),
+        (
+            r##"{"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}"##,
+            "/properties/a/$ref",
+            no_end,
+        ),
+    ] {
+        assert_eq!(
+            refused(schema),
+            format!("JSON schema: field `{place}`: expected one that can be followed, {fault}")
+        );
+    }
+    let of = |words: Vec<String>| format!("start: {}", words.join(" | "));
+    let many = |count: u32| of((0..count).map(|n| format!("\"w{n}\"")).collect());
+    for (grammar, fault) in [
+        ("start: start", nothing),
+        ("start: a\na: b\nb: a", nothing),
+        ("start: \"a\" b\nb: b \"x\"", nothing),
+        ("start: \"x\" start", no_end),
+        (&many(5000), "got 5001 alternatives at one place, where 2000 are the most"),
+    ] {
+        let error = Grammar::lark(grammar).unwrap_err().to_string();
+        assert_eq!(error, format!("grammar: expected one that can be followed, {fault}"));
+    }
+    // What has an end is followed, however often it comes back to itself.
+    for schema in [
+        r##"{"anyOf": [{"$ref": "#"}, {"type": "null"}]}"##,
+        r##"{"type": "array", "items": {"$ref": "#"}}"##,
+        r##"{"type": "object", "properties": {"n": {"type": "integer"}, "next": {"$ref": "#"}}, "required": ["n"]}"##,
+    ] {
+        Grammar::json_schema(schema).unwrap();
+    }
+    for grammar in ["start: a | \"x\"\na: a", "start: \"\" | \"a\" start \"b\"", "start: x+\nx: \"\"", &many(1000)] {
+        Grammar::lark(grammar).unwrap();
+    }
+}
+
+/// These were refused, as if a vocabulary of bytes were the model's.
+#[test]
+fn tokens_that_a_grammar_names_are_looked_for_in_the_model() {
+    let text = byte_level(&[b"y", b"n"]);
+    let mut constraint = text.constraint(&Grammar::lark("start: \"y\" <|end|> \"n\"").unwrap()).unwrap();
+    accept(&text, &mut constraint, "y");
+    let mut mask = TokenMask::none(text.vocab());
+    constraint.fill(&mut mask).unwrap();
+    assert!(mask.allows(text.special_for_test()) && !mask.allows(1));
+    for (grammar, fault) in [
+        ("start: <|none|>", "unknown special token: \"<|none|>\""),
+        ("start: <[300]>", "Token range end too large: 300"),
+    ] {
+        let error = text.constraint(&Grammar::lark(grammar).unwrap()).unwrap_err().to_string();
+        assert!(error.contains(fault), "{error}");
+    }
+    assert!(Grammar::lark("start: <|end|> missing").is_err());
+}

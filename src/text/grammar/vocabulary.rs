@@ -20,6 +20,9 @@ const ANSWER_END: &[u8] = b"\xff<|answer_end|>";
 /// Bytes of the longest token that a grammar can choose: the tree is as deep as tokens are long.
 const TOKEN_BYTES: usize = 512;
 
+/// Bytes of the answer that a new grammar is tried on.
+const TRIED_BYTES: usize = 200;
+
 /// The tokens of a model.
 struct ModelTokens {
     trie: TokTrie,
@@ -95,12 +98,35 @@ impl GrammarVocabulary {
         Ok(GrammarVocabulary(factory))
     }
 
+    /// Fails, in words, where the beginning of an answer cannot be made: where nothing may come first or next, or where
+    /// that takes too much to tell. Of a vocabulary of bytes.
+    pub fn try_beginning(&self, grammar: &TopLevelGrammar) -> Result<(), String> {
+        let mut matcher = self.matcher(grammar)?;
+        for _ in 0..TRIED_BYTES {
+            // It is told with the mask if this fails.
+            matcher.compute_ff_bytes();
+            let mask = in_words(matcher.compute_mask())?;
+            // A quote ends a text, which else goes on.
+            let next = [b'"'].into_iter().chain(0..=u8::MAX).map(u32::from).find(|byte| mask.is_allowed(*byte));
+            let Some(next) = next else { break };
+            in_words(matcher.consume_token(next))?;
+            if matcher.is_stopped() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// A matcher of the grammar, at its beginning; or what is wrong with the grammar, in words.
     pub fn matcher(&self, grammar: &TopLevelGrammar) -> Result<Matcher, String> {
-        let parser = self
-            .0
-            .create_parser(grammar.clone())
-            .map_err(|fault| in_one_line(fault.chain().map(ToString::to_string)))?;
-        Ok(Matcher::new(Ok(parser)))
+        in_words(self.0.create_parser(grammar.clone())).map(|parser| Matcher::new(Ok(parser)))
     }
+}
+
+/// What the library made, or why it did not, in words.
+pub fn in_words<T, E: AsRef<dyn std::error::Error + Send + Sync + 'static>>(made: Result<T, E>) -> Result<T, String> {
+    made.map_err(|error| {
+        let error: &(dyn std::error::Error + 'static) = error.as_ref();
+        in_one_line(std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string))
+    })
 }
