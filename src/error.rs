@@ -189,6 +189,16 @@ impl Error {
         }
     }
 
+    /// The same error about `file`, which the caller named, where it names another one that stands for it.
+    pub(crate) fn about(self, file: &Path) -> Error {
+        let file = file.to_path_buf();
+        match self {
+            Error::Io { action, source, .. } => Error::Io { action, path: file, source },
+            Error::Damaged { what, expected, got, .. } => Error::Damaged { file, what, expected, got },
+            other => other,
+        }
+    }
+
     /// An [`Error::Caller`] for an application's own error, to be used with `map_err` in a callback.
     ///
     /// ```

@@ -160,6 +160,36 @@ fn a_saved_conversation_is_gone_on_with() {
     assert_eq!(output.status.code(), Some(4), "{errors}");
 }
 
+/// The error named a file in a hidden folder.
+#[test]
+fn a_conversation_that_cannot_be_saved_is_told_with_the_file_that_was_typed() {
+    let home = home();
+    let limited = |block: &str, lines: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -f {block}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_edge-run")]);
+        command.args(["chat", "--device", "cpu", "--temp", "0", "-m", "model", "-n", "4"]);
+        command.current_dir(home.path()).env("XDG_CONFIG_HOME", home.path());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (block, file) in [("0", "it"), ("unlimited", "model/edge-run.json/it")] {
+        let (code, errors) = limited(block, &format!("Hi\n/save --keys {file}\n"));
+        let error = format!("error: cannot write `{file}`: ");
+        assert!(code == Some(1) && errors.contains(&error) && !errors.contains("partial"), "{errors}");
+    }
+}
+
+/// This ended the conversation.
+#[test]
+fn nothing_to_ask_again_is_told_and_the_lines_go_on() {
+    let home = home();
+    let (output, errors) = told(home.path(), &["-n", "4", "-v"], "/retry\nHi\n");
+    assert!(output.status.success() && errors.contains("/retry: nothing was asked yet"), "{errors}");
+    assert!(errors.contains("4 generated"), "{errors}");
+}
+
 /// A person at a terminal.
 struct Person {
     socket: String,

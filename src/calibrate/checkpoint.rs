@@ -130,8 +130,8 @@ pub fn save(out: &OutPlace, run: &CalibrationRun, done: usize, trained: &Trained
         }
     }
     let head = serde_json::to_string(&Head { run: run.clone(), done }).expect("plain data");
-    let mut file =
-        ContainerAside::create_in(&out.aside(), follow_links(&out.checkpoint)?, "checkpoint", &specs, (KEY, head))?;
+    let place = (follow_links(&out.checkpoint)?, out.checkpoint.as_path());
+    let mut file = ContainerAside::create_in(&out.aside(), place, "checkpoint", &specs, (KEY, head))?;
     let mut write = |name: String, tensor: &Tensor<2>| file.write(&name, 0, tensor.to_data().as_bytes());
     for layer in 0..layers {
         let (params, moments) = (trained.params.get(layer)?, has_moments.then(|| trained.moments.get(layer)));

@@ -145,7 +145,8 @@ impl Pack {
         let facts = serde_json::to_string(info).expect("facts have only text, numbers and maps");
         parse_info(path, &facts)?;
         let specs = info.tensors();
-        let mut file = ContainerAside::create_in(folder, path.to_path_buf(), "pack", &specs, (FACTS.key, facts))?;
+        let mut file =
+            ContainerAside::create_in(folder, (path.to_path_buf(), path), "pack", &specs, (FACTS.key, facts))?;
         for spec in &specs {
             file.write(&spec.name, 0, &tensor_bytes(spec))?;
         }

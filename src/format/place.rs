@@ -47,16 +47,26 @@ pub fn file_place(path: &Path) -> Result<PathBuf> {
     let other = match fs::metadata(&real) {
         Ok(found) if found.is_dir() => Some("a folder"),
         Ok(found) if !found.is_file() => Some("a device, a pipe or a socket"),
-        Err(fault) if fault.kind() != io::ErrorKind::NotFound => return Err(Error::io("write", &real)(fault)),
+        Err(fault) if fault.kind() != io::ErrorKind::NotFound => return Err(Error::io("write", path)(fault)),
         Ok(_) | Err(_) => None,
     };
     if let Some(other) = other {
         return Err(refused(path, "the path of a file", other));
     }
     let folder = folder_of(&real);
-    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    tempfile::Builder::new().prefix(".edge-run.").tempfile_in(folder).map_err(Error::io("write", folder))?;
+    fs::create_dir_all(folder).map_err(Error::io("create", path))?;
+    let tried = tempfile::Builder::new().prefix(".edge-run.").tempfile_in(folder);
+    tried.map_err(|fault| Error::io("write", path)(without_path(fault)))?;
     Ok(real)
+}
+
+/// The system's words without the path of a hidden file, which `tempfile` puts behind them.
+pub(super) fn without_path(fault: io::Error) -> io::Error {
+    let words = fault.to_string();
+    match words.split_once(" at path ") {
+        Some((words, _)) => io::Error::new(fault.kind(), words),
+        None => fault,
+    }
 }
 
 /// Removes the model in the folder `dir`, and the files `with_it` of the folder; whether the folder is gone too, as

@@ -215,7 +215,7 @@ impl ReferenceWriter {
         let place = reference_place(path, replace)?;
         let facts = serde_json::to_string(&info).expect("facts have only text and numbers");
         parse_info(path, &facts)?;
-        let file = ContainerAside::create(place, "reference", &info.specs(), (FACTS.key, facts))?;
+        let file = ContainerAside::create((place, path), "reference", &info.specs(), (FACTS.key, facts))?;
         Ok(ReferenceWriter { info, file, path: path.to_path_buf(), replace })
     }
 

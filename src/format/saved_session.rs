@@ -178,7 +178,7 @@ impl SavedSessionWriter {
                 text.len(),
             ));
         }
-        let mut file = ContainerAside::create(place, "session", &facts.specs(), (FACTS.key, text.clone()))?;
+        let mut file = ContainerAside::create((place, path), "session", &facts.specs(), (FACTS.key, text.clone()))?;
         file.write(TOKENS, 0, cast_slice(tokens))?;
         let mut hasher = Sha256::new_with_prefix(text);
         hasher.update(cast_slice::<u32, u8>(tokens));

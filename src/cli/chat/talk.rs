@@ -107,10 +107,11 @@ impl<'a> Talk<'a> {
         Ok(())
     }
 
-    /// Answers the last question again.
+    /// Answers the last question again, where there is one.
     pub fn retry(&mut self) -> Result<AnswerEnd> {
         let Some(question) = self.asked.clone() else {
-            return Err(Error::argument("/retry", "a question before it", "none"));
+            note("/retry: nothing was asked yet");
+            return Ok(AnswerEnd::Told);
         };
         if let [.., asked, answer] = &self.messages[..]
             && (asked, answer.role) == (&Message::user(&question), Role::Assistant)
