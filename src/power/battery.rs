@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::Supply;
+use super::policy::PERCENT;
 use super::sysfs::{entries, name, number, text};
 
 /// What the kernel's drivers of mice, keyboards, headsets, pens and game controllers call their batteries.
@@ -91,8 +92,10 @@ impl Battery {
         let energy = full(["energy_full", "energy_full_design"]);
         let charge = full(["charge_full", "charge_full_design"]);
         let part = |now: &str, full: Option<f32>| Some(100.0 * number(now)? / full?);
-        let capacity = number("capacity").or_else(|| part("energy_now", energy)).or_else(|| part("charge_now", charge));
-        let percent = capacity.filter(|percent| percent.is_finite()).map(|percent| percent.clamp(0.0, 100.0));
+        let parts = || part("energy_now", energy).or_else(|| part("charge_now", charge));
+        // Some drivers tell -1 or 255 where they do not know, and a battery may hold more than it says when it is full.
+        let known = number("capacity").filter(|percent| PERCENT.contains(percent));
+        let percent = known.or_else(|| parts().filter(|percent| *percent >= 0.0).map(|percent| percent.min(100.0)));
         let microvolts = ["voltage_min_design", "voltage_now", "voltage_max_design"].into_iter().find_map(positive);
         let volts = microvolts.map(|microvolts| microvolts / 1e6);
         Battery { percent, energy, charge, volts, status: text(&dir.join("status")) }

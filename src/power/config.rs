@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::fields::{PowerFields, read_text};
 use super::policy::PERCENT;
@@ -34,11 +34,11 @@ impl PowerConfig {
     }
 
     fn parse(file: &Path, text: &str) -> Result<PowerConfig> {
-        let value: Value = toml::from_str(text).map_err(|error| {
+        let table: toml::Table = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             Error::damaged(file, format!("line {line}"), "TOML", error.message().replace('\n', ", "))
         })?;
-        let mut root = PowerFields::of(file, "the file", value)?;
+        let mut root = PowerFields::of(file, "the file", json(toml::Value::Table(table)))?;
         let mut policy = Policy::default();
         let Some(power) = root.take("power") else { return Ok(PowerConfig::default()) };
         let mut fields = PowerFields::of(file, "table [power]", power)?;
@@ -68,6 +68,19 @@ impl PowerConfig {
             policy.battery = ladder(file, battery)?;
         }
         Ok(PowerConfig { policy, mode, prompt_bits })
+    }
+}
+
+/// The value in JSON, whose numbers are finite: others become their text.
+fn json(value: toml::Value) -> Value {
+    match value {
+        toml::Value::Float(number) => Number::from_f64(number).map_or(Value::String(number.to_string()), Value::Number),
+        toml::Value::Array(values) => values.into_iter().map(json).collect(),
+        toml::Value::Table(fields) => fields.into_iter().map(|(name, value)| (name, json(value))).collect(),
+        toml::Value::String(text) => Value::String(text),
+        toml::Value::Integer(number) => Value::from(number),
+        toml::Value::Boolean(flag) => Value::Bool(flag),
+        toml::Value::Datetime(date) => Value::String(date.to_string()),
     }
 }
 
@@ -145,6 +158,8 @@ mod tests {
             ("[power]\nmin_bits = 1", "table [power], field `min_bits`: expected 2 to 8, got 1"),
             ("[power]\nmin_bits = 7\nmax_bits = 5", "field `min_bits`: expected at most max_bits, 5, got 7"),
             ("[power]\ndwell_s = -1", "field `dwell_s`: expected 0 to 3600, got -1"),
+            ("[power]\ndwell_s = inf", "field `dwell_s`: expected 0 to 3600, got inf"),
+            ("[[power.battery]]\nfrom = -nan\nbits = 4", "field `from`: expected 0 to 100, got NaN"),
             ("[power]\nspeed = 1", "table [power], field `speed`: expected only the fields mode, "),
             ("[power.bits]\nac = \"all\"", "table [power.bits], field `ac`: expected 2 to 8, got \"all\""),
             ("[power.bits]\nac = nan", "table [power.bits], field `ac`: expected 2 to 8"),

@@ -47,7 +47,12 @@ impl<'a> PowerFields<'a> {
         let number = value.as_f64().map(|number| number as f32).filter(|number| range.contains(number));
         match number {
             Some(number) => Ok(Some(number)),
-            None => Err(self.wrong(name, format!("{} to {}", range.start(), range.end()), value)),
+            None => {
+                // A number that JSON does not have is here as its text.
+                let endless = value.as_str().filter(|text| text.parse().is_ok_and(|number: f64| !number.is_finite()));
+                let got = endless.map_or_else(|| value.to_string(), String::from);
+                Err(self.wrong(name, format!("{} to {}", range.start(), range.end()), got))
+            }
         }
     }
 

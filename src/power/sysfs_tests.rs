@@ -54,6 +54,23 @@ fn a_desktop_is_on_ac_and_there_is_nothing_to_follow() {
     );
 }
 
+/// These counted as an empty battery and as a full one.
+#[test]
+fn a_charge_that_cannot_be_is_unknown() {
+    let drained = [("BAT0/type", "Battery"), ("BAT0/status", "Discharging")];
+    for capacity in ["-1", "255", "NaN", ""] {
+        let files = [&drained[..], &[("BAT0/capacity", capacity)]].concat();
+        assert_eq!(supply_of(&files), (Supply::Battery { percent: None }, true), "{capacity}");
+        // What it holds tells more.
+        let files = [&files[..], &[("BAT0/energy_now", "30"), ("BAT0/energy_full", "40")]].concat();
+        assert_eq!(supply_of(&files), (battery(75.0), true), "{capacity}");
+    }
+    let worn = [&drained[..], &[("BAT0/energy_now", "41"), ("BAT0/energy_full", "40")]].concat();
+    assert_eq!(supply_of(&worn).0, battery(100.0));
+    let broken = [&drained[..], &[("BAT0/energy_now", "-1"), ("BAT0/energy_full", "40")]].concat();
+    assert_eq!(supply_of(&broken).0, Supply::Battery { percent: None });
+}
+
 #[test]
 fn a_laptop_is_on_ac_or_on_its_battery() {
     let laptop = |status, ac: [_; 2]| {
