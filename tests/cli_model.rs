@@ -109,6 +109,8 @@ fn an_answer_has_the_form_that_is_asked_for_and_says_so() {
         assert_eq!((token["logprob"].is_null(), token["top_logprobs"].is_null()), (is_forced, is_forced), "{token}");
     }
     assert!(tokens.iter().any(|token| token["top_logprobs"].as_array().is_some_and(|top| top.len() == 2)));
+    let forced = tokens.iter().filter(|token| token["bits"] == 0.0).count();
+    assert!(forced > 0 && summary["forced_tokens"] == forced, "{summary}");
 
     let grammar = tiny.write("cut.lark", "start: /[a-f]{40}/\n");
     let cut = tiny.run().args(["-n", "5", "-s", "3", "--bits", "4", "--grammar"]).arg(&grammar).arg("hello").assert();

@@ -221,12 +221,16 @@ fn bits_in_words(summary: &Summary) -> String {
 pub fn sentence(summary: &Summary, device: &DeviceInfo) -> String {
     let at = |tokens, seconds| rate(tokens, seconds).map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
     let stop = summary.stop;
+    let forced = match summary.forced_tokens {
+        0 => String::new(),
+        forced => format!(", {forced} without a choice"),
+    };
     let guessed = match summary.guessed_tokens {
         0 => String::new(),
         guessed => format!(", {} of {guessed} guesses right", summary.accepted_tokens),
     };
     format!(
-        "[{} prompt tokens{}, {} generated{}{guessed}, {}, {}, {} ({}), {stop}]",
+        "[{} prompt tokens{}, {} generated{}{forced}{guessed}, {}, {}, {} ({}), {stop}]",
         summary.prompt_tokens,
         at(summary.prompt_tokens, summary.prompt_s),
         summary.generated_tokens,
@@ -258,10 +262,11 @@ fn by_site(summary: &Summary) -> String {
     summary.bits_by_site.map(|(site, bits)| format!("{site} {bits:.2}")).join(", ")
 }
 
-/// Tokens that took [`Summary::generate_s`]: the first came with the prompt, and the one that ended the turn counts.
+/// Tokens that took [`Summary::generate_s`]: those that were chosen. The first of them came with the prompt, and the
+/// one that ended the turn counts.
 fn tokens_after_first(summary: &Summary) -> usize {
     let ended = usize::from(summary.stop == StopReason::EndOfTurn);
-    (summary.generated_tokens + ended).saturating_sub(1)
+    (summary.generated_tokens + ended).saturating_sub(summary.forced_tokens + 1)
 }
 
 /// Tokens a second, where there were both.
@@ -291,6 +296,12 @@ mod tests {
         assert_eq!(tokens_after_first(&summary(StopReason::EndOfTurn, 7)), 7);
         assert_eq!(tokens_after_first(&summary(StopReason::Length, 7)), 6);
         assert_eq!(tokens_after_first(&summary(StopReason::Length, 0)), 0);
+        let mut answer = summary(StopReason::Complete, 7);
+        let mut chosen = |forced_tokens| {
+            answer.forced_tokens = forced_tokens;
+            tokens_after_first(&answer)
+        };
+        assert_eq!([chosen(4), chosen(6), chosen(7)], [2, 0, 0]);
         assert_eq!([rate(6, 0.25), rate(0, 1.0), rate(6, 0.0)], [Some(24.0), None, None]);
     }
 

@@ -1,6 +1,7 @@
 //! An answer as it is generated: one event after the other, for the caller to take at its own pace.
 
 mod guessing;
+mod state;
 mod summary;
 
 use std::collections::VecDeque;
@@ -12,6 +13,7 @@ use crate::model::{AsideTokens, BitsRead, PendingLogits, PendingStep, SampledTok
 use crate::precision::PrecisionPlan;
 use crate::text::{Detokenizer, DrawPosition, StopMatcher};
 use guessing::Guessing;
+use state::AnswerState;
 
 /// An answer as it is generated: an iterator over [`Event`]s.
 ///
@@ -36,6 +38,8 @@ pub struct Answer<'s> {
     prompt_tokens: usize,
     max_new: Option<usize>,
     generated: usize,
+    /// Those of them that nothing was chosen for.
+    forced_tokens: usize,
     /// Tokens that run next.
     run: Vec<u32>,
     /// The step that runs them, where it was begun ahead.
@@ -58,18 +62,6 @@ pub struct Answer<'s> {
     state: AnswerState,
 }
 
-/// What comes next.
-enum AnswerState {
-    /// A step runs next.
-    Step,
-    /// The plan that was set by hand is told next.
-    Changed,
-    /// The summary is told next.
-    Done(StopReason),
-    /// All was told.
-    Over,
-}
-
 impl<'s> Answer<'s> {
     pub(super) fn new(session: &'s mut Session, prompt: &[u32], max_new: Option<usize>) -> Answer<'s> {
         let nothing = BitsRead::new(session.sequence.model().shape());
@@ -85,6 +77,7 @@ impl<'s> Answer<'s> {
             prompt_tokens: prompt.len(),
             max_new,
             generated: 0,
+            forced_tokens: 0,
             run,
             ahead: None,
             logits_ahead: None,
@@ -266,6 +259,7 @@ impl<'s> Answer<'s> {
     /// Tells a token that nothing was chosen for.
     fn tell_forced(&mut self, id: u32) -> Event {
         self.generated += 1;
+        self.forced_tokens += 1;
         self.guessing.push(self.session.looks_up, id);
         let complete = self.session.choices.is_complete();
         let is_last = self.forced.is_empty() && self.chosen.is_none();

@@ -82,6 +82,8 @@ pub struct Summary {
     pub prompt_tokens: usize,
     /// Tokens generated, the one that ended the turn left out.
     pub generated_tokens: usize,
+    /// Those of them that a constraint forced, which ran together with others.
+    pub forced_tokens: usize,
     /// Text held back when the turn ended or the caller stopped it: that of a last token which may be the beginning of
     /// a character, or a replacement character of the model's own. Empty where the last token's text had it.
     #[serde(skip_serializing_if = "String::is_empty")]

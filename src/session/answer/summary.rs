@@ -17,6 +17,7 @@ impl Answer<'_> {
             stop,
             prompt_tokens: self.prompt_tokens,
             generated_tokens: self.generated,
+            forced_tokens: self.forced_tokens,
             text_left,
             prompt_s,
             generate_s: elapsed - prompt_s,
