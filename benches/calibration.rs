@@ -84,6 +84,7 @@ fn measure(mut source: RandomWeights, device: &Device, options: &CalibrationOpti
         match progress {
             CalibrationProgress::Plan(memory) => plan = Some(memory),
             CalibrationProgress::Weights(..) | CalibrationProgress::Scales(..) => loaded = now,
+            CalibrationProgress::Resumed(_) => (),
             CalibrationProgress::Step(step) => {
                 // The first one has the measurement before it in its time.
                 if step.done > 1 {

@@ -285,8 +285,16 @@ fn a_run_that_was_stopped_ends_as_one_that_was_not() {
     let other = CalibrationOptions { seed: 4, ..halves.clone() };
     let message = lab.run(&other, None).0.unwrap_err().to_string();
     assert!(message.contains("halves.pack.checkpoint"), "{message}");
-    let (report, steps) = lab.run(&halves, None);
-    assert!(report.unwrap().resumed == 7 && steps[0].done == 8);
+    let mut source = quantize::open(&lab.path("source")).unwrap();
+    let mut told = Vec::new();
+    let report = calibrate(source.as_mut(), &cpu(), &halves, None, &lab.cancel, &mut |progress| {
+        told.push(progress);
+        ControlFlow::Continue(())
+    });
+    assert_eq!(report.unwrap().resumed, 7);
+    // That it goes on is told before its first step.
+    let resumed = told.iter().position(|progress| *progress == CalibrationProgress::Resumed(7)).expect("it goes on");
+    assert!(matches!(told[resumed + 1], CalibrationProgress::Step(step) if step.done == 8), "{told:?}");
     assert!(tensors(&lab.path("whole.pack")) == tensors(&lab.path("halves.pack")), "the packs differ");
 }
 
@@ -471,11 +479,23 @@ fn a_damaged_checkpoint_is_refused_with_what_to_do() {
     assert!(matches!(lab.run(&options, Some(2)).0, Err(Error::Stopped(_))));
     let file = lab.path("x.pack.checkpoint");
     let sound = fs::read(&file).unwrap();
-    let mut not_finite = sound.clone();
-    let last = not_finite.len() - 4;
-    not_finite[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    // A bit is another one: of a trained number, which stays one, of the run in the header, and of the checksum.
+    let flipped = |at: usize, bit: u8| {
+        let mut bytes = sound.clone();
+        bytes[at] ^= bit;
+        bytes
+    };
+    let seed = sound.windows(6).position(|bytes| bytes == br#"seed\""#).expect("the header has it") + 7;
+    let [number, run, checksum] = [flipped(sound.len() - 100, 1), flipped(seed, 1), flipped(sound.len() - 1, 1)];
     let cut = &sound[..sound.len() - 100];
-    let cases = [(cut, "tensors"), (&[], "header"), (b"not one", "header"), (&not_finite, "finite numbers")];
+    let cases = [
+        (cut, "tensors"),
+        (&[], "header"),
+        (b"not one", "header"),
+        (&number, "sha256"),
+        (&run, "sha256"),
+        (&checksum, "sha256"),
+    ];
     for (bytes, named) in cases {
         fs::write(&file, bytes).unwrap();
         let fault = lab.run(&options, None).0.unwrap_err();

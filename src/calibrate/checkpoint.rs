@@ -4,8 +4,10 @@ use std::path::Path;
 
 use burn::optim::{AdamWState, AdaptiveMomentumState};
 use burn::tensor::{Device, Tensor, TensorData};
+use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::CalibrationOptions;
 use super::optimizer::OptimizerState;
@@ -15,11 +17,15 @@ use super::text::Windows;
 use super::trained::Trained;
 use crate::error::{Error, Result};
 use crate::format::layout::TensorSpec;
-use crate::format::{ContainerAside, follow_links, map_file};
+use crate::format::{ContainerAside, follow_links, hexadecimal, map_file, sha256};
 use crate::shape::Site;
 
 /// The key of the metadata.
 const KEY: &str = "edge_run_checkpoint";
+/// The last tensor: SHA-256 of all bytes of the file before it, in hexadecimal.
+const CHECKSUM: &str = "sha256";
+/// Bytes of the checksum.
+const CHECKSUM_BYTES: usize = 64;
 /// Endings of the optimizer's moments.
 const MOMENTS: [&str; 2] = ["moment_1", "moment_2"];
 
@@ -58,13 +64,13 @@ impl CalibrationRun {
         }
     }
 
-    /// Fails where `path` is the checkpoint of another run, as far as that shows whatever the inputs count: so nobody
-    /// waits for their measurement to learn it.
+    /// Fails where `path` is damaged, or the checkpoint of another run, as far as that shows whatever the inputs count:
+    /// so nobody waits for their measurement to learn it.
     pub fn refuse_other(&self, path: &Path) -> Result<()> {
         if !path.exists() {
             return Ok(());
         }
-        let other = Head::read(path, &map_file(path)?)?.run;
+        let other = opened(path)?.1.run;
         let here = CalibrationRun { importance_sha256: other.importance_sha256.clone(), ..self.clone() };
         other.check(path, &here)
     }
@@ -106,6 +112,21 @@ impl Head {
     }
 }
 
+/// The checkpoint `path`, all of whose bytes are what was written.
+fn opened(path: &Path) -> Result<(Mmap, Head)> {
+    let bytes = map_file(path)?;
+    let head = Head::read(path, &bytes)?;
+    let tensors = tensors(path, &bytes)?;
+    let stated = tensors.tensor(CHECKSUM).map_err(|e| damaged(path, CHECKSUM, "a checksum", e.to_string()))?;
+    let stated = String::from_utf8_lossy(stated.data()).into_owned();
+    let found = sha256(&bytes[..bytes.len().saturating_sub(CHECKSUM_BYTES)]);
+    if found == stated { Ok((bytes, head)) } else { Err(damaged(path, CHECKSUM, &stated, found)) }
+}
+
+fn tensors<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
+    SafeTensors::deserialize(bytes).map_err(|e| damaged(path, "tensors", "safetensors", e.to_string()))
+}
+
 fn damaged(path: &Path, field: &str, expected: &str, got: String) -> Error {
     Error::damaged(path, field, format!("{expected} (remove the file to begin anew)"), got)
 }
@@ -129,10 +150,17 @@ pub fn save(out: &OutPlace, run: &CalibrationRun, done: usize, trained: &Trained
             }
         }
     }
+    specs.push(TensorSpec { name: CHECKSUM.into(), dtype: Dtype::U8, shape: vec![CHECKSUM_BYTES] });
     let head = serde_json::to_string(&Head { run: run.clone(), done }).expect("plain data");
     let place = (follow_links(&out.checkpoint)?, out.checkpoint.as_path());
     let mut file = ContainerAside::create_in(&out.aside(), place, "checkpoint", &specs, (KEY, head))?;
-    let mut write = |name: String, tensor: &Tensor<2>| file.write(&name, 0, tensor.to_data().as_bytes());
+    let mut hasher = Sha256::new_with_prefix(file.header());
+    // In the order of the file.
+    let mut write = |name: String, tensor: &Tensor<2>| {
+        let data = tensor.to_data();
+        hasher.update(data.as_bytes());
+        file.write(&name, 0, data.as_bytes())
+    };
     for layer in 0..layers {
         let (params, moments) = (trained.params.get(layer)?, has_moments.then(|| trained.moments.get(layer)));
         let moments = moments.transpose()?;
@@ -147,6 +175,7 @@ pub fn save(out: &OutPlace, run: &CalibrationRun, done: usize, trained: &Trained
             }
         }
     }
+    file.write(CHECKSUM, 0, hexadecimal(&hasher.finalize()).as_bytes())?;
     file.finish(|_| Ok(())).map(drop)
 }
 
@@ -155,14 +184,13 @@ pub fn save(out: &OutPlace, run: &CalibrationRun, done: usize, trained: &Trained
 ///
 /// Fails where the file is damaged, where it belongs to another run, and where a disk is full.
 pub fn load(path: &Path, run: &CalibrationRun, trained: &mut Trained, layers: usize, device: &Device) -> Result<usize> {
-    let bytes = map_file(path)?;
+    let (bytes, head) = opened(path)?;
     let damaged = |field: &str, expected: &str, got: String| damaged(path, field, expected, got);
-    let head = Head::read(path, &bytes)?;
     head.run.check(path, run)?;
     if head.done > run.steps {
         return Err(damaged("done", &format!("{} steps at most", run.steps), head.done.to_string()));
     }
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| damaged("tensors", "safetensors", e.to_string()))?;
+    let tensors = tensors(path, &bytes)?;
     let read = |name: &str, dims: [usize; 2]| -> Result<Tensor<2>> {
         let view = tensors.tensor(name).map_err(|e| damaged(name, "a tensor", e.to_string()))?;
         if view.dtype() != Dtype::F32 || view.shape() != dims {

@@ -112,6 +112,8 @@ pub enum CalibrationProgress {
     Scales(u64, u64),
     /// What the run takes, before its first step.
     Plan(Memory),
+    /// The run goes on after so many steps, which a checkpoint had kept.
+    Resumed(usize),
     /// A step is done.
     Step(StepLog),
     /// Measurements of routers and table are done.
@@ -228,6 +230,9 @@ pub fn calibrate(
     let held_out = Batch { ids: windows.held_out(device), micro: memory.micro };
     let loss_before = trainer.loss(&held_out)?;
     let resumed = trainer.resume()?;
+    if resumed > 0 {
+        flow(on_progress(CalibrationProgress::Resumed(resumed)))?;
+    }
     trainer.train(resumed, on_progress)?;
     let teacher = step::teacher(&network, &held_out)?;
     trainer.round(&held_out, &teacher)?;

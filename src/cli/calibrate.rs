@@ -62,7 +62,7 @@ mod training {
         let measured = measured.as_mut().map(|measured| measured as &mut MeasureImportance<'_>);
         let (device, name) = device(args)?;
         note(format_args!("{}: calibration on {name}", source.model_source().name));
-        let mut bars = CalibrationBars { steps: options.steps, shown: None };
+        let mut bars = CalibrationBars { options: &options, shown: None };
         let mut on_progress = |progress| {
             bars.show(progress);
             stop::flow()
@@ -144,12 +144,12 @@ mod training {
     }
 
     /// One bar at a time, and a line now and then that stays.
-    struct CalibrationBars {
-        steps: usize,
+    struct CalibrationBars<'a> {
+        options: &'a CalibrationOptions,
         shown: Option<(&'static str, ProgressBar)>,
     }
 
-    impl CalibrationBars {
+    impl CalibrationBars<'_> {
         fn show(&mut self, progress: CalibrationProgress) {
             match progress {
                 CalibrationProgress::Plan(memory) => note(plan(&memory)),
@@ -159,8 +159,12 @@ mod training {
                 CalibrationProgress::Scales(done, total) => {
                     self.bar("scale", total, BarUnit::Percent).set_position(done)
                 }
+                CalibrationProgress::Resumed(done) => {
+                    self.clear();
+                    note(resumed(done, self.options));
+                }
                 CalibrationProgress::Step(step) => {
-                    let steps = self.steps;
+                    let steps = self.options.steps;
                     let bar = self.bar("calibrate", steps as u64, BarUnit::Steps);
                     bar.set_position(step.done as u64);
                     bar.set_message(format!("KL {:.3}, {:.2} bits", step.kl, step.bits));
@@ -203,6 +207,12 @@ mod training {
             progress::bytes(memory.working),
             memory.micro
         )
+    }
+
+    /// Where a run that was stopped goes on.
+    fn resumed(done: usize, options: &CalibrationOptions) -> String {
+        let kept = calibrate::checkpoint_path(&options.out);
+        format!("goes on from step {done} of {}, which `{}` has", options.steps, kept.display())
     }
 
     fn line(step: &StepLog, steps: usize) -> String {

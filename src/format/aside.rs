@@ -49,6 +49,11 @@ impl ContainerAside {
         Ok(ContainerAside { shown: shown.to_path_buf(), place, writer, folder })
     }
 
+    /// The length field and the header.
+    pub fn header(&self) -> &[u8] {
+        self.writer.header()
+    }
+
     /// As [`ContainerWriter::write`].
     pub fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<()> {
         self.writer.write(name, offset, bytes).map_err(|error| error.about(&self.shown))

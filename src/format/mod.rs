@@ -52,7 +52,7 @@ pub use aside::ContainerAside;
 pub use container::{ContainerWriter, TensorPlace};
 #[cfg(feature = "hub")]
 pub use hash::digest_of_file;
-pub use hash::sha256;
+pub use hash::{hexadecimal, sha256};
 pub use header::{HEADER_BYTES_MAX, parse_header};
 #[cfg(feature = "calibrate")]
 pub use holder::Holder;
