@@ -647,6 +647,12 @@ fn a_model_is_exported_and_what_came_of_it_is_told() {
     assert!(code == Some(0) && errors.contains("warning: `klingon` is written as it stands"), "{errors}");
     let (code, errors) = named("");
     assert!(code == Some(2) && errors.contains("--pre-tokenizer: expected a name"), "{errors}");
+    // In a folder it was not written at all.
+    let words = ["export", "model", "y", "--bits", "8", "--to", "safetensors", "--pre-tokenizer", "qwen2"];
+    let output = tiny.command(&words).assert().code(2);
+    let errors = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(errors.contains("--pre-tokenizer: expected none with safetensors, "), "{errors}");
+    assert!(!tiny.home.path().join("y").exists());
 }
 
 /// All of these were read until the memory was full.

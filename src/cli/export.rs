@@ -39,8 +39,8 @@ pub struct ExportArgs {
     /// for 4, and q8_0 for 6 and 8; in a folder f16]. q5_1 is exact for 2 and 4 bits, f32 for all
     #[arg(long = "type", value_name = "TYPE", value_parser = choices::stored_type())]
     pub stored: Option<StoredType>,
-    /// llama.cpp's name of the way in which the tokenizer splits text, where it is not found by itself; it is written
-    /// as it stands, with a warning where edge-run does not know it
+    /// For a GGUF file, llama.cpp's name of the way in which the tokenizer splits text, where it is not found by
+    /// itself; it is written as it stands, with a warning where edge-run does not know it
     #[arg(long, value_name = "NAME")]
     pub pre_tokenizer: Option<String>,
     /// Replace an export that is there already

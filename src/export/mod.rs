@@ -45,7 +45,8 @@ pub struct ExportOptions {
     /// The type of the matrices; `None` for the choice of [`ExportOptions::stored`].
     pub stored: Option<StoredType>,
     /// llama.cpp's name of the way in which text is split, where the tokenizer's own is not known by a name. It is
-    /// written as it stands, as llama.cpp knows more names than edge-run does.
+    /// written as it stands, as llama.cpp knows more names than edge-run does. A safetensors export has no place for
+    /// it.
     pub pre_tokenizer: Option<String>,
     /// Whether an export that is at `out` already gives way to the new one.
     pub replace: bool,
@@ -193,9 +194,13 @@ impl ExportOptions {
 
 impl<'a> ExportPlan<'a> {
     /// The plan to write the folder as told. Fails where the other program cannot run such a model, naming the field,
-    /// and where its tokenizer cannot be told.
+    /// where its tokenizer cannot be told, and where the format has no place for what was asked for.
     pub fn new(folder: &'a ModelFolder, options: ExportOptions) -> Result<ExportPlan<'a>> {
         let stored = options.stored()?;
+        if let (ExportFormat::Safetensors, Some(name)) = (options.format, &options.pre_tokenizer) {
+            let expected = "none with safetensors, whose tokenizer.json says how text is split";
+            return Err(Error::argument("pre-tokenizer", expected, format!("`{name}`")));
+        }
         let mut warnings = Vec::new();
         let made = match options.format {
             ExportFormat::Gguf => Made::Gguf(gguf::plan(folder, &options, stored, &mut warnings)?),
