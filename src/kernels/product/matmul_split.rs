@@ -19,7 +19,7 @@ pub static KERNEL: Kernel = Kernel {
 
 /// Tokens of the largest tile.
 const LARGEST_TILE: u32 = 64;
-/// Tokens of a product at most for which this is the faster way, where its rows leave a device idle.
+/// Tokens of a product at most for which this may be the faster way.
 const TOKENS_MAX: u32 = 256;
 /// Bytes of a workgroup's memory: for each subgroup 32 rows of a chunk with gaps, and a matrix of sums.
 pub const WORKGROUP_BYTES: u32 = WORKGROUP / 32 * ((32 * 18 + 2) * 8 + 256 * 4);
@@ -29,16 +29,24 @@ const WORKGROUP: u32 = 256;
 /// Subgroups that share rows at most: all of a workgroup.
 const MOST_SPLITS: u32 = 8;
 
-/// Whether this is the faster way for so many tokens in such tiles.
-pub fn suits(tokens: u32, tile: u32) -> bool {
-    tile <= LARGEST_TILE && tokens <= TOKENS_MAX
+/// Whether the product takes tokens in tiles of so many this way: smaller ones are of no other, and as large ones are
+/// where this is faster.
+pub fn suits(traits: Traits, rows: u32, tokens: u32, tile: u32) -> bool {
+    tile < LARGEST_TILE || (tile == LARGEST_TILE && is_faster(traits, rows, tokens))
 }
 
-/// Tokens of a tile for so many tokens, which [`matmul_matrix`](super::matmul_matrix) would take in tiles of `other`:
-/// as many as there, where that is faster.
-pub fn tile_tokens(tokens: u32, other: u32) -> u32 {
-    let here = tokens.next_power_of_two().clamp(MATRIX, LARGEST_TILE);
-    if tokens <= LARGEST_TILE || suits(tokens, other) { here } else { other }
+/// Tokens of a tile for a product of so many rows and tokens, which [`matmul_matrix`](super::matmul_matrix) would take
+/// in tiles of `other`: as many as there, where that is faster.
+pub fn tile_tokens(traits: Traits, rows: u32, tokens: u32, other: u32) -> u32 {
+    if is_faster(traits, rows, tokens) { tokens.next_power_of_two().clamp(MATRIX, LARGEST_TILE) } else { other }
+}
+
+/// Whether this is faster than [`matmul_matrix`](super::matmul_matrix): for a tile of tokens, and for a few of them
+/// where the rows leave no more workgroups of that than the device has processors.
+fn is_faster(traits: Traits, rows: u32, tokens: u32) -> bool {
+    let tiles = |count: u32| u64::from(count.div_ceil(LARGEST_TILE));
+    let leaves_idle = || tiles(rows) * tiles(tokens) <= u64::from(traits.row_workgroups());
+    tokens <= LARGEST_TILE || (tokens <= TOKENS_MAX && leaves_idle())
 }
 
 /// Records the product as [`matmul_matrix`](super::matmul_matrix) does.
@@ -64,4 +72,29 @@ fn splits(traits: Traits, rows: u32, columns: u32) -> u32 {
 
 fn matmul_split(args: &mut Arguments<'_>) {
     compute_entries(args, InputLayout::Blocks);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tile_tokens;
+    use super::*;
+
+    #[test]
+    fn neighbours_are_split_where_rows_and_tokens_would_leave_processors_idle() {
+        for (rows, tokens, tile, split) in [
+            (12_288, 16, 16, true),
+            (12_288, 40, 64, true),
+            (12_288, 64, 64, true),
+            (12_288, 65, 64, false),
+            (22_016, 128, 128, false),
+            (4096, 128, 64, true),
+            (4096, 129, 64, false),
+            (2048, 256, 64, true),
+            (576, 257, 64, false),
+        ] {
+            let traits = Traits { cooperative_matrix: true, ..Traits::LARGE_GPU };
+            let found = tile_tokens(traits, rows, tokens);
+            assert_eq!((found, suits(traits, rows, tokens, found)), (tile, split), "{rows} rows, {tokens} tokens");
+        }
+    }
 }

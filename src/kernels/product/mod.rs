@@ -44,7 +44,9 @@ pub fn in_tiles(traits: Traits, tokens: u32) -> bool {
 pub fn tile_tokens(traits: Traits, rows: u32, tokens: u32) -> u32 {
     match (traits.software, traits.cooperative_matrix) {
         (true, _) => matmul_sliced::TILE_TOKENS,
-        (false, true) => matmul_split::tile_tokens(tokens, matmul_matrix::tile_tokens(traits, rows, tokens)),
+        (false, true) => {
+            matmul_split::tile_tokens(traits, rows, tokens, matmul_matrix::tile_tokens(traits, rows, tokens))
+        }
         (false, false) => matmul_tiled::TILE_TOKENS,
     }
 }
@@ -66,7 +68,7 @@ impl Product<'_> {
             ProductDepths::ByTile(tiles) if !traits.cooperative_matrix => {
                 matmul_tiled::record(recording, traits, self, tiles);
             }
-            ProductDepths::ByTile(tiles) if matmul_split::suits(self.tokens, tiles.tile) => {
+            ProductDepths::ByTile(tiles) if matmul_split::suits(traits, self.weight.rows, self.tokens, tiles.tile) => {
                 matmul_split::record(recording, traits, self, tiles);
             }
             ProductDepths::ByTile(tiles) => matmul_matrix::record(recording, traits, self, tiles),
