@@ -50,7 +50,7 @@ struct Half {
     third_slice: vec2<u32>,
 }
 
-// Half `at` of a chunk of the weight, counted over all rows.
+// Half `at` of a chunk of the weight, counted over all rows. Slices that are not read have what their buffer begins with.
 fn begin_half(at: u32, reading: Reading) -> Half {
     return Half(
         base_slice[at],

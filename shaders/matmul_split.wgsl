@@ -42,7 +42,7 @@ alias Sums = coop_mat16x16<f32, C>;
 alias Weights = coop_mat16x16<f16, A>;
 alias Inputs = coop_mat16x16<f16, B>;
 
-// Chunk `at` of the weight, counted over all rows.
+// Chunk `at` of the weight, counted over all rows. Slices that are not read have what their buffer begins with.
 fn begin_chunk(at: u32, reading: Reading) -> Chunk {
     return Chunk(
         base_slice[at],

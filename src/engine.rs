@@ -223,9 +223,10 @@ pub trait Engine: Send {
     /// Whether the device computes beside the host, on processors of its own, so that it pays to submit early.
     fn overlaps(&self) -> bool;
 
-    /// Whether [`Engine::allocated_bytes`] is all that is ever taken: uploads make no copies, and the transients of all
-    /// recordings share memory that is no longer than they are. Else what is handed to the device is there twice for a
-    /// while, and transients may stay for a while when others take their place.
+    /// Whether [`Engine::allocated_bytes`] is all that stays taken between runs: uploads make no copies, and the
+    /// transients of all recordings share memory that is no longer than they are. What a kernel takes for itself while
+    /// it runs is not counted, and is a few copies of what it writes at most. Else what is handed to the device is there
+    /// twice for a while, and transients may stay for a while when others take their place.
     fn allocates_exactly(&self) -> bool {
         false
     }

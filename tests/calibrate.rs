@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use common::families::FamilyModel;
 use common::{TinyModel, tiny_hf_folder, tiny_shape};
 use edge_run::internals::calibrate::{
-    CalibrationOptions, CalibrationProgress, CalibrationReport, Chosen, StepLog, calibrate, cpu,
+    CalibrationOptions, CalibrationProgress, CalibrationReport, Chosen, Memory, StepLog, calibrate, cpu,
 };
 use edge_run::internals::format::codes::{RangeForm, WEIGHTS_PER_WORD, unpack};
 use edge_run::internals::format::{ModelFolder, Pack, SCALED_VERSION, layout};
@@ -304,11 +304,17 @@ fn a_batch_in_parts_has_the_gradients_of_the_whole() {
     let whole = CalibrationOptions { steps: 3, batch: 4, ..lab.options("whole.pack") };
     // Stopped after the last step, as nobody looks at the packs.
     let (_, at_once) = lab.run(&whole, Some(3));
-    // The least memory that the message asks for holds one window of one layer at a time.
-    let starved = CalibrationOptions { memory: 1, out: lab.path("parts.pack"), ..whole };
-    let message = lab.run(&starved, None).0.unwrap_err().to_string();
-    let least = message.split("at least ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap();
-    let (_, in_parts) = lab.run(&CalibrationOptions { memory: least, ..starved }, Some(3));
+    // The least memory that is enough holds one window of one layer at a time.
+    let shape = quantize::open(&lab.path("source")).unwrap().shape().clone();
+    let plan = |memory| Memory::plan(&shape, &CalibrationOptions { memory, ..whole.clone() }, 4);
+    let (mut too_little, mut least) = (0, 1 << 30);
+    while least - too_little > 1 {
+        let between = (too_little + least) / 2;
+        *if plan(between).is_ok() { &mut least } else { &mut too_little } = between;
+    }
+    assert_eq!(plan(least).unwrap().micro, 1);
+    let starved = CalibrationOptions { memory: least, out: lab.path("parts.pack"), ..whole.clone() };
+    let (_, in_parts) = lab.run(&starved, Some(3));
     assert_eq!((at_once.len(), in_parts.len()), (3, 3));
     for (whole, parts) in at_once.iter().zip(&in_parts) {
         // After the first step, rounding grows: the optimizer moves by the signs of small gradients too.

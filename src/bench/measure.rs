@@ -17,7 +17,7 @@ use crate::sampling::SamplerSettings;
 
 /// Tokens generated before the first measurement, for caches.
 const WARM_UP_TOKENS: u32 = 16;
-/// How long a GPU is kept busy before each measurement, as its clock takes most of that to rise.
+/// How long a GPU is kept busy before the measurements of a test, as its clock takes most of that to rise.
 const WARM_UP: Duration = Duration::from_secs(1);
 /// What a measurement is called where it is stopped.
 pub(super) const BENCH: &str = "bench";

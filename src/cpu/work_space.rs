@@ -55,10 +55,14 @@ impl WorkSpace {
             if self.blocks.get(place).is_some_and(|block| block.is_for(bytes)) {
                 continue;
             }
-            let block = Owned::zeros("the activations of a step", bytes, &self.counter)?;
+            let block = |bytes| Owned::zeros("the activations of a step", bytes, &self.counter);
             match self.blocks.get_mut(place) {
-                Some(old) => *old = block,
-                None => self.blocks.push(block),
+                // The old one goes first.
+                Some(old) => {
+                    *old = block(0)?;
+                    *old = block(bytes)?;
+                }
+                None => self.blocks.push(block(bytes)?),
             }
         }
         Ok(())

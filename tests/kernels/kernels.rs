@@ -216,7 +216,8 @@ impl ProductProblem {
     }
 
     /// Where a weight and an x are each rounded to f16, by at most half a unit in the last of eleven bits: the
-    /// roundings of a sum of products walk at random, and 8 is the margin.
+    /// roundings of a sum of products walk at random, and 8 is the margin, also for what all weights of a group of four
+    /// bits are off by, which is half a unit of twice the largest of them.
     fn f16_tolerance(&self) -> f32 {
         8.0 / 1024.0 * 1.5 * (self.input() as f32).sqrt() + self.tolerance()
     }

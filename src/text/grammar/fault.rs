@@ -35,7 +35,7 @@ const OWN_FAULT: &str = "a fault of the grammar library: ";
 const NO_MORE: &str = "NoExtensionBias";
 const NOTHING_FOLLOWS: &str = "nothing that may come next, as where a rule or a reference leads only to itself";
 /// What it says, with a number behind, where there is too much at one place.
-const ALTERNATIVES_AT_ONCE: &str = "Parser Error: Current row has ";
+const POSSIBILITIES_AT_ONCE: &str = "Parser Error: Current row has ";
 const STEPS_AT_ONCE: &str = "parser error: Too many items (limit ";
 /// What it says about tokens that a vocabulary does not have.
 const OF_TOKENS: [&str; 2] = ["unknown special token", "Token range end too large"];
@@ -51,9 +51,10 @@ fn plain(line: &str) -> Option<String> {
     if line == NO_MORE {
         return Some(NOTHING_FOLLOWS.to_string());
     }
-    if let Some(rest) = line.strip_prefix(ALTERNATIVES_AT_ONCE) {
+    if let Some(rest) = line.strip_prefix(POSSIBILITIES_AT_ONCE) {
         let most = rest.split_once("max is ").map_or(String::new(), |(_, most)| number(most));
-        return Some(format!("{} alternatives at one place, where {most} are the most", number(rest)));
+        let advice = "a rule that comes back to itself at its end should do so at its beginning";
+        return Some(format!("{} possibilities at one place, where {most} are the most; {advice}", number(rest)));
     }
     let limit = number(line.strip_prefix(STEPS_AT_ONCE)?);
     Some(format!("more than {limit} steps through its rules at one place, as where one has no end"))

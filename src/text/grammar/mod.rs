@@ -17,8 +17,6 @@ use crate::error::{Error, Result};
 const OPTIONS_KEY: &str = "x-guidance";
 /// What errors call a JSON schema.
 const JSON_SCHEMA: &str = "JSON schema";
-/// The sign without which a grammar in Lark's syntax names no token.
-const TOKEN_SIGN: char = '<';
 
 /// What the text of an answer must be.
 ///
@@ -52,11 +50,15 @@ impl Grammar {
     pub fn json_schema(schema: &str) -> Result<Grammar> {
         let schema: Value = serde_json::from_str(schema)
             .map_err(|fault| Error::argument(JSON_SCHEMA, "a text in JSON", fault.to_string()))?;
-        let tried = |schema: &Value| Grammar { name: JSON_SCHEMA, grammar: of_schema(schema) }.tried();
-        tried(&schema).map_err(|fault| {
-            let place = fault::place(&schema, &fault, |other| tried(other).err());
-            Error::grammar(JSON_SCHEMA, place, fault)
-        })
+        let grammar = |schema: &Value| Grammar { name: JSON_SCHEMA, grammar: of_schema(schema) };
+        let whole = grammar(&schema);
+        match whole.try_it() {
+            Ok(()) => Ok(whole),
+            Err(fault) => {
+                let place = fault::place(&schema, &fault, |other| grammar(other).try_it().err());
+                Err(Error::grammar(JSON_SCHEMA, place, fault))
+            }
+        }
     }
 
     /// A JSON object of any fields.
@@ -74,28 +76,20 @@ impl Grammar {
     /// `start`. Fails with the line at fault where it is no such grammar. What depends on the tokens that it names is
     /// seen when a model is to follow it.
     pub fn lark(grammar: &str) -> Result<Grammar> {
-        let names_tokens = grammar.contains(TOKEN_SIGN);
-        let grammar = Grammar { name: "grammar", grammar: TopLevelGrammar::from_lark(grammar.to_string()) };
-        if names_tokens { grammar.read() } else { grammar.checked() }
+        Grammar { name: "grammar", grammar: TopLevelGrammar::from_lark(grammar.to_string()) }.checked()
     }
 
-    /// The grammar, or an error that says what is wrong with it.
+    /// The grammar, or an error that says what is wrong with it. Tokens that single bytes are not may be the model's.
     fn checked(self) -> Result<Grammar> {
-        let name = self.name;
-        self.tried().map_err(|fault| Error::grammar(name, "", fault))
-    }
-
-    /// The grammar, tried over single bytes: what is wrong with it, in words, is so with any vocabulary.
-    fn tried(self) -> std::result::Result<Grammar, String> {
-        GrammarVocabulary::of_bytes().and_then(|bytes| bytes.try_beginning(&self.grammar)).map(|()| self)
-    }
-
-    /// The grammar, which names tokens: compiled over single bytes, which have none of them.
-    fn read(self) -> Result<Grammar> {
-        match GrammarVocabulary::of_bytes().and_then(|bytes| bytes.matcher(&self.grammar)) {
+        match self.try_it() {
             Err(fault) if !fault::is_of_tokens(&fault) => Err(Error::grammar(self.name, "", fault)),
             _ => Ok(self),
         }
+    }
+
+    /// Tries it over single bytes: what is wrong with it, in words, is so with any vocabulary.
+    fn try_it(&self) -> std::result::Result<(), String> {
+        GrammarVocabulary::of_bytes()?.try_beginning(&self.grammar)
     }
 }
 

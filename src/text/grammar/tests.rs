@@ -200,20 +200,34 @@ fn what_leads_nowhere_or_to_too_much_is_refused_when_it_is_read() {
         ("start: a\na: b\nb: a", nothing),
         ("start: \"a\" b\nb: b \"x\"", nothing),
         ("start: \"x\" start", no_end),
-        (&many(5000), "got 5001 alternatives at one place, where 2000 are the most"),
+        (
+            &many(5000),
+            "got 5001 possibilities at one place, where 2000 are the most; a rule that comes back to itself at its end \
+             should do so at its beginning",
+        ),
+        ("start: \"<\" start", no_end),
     ] {
         let error = Grammar::lark(grammar).unwrap_err().to_string();
         assert_eq!(error, format!("grammar: expected one that can be followed, {fault}"));
     }
-    // What has an end is followed, however often it comes back to itself.
+    // What has an end is followed, however often it comes back to itself, and what has one way that leads on.
     for schema in [
+        r##"{"type": "object", "properties": {"v": {"anyOf": [{"type": "array", "minItems": 1,
+            "items": {"$ref": "#/$defs/x"}}, {"type": "null"}]}}, "required": ["v"],
+            "$defs": {"x": {"$ref": "#/$defs/x"}}}"##,
         r##"{"anyOf": [{"$ref": "#"}, {"type": "null"}]}"##,
         r##"{"type": "array", "items": {"$ref": "#"}}"##,
         r##"{"type": "object", "properties": {"n": {"type": "integer"}, "next": {"$ref": "#"}}, "required": ["n"]}"##,
     ] {
         Grammar::json_schema(schema).unwrap();
     }
-    for grammar in ["start: a | \"x\"\na: a", "start: \"\" | \"a\" start \"b\"", "start: x+\nx: \"\"", &many(1000)] {
+    for grammar in [
+        "start: \"a\" b | \"c\"\nb: b \"x\"",
+        "start: a | \"x\"\na: a",
+        "start: \"\" | \"a\" start \"b\"",
+        "start: x+\nx: \"\"",
+        &many(1000),
+    ] {
         Grammar::lark(grammar).unwrap();
     }
 }
@@ -235,4 +249,18 @@ fn tokens_that_a_grammar_names_are_looked_for_in_the_model() {
         assert!(error.contains(fault), "{error}");
     }
     assert!(Grammar::lark("start: <|end|> missing").is_err());
+}
+
+/// The library goes down a rule for each that it refers to, which took more stack than a thread has.
+#[test]
+fn rules_that_refer_on_through_thousands_are_followed_and_take_nothing_down() {
+    let rules: String = (0..2000).map(|n| format!("r{n}: \"a\" r{}\n", n + 1)).collect();
+    let on_small_stack = |grammar: String| {
+        let thread = std::thread::Builder::new().stack_size(512 << 10);
+        let made = thread.spawn(move || Grammar::lark(&grammar).map(|_| ())).unwrap();
+        made.join().unwrap()
+    };
+    on_small_stack(format!("start: r0\n{rules}r2000: \"b\"\n")).unwrap();
+    let error = on_small_stack(format!("start: r0\n{rules}")).unwrap_err().to_string();
+    assert!(error.contains("r2000"), "{error}");
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use llguidance::api::TopLevelGrammar;
+use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{
     ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv,
@@ -19,6 +19,13 @@ const ANSWER_END: &[u8] = b"\xff<|answer_end|>";
 
 /// Bytes of the longest token that a grammar can choose: the tree is as deep as tokens are long.
 const TOKEN_BYTES: usize = 512;
+
+/// Bytes of stack that the grammar library takes at least, and for each byte of a grammar's text at most: it goes down
+/// a rule for each that it refers to, which takes 2 to 4 KiB, and a rule has some seven bytes. Longer texts get no more
+/// than those of `LONGEST_CHAIN` bytes, as their rules do not all refer to the next.
+const LEAST_STACK: usize = 4 << 20;
+const STACK_FOR_BYTE: usize = 1 << 10;
+const LONGEST_CHAIN: usize = 1 << 20;
 
 /// Bytes of the answer that a new grammar is tried on.
 const TRIED_BYTES: usize = 200;
@@ -98,29 +105,60 @@ impl GrammarVocabulary {
         Ok(GrammarVocabulary(factory))
     }
 
-    /// Fails, in words, where the beginning of an answer cannot be made: where nothing may come first or next, or where
-    /// that takes too much to tell. Of a vocabulary of bytes.
+    /// Fails, in words, where no answer can be made, as far as that shows before an answer has a choice but for space
+    /// between its words: where nothing may come first or next, or where that takes too much to tell. Of a vocabulary
+    /// of bytes.
     pub fn try_beginning(&self, grammar: &TopLevelGrammar) -> Result<(), String> {
         let mut matcher = self.matcher(grammar)?;
-        for _ in 0..TRIED_BYTES {
-            // It is told with the mask if this fails.
-            matcher.compute_ff_bytes();
+        let mut left = TRIED_BYTES;
+        while left > 0 && !matcher.is_stopped() {
+            // A fault here is told by the mask.
+            let forced = matcher.compute_ff_bytes();
             let mask = in_words(matcher.compute_mask())?;
-            // A quote ends a text, which else goes on.
-            let next = [b'"'].into_iter().chain(0..=u8::MAX).map(u32::from).find(|byte| mask.is_allowed(*byte));
-            let Some(next) = next else { break };
-            in_words(matcher.consume_token(next))?;
-            if matcher.is_stopped() {
+            if in_words(matcher.is_accepting())? {
                 break;
+            }
+            let next = if forced.is_empty() {
+                let mut words = (0..=u8::MAX).filter(|byte| !byte.is_ascii_whitespace());
+                let mut allowed = || words.find(|byte| mask.is_allowed(u32::from(*byte)));
+                let (Some(only), None) = (allowed(), allowed()) else { break };
+                vec![only]
+            } else {
+                forced
+            };
+            // Bytes cannot tell a token that the grammar names.
+            if next.contains(&TokTrie::SPECIAL_TOKEN_MARKER) {
+                break;
+            }
+            for byte in next.into_iter().take(left) {
+                in_words(matcher.consume_token(u32::from(byte)))?;
+                left -= 1;
             }
         }
         Ok(())
     }
 
-    /// A matcher of the grammar, at its beginning; or what is wrong with the grammar, in words.
+    /// A matcher of the grammar, at its beginning; or what is wrong with the grammar, in words. It is made on a thread
+    /// of its own, whose stack is as large as the grammar may need.
     pub fn matcher(&self, grammar: &TopLevelGrammar) -> Result<Matcher, String> {
-        in_words(self.0.create_parser(grammar.clone())).map(|parser| Matcher::new(Ok(parser)))
+        let stack = LEAST_STACK + STACK_FOR_BYTE * text_bytes(grammar).min(LONGEST_CHAIN);
+        let made = std::thread::scope(|scope| {
+            let make = || in_words(self.0.create_parser(grammar.clone()));
+            let thread = std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, make);
+            thread.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let parser = made.map_err(|fault| format!("no thread with {} MiB of stack for it: {fault}", stack >> 20))?;
+        parser.map(|parser| Matcher::new(Ok(parser)))
     }
+}
+
+/// Bytes of a grammar's text.
+fn text_bytes(grammar: &TopLevelGrammar) -> usize {
+    let bytes = |grammar: &GrammarWithLexer| {
+        let lark = grammar.lark_grammar.as_ref().map_or(0, String::len);
+        lark + grammar.json_schema.as_ref().map_or(0, |schema| schema.to_string().len())
+    };
+    grammar.grammars.iter().map(bytes).sum()
 }
 
 /// What the library made, or why it did not, in words.
