@@ -225,8 +225,8 @@ pub trait Engine: Send {
 
     /// Whether [`Engine::allocated_bytes`] is all that stays taken between runs: uploads make no copies, and the
     /// transients of all recordings share memory that is no longer than they are. What a kernel takes for itself while
-    /// it runs is not counted, and is a few copies of what it writes at most. Else what is handed to the device is there
-    /// twice for a while, and transients may stay for a while when others take their place.
+    /// it runs is not counted, and is a few copies of what it writes at most. Else what is handed to the device is
+    /// there twice for a while, and transients may stay for a while when others take their place.
     fn allocates_exactly(&self) -> bool {
         false
     }

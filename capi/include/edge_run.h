@@ -182,7 +182,7 @@ typedef struct edge_run_summary {
   uint32_t stop;
   // Tokens of the prompt that were run: those that had not run before.
   uint32_t prompt_tokens;
-  // Tokens generated, the one that ended the turn left out.
+  // Tokens generated, the one that ended the turn left out. For tokens a second, `forced_tokens` do not count.
   uint32_t generated_tokens;
   // Bits read of each weight, over all tokens run.
   float bits;
@@ -198,6 +198,10 @@ typedef struct edge_run_summary {
   uint64_t device_bytes;
   // Bytes of the slices that can be read.
   uint64_t slice_bytes;
+  // Those of the tokens generated that a schema left no choice for, which ran together with others.
+  uint32_t forced_tokens;
+  // 0
+  uint32_t reserved;
 } edge_run_summary;
 
 // An event of an answer. Only fields within `size` are there. What it points to is there until the callback returns.

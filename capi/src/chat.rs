@@ -96,7 +96,7 @@ pub struct CSummary {
     pub stop: u32,
     /// Tokens of the prompt that were run: those that had not run before.
     pub prompt_tokens: u32,
-    /// Tokens generated, the one that ended the turn left out.
+    /// Tokens generated, the one that ended the turn left out. For tokens a second, `forced_tokens` do not count.
     pub generated_tokens: u32,
     /// Bits read of each weight, over all tokens run.
     pub bits: f32,
@@ -112,6 +112,10 @@ pub struct CSummary {
     pub device_bytes: u64,
     /// Bytes of the slices that can be read.
     pub slice_bytes: u64,
+    /// Those of the tokens generated that a schema left no choice for, which ran together with others.
+    pub forced_tokens: u32,
+    /// 0
+    pub reserved: u32,
 }
 
 /// An event of an answer. Only fields within `size` are there. What it points to is there until the callback returns.
@@ -288,6 +292,8 @@ fn c_summary(summary: &Summary) -> CSummary {
         generate_s: summary.generate_s,
         device_bytes: summary.device_bytes,
         slice_bytes: summary.slices.map_or(0, |slices| slices.resident_bytes),
+        forced_tokens: summary.forced_tokens as u32,
+        reserved: 0,
     }
 }
 

@@ -80,7 +80,7 @@ pub struct Summary {
     pub stop: StopReason,
     /// Tokens of the prompt that were run.
     pub prompt_tokens: usize,
-    /// Tokens generated, the one that ended the turn left out.
+    /// Tokens generated, the one that ended the turn left out. For tokens a second, `forced_tokens` do not count.
     pub generated_tokens: usize,
     /// Those of them that a constraint forced, which ran together with others.
     pub forced_tokens: usize,
