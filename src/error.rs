@@ -230,6 +230,11 @@ impl Error {
     }
 }
 
+/// Bytes for people, rounded up.
+pub(crate) fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
 /// The field at fault, for an error; nothing where there is none.
 fn in_field(field: &str) -> String {
     if field.is_empty() { String::new() } else { format!(": field `{field}`") }

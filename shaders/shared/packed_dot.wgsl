@@ -74,8 +74,9 @@ fn codes_of(base: vec4<u32>, first: vec4<u32>, second: vec4<u32>, third: vec4<u3
     );
 }
 
-// What a code of a chunk's half stands for at a depth, scale * code + offset, but for the whole chunk's factor `one`
-// where ranges are words. Where they are pairs, both halves are alike, and x has what counts.
+// What the codes of a chunk's halves stand for at a depth. Where ranges are words, a code stands for
+// scale * (one * code + offset), with `one` of the depth, as below. Where they are pairs, it stands for
+// scale * code + offset in both halves, and x has these.
 struct Affine {
     scale: vec2<f32>,
     offset: vec2<f32>,
@@ -83,7 +84,7 @@ struct Affine {
 
 // By its range: `one` is what one of a code counts for in parts of the step, and `zero` how many such parts the middle
 // of the bin of an all-zero code is above the lowest weight. Half of a word stands for v * (one * code + zero - z / 2),
-// with z made a float by its bits, as 1 + z / 128; `offset` is without v.
+// with z made a float by its bits, as 1 + z / 128.
 fn affine_of(range: u32, one: f32, zero: f32) -> Affine {
     if WORD_RANGES == 1u {
         let v = unpack2x16float((range & 0x01ff01ffu) << 5u);

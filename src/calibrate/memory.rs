@@ -6,7 +6,7 @@ use super::CalibrationOptions;
 use super::coded::{SLICES_AT_ONCE, TRAINED};
 use super::step::LOGITS;
 use super::text::held_out_windows;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, mib};
 use crate::format::codes::WORD_GROUP;
 use crate::precision::SLICES;
 use crate::routing::{HIDDEN, SCORES};
@@ -53,7 +53,6 @@ impl Memory {
         let mut plans = on_device.chain(micros().map(|micro| count.streamed(micro)));
         plans.find(|plan| plan.total() <= options.memory).ok_or_else(|| {
             let least = count.on_device(1).total().min(count.streamed(1).total());
-            let mib = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
             Error::argument("memory", format!("at least {} for one window at a time", mib(least)), mib(options.memory))
         })
     }

@@ -7,11 +7,10 @@
 use std::sync::Arc;
 
 use super::executor::{Executor, StepKind, TokenRows};
-use super::resident::mib;
 use crate::cancel::CancelToken;
 use crate::constraint::TokenMask;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, mib};
 use crate::kernels::copy;
 use crate::kernels::sample::constrain_logits::{self, ConstrainInputs};
 use crate::kernels::sample::peaks::{BLOCK_BYTES, BLOCKS, SampleInputs};

@@ -10,7 +10,7 @@ use super::inputs::{DepthLimits, STEP_CHOICES};
 use super::weights::ModelPart;
 use crate::cancel::CancelToken;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, mib};
 use crate::format::codes::RangeForm;
 use crate::format::{ModelFolder, TensorPlace, layout};
 use crate::kernels::attention::ContextClass;
@@ -21,11 +21,6 @@ use crate::shape::{LlamaShape, Site};
 
 /// How long loading may keep other sequences waiting at a time.
 const TURN: Duration = Duration::from_millis(20);
-
-/// Bytes for people, rounded up.
-pub(super) fn mib(bytes: u64) -> String {
-    format!("{} MiB", bytes.div_ceil(1 << 20))
-}
 
 /// The parts of a model of this shape, in the order in which they are loaded.
 fn parts(shape: &LlamaShape) -> Vec<ModelPart> {

@@ -29,8 +29,8 @@ const WORKGROUP: u32 = 256;
 /// Subgroups that share rows at most: all of a workgroup.
 const MOST_SPLITS: u32 = 8;
 
-/// Whether the product takes tokens in tiles of so many this way: smaller ones are of no other, and as large ones are
-/// where this is faster.
+/// Whether the product takes tokens in tiles of so many this way: always in tiles smaller than the largest, which no
+/// other way has, and in the largest where this way is faster.
 pub fn suits(traits: Traits, rows: u32, tokens: u32, tile: u32) -> bool {
     tile < LARGEST_TILE || (tile == LARGEST_TILE && is_faster(traits, rows, tokens))
 }

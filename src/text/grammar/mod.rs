@@ -79,7 +79,8 @@ impl Grammar {
         Grammar { name: "grammar", grammar: TopLevelGrammar::from_lark(grammar.to_string()) }.checked()
     }
 
-    /// The grammar, or an error that says what is wrong with it. Tokens that single bytes are not may be the model's.
+    /// The grammar, or an error that says what is wrong with it. What is wrong with tokens that it names does not show
+    /// here, as the model may have them.
     fn checked(self) -> Result<Grammar> {
         match self.try_it() {
             Err(fault) if !fault::is_of_tokens(&fault) => Err(Error::grammar(self.name, "", fault)),
