@@ -122,7 +122,8 @@ struct ProductProblem {
     software: bool,
     /// Whether processors are said to have vectors of eight, where the device has no smaller ones.
     vectors: bool,
-    matrices: bool,
+    /// The processors that a device with cooperative matrices is said to have, where that is the device.
+    matrices: Option<u32>,
     /// Tokens of a tile, where they are not those that the product has of itself.
     tile: Option<u32>,
     /// Small enough that some weights are read in parts.
@@ -151,7 +152,7 @@ fn product_problem(tokens: std::ops::Range<usize>) -> impl Strategy<Value = Prod
             add,
             software,
             vectors,
-            matrices: false,
+            matrices: None,
             tile: None,
             binding_bytes,
         },
@@ -181,11 +182,20 @@ impl ProductProblem {
             let depths = upload(engine, &self.depths);
             let output = if self.add { Output::Add } else { Output::Overwrite };
             let product = Product { weight: &weight, x: x.all(), y: y.all(), tokens, output };
-            let (software, cooperative_matrix, binding_bytes) = (self.software, self.matrices, self.binding_bytes);
+            let (software, cooperative_matrix, binding_bytes) =
+                (self.software, self.matrices.is_some(), self.binding_bytes);
+            let processors = self.matrices.unwrap_or(PROCESSORS.processors);
             let subgroup = if self.vectors && engine.traits().subgroup >= 8 { 8 } else { 4 };
             let workgroup_bytes = 48 << 10;
-            let traits =
-                Traits { software, subgroup, cooperative_matrix, binding_bytes, workgroup_bytes, ..PROCESSORS };
+            let traits = Traits {
+                software,
+                subgroup,
+                cooperative_matrix,
+                processors,
+                binding_bytes,
+                workgroup_bytes,
+                ..PROCESSORS
+            };
             let depths = match kind {
                 Kind::Matvec => ProductDepths::ByToken(depths.all()),
                 Kind::Matmul => {
@@ -247,8 +257,12 @@ proptest! {
         check(&problem.build(Kind::Matmul), problem.tolerance(), 0.0)?;
         if gpu::gpu().is_some_and(|gpu| gpu.traits().cooperative_matrix) {
             let few = problem.depths[..few.min(problem.depths.len())].to_vec();
-            for (tile, depths) in [(None, few), (None, problem.depths.clone()), (Some(128), problem.depths.clone())] {
-                let problem = ProductProblem { matrices: true, tile, depths, ..problem.clone() };
+            let all = problem.depths.clone();
+            // Rows are many for one processor and few for a hundred.
+            for (tile, depths, processors) in
+                [(None, few.clone(), 100), (None, few, 1), (None, all.clone(), 100), (Some(128), all, 100)]
+            {
+                let problem = ProductProblem { matrices: Some(processors), tile, depths, ..problem.clone() };
                 check(&problem.build(Kind::Matmul), problem.f16_tolerance(), 0.0)?;
             }
         }
@@ -339,7 +353,7 @@ fn a_wrong_depth_a_wrong_code_and_a_forgotten_sum_are_noticed() {
         add: true,
         software: true,
         vectors: true,
-        matrices: false,
+        matrices: None,
         tile: None,
         binding_bytes: 1 << 27,
     };
@@ -438,9 +452,16 @@ fn a_logit_that_is_not_finite_is_told_with_the_score() {
 #[test]
 fn products_and_rows_read_the_ranges_of_their_depth() {
     let matrices = gpu::gpu().is_some_and(|gpu| gpu.traits().cooperative_matrix);
-    // Which kernel: software renderers with vectors of eight and without, GPUs, those with matrices.
-    let devices = [(true, true, false), (true, false, false), (false, false, false), (false, false, true)];
-    for (software, vectors, matrices) in devices.into_iter().filter(|(.., needed)| matrices || !needed) {
+    // Which kernel: software renderers with vectors of eight and without, GPUs, those with matrices, for which the rows
+    // are few or many.
+    let devices = [
+        (true, true, None),
+        (true, false, None),
+        (false, false, None),
+        (false, false, Some(100)),
+        (false, false, Some(1)),
+    ];
+    for (software, vectors, matrices) in devices.into_iter().filter(|(.., needed)| matrices || needed.is_none()) {
         for (kind, depth) in [Kind::Matvec, Kind::Matmul].into_iter().flat_map(|kind| (1..=4).map(move |d| (kind, d))) {
             let sound = ProductProblem {
                 seed: u64::from(depth),
@@ -448,7 +469,7 @@ fn products_and_rows_read_the_ranges_of_their_depth() {
                 groups: 3,
                 form: RangeForm::Words,
                 shifted: false,
-                depths: vec![depth; 9],
+                depths: vec![depth; if matrices == Some(1) { 40 } else { 9 }],
                 add: false,
                 software,
                 vectors,
@@ -456,7 +477,7 @@ fn products_and_rows_read_the_ranges_of_their_depth() {
                 tile: None,
                 binding_bytes: 1 << 27,
             };
-            let tolerance = if matrices { sound.f16_tolerance() } else { sound.tolerance() };
+            let tolerance = if matrices.is_some() { sound.f16_tolerance() } else { sound.tolerance() };
             check(&sound.build(kind), tolerance, 0.0).unwrap();
             let shifted = ProductProblem { shifted: true, ..sound.clone() };
             must_differ(&sound.build(kind), &shifted.build(kind), tolerance, 0.0);

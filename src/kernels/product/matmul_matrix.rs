@@ -30,7 +30,8 @@ pub const WORKGROUP_BYTES: u32 = 2 * LARGE_TILE * 18 * 8 + 8 * 256 * 4;
 /// Tokens of a tile for a product of so many rows and tokens.
 pub fn tile_tokens(traits: Traits, rows: u32, tokens: u32) -> u32 {
     let workgroups = u64::from(rows.div_ceil(LARGE_TILE)) * u64::from(tokens.div_ceil(LARGE_TILE));
-    if workgroups >= u64::from(traits.row_workgroups()) { LARGE_TILE } else { SMALL_TILE }
+    let enough = workgroups >= u64::from(traits.row_workgroups());
+    if enough && tokens > SMALL_TILE { LARGE_TILE } else { SMALL_TILE }
 }
 
 /// Records the product as [`matmul_sliced`](super::matmul_sliced) does, after its inputs in the order. Panics without

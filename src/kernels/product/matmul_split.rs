@@ -41,12 +41,12 @@ pub fn tile_tokens(traits: Traits, rows: u32, tokens: u32, other: u32) -> u32 {
     if is_faster(traits, rows, tokens) { tokens.next_power_of_two().clamp(MATRIX, LARGEST_TILE) } else { other }
 }
 
-/// Whether this is faster than [`matmul_matrix`](super::matmul_matrix): for a tile of tokens, and for a few of them
+/// Whether this is faster than [`matmul_matrix`](super::matmul_matrix): for half a tile of tokens, and for more of them
 /// where the rows leave no more workgroups of that than the device has processors.
 fn is_faster(traits: Traits, rows: u32, tokens: u32) -> bool {
     let tiles = |count: u32| u64::from(count.div_ceil(LARGEST_TILE));
     let leaves_idle = || tiles(rows) * tiles(tokens) <= u64::from(traits.row_workgroups());
-    tokens <= LARGEST_TILE || (tokens <= TOKENS_MAX && leaves_idle())
+    tokens <= LARGEST_TILE / 2 || (tokens <= TOKENS_MAX && leaves_idle())
 }
 
 /// Records the product as [`matmul_matrix`](super::matmul_matrix) does.
@@ -83,9 +83,11 @@ mod tests {
     fn neighbours_are_split_where_rows_and_tokens_would_leave_processors_idle() {
         for (rows, tokens, tile, split) in [
             (12_288, 16, 16, true),
-            (12_288, 40, 64, true),
-            (12_288, 64, 64, true),
+            (12_288, 32, 32, true),
+            (12_288, 33, 64, false),
             (12_288, 65, 64, false),
+            (32_000, 64, 64, false),
+            (8192, 64, 64, true),
             (22_016, 128, 128, false),
             (4096, 128, 64, true),
             (4096, 129, 64, false),
