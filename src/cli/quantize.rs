@@ -37,9 +37,9 @@ pub fn run(args: &QuantizeArgs) -> Done {
 pub fn make(source: &Path, options: &QuantizeOptions, cut: &CutArgs, text: Option<ImportanceText>) -> Result<()> {
     let mut source = quantize::open(source)?;
     warn(source.warnings());
-    warn(&quantize::checked_text(source.as_ref())?.warnings);
     let estimate = quantize::estimate(source.as_ref(), options)?;
-    let tokenizer = quantize::source_text(source.as_ref())?;
+    let (assets, tokenizer) = quantize::checked_text(source.as_ref())?;
+    warn(&assets.warnings);
     let plan = text.map(|text| text.plan(source.as_ref(), &tokenizer)).transpose()?;
     let plan = if cut.no_compensation { plan } else { plan.map(ImportancePlan::with_moments) };
     let measuring = plan.as_ref().map_or(0, ImportancePlan::memory_bytes);

@@ -139,12 +139,12 @@ pub fn quantize_by(
     let (shape, spec, model_source) = (source.shape().clone(), source.spec().clone(), source.model_source().clone());
     let cut = Cut::choose(source, options)?;
     let pack_scales = cut.pack.as_ref().map(|pack| ChannelScales::of_pack(pack, &spec)).transpose()?;
-    // What a run would refuse is refused before hours of work.
-    let text = checked_text(source)?;
+    // Before all that takes long, so that nothing about the place can make the work be for nothing.
     check_space(&follow_links(&options.out)?, estimate_of(&shape, &spec, &cut).disk_bytes, "the model takes")?;
     let routing = cut.pack.as_ref().map(|pack| pack.info().thresholds.clone());
-    // Before the weights are read, so that nothing about the place can make the work be for nothing.
     let mut writer = FolderWriter::create(&options.out, &shape, &spec, cut.quantization(), routing, options.replace)?;
+    // What a run would refuse is refused before the weights are read.
+    let (text, _) = checked_text(source)?;
     write_text(&mut writer, &text)?;
     cut.check_weights(source, on_progress)?;
     let importance = measure.map(|measure| measure(source)).transpose()?;

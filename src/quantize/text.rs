@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::text::{TextFiles, TextModel};
 
 /// The text side's files of `source` as they go into the model folder: the generation settings with all tokens that end
-/// a turn and without what cannot be followed. Fails as [`TextModel::from_files`] does.
-pub fn checked_text(source: &dyn Source) -> Result<TextAssets> {
+/// a turn and without what cannot be followed, and what they make together. Fails as [`TextModel::from_files`] does.
+pub fn checked_text(source: &dyn Source) -> Result<(TextAssets, TextModel)> {
     let mut assets = source.text()?;
     let text = text_of(source, &assets)?;
     let mut settings: Map<String, Value> = serde_json::from_str(&assets.generation_config).unwrap_or_default();
@@ -18,7 +18,7 @@ pub fn checked_text(source: &dyn Source) -> Result<TextAssets> {
     assets.generation_config = as_file(&settings);
     assets.warnings.extend_from_slice(text.warnings());
     assets.warnings.extend(text.chat_template_faults());
-    Ok(assets)
+    Ok((assets, text))
 }
 
 /// The tokenizer of a source, as the model folder that is made of it has it. Fails as [`TextModel::from_files`] does.

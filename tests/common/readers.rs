@@ -158,7 +158,7 @@ fn read_source(case: &Case, mut source: Box<dyn Source>) -> Result<()> {
         assert_eq!(rows.len(), all.min(2) as usize * input as usize, "{tensor:?}");
         let _ = source.locate(tensor);
     }
-    let text = edge_run::internals::quantize::checked_text(source.as_ref())?;
+    let text = edge_run::internals::quantize::checked_text(source.as_ref())?.0;
     let named_templates = text.named_templates_file();
     let files = TextFiles {
         folder: &case.dir,

@@ -226,7 +226,7 @@ fn the_text_side_comes_back() {
     for format in ExportFormat::ALL {
         let out = dir.path().join(format.name());
         export(&folder, options(out.clone(), format, 4.0, None)).unwrap();
-        let after = checked_text(&*open(&out).unwrap()).unwrap();
+        let after = checked_text(&*open(&out).unwrap()).unwrap().0;
         assert_eq!(after.warnings, [""; 0], "{format}");
         assert_eq!(after.chat_template, before.chat_template, "{format}");
         for id in ["bos_token_id", "eos_token_id", "pad_token_id"] {
