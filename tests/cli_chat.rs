@@ -160,6 +160,35 @@ fn a_saved_conversation_is_gone_on_with() {
     assert_eq!(output.status.code(), Some(4), "{errors}");
 }
 
+/// Only a single prompt told it.
+#[test]
+fn a_budget_without_room_for_the_bits_is_told_once_before_the_first_answer() {
+    let home = home();
+    let answered = |bytes: u64, words: &[&str], lines: &str| {
+        let budget = format!("{bytes}b");
+        let all = [&["-n", "2", "-v", "-c", "64", "--ubatch-size", "8", "--memory-budget", &budget], words].concat();
+        let (output, errors) = told(home.path(), &all, lines);
+        (output.status.success(), errors)
+    };
+    // The smallest budget that holds the base, to within less than what one slice of all parts takes.
+    let slice_bytes = std::fs::metadata(home.path().join("model/slice-1.safetensors")).unwrap().len();
+    let (mut refused, mut held) = (0, 1 << 30);
+    while held - refused > slice_bytes / 4 {
+        let middle = refused.midpoint(held);
+        if answered(middle, &[], "").0 { held = middle } else { refused = middle }
+    }
+    let notice = "the memory budget left room for 2.00 of the 8 bits; a smaller context (`-c`)";
+    let (ended_well, errors) = answered(held, &[], "Hi\nAnd?\n/retry\n");
+    assert!(ended_well && errors.matches("memory budget").count() == 1, "{errors}");
+    let (before, after) = errors.split_once(notice).unwrap_or_else(|| panic!("{errors}"));
+    assert!(!before.contains(" generated") && after.matches("2 generated").count() == 3, "{errors}");
+    // It is told when more bits are asked for than there is room for, and not while slices that fit are on their way.
+    let (_, errors) = answered(held, &["--bits", "2"], "Hi\n/bits 8\nAnd?\n");
+    assert!(errors.split_once(notice).is_some_and(|(before, _)| before.contains("2 generated")), "{errors}");
+    let (ended_well, errors) = answered(1 << 30, &["--progressive"], "Hi\n");
+    assert!(ended_well && !errors.contains("memory budget"), "{errors}");
+}
+
 /// The error named a file in a hidden folder.
 #[test]
 fn a_conversation_that_cannot_be_saved_is_told_with_the_file_that_was_typed() {

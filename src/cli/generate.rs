@@ -121,14 +121,16 @@ pub fn run(args: &GenerateArgs) -> Done {
     Ok(if stop::asked() { Exit::Stopped } else { Exit::Done })
 }
 
-/// Tells whether a memory budget left room for less than was asked for.
-fn tell_what_fits(bits: f32, asked: f32) {
-    if bits < asked - ROUTERS_MISS {
+/// Tells that a memory budget left room for less than was asked for, where it did; whether that was told.
+pub fn tell_what_fits(bits: f32, asked: f32) -> bool {
+    let is_less = bits < asked - ROUTERS_MISS;
+    if is_less {
         note(format_args!(
             "the memory budget left room for {bits:.2} of the {asked} bits; a smaller context (`-c`) and shorter steps \
              (`--ubatch-size`) leave more"
         ));
     }
+    is_less
 }
 
 /// Tells which slices could not be had.

@@ -119,6 +119,16 @@ impl Model {
         self.executor().residency.as_ref().is_none_or(Residency::is_settled)
     }
 
+    /// The depth that the budget has room for, of what the plans of all sequences want: it cuts nothing deeper where it
+    /// is [`Depth::FULL`]. This does not depend on which slices are there or on their way.
+    pub fn fitting_depth(&self) -> Depth {
+        let executor = self.executor();
+        match (&executor.residency, executor.planned_depths()) {
+            (Some(residency), Some(depths)) => residency.fitting(&depths),
+            _ => Depth::FULL,
+        }
+    }
+
     /// Slices that could not be had since the last call, in words.
     pub fn take_faults(&self) -> Vec<String> {
         self.executor().residency.as_mut().map(Residency::take_faults).unwrap_or_default()
@@ -199,15 +209,18 @@ impl Executor {
 
     /// Asks for the slices that the plans of all sequences may read, and frees the others at once.
     pub fn update_wanted_slices(&mut self) {
-        let Some(residency) = &mut self.residency else { return };
-        let (slots, outer) = (&self.slots, self.outer);
-        let depth = |part: ModelPart| slots.iter().flatten().map(|slot| depth_of_part(&slot.plan, outer, part)).max();
         // Without a sequence, what is there stays for the next one.
-        let depths: Option<Vec<Depth>> = parts(&self.shape).into_iter().map(depth).collect();
-        if let Some(depths) = depths {
+        if let (Some(depths), Some(residency)) = (self.planned_depths(), &mut self.residency) {
             let changes = residency.want(&depths);
             self.apply_changes(changes);
         }
+    }
+
+    /// The depths that the plans of all sequences may read, of each part in its order; none without a sequence.
+    fn planned_depths(&self) -> Option<Vec<Depth>> {
+        let plans = || self.slots.iter().flatten().map(|slot| &slot.plan);
+        let depth = |part: ModelPart| plans().map(|plan| depth_of_part(plan, self.outer, part)).max();
+        parts(&self.shape).into_iter().map(depth).collect()
     }
 
     /// Binds what was loaded and unbinds what is freed.

@@ -145,6 +145,11 @@ impl Residency {
         SliceChanges { loaded: Vec::new(), freed }
     }
 
+    /// How deep the budget lets all parts become that are to have these depths.
+    pub fn fitting(&self, depths: &[Depth]) -> Depth {
+        self.store.fitting(depths)
+    }
+
     /// A token boundary: takes slices that came, and asks for the next ones.
     ///
     /// Where the engine's token asks for a stop, nothing is waited for.

@@ -87,15 +87,7 @@ impl Store {
     /// Where the budget holds less, every part is cut to the same depth, the deepest that fits. What lies deeper is
     /// freed at once.
     pub fn want(&mut self, depths: &[Depth]) {
-        assert_eq!(depths.len(), self.parts.len(), "a depth for each part");
-        let cut = Depth::ALL.into_iter().rev().find(|cut| {
-            let bytes = self.parts.iter().zip(depths).map(|(part, depth)| {
-                let units = (*depth).min(*cut).slices() as u64 - 1;
-                part.bytes * units
-            });
-            self.budget_bytes.is_none_or(|budget| bytes.sum::<u64>() <= budget)
-        });
-        let cut = cut.unwrap_or(Depth::ALL[0]);
+        let cut = self.fitting(depths);
         for (at, depth) in depths.iter().enumerate() {
             self.parts[at].wanted = (*depth).min(cut);
             for slice in self.parts[at].wanted.slices()..SLICES {
@@ -105,6 +97,20 @@ impl Store {
                 }
             }
         }
+    }
+
+    /// The deepest depth to which [`Store::want`] cuts parts that are to have these depths; panics where there is not
+    /// one for each.
+    pub fn fitting(&self, depths: &[Depth]) -> Depth {
+        assert_eq!(depths.len(), self.parts.len(), "a depth for each part");
+        let cut = Depth::ALL.into_iter().rev().find(|cut| {
+            let bytes = self.parts.iter().zip(depths).map(|(part, depth)| {
+                let units = (*depth).min(*cut).slices() as u64 - 1;
+                part.bytes * units
+            });
+            self.budget_bytes.is_none_or(|budget| bytes.sum::<u64>() <= budget)
+        });
+        cut.unwrap_or(Depth::ALL[0])
     }
 
     /// The unit to load next at `now`, which counts as loading from here on; none where all is there or on its way,

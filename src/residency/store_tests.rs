@@ -51,9 +51,12 @@ fn a_budget_cuts_all_parts_to_one_depth() {
     let mut store = Store::new(&[10, 10, 40], Some(139));
     store.want(&depths(&[4, 4, 4]));
     assert_eq!(store.parts.iter().map(|part| part.wanted.slices()).collect::<Vec<_>>(), [3, 3, 3]);
+    // What fits is known before anything is wanted, and after.
+    assert_eq!([store.fitting(&depths(&[4, 4, 4])), store.fitting(&depths(&[4, 4, 2]))], [Depth::ALL[2], Depth::FULL]);
     store.want(&depths(&[4, 4, 2]));
     assert_eq!(store.parts.iter().map(|part| part.wanted.slices()).collect::<Vec<_>>(), [4, 4, 2]);
     let mut none = Store::new(&[10], Some(9));
+    assert_eq!(none.fitting(&depths(&[4])), Depth::ALL[0]);
     none.want(&depths(&[4]));
     assert!(none.is_settled() && none.next(0).is_none());
 }

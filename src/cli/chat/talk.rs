@@ -35,6 +35,8 @@ pub struct Talk<'a> {
     dims: bool,
     tokens: usize,
     last: Option<Summary>,
+    /// Whether it was told that the memory budget has no room for the bits that were asked for.
+    told_what_fits: bool,
 }
 
 /// How an answer ended.
@@ -67,6 +69,7 @@ impl<'a> Talk<'a> {
             asked: None,
             tokens: 0,
             last: None,
+            told_what_fits: false,
         }
     }
 
@@ -76,6 +79,7 @@ impl<'a> Talk<'a> {
         if let Some(words) = resident::weights_that_left(self.session.model().weights_report().presence) {
             note(format_args!("note: {words}, and come back before the answer"));
         }
+        self.tell_what_fits();
         self.asked = Some(question.clone());
         self.messages.push(Message::user(question));
         let mut end = self.answer();
@@ -92,6 +96,17 @@ impl<'a> Talk<'a> {
             self.messages.pop();
         }
         end
+    }
+
+    /// Tells once that the memory budget has no room for the bits that are asked for. Slices that are still on their
+    /// way have room.
+    fn tell_what_fits(&mut self) {
+        if self.told_what_fits || self.args.resident.memory_budget.is_none() {
+            return;
+        }
+        let asked = self.follower.decision().bits;
+        let fitting = self.session.model().fitting_depth().bits() as f32;
+        self.told_what_fits = generate::tell_what_fits(fitting.min(asked), asked);
     }
 
     /// Whether a question is the last that was said.
