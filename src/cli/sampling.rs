@@ -191,6 +191,22 @@ mod tests {
         }
     }
 
+    /// The error named the file alone, and a command line may have several.
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_with_its_flag() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in [folder.path().to_path_buf(), folder.path().join("absent")] {
+            for flag in ["--json-schema", "--grammar"] {
+                let given = |name: &str| Some(file.clone()).filter(|_| name == flag);
+                let (json_schema, grammar) = (given("--json-schema"), given("--grammar"));
+                let error = ChoiceArgs { json_schema, grammar, ..ChoiceArgs::default() }.read().err().unwrap();
+                let told = crate::cli::exit::sentence(&error);
+                let begins = told.starts_with(&format!("cannot read `{}`: ", file.display()));
+                assert!(begins && told.ends_with(&format!("; {flag} names this file")), "{told}");
+            }
+        }
+    }
+
     #[test]
     fn a_schema_that_cannot_be_followed_is_told_with_its_file() {
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -75,14 +75,18 @@ pub fn read_request(name: &str, file: &Path) -> Result<String> {
 }
 
 fn read_text_of(name: &str, file: &Path, mib_max: u64) -> Result<String> {
+    let unreadable = |fault: std::io::Error| {
+        let words = format!("{fault}; {name} names this file");
+        Error::io("read", file)(std::io::Error::new(fault.kind(), words))
+    };
     let read = if file == Path::new(STANDARD_INPUT) {
         encoding::read_at_most(std::io::stdin(), mib_max << 20).map_err(Error::io("read", "standard input"))?
     } else if file.is_dir() {
         // Windows would say that access is denied.
-        return Err(Error::io("read", file)(ErrorKind::IsADirectory.into()));
+        return Err(unreadable(ErrorKind::IsADirectory.into()));
     } else {
-        let opened = File::open(file).map_err(Error::io("read", file))?;
-        encoding::read_at_most(opened, mib_max << 20).map_err(Error::io("read", file))?
+        let opened = File::open(file).map_err(unreadable)?;
+        encoding::read_at_most(opened, mib_max << 20).map_err(unreadable)?
     };
     let too_long = || Error::argument(text_name(name, file), format!("at most {mib_max} MiB of text"), "more");
     let bytes = read.ok_or_else(too_long)?;
