@@ -235,9 +235,13 @@ pub(crate) fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
-/// The field at fault, for an error; nothing where there is none.
+/// The field at fault, for an error, with long names in it shortened; nothing where there is none.
 fn in_field(field: &str) -> String {
-    if field.is_empty() { String::new() } else { format!(": field `{field}`") }
+    if field.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = field.split('/').map(shortened).collect();
+    format!(": field `{}`", names.join("/"))
 }
 
 /// The item of `all` that is written `name`; fails with an [`Error::InvalidArgument`] about `what`, which lists them.

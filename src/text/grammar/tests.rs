@@ -150,6 +150,10 @@ fn an_error_about_a_grammar_is_one_line() {
     assert!(!own.contains("backtrace") && !own.contains("panic_with_hook"), "{own}");
     let long = Grammar::lark(&format!("start: /({}/", "b".repeat(10_000))).unwrap_err().to_string();
     assert!(long.len() < 1000 && long.ends_with("; unclosed group"), "{long}");
+    let b = "b".repeat(3_000);
+    let long = refused(&format!(r#"{{"properties": {{"{b}": {{"type": "string", "pattern": "({b}"}}}}}}"#));
+    assert!(long.starts_with("JSON schema: field `/properties/bbb") && long.contains("b…/pattern`: "), "{long}");
+    assert!(long.len() < 1000 && long.ends_with("; unclosed group"), "{long}");
 }
 
 /// All were called `grammar`, which is another flag.
