@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::MANIFEST_FILE;
 use crate::checkpoint_files::CONFIG_FILE;
+use crate::filetype::{self, FileType};
 
 /// What to do about `path`, which has no manifest in it.
 pub fn advice(path: &Path) -> String {
@@ -14,7 +15,23 @@ pub fn advice(path: &Path) -> String {
     if path.is_file() && folder.join(MANIFEST_FILE).is_file() {
         return format!("this is one file of a model; pass its folder, `{}`", folder.display());
     }
-    if path.is_file() || path.join(CONFIG_FILE).is_file() {
+    if path.is_file() {
+        // What is beside this file says whether it is one file of a source.
+        let is_in_source = folder.join(CONFIG_FILE).is_file();
+        return match filetype::of_file(path) {
+            Ok(FileType::Gguf) => quantize(path),
+            _ if is_in_source => quantize(folder),
+            Ok(FileType::Safetensors) => quantize(path),
+            Ok(FileType::Leftover(what)) => format!("this is {what}"),
+            Ok(FileType::Foreign(name, advice)) => format!("this is {name}; {advice}"),
+            Ok(FileType::Other) => format!(
+                "this is neither a model folder nor a source that `edge-run quantize` reads, which is {}",
+                filetype::READABLE
+            ),
+            Err(fault) => fault.to_string(),
+        };
+    }
+    if path.join(CONFIG_FILE).is_file() {
         return quantize(path);
     }
     let Ok(entries) = std::fs::read_dir(path) else {
@@ -50,13 +67,30 @@ mod tests {
         for file in ["hf/config.json", "ggufs/x.gguf", "above/model/edge-run.json", "above/model/tokenizer.json"] {
             fs::write(at(file), "").unwrap();
         }
+        let files: [(&str, &[u8]); 6] = [
+            ("ggufs/y.bin", b"GGUF\x03\0\0\0"),
+            ("ggufs/z", b"\x02\0\0\0\0\0\0\0{}"),
+            ("ggufs/notes.txt", b"Not a model."),
+            ("ggufs/noise", b"\x9c\x11\xe7\x02\x55\0\xfe"),
+            ("ggufs/page", b"<!doctype html>"),
+            ("hf/model.safetensors", b"\x02\0\0\0\0\0\0\0{}"),
+        ];
+        for (file, bytes) in files {
+            fs::write(at(file), bytes).unwrap();
+        }
         let cases = [
             ("absent", "`edge-run quantize SRC -o"),
             ("empty", "`edge-run quantize SRC -o"),
             ("hf", "this is a source"),
-            ("hf/config.json", "this is a source"),
+            ("hf/config.json", "hf -o DIR` makes"),
+            ("hf/model.safetensors", "hf -o DIR` makes"),
             ("ggufs", "x.gguf -o DIR` makes"),
-            ("ggufs/x.gguf", "this is a source"),
+            ("ggufs/x.gguf", "this is an empty file: download it again"),
+            ("ggufs/y.bin", "y.bin -o DIR` makes"),
+            ("ggufs/z", "this is a source"),
+            ("ggufs/notes.txt", "this is neither a model folder nor a source"),
+            ("ggufs/noise", "this is neither a model folder nor a source"),
+            ("ggufs/page", "this is a web page: "),
             ("above", "there is one in it; pass"),
             ("above/model/edge-run.json", "one file of a model; pass its folder"),
             ("above/model/tokenizer.json", "one file of a model; pass its folder"),
