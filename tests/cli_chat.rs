@@ -210,6 +210,21 @@ fn a_conversation_that_cannot_be_saved_is_told_with_the_file_that_was_typed() {
     }
 }
 
+/// The folder was made.
+#[test]
+fn a_conversation_is_not_saved_in_a_folder_that_is_not_there() {
+    let home = home();
+    for save in ["/save", "/save --keys"] {
+        let (output, errors) = told(home.path(), &["-n", "4"], &format!("Hi\n{save} a/b/it\n"));
+        let error = "error: cannot write `a/b/it`: the folder `a/b` is not there";
+        assert!(output.status.code() == Some(1) && errors.contains(error), "{errors}");
+        assert!(!home.path().join("a").exists());
+    }
+    std::fs::create_dir_all(home.path().join("a/b")).unwrap();
+    let (output, errors) = told(home.path(), &["-n", "4"], "Hi\n/save a/b/it\n");
+    assert!(output.status.success() && errors.contains("saved 2 messages to `a/b/it`"), "{errors}");
+}
+
 /// This ended the conversation.
 #[test]
 fn nothing_to_ask_again_is_told_and_the_lines_go_on() {

@@ -268,8 +268,13 @@ impl<'a> Talk<'a> {
         (self.asked, self.last) = (None, None);
     }
 
-    /// Saves the conversation.
+    /// Saves the conversation in a folder that is there: another one is more likely mistyped than meant.
     pub fn save(&self, file: &Path, keys: bool) -> Result<()> {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+        if let Some(folder) = folder {
+            let words = format!("the folder `{}` is not there", folder.display());
+            return Err(Error::io("write", file)(std::io::Error::new(std::io::ErrorKind::NotFound, words)));
+        }
         let context = if keys { SavedContext::KeysAndValues } else { SavedContext::Tokens };
         let bytes = self.session.save(file, &self.messages, context)?;
         let (messages, bytes) = (self.messages.len(), progress::bytes(bytes));
