@@ -33,9 +33,12 @@ const BARE_BYTES_MIN: u64 = 1 << 20;
 
 /// A size: a number with a unit, or many bytes.
 pub fn size(text: &str) -> Result<ByteSize, String> {
+    let text = text.trim();
     let meant = |size: &ByteSize| size.as_u64() >= BARE_BYTES_MIN || text.parse::<f64>().is_err();
-    let size = text.trim().parse::<ByteSize>().ok().filter(meant);
-    size.ok_or_else(|| "expected a number with a unit, as in 512MiB or 8GiB".to_string())
+    let size = text.parse::<ByteSize>().ok().filter(meant);
+    size.ok_or_else(|| {
+        format!("expected a number with a unit, as in 512MiB or 8GiB; without one, at least {BARE_BYTES_MIN} bytes")
+    })
 }
 
 /// Bits that a whole number of slices reads.
@@ -68,8 +71,13 @@ mod tests {
         {
             assert_eq!(size(text), Ok(ByteSize::b(bytes)), "{text}");
         }
-        for text in ["", "40", "0", "-5MiB", "1048575", "40 ducks", "GiB"] {
-            assert!(size(text).is_err_and(|fault| fault.contains("a unit")), "{text}");
+        for text in ["", "40", " 40 ", "0", "-5MiB", "1048575", "40 ducks", "GiB"] {
+            assert!(
+                size(text).is_err_and(
+                    |fault| fault.ends_with("a unit, as in 512MiB or 8GiB; without one, at least 1048576 bytes")
+                ),
+                "{text}"
+            );
         }
     }
 }
