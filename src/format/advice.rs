@@ -21,14 +21,19 @@ pub fn advice(path: &Path) -> String {
         return match filetype::of_file(path) {
             Ok(FileType::Gguf) => quantize(path),
             _ if is_in_source => quantize(folder),
-            Ok(FileType::Safetensors) => quantize(path),
+            Ok(FileType::Safetensors) => {
+                format!("these are weights; `edge-run quantize` reads the folder that holds them and {CONFIG_FILE}")
+            }
             Ok(FileType::Leftover(what)) => format!("this is {what}"),
             Ok(FileType::Foreign(name, advice)) => format!("this is {name}; {advice}"),
             Ok(FileType::Other) => format!(
                 "this is neither a model folder nor a source that `edge-run quantize` reads, which is {}",
                 filetype::READABLE
             ),
-            Err(fault) => fault.to_string(),
+            Err(fault) => match std::error::Error::source(&fault) {
+                Some(source) => format!("this file cannot be read: {source}"),
+                None => fault.to_string(),
+            },
         };
     }
     if path.join(CONFIG_FILE).is_file() {
@@ -87,7 +92,7 @@ mod tests {
             ("ggufs", "x.gguf -o DIR` makes"),
             ("ggufs/x.gguf", "this is an empty file: download it again"),
             ("ggufs/y.bin", "y.bin -o DIR` makes"),
-            ("ggufs/z", "this is a source"),
+            ("ggufs/z", "these are weights; `edge-run quantize` reads the folder"),
             ("ggufs/notes.txt", "this is neither a model folder nor a source"),
             ("ggufs/noise", "this is neither a model folder nor a source"),
             ("ggufs/page", "this is a web page: "),

@@ -83,6 +83,8 @@ impl<'a> Talk<'a> {
         self.asked = Some(question.clone());
         self.messages.push(Message::user(question));
         let mut end = self.answer();
+        // A grammar's logits take their room with the first answer.
+        self.tell_what_fits();
         if let Err(error @ Error::Device { .. }) = &end
             && self.is_unanswered()
         {
@@ -270,7 +272,8 @@ impl<'a> Talk<'a> {
 
     /// Saves the conversation in a folder that is there: another one is more likely mistyped than meant.
     pub fn save(&self, file: &Path, keys: bool) -> Result<()> {
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+        let folder =
+            file.parent().filter(|folder| !folder.as_os_str().is_empty() && matches!(folder.try_exists(), Ok(false)));
         if let Some(folder) = folder {
             let words = format!("the folder `{}` is not there", folder.display());
             return Err(Error::io("write", file)(std::io::Error::new(std::io::ErrorKind::NotFound, words)));
