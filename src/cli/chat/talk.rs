@@ -83,8 +83,6 @@ impl<'a> Talk<'a> {
         self.asked = Some(question.clone());
         self.messages.push(Message::user(question));
         let mut end = self.answer();
-        // A grammar's logits take their room with the first answer.
-        self.tell_what_fits();
         if let Err(error @ Error::Device { .. }) = &end
             && self.is_unanswered()
         {
