@@ -257,7 +257,7 @@ fn a_source_is_not_a_model() {
     std::fs::write(&gguf, "GGUF").unwrap();
     let words = ["this is a source", "edge-run quantize", "model.gguf"];
     assert_failure(edge_run(home.path()).arg("-m").arg(&gguf).arg("Hi").assert(), 3, &words);
-    // Any file was told to be a source.
+    // A file of noise is none.
     let noise = home.path().join("noise");
     std::fs::write(&noise, [0x9c, 0x11, 0xe7, 0x02, 0x55, 0x00, 0xfe]).unwrap();
     let words = ["noise`: this is neither a model folder nor a source that `edge-run quantize` reads", "a GGUF file"];

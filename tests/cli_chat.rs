@@ -160,7 +160,7 @@ fn a_saved_conversation_is_gone_on_with() {
     assert_eq!(output.status.code(), Some(4), "{errors}");
 }
 
-/// Only a single prompt told it.
+/// As a single prompt tells it.
 #[test]
 fn a_budget_without_room_for_the_bits_is_told_once_before_the_first_answer() {
     let home = home();
@@ -210,7 +210,7 @@ fn a_conversation_that_cannot_be_saved_is_told_with_the_file_that_was_typed() {
     }
 }
 
-/// The folder was made.
+/// It is more likely mistyped than meant.
 #[test]
 fn a_conversation_is_not_saved_in_a_folder_that_is_not_there() {
     let home = home();

@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    /// The error named the file alone, and a command line may have several.
+    /// A command line may name several files.
     #[test]
     fn a_file_that_cannot_be_read_is_told_with_its_flag() {
         let folder = tempfile::tempdir().unwrap();

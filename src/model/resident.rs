@@ -119,8 +119,8 @@ impl Model {
         self.executor().residency.as_ref().is_none_or(Residency::is_settled)
     }
 
-    /// The depth that the budget has room for, of what the plans of all sequences want: it cuts nothing deeper where it
-    /// is [`Depth::FULL`]. This does not depend on which slices are there or on their way.
+    /// How deep the budget lets all parts become, with what the plans of all sequences may read; [`Depth::FULL`] where
+    /// it has room for all of that. It does not depend on which slices are there or on their way.
     pub fn fitting_depth(&self) -> Depth {
         let executor = self.executor();
         match (&executor.residency, executor.planned_depths()) {
