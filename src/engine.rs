@@ -69,7 +69,8 @@ pub enum Activations {
     Auto,
     /// As they are computed.
     F32,
-    /// Pairs of integers of eight bits, with a scale for 64 of them: as exact as fifteen bits are.
+    /// Pairs of integers of eight bits, with a scale for 64 of them: as exact as fifteen bits are. A GPU takes one of a
+    /// pair for weights that it reads in two bits.
     Int8,
 }
 

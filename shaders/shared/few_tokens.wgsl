@@ -5,8 +5,8 @@
 //
 // The slices of a chunk are read, and made codes, once for all tokens. Where these read to different depths, the slices
 // are read as far as the deepest token reads, as codes of eight bits, and a token masks what is deeper than its own. As
-// all is whole numbers within a chunk, what the mask leaves is exactly a multiple of what the token's own, shorter codes
-// come to.
+// all is whole numbers within a chunk, what the token's own codes come to follows exactly, also where these have four
+// bits.
 
 // Tokens: 1, where there is another way, or 2, 4 or 8.
 override TOKENS: u32 = 1u;
@@ -40,8 +40,8 @@ fn write_rules(local: u32) {
         let bits = 8u - 2u * slices;
         let mask = ((0xffu << bits) & 0xffu) * 0x01010101u;
         let scale = bitcast<vec2<u32>>(scale_at(slices));
-        // Depths 3 and 4 have codes of eight bits alone too.
-        rules[local] = vec4<u32>(mask, select(bits, 0u, slices > 2u) | (slices << 8u), scale.x, scale.y);
+        // Codes that are of eight bits alone too are not shifted.
+        rules[local] = vec4<u32>(mask, select(bits, 0u, is_wide(slices)) | (slices << 8u), scale.x, scale.y);
     }
     workgroupBarrier();
 }
@@ -125,7 +125,7 @@ fn own_dots(codes: array<vec4<u32>, 4>, rule: vec4<u32>, few: FewInput) -> vec2<
     let own = array<vec4<u32>, 4>(codes[0] & mask, codes[1] & mask, codes[2] & mask, codes[3] & mask);
     let shift = rule.y & 0xffu;
     let offset = select(0, 128, shift > 0u);
-    return (dot_planes(own, few.input) + offset * few.ints) >> vec2<u32>(shift);
+    return (dot_planes(own, rule.y >> 8u, few.input) + offset * few.ints) >> vec2<u32>(shift);
 }
 
 // The parts of a token's products with two rows that lie in a chunk.
@@ -154,8 +154,8 @@ fn load_alike(row: u32, chunk: u32, slices: u32) -> Alike {
     return Alike(codes_at(at, base_slice[at], slices), affine_of(load_range(group, slices), scale.x, scale.y));
 }
 
-fn part_alike(row: Alike, input: Input, one: f32) -> f32 {
-    return part_of(row.affine, one, input.unit, dot_planes(row.codes, input), input.sums);
+fn part_alike(row: Alike, input: Input, slices: u32, one: f32) -> f32 {
+    return part_of(row.affine, one, input.unit, dot_planes(row.codes, slices, input), input.sums);
 }
 
 // Adds up what the lanes of a team have, in the order of `sum_lanes`, but so that a lane ends with the sums of two
@@ -189,7 +189,7 @@ fn sum_up_alike(team: Team, local: u32, slices: u32) {
         for (var token = 0u; token < params.tokens; token++) {
             let input = load_few(token, chunk).input;
             kept_sums[token * WORKGROUP + local] +=
-                vec2<f32>(part_alike(first, input, one), part_alike(second, input, one));
+                vec2<f32>(part_alike(first, input, slices, one), part_alike(second, input, slices, one));
         }
     }
 }

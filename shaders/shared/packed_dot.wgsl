@@ -21,18 +21,32 @@ fn dot_words(a: vec4<u32>, b: vec4<u32>) -> vec2<i32> {
     return vec2<i32>(x + dot4I8Packed(a.z, b.z) + dot4I8Packed(a.w, b.w), 0);
 }
 
-// Codes in planes times the numbers.
-fn dot_planes(codes: array<vec4<u32>, 4>, input: Input) -> vec2<i32> {
-    let high = dot_words(codes[0], input.high[0]) + dot_words(codes[1], input.high[1])
-        + dot_words(codes[2], input.high[2]) + dot_words(codes[3], input.high[3]);
-    let low = dot_words(codes[0], input.low[0]) + dot_words(codes[1], input.low[1])
-        + dot_words(codes[2], input.low[2]) + dot_words(codes[3], input.low[3]);
-    return HIGH * high + low;
+fn dot_plane_words(codes: array<vec4<u32>, 4>, numbers: array<vec4<u32>, 4>) -> vec2<i32> {
+    return dot_words(codes[0], numbers[0]) + dot_words(codes[1], numbers[1])
+        + dot_words(codes[2], numbers[2]) + dot_words(codes[3], numbers[3]);
 }
 
-// The two-bit codes of a slice, in planes.
-fn pairs_of(slice: vec4<u32>) -> array<vec4<u32>, 4> {
-    return array<vec4<u32>, 4>(pairs_at(slice, 0u), pairs_at(slice, 1u), pairs_at(slice, 2u), pairs_at(slice, 3u));
+// Codes in planes, read so many slices deep, times the numbers. At depth 1 the numbers are their high int8s alone: what
+// that takes from the product is far less than what codes of two bits take.
+fn dot_planes(codes: array<vec4<u32>, 4>, slices: u32, input: Input) -> vec2<i32> {
+    let high = HIGH * dot_plane_words(codes, input.high);
+    if slices == 1u {
+        return high;
+    }
+    return high + dot_plane_words(codes, input.low);
+}
+
+// The eight-bit codes of the base slice alone, less 128, in planes: as they lie around zero, what low int8s would add is
+// least. The highest bits of codes are inverted before these are taken apart, which is one instruction for sixteen.
+fn base_codes_of(slice: vec4<u32>) -> array<vec4<u32>, 4> {
+    let signed = slice ^ vec4<u32>(0xaaaaaaaau);
+    let top = vec4<u32>(0xc0c0c0c0u);
+    return array<vec4<u32>, 4>(
+        (signed << vec4<u32>(6u)) & top,
+        (signed << vec4<u32>(4u)) & top,
+        (signed << vec4<u32>(2u)) & top,
+        signed & top,
+    );
 }
 
 // The bits of two slices side by side, four for each weight: those of planes 0 and 2 in the low and the high half of
@@ -106,12 +120,17 @@ fn part_of(affine: Affine, one: f32, unit: f32, dots: vec2<i32>, sums: vec2<f32>
     return fma(affine.scale.x * unit, f32(dots.x), affine.offset.x * sums.x);
 }
 
-// What `affine_of` takes at a depth as `one` and `zero`. Codes of eight bits are less 128.
+// Whether codes are of eight bits, less 128, at a depth; otherwise they are of four bits.
+fn is_wide(slices: u32) -> bool {
+    return slices != 2u;
+}
+
+// What `affine_of` takes at a depth as `one` and `zero`.
 fn scale_at(slices: u32) -> vec2<f32> {
     let one = 1.0 / f32(1u << (2u * slices - 2u));
     if WORD_RANGES == 1u {
-        return select(vec2<f32>(16.0 * one, 8.0 * one), vec2<f32>(0.25, 8.0 * one + 32.0), slices > 2u);
+        return select(vec2<f32>(16.0 * one, 8.0 * one), vec2<f32>(0.25, 8.0 * one + 32.0), is_wide(slices));
     }
     let wide = vec2<f32>(0.015625, 128.0 + 0.5 * f32(1u << (8u - 2u * slices)));
-    return select(vec2<f32>(one, 0.5), wide, slices > 2u);
+    return select(vec2<f32>(one, 0.5), wide, is_wide(slices));
 }

@@ -139,11 +139,11 @@ fn begin(rows: vec4<u32>, chunk: u32, slices: u32) -> Begun {
     return begun;
 }
 
-// The codes of chunk `at` of the weight, read so many slices deep, in planes: of two bits at depth 1, of four at depth 2,
-// and of eight, less 128, at depths 3 and 4.
+// The codes of chunk `at` of the weight, read so many slices deep, in planes: of four bits at depth 2, and of eight, less
+// 128, at the others.
 fn codes_at(at: u32, base: vec4<u32>, slices: u32) -> array<vec4<u32>, 4> {
     if slices == 1u {
-        return pairs_of(base);
+        return base_codes_of(base);
     }
     let first = first_slice[at];
     if slices == 2u {
@@ -158,7 +158,7 @@ fn codes_at(at: u32, base: vec4<u32>, slices: u32) -> array<vec4<u32>, 4> {
 
 // The part of a row's product that lies in chunk `at` of the weight.
 fn product(at: u32, base: vec4<u32>, range: u32, slices: u32, input: Input) -> f32 {
-    let dots = dot_planes(codes_at(at, base, slices), input);
+    let dots = dot_planes(codes_at(at, base, slices), slices, input);
     let scale = scale_at(slices);
     return part_of(affine_of(range, scale.x, scale.y), scale.x, input.unit, dots, input.sums);
 }

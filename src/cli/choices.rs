@@ -33,7 +33,8 @@ pub fn activations() -> impl TypedValueParser<Value = Activations> {
         }
         Activations::F32 => "As they are computed",
         Activations::Int8 => {
-            "Pairs of integers of eight bits, with a scale for 64 of them: as exact as fifteen bits are"
+            "Pairs of integers of eight bits, with a scale for 64 of them: as exact as fifteen bits are; for weights \
+             of two bits a GPU takes one of a pair"
         }
     })
 }

@@ -24,6 +24,9 @@ const CONTEXT: u32 = 64;
 const COSINE: f32 = 0.999;
 /// At least. Measured: 0.9985.
 const LEAST_COSINE: f32 = 0.997;
+/// On average and at least, where tokens read the base alone, whose products on a GPU take eight bits of a number and
+/// not sixteen. Measured: 0.9991, and 0.994 where tokens read on average 3 bits.
+const COSINES_OF_BASES: (f32, f32) = (0.998, 0.99);
 /// Sites of a hundred where the routers may choose otherwise, of those whose token was read alike until there. Numbers
 /// 3 percent off move scores, which spread by about 1.5, by 0.05 or so, and each of three lies as near as that to the
 /// threshold once in a hundred times. Measured: 1.6.
@@ -80,18 +83,20 @@ fn int8_logits_are_those_of_f32_but_for_their_rounding() {
     let folder = folder(dir.path(), CONTEXT);
     for open in engines() {
         let [float, packed] = [Activations::F32, Activations::Int8].map(|a| load(&folder, open, a));
-        for bits in [4.0, 6.0, 8.0] {
+        // Each with bits that are told apart from these.
+        for (bits, wrong) in [(2.0, 4.0), (4.0, 2.0), (6.0, 2.0), (8.0, 2.0)] {
+            let (mean_wanted, least_wanted) = if bits > 2.0 { (COSINE, LEAST_COSINE) } else { COSINES_OF_BASES };
             let plan = PrecisionPlan::for_bits(bits, false, "test").unwrap();
             let (a, b) = (steps(&float, &plan, 0), steps(&packed, &plan, 0));
             let least = least_cosine(&a, &b, TOKENS);
             let mean = a.iter().zip(&b).map(|(a, b)| cosine(&a.logits, &b.logits)).sum::<f32>() / TOKENS as f32;
-            assert!(mean > COSINE && least > LEAST_COSINE, "{bits} bits: {mean}, {least} at least");
+            println!("{}, {bits} bits: cosine {mean}, {least} at least", float.device().name);
+            assert!(mean > mean_wanted && least > least_wanted, "{bits} bits: {mean}, {least} at least");
             assert_ne!(a[1].logits, b[1].logits, "two paths");
             // Another token, and another depth, are far outside.
-            assert!(least_cosine(&a, &steps(&packed, &plan, 1), TOKENS) < LEAST_COSINE);
-            let coarse = PrecisionPlan::for_bits(2.0, false, "test").unwrap();
-            assert!(least_cosine(&a, &steps(&packed, &coarse, 0), TOKENS) < LEAST_COSINE);
-            println!("{}, {bits} bits: cosine {mean}, {least} at least", float.device().name);
+            assert!(least_cosine(&a, &steps(&packed, &plan, 1), TOKENS) < least_wanted);
+            let wrong = PrecisionPlan::for_bits(wrong, false, "test").unwrap();
+            assert!(least_cosine(&a, &steps(&packed, &wrong, 0), TOKENS) < least_wanted);
         }
     }
 }
@@ -118,7 +123,8 @@ fn routers_choose_by_int8_as_by_f32() {
                 b.iter().for_each(|depth| seen[usize::from(*depth)] += 1);
             }
             let least = least_cosine(&a, &b, alike);
-            assert!(least > LEAST_COSINE, "{bits} bits, {alike} tokens alike: {least}");
+            println!("{bits} bits, {alike} tokens alike: {least}");
+            assert!(least > if bits < 4.0 { COSINES_OF_BASES.1 } else { LEAST_COSINE }, "{bits} bits: {least}");
         }
         println!("{}: {differ} of {sites} depths differ; by depth: {seen:?}", float.device().name);
         assert!(differ as f32 * 100.0 <= sites as f32 * OTHER_DEPTHS, "{differ} of {sites} depths differ");

@@ -15,6 +15,10 @@
 //!
 //! Plane i holds what `(word >> 2i) & 0x03030303` of a slice's words is multiplied with, so a product reads whole
 //! `vec4`s, and invocations side by side read side by side.
+//!
+//! A product that reads the base slice alone takes the high int8s alone ([`Packed::taken_at`]).
+
+use std::borrow::Cow;
 
 use crate::kernels::sliced::{CHUNK, HALF_CHUNK};
 
@@ -80,6 +84,14 @@ impl Packed {
         packed
     }
 
+    /// What a product that reads so many slices takes of the pairs: all, and at depth 1 their high int8s.
+    pub fn taken_at(&self, slices: u32) -> Cow<'_, [i32]> {
+        if slices > 1 {
+            return Cow::Borrowed(&self.ints);
+        }
+        Cow::Owned(self.ints.iter().map(|int| high(*int) << 8).collect())
+    }
+
     /// Words of a token's packed input of so many chunks.
     pub fn words(chunks: u32) -> u32 {
         (9 * chunks + 1) * 4
@@ -92,9 +104,8 @@ impl Packed {
         for (chunk, (ints, unit)) in self.ints.chunks_exact(CHUNK as usize).zip(&self.units).enumerate() {
             for (entry, four) in ints.chunks_exact(4).enumerate() {
                 let at = (entry % 4 * chunks + chunk) * 4 + entry / 4;
-                // The high int8 is rounded, so that what is left is an int8 too.
                 let bytes = |byte: fn(i32) -> u8| u32::from_le_bytes(std::array::from_fn(|i| byte(four[i])));
-                words[at] = bytes(|int| ((int + 128) >> 8) as u8);
+                words[at] = bytes(|int| high(int) as u8);
                 words[at + 16 * chunks] = bytes(|int| int as u8);
             }
             let [first, second] = [0, 1].map(|half| ints[half * HALF_CHUNK..][..HALF_CHUNK].iter().sum::<i32>());
@@ -121,6 +132,11 @@ impl Packed {
         let chunks = self.ints.chunks_exact(CHUNK as usize).zip(&self.units);
         chunks.flat_map(|(ints, unit)| ints.iter().map(move |int| *int as f32 * unit)).collect()
     }
+}
+
+/// The high int8 of a pair, rounded, so that what is left is an int8 too.
+fn high(int: i32) -> i32 {
+    (int + 128) >> 8
 }
 
 /// Invocations that pack a chunk together: as many as find work in a workgroup, and fit in a subgroup.

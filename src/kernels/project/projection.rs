@@ -228,15 +228,19 @@ fn multiply_packed(
     slices: u32,
     (packed, factor): (&Packed, f32),
 ) -> Vec<f32> {
+    let taken = packed.taken_at(slices);
+    // What codes are counted from: at depth 1 their middle, so that the low int8s, which are left out, count least.
+    let zero = if slices == 1 { 2 } else { 0 };
     let product = |row: usize| {
-        let chunks = packed.ints.chunks_exact(CHUNK as usize).zip(&packed.units);
-        let parts = chunks.enumerate().map(|(chunk, (ints, unit))| {
+        let (taken, ints) = (taken.chunks_exact(HALF_CHUNK), packed.ints.chunks_exact(HALF_CHUNK));
+        let mut halves = taken.zip(ints);
+        let parts = packed.units.iter().enumerate().map(|(chunk, unit)| {
             let (codes, bins) = (rows.codes(row, chunk, slices as usize), rows.bins(row, chunk, slices as usize));
-            let halves = codes.chunks_exact(HALF_CHUNK).zip(ints.chunks_exact(HALF_CHUNK)).zip(bins);
-            let products = halves.map(|((codes, ints), (bin, middle))| {
-                let products = codes.iter().zip(ints).map(|(code, int)| i32::from(*code) * *int);
+            let halves = codes.chunks_exact(HALF_CHUNK).zip(bins).zip(&mut halves);
+            let products = halves.map(|((codes, (bin, middle)), (taken, ints))| {
+                let products = codes.iter().zip(taken).map(|(code, int)| (i32::from(*code) - zero) * *int);
                 let sum = *unit * ints.iter().sum::<i32>() as f32;
-                bin * unit * products.sum::<i32>() as f32 + middle * sum
+                bin * unit * products.sum::<i32>() as f32 + (middle + bin * zero as f32) * sum
             });
             products.sum::<f32>()
         });
