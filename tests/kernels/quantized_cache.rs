@@ -346,7 +346,7 @@ fn ways() -> Vec<(&'static str, Open)> {
             ("as a GPU", true, Activations::F32),
             ("in int8", true, Activations::Int8),
         ] {
-            let options = GpuOptions { as_hardware, activations, ..GpuOptions::default() };
+            let options = GpuOptions { as_hardware, activations, ..gpu::options() };
             ways.push((name, Box::new(move || edge_run::internals::gpu::open(0, options).unwrap())));
         }
     }
@@ -354,7 +354,7 @@ fn ways() -> Vec<(&'static str, Open)> {
 }
 
 fn folder(dir: &std::path::Path, head_dim: u32) -> ModelFolder {
-    let shape = LlamaShape { layers: 6, head_dim, max_context: CONTEXT, ..common::tiny_shape(true) };
+    let shape = LlamaShape { layers: 3, head_dim, max_context: CONTEXT, ..common::tiny_shape(true) };
     common::TinyModel::new(shape, 11).write_hf(&dir.join("source"), safetensors::Dtype::F32, 1);
     let model = dir.join("model");
     common::quantize_tiny(&dir.join("source"), &model).unwrap();
@@ -382,8 +382,8 @@ fn logits(sequence: &mut Sequence, shift: u32) -> Vec<f32> {
     all
 }
 
-/// Of all logits, the angle from those of a cache in f16, which a random model's wide scores open. Measured: 0.9995,
-/// 0.965 and 0.873 at 8, 6 and 4 bits, in every way.
+/// Of all logits, the angle from those of a cache in f16, which a random model's wide scores open. Measured: 0.9997,
+/// 0.979 and 0.92 at 8, 6 and 4 bits, in every way.
 #[test]
 fn a_model_s_logits_are_those_of_f16_but_for_its_bits() {
     let dir = tempfile::tempdir().unwrap();
@@ -398,7 +398,7 @@ fn a_model_s_logits_are_those_of_f16_but_for_its_bits() {
         };
         let (reference, mut memory) = of(CacheType::F16, 0);
         for (cache_type, range) in
-            [(CacheType::Q8, 0.999..0.9999), (CacheType::Q6, 0.95..0.98), (CacheType::Q4, 0.85..0.9)]
+            [(CacheType::Q8, 0.9995..0.9999), (CacheType::Q6, 0.97..0.985), (CacheType::Q4, 0.9..0.93)]
         {
             let (logits, bytes) = of(cache_type, 0);
             let found = cosine(&reference, &logits);
