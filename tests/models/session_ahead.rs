@@ -139,28 +139,32 @@ fn engines() -> Vec<impl Fn() -> Box<dyn Engine>> {
     opens.flat_map(|open| [Activations::F32, Activations::Int8].map(|a| move || open(a))).collect()
 }
 
-/// Both loops in the same conversations, one for each seed, every other one with prompts at the deepest; the ends that
-/// were seen. Both are sequences of one model, as pipelines take longer to compile than conversations to run.
+/// Both loops in the same conversations, one for each seed, every other one with prompts at the deepest, and with
+/// sessions that run ahead or not; the ends that were seen. Both are sequences of one model, as pipelines take longer to
+/// compile than conversations to run.
 fn compare(routers: bool, bits: f32, settings: &SamplerSettings, seeds: u32, turns: &[Turn]) -> Vec<StopReason> {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path(), routers);
     let mut ends = Vec::new();
     for engine in engines() {
         let model = Model::load(&folder, engine(), two_sequences(), &mut |_, _| ()).unwrap();
-        for (seed, runs_ahead) in (0..seeds).flat_map(|seed| [(seed, true), (seed, false)]) {
+        for seed in 0..seeds {
             let settings = SamplerSettings { seed: Some(seed), ..settings.clone() };
             let text = || TextModel::open(&folder).unwrap();
-            let mut ahead = Session::new(&model, text(), settings.clone(), plan(bits)).unwrap();
-            ahead.run_ahead(runs_ahead);
             let prompt_bits = PromptBits::ALL[seed as usize % 2];
-            ahead.set_prompt_bits(prompt_bits);
-            let sampler = Sampler::new(settings).unwrap();
+            let sampler = Sampler::new(settings.clone()).unwrap();
             let sequence = model.sequence(&plan(bits)).unwrap();
             let mut plain = Plain { sequence, text: text(), sampler, pending: None, prompt_bits };
-            for (at, turn) in turns.iter().enumerate() {
-                let (got, expected) = (turn.ahead(&mut ahead), plain.turn(turn));
-                assert_eq!(got, expected, "seed {seed}, turn {at}, {runs_ahead}, on {}", model.device().name);
-                ends.extend(got.1.map(|(stop, _)| stop));
+            let expected: Vec<Outcome> = turns.iter().map(|turn| plain.turn(turn)).collect();
+            for runs_ahead in [true, false] {
+                let mut ahead = Session::new(&model, text(), settings.clone(), plan(bits)).unwrap();
+                ahead.run_ahead(runs_ahead);
+                ahead.set_prompt_bits(prompt_bits);
+                for (at, (turn, expected)) in turns.iter().zip(&expected).enumerate() {
+                    let got = turn.ahead(&mut ahead);
+                    assert_eq!(got, *expected, "seed {seed}, turn {at}, {runs_ahead}, on {}", model.device().name);
+                    ends.extend(got.1.map(|(stop, _)| stop));
+                }
             }
         }
     }
