@@ -31,7 +31,7 @@ const WINDOW: u32 = 20;
 const RING: usize = 128;
 /// Bytes that a binding has on an engine whose steps are short.
 const ROOM: u64 = 2 * FFN as u64 * 4 * 64;
-const FFN: u32 = 512;
+const FFN: u32 = 384;
 /// Tokens of a step.
 const STEP: u32 = 16;
 
