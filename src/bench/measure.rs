@@ -15,7 +15,7 @@ use crate::model::{BitsRead, Model, Sequence, Step, TokenDepths};
 use crate::precision::PrecisionPlan;
 use crate::sampling::SamplerSettings;
 
-/// Tokens generated before the first measurement, for caches.
+/// Tokens generated before the first measurement where no clock has to rise, for caches.
 const WARM_UP_TOKENS: u32 = 16;
 /// How long a GPU is kept busy before the measurements of a test, as its clock takes most of that to rise.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -77,11 +77,12 @@ impl Test {
         }
     }
 
-    /// Tokens of a run that is not counted.
-    fn warm_up_tokens(&self) -> u32 {
+    /// Tokens of a run that is not counted: on a GPU all, as longer contexts have pipelines of their own, and what the
+    /// driver takes to compile these is not the test's.
+    fn warm_up_tokens(&self, model: &Model) -> u32 {
         match self.kind {
-            TestKind::Prompt => self.tokens,
-            TestKind::Generation => self.tokens.min(WARM_UP_TOKENS),
+            TestKind::Generation if !has_clock(model) => self.tokens.min(WARM_UP_TOKENS),
+            _ => self.tokens,
         }
     }
 }
@@ -116,7 +117,7 @@ pub fn measure(sequence: &mut Sequence, test: &Test, repetitions: u32, meter: &m
     let model = &sequence.model().clone();
     let random = &mut ChaCha12Rng::seed_from_u64(1);
     sequence.set_sampler(SamplerSettings { seed: Some(1), ..SamplerSettings::default() })?;
-    let ids = random_ids(model, random, test.warm_up_tokens());
+    let ids = random_ids(model, random, test.warm_up_tokens(model));
     sequence.truncate(test.depth as usize);
     step(sequence, &ids)?;
     warm_up(model, &mut || test.run(sequence, &ids))?;
@@ -156,7 +157,7 @@ pub fn measure_together(
         }
         Ok(depths)
     };
-    warm_up(&model, &mut || run(test.warm_up_tokens()))?;
+    warm_up(&model, &mut || run(test.warm_up_tokens(&model)))?;
     repeated(&model, repetitions, meter, &mut || {
         let start = Instant::now();
         let steps = run(test.tokens)?;
@@ -164,12 +165,16 @@ pub fn measure_together(
     })
 }
 
+/// Whether a model runs on a GPU, whose clock falls while it has nothing to do.
+fn has_clock(model: &Model) -> bool {
+    !matches!(model.device().kind, DeviceKind::SoftwareRenderer | DeviceKind::Processor)
+}
+
 /// Runs a test once, and on a GPU for as long as its clock needs to rise.
 fn warm_up(model: &Model, run: &mut dyn FnMut() -> Result<Vec<TokenDepths>>) -> Result<()> {
-    let has_clock = !matches!(model.device().kind, DeviceKind::SoftwareRenderer | DeviceKind::Processor);
     let start = Instant::now();
     run()?;
-    while has_clock && start.elapsed() < WARM_UP {
+    while has_clock(model) && start.elapsed() < WARM_UP {
         run()?;
     }
     Ok(())
