@@ -141,7 +141,7 @@ fn parts_of(rule: vec4<u32>, few: FewInput, two: Two) -> vec2<f32> {
     );
 }
 
-// A row's chunk where all tokens read to one depth: its codes, of that depth's bits, and what they stand for.
+// A row's chunk where all tokens read to one depth: its codes, as a single token has them, and what they stand for.
 struct Alike {
     codes: array<vec4<u32>, 4>,
     affine: Affine,

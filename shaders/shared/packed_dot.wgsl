@@ -26,8 +26,8 @@ fn dot_plane_words(codes: array<vec4<u32>, 4>, numbers: array<vec4<u32>, 4>) -> 
         + dot_words(codes[2], numbers[2]) + dot_words(codes[3], numbers[3]);
 }
 
-// Codes in planes, read so many slices deep, times the numbers. At depth 1 the numbers are their high int8s alone: what
-// that takes from the product is far less than what codes of two bits take.
+// Codes in planes, read so many slices deep, times the numbers. At depth 1 the numbers are their high int8s alone: the
+// error is far less than that of weights of two bits.
 fn dot_planes(codes: array<vec4<u32>, 4>, slices: u32, input: Input) -> vec2<i32> {
     let high = HIGH * dot_plane_words(codes, input.high);
     if slices == 1u {
@@ -37,7 +37,7 @@ fn dot_planes(codes: array<vec4<u32>, 4>, slices: u32, input: Input) -> vec2<i32
 }
 
 // The eight-bit codes of the base slice alone, less 128, in planes: as they lie around zero, what low int8s would add is
-// least. The highest bits of codes are inverted before these are taken apart, which is one instruction for sixteen.
+// less than with codes of two bits. The highest bits of codes are inverted before these are taken apart, which is one instruction for sixteen.
 fn base_codes_of(slice: vec4<u32>) -> array<vec4<u32>, 4> {
     let signed = slice ^ vec4<u32>(0xaaaaaaaau);
     let top = vec4<u32>(0xc0c0c0c0u);

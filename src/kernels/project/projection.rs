@@ -229,7 +229,8 @@ fn multiply_packed(
     (packed, factor): (&Packed, f32),
 ) -> Vec<f32> {
     let taken = packed.taken_at(slices);
-    // What codes are counted from: at depth 1 their middle, so that the low int8s, which are left out, count least.
+    // What codes are counted from: at depth 1 from 2, next to their middle, so that the low int8s, which are left out,
+    // count less.
     let zero = if slices == 1 { 2 } else { 0 };
     let product = |row: usize| {
         let (taken, ints) = (taken.chunks_exact(HALF_CHUNK), packed.ints.chunks_exact(HALF_CHUNK));
