@@ -37,7 +37,8 @@ fn dot_planes(codes: array<vec4<u32>, 4>, slices: u32, input: Input) -> vec2<i32
 }
 
 // The eight-bit codes of the base slice alone, less 128, in planes: as they lie around zero, what low int8s would add is
-// less than with codes of two bits. The highest bits of codes are inverted before these are taken apart, which is one instruction for sixteen.
+// less than with codes of two bits. The highest bits of codes are inverted before these are taken apart, which is one
+// instruction for sixteen.
 fn base_codes_of(slice: vec4<u32>) -> array<vec4<u32>, 4> {
     let signed = slice ^ vec4<u32>(0xaaaaaaaau);
     let top = vec4<u32>(0xc0c0c0c0u);

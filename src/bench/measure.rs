@@ -77,8 +77,8 @@ impl Test {
         }
     }
 
-    /// Tokens of a run that is not counted: on a GPU all, as longer contexts have pipelines of their own, and what the
-    /// driver takes to compile these is not the test's.
+    /// Tokens of a run that is not counted: on a GPU all, so that nothing the test needs is first needed when it is
+    /// measured, as the pipelines of long contexts are.
     fn warm_up_tokens(&self, model: &Model) -> u32 {
         match self.kind {
             TestKind::Generation if !has_clock(model) => self.tokens.min(WARM_UP_TOKENS),

@@ -41,12 +41,12 @@ fn traits(binding_bytes: u64) -> Traits {
     Traits { packed_dot: true, binding_bytes, ..PROCESSORS }
 }
 
-/// The GPU in an engine of its own.
 /// The engine of references alone.
 fn reference_engine() -> Box<dyn Engine> {
     cpu::open_reference(Activations::F32)
 }
 
+/// The GPU in an engine of its own.
 fn own_gpu() -> Option<Box<dyn Engine>> {
     gpu::gpu().map(|_| edge_run::internals::gpu::open(0, gpu::options()).expect("the first adapter opens"))
 }

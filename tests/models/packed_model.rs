@@ -67,6 +67,12 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
+/// Of a model with int8 activations that reads so many bits: the cosine on average, and at least.
+fn cosines_wanted(packed: &Model, bits: f32) -> (f32, f32) {
+    let reads_bases_on_a_gpu = bits < 4.0 && packed.device().kind != DeviceKind::Processor;
+    if reads_bases_on_a_gpu { COSINES_OF_BASES } else { (COSINE, LEAST_COSINE) }
+}
+
 /// Depths of all sites.
 fn depths(model: &Model, step: &NextLogits) -> Vec<u8> {
     (0..model.shape().layers as usize).flat_map(|layer| Site::ALL.map(|site| step.depths.at(layer, site)[0])).collect()
@@ -85,8 +91,7 @@ fn int8_logits_are_those_of_f32_but_for_their_rounding() {
         let [float, packed] = [Activations::F32, Activations::Int8].map(|a| load(&folder, open, a));
         // Each with bits that are told apart from these.
         for (bits, wrong) in [(2.0, 4.0), (4.0, 2.0), (6.0, 2.0), (8.0, 2.0)] {
-            let rounds_more = bits < 4.0 && float.device().kind != DeviceKind::Processor;
-            let (mean_wanted, least_wanted) = if rounds_more { COSINES_OF_BASES } else { (COSINE, LEAST_COSINE) };
+            let (mean_wanted, least_wanted) = cosines_wanted(&packed, bits);
             let plan = PrecisionPlan::for_bits(bits, false, "test").unwrap();
             let (a, b) = (steps(&float, &plan, 0), steps(&packed, &plan, 0));
             let least = least_cosine(&a, &b, TOKENS);
@@ -125,8 +130,7 @@ fn routers_choose_by_int8_as_by_f32() {
             }
             let least = least_cosine(&a, &b, alike);
             println!("{bits} bits, {alike} tokens alike: {least}");
-            let rounds_more = bits < 4.0 && float.device().kind != DeviceKind::Processor;
-            assert!(least > if rounds_more { COSINES_OF_BASES.1 } else { LEAST_COSINE }, "{bits} bits: {least}");
+            assert!(least > cosines_wanted(&packed, bits).1, "{bits} bits: {least}");
         }
         println!("{}: {differ} of {sites} depths differ; by depth: {seen:?}", float.device().name);
         assert!(differ as f32 * 100.0 <= sites as f32 * OTHER_DEPTHS, "{differ} of {sites} depths differ");

@@ -233,12 +233,12 @@ fn multiply_packed(
     // count less.
     let zero = if slices == 1 { 2 } else { 0 };
     let product = |row: usize| {
-        let (taken, ints) = (taken.chunks_exact(HALF_CHUNK), packed.ints.chunks_exact(HALF_CHUNK));
-        let mut halves = taken.zip(ints);
-        let parts = packed.units.iter().enumerate().map(|(chunk, unit)| {
+        let (taken, ints) = (taken.chunks_exact(CHUNK as usize), packed.ints.chunks_exact(CHUNK as usize));
+        let parts = taken.zip(ints).zip(&packed.units).enumerate().map(|(chunk, ((taken, ints), unit))| {
             let (codes, bins) = (rows.codes(row, chunk, slices as usize), rows.bins(row, chunk, slices as usize));
-            let halves = codes.chunks_exact(HALF_CHUNK).zip(bins).zip(&mut halves);
-            let products = halves.map(|((codes, (bin, middle)), (taken, ints))| {
+            let numbers = taken.chunks_exact(HALF_CHUNK).zip(ints.chunks_exact(HALF_CHUNK));
+            let halves = codes.chunks_exact(HALF_CHUNK).zip(numbers).zip(bins);
+            let products = halves.map(|((codes, (taken, ints)), (bin, middle))| {
                 let products = codes.iter().zip(taken).map(|(code, int)| (i32::from(*code) - zero) * *int);
                 let sum = *unit * ints.iter().sum::<i32>() as f32;
                 bin * unit * products.sum::<i32>() as f32 + (middle + bin * zero as f32) * sum
