@@ -22,7 +22,8 @@ const RANGE_ROWS: u32 = 64;
 /// A weight [rows, input] in slices, on an engine.
 #[derive(Debug, Clone, Copy)]
 pub struct SlicedWeight {
-    /// Slice buffers, [rows, input / 16] u32 each; a slice that is not there is the base again, and is not read.
+    /// Slice buffers, [rows, input / 16] u32 each; a slice that is not there is the base again, which only a trial of
+    /// activations reads in its place.
     pub slices: [Buffer; SLICES],
     /// Ranges by depth. Pairs are the same buffer four times, [rows, input / group] pairs of f16. Words
     /// are [rows, input / 32] u16 of each depth, and the base's again for a slice that is not there.
