@@ -259,11 +259,10 @@ impl Executor {
     }
 
     fn drop_slices(&mut self) -> Result<()> {
-        let Some(residency) = self.residency.as_mut().filter(|_| self.idle.presence() == Presence::All) else {
-            return Ok(());
-        };
+        // Where a stop ended the wait for slices, some are there beside the base.
+        let Some(residency) = &mut self.residency else { return Ok(()) };
         let changes = residency.release(self.engine.as_mut());
-        self.idle.set_presence(Presence::Base);
+        self.idle.set_presence(self.idle.presence().min(Presence::Base));
         self.apply_changes(changes);
         self.residency.as_mut().map_or(Ok(()), |residency| residency.wait_for_memory(self.engine.as_mut()))
     }

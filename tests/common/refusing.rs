@@ -16,6 +16,8 @@ pub struct Refuses {
     /// New buffers that there still are.
     buffers: Arc<AtomicUsize>,
     lost: Arc<AtomicBool>,
+    /// New buffers until it is stopped, with the one that stops it; 0 for none.
+    buffers_to_stop: Arc<AtomicUsize>,
     /// The submission at which it is stopped, counted from 1; 0 for none.
     stops_at: Arc<AtomicUsize>,
     submitted: Arc<AtomicUsize>,
@@ -26,6 +28,7 @@ impl Refuses {
         Refuses {
             buffers: Arc::new(AtomicUsize::new(usize::MAX)),
             lost: Arc::default(),
+            buffers_to_stop: Arc::default(),
             stops_at: Arc::default(),
             submitted: Arc::default(),
         }
@@ -49,6 +52,11 @@ impl Refuses {
     /// Results again.
     pub fn find(&self) {
         self.lost.store(false, Ordering::Relaxed);
+    }
+
+    /// From the `count`th new buffer from now on, nothing until the stop is reset.
+    pub fn stop_at_buffer(&self, count: usize) {
+        self.buffers_to_stop.store(count, Ordering::Relaxed);
     }
 
     /// From the `count`th submission from now on, nothing until the stop is reset; 0 for no stop.
@@ -85,6 +93,11 @@ impl Refusing {
     fn fault(&self, message: String) -> Error {
         Error::Device { device: self.engine.info().name.clone(), message }
     }
+
+    fn stop_from_a_thread(&self) {
+        let token = self.engine.cancel_token().clone();
+        std::thread::spawn(move || token.cancel()).join().expect("the thread ends");
+    }
 }
 
 impl Engine for Refusing {
@@ -108,6 +121,11 @@ impl Engine for Refusing {
         let take = |left: usize| (left > 0).then(|| if left == usize::MAX { left } else { left - 1 });
         if self.refuses.buffers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
             return Err(self.fault(format!("no room for {label}")));
+        }
+        let left = self.refuses.buffers_to_stop.load(Ordering::Relaxed);
+        self.refuses.buffers_to_stop.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left == 1 {
+            self.stop_from_a_thread();
         }
         self.engine.create(label, bytes)
     }
@@ -147,8 +165,7 @@ impl Engine for Refusing {
     fn submit(&mut self, prepared: &mut Prepared) -> Result<Ticket> {
         let submitted = self.refuses.submitted.fetch_add(1, Ordering::Relaxed) + 1;
         if submitted == self.refuses.stops_at.load(Ordering::Relaxed) {
-            let token = self.engine.cancel_token().clone();
-            std::thread::spawn(move || token.cancel()).join().expect("the thread ends");
+            self.stop_from_a_thread();
         }
         self.engine.submit(prepared)
     }

@@ -447,6 +447,14 @@ fn weights_that_cannot_come_back_are_an_error_and_leave_nothing_behind() {
         session.cancel_token().reset();
         assert_eq!(model.allocated_bytes(), unloaded);
 
+        // Slices that came before a stop leave with the base. At this buffer the first of them have come.
+        refuses.stop_at_buffer(20);
+        assert!(matches!(one_token(&mut session), Err(edge_run::Error::Stopped(_))));
+        session.cancel_token().reset();
+        assert!(model.slices().unwrap().resident_bytes > 0 && !model.is_loaded());
+        model.unload().unwrap();
+        assert_eq!((model.slices().unwrap().resident_bytes, model.allocated_bytes()), (0, unloaded));
+
         // Another model has the folder's place, and what was opened comes back.
         let aside = home.model.with_file_name("aside");
         std::fs::rename(&home.model, &aside).unwrap();
