@@ -1,11 +1,11 @@
 //! Adapters, and the device that is opened on one.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wgpu::{Adapter, Backend, Backends, DeviceType, DownlevelFlags, ErrorFilter, Features, InstanceDescriptor};
 use wgpu::{CooperativeMatrixProperties, CooperativeScalarType};
 
+use super::faults::Faults;
 use super::host::HostDevice;
 use super::pace::{SUBMIT, SUBMIT_BESIDE_FRAMES};
 use super::subgroups::ReportedSubgroups;
@@ -68,7 +68,7 @@ pub(super) struct Context {
     /// The time that a submit may take.
     pub most_submit: Duration,
     /// The faults that the driver reports of its own accord; none of a device that the application watches over.
-    faults: Option<Arc<Mutex<Option<String>>>>,
+    pub faults: Option<Faults>,
 }
 
 /// GPUs and software renderers, in the order of their numbers.
@@ -199,7 +199,7 @@ impl Context {
         check_adapter(adapter).map_err(refused)?;
         let opened = pollster::block_on(adapter.request_device(&descriptor(adapter, options)));
         let (device, queue) = opened.map_err(|e| refused(e.to_string()))?;
-        let faults = record_faults(&device);
+        let faults = Faults::of(&device);
         Ok(Context { faults: Some(faults), ..Context::of(adapter, device, queue, info, options) })
     }
 
@@ -257,10 +257,10 @@ impl Context {
         Ok(())
     }
 
-    /// The first fault that the driver reported since the last call, as an error; ok if there was none.
+    /// The first fault that the driver reported since the last call, or the loss of the device, as an error; ok if
+    /// there was none.
     pub fn check(&self) -> Result<()> {
-        let Some(faults) = &self.faults else { return Ok(()) };
-        let fault = faults.lock().expect("no panic while held").take();
+        let fault = self.faults.as_ref().and_then(Faults::take);
         fault.map_or(Ok(()), |message| Err(self.fault(message)))
     }
 
@@ -298,23 +298,4 @@ impl Context {
         self.device.poll(until).map_err(|e| self.fault(e.to_string()))?;
         self.check()
     }
-}
-
-/// Keeps the device's faults, where wgpu would panic.
-fn record_faults(device: &wgpu::Device) -> Arc<Mutex<Option<String>>> {
-    let faults: Arc<Mutex<Option<String>>> = Arc::default();
-    let keep = |faults: Arc<Mutex<Option<String>>>| {
-        move |message: String| {
-            faults.lock().expect("no panic while held").get_or_insert(message);
-        }
-    };
-    let uncaptured = keep(faults.clone());
-    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| uncaptured(error.to_string())));
-    let lost = keep(faults.clone());
-    device.set_device_lost_callback(move |reason, message| {
-        if reason != wgpu::DeviceLostReason::Destroyed {
-            lost(format!("the device was lost: {message}"));
-        }
-    });
-    faults
 }

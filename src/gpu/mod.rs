@@ -5,6 +5,7 @@
 mod cache;
 mod context;
 mod engine;
+mod faults;
 mod host;
 mod pace;
 mod pipelines;

@@ -49,6 +49,8 @@ enum RunState {
     Submitted(InFlight, Plan),
     /// A stop was asked for before all steps were submitted.
     Stopped,
+    /// The device failed before all steps were submitted.
+    Failed(String),
 }
 
 /// Steps that the device has, by the last of their submits.
@@ -161,7 +163,17 @@ impl GpuEngine {
                     return Ok(());
                 }
                 let first = pending.in_flight.pop_front().expect("there are some");
-                pending.plan.note(self.wait_for_steps(first)?);
+                match self.wait_for_steps(first) {
+                    Ok(spent) => pending.plan.note(spent),
+                    Err(error) => {
+                        let message = match &error {
+                            Error::Device { message, .. } => message.clone(),
+                            other => other.to_string(),
+                        };
+                        pending.run.set(RunState::Failed(message));
+                        return Err(error);
+                    }
+                }
             }
             if pending.run.cancel.is_cancelled() {
                 pending.run.set(RunState::Stopped);
@@ -218,18 +230,56 @@ impl GpuEngine {
         Ok(clock.time(steps, submitted, wait, Instant::now()))
     }
 
-    /// Waits for a run. Fails where it was stopped before all of it was submitted.
+    /// Waits for a run; one from which nothing is read back only until all of it is submitted. Fails where the device
+    /// fails, and where the run was stopped before all of it was submitted.
     pub(super) fn wait_for_run(&mut self, run: &Arc<GpuRun>) -> Result<()> {
         if self.pending.as_ref().is_some_and(|pending| pending.is(run)) {
             self.flush()?;
         }
-        if run.read_back.is_none() {
-            return self.context.check();
+        match std::mem::replace(&mut *run.state.lock().expect("no panic while held"), RunState::Stopped) {
+            RunState::Submitted(..) if run.read_back.is_none() => self.context.check(),
+            RunState::Submitted(last, mut plan) => {
+                plan.note(self.wait_for_steps(last)?);
+                *run.pace.lock().expect("no panic while held") = Some(plan.pace());
+                Ok(())
+            }
+            RunState::Failed(message) => Err(self.context.fault(message)),
+            RunState::Pending | RunState::Stopped => Err(Error::Stopped(STEP)),
         }
-        let state = std::mem::replace(&mut *run.state.lock().expect("no panic while held"), RunState::Stopped);
-        let RunState::Submitted(last, mut plan) = state else { return Err(Error::Stopped(STEP)) };
-        plan.note(self.wait_for_steps(last)?);
-        *run.pace.lock().expect("no panic while held") = Some(plan.pace());
-        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::{GpuOptions, devices, open_with};
+    use super::*;
+    use crate::engine::Engine;
+    use crate::kernels::copy;
+    use crate::recording::{Buffer, Recording};
+
+    #[test]
+    fn a_fault_between_two_submits_is_that_of_the_run() {
+        if devices().is_empty() {
+            let _ = writeln!(std::io::stderr(), "skipped: no GPU and no software renderer");
+            return;
+        }
+        let mut engine = open_with(0, GpuOptions::default(), None).unwrap();
+        let buffers: Vec<Buffer> = (0..131).map(|_| engine.create("test", 16).unwrap()).collect();
+        let mut recording = Recording::new();
+        for pair in buffers.windows(2) {
+            copy::record(&mut recording, pair[0].all(), pair[1].all());
+        }
+        recording.read_back(buffers[130].all());
+        let mut prepared = engine.prepare(recording).unwrap();
+        let ticket = engine.submit(&mut prepared).unwrap();
+        assert!(engine.pending.is_some(), "there is more to submit");
+        engine.context.faults.as_ref().expect("the device is the engine's").note("it is made up".to_string());
+        // What is written comes after the run, of which this submits the rest.
+        engine.write(buffers[0].all(), &[0; 16]);
+        let fault = engine.finish(ticket).unwrap_err();
+        assert!(matches!(&fault, Error::Device { message, .. } if message == "it is made up"), "{fault}");
+        assert_eq!(engine.run(&mut prepared).unwrap(), [[0; 16]]);
     }
 }
