@@ -22,8 +22,9 @@ fn application(dir: &Path) {
     assert!(manifest.contains("default-features = false"), "it is built without the command line");
     let by_path = manifest.replace("../..", root.to_str().expect("a path in UTF-8"));
     assert_ne!(by_path, manifest);
-    // As this crate compiles its dependencies, so that they are compiled once.
-    let profile = "\n[profile.release.package.\"*\"]\ncodegen-units = 1\ndebug = false\n";
+    // All of it without optimization, as it is there to build and to run, and not to be fast. The tests of the C
+    // interface have dependencies that are compiled so too (scripts/test).
+    let profile = "\n[profile.release.package.\"*\"]\nopt-level = 0\ncodegen-units = 1\n";
     fs::create_dir(dir.join("src")).unwrap();
     fs::write(dir.join("Cargo.toml"), by_path + profile).unwrap();
     fs::copy(root.join(example).join("src/main.rs"), dir.join("src/main.rs")).unwrap();
@@ -92,8 +93,7 @@ fn an_application_builds_from_an_empty_folder_and_holds_two_conversations() {
     for absent in ["clap", "indicatif", "ctrlc", "signal-hook", "rustyline", "plotters", "candle-core"] {
         assert!(!crates.lines().any(|line| line.starts_with(&format!("{absent} "))), "{absent} is compiled");
     }
-    // Without optimization, as it is there to build and to run, and not to be fast.
-    cargo(&["build", "--offline", "--locked", "--release", "--config", "profile.release.package.edge-run.opt-level=0"]);
+    cargo(&["build", "--offline", "--locked", "--release"]);
 
     tiny_hf_folder(&dir.path().join("source"), 5, true);
     let model = dir.path().join("model");
