@@ -11,8 +11,7 @@ use sha2::{Digest, Sha256};
 use super::CalibrationOptions;
 use crate::encoding;
 use crate::error::{Error, Result};
-use crate::quantize::Source;
-use crate::text::{TextFiles, TextModel};
+use crate::quantize::{self, Source};
 
 /// Tokens that are held out for the table of thresholds and to judge by, about, of all texts together.
 const HELD_OUT_TOKENS: usize = 8192;
@@ -63,16 +62,7 @@ impl Windows {
                 return Err(Error::argument(setting, "at least 1", number));
             }
         }
-        let assets = source.text()?;
-        let folder = Path::new("the source");
-        let files = TextFiles {
-            folder,
-            tokenizer: &assets.tokenizer,
-            template: None,
-            templates: None,
-            generation: Some(&assets.generation_config),
-        };
-        let model = TextModel::from_files(&files, source.shape().vocab)?;
+        let model = quantize::source_text(source)?;
         let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
         let share = held_out_of_text(options);
         let mut texts = Vec::new();

@@ -32,8 +32,8 @@ struct TaskCandidate {
     ids: Vec<u32>,
     /// How many of the ids, from the end, belong to what follows.
     scored: usize,
-    /// UTF-8 bytes of what follows, as the file has it.
-    bytes: usize,
+    /// Characters of what follows, as the file has it.
+    chars: usize,
 }
 
 /// What [`zero_shot`] found.
@@ -114,7 +114,7 @@ impl Task {
                     let candidate = |choice: &String| {
                         let (candidate, cut) =
                             encoder.candidate((*line, "choices"), &example.query, &format!(" {choice}"))?;
-                        Ok((TaskCandidate { bytes: choice.len(), ..candidate }, cut))
+                        Ok((TaskCandidate { chars: choice.chars().count(), ..candidate }, cut))
                     };
                     let candidates = example.choices.iter().map(candidate).collect::<Result<_>>()?;
                     task.add(candidates, example.gold);
@@ -174,7 +174,7 @@ impl Encoder<'_> {
         }
         let cut = ids.len().saturating_sub(self.context);
         ids.drain(..cut);
-        Ok((TaskCandidate { ids, scored, bytes: continuation.len() }, cut > 0))
+        Ok((TaskCandidate { ids, scored, chars: continuation.chars().count() }, cut > 0))
     }
 
     fn fault(&self, (line, field): (usize, &str), expected: &str, got: impl ToString) -> Error {
@@ -204,7 +204,7 @@ pub fn zero_shot(
             let first = all.nll.len() - candidate.scored;
             let nll = all.nll[first..].iter().map(|nll| f64::from(*nll)).sum();
             let greedy = all.top[first..].iter().all(|top| *top);
-            scores.push(Score { nll, greedy, bytes: candidate.bytes });
+            scores.push(Score { nll, greedy, chars: candidate.chars });
         }
         tally.add(task.is_choice, &scores, example.gold);
         if on_example(tally.examples, task.examples.len(), tally.acc()).is_break() {
@@ -240,7 +240,7 @@ struct Score {
     nll: f64,
     /// Whether every token was the likeliest.
     greedy: bool,
-    bytes: usize,
+    chars: usize,
 }
 
 /// Counts over examples.
@@ -255,7 +255,7 @@ struct Tally {
 
 impl Tally {
     fn add(&mut self, is_choice: bool, scores: &[Score], gold: usize) {
-        let by_length = |score: &Score| score.nll / score.bytes as f64;
+        let by_length = |score: &Score| score.nll / score.chars as f64;
         let right = if is_choice { least(scores, |score| score.nll) == gold } else { scores[gold].greedy };
         self.right += usize::from(right);
         self.right_norm += usize::from(least(scores, by_length) == gold);
@@ -282,8 +282,8 @@ fn stderr(share: f64, examples: usize) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn score(nll: f64, greedy: bool, bytes: usize) -> Score {
-        Score { nll, greedy, bytes }
+    fn score(nll: f64, greedy: bool, chars: usize) -> Score {
+        Score { nll, greedy, chars }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::holder::{Holder, last, move_all, names};
 use super::reader::is_plain_name;
-use super::{CHAT_TEMPLATE_FILE, GENERATION_FILE, MANIFEST_FILE, TOKENIZER_FILE, layout};
+use super::{CHAT_TEMPLATE_FILE, CHAT_TEMPLATES_FILE, GENERATION_FILE, MANIFEST_FILE, TOKENIZER_FILE, layout};
 use crate::error::{Error, Result};
 use crate::json;
 use crate::precision::SLICES;
@@ -254,13 +254,13 @@ pub fn sync_dir(dir: &Path) {
     }
 }
 
-/// The files of the model in `dir`, its manifest too, as that lists them; of one that cannot be read, those that every
-/// model has.
+/// The files of the model in `dir`, its manifest too, as that lists them; of one that cannot be read, those that a
+/// model may have.
 fn model_files(dir: &Path, manifest: &str) -> Vec<String> {
     let fields = json::read_object(&dir.join(manifest)).ok();
     let listed = fields.and_then(|fields| Some(fields.get("files")?.as_object()?.keys().cloned().collect()));
     let usual = || {
-        let texts = [TOKENIZER_FILE, GENERATION_FILE, CHAT_TEMPLATE_FILE].map(String::from);
+        let texts = [TOKENIZER_FILE, GENERATION_FILE, CHAT_TEMPLATE_FILE, CHAT_TEMPLATES_FILE].map(String::from);
         (0..SLICES).map(layout::slice_file).chain(texts).collect()
     };
     let mut files: Vec<String> = listed.unwrap_or_else(usual);

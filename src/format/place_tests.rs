@@ -72,8 +72,11 @@ fn foreign_files_survive_a_replacement_or_stop_it() {
 fn a_model_whose_manifest_cannot_be_read_is_replaced_all_the_same() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("model");
-    write(&dir, &[("base.safetensors", "old"), (MANIFEST_FILE, "{cut")]);
-    put(&dir, true, &[("base.safetensors", "new")]).unwrap();
+    let its_own = ["base.safetensors", "chat_template.jinja", "chat_templates.json"];
+    write(&dir, &its_own.map(|name| (name, "old")));
+    write(&dir, &[(MANIFEST_FILE, "{cut")]);
+    put(&dir, true, &[("base.safetensors", "new"), ("chat_templates.json", "new")]).unwrap();
+    assert_eq!(names(&dir).unwrap(), ["base.safetensors", "chat_templates.json", MANIFEST_FILE]);
     assert_eq!((read(&dir, "base.safetensors"), read(&dir, MANIFEST_FILE)), ("new".into(), "new".into()));
 }
 

@@ -106,6 +106,10 @@ impl WeightReader<'_> {
         let mut block = Vec::new();
         for first in (0..rows).step_by(at_once as usize) {
             self.source.rows(tensor, first..rows.min(first + at_once), &mut block)?;
+            if let Some(at) = block.iter().position(|weight| !weight.is_finite()) {
+                let row = first as usize + at / input as usize;
+                return Err(self.unfit(tensor, "finite weights", row, block[at]));
+            }
             take(&block);
         }
         if !tensor.is_vector() {
@@ -141,10 +145,8 @@ impl WeightReader<'_> {
             self.read(*tensor, &mut |block| all.extend_from_slice(block))?;
         }
         let (rows, input) = site.dims(self.shape);
-        let coded = self.basis.codes(tensors[0], &all, input as usize).map_err(|UnfitWeight { row, weight }| {
-            let (file, name) = self.source.locate(tensors[0]);
-            Error::damaged(file, name, EXPECTED, format!("{weight} in row {row} of the site's rows"))
-        })?;
+        let coded = self.basis.codes(tensors[0], &all, input as usize);
+        let coded = coded.map_err(|unfit| self.unfit_of_stack(&tensors, unfit))?;
         let coded = CodedSite::new(coded, input as usize, device);
         let dims = [rows as usize, input as usize];
         let data = match product_dtype {
@@ -156,6 +158,24 @@ impl WeightReader<'_> {
             _ => TensorData::new(all, dims),
         };
         Ok((Tensor::from_data(data, (device, product_dtype)), coded))
+    }
+
+    /// An error about a weight of stacked tensors, which names the one of them that has it.
+    fn unfit_of_stack(&self, tensors: &[SourceTensor], UnfitWeight { row, weight }: UnfitWeight) -> Error {
+        let mut row = row;
+        for tensor in tensors {
+            let rows = tensor.dims(self.shape, self.spec).0 as usize;
+            if row < rows {
+                return self.unfit(*tensor, EXPECTED, row, weight);
+            }
+            row -= rows;
+        }
+        unreachable!("the row is one of the tensors'")
+    }
+
+    fn unfit(&self, tensor: SourceTensor, expected: &str, row: usize, weight: f32) -> Error {
+        let (file, name) = self.source.locate(tensor);
+        Error::damaged(file, name, expected, format!("{weight} in row {row}"))
     }
 
     /// By [`LayerVector`], those that a layer has.

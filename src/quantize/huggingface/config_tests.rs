@@ -49,6 +49,14 @@ fn rotary_scaling_is_read_in_its_old_and_its_new_form() {
     let old = shape(json!({"rope_theta": 5e5, "rope_scaling": fields("rope_type")})).unwrap().rope;
     assert_eq!(old, Rope { theta: 5e5, scaling: llama3.clone() });
 
+    // The context of the first training may stand beside the scaling, and must stand somewhere.
+    let mut without = fields("rope_type");
+    without.as_object_mut().unwrap().remove("original_max_position_embeddings");
+    let beside = json!({"rope_theta": 5e5, "rope_scaling": without, "original_max_position_embeddings": 8192});
+    assert_eq!(shape(beside).unwrap().rope, old);
+    let fault = shape(json!({"rope_scaling": without})).unwrap_err().to_string();
+    assert!(fault.contains("rope_scaling.original_max_position_embeddings: expected a number, got none"), "{fault}");
+
     let mut new = fields("rope_type");
     new["rope_theta"] = json!(5e5);
     assert_eq!(shape(json!({"rope_parameters": new})).unwrap().rope, Rope { theta: 5e5, scaling: llama3 });

@@ -125,6 +125,9 @@ fn phi3_is_rotated_in_part_with_two_sets_of_divisors() {
     assert!((fold.kinds[0].rotated - (1.0f64 + 4f64.ln() / 32f64.ln()).sqrt()).abs() < 1e-7);
     assert!(fault("LlamaForCausalLM", longrope("longrope")).contains("partial_rotary_factor `0.75`"));
     assert!(fault("Phi3ForCausalLM", json!({"partial_rotary_factor": 0.2})).contains("an even number of them"));
+    // 0.7 of 80 is 56 as Python computes it, and with the bits of an f32 it would be less.
+    let odd = json!({"partial_rotary_factor": 0.7, "head_dim": 80});
+    assert_eq!(described("Phi3ForCausalLM", odd).unwrap().fold.rotated_dim, 56);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::arch::QueryGrowth;
 use crate::error::Result;
 use crate::shape::{LlamaShape, RopeScaling};
 
+const ORIGINAL_CONTEXT: &str = "original_max_position_embeddings";
 /// The context of the first training of Phi-3, where no field states it.
 const PHI3_ORIGINAL_CONTEXT: u32 = 4096;
 
@@ -57,7 +58,7 @@ pub fn read(
     }
     let everywhere: Vec<&ConfigFields<'_>> = [config].into_iter().chain(stated.iter().copied()).collect();
     let rotated_dim = rotated_dim(&everywhere, family, shape.head_dim)?;
-    let theta = agreed("rope_theta", &everywhere)?.unwrap_or(defaults.rope_theta);
+    let theta = agreed("rope_theta", &everywhere)?.map_or(defaults.rope_theta, |theta| theta as f32);
     let context = RopeContext { config, family, rotated_dim, max_context: shape.max_context };
     let global = match stated.last() {
         Some(fields) => context.stretched(fields, theta, warnings)?,
@@ -95,10 +96,10 @@ fn check_agreement(old: &ConfigFields<'_>, new: &ConfigFields<'_>) -> Result<()>
 }
 
 /// A number that may stand in several places, and is the same in all.
-fn agreed(field: &str, places: &[&ConfigFields<'_>]) -> Result<Option<f32>> {
-    let mut found: Option<(f32, String)> = None;
+fn agreed(field: &str, places: &[&ConfigFields<'_>]) -> Result<Option<f64>> {
+    let mut found: Option<(f64, String)> = None;
     for fields in places {
-        let Some(other) = fields.number(field)? else { continue };
+        let Some(other) = fields.real(field)? else { continue };
         match &found {
             Some((one, name)) if *one != other => {
                 return Err(fields.damaged(field, format!("{one}, as in {name}"), other));
@@ -116,7 +117,8 @@ fn rotated_dim(places: &[&ConfigFields<'_>], family: Family, head_dim: u32) -> R
     if !family.has_partial_rotation() {
         return unsupported(field, &part.to_string(), "1");
     }
-    let rotated = (f64::from(head_dim) * f64::from(part)) as u32;
+    // Cut off as Python does it, with as many bits.
+    let rotated = (f64::from(head_dim) * part) as u32;
     if !(0.0..1.0).contains(&part) || rotated == 0 || !rotated.is_multiple_of(2) {
         let supported = format!("a part of {head_dim} dimensions that is an even number of them");
         return unsupported(field, &part.to_string(), &supported);
@@ -135,9 +137,8 @@ fn local_theta(config: &ConfigFields<'_>, family: Family, global: f32) -> Result
 fn query_growth(family: Family, stated: &[&ConfigFields<'_>]) -> Result<Option<QueryGrowth>> {
     let Some(fields) = stated.last().filter(|_| family == Family::Ministral3) else { return Ok(None) };
     let Some(beta) = fields.number("llama_4_scaling_beta")?.filter(|beta| *beta != 0.0) else { return Ok(None) };
-    let field = "original_max_position_embeddings";
-    match fields.whole(field)? {
-        None | Some(0) => Err(fields.damaged(field, "a number above 0, as queries grow", "none")),
+    match fields.whole(ORIGINAL_CONTEXT)? {
+        None | Some(0) => Err(fields.damaged(ORIGINAL_CONTEXT, "a number above 0, as queries grow", "none")),
         Some(original_context) => Ok(Some(QueryGrowth { beta, original_context })),
     }
 }
@@ -164,7 +165,10 @@ impl RopeContext<'_> {
                 factor: needed("factor")?,
                 low_freq_factor: needed("low_freq_factor")?,
                 high_freq_factor: needed("high_freq_factor")?,
-                original_context: needed("original_max_position_embeddings")?,
+                original_context: match self.stated_context(fields)? {
+                    Some(context) => context as f32,
+                    None => needed(ORIGINAL_CONTEXT)?,
+                },
             },
             // Old files of Phi-3 call it so, as transformers knows.
             "su" | "longrope" => return self.longrope(fields, theta),
@@ -208,19 +212,24 @@ impl RopeContext<'_> {
         Ok(RopeFacts { theta, stretch: RopeStretch::LongRope { short, long, original_context }, magnitude })
     }
 
-    /// The context of the first training: the model's own field goes before that of the scaling, as in transformers.
+    /// The context of the first training, or what stands for it where no field states it.
     fn original_context(&self, fields: &ConfigFields<'_>) -> Result<u32> {
-        let field = "original_max_position_embeddings";
-        let stated = [self.config, fields].map(|fields| fields.whole(field).map(|context| (fields, context)));
-        for place in stated {
-            match place? {
-                (fields, Some(0)) => return Err(fields.damaged(field, "a number above 0", 0)),
-                (_, Some(context)) => return Ok(context),
-                (_, None) => {}
+        // The default of transformers' Phi3Config; other families have none.
+        let default = if self.family == Family::Phi3 { PHI3_ORIGINAL_CONTEXT } else { self.max_context };
+        Ok(self.stated_context(fields)?.unwrap_or(default))
+    }
+
+    /// The context of the first training, where it is stated: the model's own field goes before that of the scaling, as
+    /// in transformers.
+    fn stated_context(&self, fields: &ConfigFields<'_>) -> Result<Option<u32>> {
+        for fields in [self.config, fields] {
+            match fields.whole(ORIGINAL_CONTEXT)? {
+                Some(0) => return Err(fields.damaged(ORIGINAL_CONTEXT, "a number above 0", 0)),
+                Some(context) => return Ok(Some(context)),
+                None => {}
             }
         }
-        // The default of transformers' Phi3Config; other families have none.
-        Ok(if self.family == Family::Phi3 { PHI3_ORIGINAL_CONTEXT } else { self.max_context })
+        Ok(None)
     }
 }
 
