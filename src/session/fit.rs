@@ -40,19 +40,27 @@ impl Session {
     /// so do the last one of the user and what follows it. When turns are dropped, so many are that half of the context
     /// is free: what is left runs again from where it differs, and that should be rare.
     ///
-    /// Fails where the model has no chat template, and where that refuses the conversation or what is left of it; the
-    /// conversation is then as it was.
+    /// Fails where the model has no chat template, where that refuses the conversation or what is left of it, and where
+    /// what cannot leave has more tokens than the context holds; the conversation is then as it was.
     pub fn drop_old_turns(&self, messages: &mut Vec<Message>, answer_tokens: usize) -> Result<usize> {
         let context = self.model().context() as usize;
         let most = context.saturating_sub(answer_tokens);
-        let leaving = leaving(messages, (most, most.min(context / 2)), &mut |leaving| {
+        let mut count = |leaving: &Range<usize>| {
             let stays = |(at, message): (usize, &Message)| (!leaving.contains(&at)).then(|| message.clone());
             let stays: Vec<Message> = messages.iter().enumerate().filter_map(stays).collect();
             match self.text().encode_chat_with_tools(&stays, &self.choices.tools)? {
                 Some(ids) => Ok(ids.len()),
                 None => Err(Error::argument("messages", "a model with a chat template", "a model without one")),
             }
-        })?;
+        };
+        let leaving = leaving(messages, (most, most.min(context / 2)), &mut count)?;
+        if !leaving.is_empty() {
+            let tokens = count(&leaving)?;
+            if tokens > context {
+                let trained = self.model().shape().max_context as usize;
+                return Err(Error::PromptTooLong { tokens, context, trained });
+            }
+        }
         Ok(messages.drain(leaving).count())
     }
 }

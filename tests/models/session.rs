@@ -112,6 +112,22 @@ fn a_prompt_that_does_not_fit_costs_the_conversation_nothing() {
     });
 }
 
+#[test]
+fn no_turn_leaves_for_a_message_that_is_too_long_by_itself() {
+    on_every_engine(8, |session| {
+        let long = "a b ".repeat(CONTEXT as usize);
+        let before = vec![Message::user("Hi"), Message::assistant("Hello"), Message::user(long)];
+        let mut messages = before.clone();
+        let refused = session.drop_old_turns(&mut messages, 4);
+        assert!(matches!(refused, Err(Error::PromptTooLong { .. })), "{refused:?}");
+        assert_eq!(messages, before);
+        // Where the last turn fits, those before it leave.
+        messages[1] = Message::assistant("c ".repeat(CONTEXT as usize));
+        messages[2] = Message::user("And?");
+        assert_eq!(session.drop_old_turns(&mut messages, 4).unwrap(), 2);
+    });
+}
+
 /// The folder of a tiny model whose heads may be stored in few bits.
 fn model_folder(dir: &Path, seed: u64) -> ModelFolder {
     let (source, out) = (dir.join(format!("source-{seed}")), dir.join(format!("model-{seed}")));

@@ -29,6 +29,8 @@ pub struct Talk<'a> {
     messages: Vec<Message>,
     /// The last question.
     asked: Option<String>,
+    /// Whether the last two messages are that question and its answer.
+    is_answered: bool,
     /// How text shows the bits of each token, if it does.
     style: Option<BitsStyle>,
     /// Whether thoughts are dimmed.
@@ -67,6 +69,7 @@ impl<'a> Talk<'a> {
             session,
             follower,
             asked: None,
+            is_answered: false,
             tokens: 0,
             last: None,
             told_what_fits: false,
@@ -81,6 +84,7 @@ impl<'a> Talk<'a> {
         }
         self.tell_what_fits();
         self.asked = Some(question.clone());
+        self.is_answered = false;
         self.messages.push(Message::user(question));
         let mut end = self.answer();
         if let Err(error @ Error::Device { .. }) = &end
@@ -128,9 +132,7 @@ impl<'a> Talk<'a> {
             note("/retry: nothing was asked yet");
             return Ok(AnswerEnd::Told);
         };
-        if let [.., asked, answer] = &self.messages[..]
-            && (asked, answer.role) == (&Message::user(&question), Role::Assistant)
-        {
+        if self.is_answered {
             self.messages.truncate(self.messages.len() - 2);
         }
         self.ask(question)
@@ -180,7 +182,7 @@ impl<'a> Talk<'a> {
         output.rest(&summary.text_left)?;
         output.end_line()?;
         said += &summary.text_left;
-        self.messages.push(Message::assistant(said));
+        self.answered(said);
         let closed = output.is_closed();
         drop(output);
         self.tell(&summary);
@@ -188,10 +190,15 @@ impl<'a> Talk<'a> {
         Ok(if closed { AnswerEnd::Closed } else { AnswerEnd::Told })
     }
 
+    fn answered(&mut self, said: String) {
+        self.messages.push(Message::assistant(said));
+        self.is_answered = true;
+    }
+
     /// What is left of an answer that failed: what was said of it stands.
     fn end_early(&mut self, said: String, error: Error) -> Result<AnswerEnd> {
         if !said.is_empty() {
-            self.messages.push(Message::assistant(said));
+            self.answered(said);
         }
         match error {
             Error::Stopped(_) if stop::asked() && !stop::leaving() => {
@@ -265,7 +272,7 @@ impl<'a> Talk<'a> {
     pub fn clear(&mut self) {
         self.messages.retain(|message| message.role == Role::System);
         self.session.truncate(0);
-        (self.asked, self.last) = (None, None);
+        (self.asked, self.is_answered, self.last) = (None, false, None);
     }
 
     /// Saves the conversation in a folder that is there: another one is more likely mistyped than meant.
@@ -292,6 +299,8 @@ impl<'a> Talk<'a> {
         self.messages = restored.messages;
         let asked = self.messages.iter().rev().find(|message| message.role == Role::User);
         self.asked = asked.map(|message| message.content.clone());
+        self.is_answered = matches!(&self.messages[..], [.., asked, answer]
+            if (asked.role, answer.role) == (Role::User, Role::Assistant));
         self.last = None;
         Ok(())
     }
