@@ -141,6 +141,10 @@ impl<W: Write> TokenOutput<W> {
     /// Tells that the bits change with the token `token`: on standard error, and in JSON also in its place.
     pub fn change(&mut self, token: usize, change: &Change) -> Result<()> {
         let Change { was, decision } = change;
+        // Where only the depth changes that routers may read to, the average stays.
+        if decision.bits == *was {
+            return Ok(());
+        }
         // On a terminal that shows both, the line of text that was begun must not run into it.
         let both = self.in_line && self.terminal && std::io::stderr().is_terminal();
         if both {

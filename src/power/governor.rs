@@ -19,7 +19,7 @@ pub struct Governor {
     more_since: Option<Duration>,
 }
 
-/// A change of bits.
+/// A change of what is read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     /// Bits before.
@@ -52,10 +52,11 @@ impl Governor {
         Duration::from_secs_f32(self.policy.dwell_s)
     }
 
-    /// Takes the state at `now`, a time that never falls; the change, where the bits change.
+    /// Takes the state at `now`, a time that never falls; the change, where the bits change, or how
+    /// deep routers may read.
     pub fn observe(&mut self, state: &PowerState, now: Duration) -> Option<Change> {
         self.wanted = self.policy.decide(state, self.has_routers, self.wanted.held);
-        let was = self.decision.bits;
+        let (was, depth_was) = (self.decision.bits, self.decision.depth_max);
         if self.wanted.bits > was {
             let since = *self.more_since.get_or_insert(now);
             if now < since + self.dwell() {
@@ -64,7 +65,8 @@ impl Governor {
         }
         self.more_since = None;
         self.decision = self.wanted.clone();
-        (self.decision.bits != was).then(|| Change { was, decision: self.decision.clone() })
+        (self.decision.bits != was || self.decision.depth_max != depth_was)
+            .then(|| Change { was, decision: self.decision.clone() })
     }
 }
 
@@ -72,6 +74,7 @@ impl Governor {
 mod tests {
     use super::*;
     use crate::power::{Rung, Supply, Thermal};
+    use crate::precision::Depth;
 
     fn battery(percent: f32) -> PowerState {
         PowerState { supply: Supply::Battery { percent: Some(percent) }, ..PowerState::AC }
@@ -96,6 +99,16 @@ mod tests {
         assert_eq!(governor.observe(&PowerState::AC, at(11)), None);
         assert_eq!(governor.rises_at(), Some(at(12)));
         assert_eq!(governor.observe(&PowerState::AC, at(12)).unwrap().decision.bits, 8.0);
+    }
+
+    #[test]
+    fn a_change_of_the_depth_alone_is_a_change() {
+        let policy = Policy { ac: 3.3, ..Policy::default() };
+        let mut governor = Governor::new(policy, true, &PowerState::AC).unwrap();
+        assert_eq!(governor.decision().depth_max, Depth::FULL);
+        let low = governor.observe(&battery(15.0), Duration::from_secs(1)).unwrap();
+        assert_eq!((low.was, low.decision.bits, low.decision.depth_max), (3.3, 3.3, Depth::ALL[2]));
+        assert_eq!(governor.observe(&battery(14.0), Duration::from_secs(2)), None);
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub struct Policy {
     pub memory_pressure: f32,
     /// Memory is short from this pressure on, in percent.
     pub memory_from: f32,
-    /// Memory is short until the pressure lies this much below, in percent.
+    /// Memory is short until the pressure lies this much below, or is 0, in percent.
     pub memory_margin: f32,
     /// A higher rung of the ladder counts when the charge lies this much above its foot, in percent.
     pub battery_margin: f32,
@@ -195,7 +195,8 @@ impl Policy {
     /// What to read in `state`, by a model that `has_routers` or not, after a decision that left `held`.
     ///
     /// The first rule that applies decides: energy saver, critical heat, short memory, heat, battery, AC. Short memory
-    /// and heat are caps: they leave alone what a rule below them puts lower still.
+    /// and heat are caps: they leave alone what a rule below them puts lower still. So is critical heat, where the
+    /// energy saver is on too.
     pub fn decide(&self, state: &PowerState, has_routers: bool, held: Held) -> Decision {
         let held = self.hold(state, held);
         let supply = match held.rung {
@@ -205,32 +206,37 @@ impl Policy {
         let cap = |bits: f32, rule, below: (f32, Rule)| if bits < below.0 { (bits, rule) } else { below };
         let hot = state.thermal >= Thermal::Serious;
         let below = if hot { cap(self.thermal_serious, Rule::ThermalSerious, supply) } else { supply };
-        let (bits, rule) = if state.saver {
-            (self.saver, Rule::Saver)
-        } else if state.thermal == Thermal::Critical {
-            (self.thermal_critical, Rule::ThermalCritical)
-        } else if held.pressed {
-            cap(self.memory_pressure, Rule::MemoryPressure, below)
-        } else {
-            below
+        let saver = (self.saver, Rule::Saver);
+        let (bits, rule) = match state.thermal == Thermal::Critical {
+            true if state.saver => cap(self.thermal_critical, Rule::ThermalCritical, saver),
+            true => (self.thermal_critical, Rule::ThermalCritical),
+            false if state.saver => saver,
+            false if held.pressed => cap(self.memory_pressure, Rule::MemoryPressure, below),
+            false => below,
         };
+        // Where memory or energy is to be saved, whichever rule decided.
+        let saves = held.rung.is_some() || held.pressed || hot || state.saver;
         let mut reason = state.words();
         if held.pressed {
             reason += &format!(", memory pressure {:.0}%", state.memory_pressure);
         }
         // The floor is for what the table says, so that the limits, which come last, can still ask for less.
         let bits = if has_routers { bits } else { whole_below(bits).max(UNROUTED_FLOOR.bits() as f32) };
-        self.limited(bits, rule, reason, has_routers, held)
+        let decision = self.limited(bits, rule, reason, has_routers);
+        // One slice above the average is room enough for routers to choose.
+        let depth_max = if saves { Depth::holding(decision.bits).deeper() } else { Depth::FULL };
+        Decision { depth_max: depth_max.min(decision.depth_max), held, ..decision }
     }
 
     /// The decision for the `bits` that the user asked for, within the limits; without routers rounded down to a whole
     /// number of slices.
     pub fn fixed(&self, bits: f32, reason: impl Into<String>, has_routers: bool) -> Decision {
         let bits = if has_routers { bits } else { whole_below(bits) };
-        self.limited(bits, Rule::Flag, reason.into(), has_routers, Held::default())
+        self.limited(bits, Rule::Flag, reason.into(), has_routers)
     }
 
-    fn limited(&self, bits: f32, rule: Rule, mut reason: String, has_routers: bool, held: Held) -> Decision {
+    /// The decision for these bits, within the limits.
+    fn limited(&self, bits: f32, rule: Rule, mut reason: String, has_routers: bool) -> Decision {
         let (least, most) = match has_routers {
             true => (self.min_bits, self.max_bits),
             false => (whole_above(self.min_bits), whole_below(self.max_bits)),
@@ -241,12 +247,7 @@ impl Policy {
             reason += &format!(", at most {} bits", self.max_bits);
         }
         let bits = bits.max(least).min(most);
-        // Where memory is to be saved, too, one slice above the average is room enough for routers to choose.
-        let depth_max = match rule {
-            Rule::Flag | Rule::Ac => Depth::FULL,
-            _ => Depth::holding(bits).deeper(),
-        };
-        Decision { bits, rule, depth_max: depth_max.min(Depth::holding(self.max_bits)), reason, held }
+        Decision { bits, rule, depth_max: Depth::holding(self.max_bits), reason, held: Held::default() }
     }
 
     /// The rung and the shortness of memory that count, by hysteresis: the worse at once, the better past a margin.
@@ -265,8 +266,12 @@ impl Policy {
                 Some(held.rung.map_or(now, |before| if now < before { sure.min(before) } else { now }))
             }
         };
-        let from = if held.pressed { self.memory_from - self.memory_margin } else { self.memory_from };
-        Held { rung, pressed: state.memory_pressure >= from }
+        let pressed = if held.pressed {
+            state.memory_pressure > (self.memory_from - self.memory_margin).max(0.0)
+        } else {
+            state.memory_pressure >= self.memory_from
+        };
+        Held { rung, pressed }
     }
 }
 

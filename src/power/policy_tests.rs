@@ -43,10 +43,37 @@ fn the_first_rule_that_applies_decides() {
         (critical(pressed(battery(10.0))), 3.0, 4.0, Rule::ThermalCritical),
         (saving(ac), 3.3, 4.0, Rule::Saver),
         (saving(battery(80.0)), 3.3, 4.0, Rule::Saver),
-        (saving(critical(pressed(battery(10.0)))), 3.3, 4.0, Rule::Saver),
+        (saving(critical(pressed(battery(10.0)))), 3.0, 4.0, Rule::ThermalCritical),
     ] {
         assert_eq!(decide(&state, true), (routed, rule), "{state:?}");
         assert_eq!(decide(&state, false), (unrouted, rule), "{state:?}");
+    }
+}
+
+#[test]
+fn where_something_is_to_be_saved_routers_read_one_slice_more_than_the_average() {
+    let policy = Policy { ac: 4.0, ..Policy::default() };
+    let deepest = |state: PowerState| policy.decide(&state, true, Held::default()).depth_max;
+    let ac = PowerState::AC;
+    assert_eq!(deepest(ac), Depth::FULL);
+    // None of these lowers the bits, so that the mains decide them.
+    for state in [PowerState { memory_pressure: 20.0, ..ac }, PowerState { thermal: Thermal::Serious, ..ac }] {
+        assert_eq!(policy.decide(&state, true, Held::default()).rule, Rule::Ac);
+        assert_eq!(deepest(state), Depth::ALL[2], "{state:?}");
+    }
+    assert_eq!(deepest(PowerState { saver: true, ..ac }), Depth::ALL[2]);
+    assert_eq!(deepest(battery(80.0)), Depth::FULL);
+}
+
+#[test]
+fn memory_is_short_until_its_pressure_is_past_the_margin_or_none() {
+    for (from, margin, ends) in [(10.0, 5.0, 5.0), (5.0, 5.0, 0.0), (3.0, 5.0, 0.0)] {
+        let policy = Policy { memory_from: from, memory_margin: margin, ..Policy::default() };
+        let after = |pressure, held| {
+            policy.decide(&PowerState { memory_pressure: pressure, ..PowerState::AC }, true, held).held
+        };
+        let held = after(from, Held::default());
+        assert!(held.pressed && after(ends + 0.5, held).pressed && !after(ends, held).pressed, "{from} {margin}");
     }
 }
 
