@@ -253,7 +253,8 @@ impl GpuEngine {
 mod tests {
     use std::io::Write;
 
-    use super::super::{GpuOptions, devices, open_with};
+    use super::super::context::{GpuOptions, devices};
+    use super::super::open_with;
     use super::*;
     use crate::engine::Engine;
     use crate::kernels::copy;

@@ -1,5 +1,7 @@
 //! Rotary embedding as config.json states it, in the old fields and in the new ones.
 
+use std::fmt::Display;
+
 use super::super::family::constants::{GEMMA3_LOCAL_THETA, YARN_BETA_FAST, YARN_BETA_SLOW};
 use super::super::family::{Family, RopeFacts, RopeStretch, YarnRamp};
 use super::super::source::unsupported;
@@ -58,7 +60,7 @@ pub fn read(
     }
     let everywhere: Vec<&ConfigFields<'_>> = [config].into_iter().chain(stated.iter().copied()).collect();
     let rotated_dim = rotated_dim(&everywhere, family, shape.head_dim)?;
-    let theta = agreed("rope_theta", &everywhere)?.map_or(defaults.rope_theta, |theta| theta as f32);
+    let theta = agreed("rope_theta", &everywhere, |fields, field| fields.number(field))?.unwrap_or(defaults.rope_theta);
     let context = RopeContext { config, family, rotated_dim, max_context: shape.max_context };
     let global = match stated.last() {
         Some(fields) => context.stretched(fields, theta, warnings)?,
@@ -95,11 +97,15 @@ fn check_agreement(old: &ConfigFields<'_>, new: &ConfigFields<'_>) -> Result<()>
     Ok(())
 }
 
-/// A number that may stand in several places, and is the same in all.
-fn agreed(field: &str, places: &[&ConfigFields<'_>]) -> Result<Option<f64>> {
-    let mut found: Option<(f64, String)> = None;
+/// What `read` reads of a field that may stand in several places, and is the same in all.
+fn agreed<T: PartialEq + Display>(
+    field: &str,
+    places: &[&ConfigFields<'_>],
+    read: impl Fn(&ConfigFields<'_>, &str) -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    let mut found: Option<(T, String)> = None;
     for fields in places {
-        let Some(other) = fields.real(field)? else { continue };
+        let Some(other) = read(fields, field)? else { continue };
         match &found {
             Some((one, name)) if *one != other => {
                 return Err(fields.damaged(field, format!("{one}, as in {name}"), other));
@@ -113,7 +119,9 @@ fn agreed(field: &str, places: &[&ConfigFields<'_>]) -> Result<Option<f64>> {
 /// R, of which only a part of the families has less than A.
 fn rotated_dim(places: &[&ConfigFields<'_>], family: Family, head_dim: u32) -> Result<u32> {
     let field = "partial_rotary_factor";
-    let Some(part) = agreed(field, places)?.filter(|part| *part != 1.0) else { return Ok(head_dim) };
+    let Some(part) = agreed(field, places, |fields, field| fields.real(field))?.filter(|part| *part != 1.0) else {
+        return Ok(head_dim);
+    };
     if !family.has_partial_rotation() {
         return unsupported(field, &part.to_string(), "1");
     }
