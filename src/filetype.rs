@@ -99,6 +99,11 @@ pub fn wrong_length(path: &Path, expected: u64, got: u64) -> Error {
     Error::damaged(path, "length", format!("{expected} bytes"), format!("{got} bytes{hint}"))
 }
 
+/// Whether nothing has this name, not even a link to what is not there.
+pub fn is_absent(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|fault| fault.kind() == ErrorKind::NotFound)
+}
+
 /// The error for a path that cannot be looked at: of a link that leads nowhere, which files the link is at fault for.
 pub fn missing(path: &Path, fault: std::io::Error) -> Error {
     match std::fs::read_link(path) {

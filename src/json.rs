@@ -51,7 +51,12 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> error::Result<T> {
 
 /// The object in the file at `path`, none of whose keys, at any depth, is there twice.
 pub fn read_object(path: &Path) -> error::Result<Map<String, Value>> {
-    let Unique(value) = read(path)?;
+    parse_object(path, &read_config(path)?)
+}
+
+/// The object in `text`, which the file at `path` held, none of whose keys, at any depth, is there twice.
+pub fn parse_object(path: &Path, text: &str) -> error::Result<Map<String, Value>> {
+    let Unique(value) = parse(path, text)?;
     match value {
         Value::Object(object) => Ok(object),
         other => Err(Error::damaged(path, "JSON", "an object", shown(&other))),

@@ -3,7 +3,7 @@
 use edge_run::internals::error::Error;
 
 /// Settings as the library names them in [`Error::InvalidArgument`] and [`Error::Grammar`], each with its flag.
-const FLAGS: [(&str, &str); 29] = [
+const FLAGS: [(&str, &str); 30] = [
     ("JSON object", "--json-object"),
     ("JSON schema", "--json-schema"),
     ("activations", "--activations"),
@@ -11,6 +11,7 @@ const FLAGS: [(&str, &str); 29] = [
     ("bits", "--bits"),
     ("cache type", "--cache-type"),
     ("calibration", "--calibration"),
+    ("chat template", "--chat-template"),
     ("grammar", "--grammar"),
     ("group size", "--group-size"),
     ("logit bias", "--logit-bias"),

@@ -82,11 +82,21 @@ impl Origin {
 pub fn pulled(repo: &RepoName, gguf: Option<&str>) -> Result<StoredModel> {
     let mut folder = format!("{}{PARTS}{}", repo.owner(), repo.model());
     if let Some(file) = gguf {
-        let stem = if file.to_ascii_lowercase().ends_with(".gguf") { &file[..file.len() - 5] } else { file };
-        folder = format!("{folder}{PARTS}{}", stem.replace('/', PARTS));
+        folder = format!("{folder}{PARTS}{}", in_folder_name(file));
     }
     let dir = models_dir()?.join(&folder);
     Ok(StoredModel { folder, dir })
+}
+
+/// A GGUF file of a repository as the name of its model's folder has it.
+fn in_folder_name(file: &str) -> String {
+    without_ending(file).replace('/', PARTS)
+}
+
+fn without_ending(file: &str) -> &str {
+    const ENDING: &str = ".gguf";
+    let stem = file.len().checked_sub(ENDING.len()).and_then(|at| file.split_at_checked(at));
+    stem.filter(|(_, ending)| ending.eq_ignore_ascii_case(ENDING)).map_or(file, |(stem, _)| stem)
 }
 
 /// The models in the folder `root`, by name. What is no model is left out.
@@ -113,8 +123,11 @@ pub fn stored(root: &Path) -> Result<Vec<StoredModel>> {
 pub fn find<'a>(models: &'a [StoredModel], asked: &str) -> Result<Option<&'a StoredModel>> {
     let same = |one: &str, other: &str| one.eq_ignore_ascii_case(other);
     let whole = |model: &StoredModel, asked: &str| {
-        let without_ending = asked.strip_suffix(".gguf").unwrap_or(asked);
-        same(&model.folder, asked) || same(&model.name(), without_ending)
+        let name = match asked.split_once(':') {
+            Some((repo, file)) => format!("{repo}:{}", in_folder_name(file)),
+            None => without_ending(asked).to_string(),
+        };
+        same(&model.folder, asked) || same(&model.name(), &name)
     };
     let repo = |model: &StoredModel, asked: &str| same(&model.parts().0, asked);
     let short = |model: &StoredModel, asked: &str| {
@@ -196,7 +209,9 @@ mod tests {
             ("Qwen/Qwen3-4B", 1),
             ("Qwen--Qwen3-4B", 1),
             ("Qwen/Qwen3-4B-GGUF:Qwen3-4B-Q8_0.gguf", 2),
+            ("Qwen/Qwen3-4B-GGUF:Qwen3-4B-Q8_0.GGUF", 2),
             ("Qwen/Qwen3-4B-GGUF:q4_k_m", 3),
+            ("unsloth/Mini-GGUF:UD-Q2_K/a-00001-of-00002.gguf", 5),
             ("Qwen3-4B-GGUF:Q8_0", 2),
             ("unsloth/Mini-GGUF", 5),
             ("mini-gguf", 5),

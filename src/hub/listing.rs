@@ -92,14 +92,15 @@ struct LargeFileAnswer {
 }
 
 impl Listing {
-    /// The listing in `text`, which `url` answered. Fails where a file would lie outside of the repository's folder, or
-    /// has no length or no hash.
+    /// The listing in `text`, which `url` answered, without files whose names cannot be those of files in a folder on
+    /// every system: no model needs one. Fails where a file has no length or no hash.
     pub fn parse(url: &str, text: &str) -> Result<Listing> {
         let answer: RevisionAnswer = json::parse(Path::new(url), text)?;
         if !is_commit(&answer.sha) {
             return Err(Error::damaged(url, "sha", "a commit's hash", answer.sha));
         }
-        let files = answer.siblings.into_iter().map(|sibling| file(url, sibling)).collect::<Result<_>>()?;
+        let named = answer.siblings.into_iter().filter(|sibling| is_inner_path(&sibling.rfilename));
+        let files = named.map(|sibling| file(url, sibling)).collect::<Result<_>>()?;
         Ok(Listing { commit: answer.sha, files })
     }
 }
@@ -114,9 +115,6 @@ const FILE_BYTES_MAX: u64 = 1 << 50;
 
 fn file(url: &str, sibling: SiblingAnswer) -> Result<HubFile> {
     let SiblingAnswer { rfilename: name, size, blob_id, lfs } = sibling;
-    if !is_inner_path(&name) {
-        return Err(Error::damaged(url, "rfilename", "names of files within the repository", format!("`{name}`")));
-    }
     let (bytes, blob) = match lfs {
         Some(lfs) => (Some(lfs.size), Some(lfs.sha256).filter(|hash| is_hash(hash, SHA256_DIGITS)).map(BlobId::Sha256)),
         None => (size, blob_id.filter(|hash| is_hash(hash, SHA1_DIGITS)).map(BlobId::Git)),
@@ -155,18 +153,17 @@ mod tests {
     }
 
     #[test]
-    fn what_would_leave_the_folder_is_refused() {
+    fn what_would_leave_the_folder_is_left_out_or_refused() {
         let git = "1".repeat(40);
         let sibling = |name: &str, hash: &str| format!(r#"{{"rfilename": "{name}", "size": 7, "blobId": "{hash}"}}"#);
         assert!(parse(&sibling("a", &git)).is_ok());
-        for (name, hash, word) in [
-            ("../a", git.as_str(), "`../a`"),
-            ("/a", git.as_str(), "`/a`"),
-            ("a", "../../a", "got none"),
-            ("a", "", "got none"),
-        ] {
-            let message = parse(&sibling(name, hash)).unwrap_err().to_string();
-            assert!(message.contains("http://hub/api") && message.contains(word), "{message}");
+        for name in ["../a", "/a", "a/../../b", "what?.png", "a:b", "a/\\\\b"] {
+            let listing = parse(&format!("{}, {}", sibling(name, &git), sibling("a", &git))).unwrap();
+            assert_eq!(listing.files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(), ["a"], "{name}");
+        }
+        for hash in ["../../a", ""] {
+            let message = parse(&sibling("a", hash)).unwrap_err().to_string();
+            assert!(message.contains("http://hub/api") && message.contains("got none"), "{message}");
         }
         let message = Listing::parse("u", r#"{"sha": "../x", "siblings": []}"#).unwrap_err().to_string();
         assert!(message.contains("a commit's hash, got ../x"), "{message}");

@@ -168,18 +168,23 @@ impl Hub {
             return Err(Error::argument("revision", "a branch, a tag or a commit", format!("`{revision}`")));
         }
         let cache = RepoCache::new(&self.options.cache, repo);
+        let not_cached = |what: &str| {
+            let advice = format!("{what} is not in the cache, and the network is not to be used");
+            Error::ModelMissing { path: cache.dir().to_path_buf(), advice }
+        };
         let listing = match &self.client {
             Some(client) => {
                 let url = format!("{}/api/models/{repo}/revision/{}?blobs=true", self.endpoint(), as_part(revision));
                 Listing::parse(&url, &client.text(&url, on_event)?)?
             }
-            None => cache.listing(revision)?.ok_or_else(|| {
-                let advice =
-                    format!("revision {revision} of {repo} is not in the cache, and the network is not to be used");
-                Error::ModelMissing { path: cache.dir().to_path_buf(), advice }
-            })?,
+            None => cache.listing(revision)?.ok_or_else(|| not_cached(&format!("revision {revision} of {repo}")))?,
         };
-        let (texts, weights, index, gguf) = match choose::choose(repo, &listing.files, file)? {
+        let choice = choose::choose(repo, &listing.files, file).map_err(|fault| match &self.client {
+            Some(_) => fault,
+            // The cache may have a part of what the repository has.
+            None => not_cached(&format!("what a model of {repo} needs")),
+        });
+        let (texts, weights, index, gguf) = match choice? {
             FileChoice::Folder { texts, weights, index } => (texts, weights, index, None),
             FileChoice::Gguf(parts) => {
                 let first = parts[0].name.clone();

@@ -379,17 +379,18 @@ fn pulls_at_once_fetch_each_file_once() {
 }
 
 #[test]
-fn names_that_lead_out_of_the_folder_are_refused() {
+fn names_that_lead_out_of_the_folder_are_left_out_and_hashes_that_do_are_refused() {
     let work = Work::with(&[]);
+    let mut listing = work.server.listing();
     for name in ["../../../evil.gguf", "/evil.gguf", "a/../../evil.gguf", "C:\\evil.gguf"] {
-        let mut listing = work.server.listing();
-        listing["siblings"].as_array_mut().unwrap().push(json!({
-            "rfilename": name, "size": 4, "blobId": "1".repeat(40)
-        }));
-        work.server.tell(listing);
-        let message = work.refusal();
-        assert!(message.contains("names of files within the repository") && message.contains(name), "{message}");
+        let sibling = json!({"rfilename": name, "size": 4, "blobId": "1".repeat(40)});
+        listing["siblings"].as_array_mut().unwrap().push(sibling);
     }
+    work.server.tell(listing);
+    work.pull_whole();
+    assert!(work.server.requests("evil").is_empty());
+    assert!(work.select(Some("../../../evil.gguf")).is_err());
+    let work = Work::with(&[]);
     for (field, value) in
         [("sha", json!("../../x")), ("siblings", json!([{"rfilename": "a", "size": 1, "blobId": "../x"}]))]
     {
@@ -460,6 +461,12 @@ fn without_the_network_the_cache_is_used() {
     let report = work.pull().unwrap();
     assert_eq!((report.bytes, report.fetched_bytes), (WEIGHT_BYTES as u64, 0));
     assert_eq!(work.server.take_log(), []);
+    // Other programs may have left a part of the repository there.
+    let weights = work.cache().join("snapshots").join("a".repeat(40)).join(WEIGHTS);
+    fs::rename(&weights, work.cache().join("aside")).unwrap();
+    let message = work.pull().unwrap_err().to_string();
+    assert!(message.contains("what a model of tiny/Llama-Test needs is not in the cache"), "{message}");
+    fs::rename(work.cache().join("aside"), &weights).unwrap();
     // What is there is checked here too, where links tell the hashes.
     let blob = work.cache().join("blobs").join(work.server.blob(WEIGHTS).0);
     let mut bytes = fs::read(&blob).unwrap();

@@ -1,13 +1,13 @@
 //! The chat templates of a Hugging Face folder, from all the places where these have been kept.
 
 use std::ffi::OsStr;
-use std::io::ErrorKind;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::checkpoint_files::{PROCESSOR_TEMPLATE_FILE, TEMPLATES_FOLDER, TOKENIZER_CONFIG_FILE};
 use crate::error::{Error, Result};
+use crate::filetype;
 use crate::format::CHAT_TEMPLATE_FILE;
 use crate::json;
 
@@ -29,17 +29,14 @@ pub struct Templates {
 pub fn read(dir: &Path) -> Result<Templates> {
     let mut templates = Templates::default();
     let file = dir.join(CHAT_TEMPLATE_FILE);
-    match std::fs::metadata(&file) {
-        Err(fault) if fault.kind() == ErrorKind::NotFound => {}
-        // Some repositories have a file of nothing, where a blank template is none.
-        Ok(found) if found.is_file() && found.len() == 0 => {}
-        _ => templates.add(DEFAULT_NAME, json::read_text(&file)?),
+    if !filetype::is_absent(&file) && !is_empty_file(&file) {
+        templates.add(DEFAULT_NAME, json::read_text(&file)?);
     }
     additional(&dir.join(TEMPLATES_FOLDER), &mut templates)?;
     for name in CONFIGURATIONS {
         let file = dir.join(name);
-        if file.is_file() {
-            configured(&file, &json::read::<Value>(&file)?, &mut templates)?;
+        if !filetype::is_absent(&file) {
+            configured(&file, &json::read_object(&file)?, &mut templates)?;
         }
     }
     Ok(templates)
@@ -58,6 +55,11 @@ impl Templates {
     }
 }
 
+/// Some repositories have a file of nothing, where a blank template is none.
+fn is_empty_file(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|found| found.is_file() && found.len() == 0)
+}
+
 /// Adds the templates in the folder `dir`, in the order of their names.
 fn additional(dir: &Path, templates: &mut Templates) -> Result<()> {
     if !dir.is_dir() {
@@ -69,8 +71,8 @@ fn additional(dir: &Path, templates: &mut Templates) -> Result<()> {
         .collect::<std::io::Result<Vec<_>>>()
         .map_err(Error::io("read", dir))?;
     files.sort();
-    for file in files.iter().filter(|file| file.extension() == Some(OsStr::new("jinja")) && file.is_file()) {
-        if std::fs::metadata(file).is_ok_and(|found| found.len() == 0) {
+    for file in files.iter().filter(|file| file.extension() == Some(OsStr::new("jinja")) && !file.is_dir()) {
+        if is_empty_file(file) {
             continue;
         }
         let text = json::read_text(file)?;
@@ -81,7 +83,7 @@ fn additional(dir: &Path, templates: &mut Templates) -> Result<()> {
 }
 
 /// Adds what the field `chat_template` of a file holds: one template, a list of named ones, or an object of them.
-fn configured(file: &Path, config: &Value, templates: &mut Templates) -> Result<()> {
+fn configured(file: &Path, config: &Map<String, Value>, templates: &mut Templates) -> Result<()> {
     match config.get("chat_template") {
         None | Some(Value::Null) => {}
         Some(Value::String(text)) => templates.add(DEFAULT_NAME, text.clone()),
@@ -99,7 +101,7 @@ fn configured(file: &Path, config: &Value, templates: &mut Templates) -> Result<
         }
         Some(other) => {
             let expected = "a text, or texts by name";
-            return Err(Error::damaged(file, "chat_template", expected, other));
+            return Err(Error::damaged(file, "chat_template", expected, json::shown(other)));
         }
     }
     Ok(())
@@ -134,6 +136,17 @@ mod tests {
         assert_eq!(default_of(&[(CHAT_TEMPLATE_FILE, "\u{feff}")]), None);
         assert_eq!(default_of(&[(CHAT_TEMPLATE_FILE, ""), ("additional_chat_templates/rag.jinja", "")]), None);
         assert_eq!(default_of(&[("tokenizer_config.json", r#"{"chat_template": " "}"#)]), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_a_template_that_is_not_there_is_named() {
+        for name in [CHAT_TEMPLATE_FILE, "chat_template.json", "additional_chat_templates/rag.jinja"] {
+            let dir = folder(&[]);
+            std::os::unix::fs::symlink("../blobs/5f0c", dir.path().join(name)).unwrap();
+            let fault = read(dir.path()).unwrap_err().to_string();
+            assert!(fault.contains(name) && fault.contains("a link to `../blobs/5f0c`"), "{fault}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::templates::{self, Templates};
 use crate::checkpoint_files::{CONFIG_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE};
 use crate::error::{Error, Result, as_absent};
+use crate::filetype;
 use crate::format::{GENERATION_FILE, TOKENIZER_FILE};
 use crate::json;
 use crate::quantize::source::TextAssets;
@@ -164,20 +165,14 @@ impl SpecialTokens {
 
 /// The object of JSON in the file `name`; empty where there is no such file.
 fn read_object(dir: &Path, name: &str) -> Result<Map<String, Value>> {
-    let Some(text) = read_text(dir, name)? else { return Ok(Map::new()) };
-    match json::parse(&dir.join(name), &text)? {
-        Value::Object(fields) => Ok(fields),
-        other => Err(Error::damaged(dir.join(name), "JSON", "an object", other)),
-    }
+    let text = read_text(dir, name)?;
+    text.map_or(Ok(Map::new()), |text| json::parse_object(&dir.join(name), &text))
 }
 
 /// The text of the file `name`, without a byte order mark; `None` where there is no such file.
 fn read_text(dir: &Path, name: &str) -> Result<Option<String>> {
     let path = dir.join(name);
-    match std::fs::metadata(&path) {
-        Err(fault) if fault.kind() == ErrorKind::NotFound => Ok(None),
-        _ => json::read_text(&path).map(Some),
-    }
+    if filetype::is_absent(&path) { Ok(None) } else { json::read_text(&path).map(Some) }
 }
 
 #[cfg(test)]

@@ -121,6 +121,7 @@ fn other_encodings_and_tokenizers_that_are_none_are_named() {
         (TOKENIZER_FILE, b"{}", "tokenizer.json"),
         (TOKENIZER_CONFIG_FILE, b"{\"a\": \xff}", "tokenizer_config.json"),
         (TOKENIZER_CONFIG_FILE, b"{", "tokenizer_config.json"),
+        (TOKENIZER_CONFIG_FILE, br#"{"eos_token": "a", "eos_token": "b"}"#, "the key `eos_token` twice"),
     ] {
         let dir = folder(&[]);
         std::fs::write(dir.path().join(name), bytes).unwrap();

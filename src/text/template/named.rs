@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::ChatTemplate;
+use crate::encoding;
 use crate::error::{Error, Result};
 use crate::format::{CHAT_TEMPLATE_FILE, CHAT_TEMPLATES_FILE};
 use crate::json;
@@ -86,8 +87,8 @@ impl ChatTemplates {
     pub fn choose(&mut self, file_or_name: &str) -> Result<()> {
         let file = Path::new(file_or_name);
         if file.is_file() {
-            let text = String::from_utf8(json::read_bytes(file, TEMPLATE_BYTES_MAX)?);
-            let text = text.map_err(|fault| Error::damaged(file, "text", "UTF-8", fault.utf8_error()))?;
+            let text = encoding::decode(json::read_bytes(file, TEMPLATE_BYTES_MAX)?);
+            let text = text.map_err(|fault| Error::damaged(file, "text", encoding::EXPECTED, fault))?;
             if is_blank(&text) {
                 return Err(Error::damaged(file, "the file", "a chat template", "a blank file"));
             }
@@ -151,8 +152,14 @@ mod tests {
         std::fs::write(&file, "from the file").unwrap();
         templates.choose(file.to_str().unwrap()).unwrap();
         assert_eq!(chosen(&templates), "from the file");
-        std::fs::write(&file, " ").unwrap();
-        assert!(templates.choose(file.to_str().unwrap()).is_err());
+        let utf16: Vec<u8> = "\u{feff}as UTF-16".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        std::fs::write(&file, utf16).unwrap();
+        templates.choose(file.to_str().unwrap()).unwrap();
+        assert_eq!(chosen(&templates), "as UTF-16");
+        for odd in [&b" "[..], b"\xff"] {
+            std::fs::write(&file, odd).unwrap();
+            assert!(templates.choose(file.to_str().unwrap()).is_err());
+        }
     }
 
     #[test]
