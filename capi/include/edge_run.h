@@ -518,7 +518,8 @@ edge_run_status edge_run_session_new(struct edge_run_model *model,
 // and returns soon after; a power callback is not called any more once this returns.
 void edge_run_session_free(struct edge_run_session *session);
 
-// Forgets the conversation. EDGE_RUN_STATUS_BUSY while a chat is under way.
+// Forgets the conversation. The random numbers of a seed that was given begin anew; without one they go on.
+// EDGE_RUN_STATUS_BUSY while a chat is under way.
 edge_run_status edge_run_session_reset(struct edge_run_session *session);
 
 // Sets how tokens are chosen from the next one on. EDGE_RUN_STATUS_BUSY while a chat is under way.

@@ -303,7 +303,8 @@ pub extern "C" fn edge_run_session_free(session: *mut SessionHandle) {
     });
 }
 
-/// Forgets the conversation. EDGE_RUN_STATUS_BUSY while a chat is under way.
+/// Forgets the conversation. The random numbers of a seed that was given begin anew; without one they go on.
+/// EDGE_RUN_STATUS_BUSY while a chat is under way.
 #[unsafe(no_mangle)]
 pub extern "C" fn edge_run_session_reset(session: *mut SessionHandle) -> Status {
     with_core(session, |core| {

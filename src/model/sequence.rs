@@ -154,11 +154,14 @@ impl Sequence {
         }
     }
 
-    /// Forgets all tokens, and takes the random numbers from their beginning again.
+    /// Forgets all tokens, and takes the random numbers of a seed that was given from their beginning again. Without
+    /// one they go on.
     pub fn reset(&mut self) {
         self.truncate(0);
-        self.sampler.rewind(DrawPosition::default());
-        self.rng_after = DrawPosition::default();
+        if self.sampler.is_repeatable() {
+            self.sampler.rewind(DrawPosition::default());
+            self.rng_after = DrawPosition::default();
+        }
     }
 
     /// A second sequence with the same tokens, plan and random numbers to come, whose keys and values are copied on the

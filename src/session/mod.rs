@@ -274,7 +274,8 @@ impl Session {
         self.sequence.cancel_token()
     }
 
-    /// Forgets the conversation.
+    /// Forgets the conversation. The random numbers of a seed that was given begin anew, so that the same questions get
+    /// the same answers; without one they go on.
     pub fn reset(&mut self) {
         self.sequence.reset();
         self.answers.clear();

@@ -53,6 +53,11 @@ impl Sampler {
         self.seed
     }
 
+    /// Whether the seed was given.
+    pub fn is_repeatable(&self) -> bool {
+        self.settings.seed.is_some()
+    }
+
     /// The next choice, whoever makes it; takes a random number unless the likeliest token is chosen.
     pub fn choice(&mut self) -> Choice {
         let draw = if self.settings.temperature == 0.0 { 0 } else { self.random.next_u64() >> 11 };

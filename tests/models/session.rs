@@ -128,6 +128,23 @@ fn no_turn_leaves_for_a_message_that_is_too_long_by_itself() {
     });
 }
 
+#[test]
+fn a_session_that_is_reset_repeats_its_answers_by_a_seed_alone() {
+    on_every_engine(8, |session| {
+        let mut answers = |seed| {
+            session.set_sampling(SamplerSettings { temperature: 9.0, seed, ..SamplerSettings::default() }).unwrap();
+            [(), ()].map(|()| {
+                session.reset();
+                ids(session, &PROMPT, 12)
+            })
+        };
+        let [first, second] = answers(Some(7));
+        assert_eq!(first, second);
+        let [first, second] = answers(None);
+        assert_ne!(first, second);
+    });
+}
+
 /// The folder of a tiny model whose heads may be stored in few bits.
 fn model_folder(dir: &Path, seed: u64) -> ModelFolder {
     let (source, out) = (dir.join(format!("source-{seed}")), dir.join(format!("model-{seed}")));

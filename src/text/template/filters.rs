@@ -3,6 +3,7 @@
 use minijinja::value::{Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, ErrorKind, State, filters};
 
+use super::characters::is_space;
 use super::json;
 use super::printf::filled;
 use super::python::{
@@ -61,13 +62,28 @@ pub(super) fn add(environment: &mut Environment<'_>, percent: &'static str) {
     environment
         .add_filter("attr", |state: &State, value: &Value, name: &Value| filters::attr(value, guarded(state, name)?));
     environment.add_filter("join", join);
-    for name in ["upper", "lower", "title", "capitalize"] {
+    environment
+        .add_filter("title", |state: &State, value: &Value| Ok::<_, minijinja::Error>(title(&text_of(state, value)?)));
+    for name in ["upper", "lower", "capitalize"] {
         environment.add_filter(name, move |state: &State, value: &Value| -> MethodAnswer<String> {
             let text = text_of(state, value)?;
             Ok(strings::changed(&text, name).unwrap_or(text))
         });
     }
     text_filters::add(environment);
+}
+
+/// The words of a text with capitals. Other than for the method of this name, a word begins behind space, a hyphen or
+/// an opening bracket, and nowhere else.
+fn title(text: &str) -> String {
+    let parts_words = |c: char| is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
+    let mut titled = String::with_capacity(text.len());
+    for piece in text.split_inclusive(parts_words) {
+        let mut rest = piece.chars();
+        titled.extend(rest.next().into_iter().flat_map(char::to_uppercase));
+        titled += &rest.as_str().to_lowercase();
+    }
+    titled
 }
 
 /// A filter of minijinja that takes its arguments by their names only, called as Jinja2 does.

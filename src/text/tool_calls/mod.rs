@@ -1,10 +1,12 @@
 //! Calls of tools in the text of an answer, in the ways in which model families write them.
 
 mod json_span;
+mod named_call;
 
 use serde_json::{Map, Value};
 
 use self::json_span::{JsonSpan, SpanEnd};
+use self::named_call::Heading;
 use super::ToolCall;
 use super::stops::begun;
 
@@ -20,6 +22,9 @@ pub enum ToolCallFormat {
     /// `[TOOL_CALLS] [{"name": …, "arguments": …}, …]`: Mistral. The mark is a special token, which has no text, and so
     /// may be missing at the beginning of an answer.
     Mistral,
+    /// `[TOOL_CALLS]name[ARGS]{…}` for each call, some with `[CALL_ID]id` behind the name: Mistral since Small 3.2, and
+    /// Ministral 3. All marks are special tokens, and so may be missing at the beginning of an answer and after a call.
+    MistralNamed,
 }
 
 impl ToolCallFormat {
@@ -28,6 +33,8 @@ impl ToolCallFormat {
         let has = |mark: &str| source.contains(mark);
         if has(HERMES[0]) {
             Some(ToolCallFormat::Hermes)
+        } else if has(MISTRAL) && has(named_call::ARGUMENTS) {
+            Some(ToolCallFormat::MistralNamed)
         } else if has(MISTRAL) {
             Some(ToolCallFormat::Mistral)
         } else if has(LLAMA) || has("ipython") {
@@ -42,16 +49,30 @@ impl ToolCallFormat {
         match self {
             ToolCallFormat::Hermes => HERMES[0],
             ToolCallFormat::Llama3 => LLAMA,
-            ToolCallFormat::Mistral => MISTRAL,
+            ToolCallFormat::Mistral | ToolCallFormat::MistralNamed => MISTRAL,
         }
     }
 
-    /// What begins a call at the beginning of an answer, without the mark.
-    fn bare(self) -> Option<&'static str> {
-        match self {
-            ToolCallFormat::Hermes => None,
-            ToolCallFormat::Llama3 => Some("{"),
-            ToolCallFormat::Mistral => Some("[{"),
+    /// Whether a call begins with `rest` at the beginning of an answer, without the mark; `None` where what comes
+    /// decides it.
+    fn begins_bare(self, rest: &str) -> Option<bool> {
+        let opening = match self {
+            ToolCallFormat::Hermes => return Some(false),
+            ToolCallFormat::Llama3 => "{",
+            ToolCallFormat::Mistral => "[{",
+            ToolCallFormat::MistralNamed => {
+                return match Heading::of(rest) {
+                    Heading::Whole { .. } => Some(true),
+                    Heading::Open => None,
+                    Heading::Other => Some(false),
+                };
+            }
+        };
+        // White space may stand between the two characters that begin a list of calls.
+        let dense: String = rest.chars().filter(|c| !c.is_whitespace()).take(2).collect();
+        match dense.starts_with(opening) {
+            true => Some(true),
+            false => (!opening.starts_with(&dense)).then_some(false),
         }
     }
 }
@@ -155,17 +176,15 @@ impl ToolCallParser {
         };
         let rest = self.held.trim_start_matches(separators);
         let before = self.held.len() - rest.len();
-        // White space may stand between the two characters that begin a list of calls.
-        let dense: String = rest.chars().filter(|c| !c.is_whitespace()).take(2).collect();
-        let (mark, bare) = (self.format.mark(), self.format.bare());
+        let mark = self.format.mark();
         if rest.starts_with(mark) {
             self.enter(before + mark.len());
-        } else if bare.is_some_and(|bare| dense.starts_with(bare)) {
-            self.enter(before);
-        } else if mark.starts_with(rest) || bare.is_some_and(|bare| bare.starts_with(&dense)) {
-            return false;
-        } else {
-            self.place = AnswerPlace::Text;
+            return true;
+        }
+        match self.format.begins_bare(rest) {
+            Some(true) => self.enter(before),
+            Some(false) if !mark.starts_with(rest) => self.place = AnswerPlace::Text,
+            _ => return false,
         }
         true
     }
@@ -193,10 +212,16 @@ impl ToolCallParser {
 
     fn call(&mut self, opening: usize, mut span: JsonSpan, parts: &mut Vec<AnswerPart>) -> bool {
         let json = &self.held[opening..];
-        let end = match self.format {
-            ToolCallFormat::Hermes => json.find(HERMES[1]).map(|at| (at, at + HERMES[1].len())),
-            _ => match span.end(json) {
-                SpanEnd::At(end) => Some((end, end)),
+        let heading = match self.format {
+            ToolCallFormat::MistralNamed => Heading::of(json),
+            _ => Heading::Whole { name: "", bytes: 0 },
+        };
+        let end = match (self.format, heading) {
+            (ToolCallFormat::Hermes, _) => json.find(HERMES[1]).map(|at| (at, at + HERMES[1].len())),
+            (_, Heading::Open) => None,
+            (_, Heading::Other) => return self.no_call(opening, parts),
+            (_, Heading::Whole { bytes, .. }) => match span.end(&json[bytes..]) {
+                SpanEnd::At(end) => Some((bytes + end, bytes + end)),
                 SpanEnd::Open => None,
                 SpanEnd::NoJson => return self.no_call(opening, parts),
             },
@@ -237,8 +262,13 @@ impl ToolCallParser {
     }
 }
 
-/// The calls that a JSON text is, if it is any: names and arguments.
+/// The calls that a text without its marks is, if it is any: names and arguments.
 fn calls_of(format: ToolCallFormat, json: &str) -> Option<Vec<(String, String)>> {
+    if format == ToolCallFormat::MistralNamed {
+        let Heading::Whole { name, bytes } = Heading::of(json) else { return None };
+        let arguments: Map<String, Value> = serde_json::from_str(&json[bytes..]).ok()?;
+        return Some(vec![(name.to_string(), Value::Object(arguments).to_string())]);
+    }
     let calls = match serde_json::from_str(json).ok()? {
         Value::Array(calls) if format == ToolCallFormat::Mistral && !calls.is_empty() => calls,
         object @ Value::Object(_) if format != ToolCallFormat::Mistral => vec![object],

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const FORMATS: [ToolCallFormat; 3] = [ToolCallFormat::Hermes, ToolCallFormat::Llama3, ToolCallFormat::Mistral];
+const FORMATS: [ToolCallFormat; 4] =
+    [ToolCallFormat::Hermes, ToolCallFormat::Llama3, ToolCallFormat::Mistral, ToolCallFormat::MistralNamed];
 
 /// The parts of an answer that comes in these pieces, neighbouring texts as one.
 fn parts(format: ToolCallFormat, pieces: &[&str]) -> Vec<AnswerPart> {
@@ -72,6 +73,26 @@ fn calls_of_mistral_are_a_list_after_their_mark() {
 }
 
 #[test]
+fn calls_of_later_mistrals_begin_with_their_names() {
+    let expected = [r#"call00001: get-a_1({"x":"}"})"#, "call00002: b({})"];
+    for text in [
+        r#"[TOOL_CALLS]get-a_1[ARGS]{"x": "}"}[TOOL_CALLS]b[ARGS]{}"#,
+        r#"[TOOL_CALLS]get-a_1[CALL_ID]a1B2c3D4e[ARGS]{"x": "}"}[TOOL_CALLS]b[CALL_ID]1[ARGS]{}"#,
+        // Marks that are special tokens have no text.
+        r#"get-a_1{"x": "}"}b{}"#,
+        " get-a_1 {\"x\": \"}\"}\nb{}\n",
+    ] {
+        assert_eq!(shown(ToolCallFormat::MistralNamed, text), expected, "{text}");
+    }
+    let said = r#"So: [TOOL_CALLS]b[ARGS]{"y": 1}"#;
+    assert_eq!(shown(ToolCallFormat::MistralNamed, said), ["So: ", r#"call00001: b({"y":1})"#]);
+    let long = "n".repeat(65) + "{}";
+    for text in ["Hello", "Hello {name}", "a b{}", "b{x}", "[TOOL_CALLS]none", "b[ARGS", &long] {
+        assert_eq!(shown(ToolCallFormat::MistralNamed, text), [text]);
+    }
+}
+
+#[test]
 fn what_is_no_json_after_a_mark_ends_before_the_next_mark_however_it_is_cut() {
     let call = r#"{"name": "f", "parameters": {"a": 1}}"#;
     for between in [";", "\"", "x {", "]", "\u{a0}é"] {
@@ -91,6 +112,7 @@ fn the_format_is_told_by_the_template() {
     let of = ToolCallFormat::of_template;
     assert_eq!(of("{{ '<tool_call>\\n' }}"), Some(ToolCallFormat::Hermes));
     assert_eq!(of("{{ '[TOOL_CALLS] [' }}"), Some(ToolCallFormat::Mistral));
+    assert_eq!(of("{{ '[TOOL_CALLS]' + name + '[ARGS]' }}"), Some(ToolCallFormat::MistralNamed));
     assert_eq!(of("{% if m.role == 'ipython' %}"), Some(ToolCallFormat::Llama3));
     assert_eq!(of("{% for m in messages %}{{ m.content }}{% endfor %}"), None);
 }
@@ -104,6 +126,9 @@ fn answers() -> impl Strategy<Value = Vec<String>> {
         "[TOOL_CALLS]",
         "<tool",
         "[TOOL",
+        "[ARGS]",
+        "[CALL_ID]",
+        "name",
         "{",
         "}",
         "[",
