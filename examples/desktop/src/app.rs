@@ -48,7 +48,6 @@ impl ChatApp {
         let question = self.question.trim().to_string();
         if !question.is_empty() && !self.worker.conversation().is_answering {
             // The window says so at once, so that nobody asks twice before the thread has begun.
-            self.worker.conversation().is_answering = true;
             self.worker.send(Request::Ask(question));
             self.question.clear();
         }

@@ -79,22 +79,31 @@ impl Worker {
         let (cancel, device) = (model.cancel_token().clone(), model.model().device().name.clone());
         let shared = Arc::clone(&conversation);
         std::thread::spawn(move || {
-            let fail =
-                |error: edge_run::Error| shared.lock().expect("no panic while held").fault = Some(error.to_string());
             match model.session() {
                 Ok(session) => {
                     let (later, start) = (VecDeque::new(), Instant::now());
                     Conversing { session, incoming, later, shared: &shared, context, start }.run()
                 }
-                Err(error) => fail(error),
+                Err(error) => {
+                    drop(incoming);
+                    let mut conversation = shared.lock().expect("no panic while held");
+                    (conversation.fault, conversation.is_answering) = (Some(error.to_string()), false);
+                    context.request_repaint();
+                }
             }
         });
         Worker { requests, conversation, cancel, device }
     }
 
-    /// Sends a request. Nothing happens where the thread has ended; it has said why.
+    /// Sends a question, whose answer is under way from now on, or any other request. Nothing happens where the thread
+    /// has ended; it has said why.
     pub fn send(&self, request: Request) {
-        let _ = self.requests.send(request);
+        let asks = matches!(request, Request::Ask(_));
+        // The thread's own word, that an answer is over, comes after this one.
+        let mut conversation = self.conversation();
+        if self.requests.send(request).is_ok() && asks {
+            conversation.is_answering = true;
+        }
     }
 
     /// Ends the answer that is under way.
@@ -180,11 +189,16 @@ impl Conversing<'_> {
         let mut text = String::new();
         // The oldest turns leave a full context; the window shows them all the same.
         let dropped = self.session.drop_old_turns(chat, ANSWER_ROOM);
-        if let Err(error) = dropped.and_then(|_| self.generate(chat, &mut text)) {
+        let failed = dropped.and_then(|_| self.generate(chat, &mut text)).err();
+        // What was said before a failure was said. A question without an answer is no part of the conversation.
+        if failed.is_some() && text.is_empty() {
+            chat.pop();
+        } else {
+            chat.push(Message::assistant(text));
+        }
+        if let Some(error) = failed {
             self.show(|conversation| conversation.fault = Some(error.to_string()));
         }
-        // What was said before a failure was said.
-        chat.push(Message::assistant(text));
         self.show(|conversation| conversation.is_answering = false);
     }
 
@@ -229,6 +243,8 @@ impl Conversing<'_> {
             while let Ok(request) = incoming.try_recv() {
                 match Self::plan(answer.session(), &request) {
                     Some(plan) => {
+                        // It is the window's last word on plans.
+                        later.retain(|request| matches!(request, Request::Ask(_)));
                         if let Err(error) = plan.and_then(|plan| answer.set_plan(plan)) {
                             show(&mut |conversation| conversation.fault = Some(error.to_string()));
                         }
