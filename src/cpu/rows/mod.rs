@@ -13,6 +13,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod plain;
 #[cfg(test)]
 mod tests;
@@ -41,6 +43,9 @@ enum InstructionSet {
     /// AVX2, with products of int16s.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// NEON with its dot products of int8s.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     /// Those that the compiler finds for plain loops.
     Plain,
 }
@@ -59,6 +64,8 @@ impl Instructions {
             all.extend(avx2::is_there().then_some(InstructionSet::Avx2));
             all.extend(avx512::is_there().then_some(InstructionSet::Avx512));
         }
+        #[cfg(target_arch = "aarch64")]
+        all.extend(neon::is_there().then_some(InstructionSet::Neon));
         all.into_iter().map(Instructions).collect()
     }
 
@@ -67,6 +74,8 @@ impl Instructions {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512 => PairForm::Bytes,
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::Neon => PairForm::Bytes,
             _ => PairForm::Halves,
         }
     }
@@ -150,6 +159,10 @@ pub fn multiply(
         #[cfg(target_arch = "x86_64")]
         #[allow(unsafe_code, reason = "the compiler cannot know what processor runs this")]
         InstructionSet::Avx2 => unsafe { avx2::multiply(&block, inputs, outputs) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        #[allow(unsafe_code, reason = "the compiler cannot know what processor runs this")]
+        InstructionSet::Neon => unsafe { neon::multiply(&block, inputs, outputs) },
         InstructionSet::Plain => plain::multiply(&block, inputs, outputs),
     }
 }
