@@ -1,5 +1,5 @@
-// Copies `count` cells from `source` on to the cells from `target` on, in each head; the two ranges do not meet. An
-// invocation copies EACH words. data: [heads, C, words].
+// Copies `count` cells from `source` on to the cells from `destination` on, in each head; the two ranges do not meet.
+// Each invocation takes every so manyth word of its head. data: [heads, C, words].
 
 struct Params {
     // C
@@ -13,21 +13,17 @@ struct Params {
 }
 
 override WORKGROUP: u32 = 64u;
-override EACH: u32 = 16u;
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read_write> data: array<u32>;
 
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let head = workgroup.y * params.cells;
+fn main(@builtin(global_invocation_id) global: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>) {
+    let head = global.y * params.cells;
     let source_word = (head + params.source) * params.words;
     let destination_word = (head + params.destination) * params.words;
-    let all = params.count * params.words;
-    for (var i = 0u; i < EACH; i++) {
-        let at = (workgroup.x * EACH + i) * WORKGROUP + local;
-        if at < all {
-            data[destination_word + at] = data[source_word + at];
-        }
+    let stride = workgroups.x * WORKGROUP;
+    for (var at = global.x; at < params.count * params.words; at += stride) {
+        data[destination_word + at] = data[source_word + at];
     }
 }

@@ -13,6 +13,7 @@ use edge_run::internals::engine::{Activations, Engine, Traits};
 use edge_run::internals::format::ModelFolder;
 use edge_run::internals::gpu::GpuOptions;
 use edge_run::internals::kernels::attention::{self, Attention, AttentionBuffers, ContextClass, ScoreRules, combine};
+use edge_run::internals::kernels::cache::copy_cells::{self, CellCopy};
 use edge_run::internals::kernels::cache::layout::{CacheConversion, Layout, QuantizedKv};
 use edge_run::internals::kernels::cache::{dequantize, quantize};
 use edge_run::internals::kernels::step_rows::{Cells, StepRow};
@@ -34,6 +35,28 @@ const CELLS: u32 = 2 * CONTEXT;
 fn engines() -> Vec<Box<dyn Engine>> {
     let gpu = gpu::gpu().map(|_| edge_run::internals::gpu::open(0, gpu::options()).expect("the first adapter opens"));
     [cpu::open()].into_iter().chain(gpu).collect()
+}
+
+#[test]
+fn cells_are_copied_within_their_heads() {
+    // The last copy is of more words than the workgroups take by sixteen each.
+    for (heads, words, count) in [(3, 5, 1), (2, 64, 130), (1, 64, (1 << 17) + 3)] {
+        let (from, to, cells) = (1, count + 2, 2 * count + 4);
+        let data: Vec<u32> = (0..heads * cells * words).collect();
+        let at = |head: u32, cell: u32| ((head * cells + cell) * words) as usize;
+        let mut expected = data.clone();
+        for head in 0..heads {
+            expected.copy_within(at(head, from)..at(head, from + count), at(head, to));
+        }
+        for mut engine in engines() {
+            let copied = run(&mut *engine, &|engine, recording| {
+                let data = upload(engine, &data).all();
+                copy_cells::record(recording, data, CellCopy { heads, cells, words, from, to, count });
+                vec![data]
+            });
+            assert!(copied == [expected.as_slice()], "{heads} heads, {count} cells of {words} words");
+        }
+    }
 }
 
 /// A token behind a cache of random keys and values.

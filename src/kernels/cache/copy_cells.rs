@@ -42,8 +42,10 @@ pub struct CellCopy {
     pub count: u32,
 }
 
-/// Words that an invocation copies, so that long copies have few workgroups.
+/// Words that an invocation copies at least, where the copy is long, so that there are few workgroups.
 const EACH: u32 = 16;
+/// Workgroups of a head at most, well below what any device takes; beyond, invocations copy more.
+const WORKGROUPS: u32 = 1 << 13;
 
 /// Records the copy within `data`, [heads, C, words] u32; panics where the two ranges meet or leave the cells.
 pub fn record(recording: &mut Recording, data: Span, copy: CellCopy) {
@@ -52,10 +54,10 @@ pub fn record(recording: &mut Recording, data: Span, copy: CellCopy) {
     let params = Params { cells, words, source: from, destination: to, count };
     recording.dispatch(Dispatch {
         kernel: &KERNEL,
-        constants: vec![("WORKGROUP", WORKGROUP), ("EACH", EACH)],
+        constants: vec![("WORKGROUP", WORKGROUP)],
         params: bytemuck::bytes_of(&params).to_vec(),
         bindings: vec![data],
-        workgroups: [(count * words).div_ceil(WORKGROUP * EACH), heads, 1],
+        workgroups: [(count * words).div_ceil(WORKGROUP * EACH).min(WORKGROUPS), heads, 1],
     });
 }
 
