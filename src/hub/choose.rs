@@ -65,6 +65,11 @@ pub(super) fn choose(repo: &RepoName, files: &[HubFile], asked: Option<&str>) ->
     }
 }
 
+/// Whether a file has weights in a format that is read, of whatever model.
+pub(super) fn has_weights(file: &HubFile) -> bool {
+    file.name.ends_with(".safetensors") || gguf_stem(&file.name).is_some()
+}
+
 fn is_text(name: &str) -> bool {
     let template =
         name.strip_prefix(TEMPLATES_FOLDER).is_some_and(|rest| rest.starts_with('/') && rest.ends_with(".jinja"));

@@ -180,9 +180,11 @@ impl Hub {
             None => cache.listing(revision)?.ok_or_else(|| not_cached(&format!("revision {revision} of {repo}")))?,
         };
         let choice = choose::choose(repo, &listing.files, file).map_err(|fault| match &self.client {
-            Some(_) => fault,
             // The cache may have a part of what the repository has.
-            None => not_cached(&format!("what a model of {repo} needs")),
+            None if !listing.files.iter().any(choose::has_weights) => {
+                not_cached(&format!("what a model of {repo} needs"))
+            }
+            _ => fault,
         });
         let (texts, weights, index, gguf) = match choice? {
             FileChoice::Folder { texts, weights, index } => (texts, weights, index, None),

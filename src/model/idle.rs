@@ -143,8 +143,7 @@ impl Model {
     pub fn unload(&self) -> Result<()> {
         let mut executor = self.executor();
         executor.check_leaves()?;
-        executor.drop_slices()?;
-        executor.drop_base()
+        executor.drop_slices_and_base()
     }
 
     /// Takes the slices off the device after this time without use, and the base after as long again; never with
@@ -202,7 +201,7 @@ fn look(shared: &Weak<Shared>, idle: Duration) -> Option<Duration> {
     let both = idle.saturating_mul(2);
     // What fails here fails at the next use too, and is told there.
     if unused >= both && executor.idle.presence() > Presence::Nothing {
-        let _ = executor.drop_slices().and_then(|()| executor.drop_base());
+        let _ = executor.drop_slices_and_base();
     } else if unused >= idle && executor.idle.presence() > Presence::Base {
         let _ = executor.drop_slices();
     }
@@ -265,6 +264,12 @@ impl Executor {
         self.idle.set_presence(self.idle.presence().min(Presence::Base));
         self.apply_changes(changes);
         self.residency.as_mut().map_or(Ok(()), |residency| residency.wait_for_memory(self.engine.as_mut()))
+    }
+
+    /// The base leaves also where the device fails while the slices do.
+    fn drop_slices_and_base(&mut self) -> Result<()> {
+        let dropped = self.drop_slices();
+        self.drop_base().and(dropped)
     }
 
     fn drop_base(&mut self) -> Result<()> {

@@ -41,7 +41,8 @@ impl Session {
     /// is free: what is left runs again from where it differs, and that should be rare.
     ///
     /// Fails where the model has no chat template, where that refuses the conversation or what is left of it, and where
-    /// what cannot leave has more tokens than the context holds; the conversation is then as it was.
+    /// what is left has more tokens than the context holds; the conversation is then as it was. Where no turn can
+    /// leave, none does, and it is [`Session::chat`] that fails.
     pub fn drop_old_turns(&self, messages: &mut Vec<Message>, answer_tokens: usize) -> Result<usize> {
         let context = self.model().context() as usize;
         let most = context.saturating_sub(answer_tokens);

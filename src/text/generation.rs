@@ -39,8 +39,12 @@ impl GenerationDefaults {
     /// Reads the text of the file, which warnings call `file`. Nothing in it is needed, so what cannot be followed, or
     /// all of a text that cannot be read, becomes a warning and counts as absent.
     pub fn parse(file: &Path, text: &str, warnings: &mut Vec<String>) -> GenerationDefaults {
-        let fields = match json::parse_object(file, text) {
-            Ok(fields) => fields,
+        let fields = match json::parse::<Value>(file, text) {
+            Ok(Value::Object(fields)) => fields,
+            Ok(other) => {
+                warnings.push(as_absent(file, "the file", "an object of settings", other));
+                return GenerationDefaults::default();
+            }
             Err(fault) => {
                 warnings.push(format!("{fault}; it counts as absent"));
                 return GenerationDefaults::default();

@@ -22,8 +22,10 @@ pub enum ToolCallFormat {
     /// `[TOOL_CALLS] [{"name": …, "arguments": …}, …]`: Mistral. The mark is a special token, which has no text, and so
     /// may be missing at the beginning of an answer.
     Mistral,
-    /// `[TOOL_CALLS]name[ARGS]{…}` for each call, some with `[CALL_ID]id` behind the name: Mistral since Small 3.2, and
-    /// Ministral 3. All marks are special tokens, and so may be missing at the beginning of an answer and after a call.
+    /// `[TOOL_CALLS]name[ARGS]{…}` for each call: Ministral 3. All marks are special tokens, and so may be missing at
+    /// the beginning of an answer and after a call; where all are missing, a call behind a text is not found. An
+    /// answer that spells its marks may have `[CALL_ID]id` behind a name. Templates with that mark, such as Mistral
+    /// Small 3.2's, do not choose this format: without the mark's text an id could not be told from the name.
     MistralNamed,
 }
 
@@ -33,7 +35,7 @@ impl ToolCallFormat {
         let has = |mark: &str| source.contains(mark);
         if has(HERMES[0]) {
             Some(ToolCallFormat::Hermes)
-        } else if has(MISTRAL) && has(named_call::ARGUMENTS) {
+        } else if has(MISTRAL) && has(named_call::ARGUMENTS) && !has(named_call::ID) {
             Some(ToolCallFormat::MistralNamed)
         } else if has(MISTRAL) {
             Some(ToolCallFormat::Mistral)

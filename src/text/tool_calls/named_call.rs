@@ -3,7 +3,9 @@
 /// The mark before the arguments.
 pub const ARGUMENTS: &str = "[ARGS]";
 /// The mark before an id of the call.
-const ID: &str = "[CALL_ID]";
+pub const ID: &str = "[CALL_ID]";
+/// Characters of an id at most; Mistral's have nine.
+const ID_CHARACTERS_MAX: usize = 64;
 /// Characters of a name at most.
 const NAME_CHARACTERS_MAX: usize = 64;
 
@@ -31,8 +33,12 @@ impl Heading<'_> {
         let mut rest = after_name;
         if let Some(id) = rest.strip_prefix(ID) {
             rest = id.trim_start_matches(|c: char| c.is_ascii_alphanumeric());
+            if id.len() - rest.len() > ID_CHARACTERS_MAX {
+                return Heading::Other;
+            }
         }
-        rest = rest.strip_prefix(ARGUMENTS).unwrap_or(rest).trim_start();
+        // Without the mark, white space before a brace is that of a sentence.
+        rest = rest.strip_prefix(ARGUMENTS).map_or(rest, str::trim_start);
         if rest.starts_with('{') {
             return Heading::Whole { name, bytes: text.len() - rest.len() };
         }

@@ -80,14 +80,18 @@ fn calls_of_later_mistrals_begin_with_their_names() {
         r#"[TOOL_CALLS]get-a_1[CALL_ID]a1B2c3D4e[ARGS]{"x": "}"}[TOOL_CALLS]b[CALL_ID]1[ARGS]{}"#,
         // Marks that are special tokens have no text.
         r#"get-a_1{"x": "}"}b{}"#,
-        " get-a_1 {\"x\": \"}\"}\nb{}\n",
+        " get-a_1[ARGS] {\"x\": \"}\"}\nb{}\n",
     ] {
         assert_eq!(shown(ToolCallFormat::MistralNamed, text), expected, "{text}");
     }
     let said = r#"So: [TOOL_CALLS]b[ARGS]{"y": 1}"#;
     assert_eq!(shown(ToolCallFormat::MistralNamed, said), ["So: ", r#"call00001: b({"y":1})"#]);
     let long = "n".repeat(65) + "{}";
-    for text in ["Hello", "Hello {name}", "a b{}", "b{x}", "[TOOL_CALLS]none", "b[ARGS", &long] {
+    let id = format!("[TOOL_CALLS]b[CALL_ID]{}[ARGS]{{}}", "1".repeat(65));
+    assert_eq!(shown(ToolCallFormat::MistralNamed, &id), [id.as_str()]);
+    for text in
+        ["Hello", "Hello {name}", "Foo {} is an empty struct", "a b{}", "b{x}", "[TOOL_CALLS]none", "b[ARGS", &long]
+    {
         assert_eq!(shown(ToolCallFormat::MistralNamed, text), [text]);
     }
 }
@@ -113,6 +117,7 @@ fn the_format_is_told_by_the_template() {
     assert_eq!(of("{{ '<tool_call>\\n' }}"), Some(ToolCallFormat::Hermes));
     assert_eq!(of("{{ '[TOOL_CALLS] [' }}"), Some(ToolCallFormat::Mistral));
     assert_eq!(of("{{ '[TOOL_CALLS]' + name + '[ARGS]' }}"), Some(ToolCallFormat::MistralNamed));
+    assert_eq!(of("{{ '[TOOL_CALLS]' + name + '[CALL_ID]' + id + '[ARGS]' }}"), Some(ToolCallFormat::Mistral));
     assert_eq!(of("{% if m.role == 'ipython' %}"), Some(ToolCallFormat::Llama3));
     assert_eq!(of("{% for m in messages %}{{ m.content }}{% endfor %}"), None);
 }
